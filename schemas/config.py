@@ -1,0 +1,196 @@
+"""Configuration: YAML recipes as frozen typed data.
+
+A recipe names only what it changes; everything else has a default here, beside its meaning and unit.
+Unknown keys and wrong types are refused in one line. `section.key=value` overrides any of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from schemas.errors import UsageError
+from schemas.rows import WindowClass
+
+
+class Section(BaseModel):
+    """Base of all configuration: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IngestConfig(Section):
+    min_duration: float = Field(3.0, gt=0, description="seconds; shorter conversations are rejected")
+    max_length_mismatch: float = Field(
+        1.0, ge=0, description="seconds by which audio and video may differ at either end before the file is rejected"
+    )
+
+
+class DiarizeConfig(Section):
+    backend: Literal["embedded", "pyannote"] = "embedded"
+    pipeline: str = Field(
+        "pyannote/speaker-diarization-community-1", description="pyannote: a local folder or a pipeline's hub name"
+    )
+    clustering_threshold: float = Field(0.5, gt=0, description="embedded: distance at which voices are two people")
+    min_turn: float = Field(0.2, ge=0, description="seconds; shorter turns are dropped")
+    max_pause: float = Field(0.3, ge=0, description="seconds; a speaker's pauses up to this do not end a turn")
+    min_share: float = Field(0.05, ge=0, le=0.5, description="the quieter person's least share of all speech")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class TranscribeConfig(Section):
+    enabled: bool = False
+    model: str = Field("large-v3", description="a Whisper model's name or local folder")
+    language: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class FacesConfig(Section):
+    decoder: Literal["pyav", "decord"] = "pyav"
+    piece_seconds: float = Field(60.0, gt=1, description="longest span that one task works on")
+    max_faces: int = Field(4, ge=1, le=16, description="faces looked for in each frame")
+    min_confidence: float = Field(0.5, ge=0, le=1)
+    cut_threshold: float = Field(27.0, gt=0, description="PySceneDetect ContentDetector")
+    min_track: float = Field(1.0, ge=0, description="seconds; shorter tracks are dropped")
+    max_gap: float = Field(0.4, ge=0, description="seconds without a face that a track survives")
+
+
+class BindConfig(Section):
+    min_visible: float = Field(0.8, ge=0, le=1, description="least share of frames in which a participant is seen")
+    min_margin: float = Field(0.05, ge=0, description="least lead of the right voice over the other, in correlation")
+
+
+class MotionConfig(Section):
+    kind: Literal["landmark-pca"] = "landmark-pca"
+    expression_dims: int = Field(26, ge=1, le=64, description="size of the expression code; pose adds 6")
+    codec: str | None = Field(None, description="a fitted codec's file, used instead of fitting one")
+
+
+class WindowsConfig(Section):
+    length: int = Field(50, ge=10, description="frames (25 per second); the paper trains on 50")
+    hop: int = Field(25, ge=1, description="frames between the starts of two windows")
+    min_valid: float = Field(0.9, ge=0, le=1, description="least share of valid frames, of each participant")
+    voice_fade: float = Field(0.02, ge=0, le=0.2, description="seconds of fade at the edges of a turn mask")
+
+
+class BalanceConfig(Section):
+    mixture: dict[WindowClass, float] = Field(
+        default={
+            WindowClass.SPEAKING: 0.4,
+            WindowClass.LISTENING: 0.4,
+            WindowClass.OVERLAP: 0.1,
+            WindowClass.SILENCE: 0.1,
+        },
+        description="share of training drawn from each class; classes without samples give theirs to the others",
+    )
+    dull_keep: float = Field(
+        0.25, gt=0, le=1, description="chance to keep the least expressive window of a class; the most expressive has 1"
+    )
+    val_share: float = Field(0.1, ge=0, lt=1, description="share of participants held out")
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if not self.mixture or min(self.mixture.values()) < 0 or sum(self.mixture.values()) <= 0:
+            raise ValueError("mixture needs shares that are not negative and not all zero")
+        return self
+
+
+class ShardConfig(Section):
+    max_samples: int = Field(4096, ge=1)
+    max_mb: float = Field(256.0, gt=0)
+    seed: int = Field(0, description="order of samples inside a shard")
+
+
+class StageResources(Section):
+    """What one worker of a stage takes, and how many there may be."""
+
+    cpus: float = Field(1.0, ge=0)
+    gpus: float = Field(0.0, ge=0)
+    memory_gb: float = Field(0.0, ge=0, description="0: not reserved")
+    workers: int = Field(0, ge=0, description="0: as many as the cluster has room for")
+
+
+class RunConfig(Section):
+    engine: Literal["ray", "local"] = "ray"
+    address: str | None = Field(None, description="a Ray cluster; none: one is started on this machine")
+    max_failure_share: float = Field(0.0, ge=0, le=1, description="failed items tolerated before exit code 1")
+    max_failures_in_row: int = Field(20, ge=1, description="consecutive failures that stop the run")
+    resources: dict[str, StageResources] = Field(default_factory=dict, description="by stage name")
+
+
+class BuildConfig(Section):
+    """A whole build. `run` does not shape the data, so it is no part of any fingerprint."""
+
+    ingest: IngestConfig = IngestConfig()
+    diarize: DiarizeConfig = DiarizeConfig()
+    transcribe: TranscribeConfig = TranscribeConfig()
+    faces: FacesConfig = FacesConfig()
+    bind: BindConfig = BindConfig()
+    motion: MotionConfig = MotionConfig()
+    windows: WindowsConfig = WindowsConfig()
+    balance: BalanceConfig = BalanceConfig()
+    shard: ShardConfig = ShardConfig()
+    run: RunConfig = RunConfig()
+
+
+C = TypeVar("C", bound=Section)
+
+
+def load_config(path: str | Path, kind: type[C], overrides: Sequence[str] = ()) -> C:
+    """Read a recipe and apply `section.key=value` overrides (values are YAML).
+
+    Raises:
+        UsageError: no such file, not YAML, an unknown key or a wrong type. One line.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read config {file}: {getattr(error, 'strerror', None) or error}") from error
+    return parse_config(text, kind, overrides, where=str(file))
+
+
+def parse_config(text: str, kind: type[C], overrides: Sequence[str] = (), *, where: str = "config") -> C:
+    """`load_config` for text that is already read."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise UsageError(f"{where} must be a mapping of sections, found a {type(raw).__name__}")
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {_first_line(error)}") from error
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    name, equals, value = override.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--set wants section.key=value, got {override!r}")
+    *sections, key = name.split(".")
+    for section in sections:
+        child = raw.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise UsageError(f"--set {name}: {section} is not a section")
+        raw = child
+    try:
+        raw[key] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {name}: {value!r} is not valid YAML") from error
+
+
+def _first_line(error: ValidationError) -> str:
+    first, *rest = error.errors()
+    where = ".".join(str(part) for part in first["loc"]) or "recipe"
+    what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+    more = f" (and {len(rest)} more)" if rest else ""
+    return f"{where}: {what}{more}"

@@ -1,0 +1,62 @@
+"""The tree of errors, and the closed list of reasons why data is left out.
+
+    VisavisError
+    ├── UsageError     wrong use: one line, exit 2, nothing written
+    ├── Rejected       the data is at fault: the item is left out and the ledger says why
+    ├── DatasetError   a dataset does not match its manifest: one line per finding, exit 1
+    └── RunFailed      the run stopped, or more items failed than allowed: exit 1
+
+Anything else that escapes a stage is a bug or a broken machine: the item is *failed*.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why an item was rejected. Closed: a new reason is added here, with a sentence, or not at all."""
+
+    UNREADABLE = "unreadable"  # not media, or broken beyond decoding
+    NO_VIDEO = "no_video"  # no moving picture stream
+    NO_AUDIO = "no_audio"  # no audio stream
+    TOO_SHORT = "too_short"  # shorter than the shortest useful clip
+    AV_LENGTH_MISMATCH = "av_length_mismatch"  # audio and video cover different spans
+    DUPLICATE_CONTENT = "duplicate_content"  # the same bytes were listed before
+    INCOMPLETE_DYAD = "incomplete_dyad"  # a conversation listed with one participant's file missing
+    NO_SPEECH = "no_speech"  # nobody speaks
+    ONE_SPEAKER = "one_speaker"  # a single voice where two are needed
+    TOO_MANY_SPEAKERS = "too_many_speakers"  # more voices than two hold the conversation
+    NO_FACE = "no_face"  # no face was tracked long enough
+    ONE_FACE = "one_face"  # a single face where two are needed
+    UNBOUND_VOICE = "unbound_voice"  # lips do not tell whose voice is whose
+    FACE_NOT_VISIBLE = "face_not_visible"  # a participant is out of sight too often
+    NO_WINDOW = "no_window"  # no window has enough valid frames
+
+
+class VisavisError(Exception):
+    """Base of every error that Visavis raises on purpose."""
+
+
+class UsageError(VisavisError):
+    """Wrong use. The message is one line that says what to do."""
+
+
+class Rejected(VisavisError):
+    """The data is at fault. Raised by a stage to leave an item out; never a failure of ours."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[Rejected], tuple[Reason, str]]:
+        return type(self), (self.reason, self.detail)  # survives the way between processes
+
+
+class DatasetError(VisavisError):
+    """A dataset that does not match its manifest, or a manifest of another schema version."""
+
+
+class RunFailed(VisavisError):
+    """The run ended with more failures than allowed, or could not go on."""

@@ -1,0 +1,127 @@
+"""The manifest of a dataset: written last, read first.
+
+No manifest, no dataset. It holds no time stamp and no absolute path: the same data gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from schemas.errors import DatasetError
+from schemas.rows import WindowClass
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+Split = Literal["train", "val"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ShardEntry(_Model):
+    """One tar file. All its samples share a class and a split."""
+
+    path: str  # relative to the manifest
+    split: Split
+    label: WindowClass
+    samples: int
+    bytes: int
+    sha256: str
+
+
+class MotionSpec(_Model):
+    """The motion latents: who made them, what their columns are, and their scale over the training split."""
+
+    codec: str
+    dim: int
+    rotation: tuple[int, int]  # column range [first, last)
+    translation: tuple[int, int]
+    expression: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class BalancePlan(_Model):
+    """How the trainer mixes the classes: a plan, never copies.
+
+    mixture: share of training frames drawn from each class that has samples; sums to 1.
+    keep: mean of the samples' keep weights per class, so that readers can predict an epoch.
+    seconds_before, seconds_after: training seconds per class in the corpus, and in as many seconds drawn by the plan.
+    """
+
+    mixture: dict[WindowClass, float]
+    keep: dict[WindowClass, float]
+    seconds_before: dict[WindowClass, float]
+    seconds_after: dict[WindowClass, float]
+
+
+class PairsInfo(_Model):
+    """How a set of preference pairs was made, and what the gate left out."""
+
+    dataset: str
+    generator: str
+    chosen: Literal["ground_truth", "full"]
+    rejected: Literal["dropped", "checkpoint"]
+    dropped: tuple[str, ...]
+    steps: int
+    guidance: tuple[float, float]
+    seed: int
+    kept: int
+    gated: dict[str, int]
+
+
+class Manifest(_Model):
+    schema_version: int = SCHEMA_VERSION
+    kind: Literal["windows", "pairs"]
+    fingerprint: str  # of every setting that shaped the data
+    fps: int
+    sample_rate: int
+    window: int  # frames per sample
+    motion: MotionSpec
+    conversations: int
+    participants: int
+    plan: BalancePlan
+    shards: tuple[ShardEntry, ...]
+    pairs: PairsInfo | None = None
+
+    def of(self, split: Split, label: WindowClass | None = None) -> tuple[ShardEntry, ...]:
+        """The shards of a split, of one class if asked."""
+        return tuple(s for s in self.shards if s.split == split and (label is None or s.label == label))
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    return (json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1) + "\n").encode()
+
+
+def manifest_hash(data: bytes) -> str:
+    """What checkpoints and pairs record of the dataset they came from: sha256 of the manifest's bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def parse_manifest(data: bytes, where: str = MANIFEST_NAME) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        DatasetError: not JSON, another schema version, or fields that do not fit. One line.
+    """
+    try:
+        raw = json.loads(data)
+    except ValueError as error:
+        raise DatasetError(f"{where}: not a manifest ({error})") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DatasetError(
+            f"{where}: schema version {version}, this program reads {SCHEMA_VERSION};"
+            " rebuild the dataset with `visavis build`"
+        )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DatasetError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

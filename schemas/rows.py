@@ -1,0 +1,232 @@
+"""Rows: what one stage hands to the next.
+
+A row is a frozen pydantic model. Its fields are plain values, other rows, tuples of rows, or numpy
+arrays (`Array`). `schemas.artifact` writes any row to bytes and back without pickling.
+
+Shape suffixes: T frames of the 25 fps grid, L landmarks, D motion dimensions, N audio samples.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+LANDMARKS = 478
+"""FaceMesh with refined irises."""
+
+
+def _as_array(value: Any) -> np.ndarray:
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"expected a numpy array, got {type(value).__name__}")
+    return np.ascontiguousarray(value)
+
+
+Array = Annotated[np.ndarray, BeforeValidator(_as_array)]
+
+
+class Row(BaseModel):
+    """Base of all rows: frozen, and no unknown field gets in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Layout(StrEnum):
+    ONE_FRAME = "one_frame"  # both people in one video
+    PER_PARTICIPANT = "per_participant"  # one file each, on one timeline
+
+
+class Source(Row):
+    """One conversation as listed by the user: one file, or one file per participant."""
+
+    uris: tuple[str, ...]
+    participants: tuple[str | None, ...] = ()  # names, aligned with uris where given
+    conversation: str | None = None
+    stamps: tuple[str, ...] = ()  # size and modification time of each file: a changed file is a new item
+
+
+class Media(Row):
+    """One probed file. Times are in seconds of media time; video starts at `video_start`."""
+
+    uri: str
+    sha256: str
+    bytes: int
+    width: int  # as displayed: after rotation and pixel aspect
+    height: int
+    fps: float  # average of the source, for information only
+    video_start: float
+    video_duration: float
+    audio_start: float
+    audio_duration: float
+    audio_rate: int
+    audio_channels: int
+
+
+class Conversation(Row):
+    """A conversation that can be worked on. `id` is derived from the content of its files."""
+
+    id: str
+    layout: Layout
+    media: tuple[Media, ...]  # 1 for one_frame, 2 for per_participant
+    participants: tuple[str, str]  # names unique within the corpus unless the user says it is the same person
+    frames: int  # length of the common 25 fps grid
+
+
+class Turn(Row):
+    """A span in which one voice speaks, seconds of media time, end exclusive."""
+
+    speaker: int
+    start: float
+    end: float
+
+
+class Diarization(Row):
+    """Who speaks when. Turns are sorted by (start, speaker); overlap is kept.
+
+    `per_participant`: speaker i is the person of media[i]. `one_frame`: speakers are voices without faces yet.
+    """
+
+    conversation: str
+    method: Literal["embedded", "pyannote", "channels"]
+    speakers: int
+    turns: tuple[Turn, ...]
+
+
+class Piece(Row):
+    """Up to 60 s of one video: frames [first, last) of the 25 fps grid."""
+
+    conversation: str
+    media: int
+    uri: str
+    first: int
+    last: int
+
+
+class Track(Row):
+    """One face followed without a gap in identity. Frame i is grid frame `first + i`.
+
+    landmarks_TL3: float32, x and y in pixels of the displayed picture, z in the same scale; NaN where invalid.
+    box_T4: float32, x0 y0 x1 y1 of the landmarks in pixels; NaN where invalid.
+    valid_T: bool.
+    """
+
+    first: int
+    landmarks: Array
+    box: Array
+    valid: Array
+
+
+class FaceTracks(Row):
+    """All faces of a piece. `cuts` are grid frames at which a new shot begins."""
+
+    piece: Piece
+    width: int
+    height: int
+    cuts: tuple[int, ...]
+    tracks: tuple[Track, ...]
+
+
+class Segment(Row):
+    """A part of a participant: track `track` of the conversation's piece number `piece` (sorted order)."""
+
+    piece: int
+    track: int
+
+
+class BoundParticipant(Row):
+    """One person of a conversation: a face, and the voice that belongs to it."""
+
+    name: str
+    media: int
+    speaker: int
+    segments: tuple[Segment, ...]
+    score: float  # lip motion against this voice, -1…1
+    margin: float  # score minus the score with the other voice (0 where each has an own file)
+    visible: float  # share of the grid with a valid face
+
+
+class Binding(Row):
+    conversation: str
+    participants: tuple[BoundParticipant, BoundParticipant]
+
+
+class CodecStatistics(Row):
+    """Sufficient statistics of a PCA over a chunk of participants, exact: integers, so order cannot matter.
+
+    sum_K: int64, outer_KK: int64 (sums of quantised features and of their products), over `frames` frames.
+    """
+
+    frames: int
+    sum: Array
+    outer: Array
+
+
+class Codec(Row):
+    """A landmark codec: rigid pose (6) and a linear code of the expression.
+
+    mean_K: float32; basis_EK: float32, orthonormal rows. `id` names its content.
+    """
+
+    id: str
+    kind: Literal["landmark-pca"]
+    mean: Array
+    basis: Array
+    explained: float  # share of the expression's variance that the code keeps
+
+
+class Motion(Row):
+    """One participant's motion latents.
+
+    motion_TD: float32, columns: rotation vector (3, rad), translation (3, face widths), expression code.
+    valid_T: bool. reference_D: float32, the person's most neutral valid frame. neutral_L3: float32, the
+    person's own neutral face in canonical space; with it a decoded motion can be drawn.
+    """
+
+    conversation: str
+    participant: int
+    codec: str
+    motion: Array
+    valid: Array
+    reference: Array
+    neutral: Array
+
+
+class WindowClass(StrEnum):
+    """What a window mostly shows, seen from the avatar."""
+
+    SPEAKING = "speaking"
+    LISTENING = "listening"
+    OVERLAP = "overlap"
+    SILENCE = "silence"
+
+
+class Window(Row):
+    """A fixed-length training sample: frames [first, first + length) with participant `avatar` (0 or 1) generated."""
+
+    key: str
+    avatar: int
+    first: int
+    length: int
+    label: WindowClass
+    expressiveness: float  # how much the avatar's face and head move, in units of the corpus codec
+
+
+class Dyad(Row):
+    """A conversation ready to be cut: both people's motion and voice, and the windows worth training on.
+
+    state_T: uint8, bit i = participant i speaks. audio: FLAC bytes as uint8 arrays, 16 kHz mono, T × 640 samples.
+    """
+
+    conversation: str
+    participants: tuple[str, str]
+    layout: Layout
+    codec: str
+    scores: tuple[float, float]
+    motion: tuple[Array, Array]
+    valid: tuple[Array, Array]
+    reference: tuple[Array, Array]
+    audio: tuple[Array, Array]
+    state: Array
+    windows: tuple[Window, ...]

@@ -1,0 +1,188 @@
+"""One training sample, and how it lies in a shard.
+
+A sample is the group of tar members that share a key (which has no dots):
+
+    avatar.motion.npy  [T, D] float32      user.motion.npy  [T, D] float32
+    avatar.audio.flac  16 kHz mono         user.audio.flac  16 kHz mono
+    state.npy          [T] uint8           bit 0 avatar speaks, bit 1 user speaks
+    valid.npy          [T, 2] bool         avatar, user
+    reference.npy      [D] float32         the avatar's reference motion
+    meta.json          SampleMeta
+
+A pair adds chosen.motion.npy and rejected.motion.npy, [T, D] float32, and pair.json (PairRecord).
+Nothing is pickled, ever.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import soundfile
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
+from schemas.errors import DatasetError
+from schemas.rows import WindowClass
+
+AVATAR_SPEAKS, USER_SPEAKS = 1, 2
+"""Bits of `state`."""
+
+
+class SampleMeta(BaseModel):
+    """What a sample is and where it comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    conversation: str
+    avatar: str
+    user: str
+    start: int  # frame of the conversation's grid
+    label: WindowClass
+    expressiveness: float
+    weight: float  # probability to be kept when an epoch draws from its class, 0…1
+    binding: float
+    codec: str
+
+
+class PairRecord(BaseModel):
+    """How the two sides of a preference pair were made. TRL's words."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    chosen: Literal["ground_truth", "full"]
+    rejected: Literal["dropped", "checkpoint"]
+    dropped: tuple[str, ...]  # names of the user conditions that were dropped
+    generator: str  # sha256 of the checkpoint that generated
+    dataset: str  # sha256 of the manifest the window came from
+    steps: int  # function evaluations per block
+    guidance: tuple[float, float]  # weights for avatar audio and user
+    seed: int
+    reactivity_margin: float  # lagged correlation with the user, chosen minus rejected
+    energy_margin: float  # log ratio of motion energy, chosen over rejected
+    distance: float  # root mean square difference, in units of the corpus deviation
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A decoded sample. Audio is float32 in −1…1, [T · 640]."""
+
+    key: str
+    avatar_motion: np.ndarray
+    user_motion: np.ndarray
+    avatar_audio: np.ndarray
+    user_audio: np.ndarray
+    state: np.ndarray
+    valid: np.ndarray
+    reference: np.ndarray
+    meta: SampleMeta
+    chosen: np.ndarray | None = None
+    rejected: np.ndarray | None = None
+    pair: PairRecord | None = None
+
+
+def encode_sample(sample: Sample) -> dict[str, bytes]:
+    """Members of a sample by extension, in the order in which they are written."""
+    members = {
+        "avatar.motion.npy": encode_array(sample.avatar_motion.astype(np.float32)),
+        "user.motion.npy": encode_array(sample.user_motion.astype(np.float32)),
+        "avatar.audio.flac": encode_audio(sample.avatar_audio),
+        "user.audio.flac": encode_audio(sample.user_audio),
+        "state.npy": encode_array(sample.state.astype(np.uint8)),
+        "valid.npy": encode_array(sample.valid.astype(np.bool_)),
+        "reference.npy": encode_array(sample.reference.astype(np.float32)),
+        "meta.json": _encode_json(sample.meta),
+    }
+    if sample.pair is not None and sample.chosen is not None and sample.rejected is not None:
+        members["chosen.motion.npy"] = encode_array(sample.chosen.astype(np.float32))
+        members["rejected.motion.npy"] = encode_array(sample.rejected.astype(np.float32))
+        members["pair.json"] = _encode_json(sample.pair)
+    return members
+
+
+def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
+    """The sample behind tar members.
+
+    Raises:
+        DatasetError: a member is missing, unreadable, or its shape disagrees with the others.
+    """
+    try:
+        pair = PairRecord.model_validate_json(members["pair.json"]) if "pair.json" in members else None
+        sample = Sample(
+            key=key,
+            avatar_motion=decode_array(members["avatar.motion.npy"]),
+            user_motion=decode_array(members["user.motion.npy"]),
+            avatar_audio=decode_audio(members["avatar.audio.flac"]),
+            user_audio=decode_audio(members["user.audio.flac"]),
+            state=decode_array(members["state.npy"]),
+            valid=decode_array(members["valid.npy"]),
+            reference=decode_array(members["reference.npy"]),
+            meta=SampleMeta.model_validate_json(members["meta.json"]),
+            chosen=decode_array(members["chosen.motion.npy"]) if pair else None,
+            rejected=decode_array(members["rejected.motion.npy"]) if pair else None,
+            pair=pair,
+        )
+    except KeyError as error:
+        raise DatasetError(f"sample {key}: member {error.args[0]} is missing") from error
+    except (ValueError, ValidationError, soundfile.LibsndfileError) as error:
+        raise DatasetError(f"sample {key}: {str(error).splitlines()[0]}") from error
+    _check_shapes(sample)
+    return sample
+
+
+def _check_shapes(s: Sample) -> None:
+    frames, dims = s.avatar_motion.shape if s.avatar_motion.ndim == 2 else (-1, -1)
+    expected = {
+        "avatar.motion": (s.avatar_motion, (frames, dims), np.float32),
+        "user.motion": (s.user_motion, (frames, dims), np.float32),
+        "avatar.audio": (s.avatar_audio, (frames * SAMPLES_PER_FRAME,), np.float32),
+        "user.audio": (s.user_audio, (frames * SAMPLES_PER_FRAME,), np.float32),
+        "state": (s.state, (frames,), np.uint8),
+        "valid": (s.valid, (frames, 2), np.bool_),
+        "reference": (s.reference, (dims,), np.float32),
+    }
+    if s.chosen is not None and s.rejected is not None:
+        expected["chosen.motion"] = (s.chosen, (frames, dims), np.float32)
+        expected["rejected.motion"] = (s.rejected, (frames, dims), np.float32)
+    for name, (array, shape, dtype) in expected.items():
+        if array.shape != shape or array.dtype != dtype:
+            raise DatasetError(
+                f"sample {s.key}: {name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}"
+            )
+
+
+def encode_array(array: np.ndarray) -> bytes:
+    """An .npy file, version 1."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def decode_array(data: bytes) -> np.ndarray:
+    """The array of an .npy file; object arrays are refused."""
+    array: np.ndarray = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    return array
+
+
+def encode_audio(audio: np.ndarray) -> bytes:
+    """16-bit FLAC of mono float audio in −1…1 at 16 kHz; louder is clipped."""
+    pcm = np.clip(np.round(audio * 32767.0), -32768, 32767).astype(np.int16)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def decode_audio(data: bytes) -> np.ndarray:
+    """float32 mono in −1…1; the inverse of `encode_audio` up to 16-bit rounding."""
+    pcm, rate = soundfile.read(io.BytesIO(data), dtype="int16")
+    if rate != SAMPLE_RATE or pcm.ndim != 1:
+        raise ValueError(f"audio is {rate} Hz with {pcm.ndim} axes, expected {SAMPLE_RATE} Hz mono")
+    return (pcm / np.float32(32767.0)).astype(np.float32)
+
+
+def _encode_json(model: BaseModel) -> bytes:
+    return json.dumps(model.model_dump(mode="json"), sort_keys=True, ensure_ascii=False).encode()

@@ -1,0 +1,71 @@
+"""What a stage is: plain class, typed in and out, one method to write.
+
+    class Loudness(Stage[Conversation, LoudnessRow]):
+        name, version = "loudness", 1
+        def process(self, item):
+            ...
+            yield LoudnessRow(...)
+
+`process` yields rows, or raises `Rejected(reason, detail)` to leave the item out. Anything else that it
+raises marks the item as failed. The same object runs in a notebook, in-process and on Ray.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar, get_args
+
+from schemas.config import Section
+from schemas.rows import Row
+
+In = TypeVar("In", bound=Row)
+Out = TypeVar("Out", bound=Row)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker of a stage holds while it works."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_gb: float = 0.0
+
+
+class Stage(ABC, Generic[In, Out]):
+    """One step from an item to rows.
+
+    name: as in the ledger and on the command line. version: raise it when the output changes.
+    config: the part of the configuration that shapes the output, and nothing else: it goes into the fingerprint.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+
+    def __init__(self, config: Section) -> None:
+        self.config = config
+
+    @property
+    def resources(self) -> Resources:
+        return Resources()
+
+    def setup(self) -> None:
+        """Load models. Runs once in each worker before the first item."""
+
+    @abstractmethod
+    def process(self, item: In) -> Iterator[Out]:
+        """Turn an item into rows.
+
+        Raises:
+            Rejected: the data is at fault.
+        """
+
+    @classmethod
+    def types(cls) -> tuple[type[Row], type[Row]]:
+        """The declared In and Out, read from `Stage[In, Out]`."""
+        for base in getattr(cls, "__orig_bases__", ()):
+            args = get_args(base)
+            if len(args) == 2:
+                return args
+        raise TypeError(f"{cls.__name__} must derive from Stage[In, Out]")
