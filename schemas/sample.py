@@ -164,8 +164,7 @@ def encode_array(array: np.ndarray) -> bytes:
 
 def decode_array(data: bytes) -> np.ndarray:
     """The array of an .npy file; object arrays are refused."""
-    array: np.ndarray = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    return array
+    return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
 
 
 def encode_audio(audio: np.ndarray) -> bytes:

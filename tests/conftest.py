@@ -1,0 +1,21 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("PYANNOTE_METRICS_ENABLED", "0")
+
+
+@pytest.fixture(scope="session")
+def shared_media() -> Path:
+    """Real clips that lie beside the project; they are not part of it."""
+    folder = Path(__file__).parents[2] / "shared" / "media"
+    if not folder.is_dir():
+        pytest.skip(f"no media beside the project ({folder.name}/ is absent)")
+    return folder
