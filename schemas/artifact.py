@@ -7,7 +7,7 @@ can run as code. Several rows of one type make one artifact.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -66,6 +66,20 @@ def read_note(data: bytes) -> dict[str, str]:
     """The strings that were kept beside the rows."""
     try:
         return {str(k): str(v) for k, v in _header(data)["note"].items()}
+    except (KeyError, ValueError) as error:
+        raise DatasetError(f"not a readable artifact: {error}") from error
+
+
+def load_plain(read_head: Callable[[int], bytes]) -> list[dict[str, Any]]:
+    """The rows' plain fields alone, arrays left out, from the artifact's first bytes.
+
+    Args:
+        read_head: gives the first n bytes of the artifact.
+    """
+    try:
+        size = 8 + int.from_bytes(read_head(8), "little")
+        plain: list[dict[str, Any]] = _header(read_head(size))["rows"]
+        return plain
     except (KeyError, ValueError) as error:
         raise DatasetError(f"not a readable artifact: {error}") from error
 

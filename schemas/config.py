@@ -117,7 +117,7 @@ class StageResources(Section):
 class RunConfig(Section):
     engine: Literal["ray", "local"] = "ray"
     address: str | None = Field(None, description="a Ray cluster; none: one is started on this machine")
-    max_failure_share: float = Field(0.0, ge=0, le=1, description="failed items tolerated before exit code 1")
+    max_failure_share: float = Field(0.01, ge=0, le=1, description="share of a stage's items that may fail")
     max_failures_in_row: int = Field(20, ge=1, description="consecutive failures that stop the run")
     resources: dict[str, StageResources] = Field(default_factory=dict, description="by stage name")
 

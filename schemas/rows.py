@@ -217,6 +217,8 @@ class Dyad(Row):
     """A conversation ready to be cut: both people's motion and voice, and the windows worth training on.
 
     state_T: uint8, bit i = participant i speaks. audio: FLAC bytes as uint8 arrays, 16 kHz mono, T × 640 samples.
+    moments: per participant, over its valid frames: count, then sums (D) and sums of squares (D) of the motion.
+    They are plain values, so that the corpus' scale can be had from the headers of the artifacts alone.
     """
 
     conversation: str
@@ -230,3 +232,4 @@ class Dyad(Row):
     audio: tuple[Array, Array]
     state: Array
     windows: tuple[Window, ...]
+    moments: tuple[tuple[float, ...], tuple[float, ...]]

@@ -164,7 +164,8 @@ def encode_array(array: np.ndarray) -> bytes:
 
 def decode_array(data: bytes) -> np.ndarray:
     """The array of an .npy file; object arrays are refused."""
-    return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
+    array: np.ndarray = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    return array
 
 
 def encode_audio(audio: np.ndarray) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,15 @@ def shared_media() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no media beside the project ({folder.name}/ is absent)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local cluster for the whole test session."""
+    import ray
+
+    from pipeline.engine import start_ray
+
+    start_ray(None)
+    yield
+    ray.shutdown()

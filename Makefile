@@ -1,0 +1,40 @@
+# Everything here needs Python 3.11 or 3.12 and nothing else: uv is taken from PATH, or put into .uv/.
+UV_PATH := $(shell command -v uv 2>/dev/null)
+UV := $(or $(UV_PATH),.uv/bin/uv)
+PYTHON := $(shell for p in python3.12 python3.11 python3 python; do $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
+export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
+export RAY_USAGE_STATS_ENABLED := 0
+export PYANNOTE_METRICS_ENABLED := 0
+RUN := .venv/bin/
+
+.PHONY: help setup demo test lint types clean
+help:    ## this list
+	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
+
+setup: .venv/.ready ## prepare the environment, extras included
+
+.venv/.ready: pyproject.toml $(if $(UV_PATH),,.uv/bin/uv)
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and was not found on PATH" >&2; exit 2; }
+	$(UV) sync --quiet --all-extras --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+	@touch $@
+
+.uv/bin/uv:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and was not found on PATH" >&2; exit 2; }
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet uv
+
+demo: setup ## make conversations, build, train, tune by preference pairs, evaluate (a few minutes)
+	$(RUN)visavis demo --out runs/demo
+
+lint: setup
+	$(RUN)ruff check .
+	$(RUN)ruff format --check .
+
+types: setup
+	$(RUN)mypy
+
+test: lint types ## lint, types and all tests
+	$(RUN)pytest --durations=10
+
+clean: ## remove what setup, demo and tests made
+	rm -rf .venv .uv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,113 @@
+"""Configuration of training, sampling and preference tuning.
+
+The defaults are the `paper` model (arXiv 2601.00664) with the decisions of this project; `configs/train/tiny.yaml`
+is the same model at a size that trains on two CPU cores.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.config import Section
+
+Mask = Literal["block", "frame", "full"]
+Norm = Literal["l1", "l2"]
+Drop = Literal["full", "no_user", "no_avatar", "none"]
+"""Which conditions are left: all, all but the user's, all but the avatar's audio, or none at all."""
+
+
+class ModelConfig(Section):
+    width: int = Field(1024, ge=8, description="hidden size of the transformer")
+    depth: int = Field(8, ge=1, description="transformer blocks")
+    heads: int = Field(8, ge=1, description="attention heads of the transformer")
+    mlp_ratio: float = Field(4.0, gt=0, description="hidden size of the MLP, in widths")
+    encoder_width: int = Field(512, ge=8, description="hidden size of the dual motion encoder")
+    encoder_heads: int = Field(4, ge=1, description="attention heads of the dual motion encoder")
+    block: int = Field(10, ge=1, description="frames generated together (25 per second)")
+    look_ahead: int = Field(2, ge=0, description="frames of the conditions seen beyond the block (`frame`: the frame)")
+    mask: Mask = Field("block", description="block: bidirectional inside a block; frame: causal; full: no mask")
+    cross_window: int = Field(2, ge=0, description="frames to either side that cross-attention reaches")
+    context: int = Field(38, ge=0, description="frames before the block that self-attention and the encoder reach")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for name, width, heads in (
+            ("heads", self.width, self.heads),
+            ("encoder_heads", self.encoder_width, self.encoder_heads),
+        ):
+            if width % (2 * heads):
+                raise ValueError(f"{name}: a width of {width} does not split into {heads} heads of even size")
+        if self.look_ahead > self.block:
+            raise ValueError(f"look_ahead of {self.look_ahead} frames is longer than a block of {self.block}")
+        return self
+
+
+class FeatureConfig(Section):
+    kind: Literal["log_mel"] = Field("log_mel", description="causal log-mel spectrogram")
+    n_mels: int = Field(32, ge=4, le=128, description="mel bands per 10 ms hop; a frame is four hops")
+    floor: float = Field(1e-5, gt=0, description="added to the band energy before the logarithm")
+    mean: float = Field(-7.5, description="fixed centre of ln(energy + floor), subtracted")
+    std: float = Field(3.0, gt=0, description="fixed scale of ln(energy + floor), divided by")
+
+
+class ObjectiveConfig(Section):
+    norm: Norm = Field("l2", description="l1: paper, conditional median; l2: squared error, conditional mean")
+    full: float = Field(0.7, ge=0, le=1, description="share of samples that see every condition")
+    no_user: float = Field(0.1, ge=0, le=1, description="share that sees no user (neither audio nor motion)")
+    no_avatar: float = Field(0.1, ge=0, le=1, description="share that does not hear the avatar")
+    none: float = Field(0.1, ge=0, le=1, description="share that sees no condition at all")
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Self:
+        total = self.full + self.no_user + self.no_avatar + self.none
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"full + no_user + no_avatar + none must be 1, found {total:g}")
+        return self
+
+
+class OptimConfig(Section):
+    lr: float = Field(1e-4, gt=0, description="Adam's peak learning rate")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's moment decays")
+    batch: int = Field(8, ge=1, description="windows per step")
+    steps: int = Field(2_000_000, ge=1, description="steps of the first stage")
+    warmup: int = Field(1000, ge=0, description="steps of linear warm-up")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
+    grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, reached gradually")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products (autocast)")
+
+
+class SamplerConfig(Section):
+    steps: int = Field(10, ge=1, description="function evaluations per block (Euler), all of them effective")
+    guidance: Literal["paper", "full", "none"] = Field(
+        "paper", description="paper: eq. 14, around no condition; full: around the full condition; none: one branch"
+    )
+    w_a: float = Field(2.0, description="guidance weight of the avatar's audio")
+    w_u: float = Field(1.0, description="guidance weight of the user")
+    seed: int = Field(0, description="noise is drawn from (seed, key), whatever the batching")
+
+
+class DpoConfig(Section):
+    beta: float = Field(1000.0, gt=0, description="sharpness of the preference, eq. 12")
+    lambda_: float = Field(0.1, ge=0, description="weight of the preference loss beside the flow loss")
+    norm: Norm = Field("l1", description="error inside the preference loss; paper: l1")
+    steps: int = Field(5000, ge=1, description="steps of preference tuning")
+    lr: float = Field(1e-4, gt=0, description="Adam's peak learning rate of preference tuning")
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up of preference tuning")
+
+
+class TrainConfig(Section):
+    model: ModelConfig = ModelConfig()
+    features: FeatureConfig = FeatureConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optim: OptimConfig = OptimConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    dpo: DpoConfig = DpoConfig()
+    seed: int = Field(0, description="of initial weights, order of samples, noise")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    log_every: int = Field(50, ge=1, description="steps between lines of metrics.jsonl")
+    checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
+    val_batches: int = Field(4, ge=0, description="validation batches scored at each checkpoint")
+    max_bad_samples: int = Field(10, ge=0, description="unreadable samples tolerated before training stops")

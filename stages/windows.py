@@ -1,0 +1,138 @@
+"""Windows: the fixed-length samples that a dyad offers, in both role assignments.
+
+Every dyad is used twice, once with each person as the avatar. A window's class is what most of its frames
+are, seen from the avatar (`method.md` §6): speaking, listening, overlap or silence. Nothing is copied here:
+windows are spans, and the dyad's motion and voices are kept once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from schemas.config import WindowsConfig
+from schemas.errors import Reason, Rejected
+from schemas.rows import (
+    LANDMARKS,
+    Binding,
+    Conversation,
+    Diarization,
+    Dyad,
+    Layout,
+    Motion,
+    Row,
+    Turn,
+    Window,
+    WindowClass,
+)
+from schemas.sample import encode_audio
+from stages.audio import read_audio, separate, speech_state
+from stages.base import Stage
+from stages.motion import POSE_DIMS
+
+_HEAD_RADIUS = 8.0  # cm; turns head rotation into the movement of a point on the face
+
+_CLASS_OF_STATE = (WindowClass.SILENCE, WindowClass.SPEAKING, WindowClass.LISTENING, WindowClass.OVERLAP)
+"""Indexed by bit 0 avatar speaks, bit 1 user speaks."""
+
+
+class WindowsInput(Row):
+    conversation: Conversation
+    diarization: Diarization
+    binding: Binding
+    motion: tuple[Motion, ...]
+
+
+class WindowsStage(Stage[WindowsInput, Dyad]):
+    """A bound conversation to a dyad with its windows."""
+
+    name = "windows"
+    version = 1
+    config: WindowsConfig
+
+    def process(self, item: WindowsInput) -> Iterator[Dyad]:
+        frames = item.conversation.frames
+        first, second = sorted(item.motion, key=lambda m: m.participant)
+        turns = turns_by_participant(item.diarization, item.binding)
+        state = speech_state(turns, frames)
+        windows = tuple(_windows(item.conversation.id, state, (first, second), self.config))
+        if not windows:
+            raise Rejected(
+                Reason.NO_WINDOW, f"no {self.config.length} frames in a row with both people visible in {frames} frames"
+            )
+        voices = _voices(item.conversation, turns, frames, self.config.voice_fade)
+        yield Dyad(
+            conversation=item.conversation.id,
+            participants=item.conversation.participants,
+            layout=item.conversation.layout,
+            codec=first.codec,
+            scores=(item.binding.participants[0].score, item.binding.participants[1].score),
+            motion=(first.motion, second.motion),
+            valid=(first.valid, second.valid),
+            reference=(first.reference, second.reference),
+            audio=(_flac(voices[0]), _flac(voices[1])),
+            state=state,
+            windows=windows,
+            moments=(_moments(first), _moments(second)),
+        )
+
+
+def turns_by_participant(diarization: Diarization, binding: Binding) -> tuple[Turn, ...]:
+    """Turns whose `speaker` is the participant's number instead of the voice's."""
+    person = {p.speaker: i for i, p in enumerate(binding.participants)}
+    return tuple(t.model_copy(update={"speaker": person[t.speaker]}) for t in diarization.turns if t.speaker in person)
+
+
+def avatar_state(state_T: np.ndarray, avatar: int) -> np.ndarray:
+    """State as the avatar sees it: bit 0 avatar speaks, bit 1 user speaks."""
+    if avatar == 0:
+        return state_T
+    return ((state_T >> 1) & 1 | (state_T & 1) << 1).astype(np.uint8)
+
+
+def expressiveness(motion_TD: np.ndarray) -> float:
+    """How far a point of the face strays in a window: standard deviation in cm, expression and rotation together."""
+    expression = motion_TD[:, POSE_DIMS:].astype(np.float64).var(0).sum() / LANDMARKS  # the basis is orthonormal
+    rotation = motion_TD[:, :3].astype(np.float64).var(0).sum()
+    return float(np.sqrt(expression + _HEAD_RADIUS**2 * rotation))
+
+
+def _windows(
+    conversation: str, state_T: np.ndarray, motion: tuple[Motion, Motion], config: WindowsConfig
+) -> Iterator[Window]:
+    seen = [np.concatenate([[0], np.cumsum(m.valid)]) for m in motion]
+    for first in range(0, len(state_T) - config.length + 1, config.hop):
+        span = slice(first, first + config.length)
+        shares = [(total[span.stop] - total[first]) / config.length for total in seen]
+        if min(shares) < config.min_valid:
+            continue
+        for avatar in (0, 1):
+            counts = np.bincount(avatar_state(state_T[span], avatar), minlength=4)
+            yield Window(
+                key=f"{conversation}-{avatar}-{first:07d}",
+                avatar=avatar,
+                first=first,
+                length=config.length,
+                label=_CLASS_OF_STATE[int(counts.argmax())],
+                expressiveness=round(expressiveness(motion[avatar].motion[span]), 6),
+            )
+
+
+def _voices(
+    conversation: Conversation, turns: tuple[Turn, ...], frames: int, fade: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each person's own audio [frames · 640] float32."""
+    if conversation.layout is Layout.PER_PARTICIPANT:
+        one, other = (read_audio(media.uri, frames) for media in conversation.media)
+        return one, other
+    return separate(read_audio(conversation.media[0].uri, frames), turns, fade)
+
+
+def _flac(audio_N: np.ndarray) -> np.ndarray:
+    return np.frombuffer(encode_audio(audio_N), np.uint8)
+
+
+def _moments(motion: Motion) -> tuple[float, ...]:
+    values = motion.motion[motion.valid].astype(np.float64)
+    return (float(len(values)), *values.sum(0).tolist(), *(values**2).sum(0).tolist())
