@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, get_args, get_origin
 
 import numpy as np
-from stages.bind import BindStage
-from stages.diarize import DiarizeStage
 
 from pipeline.engine import Engine
 from pipeline.progress import Reporter
@@ -29,9 +28,11 @@ from schemas import FPS, SAMPLE_RATE
 from schemas.artifact import dump_rows, load_plain, load_rows
 from schemas.config import BalanceConfig, BuildConfig, Section, ShardConfig
 from schemas.errors import Reason, RunFailed, UsageError
-from schemas.manifest import MANIFEST_NAME, BalancePlan, Manifest, ShardEntry, dump_manifest
+from schemas.manifest import MANIFEST_NAME, BalancePlan, Manifest, dump_manifest
 from schemas.rows import Codec, CodecStatistics, Conversation, Source, Window
 from stages.balance import DyadSummary, plan_windows
+from stages.bind import BindStage
+from stages.diarize import DiarizeStage
 from stages.faces import FacesStage, pieces_of
 from stages.ingest import IngestStage
 from stages.motion import FitStage, MotionStage, fit_codec, merge_statistics, motion_spec
@@ -249,7 +250,7 @@ class Build:
     def _shards(self, run: Run, dyads: dict[str, Artifact], codec: Artifact) -> Manifest:
         if not dyads:
             raise RunFailed(f"no window is left to train on ({self._reasons(run)}); see `visavis status {self.root}`")
-        plain = {key: load_plain(lambda n, a=a: run.store.read_head(a.path, n))[0] for key, a in dyads.items()}
+        plain = {key: load_plain(partial(run.store.read_head, a.path))[0] for key, a in dyads.items()}
         summaries = [_summary(p) for p in plain.values()]
         planned, plan = plan_windows(summaries, self.config.balance)
         train = {e.conversation for e in planned if e.split == "train"}
@@ -281,7 +282,7 @@ class Build:
             plan=plan,
             shards=entries,
         )
-        _publish(run, manifest, entries)
+        publish(run, manifest)
         return manifest
 
 
@@ -351,13 +352,13 @@ def check_chain() -> None:
             raise TypeError(f"{stage.name}.{name} takes {wanted.__name__}, but {source.name} makes {makes.__name__}")
 
 
-def _publish(run: Run, manifest: Manifest, entries: Sequence[ShardEntry]) -> None:
+def publish(run: Run, manifest: Manifest) -> None:
     """The manifest last, and only if it changed; then shards that it no longer names are removed."""
     data = dump_manifest(manifest)
     path = f"{DATASET}/{MANIFEST_NAME}"
     if not run.store.exists(path) or run.store.read(path) != data:
         run.store.write(path, data)
-    named = {entry.path for entry in entries}
+    named = {entry.path for entry in manifest.shards}
     for split in ("train", "val"):
         for name in run.store.list(f"{DATASET}/{split}", ".tar"):
             if f"{split}/{name}" not in named:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -38,13 +38,8 @@ def build(
         ),
     ] = None,
     pair: Annotated[
-        list[click.Tuple] | None,
-        typer.Option(
-            "--pair",
-            metavar="FILE FILE",
-            click_type=click.Tuple([str, str]),
-            help="Two files of one conversation, one per participant, on one timeline; may be repeated.",
-        ),
+        tuple[str, str] | None,
+        typer.Option(metavar="FILE FILE", help="One conversation as two files, one per participant, on one timeline."),
     ] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="Folder or URL of the run.")] = "runs/build",
     engine: Annotated[str | None, typer.Option(help="ray (default) or local: in this process.")] = None,
@@ -64,8 +59,16 @@ def build(
     from pipeline.commands import run_build
 
     overrides = [*(set_ or []), *([f"run.engine={engine}"] if engine else [])]
-    pairs = [(str(p[0]), str(p[1])) for p in pair or []]  # type: ignore[index]
-    run_build(config, inputs or [], pairs, out, overrides, reconfigure=reconfigure, dry_run=dry_run, as_json=as_json)
+    run_build(
+        config,
+        inputs or [],
+        [pair] if pair else [],
+        out,
+        overrides,
+        reconfigure=reconfigure,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -105,6 +108,108 @@ def verify(
     raise typer.Exit(1 if findings else 0)
 
 
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="Recipe, for example configs/train/tiny.yaml.")],
+    dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder of checkpoint.pt and metrics.jsonl.")] = "runs/train",
+    init: Annotated[Path | None, typer.Option(help="Checkpoint to start from.")] = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="Pairs of `visavis pairs`: preference tuning of --init, which is its reference.")
+    ] = None,
+    set_: Overrides = None,
+) -> None:
+    """Train the causal listener on shards, or tune it by preference pairs. Running it again goes on."""
+    from pipeline.commands import run_train
+
+    run_train(config, dataset, Path(out), init, pairs, set_ or [])
+
+
+@app.command()
+def pairs(
+    dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint of `visavis train` whose model makes the losing side.")
+    ],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder or URL of the run.")] = "runs/pairs",
+    config: Annotated[
+        str | None, typer.Option(help="Recipe; without it the defaults and the checkpoint's sampler.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Try at most so many windows.")] = None,
+    engine: Annotated[str, typer.Option(help="ray or local.")] = "ray",
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; none: one is started here.")] = None,
+    set_: Overrides = None,
+    reconfigure: Annotated[bool, typer.Option("--reconfigure", help="Rebuild a folder of other settings.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make preference pairs: the recorded motion, and the model's without the user's signals."""
+    from pipeline.commands import run_pairs
+
+    run_pairs(
+        dataset, checkpoint, out, config, limit, engine, address, set_ or [], reconfigure=reconfigure, as_json=as_json
+    )
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of `visavis train`.")],
+    dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
+    split: Annotated[str, typer.Option(help="val or train.")] = "val",
+    seeds: Annotated[int, typer.Option(min=1, help="Generate with so many seeds and average.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Windows per class.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a checkpoint beside the ground truth and simple baselines."""
+    from pipeline.commands import run_evaluate
+
+    run_evaluate(checkpoint, dataset, split, seeds, limit, as_json=as_json)
+
+
+@app.command()
+def generate(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of `visavis train`.")],
+    dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
+    key: Annotated[str, typer.Argument(help="A sample's key, as `visavis report` lists them.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder for the motion, as .npy.")] = "runs/generated",
+    drop: Annotated[str, typer.Option(help="Conditions left: full, no_user, no_avatar or none.")] = "full",
+) -> None:
+    """Generate the motion of one sample, beside its truth."""
+    from pipeline.commands import run_generate
+
+    run_generate(checkpoint, dataset, key, Path(out), drop)
+
+
+@app.command()
+def report(
+    dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build` or `visavis pairs`.")],
+    samples: Annotated[int, typer.Option(min=0, help="Sample keys to list per class.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Summarise a dataset: classes, shards, balance, codec, pairs."""
+    from pipeline.report import run_report
+
+    run_report(dataset, samples, as_json=as_json)
+
+
+@app.command()
+def assets(as_json: Json = False) -> None:
+    """List the production models: what they are for, their licences, and which are at hand."""
+    from pipeline.assets import run_assets
+
+    run_assets(as_json=as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder for everything the demo makes.")] = "runs/demo",
+    engine: Annotated[str, typer.Option(help="ray or local.")] = "ray",
+) -> None:
+    """Make conversations with known truth, then build, train, make pairs, tune and evaluate."""
+    from pipeline.demo.main import run_demo
+
+    run_demo(Path(out), engine)
+
+
 def print_json(data: Any) -> None:
     """One JSON object on stdout."""
     typer.echo(json.dumps(data, sort_keys=True))
@@ -114,13 +219,13 @@ def main() -> None:
     """Entry point: every expected error becomes one line on stderr and an exit code."""
     try:
         code = app(standalone_mode=False)
-    except click.ClickException as error:
+    except typer.TyperException as error:
         code = _fail(error.format_message(), 2)
     except UsageError as error:
         code = _fail(str(error), 2)
     except (DatasetError, RunFailed) as error:
         code = _fail(str(error), 1)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         code = _fail("stopped; run the same command again to go on from here", 130)
     except BrokenPipeError:  # the reader of our output went away
         code = 1

@@ -5,21 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from stages.diarize import DiarizeStage
 
 from pipeline.build import DATASET, Build, BuildSummary, check_chain
 from pipeline.engine import Engine, local_engine, ray_engine, start_ray
+from pipeline.pairs import build_pairs
 from pipeline.progress import Reporter
 from pipeline.sources import find_sources, source_name
-from schemas.config import BuildConfig, RunConfig, load_config
-from schemas.manifest import MANIFEST_NAME
+from schemas.config import BuildConfig, RunConfig, load_config, parse_config
+from schemas.errors import UsageError
+from schemas.manifest import MANIFEST_NAME, Split
+from schemas.pairs import PairsConfig
 from schemas.rows import Source, WindowClass
+from schemas.train import Drop, TrainConfig
 from stages.store import Store
+from training.checkpoint import load_checkpoint
+from training.evaluate import evaluate, generate
+from training.train import train
 
 
 def run_build(
@@ -36,7 +43,6 @@ def run_build(
     """`visavis build`."""
     config = load_config(config_path, BuildConfig, overrides)
     sources = find_sources(inputs, pairs)
-    DiarizeStage(config.diarize).check()  # a missing model is told before any work
     if dry_run:
         _show_plan(config, sources, out, as_json=as_json)
         return
@@ -47,6 +53,79 @@ def run_build(
     else:
         Console().print(summary_table(summary))
         Console().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
+
+
+def run_train(
+    config_path: str, dataset: str, out: Path, init: Path | None, pairs: str | None, overrides: Sequence[str]
+) -> None:
+    """`visavis train`."""
+    config = load_config(config_path, TrainConfig, overrides)
+    reporter = Reporter()
+    folder = dataset_folder(dataset)
+    with reporter.training("dpo" if pairs else "train") as progress:
+        path = train(folder, out, config, init=init, pairs=dataset_folder(pairs) if pairs else None, progress=progress)
+    typer.echo(str(path))
+
+
+def run_pairs(
+    dataset: str,
+    checkpoint: Path,
+    out: str,
+    config_path: str | None,
+    limit: int | None,
+    engine: str,
+    address: str | None,
+    overrides: Sequence[str],
+    *,
+    reconfigure: bool,
+    as_json: bool,
+) -> None:
+    """`visavis pairs`."""
+    if config_path:
+        config = load_config(config_path, PairsConfig, overrides)
+    else:
+        sampler = load_checkpoint(checkpoint).config.sampler.model_dump(mode="json")
+        config = parse_config(json.dumps({"sampler": sampler}), PairsConfig, overrides, where="pairs")
+    run = parse_config(json.dumps({"engine": engine, "address": address}), RunConfig, where="pairs")
+    summary = build_pairs(
+        dataset_folder(dataset), str(checkpoint), out, config, engine_of(run), Reporter(),
+        limit=limit, reconfigure=reconfigure,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(asdict(summary), sort_keys=True))
+        return
+    left_out = "".join(f", {n} {reason}" for reason, n in summary.gated.items())
+    typer.echo(f"{summary.kept} pairs of {summary.tried} windows{left_out}\n{summary.dataset}")
+
+
+def run_evaluate(checkpoint: Path, dataset: str, split: str, seeds: int, limit: int | None, *, as_json: bool) -> None:
+    """`visavis evaluate`."""
+    if split not in ("train", "val"):
+        raise UsageError(f"--split is train or val, not {split}")
+    side: Split = "val" if split == "val" else "train"
+    result = evaluate(checkpoint, dataset_folder(dataset), side, seeds=range(seeds), limit=limit)
+    if as_json:
+        typer.echo(json.dumps(result, sort_keys=True))
+    else:
+        Console().print(metrics_table({name: row["all"] for name, row in result["rows"].items()}))
+
+
+def run_generate(checkpoint: Path, dataset: str, key: str, out: Path, drop: str) -> None:
+    """`visavis generate`."""
+    if drop not in get_args(Drop):
+        raise UsageError(f"--drop is one of {', '.join(get_args(Drop))}, not {drop}")
+    typer.echo(str(generate(checkpoint, dataset_folder(dataset), key, out, drop=drop)))  # type: ignore[arg-type]
+
+
+def metrics_table(rows: dict[str, dict[str, float]], title: str = "") -> Table:
+    """Metrics down, rows of an evaluation across."""
+    table = Table(title=title)
+    table.add_column("metric")
+    for name in rows:
+        table.add_column(name.replace("_", " "), justify="right")
+    for metric in next(iter(rows.values())):
+        table.add_row(metric, *(f"{row[metric]:.3f}" for row in rows.values()))
+    return table
 
 
 def engine_of(config: RunConfig) -> Engine:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pipeline.ledger import Outcome
+
+_LINE_SECONDS = 10.0
+"""Between two lines of a training run where there is no terminal to draw a bar on."""
 
 
 class StageProgress:
@@ -49,6 +52,41 @@ class Reporter:
             yield shown
         before = f", {done} done before" if done else ""
         self.line(f"{name:<10} {describe(shown.counts)}{before}  {time.monotonic() - started:.1f} s")
+
+    @contextmanager
+    def items(self, name: str, total: int) -> Iterator[Callable[[], None]]:
+        """Follow `total` things that all end well: gives the function to call after each."""
+        started = time.monotonic()
+        with self._bar() as bar:
+            task = bar.add_task(f"{name:<10}", total=total, note="") if bar else None
+
+            def advance() -> None:
+                if bar and task is not None:
+                    bar.update(task, advance=1)
+
+            yield advance
+        self.line(f"{name:<10} {total} done  {time.monotonic() - started:.1f} s")
+
+    @contextmanager
+    def training(self, name: str) -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+        """Follow a training run: gives the function that `training.train` calls after every step."""
+        started = time.monotonic()
+        with self._bar() as bar:
+            task = bar.add_task(f"{name:<10}", total=None, note="") if bar else None
+            said = 0.0
+
+            def advance(step: int, steps: int, latest: dict[str, float]) -> None:
+                nonlocal said
+                note = f"loss {latest['loss']:.3f}, {latest['samples_s']:.0f} samples/s" if latest else ""
+                if bar and task is not None:
+                    bar.update(task, completed=step, total=steps, note=note)
+                elif time.monotonic() - said > _LINE_SECONDS or step == steps:
+                    said = time.monotonic()
+                    self.line(f"{name:<10} step {step}/{steps}  {note}  {time.monotonic() - started:.0f} s")
+
+            yield advance
+        if bar:
+            self.line(f"{name:<10} done in {time.monotonic() - started:.0f} s")
 
     @contextmanager
     def _bar(self) -> Iterator[Progress | None]:

@@ -169,7 +169,7 @@ def remember_settings(store: Store, settings: dict[str, Any], *, replace_old: bo
                 f"{store.root} was built with {difference};"
                 " choose another --out, or --reconfigure to rebuild what changed"
             )
-    store.write(RUN_FILE, (json.dumps(settings, sort_keys=True, indent=1) + "\n").encode())
+    store.write(RUN_FILE, (json.dumps(settings, indent=1) + "\n").encode())  # stages stay in their order
 
 
 def _first_difference(old: Any, new: Any, path: str = "") -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Iterator
 
-import webdataset
-
 from schemas.errors import DatasetError
-from schemas.manifest import MANIFEST_NAME, Manifest, ShardEntry, parse_manifest
-from schemas.sample import Sample, decode_sample
+from schemas.manifest import MANIFEST_NAME, ShardEntry
 from stages.store import Store
+from training.data import Dataset, Members
 
 
 def verify_dataset(dataset: str, *, decode: bool = True) -> list[str]:
@@ -25,63 +21,37 @@ def verify_dataset(dataset: str, *, decode: bool = True) -> list[str]:
     if not store.exists(MANIFEST_NAME):
         return [f"{dataset}: no {MANIFEST_NAME}, so no dataset: the build did not finish, or this is another folder"]
     try:
-        manifest = parse_manifest(store.read(MANIFEST_NAME), f"{dataset}/{MANIFEST_NAME}")
+        opened = Dataset(dataset)
     except DatasetError as error:
         return [str(error)]
-    findings = []
     sides: dict[str, str] = {}
-    for entry in manifest.shards:
-        findings += _check_shard(store, entry, manifest, sides, decode=decode)
-    named = {entry.path for entry in manifest.shards}
+    findings = [f for entry in opened.manifest.shards for f in _check_shard(opened, entry, sides, decode=decode)]
+    named = {entry.path for entry in opened.manifest.shards}
     for split in ("train", "val"):
         extra = [f"{split}/{name}" for name in store.list(split, ".tar") if f"{split}/{name}" not in named]
-        findings += [f"{path}: not in the manifest" for path in extra]
+        findings += [f"shard {path} is not in the manifest" for path in extra]
     return findings
 
 
-def read_shard(store: Store, path: str) -> Iterator[Sample]:
-    """The samples of a tar.
-
-    Raises:
-        DatasetError: a sample is broken.
-    """
-    entries = webdataset.tariterators.tar_file_iterator(io.BytesIO(store.read(path)))
-    for group in webdataset.tariterators.group_by_keys(entries):
-        members = {name: data for name, data in group.items() if not name.startswith("__")}
-        yield decode_sample(str(group["__key__"]), members)
-
-
-def _check_shard(
-    store: Store, entry: ShardEntry, manifest: Manifest, sides: dict[str, str], *, decode: bool
-) -> list[str]:
+def _check_shard(dataset: Dataset, entry: ShardEntry, sides: dict[str, str], *, decode: bool) -> Iterator[str]:
     try:
-        data = store.read(entry.path)
-    except FileNotFoundError:
-        return [f"{entry.path}: the shard is missing"]
-    if len(data) != entry.bytes:
-        return [f"{entry.path}: {len(data)} bytes, the manifest says {entry.bytes}"]
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
-        return [f"{entry.path}: its content does not match the manifest's sha256"]
-    return list(_check_samples(store, entry, manifest, sides)) if decode else []
+        for key, members in dataset.shard(entry):
+            if decode:
+                yield from _check_sample(dataset, entry, key, members, sides)
+    except DatasetError as error:
+        yield str(error)
 
 
-def _check_samples(store: Store, entry: ShardEntry, manifest: Manifest, sides: dict[str, str]) -> Iterator[str]:
-    count = 0
+def _check_sample(
+    dataset: Dataset, entry: ShardEntry, key: str, members: Members, sides: dict[str, str]
+) -> Iterator[str]:
     try:
-        for sample in read_shard(store, entry.path):
-            count += 1
-            shape = (manifest.window, manifest.motion.dim)
-            if sample.avatar_motion.shape != shape:
-                yield f"{entry.path}: {sample.key}: motion {sample.avatar_motion.shape}, the manifest says {shape}"
-            if sample.meta.label != entry.label:
-                yield f"{entry.path}: {sample.key}: class {sample.meta.label}, the shard's is {entry.label}"
-            if sample.meta.codec != manifest.motion.codec:
-                yield f"{entry.path}: {sample.key}: codec {sample.meta.codec}, not {manifest.motion.codec}"
-            for name in (sample.meta.avatar, sample.meta.user):
-                if sides.setdefault(name, entry.split) != entry.split:
-                    yield f"{entry.path}: {sample.key}: {name} is in both train and val"
+        meta = dataset.decode(key, members).meta
     except DatasetError as error:
         yield f"{entry.path}: {error}"
         return
-    if count != entry.samples:
-        yield f"{entry.path}: {count} samples, the manifest says {entry.samples}"
+    if meta.label != entry.label:
+        yield f"{entry.path}: {key}: class {meta.label}, the shard's is {entry.label}"
+    for name in (meta.avatar, meta.user):
+        if sides.setdefault(name, entry.split) != entry.split:
+            yield f"{entry.path}: {key}: {name} is in both train and val"

@@ -179,7 +179,7 @@ class Codec(Row):
 class Motion(Row):
     """One participant's motion latents.
 
-    motion_TD: float32, columns: rotation vector (3, rad), translation (3, face widths), expression code.
+    motion_TD: float32, columns: pitch, yaw, roll (rad), translation (3, face widths), expression code.
     valid_T: bool. reference_D: float32, the person's most neutral valid frame. neutral_L3: float32, the
     person's own neutral face in canonical space; with it a decoded motion can be drawn.
     """

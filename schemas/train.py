@@ -48,8 +48,8 @@ class FeatureConfig(Section):
     kind: Literal["log_mel"] = Field("log_mel", description="causal log-mel spectrogram")
     n_mels: int = Field(32, ge=4, le=128, description="mel bands per 10 ms hop; a frame is four hops")
     floor: float = Field(1e-5, gt=0, description="added to the band energy before the logarithm")
-    mean: float = Field(-7.5, description="fixed centre of ln(energy + floor), subtracted")
-    std: float = Field(3.0, gt=0, description="fixed scale of ln(energy + floor), divided by")
+    mean: float = Field(-5.0, description="fixed centre of ln(energy + floor), subtracted; silence is -11.5")
+    std: float = Field(4.0, gt=0, description="fixed scale of ln(energy + floor), divided by")
 
 
 class ObjectiveConfig(Section):

@@ -4,7 +4,7 @@ The codec is our stand-in for the paper's LIA/FLOAT auto-encoder (§3.1), whose 
 distributed: z = identity + motion there, and here too, because the person's own neutral face is removed
 before the expression is coded.
 
-    landmarks ── Procrustes to a canonical face ──► rotation (3), translation (3)
+    landmarks ── fit of a canonical face ──► rotation (3), translation (3)
                         └─► face in canonical space − own neutral ── PCA ──► expression code (E)
 
 The PCA is fitted over the whole corpus in one pass and exactly: features are rounded to 1/4096 cm, so sums
@@ -32,7 +32,7 @@ from stages.base import Stage
 from stages.bind import participant_landmarks
 
 POSE_DIMS = 6
-"""Rotation vector (rad) and translation (face widths; the third is the log of the apparent size)."""
+"""Pitch, yaw, roll (rad) and translation (face widths; the third is the log of the apparent size)."""
 
 _QUANTUM = 4096.0  # steps per cm of the exact statistics
 _MAX_CHUNK_FRAMES = 2**25  # |feature| < 2^14 steps, so a chunk's float64 sums of products stay below 2^53: exact
@@ -43,6 +43,10 @@ _RIGID = np.array(
     [10, 338, 297, 332, 284, 251, 389, 127, 162, 21, 54, 103, 67, 109, 151, 9, 8, 168, 6, 197, 195, 33, 133, 362, 263,
      193, 417, 122, 351, 196, 419]
 )  # fmt: skip
+
+
+_POSE_STEPS = 5  # Gauss-Newton; more change nothing above 1e-5 rad
+_POSE_CHUNK = 1000  # frames at a time: 30 MB of derivatives
 
 
 @cache
@@ -58,38 +62,77 @@ def motion_columns(dim: int) -> dict[str, tuple[int, int]]:
 
 
 def align(landmarks_TL3: np.ndarray, valid_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Separate head pose from face shape, frame by frame (Umeyama's similarity transform on the rigid points).
+    """Separate head pose from face shape, frame by frame.
+
+    Procrustes on the skull's points gives a first rotation (Umeyama 1991); a scaled orthographic projection of the
+    canonical face is then fitted to x and y of all points by Gauss-Newton. The tracker's depth is a guess: on twelve
+    rendered heads the correlation with the true pitch rose from 0.86-0.95 to 0.91-0.98 without it. All points, because
+    four hundred outvote the lips, and leaving those out made it worse (0.89).
 
     Args:
         landmarks_TL3: float32, pixels, y down, z in pixels and away from the viewer.
         valid_T: bool.
 
     Returns:
-        pose_T6 float64 (rotation vector; translation in face widths relative to the person's median place, third
-        the log of the size relative to the median) and face_TL3 float64 in canonical cm. NaN where invalid.
+        pose_T6 float64 (pitch, yaw, roll in rad, see `head_rotation`; translation in face widths relative to the
+        person's median place, third the log of the size relative to the median) and face_TL3 float64 in canonical
+        cm. NaN where invalid.
     """
     frames = len(valid_T)
     pose = np.full((frames, POSE_DIMS), np.nan)
     face = np.full((frames, LANDMARKS, 3), np.nan)
     points = landmarks_TL3[valid_T].astype(np.float64) * np.array([1.0, -1.0, -1.0])  # to x right, y up, z near
-    target = canonical_face()[_RIGID]
-    target_center = target.mean(0)
-    rigid = points[:, _RIGID]
-    center = rigid.mean(1, keepdims=True)
-    # Rows of `rigid` are scale · R · target: H = Σ target · rigidᵀ, R = V diag(1, 1, det) Uᵀ.
-    covariance = np.einsum("ri,trj->tij", target - target_center, rigid - center)
-    u, singular, vt = np.linalg.svd(covariance)
-    sign = np.ones((len(points), 3))
-    sign[:, 2] = np.sign(np.linalg.det(u) * np.linalg.det(vt))
-    rotation = np.einsum("tji,tj,tkj->tik", vt, sign, u)
-    scale = (singular * sign).sum(1) / ((target - target_center) ** 2).sum()
-    origin = center[:, 0] - scale[:, None] * np.einsum("tij,j->ti", rotation, target_center)
+    parts = [_fit_pose(part) for part in np.array_split(points, -(-len(points) // _POSE_CHUNK))]
+    rotation, scale, origin = (np.concatenate(column) for column in zip(*parts, strict=True))
     face[valid_T] = np.einsum("tji,tlj->tli", rotation, points - origin[:, None]) / scale[:, None, None]
     width = np.ptp(canonical_face()[:, 0]) * np.median(scale)  # of the person's median face, in pixels
-    pose[valid_T, :3] = Rotation.from_matrix(rotation).as_rotvec()
+    yaw, pitch, roll = Rotation.from_matrix(rotation).as_euler("YXZ").T
+    pose[valid_T, :3] = np.stack([pitch, yaw, roll], axis=1)
     pose[valid_T, 3:5] = (origin - np.median(origin, 0))[:, :2] / width
     pose[valid_T, 5] = np.log(scale / np.median(scale))
     return pose, face
+
+
+def head_rotation(pitch_yaw_roll_T3: np.ndarray) -> np.ndarray:
+    """Matrices [T, 3, 3] that turn a head by roll, then pitch (positive looks down), then yaw (positive looks right
+    in the picture); rad, right-handed about x right, y up, z towards the viewer."""
+    angles = pitch_yaw_roll_T3.astype(np.float64)[:, [1, 0, 2]]
+    return Rotation.from_euler("YXZ", angles).as_matrix()
+
+
+def _fit_pose(points_TL3: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rotation [T, 3, 3], scale [T] and origin [T, 3] that put the canonical face where the points are."""
+    rotation = _procrustes(points_TL3[:, _RIGID], canonical_face()[_RIGID])
+    model = canonical_face()
+    centre = model.mean(0)
+    seen = points_TL3[:, : len(model)]
+    seen_centre = seen.mean(1)
+    flat = (seen - seen_centre[:, None])[..., :2]
+    scale = np.ones(len(points_TL3))
+    for _ in range(_POSE_STEPS):
+        turned = np.einsum("tij,lj->tli", rotation, model - centre)
+        scale = (turned[..., :2] * flat).sum((1, 2)) / (turned[..., :2] ** 2).sum((1, 2))
+        missing = flat - scale[:, None, None] * turned[..., :2]
+        x, y, z = (turned[..., i] * scale[:, None] for i in range(3))
+        none = np.zeros_like(x)
+        # How x and y move with a small rotation about each axis, and with the scale.
+        by_x = np.stack([none, z, -y, x], axis=-1)
+        by_y = np.stack([-z, none, x, y], axis=-1)
+        jacobian = np.concatenate([by_x, by_y], axis=1)
+        residual = np.concatenate([missing[..., 0], missing[..., 1]], axis=1)
+        normal = np.einsum("tpi,tpj->tij", jacobian, jacobian)
+        step = np.linalg.solve(normal, np.einsum("tpi,tp->ti", jacobian, residual)[..., None])[..., 0]
+        rotation = Rotation.from_rotvec(step[:, :3]).as_matrix() @ rotation
+    return rotation, scale, seen_centre - scale[:, None] * np.einsum("tij,j->ti", rotation, centre)
+
+
+def _procrustes(points_TR3: np.ndarray, target_R3: np.ndarray) -> np.ndarray:
+    """Least squares rotation [T, 3, 3] of the target onto each frame's points, whatever the scale (Umeyama 1991)."""
+    centred = points_TR3 - points_TR3.mean(1, keepdims=True)
+    u, _, vt = np.linalg.svd(np.einsum("ri,trj->tij", target_R3 - target_R3.mean(0), centred))
+    sign = np.ones((len(points_TR3), 3))
+    sign[:, 2] = np.sign(np.linalg.det(u) * np.linalg.det(vt))
+    return np.einsum("tji,tj,tkj->tik", vt, sign, u)
 
 
 def _features(face_TL3: np.ndarray, neutral_L3: np.ndarray) -> np.ndarray:
@@ -213,7 +256,7 @@ def decode_motion(codec: Codec, motion_TD: np.ndarray, neutral_L3: np.ndarray) -
     """Motion back to landmarks [T, 478, 3] float32 in face widths, y up, around the person's median place."""
     code = motion_TD[:, POSE_DIMS:].astype(np.float64)
     face = (code @ codec.basis + codec.mean).reshape(len(code), LANDMARKS, 3) + neutral_L3
-    rotation = Rotation.from_rotvec(motion_TD[:, :3].astype(np.float64)).as_matrix()
+    rotation = head_rotation(motion_TD[:, :3])
     scale = np.exp(motion_TD[:, 5]).astype(np.float64) / np.ptp(canonical_face()[:, 0])
     points = np.einsum("tij,tlj->tli", rotation, face) * scale[:, None, None]
     points[:, :, :2] += motion_TD[:, None, 3:5]

@@ -1,0 +1,142 @@
+"""The demo: from rendered conversations to a preference-tuned listener, with everything in between, for real."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.build import Build
+from pipeline.commands import engine_of, metrics_table, summary_table
+from pipeline.demo.dialogue import Clip, demo_corpus, make_clip
+from pipeline.demo.truth import check_build
+from pipeline.pairs import build_pairs
+from pipeline.progress import Reporter
+from pipeline.sources import find_sources
+from schemas.config import BuildConfig, load_config
+from schemas.errors import UsageError
+from schemas.pairs import PairsConfig
+from schemas.train import TrainConfig
+from training.evaluate import evaluate
+from training.train import train
+
+RECIPES = Path(__file__).parents[2] / "configs"
+_SHOWN = ("rpcc", "lagged_best", "lagged_delay", "var", "sid", "fd", "jerk")
+_EVALUATION_SEEDS = 3
+
+
+def run_demo(out: Path, engine: str) -> None:
+    """`visavis demo`. What is done already in `out` is not done again."""
+    started = time.monotonic()
+    reporter, console = Reporter(), Console()
+    media, run, pairs = out / "media", str(out / "build"), str(out / "pairs")
+    config = load_config(RECIPES / "demo.yaml", BuildConfig, [f"run.engine={engine}"])
+    recipe = load_config(RECIPES / "train" / "tiny.yaml", TrainConfig)
+
+    make_media(media, reporter)
+    summary = Build(config, run, engine_of(config.run), reporter).run(find_sources([str(media / "corpus.jsonl")]))
+    with reporter.training("train") as progress:
+        base = train(summary.dataset, out / "base", recipe, progress=progress)
+    made = build_pairs(
+        summary.dataset, str(base), pairs, PairsConfig(sampler=recipe.sampler), engine_of(config.run), reporter
+    )
+    with reporter.training("dpo") as progress:
+        tuned = train(summary.dataset, out / "dpo", recipe, init=base, pairs=made.dataset, progress=progress)
+    figures = _evaluate({"base": base, "base + DPO": tuned}, summary.dataset, reporter)
+    (out / "evaluation.json").write_text(json.dumps(figures, sort_keys=True, indent=1) + "\n", encoding="utf-8")
+
+    console.print(summary_table(summary))
+    console.print(_truth_table(run, media))
+    left_out = "".join(f", {n} {reason}" for reason, n in made.gated.items())
+    console.print(f"pairs: {made.kept} kept of {made.tried} windows{left_out}", highlight=False)
+    console.print(_metrics(figures))
+    places = Table(title=f"done in {time.monotonic() - started:.0f} s; everything lies in {out}", show_header=False)
+    for name, path in {
+        "conversations": media,
+        "dataset": summary.dataset,
+        "pairs": made.dataset,
+        "base model": base,
+        "tuned model": tuned,
+        "figures": out / "evaluation.json",
+    }.items():
+        places.add_row(name, str(path))
+    console.print(places)
+
+
+def make_media(folder: Path, reporter: Reporter) -> None:
+    """Write the demo's conversations and the list of them, unless they are there."""
+    clips = demo_corpus()
+    corpus = folder / "corpus.jsonl"
+    if corpus.exists():
+        reporter.line(f"{'media':<10} {len(clips)} done before")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with reporter.items("media", len(clips)) as advance:
+        rows = _render(folder, clips, advance)
+    lines = "".join(json.dumps(row, sort_keys=True) + "\n" for clip in clips for row in rows[clip.name])
+    partial = corpus.with_suffix(".part")
+    partial.write_text(lines, encoding="utf-8")
+    partial.replace(corpus)
+
+
+def _render(folder: Path, clips: tuple[Clip, ...], advance: Any) -> dict[str, list[dict[str, str]]]:
+    """Rows of the list by clip. Each clip depends on its seed alone, so processes share the work."""
+    rows: dict[str, list[dict[str, str]]] = {}
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
+        waiting = {pool.submit(make_clip, folder, clip): clip for clip in clips}
+        for future in as_completed(waiting):
+            source = future.result()
+            names = source.participants or ("",)
+            rows[waiting[future].name] = [
+                {"uri": Path(uri).name}
+                | ({"conversation": source.conversation or "", "participant": who} if who else {})
+                for uri, who in zip(source.uris, names, strict=True)
+            ]
+            advance()
+    return rows
+
+
+def _evaluate(models: dict[str, Path], dataset: str, reporter: Reporter) -> dict[str, Any]:
+    """Metrics on held-out listening windows: every model, and the truth and baselines once."""
+    rows: dict[str, Any] = {}
+    with reporter.items("evaluate", len(models)) as advance:
+        for name, checkpoint in models.items():
+            try:
+                found = evaluate(checkpoint, dataset, seeds=range(_EVALUATION_SEEDS))["rows"]
+            except UsageError as error:
+                raise UsageError(f"evaluate {name}: {error}") from error
+            rows[name] = found.pop("model")
+            rows[f"{name}, no user"] = found.pop("model_no_user")
+            rows |= found
+            advance()
+    return rows
+
+
+def _metrics(figures: dict[str, Any]) -> Table:
+    shown = {
+        name: {m: v for m, v in row.get("listening", row["all"]).items() if m.rsplit("_", 1)[0] in _SHOWN}
+        for name, row in figures.items()
+        if name in ("ground_truth", "base", "base + DPO", "hold_still")
+    }
+    title = f"held-out listening windows, {_EVALUATION_SEEDS} sampling seeds, one training seed"
+    return metrics_table(shown, title)
+
+
+def _truth_table(run: str, media: Path) -> Table:
+    table = Table(title="the build against what was rendered")
+    for column in ("dialogue", "layout", "DER", "turn borders within", "turns on the right face", "head pitch r"):
+        table.add_column(column, justify="left" if column in ("dialogue", "layout") else "right")
+    for check in check_build(run, media):
+        table.add_row(
+            check.name, check.layout, f"{check.der:.1%}", f"{check.turn_error:.2f} s", f"{check.bound:.0%}",
+            f"{check.pitch:.3f}",
+        )  # fmt: skip
+    return table

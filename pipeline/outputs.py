@@ -1,0 +1,35 @@
+"""Reading back what a run's stages made: for notebooks, checks and reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from pipeline.ledger import Ledger
+from pipeline.run import RUN_FILE
+from pipeline.task import artifact_path
+from schemas.artifact import load_rows
+from schemas.errors import UsageError
+from schemas.rows import Row
+from stages.base import Stage
+from stages.store import Store
+
+Out = TypeVar("Out", bound=Row)
+
+
+def read_outputs(root: str, stage: type[Stage[Any, Out]]) -> Iterator[tuple[str, Out]]:
+    """(item's key, row) of everything a stage made with the run's present settings, by key.
+
+    Raises:
+        UsageError: not a run's folder.
+    """
+    store = Store(root)
+    if not store.exists(RUN_FILE):
+        raise UsageError(f"{root}: not a run's folder ({RUN_FILE} is missing)")
+    wanted = json.loads(store.read(RUN_FILE))["fingerprints"].get(stage.name)
+    kind: type[Any] = stage.types()[1]
+    for (name, key), outcome in sorted(Ledger(store).latest().items()):
+        if name == stage.name and outcome.status == "ok" and outcome.fingerprint.split("-")[0] == wanted:
+            for row in load_rows(store.read(artifact_path(name, stage.version, outcome.fingerprint, key)), kind):
+                yield key, row

@@ -1,0 +1,129 @@
+"""Building a set of preference pairs: the run machinery around `stages.pairs`.
+
+A set of pairs is a dataset like any other, with its own manifest, in a run's folder of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.build import DATASET, publish
+from pipeline.engine import Engine
+from pipeline.progress import Reporter
+from pipeline.run import Run, fingerprint, locked, remember_settings
+from pipeline.task import Task, artifact_path
+from schemas.artifact import load_rows
+from schemas.config import RunConfig
+from schemas.errors import RunFailed, UsageError
+from schemas.manifest import MANIFEST_NAME, Manifest, PairsInfo
+from schemas.pairs import PairsConfig
+from stages.pairs import DROPPED, PairsRow, PairsStage, plan_pairs
+from training.checkpoint import checkpoint_id, load_checkpoint
+from training.data import Dataset
+
+
+@dataclass(frozen=True)
+class PairsSummary:
+    """What came of the windows that were tried."""
+
+    dataset: str
+    tried: int
+    kept: int
+    gated: dict[str, int]
+    processed: int
+
+
+def build_pairs(
+    dataset: str,
+    checkpoint: str,
+    root: str,
+    config: PairsConfig,
+    engine: Engine,
+    reporter: Reporter,
+    *,
+    limit: int | None = None,
+    reconfigure: bool = False,
+) -> PairsSummary:
+    """Make pairs of a dataset's training windows with a checkpoint's model.
+
+    Raises:
+        UsageError: no such dataset or checkpoint, another codec, nothing to pair, or the folder is in use.
+        RunFailed: too many failures, or the gate left nothing.
+    """
+    source = Dataset(dataset)
+    codec = load_checkpoint(Path(checkpoint)).motion.codec
+    if codec != source.manifest.motion.codec:
+        raise UsageError(f"{checkpoint} speaks codec {codec}, {dataset} has {source.manifest.motion.codec}")
+    planned = plan_pairs(source, config, limit)
+    if not planned:
+        raise UsageError(f"{dataset} has no training windows of class {', '.join(config.classes)} to make pairs from")
+    generator = checkpoint_id(Path(checkpoint))
+    print_ = fingerprint(PairsStage, config.model_copy(update={"device": "auto"}), source.hash, generator)
+    stage = PairsStage(config, dataset, checkpoint, f"{root.rstrip('/')}/{DATASET}")
+    tasks = [
+        Task(
+            key=item.path.removesuffix(".tar").replace("/", "-"),
+            item=item.path,
+            path=artifact_path("pairs", PairsStage.version, print_, item.path.removesuffix(".tar").replace("/", "-")),
+            fingerprint=print_,
+            inline=item.model_dump(mode="json"),
+            files=(f"{DATASET}/{item.path}",),
+        )
+        for item in planned
+    ]
+    with locked(root):
+        run = Run(root, engine, RunConfig(max_failure_share=0.0), reporter)
+        settings = {
+            "config": config.model_dump(mode="json", exclude={"device", "resources"})
+            | {"generator": generator, "dataset": source.hash},
+            "fingerprints": {"pairs": print_},
+        }
+        remember_settings(run.store, settings, replace_old=reconfigure)
+        try:
+            if run.pending(stage, tasks):
+                run.store.delete(f"{DATASET}/{MANIFEST_NAME}")
+            done = run.execute(stage, tasks)
+            rows = [load_rows(run.store.read(a.path), PairsRow)[0] for a in done.values()]
+            gated = sum((Counter(row.gated) for row in rows), Counter[str]())
+            tried, kept = sum(i.last - i.first for i in planned), sum(row.entry.samples for row in rows)
+            if kept == 0:
+                raise RunFailed(f"the gate left none of {tried} pairs ({dict(gated)}); loosen it with --set gate.…")
+            manifest = _manifest(source, config, rows, generator, print_, gated)
+            publish(run, manifest)
+        finally:
+            run.ledger.flush()
+    return PairsSummary(f"{root.rstrip('/')}/{DATASET}", tried, kept, dict(sorted(gated.items())), run.processed)
+
+
+def _manifest(
+    source: Dataset, config: PairsConfig, rows: list[PairsRow], generator: str, print_: str, gated: Counter[str]
+) -> Manifest:
+    shares = Counter[str]()
+    for row in rows:
+        shares[row.entry.label] += row.entry.samples
+    total = shares.total()
+    plan = source.manifest.plan.model_copy(
+        update={"mixture": {label: round(shares[label] / total, 9) for label in source.manifest.plan.mixture}}
+    )
+    return source.manifest.model_copy(
+        update={
+            "kind": "pairs",
+            "fingerprint": print_,
+            "plan": plan,
+            "shards": tuple(row.entry for row in rows),
+            "pairs": PairsInfo(
+                dataset=source.hash,
+                generator=generator,
+                chosen=config.chosen,
+                rejected="dropped",
+                dropped=DROPPED[config.drop],
+                steps=config.sampler.steps,
+                guidance=(config.sampler.w_a, config.sampler.w_u),
+                seed=config.sampler.seed,
+                kept=total,
+                gated=dict(sorted(gated.items())),
+            ),
+        }
+    )

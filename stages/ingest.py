@@ -1,0 +1,196 @@
+"""Ingest: is this a conversation that can be worked on, and which one?
+
+What a header says of duration is not believed: every packet is demuxed, none but the first decoded, so a file that
+was cut off has the length that is left of it. That costs a second reading of the file beside the one for its hash.
+
+The id is a hash of content: moving or renaming files changes nothing, and the same bytes listed twice collide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from schemas import FPS
+from schemas.config import IngestConfig
+from schemas.errors import Reason, Rejected
+from schemas.rows import Conversation, Layout, Media, Source
+from stages.base import Stage
+from stages.media import open_bytes, open_container, time_origin
+from stages.video import decoded, displayed, main_video
+
+_MIN_PICTURES_PER_SECOND = 2.0  # fewer is a slide show
+
+
+class IngestStage(Stage[Source, Conversation]):
+    """A listed conversation → its probed files, common grid and id.
+
+    One file holds both people (`one_frame`); two files hold one each, on one timeline (`per_participant`).
+    """
+
+    name: ClassVar[str] = "ingest"
+    version: ClassVar[int] = 1
+    config: IngestConfig
+
+    def __init__(self, config: IngestConfig) -> None:
+        super().__init__(config)
+
+    def process(self, item: Source) -> Iterator[Conversation]:
+        names = _names(item)
+        media = tuple(self._checked(probe(uri)) for uri in item.uris)
+        if len({m.sha256 for m in media}) < len(media):
+            raise Rejected(Reason.DUPLICATE_CONTENT, f"{item.uris[0]} and {item.uris[1]} hold the same bytes")
+        layout = Layout.ONE_FRAME if len(media) == 1 else Layout.PER_PARTICIPANT
+        end = min(min(_end_of_video(m), _end_of_audio(m)) for m in media)
+        frames = math.floor(end * FPS + 1e-3)  # time stamps in milliseconds must not cost a frame
+        if frames < self.config.min_duration * FPS:
+            raise Rejected(Reason.TOO_SHORT, f"{frames / FPS:.2f} s, at least {self.config.min_duration:g} s needed")
+        identity = _conversation_id(layout, media)
+        yield Conversation(
+            id=identity,
+            layout=layout,
+            media=media,
+            participants=(names[0] or f"{identity}-0", names[1] or f"{identity}-1"),
+            frames=frames,
+        )
+
+    def _checked(self, media: Media) -> Media:
+        start = abs(media.video_start - media.audio_start)
+        end = abs(_end_of_video(media) - _end_of_audio(media))
+        if max(start, end) > self.config.max_length_mismatch:
+            raise Rejected(
+                Reason.AV_LENGTH_MISMATCH,
+                f"{media.uri}: video {media.video_start:.2f}…{_end_of_video(media):.2f} s, "
+                f"audio {media.audio_start:.2f}…{_end_of_audio(media):.2f} s",
+            )
+        return media
+
+
+def probe(uri: str) -> Media:
+    """What there is to know of a file without decoding it.
+
+    Raises:
+        Rejected: UNREADABLE, NO_VIDEO (none, cover art only, or a slide show), NO_AUDIO.
+    """
+    with open_container(uri) as container:
+        video = main_video(container)
+        if video is None:
+            raise Rejected(Reason.NO_VIDEO, uri)
+        if not container.streams.audio:
+            raise Rejected(Reason.NO_AUDIO, uri)
+        audio = container.streams.audio[0]
+        rate, channels = audio.codec_context.sample_rate, audio.codec_context.channels
+        indices = (video.index, audio.index)
+        width, height = _displayed_size(container, video, uri)
+    with open_container(uri) as container:  # anew: not every demuxer can rewind
+        pictures, sound = _spans(container, indices)
+    if pictures.count < 2 or pictures.count < _MIN_PICTURES_PER_SECOND * pictures.duration:
+        raise Rejected(Reason.NO_VIDEO, f"{uri}: {pictures.count} pictures in {pictures.duration:.1f} s")
+    if sound.count == 0:
+        raise Rejected(Reason.NO_AUDIO, f"{uri}: the audio stream is empty")
+    sha256, size = _hash(uri)
+    return Media(
+        uri=uri,
+        sha256=sha256,
+        bytes=size,
+        width=width,
+        height=height,
+        fps=pictures.count / pictures.duration,
+        video_start=pictures.start,
+        video_duration=pictures.duration,
+        audio_start=sound.start,
+        audio_duration=sound.duration,
+        audio_rate=rate,
+        audio_channels=channels,
+    )
+
+
+@dataclass
+class _Span:
+    """What the packets of a stream cover, in seconds of media time."""
+
+    count: int = 0
+    start: float = math.inf
+    last: float = -math.inf  # when the last packet begins
+    end: float = -math.inf
+
+    @property
+    def duration(self) -> float:
+        return self.end - self.start
+
+    def add(self, time: float, duration: float) -> None:
+        self.count += 1
+        self.start = min(self.start, time)
+        self.last = max(self.last, time)
+        self.end = max(self.end, time + duration)
+
+    def close(self) -> None:
+        """Packets without a duration last as long as the average one."""
+        if self.count > 1 and self.end == self.last:
+            self.end += (self.last - self.start) / (self.count - 1)
+
+
+def _spans(container: InputContainer, indices: tuple[int, int]) -> tuple[_Span, _Span]:
+    origin = time_origin(container)
+    spans = {index: _Span() for index in indices}
+    try:
+        for packet in container.demux(*(container.streams[index] for index in indices)):
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            if stamp is None or packet.size == 0 or packet.is_discard:  # discarded: an edit list hides it
+                continue
+            seconds = float(packet.time_base)
+            spans[packet.stream.index].add(stamp * seconds - origin, (packet.duration or 0) * seconds)
+    except av.error.InvalidDataError:
+        pass  # cut off here: what came before counts
+    for span in spans.values():
+        span.close()
+    return spans[indices[0]], spans[indices[1]]
+
+
+def _displayed_size(container: InputContainer, stream: VideoStream, uri: str) -> tuple[int, int]:
+    for _, frame in decoded(container, stream):
+        return displayed(frame, stream)
+    raise Rejected(Reason.UNREADABLE, f"{uri}: no picture decodes")
+
+
+def _hash(uri: str) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    with open_bytes(uri) as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _end_of_video(media: Media) -> float:
+    return media.video_start + media.video_duration
+
+
+def _end_of_audio(media: Media) -> float:
+    return media.audio_start + media.audio_duration
+
+
+def _names(source: Source) -> tuple[str | None, str | None]:
+    names = source.participants or (None,) * len(source.uris)
+    if len(names) != len(source.uris):
+        raise ValueError(f"{len(source.uris)} files but {len(names)} participants")
+    if len(source.uris) == 1 and names[0] is None:
+        return None, None
+    if len(source.uris) != 2 or (names[0] is not None and names[0] == names[1]):
+        listed = ", ".join(f"{name or '?'}: {uri}" for name, uri in zip(names, source.uris, strict=True))
+        raise Rejected(Reason.INCOMPLETE_DYAD, f"two participants with one file each are needed, listed: {listed}")
+    return names[0], names[1]
+
+
+def _conversation_id(layout: Layout, media: tuple[Media, ...]) -> str:
+    """Of content alone: the same bytes under any names, in either order, are one conversation."""
+    content = json.dumps([layout.value, sorted(m.sha256 for m in media)])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

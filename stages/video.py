@@ -1,0 +1,218 @@
+"""Pictures on the 25 fps grid: what a viewer sees, frame by frame, from any file.
+
+Grid frame n is the source frame on screen at the middle of its span: the one with the latest PTS ≤ (n + ½) / 25 s of
+media time. The middle, because PTS of a 25 fps file jitter around n / 25 by rounding. Exact for variable frame
+rates: time stamps decide, never frame counts. Before the first and after the last picture, and in gaps, the
+nearest one that was shown is repeated.
+
+The trade-off: one decoding thread and one pass. A file is split over pieces, and a machine over files, so threads
+inside a decoder would only contend; a piece that starts inside a group of pictures decodes from the key frame before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Literal
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+
+from schemas import FPS
+from schemas.errors import Reason, Rejected
+from stages.media import is_local, local_path, open_bytes, open_container, time_origin
+
+_SEEK_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds; some demuxers land after the place that was asked for
+
+
+def frames_on_grid(
+    uri: str, first: int, last: int, *, decoder: Literal["pyav", "decord"] = "pyav", max_side: int | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Grid frames first … last − 1, in order. Memory does not grow with the span.
+
+    Args:
+        uri: path or any fsspec URL.
+        decoder: `pyav` streams; `decord` maps frame numbers to time stamps first, and reads remote files whole.
+        max_side: scale pictures down so that no side is longer, in pixels.
+
+    Yields:
+        (n, rgb_HW3): uint8, as displayed: rotated, with square pixels. An array may come several times: do not
+        write into it.
+
+    Raises:
+        Rejected(UNREADABLE): no file, no video, or nothing in it decodes.
+    """
+    return _DECODERS[decoder](uri, first, last, max_side)
+
+
+def main_video(container: InputContainer) -> VideoStream | None:
+    """The stream with the largest picture; cover art is not video."""
+    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    streams = [s for s in streams if s.codec_context is not None and s.codec_context.width > 0]
+    return max(streams, key=lambda s: s.codec_context.width * s.codec_context.height, default=None)
+
+
+def decoded(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float, VideoFrame]]:
+    """(seconds of media time, frame) from the current position on; packets that do not decode are skipped."""
+    origin = time_origin(container)
+    step = float(1 / stream.average_rate) if stream.average_rate else 1 / FPS
+    time = -origin - step
+    for frame in _frames(container, stream):
+        time = frame.time - origin if frame.time is not None else time + step
+        yield time, frame
+
+
+def display_size(uri: str) -> tuple[int, int]:
+    """(width, height) of the picture as displayed: upright, in square pixels.
+
+    Raises:
+        Rejected(UNREADABLE): no file, no video, or nothing in it decodes.
+    """
+    with open_container(uri) as container:
+        stream = _require_video(container, uri)
+        frame = next((frame for _, frame in decoded(container, stream)), None)
+        if frame is None:
+            raise Rejected(Reason.UNREADABLE, f"{uri}: no picture decodes")
+        return displayed(frame, stream)
+
+
+def displayed(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
+    """(width, height) of a frame after rotation and correction of its pixels' aspect."""
+    width, height = _square_size(frame, stream)
+    return (height, width) if _quarter_turns(frame) % 2 else (width, height)
+
+
+def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.InvalidDataError:
+            packet = None  # cut off here: what came before is good
+        try:
+            if packet is None:
+                yield from stream.codec_context.decode(None)
+                return
+            yield from packet.decode()
+            if packet.size == 0:  # the demuxer's own flush
+                return
+        except (av.error.InvalidDataError, av.error.EOFError):
+            if packet is None:
+                return
+
+
+def _square_size(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
+    aspect = stream.sample_aspect_ratio or 1
+    return max(1, round(frame.width * aspect)), frame.height
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    return round(frame.rotation / 90) % 4  # counter-clockwise
+
+
+class _Picture:
+    """Turns decoded frames into displayed pictures, each at most once."""
+
+    def __init__(self, stream: VideoStream, max_side: int | None) -> None:
+        self._stream = stream
+        self._max_side = max_side
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        width, height = _square_size(frame, self._stream)
+        scale = min(1.0, self._max_side / max(width, height)) if self._max_side else 1.0
+        rgb = self._reformatter.reformat(
+            frame,
+            width=max(1, round(width * scale)),
+            height=max(1, round(height * scale)),
+            format="rgb24",
+            interpolation=Interpolation.AREA if scale < 1 else Interpolation.BILINEAR,
+        ).to_ndarray()
+        return np.ascontiguousarray(np.rot90(rgb, _quarter_turns(frame)))
+
+
+def _pyav_frames(uri: str, first: int, last: int, max_side: int | None) -> Iterator[tuple[int, np.ndarray]]:
+    with open_container(uri) as container:
+        stream = _require_video(container, uri)
+        picture = _Picture(stream, max_side)
+        source = _from(container, stream, first)
+        upcoming = next(source, None)
+        if upcoming is None:
+            raise Rejected(Reason.UNREADABLE, f"{uri}: no picture decodes")
+        shown: VideoFrame = upcoming[1]
+        rgb: np.ndarray | None = None
+        for n in range(first, last):
+            while upcoming is not None and upcoming[0] <= (n + 0.5) / FPS:
+                shown, rgb = upcoming[1], None
+                upcoming = next(source, None)
+            if rgb is None:
+                rgb = picture(shown)
+            yield n, rgb
+
+
+def _from(container: InputContainer, stream: VideoStream, first: int) -> Iterator[tuple[float, VideoFrame]]:
+    """Frames from the key frame at or before grid frame `first` on."""
+    assert stream.time_base is not None
+    start = first / FPS
+    for back in _SEEK_BACK if first > 0 else ():
+        target = start - back + time_origin(container)
+        if start - back <= 0:
+            break
+        container.seek(int(target / stream.time_base), stream=stream, backward=True)
+        source = decoded(container, stream)
+        head = next(source, None)
+        if head is not None and head[0] <= start + 0.5 / FPS:
+            yield head
+            yield from source
+            return
+    if first > 0:
+        container.seek(int(min(0.0, time_origin(container)) / stream.time_base) - 1, stream=stream, backward=True)
+    yield from decoded(container, stream)
+
+
+def _decord_frames(uri: str, first: int, last: int, max_side: int | None) -> Iterator[tuple[int, np.ndarray]]:
+    import cv2
+    import decord
+
+    decord.logging.set_level(decord.logging.FATAL)
+    width, height = display_size(uri)
+    scale = min(1.0, max_side / max(width, height)) if max_side else 1.0
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    start = _first_picture(uri)  # decord's time stamps count from the first picture
+    with ExitStack() as stack:
+        source = local_path(uri) if is_local(uri) else stack.enter_context(open_bytes(uri))
+        try:
+            reader = decord.VideoReader(source, num_threads=1)
+        except (decord.DECORDError, RuntimeError) as error:
+            raise Rejected(Reason.UNREADABLE, f"{uri}: decord: {str(error).splitlines()[0]}") from error
+    begins = reader.get_frame_timestamp(np.arange(len(reader)))[:, 0].astype(np.float64) + start
+    wanted = (np.arange(first, last) + 0.5) / FPS
+    indices = np.maximum(np.searchsorted(begins, wanted, side="right") - 1, 0)
+    shown, rgb = -1, np.empty(0)
+    for n, index in zip(range(first, last), indices.tolist(), strict=True):
+        if index != shown:
+            shown, rgb = index, reader[index].asnumpy()
+            if rgb.shape[1::-1] != size:
+                rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+        yield n, rgb
+
+
+def _first_picture(uri: str) -> float:
+    with open_container(uri) as container:
+        return next((time for time, _ in decoded(container, _require_video(container, uri))), 0.0)
+
+
+def _require_video(container: InputContainer, uri: str) -> VideoStream:
+    stream = main_video(container)
+    if stream is None:
+        raise Rejected(Reason.UNREADABLE, f"{uri}: no video stream")
+    stream.thread_type = "NONE"
+    return stream
+
+
+_Frames = Callable[[str, int, int, int | None], Iterator[tuple[int, np.ndarray]]]
+_DECODERS: dict[str, _Frames] = {"pyav": _pyav_frames, "decord": _decord_frames}

@@ -1,0 +1,46 @@
+"""Real media made once per session, and a build of it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipeline.build import Build, BuildSummary
+from pipeline.demo.dialogue import make_dialogue
+from pipeline.engine import Engine, local_engine
+from pipeline.progress import Reporter
+from pipeline.sources import find_sources
+from schemas.config import BuildConfig
+from schemas.rows import Source
+
+SECONDS = 14.0
+SMALL = {"motion": {"expression_dims": 8}, "windows": {"hop": 10}, "balance": {"val_share": 0.3}}
+
+
+@pytest.fixture(scope="session")
+def dialogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One dialogue in both layouts, with its truth."""
+    folder = tmp_path_factory.mktemp("dialogues")
+    make_dialogue(folder, "apart", 1, SECONDS, "per_participant")
+    make_dialogue(folder, "together", 1, SECONDS, "one_frame")
+    return folder
+
+
+def sources_of(folder: Path) -> list[Source]:
+    one, other = sorted(folder.glob("apart_*.mp4"))
+    return find_sources([str(folder / "together.mp4")], [(str(one), str(other))])
+
+
+def build(folder: Path, root: Path, engine: Engine = local_engine) -> BuildSummary:
+    reporter = Reporter(Console(file=io.StringIO()))
+    return Build(BuildConfig.model_validate(SMALL), str(root), engine, reporter).run(sources_of(folder))
+
+
+@pytest.fixture(scope="session")
+def built(dialogues: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BuildSummary]:
+    """A finished build; tests that change it work on a copy."""
+    root = tmp_path_factory.mktemp("built")
+    return root, build(dialogues, root)

@@ -1,0 +1,231 @@
+"""Whose voice is whose: tracks become people, and moving lips decide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.config import BindConfig
+from schemas.errors import Reason, Rejected
+from schemas.rows import Binding, Conversation, Diarization, FaceTracks, Layout, Media, Piece, Track, Turn
+from stages.bind import BindInput, BindStage, chance_margin, lip_motion, participant_landmarks, voice_contrast
+from stages.faces import box_of
+from stages.people import face_shape, people_of, shape_distance
+from tests.stages.test_faces import real_conversation, real_faces
+
+MEDIA = Media(
+    uri="clip.mp4", sha256="", bytes=0, width=1280, height=720, fps=25, video_start=0, video_duration=60,
+    audio_start=0, audio_duration=60, audio_rate=16000, audio_channels=1,
+)  # fmt: skip
+FRAMES = 500
+ALTERNATING = tuple(Turn(speaker=i % 2, start=2.0 * i, end=2.0 * i + 1.8) for i in range(10))
+
+
+def skull(person: int) -> np.ndarray:
+    """A face of height 1: [478, 3]. People differ in depth and width."""
+    points = np.random.default_rng(0).uniform(-0.4, 0.4, (478, 3))
+    points += np.random.default_rng(person + 1).normal(0, 0.05, points.shape)
+    points[[10, 152]] = (0, -0.5, 0), (0, 0.5, 0)
+    points[[13, 14]] = (0, 0.2, 0.1), (0, 0.2, 0.1)
+    return points
+
+
+def track(
+    person: int, x: float, *, first: int = 0, last: int = FRAMES, voice: int | None = None, size: float = 150.0
+) -> Track:
+    """A face that nods, and speaks in the turns of `voice` (ALTERNATING)."""
+    rng = np.random.default_rng([person, first])
+    frames = np.arange(first, last)
+    points = np.repeat(skull(person)[None], len(frames), axis=0) + rng.normal(0, 0.002, (len(frames), 478, 3))
+    if voice is not None:
+        contrast = voice_contrast(ALTERNATING, FRAMES)[first:last]
+        speaks = contrast == (1 if voice == 0 else -1)
+        points[:, 14, 1] += speaks * (0.05 + 0.05 * np.sin(frames * 1.6))
+    place = np.stack([x + 10 * np.sin(frames / 30), 300 + 8 * np.sin(frames / 17), 0 * frames], axis=1)
+    landmarks = (points * size + place[:, None]).astype(np.float32)
+    return Track(first=first, landmarks=landmarks, box=box_of(landmarks), valid=np.ones(len(frames), bool))
+
+
+def row(*tracks: Track, first: int = 0, last: int = FRAMES, media: int = 0, cuts: tuple[int, ...] = ()) -> FaceTracks:
+    piece = Piece(conversation="c", media=media, uri="clip.mp4", first=first, last=last)
+    return FaceTracks(piece=piece, width=1280, height=720, cuts=cuts, tracks=tracks)
+
+
+def bind(
+    faces: tuple[FaceTracks, ...],
+    turns: tuple[Turn, ...] = ALTERNATING,
+    *,
+    layout: Layout = Layout.ONE_FRAME,
+    conversation: Conversation | None = None,
+) -> Binding:
+    media = (MEDIA,) if layout is Layout.ONE_FRAME else (MEDIA, MEDIA)
+    conversation = conversation or Conversation(
+        id="c", layout=layout, media=media, participants=("first", "second"), frames=FRAMES
+    )
+    diarization = Diarization(conversation=conversation.id, method="embedded", speakers=2, turns=turns)
+    [binding] = BindStage(BindConfig()).process(
+        BindInput(conversation=conversation, diarization=diarization, faces=faces)
+    )
+    return binding
+
+
+def reason_of(*faces: FaceTracks, turns: tuple[Turn, ...] = ALTERNATING, layout: Layout = Layout.ONE_FRAME) -> Reason:
+    with pytest.raises(Rejected) as error:
+        bind(faces, turns, layout=layout)
+    return error.value.reason
+
+
+@pytest.mark.parametrize("left_voice", [0, 1])
+def test_the_voice_goes_to_the_lips_that_move(left_voice: int) -> None:
+    binding = bind((row(track(1, 900, voice=1 - left_voice), track(0, 300, voice=left_voice)),))
+    left, right = binding.participants
+    assert (left.name, right.name) == ("first", "second")
+    assert (left.speaker, right.speaker) == (left_voice, 1 - left_voice)
+    assert [s.track for p in binding.participants for s in p.segments] == [1, 0]  # from left to right
+    assert min(left.score, right.score) > 0.5
+    assert left.margin == pytest.approx(2 * left.score)
+    assert left.visible == right.visible == 1.0
+
+
+def test_a_smile_is_not_speech() -> None:
+    smiling = track(0, 300)
+    points = smiling.landmarks.copy()
+    points[100:400, 14, 1] += 20  # the mouth opens, and stays open while others speak
+    left = smiling.model_copy(update={"landmarks": points})
+    binding = bind((row(left, track(1, 900, voice=0)),))
+    assert [p.speaker for p in binding.participants] == [1, 0]
+
+
+def test_lips_that_tell_nothing_bind_nothing() -> None:
+    still = row(track(0, 300), track(1, 900))
+    assert reason_of(still) is Reason.UNBOUND_VOICE
+    moving = row(track(0, 300, voice=0), track(1, 900, voice=1))
+    assert reason_of(moving, turns=()) is Reason.UNBOUND_VOICE
+    both_always = (Turn(speaker=0, start=0, end=20), Turn(speaker=1, start=0, end=20))
+    assert reason_of(moving, turns=both_always) is Reason.UNBOUND_VOICE
+
+
+def test_few_turns_need_a_clearer_answer() -> None:
+    once = voice_contrast((Turn(speaker=0, start=0, end=5), Turn(speaker=1, start=5, end=10)), 250)
+    often = voice_contrast(ALTERNATING, FRAMES)
+    assert chance_margin(once) > 2 * chance_margin(often) > 0
+
+
+def test_people_are_missing() -> None:
+    one = row(track(0, 300, voice=0))
+    assert reason_of(row()) is Reason.NO_FACE
+    assert reason_of(one) is Reason.ONE_FACE
+    assert reason_of(row(track(0, 300, voice=0), track(1, 900, last=300, voice=1))) is Reason.FACE_NOT_VISIBLE
+    empty = row(media=1)
+    assert reason_of(one, empty, layout=Layout.PER_PARTICIPANT) is Reason.NO_FACE
+
+
+def test_each_file_has_its_own_person() -> None:
+    passer_by = track(7, 200, last=60, size=60)
+    faces = (row(passer_by, track(0, 600, voice=0)), row(track(1, 600, voice=1), media=1))
+    binding = bind(faces, layout=Layout.PER_PARTICIPANT)
+    assert [(p.media, p.speaker, p.margin) for p in binding.participants] == [(0, 0, 0.0), (1, 1, 0.0)]
+    assert [[(s.piece, s.track) for s in p.segments] for p in binding.participants] == [[(0, 1)], [(1, 0)]]
+    assert min(p.score for p in binding.participants) > 0.5
+
+
+def test_a_third_face_in_the_background_is_left_out() -> None:
+    faces = row(track(0, 300, voice=0), track(2, 600, size=50), track(1, 900, voice=1))
+    assert [p.segments[0].track for p in bind((faces,)).participants] == [0, 2]
+
+
+def test_a_person_is_joined_over_pieces_gaps_and_cuts() -> None:
+    pieces = (
+        row(track(0, 300, last=200, voice=0), track(1, 900, last=200, voice=1), last=200),
+        # the other order, a short loss on the left, and a cut to the same picture at 300
+        row(
+            track(1, 900, first=200, last=300, voice=1),
+            track(0, 300, first=200, last=230, voice=0),
+            track(0, 300, first=245, last=300, voice=0),
+            track(1, 920, first=300, voice=1),
+            track(0, 330, first=300, voice=0),
+            first=200,
+            cuts=(300,),
+        ),
+    )
+    binding = bind(pieces[::-1])  # rows come in any order
+    left, right = binding.participants
+    assert [(s.piece, s.track) for s in left.segments] == [(0, 0), (1, 1), (1, 2), (1, 4)]
+    assert [(s.piece, s.track) for s in right.segments] == [(0, 1), (1, 0), (1, 3)]
+    assert left.visible == pytest.approx(485 / 500)
+    assert right.visible == 1.0
+
+    landmarks, valid = participant_landmarks(binding, pieces, 0, FRAMES)
+    assert landmarks.shape == (FRAMES, 478, 3)
+    assert landmarks.dtype == np.float32
+    np.testing.assert_array_equal(np.flatnonzero(~valid), np.arange(230, 245))
+    assert np.isnan(landmarks[~valid]).all()
+    assert np.isfinite(landmarks[valid]).all()
+    np.testing.assert_array_equal(landmarks[300:], pieces[1].tracks[4].landmarks)
+
+
+def test_faces_seen_together_are_never_one_person() -> None:
+    twins = row(track(0, 300), track(0, 340))
+    assert len(people_of((twins,), 0, FRAMES)) == 2
+
+
+def test_a_far_place_after_a_cut_is_somebody_else() -> None:
+    faces = row(track(0, 300, last=250), track(1, 1000, first=250), cuts=(250,))
+    assert [p.visible for p in people_of((faces,), 0, FRAMES)] == [0.5, 0.5]
+
+
+def test_shape_ignores_place_size_and_turn() -> None:
+    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0]
+    turn *= np.sign(np.linalg.det(turn))
+    person, other = skull(0)[None], skull(1)[None]
+    assert shape_distance(face_shape(person), face_shape(person @ turn * 80 + 300)) < 1e-6
+    assert shape_distance(face_shape(person), face_shape(other)) > 0.05
+
+
+def test_lip_motion_is_unknown_where_the_face_is() -> None:
+    opening = np.where(np.arange(100) // 2 % 2, 0.1, 0.0)
+    opening[:50] = 0.05
+    opening[70:90] = np.nan
+    motion = lip_motion(opening)
+    assert motion[:40].max() < motion[55:65].min() - 2
+    assert np.isnan(motion[75:85]).all()
+    assert np.isfinite(motion[:66]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("right_voice", [0, 1])
+def test_two_in_frame_binds_by_its_exact_labels(shared_media: Path, right_voice: int) -> None:
+    clip = shared_media / "conversation" / "two_in_frame.mp4"
+    turns = (Turn(speaker=right_voice, start=0, end=4.533), Turn(speaker=1 - right_voice, start=4.533, end=8.6))
+    binding = bind(real_faces(clip), turns, conversation=real_conversation(clip))
+    left, right = binding.participants
+    assert (left.speaker, right.speaker) == (1 - right_voice, right_voice)
+    assert min(left.margin, right.margin) > 1.0
+
+
+@pytest.mark.slow
+def test_interview_binds_host_and_guest(shared_media: Path) -> None:
+    clip = shared_media / "conversation" / "interview.mp4"
+    # By ear of a diarizer: the guest (0) talks on, the host falls in at the start and the end.
+    turns = (
+        Turn(speaker=0, start=0.1, end=16.6),
+        Turn(speaker=1, start=0.1, end=8.0),
+        Turn(speaker=1, start=15.6, end=17.2),
+    )
+    binding = bind(real_faces(clip), turns, conversation=real_conversation(clip))
+    assert [p.speaker for p in binding.participants] == [1, 0]  # the host sits on the left
+    assert min(p.visible for p in binding.participants) >= 0.98
+    assert min(p.score for p in binding.participants) > 0.1
+    landmarks, valid = participant_landmarks(binding, real_faces(clip), 1, 438)
+    assert valid.mean() >= 0.98
+    assert np.nanmin(landmarks[..., 0]) > 700
+
+
+@pytest.mark.slow
+def test_a_real_pair_is_bound_by_file(shared_media: Path) -> None:
+    clips = [shared_media / "conversation" / name for name in ("pair_user.mp4", "pair_avatar.mp4")]
+    binding = bind(real_faces(*clips), (), conversation=real_conversation(*clips))
+    assert [(p.media, p.speaker) for p in binding.participants] == [(0, 0), (1, 1)]
+    assert min(p.visible for p in binding.participants) >= 0.98

@@ -1,0 +1,295 @@
+"""Who speaks when: rules on made-up turns, the networks on real voices.
+
+Bounds are what was measured (`python -m benchmarks.diarization`) with about a third of slack.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.diarization import errors, labelled_audio, rates
+from schemas import FPS, SAMPLE_RATE
+from schemas.config import DiarizeConfig
+from schemas.errors import Reason, Rejected, UsageError
+from schemas.rows import Conversation, Diarization, Layout, Media, Turn
+from stages.audio import read_audio
+from stages.diarize import DiarizeStage, PyannoteDiarizer, dyad, is_leak, tidy
+from stages.embedded import quiet_pyannote, wheel_file
+from stages.voices import chunked, spread, viterbi
+
+
+@pytest.fixture(scope="module")
+def stage() -> DiarizeStage:
+    """The default stage, loaded once: most of its setup is importing."""
+    made = DiarizeStage(DiarizeConfig())
+    made.setup()
+    return made
+
+
+def conversation(*paths: Path, frames: int) -> Conversation:
+    media = tuple(
+        Media(
+            uri=str(path),
+            sha256="",
+            bytes=0,
+            width=0,
+            height=0,
+            fps=25,
+            video_start=0,
+            video_duration=frames / FPS,
+            audio_start=0,
+            audio_duration=frames / FPS,
+            audio_rate=SAMPLE_RATE,
+            audio_channels=1,
+        )
+        for path in paths
+    )
+    layout = Layout.ONE_FRAME if len(paths) == 1 else Layout.PER_PARTICIPANT
+    return Conversation(id="c", layout=layout, media=media, participants=("a", "b"), frames=frames)
+
+
+def diarized(stage: DiarizeStage, *paths: Path, frames: int | None = None) -> Diarization:
+    frames = frames or int(min(len(read_audio(str(path))) for path in paths) / SAMPLE_RATE * FPS)
+    (row,) = stage.process(conversation(*paths, frames=frames))
+    return row
+
+
+def wav(path: Path, audio_N: np.ndarray) -> Path:
+    import soundfile
+
+    soundfile.write(path, audio_N, SAMPLE_RATE, subtype="PCM_16")
+    return path
+
+
+def score(row: Diarization, media: Path, name: str) -> dict[str, float]:
+    (path, labels), *_ = ((p, labels) for p, labels in labelled_audio(media).items() if p.stem == name)
+    return rates([errors(labels, row.turns, len(read_audio(str(path))) / SAMPLE_RATE)])
+
+
+def turn(speaker: int, start: float, end: float) -> Turn:
+    return Turn(speaker=speaker, start=start, end=end)
+
+
+# --- the networks on real voices
+
+
+@pytest.mark.slow
+def test_two_voices_in_one_room(stage: DiarizeStage, shared_media: Path) -> None:
+    row = diarized(stage, shared_media / "diarization" / "pyannote_sample.wav")
+    found = score(row, shared_media, "pyannote_sample")
+    assert row.method == "embedded"
+    assert found["der"] < 0.09
+    assert found["confusion"] < 0.03
+
+
+@pytest.mark.parametrize(("name", "der"), [("anytalker_interact_15_mix", 0.07), ("anytalker_interact_9_mix", 0.07)])
+def test_a_short_exchange(stage: DiarizeStage, shared_media: Path, name: str, der: float) -> None:
+    row = diarized(stage, shared_media / "diarization" / f"{name}.wav")
+    found = score(row, shared_media, name)
+    assert {t.speaker for t in row.turns} == {0, 1}
+    assert row.turns[0].speaker == 0  # numbered by appearance
+    assert found["der"] < der
+    assert found["confusion"] < 0.02
+
+
+def test_a_change_of_speaker_is_found_where_it_was(stage: DiarizeStage, shared_media: Path) -> None:
+    row = diarized(stage, shared_media / "conversation" / "two_in_frame.mp4")
+    (first, second) = row.turns
+    assert first.end == pytest.approx(4.53, abs=0.2)
+    assert second.start == pytest.approx(4.53, abs=0.2)
+
+
+def test_the_same_sound_gives_the_same_turns(stage: DiarizeStage, shared_media: Path) -> None:
+    path = shared_media / "diarization" / "anytalker_interact_1_mix.wav"
+    assert diarized(stage, path) == diarized(stage, path)
+
+
+def test_a_track_each(stage: DiarizeStage, shared_media: Path) -> None:
+    clips = [shared_media / "conversation" / f"pair_{who}.mp4" for who in ("user", "avatar")]
+    row = diarized(stage, *clips)
+    assert row.method == "channels"
+    user, avatar = (sum(t.end - t.start for t in row.turns if t.speaker == s) for s in (0, 1))
+    assert user > 10
+    assert 0 < avatar < 3  # who mostly listens is still half of the dyad
+
+
+def test_both_layouts_agree(stage: DiarizeStage, shared_media: Path, tmp_path: Path) -> None:
+    mix = read_audio(str(shared_media / "diarization" / "anytalker_interact_9_mix.wav"))
+    change = round(4.8 * SAMPLE_RATE)
+    pause = np.zeros(SAMPLE_RATE // 2, np.float32)
+    silence = np.zeros_like
+    one, other = mix[:change], mix[change:]
+    tracks = [np.concatenate(parts) for parts in ([one, pause, silence(other)], [silence(one), pause, other])]
+    apart = diarized(stage, *(wav(tmp_path / f"{i}.wav", track) for i, track in enumerate(tracks)))
+    together = diarized(stage, wav(tmp_path / "mix.wav", tracks[0] + tracks[1]))
+    assert [t.speaker for t in apart.turns] == [t.speaker for t in together.turns]
+    for a, b in zip(apart.turns, together.turns, strict=True):
+        assert (a.start, a.end) == pytest.approx((b.start, b.end), abs=0.1)
+
+
+def test_leaked_speech_is_not_a_turn(stage: DiarizeStage, shared_media: Path, tmp_path: Path) -> None:
+    mix = read_audio(str(shared_media / "diarization" / "anytalker_interact_9_mix.wav"))
+    change = round(4.8 * SAMPLE_RATE)
+    own = [np.where(np.arange(len(mix)) < change, mix, 0), np.where(np.arange(len(mix)) < change, 0, mix)]
+    late = 80  # 5 ms through the air
+    leaky = [own[i] + 0.1 * np.roll(own[1 - i], late) for i in (0, 1)]
+    clean = diarized(stage, *(wav(tmp_path / f"clean{i}.wav", x) for i, x in enumerate(own)))
+    leaked = diarized(stage, *(wav(tmp_path / f"leaky{i}.wav", x) for i, x in enumerate(leaky)))
+    assert [t.speaker for t in leaked.turns] == [t.speaker for t in clean.turns]
+
+
+def test_silence_has_no_speech(stage: DiarizeStage, tmp_path: Path) -> None:
+    with pytest.raises(Rejected) as rejection:
+        diarized(stage, wav(tmp_path / "silence.wav", np.zeros(5 * SAMPLE_RATE, np.float32)))
+    assert rejection.value.reason is Reason.NO_SPEECH
+
+
+def test_a_monologue_stays_one_voice(stage: DiarizeStage, shared_media: Path, tmp_path: Path) -> None:
+    mix = read_audio(str(shared_media / "diarization" / "anytalker_interact_9_mix.wav"))
+    with pytest.raises(Rejected) as rejection:
+        diarized(stage, wav(tmp_path / "one.wav", mix[: round(4.7 * SAMPLE_RATE)]))
+    assert rejection.value.reason is Reason.ONE_SPEAKER
+
+
+def test_four_voices_are_too_many(stage: DiarizeStage, shared_media: Path, tmp_path: Path) -> None:
+    clips = [read_audio(str(shared_media / "diarization" / f"anytalker_interact_{n}_mix.wav")) for n in (7, 9)]
+    with pytest.raises(Rejected) as rejection:
+        diarized(stage, wav(tmp_path / "four.wav", np.concatenate(clips)))
+    assert rejection.value.reason is Reason.TOO_MANY_SPEAKERS
+
+
+# --- a pyannote pipeline instead
+
+
+def test_any_pyannote_pipeline_folder_loads(shared_media: Path, tmp_path: Path) -> None:
+    """A real pipeline over the embedded segmentation: voice activity, so everybody is one 'speaker'."""
+    weights = wheel_file("whisperx", "assets/pytorch_model.bin", "")
+    (tmp_path / "config.yaml").write_text(
+        "pipeline:\n"
+        "  name: pyannote.audio.pipelines.VoiceActivityDetection\n"
+        f"  params: {{segmentation: '{weights}'}}\n"
+        "params: {onset: 0.5, offset: 0.5, min_duration_on: 0.1, min_duration_off: 0.1}\n"
+    )
+    audio = read_audio(str(shared_media / "diarization" / "anytalker_interact_9_mix.wav"))
+    turns = PyannoteDiarizer(str(tmp_path))(audio)
+    assert {t.speaker for t in turns} == {0}
+    assert sum(t.end - t.start for t in turns) == pytest.approx(7.7, abs=0.6)
+
+
+def test_a_pipeline_that_names_its_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with quiet_pyannote():
+        from pyannote.audio import Pipeline
+        from pyannote.core import Annotation, Segment
+
+    class Output:
+        speaker_diarization = Annotation()
+
+    Output.speaker_diarization[Segment(1.0, 2.0), "a"] = "SPEAKER_01"
+    Output.speaker_diarization[Segment(0.5, 1.5), "b"] = "SPEAKER_00"
+
+    class Fake:
+        def to(self, device: object) -> Fake:
+            return self
+
+        def __call__(self, file: dict[str, object]) -> Output:
+            assert file["sample_rate"] == SAMPLE_RATE
+            return Output()
+
+    seen: dict[str, object] = {}
+
+    def from_pretrained(name: str, token: str | None) -> Fake:
+        seen.update(name=name, token=token)
+        return Fake()
+
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setattr(Pipeline, "from_pretrained", from_pretrained)
+    assert PyannoteDiarizer("some/pipeline")(np.zeros(16, np.float32)) == [turn(0, 0.5, 1.5), turn(1, 1.0, 2.0)]
+    assert seen == {"name": "some/pipeline", "token": "secret"}
+
+
+def test_a_pipeline_that_is_not_there_is_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot load diarization pipeline"):
+        PyannoteDiarizer(str(tmp_path))
+
+
+def test_a_missing_wheel_is_wrong_use() -> None:
+    with pytest.raises(UsageError, match=r"no_such_wheel/x\.bin is not installed; install it"):
+        wheel_file("no_such_wheel", "x.bin", "install it")
+
+
+# --- rules
+
+
+@st.composite
+def raw_turns(draw: st.DrawFn) -> list[Turn]:
+    times = st.floats(-1, 11)
+    pairs = draw(st.lists(st.tuples(st.integers(0, 3), times, times), max_size=20))
+    return [turn(s, min(a, b), max(a, b)) for s, a, b in pairs]
+
+
+@given(turns=raw_turns())
+def test_tidy_turns_are_cut_joined_and_long_enough(turns: list[Turn]) -> None:
+    config = DiarizeConfig(min_turn=0.2, max_pause=0.3)
+    tidied = tidy(turns, 10.0, config)
+    assert list(tidied) == sorted(tidied, key=lambda t: (t.start, t.speaker))
+    assert all(t.start >= 0 and t.end <= 10 and t.end - t.start >= 0.2 for t in tidied)
+    for speaker in range(4):
+        own = [t for t in tidied if t.speaker == speaker]
+        assert all(after.start - before.end > 0.3 for before, after in pairwise(own))
+    assert tidy(tidied, 10.0, config) == tidied
+
+
+def test_a_passing_voice_is_left_out() -> None:
+    turns = [turn(7, 0, 5), turn(2, 5, 9), turn(4, 9, 9.2)]
+    assert dyad(turns, 0.05, renumber=True) == (turn(0, 0, 5), turn(1, 5, 9))
+
+
+@pytest.mark.parametrize(
+    ("turns", "reason"),
+    [
+        ([], Reason.NO_SPEECH),
+        ([turn(0, 0, 5), turn(1, 5, 5.2)], Reason.ONE_SPEAKER),
+        ([turn(0, 0, 5), turn(1, 5, 9), turn(2, 9, 11)], Reason.TOO_MANY_SPEAKERS),
+    ],
+)
+def test_only_two_people_make_a_dyad(turns: list[Turn], reason: Reason) -> None:
+    with pytest.raises(Rejected) as rejection:
+        dyad(turns, 0.05, renumber=True)
+    assert rejection.value.reason is reason
+
+
+def test_channels_keep_their_numbers() -> None:
+    assert [t.speaker for t in dyad([turn(1, 0, 5), turn(0, 5, 9)], 0.05, renumber=False)] == [1, 0]
+
+
+def test_a_leak_is_fainter_and_alike() -> None:
+    rng = np.random.default_rng(0)
+    voice, other = rng.normal(size=8000), rng.normal(size=8000)
+    assert is_leak(0.1 * np.roll(voice, 100) + 0.01 * other, voice)
+    assert not is_leak(0.1 * other, voice)  # faint, but someone else
+    assert not is_leak(voice, voice)  # alike, but as loud: cannot tell whose it is
+    assert not is_leak(np.zeros(8000), voice)
+
+
+@given(st.lists(st.floats(-3, 3), min_size=1, max_size=9), st.floats(0, 4))
+def test_viterbi_finds_the_best_path(evidence: list[float], switch: float) -> None:
+    values = np.array(evidence)
+
+    def worth(path: np.ndarray) -> float:
+        return float(np.where(path, values, -values).sum() - switch * np.abs(np.diff(path.astype(int))).sum())
+
+    paths = (np.array([bits >> i & 1 for i in range(len(values))], bool) for bits in range(2 ** len(values)))
+    assert worth(viterbi(values, switch)) == pytest.approx(max(map(worth, paths)), abs=1e-9)
+
+
+@given(st.integers(1, 1000))
+def test_spreading_chunks_restores_the_frames(frames: int) -> None:
+    values = np.random.default_rng(frames).normal(size=frames)
+    chunks = max(1, -(-(frames - 293) // 30) + 1)
+    np.testing.assert_allclose(spread(chunked(values, chunks), frames), values, atol=1e-12)

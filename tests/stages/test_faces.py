@@ -1,0 +1,232 @@
+"""Tracks: one face stays one track, through changing order, gaps and doubles, and ends at a cut."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.artifact import dump_rows
+from schemas.config import FacesConfig, IngestConfig
+from schemas.rows import Conversation, FaceTracks, Layout, Media, Piece, Source, Track
+from stages.faces import Association, CutDetector, FaceMeshTracker, FacesStage, box_of, pieces_of
+from stages.ingest import IngestStage
+from tests.stages.test_video import write_video
+
+TEMPLATE_L3 = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3)).astype(np.float32)
+
+
+def face(x: float, y: float = 200.0, size: float = 100.0) -> np.ndarray:
+    return (TEMPLATE_L3 * size + np.array([x, y, 0])).astype(np.float32)
+
+
+def follow(frames: list[list[np.ndarray]], *, max_gap: int = 10, min_frames: int = 1) -> tuple[Track, ...]:
+    association = Association(max_gap)
+    for n, faces in enumerate(frames):
+        association.add(n, np.array(faces, np.float32).reshape(-1, 478, 3))
+    return association.tracks(min_frames)
+
+
+def centres(track: Track) -> np.ndarray:
+    return np.asarray((track.box[:, 0] + track.box[:, 2]) / 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.permutations([0, 1, 2]), min_size=5, max_size=30))
+def test_the_order_of_faces_means_nothing(orders: list[list[int]]) -> None:
+    frames = []
+    for n, order in enumerate(orders):
+        faces = [face(200 + 3 * n), face(500 - 4 * n, 220), face(800, 100 + 5 * n)]
+        frames.append([faces[i] for i in order])
+    tracks = follow(frames)
+    assert len(tracks) == 3
+    assert all(t.valid.all() for t in tracks)
+    for track, start in zip(tracks, (200, 500, 800), strict=True):
+        assert abs(centres(track)[0] - start) < 10
+        assert np.abs(np.diff(centres(track))).max() < 10
+
+
+def test_a_short_gap_stays_invalid_inside_the_track() -> None:
+    frames = [[face(200)] if not 20 <= n < 28 else [] for n in range(50)]
+    [track] = follow(frames)
+    assert track.first == 0
+    assert len(track.valid) == 50
+    assert not track.valid[20:28].any()
+    assert track.valid.sum() == 42
+    assert np.isnan(track.landmarks[20:28]).all()
+    assert np.isnan(track.box[20:28]).all()
+    assert track.landmarks.dtype == np.float32
+    assert np.isfinite(track.landmarks[track.valid]).all()
+
+
+def test_a_long_gap_ends_the_track() -> None:
+    frames = [[face(200)] if not 20 <= n < 31 else [] for n in range(50)]
+    first, second = follow(frames)
+    assert (first.first, len(first.valid)) == (0, 20)
+    assert (second.first, len(second.valid)) == (31, 19)
+
+
+def test_a_jump_is_another_face() -> None:
+    assert len(follow([[face(200 if n < 10 else 320)] for n in range(20)])) == 2
+    assert len(follow([[face(200, size=100 if n < 10 else 180)] for n in range(20)])) == 2
+    assert len(follow([[face(200 + 30 * n)] for n in range(20)])) == 1  # fast, but every step is plausible
+
+
+def test_two_detections_of_one_face_are_one() -> None:
+    frames = [[face(203, size=95), face(200)] if n % 3 == 2 else [face(200)] for n in range(30)]
+    [track] = follow(frames)
+    assert track.valid.all()
+
+
+def test_a_track_that_slides_onto_another_face_stops() -> None:
+    frames = [[face(200), face(max(420 - 10 * n, 205))] for n in range(40)]
+    tracks = follow(frames, max_gap=3)
+    assert next(len(t.valid) for t in tracks) == 40
+    assert len(tracks) == 2
+    assert len(tracks[1].valid) < 30
+
+
+def test_short_tracks_are_dropped() -> None:
+    frames = [[face(200), face(600)] if n < 10 else [face(200)] for n in range(40)]
+    assert len(follow(frames, min_frames=11)) == 1
+    assert len(follow(frames, min_frames=10)) == 2
+
+
+class FakeTracker:
+    """Faces at known places, in shares of the picture."""
+
+    def __init__(self, faces: Callable[[int], list[np.ndarray]]) -> None:
+        self._faces, self._calls, self.shots = faces, 0, list[int]()
+
+    def landmarks(self, rgb_HW3: np.ndarray, *, new_shot: bool) -> np.ndarray:
+        if new_shot:
+            self.shots.append(self._calls)
+        self._calls += 1
+        return np.array(self._faces(self._calls - 1), np.float32).reshape(-1, 478, 3)
+
+
+def piece_of(path: Path, first: int, last: int, media: int = 0) -> Piece:
+    return Piece(conversation="c", media=media, uri=str(path), first=first, last=last)
+
+
+def test_a_cut_ends_every_track_and_resets_the_model(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", [*(i / 25 for i in range(30)), *(1.2 + i / 25 for i in range(30))])
+    still = [face(0.5, 0.5, 0.2)]
+    # Brightness climbs by three a frame, which is no cut; a threshold under that makes each frame one.
+    calm = FakeTracker(lambda n: still)
+    [one_shot] = FacesStage(FacesConfig(min_track=0.0), calm).process(piece_of(tmp_path / "clip.mp4", 0, 60))
+    assert one_shot.cuts == ()
+    assert len(one_shot.tracks) == 1
+    assert calm.shots == [0]
+    assert (one_shot.width, one_shot.height) == (64, 48)
+    assert np.nanmean(one_shot.tracks[0].box[:, 0]) < 64  # pixels, from shares
+    jumpy = FakeTracker(lambda n: still)
+    [many] = FacesStage(FacesConfig(min_track=0.0, cut_threshold=0.5), jumpy).process(
+        piece_of(tmp_path / "clip.mp4", 20, 26)
+    )
+    assert many.cuts == (20, 21, 22, 23, 24, 25)
+    assert len(many.tracks) == 6
+    assert jumpy.shots == [0, 1, 2, 3, 4, 5]
+
+
+def test_cuts_are_seen_at_once() -> None:
+    is_cut = CutDetector(27.0)
+    red, blue = (np.full((90, 160, 3), c, np.uint8) for c in ((200, 30, 30), (30, 30, 200)))
+    assert [is_cut(n, red if n < 5 or n >= 8 else blue) for n in range(10)] == [n in (5, 8) for n in range(10)]
+
+
+def test_a_picture_without_faces_is_no_rejection(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", [i / 25 for i in range(10)])
+    [row] = FacesStage(FacesConfig(), FakeTracker(lambda n: [])).process(piece_of(tmp_path / "clip.mp4", 0, 10))
+    assert row.tracks == ()
+    assert row.cuts == ()
+
+
+@given(frames=st.integers(0, 100_000), seconds=st.floats(1.5, 600))
+def test_pieces_cover_the_grid_evenly(frames: int, seconds: float) -> None:
+    media = Media(
+        uri="x", sha256="", bytes=0, width=1, height=1, fps=25, video_start=0, video_duration=1, audio_start=0,
+        audio_duration=1, audio_rate=1, audio_channels=1,
+    )  # fmt: skip
+    conversation = Conversation(
+        id="c", layout=Layout.PER_PARTICIPANT, media=(media, media), participants=("a", "b"), frames=frames
+    )
+    pieces = pieces_of(conversation, FacesConfig(piece_seconds=seconds))
+    for index in (0, 1):
+        mine = [p for p in pieces if p.media == index]
+        assert [n for p in mine for n in (p.first, p.last)][1:-1] == [n for p in mine[1:] for n in (p.first,) * 2]
+        assert (mine[0].first, mine[-1].last) == (0, frames) if frames else not mine
+        lengths = {p.last - p.first for p in mine}
+        assert not lengths or (max(lengths) <= seconds * 25 and max(lengths) - min(lengths) <= 1)
+
+
+@functools.cache
+def loaded_stage() -> FacesStage:
+    stage = FacesStage(FacesConfig())
+    stage.setup()
+    return stage
+
+
+@functools.cache
+def real_conversation(*uris: Path) -> Conversation:
+    [conversation] = IngestStage(IngestConfig()).process(Source(uris=tuple(str(u) for u in uris)))
+    return conversation
+
+
+@functools.cache
+def real_faces(*uris: Path) -> tuple[FaceTracks, ...]:
+    """Tracked once for all tests: it takes seconds."""
+    stage = loaded_stage()
+    return tuple(row for piece in pieces_of(real_conversation(*uris), stage.config) for row in stage.process(piece))
+
+
+@pytest.mark.slow
+def test_interview_keeps_both_people_all_the_time(shared_media: Path) -> None:
+    clip = shared_media / "conversation" / "interview.mp4"
+    [row] = real_faces(clip)
+    assert row.cuts == ()
+    assert len(row.tracks) == 2
+    host, guest = row.tracks
+    for track, (low, high) in ((host, (300, 500)), (guest, (750, 1000))):
+        assert track.valid.sum() >= 0.98 * real_conversation(clip).frames
+        seen = centres(track)[track.valid]
+        assert low < seen.min()
+        assert seen.max() < high
+
+
+@pytest.mark.slow
+def test_two_in_frame_at_24_fps(shared_media: Path) -> None:
+    [row] = real_faces(shared_media / "conversation" / "two_in_frame.mp4")
+    left, right = row.tracks
+    assert min(left.valid.sum(), right.valid.sum()) >= 0.98 * 213
+    assert np.nanmax(centres(left)) < 416 < np.nanmin(centres(right))
+
+
+@pytest.mark.slow
+def test_a_pair_of_files_and_a_second_run(shared_media: Path) -> None:
+    folder = shared_media / "conversation"
+    rows = real_faces(folder / "pair_user.mp4", folder / "pair_avatar.mp4")
+    assert [len(row.tracks) for row in rows] == [1, 1]
+    assert all(row.tracks[0].valid.mean() >= 0.98 for row in rows)
+    start = rows[0].piece.model_copy(update={"last": 50})
+    once, again = (dump_rows(list(loaded_stage().process(start))) for _ in range(2))
+    assert once == again  # whatever the worker did before
+
+
+def test_the_face_model_starts_quietly(capfd: pytest.CaptureFixture[str], shared_media: Path) -> None:
+    from stages.video import frames_on_grid
+
+    tracker = FaceMeshTracker(2, 0.5)
+    clip = str(shared_media / "conversation" / "pair_user.mp4")
+    black = np.zeros((64, 64, 3), np.uint8)
+    pictures = [black, *(rgb for _, rgb in frames_on_grid(clip, 0, 3))]
+    faces = [tracker.landmarks(rgb, new_shot=n == 0) for n, rgb in enumerate(pictures)]
+    assert [len(f) for f in faces] == [0, 1, 1, 1]
+    assert faces[1].dtype == np.float32
+    assert box_of(faces[1][0]).shape == (4,)
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,197 @@
+"""What becomes a conversation, and why the rest is left out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import fsspec
+import numpy as np
+import pytest
+
+from schemas.config import IngestConfig
+from schemas.errors import Reason, Rejected
+from schemas.rows import Conversation, Layout, Source
+from stages.ingest import IngestStage
+
+
+def write_clip(
+    path: Path,
+    *,
+    seconds: float = 4.0,
+    fps: float = 25,
+    audio_from: float = 0.0,
+    audio_to: float | None = None,
+    sound: bool = True,
+) -> Path:
+    """A grey clip that gets lighter, with a tone."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.codec_context.time_base = Fraction(1, 1000)
+        audio = container.add_stream("aac", rate=16000, layout="mono") if sound else None
+        for i in range(math.ceil(seconds * fps)):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), i % 200, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * i / fps), Fraction(1, 1000)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        if audio is not None:
+            first, last = round(audio_from * 16000), round((seconds if audio_to is None else audio_to) * 16000)
+            for at in range(first, last - 1023, 1024):
+                tone = (3000 * np.sin(np.arange(at, at + 1024) / 10)).astype(np.int16)[None]
+                block = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
+                block.sample_rate, block.pts, block.time_base = 16000, at, Fraction(1, 16000)
+                container.mux(audio.encode(block))
+            container.mux(audio.encode(None))
+    return path
+
+
+def ingest(*uris: Path | str, participants: tuple[str | None, ...] = (), **config: float) -> Conversation:
+    source = Source(uris=tuple(str(u) for u in uris), participants=participants)
+    [conversation] = IngestStage(IngestConfig(**config)).process(source)
+    return conversation
+
+
+def reason_of(*uris: Path | str, participants: tuple[str | None, ...] = (), **config: float) -> Reason:
+    with pytest.raises(Rejected) as error:
+        ingest(*uris, participants=participants, **config)
+    return error.value.reason
+
+
+def test_one_file_is_two_people_in_one_frame(tmp_path: Path) -> None:
+    conversation = ingest(write_clip(tmp_path / "a.mp4"))
+    media = conversation.media[0]
+    assert conversation.layout is Layout.ONE_FRAME
+    assert conversation.participants == (f"{conversation.id}-0", f"{conversation.id}-1")
+    assert (media.width, media.height, media.audio_rate, media.audio_channels) == (64, 48, 16000, 1)
+    assert media.fps == pytest.approx(25)
+    assert media.video_duration == pytest.approx(4.0, abs=0.002)
+    assert media.bytes == (tmp_path / "a.mp4").stat().st_size
+    assert 98 <= conversation.frames <= 100  # the tone ends up to 64 ms early
+
+
+def test_two_files_are_one_person_each(tmp_path: Path) -> None:
+    long, short = write_clip(tmp_path / "a.mp4", seconds=5), write_clip(tmp_path / "b.mp4", seconds=4)
+    conversation = ingest(long, short, participants=("ann", None))
+    assert conversation.layout is Layout.PER_PARTICIPANT
+    assert conversation.participants == ("ann", f"{conversation.id}-1")
+    assert conversation.frames == ingest(short).frames
+
+
+def test_the_id_is_the_content(tmp_path: Path) -> None:
+    a = write_clip(tmp_path / "a.mp4")
+    moved = Path(shutil.copy(a, tmp_path / "elsewhere, renamed.mp4"))
+    b = write_clip(tmp_path / "b.mp4", seconds=5)
+    assert ingest(a).id == ingest(moved).id
+    assert len({ingest(a).id, ingest(b).id, ingest(a, b).id}) == 3
+    assert ingest(a, b).id == ingest(b, a).id == ingest(a, b, participants=("x", "y")).id  # names are not content
+
+
+def test_remote_files_are_the_same_conversation(tmp_path: Path) -> None:
+    local = write_clip(tmp_path / "a.mp4")
+    with fsspec.open("memory://ingest/a.mp4", "wb") as file:
+        file.write(local.read_bytes())
+    assert ingest("memory://ingest/a.mp4").id == ingest(local).id
+    assert reason_of("memory://ingest/missing.mp4") is Reason.UNREADABLE
+
+
+def test_priming_and_small_differences_are_normal(tmp_path: Path) -> None:
+    assert ingest(write_clip(tmp_path / "late.mp4", audio_from=0.5)).frames >= 98
+    assert ingest(write_clip(tmp_path / "short.mp4", audio_to=3.6)).frames == pytest.approx(3.6 * 25, abs=2)
+
+
+def test_reasons(tmp_path: Path) -> None:
+    whole = write_clip(tmp_path / "whole.mp4")
+    (tmp_path / "text.mp4").write_text("this is not a video\n")
+    (tmp_path / "zero.mp4").touch()
+    (tmp_path / "no_moov.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    assert reason_of(tmp_path / "missing.mp4") is Reason.UNREADABLE
+    assert reason_of(tmp_path) is Reason.UNREADABLE
+    assert reason_of(tmp_path / "text.mp4") is Reason.UNREADABLE
+    assert reason_of(tmp_path / "zero.mp4") is Reason.UNREADABLE
+    assert reason_of(tmp_path / "no_moov.mp4") is Reason.UNREADABLE
+    assert reason_of(write_clip(tmp_path / "mute.mp4", sound=False)) is Reason.NO_AUDIO
+    assert reason_of(write_clip(tmp_path / "short.mp4", seconds=2)) is Reason.TOO_SHORT
+    assert reason_of(write_clip(tmp_path / "half.mp4", seconds=8, audio_to=4)) is Reason.AV_LENGTH_MISMATCH
+    assert reason_of(write_clip(tmp_path / "late.mp4", seconds=8, audio_from=4)) is Reason.AV_LENGTH_MISMATCH
+    assert reason_of(write_clip(tmp_path / "slides.mp4", seconds=8, fps=0.5)) is Reason.NO_VIDEO
+    assert reason_of(write_clip(tmp_path / "still.mp4", seconds=0.02, audio_to=4)) is Reason.NO_VIDEO
+
+
+def test_a_dyad_needs_two_different_people(tmp_path: Path) -> None:
+    a, b = write_clip(tmp_path / "a.mp4"), write_clip(tmp_path / "b.mp4", seconds=5)
+    same_bytes = shutil.copy(a, tmp_path / "copy.mp4")
+    assert reason_of(a, participants=("ann",)) is Reason.INCOMPLETE_DYAD
+    assert reason_of(a, b, participants=("ann", "ann")) is Reason.INCOMPLETE_DYAD
+    assert reason_of(a, b, tmp_path / "c.mp4") is Reason.INCOMPLETE_DYAD
+    assert reason_of(a, same_bytes) is Reason.DUPLICATE_CONTENT
+
+
+def test_a_cut_off_file_has_the_length_that_is_left(tmp_path: Path) -> None:
+    whole = write_clip(tmp_path / "whole.mkv", seconds=8)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    assert 75 < ingest(cut).frames < 150
+
+
+def test_storage_that_fails_is_not_the_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def unplugged(*args: object, **kwargs: object) -> None:
+        raise ConnectionResetError("connection reset by peer")
+
+    monkeypatch.setattr(MemoryFileSystem, "_open", unplugged)
+    with pytest.raises(ConnectionResetError):
+        ingest("memory://ingest/any.mp4")
+
+
+def test_ffmpeg_keeps_quiet(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "broken.mp4").write_bytes(write_clip(tmp_path / "a.mp4").read_bytes()[:3000])
+    capfd.readouterr()
+    with caplog.at_level(logging.DEBUG):
+        reason_of(tmp_path / "broken.mp4")
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+AWKWARD = {
+    "autoeditor_SAR-2by3.mp4": 50,
+    "autoeditor_h264-mjpeg.mp4": 50,
+    "autoeditor_man-on-green-screen.mp4": 610,
+    "autoeditor_mov_text.mp4": 48,
+    "autoeditor_testsrc-hevc.mp4": 50,
+    "decord_corrupted.mp4": Reason.NO_AUDIO,
+    "decord_unordered.mov": Reason.NO_AUDIO,
+    "decord_video_90.mov": Reason.NO_AUDIO,
+    "mediabunny_cursed-vfr.mp4": Reason.NO_AUDIO,
+    "mediabunny_frag-buck-bunny.mp4": 124,
+    "mediabunny_multiple-aac-tracks.mp4": Reason.NO_VIDEO,
+    "mediabunny_rotate-buck-bunny.mp4": 48,
+    "moviepy_no_duration.webm": 121,
+    "moviepy_zero_byte_result.webm": Reason.UNREADABLE,
+    "pyannote_empty.wav": Reason.NO_VIDEO,
+    "torchcodec_nasa_13013.mp4": 325,
+}
+
+
+def test_awkward_files_end_in_a_reason_or_a_length(shared_media: Path) -> None:
+    found: dict[str, int | Reason] = {}
+    for name in AWKWARD:
+        try:
+            found[name] = ingest(shared_media / "awkward" / name, min_duration=1.0).frames
+        except Rejected as rejected:
+            found[name] = rejected.reason
+    assert found == AWKWARD
+
+
+def test_real_conversations(shared_media: Path) -> None:
+    folder = shared_media / "conversation"
+    assert ingest(folder / "interview.mp4").frames == 438
+    assert ingest(folder / "two_in_frame.mp4").frames == 213  # 24 fps, 8.54 s
+    assert ingest(folder / "pair_user.mp4", folder / "pair_avatar.mp4").frames == 395

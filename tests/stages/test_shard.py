@@ -1,0 +1,151 @@
+"""Shards hold exactly what the dyads held, and their bytes never change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.verify import verify_dataset
+from schemas import SAMPLES_PER_FRAME
+from schemas.config import BalanceConfig, ShardConfig
+from schemas.manifest import MANIFEST_NAME, Manifest, dump_manifest
+from schemas.rows import Dyad, Layout, Window, WindowClass
+from schemas.sample import Sample, encode_audio
+from stages.balance import DyadSummary, plan_windows
+from stages.motion import motion_spec
+from stages.shard import ShardStage, plan_shards
+from stages.windows import avatar_state
+from training.data import Dataset
+
+FRAMES, DIM, LENGTH = 120, 8, 20
+
+
+def make_dyad(name: str, seed: int) -> Dyad:
+    rng = np.random.default_rng(seed)
+    motion = tuple(rng.standard_normal((FRAMES, DIM)).astype(np.float32) for _ in range(2))
+    voices = tuple(rng.uniform(-0.5, 0.5, FRAMES * SAMPLES_PER_FRAME).astype(np.float32) for _ in range(2))
+    state = np.where(np.arange(FRAMES) < 60, 1, 2).astype(np.uint8)
+    windows = tuple(
+        Window(
+            key=f"{name}-{avatar}-{first:07d}",
+            avatar=avatar,
+            first=first,
+            length=LENGTH,
+            label=WindowClass.SPEAKING if (first < 60) == (avatar == 0) else WindowClass.LISTENING,
+            expressiveness=float(rng.uniform()),
+        )
+        for first in range(0, FRAMES - LENGTH + 1, LENGTH)
+        for avatar in (0, 1)
+    )
+    return Dyad(
+        conversation=name,
+        participants=(f"{name}-0", f"{name}-1"),
+        layout=Layout.PER_PARTICIPANT,
+        codec="test",
+        scores=(0.5, 0.6),
+        motion=(motion[0], motion[1]),
+        valid=(np.ones(FRAMES, bool), np.ones(FRAMES, bool)),
+        reference=(motion[0][0], motion[1][0]),
+        audio=tuple(np.frombuffer(encode_audio(v), np.uint8) for v in voices),  # type: ignore[arg-type]
+        state=state,
+        windows=windows,
+        moments=((0.0,), (0.0,)),
+    )
+
+
+def write_dataset(folder: Path, config: ShardConfig) -> tuple[Manifest, list[Dyad]]:
+    dyads = [make_dyad(f"c{i}", i) for i in range(3)]
+    planned, plan = plan_windows(
+        [DyadSummary(d.conversation, d.participants, d.windows) for d in dyads], BalanceConfig(val_share=0.4)
+    )
+    stage = ShardStage(config, str(folder))
+    entries = []
+    for shard in plan_shards(planned, DIM, config):
+        wanted = {pick.conversation for pick in shard.picks}
+        item = shard.model_copy(update={"dyads": tuple(d for d in dyads if d.conversation in wanted)})
+        entries.append(next(stage.process(item)).entry)
+    manifest = Manifest(
+        kind="windows",
+        fingerprint="f",
+        fps=25,
+        sample_rate=16000,
+        window=LENGTH,
+        motion=motion_spec("test", DIM, np.zeros(DIM), np.ones(DIM)),
+        conversations=3,
+        participants=6,
+        plan=plan,
+        shards=tuple(entries),
+    )
+    (folder / MANIFEST_NAME).write_bytes(dump_manifest(manifest))
+    return manifest, dyads
+
+
+def samples(folder: Path) -> dict[str, Sample]:
+    dataset = Dataset(str(folder))
+    return {s.key: s for split in ("train", "val") for s in dataset.samples(split)}  # type: ignore[arg-type]
+
+
+def test_every_window_arrives_once_and_whole(tmp_path: Path) -> None:
+    manifest, dyads = write_dataset(tmp_path, ShardConfig(max_samples=5))
+    found = samples(tmp_path)
+    assert sorted(found) == sorted(w.key for d in dyads for w in d.windows)
+    assert max(s.samples for s in manifest.shards) == 5
+
+    dyad = dyads[1]
+    window = next(w for w in dyad.windows if w.avatar == 1 and w.first == 40)
+    sample, span = found[window.key], slice(40, 60)
+    np.testing.assert_array_equal(sample.avatar_motion, dyad.motion[1][span])
+    np.testing.assert_array_equal(sample.user_motion, dyad.motion[0][span])
+    np.testing.assert_array_equal(sample.state, avatar_state(dyad.state[span], 1))
+    assert set(sample.state) == {2}  # the user speaks
+    assert sample.meta.label is WindowClass.LISTENING
+    assert (sample.meta.avatar, sample.meta.binding) == (dyad.participants[1], 0.6)
+    assert sample.avatar_audio.shape == (LENGTH * SAMPLES_PER_FRAME,)
+
+
+def test_written_again_byte_for_byte(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "a", ShardConfig())
+    write_dataset(tmp_path / "b", ShardConfig())
+    names = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
+    assert any(n.suffix == ".tar" for n in names)
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    write_dataset(tmp_path, ShardConfig())
+    assert verify_dataset(str(tmp_path)) == []
+    return tmp_path
+
+
+def test_a_flipped_byte_is_found(dataset: Path) -> None:
+    shard = dataset / "train" / "listening-000000.tar"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    (finding,) = verify_dataset(str(dataset))
+    assert finding == "shard train/listening-000000.tar is not the one the manifest lists (sha256 differs)"
+
+
+def test_a_missing_shard_a_cut_one_and_a_stray_one_are_found(dataset: Path) -> None:
+    (dataset / "train" / "listening-000000.tar").rename(dataset / "train" / "other.tar")
+    speaking = dataset / "train" / "speaking-000000.tar"
+    speaking.write_bytes(speaking.read_bytes()[:-512])
+    assert sorted(verify_dataset(str(dataset))) == [
+        "shard train/listening-000000.tar is missing",
+        "shard train/other.tar is not in the manifest",
+        "shard train/speaking-000000.tar is not the one the manifest lists (sha256 differs)",
+    ]
+
+
+def test_another_schema_version_and_no_manifest_are_told(dataset: Path) -> None:
+    path = dataset / MANIFEST_NAME
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 7'))
+    (finding,) = verify_dataset(str(dataset))
+    assert "schema version 7, this program reads 1" in finding
+    path.unlink()
+    (finding,) = verify_dataset(str(dataset))
+    assert "no manifest.json" in finding

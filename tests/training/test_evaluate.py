@@ -1,0 +1,121 @@
+"""Evaluation, and the proof that the model learns to react."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.errors import UsageError
+from schemas.rows import WindowClass
+from schemas.train import FeatureConfig, ModelConfig, OptimConfig, SamplerConfig, TrainConfig
+from tests.training.synthetic import DELAY, SMILE, write_dataset
+from training.checkpoint import load_checkpoint, load_model
+from training.data import Dataset, collate
+from training.evaluate import evaluate, generate
+from training.metrics import lagged
+from training.sampler import rollout
+from training.train import train
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("listening"), {WindowClass.LISTENING: 160}, val=12)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = TrainConfig(
+        model=ModelConfig(width=48, depth=2, heads=2, encoder_width=48, encoder_heads=2),
+        features=FeatureConfig(n_mels=8),
+        optim=OptimConfig(lr=4e-3, batch=8, steps=STEPS, warmup=20, schedule="cosine", ema=0.98),
+        sampler=SamplerConfig(steps=8, guidance="none"),
+        device="cpu",
+        checkpoint_every=10_000,
+    )
+    return train(str(dataset), tmp_path_factory.mktemp("run"), config)
+
+
+STEPS = 300
+
+
+@pytest.mark.slow
+def test_the_model_learns_to_mirror_the_user_with_the_right_delay(dataset: Path, checkpoint: Path):
+    model = load_model(load_checkpoint(checkpoint))
+    batch = collate(list(Dataset(str(dataset)).samples("val")))
+    valid = batch.valid.all(dim=2).numpy()
+
+    def mirrored(drop) -> tuple[float, int]:
+        motion = rollout(
+            model,
+            batch.avatar_audio,
+            batch.user_audio,
+            batch.user_motion,
+            batch.reference,
+            SamplerConfig(steps=8, guidance="none"),
+            batch.keys,
+            drop,
+        )
+        timing = lagged(motion.numpy()[..., [SMILE]], batch.user_motion.numpy()[..., [SMILE]], valid)
+        return timing.correlation[DELAY], timing.best
+
+    seen, best = mirrored("full")
+    dropped, _ = mirrored("no_user")
+    assert seen > 0.3
+    assert abs(best - DELAY) <= 1
+    assert abs(dropped) < 0.25
+    last = json.loads((checkpoint.parent / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["val_user_gain"] > 0.01
+
+
+@pytest.mark.slow
+def test_evaluation_compares_the_model_with_the_truth_and_with_what_costs_nothing(dataset: Path, checkpoint: Path):
+    table = evaluate(checkpoint, str(dataset), seeds=(0, 1))
+    assert json.loads(json.dumps(table)) == table
+    assert table["windows"] == {"all": 12, "listening": 12}
+    rows = {name: classes["listening"] for name, classes in table["rows"].items()}
+    assert set(rows) == {
+        "model",
+        "model_no_user",
+        "ground_truth",
+        "hold_still",
+        "copy_user",
+        "mean_motion",
+        "shuffled",
+    }
+    assert rows["ground_truth"]["rpcc_expression"] == 0
+    assert rows["copy_user"]["pcc_expression"] == pytest.approx(1)
+    assert rows["copy_user"]["lagged_delay_expression"] == 0
+    assert rows["hold_still"]["var_pose"] == rows["mean_motion"]["jerk_expression"] == 0
+    assert rows["shuffled"]["fd_expression"] == pytest.approx(0, abs=1e-3)
+    assert rows["model"]["lagged_best_expression"] > rows["model_no_user"]["lagged_best_expression"]
+    assert table == evaluate(checkpoint, str(dataset), seeds=(0, 1))
+
+
+@pytest.mark.slow
+def test_generate_writes_arrays_that_anyone_can_read(dataset: Path, checkpoint: Path, tmp_path: Path):
+    key = next(Dataset(str(dataset)).samples("val")).key
+    path = generate(checkpoint, str(dataset), key, tmp_path)
+    motion = np.load(path, allow_pickle=False)
+    assert motion.shape == np.load(tmp_path / f"{key}.truth.npy", allow_pickle=False).shape == (50, 12)
+    assert motion.dtype == np.float32
+    assert json.loads((tmp_path / f"{key}.json").read_text())["key"] == key
+    with pytest.raises(UsageError, match="has no sample nobody"):
+        generate(checkpoint, str(dataset), "nobody", tmp_path)
+
+
+def test_evaluation_says_what_is_missing(dataset: Path, trained_elsewhere: Path, tmp_path: Path):
+    empty = write_dataset(tmp_path / "no_val", {WindowClass.LISTENING: 2})
+    with pytest.raises(UsageError, match="has no val samples"):
+        evaluate(trained_elsewhere, str(empty))
+    other = write_dataset(tmp_path / "other", {WindowClass.LISTENING: 2}, codec="other")
+    with pytest.raises(UsageError, match="codec other"):
+        evaluate(trained_elsewhere, str(other))
+
+
+@pytest.fixture
+def trained_elsewhere(windows: Path, tmp_path: Path, small_config: TrainConfig) -> Path:
+    config = small_config.model_copy(update={"optim": small_config.optim.model_copy(update={"steps": 1})})
+    return train(str(windows), tmp_path / "trained", config)

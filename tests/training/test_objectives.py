@@ -1,0 +1,214 @@
+"""The two objectives, against their formulas."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.train import ObjectiveConfig
+from tests.training.conftest import small_model
+from tests.training.synthetic import DIM
+from tests.training.test_causality import inputs
+from training.dpo import dpo_loss, preference_loss
+from training.flow import Noise, draw_keep, draw_noise, flow_loss, frame_error, interpolate, masked_mean
+from training.model import Conditions, Keep, Listener
+
+
+def conditions_of(model: Listener, x: dict[str, torch.Tensor]) -> Conditions:
+    return model.conditions(x["avatar_audio"], x["user_audio"], x["user_motion"])
+
+
+# --- flow matching, eq. 6
+
+
+def test_noise_level_is_drawn_per_block_and_shared_inside_it():
+    noise = draw_noise((64, 25, DIM), 10, torch.Generator().manual_seed(0))
+    assert noise.t.shape == (64, 25)
+    blocks = [noise.t[:, :10], noise.t[:, 10:20], noise.t[:, 20:]]
+    assert all((block == block[:, :1]).all() for block in blocks)
+    levels = torch.stack([block[:, 0] for block in blocks], dim=1)
+    assert len(levels.unique()) == levels.numel()
+    assert abs(levels.mean() - 0.5) < 0.07
+
+
+def test_the_path_goes_from_noise_to_motion():
+    x1 = torch.randn(2, 10, DIM)
+    x0 = torch.randn(2, 10, DIM)
+    for t, expected in ((0.0, x0), (1.0, x1)):
+        x_t, v = interpolate(x1, Noise(x0, torch.full((2, 10), t)))
+        torch.testing.assert_close(x_t, expected)
+        torch.testing.assert_close(v, x1 - x0)
+
+
+def test_errors_are_means_over_dimensions():
+    v, target = torch.zeros(1, 2, 4), torch.tensor([[[1.0, -1, 1, -1], [2, 2, 2, -2]]])
+    assert frame_error(v, target, "l1").tolist() == [[1, 2]]
+    assert frame_error(v, target, "l2").tolist() == [[1, 4]]
+
+
+def test_frames_that_are_not_valid_do_not_count():
+    model, x = small_model(), inputs(20)
+    x1, noise = torch.randn(2, 20, DIM), draw_noise((2, 20, DIM), 5, torch.Generator().manual_seed(0))
+    valid = torch.ones(2, 20, dtype=torch.bool)
+    valid[:, 15:] = False
+
+    def loss(motion: torch.Tensor) -> torch.Tensor:
+        return flow_loss(model, motion, x["reference"], conditions_of(model, x), Keep.all(2), noise, valid, "l1")[0]
+
+    changed = x1.clone()
+    changed[:, 15:] += 5
+    assert loss(x1) == loss(changed)
+    assert masked_mean(torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool)) == 0
+
+
+def test_drop_patterns_come_in_their_shares():
+    config = ObjectiveConfig(full=0.4, no_user=0.3, no_avatar=0.2, none=0.1)
+    keep = draw_keep(20_000, config, torch.Generator().manual_seed(0))
+    shares = {
+        "full": (keep.avatar & keep.user),
+        "no_user": (keep.avatar & ~keep.user),
+        "no_avatar": (~keep.avatar & keep.user),
+        "none": (~keep.avatar & ~keep.user),
+    }
+    for name, hit in shares.items():
+        assert hit.float().mean().item() == pytest.approx(getattr(config, name), abs=0.015)
+
+
+def test_dropped_conditions_reach_nothing():
+    model, x = small_model(), inputs(20)
+    other = inputs(20)
+    other["user_audio"], other["user_motion"] = -x["user_audio"] * 2, x["user_motion"] + 1
+    no_user = Keep(torch.tensor([True, True]), torch.tensor([False, True]))
+    with torch.no_grad():
+        outputs = [
+            model(x["noisy_motion"], x["noise_level"], x["reference"], conditions_of(model, given), no_user)
+            for given in (x, other)
+        ]
+    assert torch.equal(outputs[0][0], outputs[1][0])
+    assert not torch.equal(outputs[0][1], outputs[1][1])
+
+
+def test_one_batch_can_be_learned_by_heart():
+    model, x = small_model(), inputs(20)
+    x1 = torch.randn(2, 20, DIM, generator=torch.Generator().manual_seed(5))
+    noise = draw_noise((2, 20, DIM), 5, torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(120):
+        loss, _ = flow_loss(
+            model,
+            x1,
+            x["reference"],
+            conditions_of(model, x),
+            Keep.all(2),
+            noise,
+            torch.ones(2, 20, dtype=torch.bool),
+            "l2",
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
+
+
+# --- preferences, eq. 12
+
+
+@pytest.fixture
+def errors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    names = ("chosen_policy", "chosen_reference", "rejected_policy", "rejected_reference")
+    return {name: 0.01 * torch.rand(3, 7, generator=generator, dtype=torch.float64) for name in names}
+
+
+VALID = torch.ones(3, 7, dtype=torch.bool)
+
+
+def test_preference_loss_is_equation_12(errors):
+    valid = VALID.clone()
+    valid[1, 3:] = False
+    loss, logs = preference_loss(**errors, valid=valid, beta=1000)
+    e = {name: value.numpy() for name, value in errors.items()}
+    terms, wins = [], []
+    for b, n in zip(*np.nonzero(valid.numpy()), strict=True):
+        chosen = e["chosen_policy"][b, n] - e["chosen_reference"][b, n]
+        rejected = e["rejected_policy"][b, n] - e["rejected_reference"][b, n]
+        z = -1000 * (chosen - rejected)
+        terms.append(math.log1p(math.exp(-z)) if z > 0 else -z + math.log1p(math.exp(z)))
+        wins.append(z > 0)
+    assert loss.item() == pytest.approx(np.mean(terms), rel=1e-12)
+    assert logs["implicit_accuracy"].item() == pytest.approx(np.mean(wins))
+
+
+def test_log_sigmoid_comes_before_the_mean_over_frames():
+    """Two frames that cancel in the mean cost more than log 2: the other order would say exactly log 2."""
+    zero = torch.zeros(1, 2, dtype=torch.float64)
+    loss, _ = preference_loss(
+        torch.tensor([[0.001, -0.001]]).double(), zero, zero, zero, torch.ones(1, 2, dtype=torch.bool), 1000
+    )
+    assert loss.item() == pytest.approx((math.log1p(math.e) + math.log1p(1 / math.e)) / 2)
+
+
+def test_swapping_the_sides_flips_the_margin(errors):
+    swapped = {
+        "chosen_policy": errors["rejected_policy"],
+        "chosen_reference": errors["rejected_reference"],
+        "rejected_policy": errors["chosen_policy"],
+        "rejected_reference": errors["chosen_reference"],
+    }
+    _, logs = preference_loss(**errors, valid=VALID, beta=10)
+    _, flipped = preference_loss(**swapped, valid=VALID, beta=10)
+    assert flipped["margin"].item() == pytest.approx(-logs["margin"].item())
+    assert flipped["implicit_accuracy"].item() == pytest.approx(1 - logs["implicit_accuracy"].item())
+
+
+def dpo(policy: Listener, reference: Listener, *, beta: float = 1000.0):
+    x = inputs(20)
+    noise = draw_noise((2, 20, DIM), 5, torch.Generator().manual_seed(3))
+    valid = torch.ones(2, 20, dtype=torch.bool)
+    return dpo_loss(
+        policy,
+        reference,
+        x["user_motion"],
+        x["noisy_motion"],
+        x["reference"],
+        conditions_of(policy, x),
+        noise,
+        valid,
+        beta=beta,
+        norm="l1",
+    )
+
+
+def test_at_the_start_the_loss_is_exactly_log_two():
+    loss, logs = dpo(small_model(), small_model())
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-7)
+    assert logs["margin"].item() == 0
+    assert logs["implicit_accuracy"].item() == 0.5
+    assert logs["chosen_policy"] == logs["chosen_reference"]
+
+
+def test_gradient_goes_into_the_policy_only():
+    policy, reference = small_model(), small_model(seed=1)
+    loss, _ = dpo(policy, reference)
+    loss.backward()
+    assert all(weight.grad is None for weight in reference.parameters())
+    with_gradient = {name for name, weight in policy.named_parameters() if weight.grad is not None}
+    dropped = {"encoder.no_avatar_audio", "encoder.no_user_audio", "encoder.no_user_motion"}
+    assert all(policy.get_parameter(name).grad.abs().sum() == 0 for name in dropped)
+    assert with_gradient == {name for name, _ in policy.named_parameters()}
+
+
+def test_a_step_down_the_gradient_prefers_the_chosen_side():
+    policy, reference = small_model(), small_model()
+    optimizer = torch.optim.SGD(policy.parameters(), lr=1e-4)
+    loss, _ = dpo(policy, reference, beta=10.0)
+    loss.backward()
+    optimizer.step()
+    after, logs = dpo(policy, reference, beta=10.0)
+    assert after.item() < loss.item()
+    assert logs["margin"].item() > 0

@@ -1,0 +1,123 @@
+"""Checkpoints: one file with everything that a run needs to go on, and that a sampler needs to start.
+
+Weights, averaged weights, optimizer, step, configuration, motion spec, the dataset's manifest hash, the position of
+the loaders. No random state: all randomness is a function of (seed, step), so there is none to carry. Written to a
+temporary name and renamed, so a checkpoint is whole or absent; read with `weights_only=True`, so it cannot run code.
+The same run gives the same bytes, and `checkpoint_id` (sha256) names them in pairs and reports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from schemas.errors import UsageError
+from schemas.manifest import MotionSpec
+from schemas.train import TrainConfig
+from training.model import Listener, build_model
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    config: TrainConfig
+    motion: MotionSpec
+    manifest: str  # hash of the training dataset's manifest
+    step: int
+    model: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    loaders: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # by dataset: "windows", "pairs"
+    reference: str = ""  # preference tuning: id of the frozen checkpoint
+    pairs: str = ""  # preference tuning: hash of the pairs' manifest
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write atomically: the old file stays until the new one is complete on disk."""
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "format": FORMAT,
+            "header": json.dumps(
+                {
+                    "config": checkpoint.config.model_dump(mode="json"),
+                    "motion": checkpoint.motion.model_dump(mode="json"),
+                    "manifest": checkpoint.manifest,
+                    "step": checkpoint.step,
+                    "loaders": checkpoint.loaders,
+                    "reference": checkpoint.reference,
+                    "pairs": checkpoint.pairs,
+                },
+                sort_keys=True,
+            ),
+            "model": checkpoint.model,
+            "ema": checkpoint.ema,
+            "optimizer": checkpoint.optimizer,
+        },
+        buffer,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        UsageError: no such file, not a checkpoint, or one of another format.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UsageError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
+    with file:
+        try:
+            raw = torch.load(file, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+            raise UsageError(f"{path} is not a whole checkpoint; train again or use another") from error
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise UsageError(f"{path} is not a checkpoint of format {FORMAT}; train again")
+    try:
+        header = json.loads(raw["header"])
+        return Checkpoint(
+            config=TrainConfig.model_validate(header.pop("config")),
+            motion=MotionSpec.model_validate(header.pop("motion")),
+            model=raw["model"],
+            ema=raw["ema"],
+            optimizer=raw["optimizer"],
+            **header,
+        )
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise UsageError(f"{path} is a checkpoint of another version; train again") from error
+
+
+def checkpoint_id(path: Path) -> str:
+    """sha256 of the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_model(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Listener:
+    """The averaged model, ready to generate."""
+    model = build_model(checkpoint.config.model, checkpoint.config.features, checkpoint.motion, checkpoint.config.seed)
+    model.load_state_dict(checkpoint.ema)
+    return model.to(device).eval().requires_grad_(False)

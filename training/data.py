@@ -1,0 +1,307 @@
+"""From shards to batches: manifest first, classes mixed by its plan, the same order every time.
+
+    manifest → per class: shards → samples kept by weight, shuffled ─┐
+                                                                     ├─ largest deficit next → batches
+               (plan.mixture says how much of each class) ───────────┘
+
+The class of each draw is the one that is furthest behind its share, so a batch holds the mixture as exactly as whole
+numbers can, with no randomness to carry. Order and thinning are hashes of (seed, epoch, key): a pass over a class
+visits its shards and, inside them, its samples in an order of its own, and keeps a sample with probability
+`meta.weight`.
+
+The trade-off: one shard per class is held in memory, undecoded (≤ 256 MB each as built), and samples are shuffled
+inside a shard, not across. In exchange the position in the data is three numbers per class, and a resumed run goes on
+with the very sample it would have seen. Shards are checked against their sha256 as they are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import queue
+import tarfile
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import fsspec
+import numpy as np
+import torch
+from torch import Tensor
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from schemas.errors import DatasetError, UsageError
+from schemas.manifest import MANIFEST_NAME, Manifest, ShardEntry, Split, manifest_hash, parse_manifest
+from schemas.rows import WindowClass
+from schemas.sample import Sample, decode_sample
+
+Members = Mapping[str, bytes]
+T = TypeVar("T")
+EMPTY_EPOCHS = 1000
+"""Passes over a class in which nothing was kept, after which it counts as empty."""
+BAD_IN_A_ROW = 100
+"""Unreadable samples in a row after which a class is given up, however few different ones they are."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows as tensors; float32 unless said otherwise. Motion is in the codec's units."""
+
+    keys: tuple[str, ...]
+    avatar_motion: Tensor  # [B, T, D]
+    user_motion: Tensor  # [B, T, D]
+    avatar_audio: Tensor  # [B, T · 640]
+    user_audio: Tensor  # [B, T · 640]
+    state: Tensor  # [B, T] uint8
+    valid: Tensor  # [B, T, 2] bool: avatar, user
+    reference: Tensor  # [B, D]
+    chosen: Tensor | None = None  # [B, T, D], pairs only
+    rejected: Tensor | None = None  # [B, T, D], pairs only
+
+    def to(self, device: torch.device) -> Batch:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+
+
+class Dataset:
+    """A dataset folder, local or behind any fsspec URL, whose manifest was read and accepted."""
+
+    def __init__(self, location: str) -> None:
+        """Raises UsageError where there is no manifest, DatasetError where it does not fit this program."""
+        self.location = str(location).rstrip("/")
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self.location)
+            data = self._files.cat_file(f"{self._root}/{MANIFEST_NAME}")
+        except (OSError, ValueError, ImportError) as error:
+            raise UsageError(f"{self.location} is not a dataset: cannot read its {MANIFEST_NAME}") from error
+        self.manifest: Manifest = parse_manifest(data, f"{self.location}/{MANIFEST_NAME}")
+        self.hash = manifest_hash(data)
+
+    def shard(self, entry: ShardEntry) -> list[tuple[str, Members]]:
+        """Keys and undecoded members of one shard, in its order.
+
+        Raises:
+            DatasetError: missing, not the bytes the manifest speaks of, or not a tar of so many samples.
+        """
+        try:
+            data = self._files.cat_file(f"{self._root}/{entry.path}")
+        except OSError as error:
+            raise DatasetError(f"shard {entry.path} is missing") from error
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise DatasetError(f"shard {entry.path} is not the one the manifest lists (sha256 differs)")
+        try:
+            files = tar_file_expander([{"url": entry.path, "stream": io.BytesIO(data)}])
+            groups = [(g["__key__"], g) for g in group_by_keys(files)]
+        except (tarfile.TarError, ValueError) as error:
+            raise DatasetError(f"shard {entry.path} is not a readable tar: {error.args[0]}") from error
+        if len(groups) != entry.samples:
+            raise DatasetError(f"shard {entry.path} holds {len(groups)} samples, the manifest says {entry.samples}")
+        return groups
+
+    def decode(self, key: str, members: Members) -> Sample:
+        """A sample that fits the manifest.
+
+        Raises:
+            DatasetError: unreadable, or of another codec, dimension or length than the manifest says.
+        """
+        sample = decode_sample(key, members)
+        found = (sample.meta.codec, *sample.avatar_motion.shape)
+        expected = (self.manifest.motion.codec, self.manifest.window, self.manifest.motion.dim)
+        if found != expected:
+            raise DatasetError(f"sample {key}: codec, frames, dimensions are {found}, the manifest says {expected}")
+        if self.manifest.kind == "pairs" and sample.pair is None:
+            raise DatasetError(f"sample {key}: member pair.json is missing")
+        return sample
+
+    def samples(self, split: Split, label: WindowClass | None = None) -> Iterator[Sample]:
+        """Every sample of a split once, in the manifest's order, unweighted. For evaluation."""
+        for entry in self.manifest.of(split, label):
+            for key, members in self.shard(entry):
+                yield self.decode(key, members)
+
+
+class Loader:
+    """Endless batches of a split, mixed by the manifest's plan.
+
+    Iterating yields (batch, state): `state` is plain data that `Loader(…, state=state)` goes on from.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch: int,
+        *,
+        seed: int = 0,
+        split: Split = "train",
+        max_bad: int = 0,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            max_bad: unreadable samples that are skipped (and named in `bad`) before DatasetError is raised.
+
+        Raises:
+            UsageError: the split has no samples of any class that the plan mixes.
+        """
+        self.dataset, self.batch, self.max_bad = dataset, batch, max_bad
+        self.bad: dict[str, str] = {}
+        self.mixture = class_mixture(dataset.manifest, split)
+        if not self.mixture:
+            raise UsageError(f"{dataset.location} has no {split} samples to draw from")
+        state = state or {label.value: [0, 0, 0, 0] for label in self.mixture}
+        self._drawn = {label: state[label.value][0] for label in self.mixture}
+        self._classes = {
+            label: _ClassStream(dataset, dataset.manifest.of(split, label), seed, state[label.value][1:])
+            for label in self.mixture
+        }
+
+    def state(self) -> dict[str, list[int]]:
+        """Per class: samples drawn, epoch, shards finished in it, samples finished in the shard."""
+        return {label.value: [self._drawn[label], *stream.position] for label, stream in self._classes.items()}
+
+    def __iter__(self) -> Iterator[tuple[Batch, dict[str, list[int]]]]:
+        while True:
+            yield collate([self._draw() for _ in range(self.batch)]), self.state()
+
+    def _draw(self) -> Sample:
+        total = sum(self._drawn.values()) + 1
+        label = max(self.mixture, key=lambda c: self.mixture[c] * total - self._drawn[c])
+        self._drawn[label] += 1
+        for _ in range(BAD_IN_A_ROW):
+            key, members = next(self._classes[label])
+            try:
+                return self.dataset.decode(key, members)
+            except DatasetError as error:
+                self.bad[key] = str(error)
+                if len(self.bad) > self.max_bad:
+                    raise DatasetError(
+                        f"{len(self.bad)} unreadable samples in {self.dataset.location}, {self.max_bad} tolerated; "
+                        f"the last: {error}"
+                    ) from error
+        raise DatasetError(f"{self.dataset.location}: {BAD_IN_A_ROW} {label} samples in a row were unreadable")
+
+
+class _ClassStream:
+    """Endless undecoded samples of one class; `position` is (epoch, shards finished, samples finished)."""
+
+    def __init__(self, dataset: Dataset, shards: Sequence[ShardEntry], seed: int, position: Sequence[int]) -> None:
+        self.dataset, self.shards, self.seed = dataset, shards, seed
+        self.position = tuple(position)
+        self._loaded: tuple[str, list[tuple[str, Members]]] = ("", [])
+        self._iterator = self._run()
+
+    def __next__(self) -> tuple[str, Members]:
+        return next(self._iterator)
+
+    def _run(self) -> Iterator[tuple[str, Members]]:
+        empty = 0
+        while True:
+            epoch, shard, done = self.position
+            if shard == len(self.shards):
+                empty += 1
+                if empty > EMPTY_EPOCHS:
+                    raise DatasetError(f"no sample of class {self.shards[0].label} has a weight above 0")
+                self.position = (epoch + 1, 0, 0)
+                continue
+            entry = sorted(self.shards, key=lambda s: chance(self.seed, epoch, s.path))[shard]
+            groups = self._groups(entry)
+            for i, (key, members) in enumerate(self._order(groups, epoch)):
+                if i < done:
+                    continue
+                self.position = (epoch, shard, i + 1)
+                if keeps(self.seed, epoch, key, members):
+                    empty = 0
+                    yield key, members
+            self.position = (epoch, shard + 1, 0)
+
+    def _groups(self, entry: ShardEntry) -> list[tuple[str, Members]]:
+        if self._loaded[0] != entry.path:
+            self._loaded = (entry.path, self.dataset.shard(entry))
+        return self._loaded[1]
+
+    def _order(self, groups: list[tuple[str, Members]], epoch: int) -> list[tuple[str, Members]]:
+        return sorted(groups, key=lambda g: chance(self.seed, epoch, g[0]))
+
+
+def class_mixture(manifest: Manifest, split: Split) -> dict[WindowClass, float]:
+    """Share of each class that has samples in the split; what absent classes leave goes to the others in proportion."""
+    shares = {
+        label: share
+        for label, share in sorted(manifest.plan.mixture.items())
+        if share > 0 and sum(s.samples for s in manifest.of(split, label)) > 0
+    }
+    total = sum(shares.values())
+    return {label: share / total for label, share in shares.items()}
+
+
+def chance(seed: int, epoch: int, name: str) -> float:
+    """A number in [0, 1) that depends on its arguments alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{name}".encode()).digest()[:8], "big") / 2**64
+
+
+def keeps(seed: int, epoch: int, key: str, members: Members) -> bool:
+    """Does this epoch keep the sample? With probability `meta.weight`. Unreadable ones are kept, to be counted."""
+    try:
+        weight = float(json.loads(members["meta.json"])["weight"])
+    except (KeyError, ValueError, TypeError):
+        return True
+    return chance(seed, epoch, f"keep/{key}") < weight
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Decoded samples of one length as a batch."""
+
+    def stack(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([getattr(s, name) for s in samples]))
+
+    pairs = all(s.pair is not None for s in samples)
+    return Batch(
+        keys=tuple(s.key for s in samples),
+        avatar_motion=stack("avatar_motion"),
+        user_motion=stack("user_motion"),
+        avatar_audio=stack("avatar_audio"),
+        user_audio=stack("user_audio"),
+        state=stack("state"),
+        valid=stack("valid"),
+        reference=stack("reference"),
+        chosen=stack("chosen") if pairs else None,
+        rejected=stack("rejected") if pairs else None,
+    )
+
+
+def prefetch(source: Iterable[T], depth: int = 4) -> Generator[T]:
+    """The same items, read ahead by one thread (decoding FLAC and hashing release the interpreter's lock)."""
+    ready: queue.Queue[T | Exception] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def read() -> None:
+        try:
+            for item in source:
+                if not _put(ready, item, stopped):
+                    return
+        except Exception as error:  # noqa: BLE001 - raised again by the reader of the queue
+            _put(ready, error, stopped)
+
+    thread = threading.Thread(target=read, name="loader", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item = ready.get()
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _put(ready: queue.Queue[Any], item: object, stopped: threading.Event) -> bool:
+    while not stopped.is_set():
+        try:
+            ready.put(item, timeout=0.1)
+            return True
+        except queue.Full:
+            continue
+    return False

@@ -1,0 +1,218 @@
+"""The causal listener: a velocity field over motion latents, conditioned on both voices and the user's motion.
+
+    avatar audio ─┐                                    x_t, reference ─ Linear ─┐
+    user audio  ──┼─ dual motion encoder ─ code per frame ─ cross-attention ─ transformer ─ velocity
+    user motion ──┘   (causal)                              (looks ahead)       noise level t ─ adaLN
+
+Architecture from Avatar Forcing (arXiv 2601.00664, §4.1): dual motion encoder (attention from user motion to user
+audio, then from avatar audio to its result), RoPE, adaLN shared by all blocks and zero-initialised, cross-attention
+within ±2 frames. Ours: the encoder has positions and a mask, and look-ahead is spent once (see `training.masks`).
+Features and normalisation are part of the module, so that a checkpoint needs nothing beside it: everything public
+takes audio samples and motion in the codec's units.
+
+Sizes with a 32-dimensional codec: `paper` 147 M parameters, `tiny` 1.0 M.
+
+Shape suffixes: B batch, T frames, D motion dimensions, F audio features, H hidden, C size of a condition code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from schemas.manifest import MotionSpec
+from schemas.train import FeatureConfig, ModelConfig
+from training.features import LogMel
+from training.layers import Attention, Block, KeysValues, NoiseLevel, extend, rotation
+from training.masks import cross_mask, encoder_mask, self_mask
+
+SMALLEST_STD = 1e-4
+"""A latent dimension that varies less is treated as constant, not blown up."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the avatar hears and sees, as the network takes it. All float32."""
+
+    avatar_audio: Tensor  # [B, T, F] features
+    user_audio: Tensor  # [B, T, F] features
+    user_motion: Tensor  # [B, T, D] normalised
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which conditions each item of the batch sees. bool [B]."""
+
+    avatar: Tensor
+    user: Tensor
+
+    @classmethod
+    def all(cls, batch: int, device: torch.device | str | None = None) -> Keep:
+        everything = torch.ones(batch, dtype=torch.bool, device=device)
+        return cls(everything, everything)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Encoded conditions as every block's cross-attention reads them; `first` is the frame of the first code."""
+
+    first: int
+    layers: tuple[KeysValues, ...]
+
+
+class DualMotionEncoder(nn.Module):
+    """One code per frame from both voices and the user's motion, causal."""
+
+    def __init__(self, config: ModelConfig, features: int, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        width = config.encoder_width
+        self.avatar_audio = nn.Linear(features, width)
+        self.user_audio = nn.Linear(features, width)
+        self.user_motion = nn.Linear(dim, width)
+        self.no_avatar_audio = nn.Parameter(0.02 * torch.randn(width))
+        self.no_user_audio = nn.Parameter(0.02 * torch.randn(width))
+        self.no_user_motion = nn.Parameter(0.02 * torch.randn(width))
+        self.hear_user = Attention(width, width, config.encoder_heads)
+        self.norm_user = nn.LayerNorm(width)
+        self.join_avatar = Attention(width, width, config.encoder_heads)
+        self.norm_joint = nn.LayerNorm(width)
+        self.out = nn.Linear(width, config.width)
+
+    def forward(
+        self, conditions: Conditions, keep: Keep, start: int = 0, past: tuple[KeysValues, KeysValues] | None = None
+    ) -> tuple[Tensor, tuple[KeysValues, KeysValues]]:
+        """Codes of frames start … start + T − 1.
+
+        past: what the call before returned, for frames up to start − 1, possibly without the oldest.
+
+        Returns: codes [B, T, C], and keys and values of past and present frames for the next call.
+        """
+        avatar, user = keep.avatar[:, None, None], keep.user[:, None, None]
+        avatar_BTH = torch.where(avatar, self.avatar_audio(conditions.avatar_audio), self.no_avatar_audio)
+        audio_BTH = torch.where(user, self.user_audio(conditions.user_audio), self.no_user_audio)
+        motion_BTH = torch.where(user, self.user_motion(conditions.user_motion), self.no_user_motion)
+
+        end = start + avatar_BTH.shape[1]
+        known = 0 if past is None else past[0][0].shape[2]
+        frames_T = torch.arange(start, end, device=avatar_BTH.device)
+        mask_TK = encoder_mask(self.config, frames_T, torch.arange(start - known, end, device=avatar_BTH.device))
+        by = rotation(frames_T, self.hear_user.head_size)
+
+        heard = extend(past and past[0], self.hear_user.keys_values(audio_BTH, by))
+        user_BTH = F.silu(self.norm_user(motion_BTH + self.hear_user(motion_BTH, heard, mask_TK, by)))
+        seen = extend(past and past[1], self.join_avatar.keys_values(user_BTH, by))
+        joint_BTH = F.silu(self.norm_joint(avatar_BTH + self.join_avatar(avatar_BTH, seen, mask_TK, by)))
+        return self.out(joint_BTH), (heard, seen)
+
+
+class Listener(nn.Module):
+    """The whole model; see the module's text."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ModelConfig, features: FeatureConfig, motion: MotionSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.motion = motion
+        self.log_mel = LogMel(features)
+        self.register_buffer("mean", torch.tensor(motion.mean, dtype=torch.float32))
+        std = torch.tensor(motion.std, dtype=torch.float32)
+        self.register_buffer("std", torch.where(std > SMALLEST_STD, std, 1.0))
+        self.encoder = DualMotionEncoder(config, self.log_mel.size, motion.dim)
+        self.embed = nn.Linear(2 * motion.dim, config.width)
+        self.noise_level = NoiseLevel(config.width)
+        self.modulation = nn.Linear(config.width, 8 * config.width)  # six for all blocks, two for the last norm
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
+        self.velocity = nn.Linear(config.width, motion.dim)
+        for layer in (self.modulation, self.velocity):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def normalise(self, motion: Tensor) -> Tensor:
+        """Codec units to zero mean and unit deviation; what is not finite becomes the mean. [..., D]"""
+        return torch.nan_to_num((motion - self.mean) / self.std, nan=0.0, posinf=0.0, neginf=0.0)
+
+    def denormalise(self, motion: Tensor) -> Tensor:
+        """The inverse of `normalise`. [..., D]"""
+        return motion * self.std + self.mean
+
+    def conditions(
+        self,
+        avatar_audio_BN: Tensor,
+        user_audio_BN: Tensor,
+        user_motion_BTD: Tensor,
+        history: tuple[Tensor, Tensor] | None = None,
+    ) -> Conditions:
+        """Conditions from samples and codec units; `history`: the samples before, of avatar and user (`LogMel`)."""
+        before_avatar, before_user = history or (None, None)
+        return Conditions(
+            avatar_audio=self.log_mel(avatar_audio_BN, before_avatar),
+            user_audio=self.log_mel(user_audio_BN, before_user),
+            user_motion=self.normalise(user_motion_BTD),
+        )
+
+    def codes(self, code_BTC: Tensor, first: int = 0) -> Codes:
+        """Keys and values of every block's cross-attention, computed once for all noise levels."""
+        frames_T = torch.arange(first, first + code_BTC.shape[1], device=code_BTC.device)
+        by = rotation(frames_T, self.config.width // self.config.heads)
+        return Codes(first, tuple(cast(Block, block).codes(code_BTC, by) for block in self.blocks))
+
+    def denoise(
+        self,
+        x_BTD: Tensor,
+        t_BT: Tensor,
+        reference_BD: Tensor,
+        codes: Codes,
+        start: int = 0,
+        past: tuple[KeysValues, ...] | None = None,
+    ) -> tuple[Tensor, tuple[KeysValues, ...]]:
+        """Velocity of frames start … start + T − 1 at noise levels t.
+
+        Args:
+            x_BTD, reference_BD: normalised motion.
+            t_BT: 0 noise … 1 clean, [B, T] or anything that broadcasts to it.
+            past: per block, keys and values of the frames just before `start`.
+
+        Returns: velocity [B, T, D], and per block the keys and values of these frames.
+        """
+        frames, device = x_BTD.shape[1], x_BTD.device
+        frames_T = torch.arange(start, start + frames, device=device)
+        known = 0 if past is None else past[0][0].shape[2]
+        self_TK = self_mask(self.config, frames_T, torch.arange(start - known, start + frames, device=device))
+        code_frames = codes.layers[0][0].shape[2]
+        cross_TK = cross_mask(
+            self.config, frames_T, torch.arange(codes.first, codes.first + code_frames, device=device)
+        )
+        by = rotation(frames_T, self.config.width // self.config.heads)
+        *modulation, shift, scale = self.modulation(self.noise_level(t_BT)).chunk(8, dim=-1)
+
+        reference_BTD = reference_BD[:, None].expand(-1, frames, -1)
+        x_BTH = self.embed(torch.cat([x_BTD, reference_BTD], dim=2))
+        fresh = []
+        for i, block in enumerate(self.blocks):
+            x_BTH, own = block(x_BTH, tuple(modulation), by, past and past[i], self_TK, codes.layers[i], cross_TK)
+            fresh.append(own)
+        return self.velocity(self.norm(x_BTH) * (1 + scale) + shift), tuple(fresh)
+
+    def forward(self, x_BTD: Tensor, t_BT: Tensor, reference_BD: Tensor, conditions: Conditions, keep: Keep) -> Tensor:
+        """Velocity of a whole window, [B, T, D]: what training uses."""
+        code_BTC, _ = self.encoder(conditions, keep)
+        return self.denoise(x_BTD, t_BT, reference_BD, self.codes(code_BTC))[0]
+
+
+def build_model(config: ModelConfig, features: FeatureConfig, motion: MotionSpec, seed: int) -> Listener:
+    """A fresh model; the weights depend on the seed alone. The global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Listener(config, features, motion)
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
