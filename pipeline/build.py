@@ -38,6 +38,7 @@ from stages.ingest import IngestStage
 from stages.motion import FitStage, MotionStage, fit_codec, merge_statistics, motion_spec
 from stages.shard import ShardRow, ShardStage, plan_shards
 from stages.store import Store
+from stages.transcribe import TranscribeStage
 from stages.windows import WindowsStage
 
 DATASET = "dataset"
@@ -93,6 +94,15 @@ class Build:
             self._stages.diarize,
             [self._task("diarize", c.id, names[c.id], {WHOLE: whole[c.id]}) for c, _ in conversations],
         )
+        if self.config.transcribe.enabled:
+            spoken = [
+                self._task(
+                    "transcribe", c.id, names[c.id], {"conversation": whole[c.id], "diarization": (diarized[c.id],)}
+                )
+                for c, _ in conversations
+                if c.id in diarized
+            ]
+            run.execute(self._stages.transcribe, spoken)
         faces = self._faces(run, conversations)
         bound = run.execute(
             self._stages.bind,
@@ -292,6 +302,7 @@ class _Stages:
     def __init__(self, config: BuildConfig, dataset: str) -> None:
         self.ingest = IngestStage(config.ingest)
         self.diarize = DiarizeStage(config.diarize)
+        self.transcribe = TranscribeStage(config.transcribe)
         self.faces = FacesStage(config.faces)
         self.bind = BindStage(config.bind)
         self.fit = FitStage(config.motion)
@@ -309,6 +320,7 @@ def _fingerprints(config: BuildConfig) -> dict[str, str]:
 
     add(IngestStage, config.ingest)
     add(DiarizeStage, config.diarize, "ingest")
+    add(TranscribeStage, config.transcribe, "diarize")
     add(FacesStage, config.faces, "ingest")
     add(BindStage, config.bind, "diarize", "faces")
     add(FitStage, config.motion, "bind")
@@ -325,6 +337,8 @@ class _ShardSettings(Section):
 
 _EDGES: tuple[tuple[type[AnyStage], str, type[AnyStage]], ...] = (
     (DiarizeStage, WHOLE, IngestStage),
+    (TranscribeStage, "conversation", IngestStage),
+    (TranscribeStage, "diarization", DiarizeStage),
     (BindStage, "conversation", IngestStage),
     (BindStage, "diarization", DiarizeStage),
     (BindStage, "faces", FacesStage),

@@ -225,10 +225,12 @@ def main() -> None:
         code = _fail(str(error), 2)
     except (DatasetError, RunFailed) as error:
         code = _fail(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort):
-        code = _fail("stopped; run the same command again to go on from here", 130)
     except BrokenPipeError:  # the reader of our output went away
         code = 1
+    except OSError as error:  # a full disk, a folder that may not be written; what was committed stays
+        code = _fail(f"{error.filename or 'I/O error'}: {error.strerror or error}", 1)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("stopped; run the same command again to go on from here", 130)
     sys.exit(code or 0)
 
 

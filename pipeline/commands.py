@@ -23,6 +23,7 @@ from schemas.manifest import MANIFEST_NAME, Split
 from schemas.pairs import PairsConfig
 from schemas.rows import Source, WindowClass
 from schemas.train import Drop, TrainConfig
+from stages.diarize import check_models
 from stages.store import Store
 from training.checkpoint import load_checkpoint
 from training.evaluate import evaluate, generate
@@ -43,6 +44,7 @@ def run_build(
     """`visavis build`."""
     config = load_config(config_path, BuildConfig, overrides)
     sources = find_sources(inputs, pairs)
+    check_models(config.diarize)
     if dry_run:
         _show_plan(config, sources, out, as_json=as_json)
         return

@@ -15,7 +15,9 @@ from typing import Any
 from pipeline.ledger import Outcome
 from pipeline.task import AnyStage, Artifact, Task, Worker
 from schemas.config import RunConfig, StageResources
+from schemas.errors import RunFailed
 from stages.base import Stage
+from stages.quiet import silent_stderr
 
 Engine = Callable[[AnyStage, Sequence[Task], str], Iterator[Outcome]]
 """(stage, tasks, root of the run's folder) → outcomes, in any order."""
@@ -50,8 +52,11 @@ def ray_engine(config: RunConfig) -> Engine:
         else:
             pool = ray.data.ActorPoolStrategy(size=workers)
             outcomes = source.map(_RayWorker, fn_constructor_args=(stage, root), compute=pool, **takes)
-        for row in outcomes.iter_rows():
-            yield Outcome(**json.loads(row["outcome"]))
+        try:
+            for row in outcomes.iter_rows():
+                yield Outcome(**json.loads(row["outcome"]))
+        except ray.exceptions.RayError as error:  # items that fail are outcomes; this is the machinery itself
+            raise RunFailed(f"{stage.name}: Ray could not carry out the stage: {_last_line(error)}") from error
 
     return run
 
@@ -66,7 +71,8 @@ def start_ray(address: str | None) -> None:
     import ray.data
 
     if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        with silent_stderr():  # it announces the log level that was asked for
+            ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -94,6 +100,12 @@ def _task(text: str) -> Task:
 def _default_resources(stage: AnyStage) -> StageResources:
     needs = stage.resources
     return StageResources(cpus=needs.cpus, gpus=needs.gpus, memory_gb=needs.memory_gb)
+
+
+def _last_line(error: Exception) -> str:
+    """Ray's messages end with the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _room(wanted: StageResources) -> int:

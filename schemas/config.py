@@ -35,10 +35,14 @@ class DiarizeConfig(Section):
     pipeline: str = Field(
         "pyannote/speaker-diarization-community-1", description="pyannote: a local folder or a pipeline's hub name"
     )
-    clustering_threshold: float = Field(0.5, gt=0, description="embedded: distance at which voices are two people")
+    clustering_threshold: float = Field(
+        0.5, gt=0, description="embedded: distance of two voices' unit centroids (0…2) below which they are one person"
+    )
     min_turn: float = Field(0.2, ge=0, description="seconds; shorter turns are dropped")
     max_pause: float = Field(0.3, ge=0, description="seconds; a speaker's pauses up to this do not end a turn")
-    min_share: float = Field(0.05, ge=0, le=0.5, description="the quieter person's least share of all speech")
+    min_share: float = Field(
+        0.05, ge=0, le=0.5, description="one_frame: a voice with a smaller share of all speech is nobody's"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
@@ -61,7 +65,11 @@ class FacesConfig(Section):
 
 class BindConfig(Section):
     min_visible: float = Field(0.8, ge=0, le=1, description="least share of frames in which a participant is seen")
-    min_margin: float = Field(0.05, ge=0, description="least lead of the right voice over the other, in correlation")
+    min_margin: float = Field(
+        0.05,
+        ge=0,
+        description="least lead of the right voice over the other, in correlation; few turns ask for more",
+    )
 
 
 class MotionConfig(Section):

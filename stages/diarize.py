@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -77,6 +78,26 @@ class DiarizeStage(Stage[Conversation, Diarization]):
         tidied = tidy(turns, item.frames / FPS, self.config)
         people = dyad(tidied, least, renumber=ordered)
         yield Diarization(conversation=item.id, method=method, speakers=2, turns=people)
+
+
+def check_models(config: DiarizeConfig) -> None:
+    """Tell about a missing model before any work starts.
+
+    Raises:
+        UsageError: it is not installed, or the pipeline is neither a folder here nor a hub name.
+    """
+    from stages.embedded import check_wheels
+
+    check_wheels(segmentation=config.backend == "embedded")
+    if config.backend == "pyannote":
+        looks_local = config.pipeline.startswith((".", "/", "~"))
+        if looks_local and not Path(config.pipeline).expanduser().exists():
+            raise UsageError(f"diarize.pipeline: {config.pipeline}: no such folder")
+        if not looks_local and "HF_TOKEN" not in os.environ and not Path(config.pipeline).exists():
+            raise UsageError(
+                f"diarize.pipeline: {config.pipeline} is fetched from the model hub and needs HF_TOKEN,"
+                " or set diarize.backend=embedded"
+            )
 
 
 def load_diarizer(config: DiarizeConfig) -> Diarizer:

@@ -44,13 +44,28 @@ def wheel_file(package: str, name: str, remedy: str) -> Path:
     raise UsageError(f"{package}/{name} is not installed; {remedy}")
 
 
+SEGMENTATION = ("whisperx", "assets/pytorch_model.bin", "install the extra that carries it: visavis[asr]")
+SPEAKER_ENCODER = ("resemblyzer", "pretrained.pt", "reinstall visavis, which depends on it")
+VOICE_ACTIVITY = ("silero_vad", "data/silero_vad_16k_sequence.onnx", "install silero-vad 6.2 or newer")
+
+
+def check_wheels(*, segmentation: bool) -> None:
+    """Look for the weights of voice activity, and of the embedded diarizer if asked.
+
+    Raises:
+        UsageError: a wheel is missing.
+    """
+    for wanted in (VOICE_ACTIVITY, *((SEGMENTATION, SPEAKER_ENCODER) if segmentation else ())):
+        wheel_file(*wanted)
+
+
 def load_segmentation(device: str = "cpu") -> nn.Module:
     """PyanNet: waveform [B, 1, 80000] → activity [B, 293, 3] in 0…1 of up to three local voices.
 
     Raises:
         UsageError: its wheel is missing.
     """
-    path = wheel_file("whisperx", "assets/pytorch_model.bin", "install the extra that carries it: visavis[asr]")
+    path = wheel_file(*SEGMENTATION)
     with quiet_pyannote():
         from pyannote.audio.models.segmentation import PyanNet
 
@@ -126,7 +141,7 @@ def load_speaker_encoder(device: str = "cpu") -> SpeakerEncoder:
     Raises:
         UsageError: its wheel is missing.
     """
-    path = wheel_file("resemblyzer", "pretrained.pt", "reinstall visavis, which depends on it")
+    path = wheel_file(*SPEAKER_ENCODER)
     weights = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
     encoder = SpeakerEncoder()
     encoder.load_state_dict({name: w for name, w in weights.items() if not name.startswith("similarity_")})
@@ -143,7 +158,7 @@ def load_voice_activity() -> Callable[[np.ndarray], np.ndarray]:
     Raises:
         UsageError: its wheel is missing.
     """
-    wheel_file("silero_vad", "data/silero_vad_16k_sequence.onnx", "install silero-vad 6.2 or newer")
+    wheel_file(*VOICE_ACTIVITY)
     threads = torch.get_num_threads()
     import silero_vad
 

@@ -12,7 +12,6 @@ The trade-off: tracks are short and pure. One ends at every cut and wherever con
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import os
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from schemas import FPS
 from schemas.config import FacesConfig
 from schemas.rows import LANDMARKS, Conversation, FaceTracks, Piece, Track
 from stages.base import Stage
+from stages.quiet import silent_stderr
 from stages.video import display_size, frames_on_grid
 
 MAX_SIDE = 1280  # pixels; FaceMesh works on 192² crops, more resolution only costs time
@@ -123,7 +123,9 @@ class FaceMeshTracker:
     """MediaPipe FaceMesh on the CPU; its weights lie in the wheel."""
 
     def __init__(self, max_faces: int, min_confidence: float) -> None:
-        with _silence():
+        os.environ.setdefault("GLOG_minloglevel", "2")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        with silent_stderr():
             from mediapipe.python.solutions.face_mesh import FaceMesh
 
             self._mesh: Any = FaceMesh(
@@ -140,7 +142,7 @@ class FaceMeshTracker:
         """See `FaceTracker`."""
         self._settled &= not new_shot
         # Each part of a restarted graph has something to say when it first sees a face.
-        with contextlib.nullcontext() if self._settled else _silence():
+        with contextlib.nullcontext() if self._settled else silent_stderr():
             if new_shot:
                 self._mesh.reset()
             faces = self._mesh.process(rgb_HW3).multi_face_landmarks
@@ -252,20 +254,3 @@ def _track(track: _Open) -> Track:
         landmarks_TL3[n - track.first] = face_L3
         valid_T[n - track.first] = True
     return Track(first=track.first, landmarks=landmarks_TL3, box=box_of(landmarks_TL3), valid=valid_T)
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keeps native libraries' start-up chatter off stderr; errors come as exceptions all the same."""
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    saved = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)

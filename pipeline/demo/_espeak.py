@@ -33,6 +33,7 @@ def main() -> None:
 
     if library.espeak_Initialize(SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0) != RATE:
         sys.exit("espeak-ng did not start")
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # it seeds itself from the clock, which is heard in breathy voices
     kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
     callback = kind(collect)  # a reference must live as long as the library may call it
     library.espeak_SetSynthCallback(callback)

@@ -94,6 +94,16 @@ def test_a_corpus_of_broken_files_ends_in_the_ledger(
     assert "was built with windows.hop=25 and now has 5" in err
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(
+    text_as_video: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = f"{text_as_video}/run"  # inside a file
+    code, _, err = visavis(capsys, monkeypatch, "build", CONFIG, text_as_video, "--out", out, "--engine", "local")
+    assert code == 1
+    assert "Not a directory" in err
+    assert err.count("\n") == 1
+
+
 def test_a_dry_run_shows_the_plan_and_writes_nothing(
     text_as_video: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,8 +31,11 @@ from schemas.rows import Layout
 
 pytest.importorskip("espeakng_loader", reason="synthetic voices need the demo extra")
 
-SEED, SECONDS = 3, 9.0
-RIGID = (4, 6, 10, 33, 54, 67, 129, 133, 136, 263, 284, 297, 358, 362, 365)  # landmarks that expressions hardly move
+SEED, SECONDS = 0, 9.0
+RIGID = (
+    *(4, 6, 10, 33, 54, 67, 117, 119, 121, 127, 129, 132, 133, 136, 143, 147, 198, 205, 263, 284, 297, 346, 348, 350),
+    *(356, 358, 361, 362, 365, 372, 376, 420, 425),
+)  # landmarks that expressions hardly move
 
 
 @pytest.fixture(scope="module")
@@ -184,8 +187,7 @@ def test_same_seed_gives_the_same_bytes(tmp_path: Path, rendered: dict[Layout, t
 def test_tracker_finds_the_faces_and_their_motion(rendered: dict[Layout, tuple[Path, DialogueTruth]]) -> None:
     face_mesh = pytest.importorskip("mediapipe").solutions.face_mesh
     folder, truth = rendered[Layout.ONE_FRAME]
-    first, last = 0, 150
-    pictures = decode_pictures(folder / truth.files[0])[first:last]
+    pictures = decode_pictures(folder / truth.files[0])
     pitch, gap = np.full((2, len(pictures)), np.nan), np.full((2, len(pictures)), np.nan)
     with face_mesh.FaceMesh(max_num_faces=4, refine_landmarks=True) as mesh:
         for n, picture in enumerate(pictures):
@@ -197,9 +199,9 @@ def test_tracker_finds_the_faces_and_their_motion(rendered: dict[Layout, tuple[P
     for side, participant in enumerate(truth.participants):
         found = np.isfinite(pitch[side])
         assert found.mean() >= 0.99
-        assert np.corrcoef(pitch[side, found], np.array(participant.pitch)[first:last][found])[0, 1] > 0.9
+        assert np.corrcoef(pitch[side, found], np.array(participant.pitch)[found])[0, 1] > 0.9
     speaker = truth.turns[0].speaker
-    mouth = np.array(truth.participants[speaker].mouth)[first:last]
+    mouth = np.array(truth.participants[speaker].mouth)
     found = np.isfinite(gap[speaker])
     assert np.corrcoef(gap[speaker, found], mouth[found])[0, 1] > 0.9
 

@@ -1,0 +1,175 @@
+"""Pairs: the recorded motion against the model's own when it cannot perceive the user."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from pipeline.cli import main
+from pipeline.engine import local_engine
+from pipeline.pairs import PairsSummary, build_pairs
+from pipeline.progress import Reporter
+from pipeline.verify import verify_dataset
+from schemas.errors import RunFailed, UsageError
+from schemas.pairs import GateConfig, PairsConfig
+from schemas.rows import WindowClass
+from schemas.sample import PairRecord, Sample
+from schemas.train import SamplerConfig, TrainConfig
+from stages.pairs import gate, plan_pairs
+from tests.training.conftest import small_model
+from tests.training.synthetic import CODEC, as_pair, sample, write_dataset
+from training.checkpoint import Checkpoint, checkpoint_id, save_checkpoint
+from training.data import Dataset, collate
+from training.sampler import rollout
+
+OPEN = GateConfig(min_reactivity_margin=-10, min_distance=0, max_jerk_ratio=1e9)
+CONFIG = PairsConfig(sampler=SamplerConfig(steps=2, guidance="none"), gate=OPEN, unit=5, batch=2, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = small_model()
+    path = tmp_path_factory.mktemp("model") / "checkpoint.pt"
+    config = TrainConfig(model=model.config, features=model.log_mel.config)
+    weights = model.state_dict()
+    save_checkpoint(
+        Checkpoint(config=config, motion=model.motion, manifest="m", step=1, model=weights, ema=weights, optimizer={}),
+        path,
+    )
+    return path
+
+
+def build(source: Path, checkpoint: Path, out: Path, config: PairsConfig = CONFIG, **more: int) -> PairsSummary:
+    reporter = Reporter(Console(file=io.StringIO()))
+    return build_pairs(str(source), str(checkpoint), str(out), config, local_engine, reporter, **more)  # type: ignore[arg-type]
+
+
+def test_both_sides_of_every_listening_window(source: Path, checkpoint: Path, tmp_path: Path) -> None:
+    summary = build(source, checkpoint, tmp_path)
+    windows = {s.key: s for s in Dataset(str(source)).samples("train", WindowClass.LISTENING)}
+    pairs = Dataset(summary.dataset)
+    found = {s.key: s for s in pairs.samples("train")}
+    assert verify_dataset(summary.dataset) == []
+    assert summary.tried == summary.kept == len(windows)
+    assert set(found) == set(windows)
+    assert max(e.samples for e in pairs.manifest.shards) <= CONFIG.unit
+    for key, pair in found.items():
+        assert pair.chosen is not None
+        np.testing.assert_array_equal(pair.chosen, windows[key].avatar_motion)
+        np.testing.assert_array_equal(pair.user_motion, windows[key].user_motion)
+        assert pair.pair is not None
+        assert (pair.pair.chosen, pair.pair.rejected) == ("ground_truth", "dropped")
+        assert pair.pair.dropped == ("user_audio", "user_motion")
+        assert pair.pair.generator == checkpoint_id(checkpoint)
+        assert pair.pair.dataset == Dataset(str(source)).hash
+        assert pair.pair.distance > 0
+    assert pairs.manifest.pairs is not None
+    assert pairs.manifest.pairs.kept == len(windows)
+    assert pairs.manifest.plan.mixture[WindowClass.LISTENING] == 1
+
+
+def test_the_losing_side_does_not_know_the_user_and_shares_the_noise(
+    source: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """The rejected motion is what the same model makes of the same noise without its user, whoever the user was."""
+    full = build(source, checkpoint, tmp_path, CONFIG.model_copy(update={"chosen": "full"}))
+    pair = next(iter(Dataset(full.dataset).samples("train")))
+    batch = collate([pair])
+    model = small_model()
+    other_user = -batch.user_motion
+    for drop, side, user in (("no_user", pair.rejected, other_user), ("full", pair.chosen, batch.user_motion)):
+        motion = rollout(
+            model, batch.avatar_audio, batch.user_audio, user, batch.reference, CONFIG.sampler, [pair.key], drop  # type: ignore[arg-type]
+        )  # fmt: skip
+        assert side is not None
+        np.testing.assert_allclose(motion[0].numpy(), side, atol=1e-4)
+
+
+def test_built_again_nothing_is_done_and_fresh_bytes_are_the_same(
+    source: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    first, again, fresh = (build(source, checkpoint, tmp_path / name) for name in ("a", "a", "b"))
+    assert first.processed > 1
+    assert again.processed == 0
+    names = sorted(p.relative_to(first.dataset) for p in Path(first.dataset).rglob("*.*"))
+    assert len(names) == first.processed + 1
+    for name in names:
+        assert (Path(first.dataset) / name).read_bytes() == (Path(fresh.dataset) / name).read_bytes()
+
+
+def test_another_checkpoint_is_not_mixed_in(source: Path, checkpoint: Path, tmp_path: Path) -> None:
+    build(source, checkpoint, tmp_path / "run")
+    other = tmp_path / "other.pt"
+    shutil.copy(checkpoint, other)
+    with other.open("ab") as file:  # another file, another id
+        file.write(b"\0")
+    with pytest.raises(UsageError, match="was built with generator="):
+        build(source, other, tmp_path / "run")
+
+
+def record(pair: Sample, **changes: float) -> PairRecord:
+    assert pair.pair is not None
+    values = {"reactivity_margin": 0.2, "distance": 1.0, **changes}
+    return pair.pair.model_copy(update=values)
+
+
+def test_the_gate_names_its_reason() -> None:
+    model = small_model()
+    pair = as_pair(sample(0))
+    assert pair.rejected is not None
+    config = GateConfig()
+    good = replace(pair, rejected=pair.avatar_motion * 0.5)
+    assert gate(good, record(pair), model, config) == ""
+    assert gate(good, record(pair, reactivity_margin=0.0), model, config) == "not_less_reactive"
+    assert gate(good, record(pair, distance=0.01), model, config) == "too_similar"
+    assert gate(replace(pair, rejected=pair.rejected * np.nan), record(pair), model, config) == "not_finite"
+    shaking = pair.avatar_motion + 9 * np.where(np.arange(50)[:, None] % 2, 1, -1).astype(np.float32)
+    assert gate(replace(pair, rejected=shaking), record(pair), model, config) == "broken_motion"
+
+
+def test_what_the_gate_leaves_out_is_counted(source: Path, checkpoint: Path, tmp_path: Path) -> None:
+    strict = CONFIG.model_copy(update={"gate": OPEN.model_copy(update={"min_distance": 1.0})})
+    summary = build(source, checkpoint, tmp_path / "a", strict)
+    assert summary.kept + sum(summary.gated.values()) == summary.tried
+    nothing = CONFIG.model_copy(update={"gate": OPEN.model_copy(update={"min_distance": 1e6})})
+    with pytest.raises(RunFailed, match=r"the gate left none of \d+ pairs \({'too_similar'"):
+        build(source, checkpoint, tmp_path / "b", nothing)
+    assert not (tmp_path / "b" / "dataset" / "manifest.json").exists()
+
+
+def test_the_plan_cuts_shards_into_units_and_stops_at_the_limit(source: Path) -> None:
+    dataset = Dataset(str(source))
+    count = sum(s.samples for s in dataset.manifest.of("train", WindowClass.LISTENING))
+    plan = plan_pairs(dataset, CONFIG)
+    assert sum(i.last - i.first for i in plan) == count
+    assert len({i.path for i in plan}) == len(plan)
+    limited = plan_pairs(dataset, CONFIG, limit=7)
+    assert Counter(i.last - i.first for i in limited).total() == len(limited)
+    assert sum(i.last - i.first for i in limited) == 7
+
+
+def test_the_command_makes_pairs(
+    source: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [str(source), str(checkpoint), "--out", str(tmp_path), "--engine", "local", "--limit", "4", "--json"]
+    settings = ["--set", "sampler.steps=2", "--set", "gate.min_reactivity_margin=-10", "--set", "gate.min_distance=0"]
+    monkeypatch.setattr(sys, "argv", ["visavis", "pairs", *words, *settings, "--set", "gate.max_jerk_ratio=1e9"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert json.loads(capsys.readouterr().out)["kept"] == 4
+    assert Dataset(str(tmp_path / "dataset")).manifest.motion.codec == CODEC
