@@ -19,10 +19,12 @@ not valid are left out everywhere.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.cluster.vq import kmeans2, vq
 
 from schemas import FPS
 from schemas.manifest import MotionSpec
@@ -143,32 +145,16 @@ def compare(
 
 
 def kmeans(points_ND: np.ndarray, clusters: int, seed: int, rounds: int = 50) -> np.ndarray:
-    """Lloyd's algorithm from k-means++ seeds; centres [K, D], K ≤ clusters (no more than distinct points)."""
-    random = np.random.default_rng(seed)
-    centres: np.ndarray = points_ND[random.integers(len(points_ND))][None]
-    for _ in range(clusters - 1):
-        distance = _distances(points_ND, centres).min(axis=1)
-        if distance.sum() <= 0:
-            break
-        centres = np.vstack([centres, points_ND[random.choice(len(points_ND), p=distance / distance.sum())]])
-    for _ in range(rounds):
-        nearest = _nearest(points_ND, centres)
-        sizes = np.bincount(nearest, minlength=len(centres))[:, None]
-        sums = np.stack([points_ND[nearest == k].sum(axis=0) for k in range(len(centres))])
-        moved = np.where(sizes > 0, sums / np.maximum(sizes, 1), centres)
-        if np.array_equal(moved, centres):
-            break
-        centres = moved
+    """Centres [K, D] of k-means from k-means++ seeds; K ≤ clusters, no more than distinct points."""
+    distinct = min(clusters, len(np.unique(points_ND, axis=0)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="One of the clusters is empty")  # it keeps its place
+        centres, _ = kmeans2(points_ND.astype(np.float64), distinct, iter=rounds, minit="++", seed=seed)
     return centres
 
 
-def _distances(points_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
-    squares = (points_ND**2).sum(axis=1)[:, None] - 2 * points_ND @ centres_KD.T + (centres_KD**2).sum(axis=1)
-    return np.asarray(np.maximum(squares, 0.0))
-
-
 def _nearest(points_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
-    return np.asarray(_distances(points_ND, centres_KD).argmin(axis=1))
+    return vq(points_ND.astype(np.float64), centres_KD)[0]
 
 
 def _moments(a_WTD: np.ndarray, b_WTD: np.ndarray, valid_WT: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
