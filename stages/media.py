@@ -20,8 +20,6 @@ from av.container import InputContainer
 
 from schemas.errors import Reason, Rejected
 
-av.logging.set_level(None)  # what matters of FFmpeg's messages arrives as exceptions
-
 _NOT_THE_FILES_FAULT = (MemoryError, PermissionError, TimeoutError, ConnectionError)
 
 
@@ -34,6 +32,7 @@ def open_container(uri: str) -> Iterator[InputContainer]:
             so that a file that breaks half-way is the data's fault and not a crash.
         OSError: storage or network failed.
     """
+    av.logging.set_level(None)  # what matters arrives as exceptions; said each time, because torchvision sets it back
     with ExitStack() as stack:
         try:
             # FFmpeg would read "-x.mp4" as an option and "concat:x" as a protocol: name the protocol.

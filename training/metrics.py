@@ -149,12 +149,13 @@ def kmeans(points_ND: np.ndarray, clusters: int, seed: int, rounds: int = 50) ->
     distinct = min(clusters, len(np.unique(points_ND, axis=0)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="One of the clusters is empty")  # it keeps its place
-        centres, _ = kmeans2(points_ND.astype(np.float64), distinct, iter=rounds, minit="++", seed=seed)
+        centres: np.ndarray = kmeans2(points_ND.astype(np.float64), distinct, iter=rounds, minit="++", seed=seed)[0]
     return centres
 
 
 def _nearest(points_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
-    return vq(points_ND.astype(np.float64), centres_KD)[0]
+    nearest: np.ndarray = vq(points_ND.astype(np.float64), centres_KD)[0]
+    return nearest
 
 
 def _moments(a_WTD: np.ndarray, b_WTD: np.ndarray, valid_WT: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
