@@ -42,6 +42,7 @@ from stages.transcribe import TranscribeStage
 from stages.windows import WindowsStage
 
 DATASET = "dataset"
+_NOT_THE_DATA: Any = {"run": True, "diarize": {"device"}, "transcribe": {"device"}}  # where and how it runs
 _FIT_CHUNK = 64  # conversations whose statistics are summed by one task
 
 
@@ -79,7 +80,10 @@ class Build:
         check_chain()
         with locked(self.root):
             run = Run(self.root, self._engine, self.config.run, self._reporter)
-            settings = {"config": self.config.model_dump(mode="json", exclude={"run"}), "fingerprints": self._prints}
+            settings = {
+                "config": self.config.model_dump(mode="json", exclude=_NOT_THE_DATA),
+                "fingerprints": self._prints,
+            }
             remember_settings(run.store, settings, replace_old=reconfigure)
             try:
                 return self._build(run, sources)
@@ -103,7 +107,7 @@ class Build:
                 if c.id in diarized
             ]
             run.execute(self._stages.transcribe, spoken)
-        faces = self._faces(run, conversations)
+        faces = self._faces(run, [c for c, _ in conversations if c.id in diarized])
         bound = run.execute(
             self._stages.bind,
             [
@@ -114,7 +118,7 @@ class Build:
                     {"conversation": whole[c.id], "diarization": (diarized[c.id],), "faces": faces[c.id]},
                 )
                 for c, _ in conversations
-                if c.id in diarized and c.id in faces
+                if c.id in faces
             ],
         )
         codec = self._codec(run, bound, faces)
@@ -184,12 +188,10 @@ class Build:
             conversations.append((conversation, artifacts[task.key]))
         return sorted(conversations, key=lambda pair: pair[0].id)
 
-    def _faces(
-        self, run: Run, conversations: Iterable[tuple[Conversation, Artifact]]
-    ) -> dict[str, tuple[Artifact, ...]]:
+    def _faces(self, run: Run, conversations: Iterable[Conversation]) -> dict[str, tuple[Artifact, ...]]:
         """Artifacts of all pieces, by conversation; conversations with a piece missing are left out."""
         tasks, keys = [], {}
-        for conversation, _ in conversations:
+        for conversation in conversations:
             pieces = pieces_of(conversation, self.config.faces)
             keys[conversation.id] = [f"{p.conversation}-{p.media}-{p.first:07d}" for p in pieces]
             for key, piece in zip(keys[conversation.id], pieces, strict=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -109,7 +110,9 @@ def run_evaluate(checkpoint: Path, dataset: str, split: str, seeds: int, limit: 
     if as_json:
         typer.echo(json.dumps(result, sort_keys=True))
     else:
-        Console().print(metrics_table({name: row["all"] for name, row in result["rows"].items()}))
+        counts = ", ".join(f"{n} {label}" for label, n in result["windows"].items() if label != "all")
+        typer.echo(f"{result['split']} windows: {counts}")
+        Console().print(*metrics_tables({name: row["all"] for name, row in result["rows"].items()}))
 
 
 def run_generate(checkpoint: Path, dataset: str, key: str, out: Path, drop: str) -> None:
@@ -119,15 +122,19 @@ def run_generate(checkpoint: Path, dataset: str, key: str, out: Path, drop: str)
     typer.echo(str(generate(checkpoint, dataset_folder(dataset), key, out, drop=drop)))  # type: ignore[arg-type]
 
 
-def metrics_table(rows: dict[str, dict[str, float]], title: str = "") -> Table:
-    """Metrics down, rows of an evaluation across."""
-    table = Table(title=title)
-    table.add_column("metric")
-    for name in rows:
-        table.add_column(name.replace("_", " "), justify="right")
-    for metric in next(iter(rows.values())):
-        table.add_row(metric, *(f"{row[metric]:.3f}" for row in rows.values()))
-    return table
+def metrics_tables(rows: dict[str, dict[str, float]], title: str = "") -> list[Table]:
+    """Expression and pose each a table: metrics down, rows of an evaluation across; fits 80 columns."""
+    tables = []
+    for part in ("expression", "pose"):
+        table = Table(title=f"{part}{title and ', ' + title}", box=SIMPLE_HEAD, padding=(0, 1), title_justify="left")
+        table.add_column("metric", no_wrap=True)
+        for name in rows:
+            table.add_column(name.replace("_", " "), justify="right")
+        for metric in next(iter(rows.values())):
+            if metric.endswith(f"_{part}"):
+                table.add_row(metric.removesuffix(f"_{part}"), *(f"{row[metric]:.3g}" for row in rows.values()))
+        tables.append(table)
+    return tables
 
 
 def engine_of(config: RunConfig) -> Engine:

@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.ledger import Outcome
 from pipeline.task import AnyStage, Artifact, Task, Worker
 from schemas.config import RunConfig, StageResources
-from schemas.errors import RunFailed
+from schemas.errors import RunFailed, UsageError
 from stages.base import Stage
 from stages.quiet import silent_stderr
 
@@ -71,8 +71,13 @@ def start_ray(address: str | None) -> None:
     import ray.data
 
     if not ray.is_initialized():
-        with silent_stderr():  # it announces the log level that was asked for
-            ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        try:
+            with silent_stderr():  # it announces the log level that was asked for
+                ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise UsageError(
+                f"no Ray cluster at {address}: start one with `ray start --head`, or unset run.address"
+            ) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -176,11 +176,17 @@ def encode_audio(audio: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def decode_audio(data: bytes) -> np.ndarray:
-    """float32 mono in −1…1; the inverse of `encode_audio` up to 16-bit rounding."""
-    pcm, rate = soundfile.read(io.BytesIO(data), dtype="int16")
-    if rate != SAMPLE_RATE or pcm.ndim != 1:
-        raise ValueError(f"audio is {rate} Hz with {pcm.ndim} axes, expected {SAMPLE_RATE} Hz mono")
+def decode_audio(data: bytes, first: int = 0, count: int = -1) -> np.ndarray:
+    """float32 mono in −1…1; the inverse of `encode_audio` up to 16-bit rounding.
+
+    Args:
+        first, count: samples wanted; the rest is not decoded. count −1: to the end.
+    """
+    with soundfile.SoundFile(io.BytesIO(data)) as file:
+        if file.samplerate != SAMPLE_RATE or file.channels != 1:
+            raise ValueError(f"audio is {file.samplerate} Hz, {file.channels} channels, expected {SAMPLE_RATE} Hz mono")
+        file.seek(first)
+        pcm = file.read(count, dtype="int16")
     return (pcm / np.float32(32767.0)).astype(np.float32)
 
 

@@ -67,9 +67,7 @@ class ShardStage(Stage[ShardInput, ShardRow]):
         dyads = {dyad.conversation: dyad for dyad in item.dyads}
         picks = sorted(item.picks, key=lambda p: p.window.key)
         random.Random(f"{self.config.seed}:{item.path}").shuffle(picks)
-        # Decoded once per dyad: at most the voices of one shard's dyads are in memory, as 16-bit-sized floats.
-        voices = {c: tuple(decode_audio(a.tobytes()) for a in d.audio) for c, d in dyads.items()}
-        samples = (_sample(pick, dyads[pick.conversation], voices[pick.conversation]) for pick in picks)
+        samples = (_sample(pick, dyads[pick.conversation]) for pick in picks)
         size, digest, count = write_shard(Store(self._dataset), item.path, samples)
         yield ShardRow(
             entry=ShardEntry(
@@ -107,16 +105,16 @@ class _HashingFile:
         self._file.flush()
 
 
-def _sample(pick: Pick, dyad: Dyad, voices: tuple[np.ndarray, ...]) -> Sample:
+def _sample(pick: Pick, dyad: Dyad) -> Sample:
     avatar, user = pick.window.avatar, 1 - pick.window.avatar
     frames = slice(pick.window.first, pick.window.first + pick.window.length)
-    heard = slice(frames.start * SAMPLES_PER_FRAME, frames.stop * SAMPLES_PER_FRAME)
+    heard = (frames.start * SAMPLES_PER_FRAME, pick.window.length * SAMPLES_PER_FRAME)  # first sample, and how many
     return Sample(
         key=pick.window.key,
         avatar_motion=dyad.motion[avatar][frames],
         user_motion=dyad.motion[user][frames],
-        avatar_audio=voices[avatar][heard],
-        user_audio=voices[user][heard],
+        avatar_audio=decode_audio(dyad.audio[avatar].tobytes(), *heard),
+        user_audio=decode_audio(dyad.audio[user].tobytes(), *heard),
         state=avatar_state(dyad.state[frames], avatar),
         valid=np.stack([dyad.valid[avatar][frames], dyad.valid[user][frames]], axis=1),
         reference=dyad.reference[avatar],

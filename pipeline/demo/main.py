@@ -10,11 +10,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.build import Build
-from pipeline.commands import engine_of, metrics_table, summary_table
+from pipeline.commands import engine_of, metrics_tables, summary_table
 from pipeline.demo.dialogue import Clip, demo_corpus, make_clip
 from pipeline.demo.truth import check_build
 from pipeline.pairs import build_pairs
@@ -56,7 +57,7 @@ def run_demo(out: Path, engine: str) -> None:
     console.print(_truth_table(run, media))
     left_out = "".join(f", {n} {reason}" for reason, n in made.gated.items())
     console.print(f"pairs: {made.kept} kept of {made.tried} windows{left_out}", highlight=False)
-    console.print(_metrics(figures))
+    console.print(*_metrics(figures))
     places = Table(title=f"done in {time.monotonic() - started:.0f} s; everything lies in {out}", show_header=False)
     for name, path in {
         "conversations": media,
@@ -120,20 +121,22 @@ def _evaluate(models: dict[str, Path], dataset: str, reporter: Reporter) -> dict
     return rows
 
 
-def _metrics(figures: dict[str, Any]) -> Table:
+def _metrics(figures: dict[str, Any]) -> list[Table]:
     shown = {
         name: {m: v for m, v in row.get("listening", row["all"]).items() if m.rsplit("_", 1)[0] in _SHOWN}
         for name in ("ground_truth", "hold_still", "base", "base + DPO")
         for row in [figures[name]]
     }
-    title = f"held-out listening windows, {_EVALUATION_SEEDS} sampling seeds, one training seed"
-    return metrics_table(shown, title)
+    title = f"held-out listening windows ({_EVALUATION_SEEDS} sampling seeds, one training seed)"
+    return metrics_tables(shown, title)
 
 
 def _truth_table(run: str, media: Path) -> Table:
-    table = Table(title="the build against what was rendered")
-    for column in ("dialogue", "layout", "DER", "turn borders within", "turns on the right face", "head pitch r"):
-        table.add_column(column, justify="left" if column in ("dialogue", "layout") else "right")
+    table = Table(title="the build against what was rendered", box=SIMPLE_HEAD, title_justify="left")
+    table.add_column("dialogue", no_wrap=True)
+    table.add_column("layout", no_wrap=True)
+    for column in ("DER", "turn borders within", "turns on the right face", "head pitch r"):
+        table.add_column(column, justify="right")
     for check in check_build(run, media):
         table.add_row(
             check.name, check.layout, f"{check.der:.1%}", f"{check.turn_error:.2f} s", f"{check.bound:.0%}",

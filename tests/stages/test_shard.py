@@ -12,7 +12,7 @@ from schemas import SAMPLES_PER_FRAME
 from schemas.config import BalanceConfig, ShardConfig
 from schemas.manifest import MANIFEST_NAME, Manifest, dump_manifest
 from schemas.rows import Dyad, Layout, Window, WindowClass
-from schemas.sample import Sample, encode_audio
+from schemas.sample import Sample, decode_audio, encode_audio
 from stages.balance import DyadSummary, plan_windows
 from stages.motion import motion_spec
 from stages.shard import ShardStage, plan_shards
@@ -102,7 +102,9 @@ def test_every_window_arrives_once_and_whole(tmp_path: Path) -> None:
     assert set(sample.state) == {2}  # the user speaks
     assert sample.meta.label is WindowClass.LISTENING
     assert (sample.meta.avatar, sample.meta.binding) == (dyad.participants[1], 0.6)
-    assert sample.avatar_audio.shape == (LENGTH * SAMPLES_PER_FRAME,)
+    for voice, person in ((sample.avatar_audio, 1), (sample.user_audio, 0)):
+        whole = decode_audio(dyad.audio[person].tobytes())
+        np.testing.assert_array_equal(voice, whole[40 * SAMPLES_PER_FRAME : 60 * SAMPLES_PER_FRAME])
 
 
 def test_written_again_byte_for_byte(tmp_path: Path) -> None:
