@@ -218,9 +218,9 @@ def print_json(data: Any) -> None:
 
 def main() -> None:
     """Entry point: every expected error becomes one line on stderr and an exit code."""
-    # Threads that spin while they wait cost a shared machine dearly: training there was five times slower.
-    # Read when torch is loaded, which no command has done yet.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # OpenMP's threads spin while they wait. For long, and a machine with other load trains at half the speed; not at
+    # all, and a quiet one does. Read when torch is loaded, which no command has done yet.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:

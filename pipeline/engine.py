@@ -67,6 +67,8 @@ def start_ray(address: str | None) -> None:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # or every worker rebuilds the environment
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings about its own internals help no user
+    # Idle processes are kept from one stage to the next: starting one and importing takes seconds.
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "120000")
     import ray
     import ray.data
 

@@ -92,9 +92,9 @@ class Clip(_Model):
 
 
 def demo_corpus() -> tuple[Clip, ...]:
-    """The default corpus: six dialogues of 45 s, two of them in one frame, and a clip that must be rejected."""
+    """The default corpus: six dialogues of 36 s, two of them in one frame, and a clip that must be rejected."""
     layouts = [Layout.PER_PARTICIPANT, Layout.ONE_FRAME, Layout.PER_PARTICIPANT] * 2
-    talks = [Clip(name=f"talk{i}", seed=i, seconds=45.0, layout=layout) for i, layout in enumerate(layouts)]
+    talks = [Clip(name=f"talk{i}", seed=i, seconds=36.0, layout=layout) for i, layout in enumerate(layouts)]
     return (*talks, Clip(name="silent", seed=len(talks), seconds=6.0, layout=Layout.ONE_FRAME, kind="silent"))
 
 

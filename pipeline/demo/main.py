@@ -31,6 +31,8 @@ from training.train import train
 RECIPES = Path(__file__).parents[2] / "configs"
 _SHOWN = ("rpcc", "lagged_best", "lagged_delay", "var", "sid", "fd")
 _EVALUATION_SEEDS = 2
+_PAIRS_PER_TASK = 128  # so that every core has some of a few hundred windows
+_EVALUATED = 96  # windows per class
 
 
 def run_demo(out: Path, engine: str) -> None:
@@ -46,7 +48,12 @@ def run_demo(out: Path, engine: str) -> None:
     with reporter.training("train") as progress:
         base = train(summary.dataset, out / "base", recipe, progress=progress)
     made = build_pairs(
-        summary.dataset, str(base), pairs, PairsConfig(sampler=recipe.sampler), engine_of(config.run), reporter
+        summary.dataset,
+        str(base),
+        pairs,
+        PairsConfig(sampler=recipe.sampler, unit=_PAIRS_PER_TASK),
+        engine_of(config.run),
+        reporter,
     )
     with reporter.training("dpo") as progress:
         tuned = train(summary.dataset, out / "dpo", recipe, init=base, pairs=made.dataset, progress=progress)
@@ -111,7 +118,7 @@ def _evaluate(models: dict[str, Path], dataset: str, reporter: Reporter) -> dict
     with reporter.items("evaluate", len(models)) as advance:
         for name, checkpoint in models.items():
             try:
-                found = evaluate(checkpoint, dataset, seeds=range(_EVALUATION_SEEDS))["rows"]
+                found = evaluate(checkpoint, dataset, seeds=range(_EVALUATION_SEEDS), limit=_EVALUATED)["rows"]
             except UsageError as error:
                 raise UsageError(f"evaluate {name}: {error}") from error
             rows[name] = found.pop("model")
