@@ -21,7 +21,7 @@ setup: .venv/.ready ## prepare the environment, extras included
 .uv/bin/uv:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and was not found on PATH" >&2; exit 2; }
 	$(PYTHON) -m venv .uv
-	.uv/bin/python -m pip install --quiet uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 demo: setup ## make conversations, build, train, tune by preference pairs, evaluate (a few minutes)
 	$(RUN)visavis demo --out runs/demo

@@ -184,8 +184,9 @@ class Build:
             if conversation.id in first:
                 run.reject("ingest", task, Reason.DUPLICATE_CONTENT, f"same content as {first[conversation.id]}")
                 continue
+            run.keep("ingest", task)
             first[conversation.id] = task.item
-            conversations.append((conversation, artifacts[task.key]))
+            conversations.append((conversation, Artifact(artifacts[task.key].path, _identity(conversation))))
         return sorted(conversations, key=lambda pair: pair[0].id)
 
     def _faces(self, run: Run, conversations: Iterable[Conversation]) -> dict[str, tuple[Artifact, ...]]:
@@ -195,7 +196,8 @@ class Build:
             pieces = pieces_of(conversation, self.config.faces)
             keys[conversation.id] = [f"{p.conversation}-{p.media}-{p.first:07d}" for p in pieces]
             for key, piece in zip(keys[conversation.id], pieces, strict=True):
-                tasks.append(self._task("faces", key, _name(conversation), inline=piece.model_dump(mode="json")))
+                inline = piece.model_dump(mode="json")
+                tasks.append(self._task("faces", key, _name(conversation), inline=inline, places=("uri",)))
         done = run.execute(self._stages.faces, tasks)
         return {c: tuple(done[k] for k in own) for c, own in keys.items() if all(k in done for k in own)}
 
@@ -394,6 +396,12 @@ def _scale(moments: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
     mean = total[1 : 1 + dim] / total[0]
     variance = total[1 + dim :] / total[0] - mean**2
     return mean, np.sqrt(np.clip(variance, 1e-8, None))
+
+
+def _identity(conversation: Conversation) -> str:
+    """Digest of what a conversation is, wherever its files lie: moving a corpus redoes nothing but ingest."""
+    media = tuple(m.model_copy(update={"uri": ""}) for m in conversation.media)
+    return content_digest(dump_rows([conversation.model_copy(update={"media": media})]))
 
 
 def _name(conversation: Conversation) -> str:

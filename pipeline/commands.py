@@ -126,15 +126,21 @@ def metrics_tables(rows: dict[str, dict[str, float]], title: str = "") -> list[T
     """Expression and pose each a table: metrics down, rows of an evaluation across; fits 80 columns."""
     tables = []
     for part in ("expression", "pose"):
-        table = Table(title=f"{part}{title and ', ' + title}", box=SIMPLE_HEAD, padding=(0, 1), title_justify="left")
+        heading = f"{part}, {title}" if title else part
+        table = Table(title=heading, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
         table.add_column("metric", no_wrap=True)
         for name in rows:
             table.add_column(name.replace("_", " "), justify="right")
         for metric in next(iter(rows.values())):
             if metric.endswith(f"_{part}"):
-                table.add_row(metric.removesuffix(f"_{part}"), *(f"{row[metric]:.3g}" for row in rows.values()))
+                table.add_row(metric.removesuffix(f"_{part}"), *(_figure(row[metric]) for row in rows.values()))
         tables.append(table)
     return tables
+
+
+def _figure(value: float) -> str:
+    """Three digits that matter, no exponents: a narrow column."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def engine_of(config: RunConfig) -> Engine:

@@ -101,7 +101,7 @@ def _run_once(row: dict[str, Any], stage: AnyStage, root: str) -> dict[str, Any]
 def _task(text: str) -> Task:
     raw = json.loads(text)
     inputs = {name: tuple(Artifact(**a) for a in artifacts) for name, artifacts in raw["inputs"].items()}
-    return Task(**{**raw, "inputs": inputs, "files": tuple(raw["files"])})
+    return Task(**{**raw, "inputs": inputs, "files": tuple(raw["files"]), "places": tuple(raw["places"])})
 
 
 def _default_resources(stage: AnyStage) -> StageResources:

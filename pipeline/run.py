@@ -98,6 +98,12 @@ class Run:
         if (known.status, known.reason, known.detail) != ("rejected", reason.value, detail):
             self.record(replace(known, status="rejected", reason=reason.value, detail=detail, seconds=0.0))
 
+    def keep(self, stage: str, task: Task) -> None:
+        """Take an item back in that another corpus made unusable: its twin is no longer listed."""
+        known = self._known[stage, task.key]
+        if known.status == "rejected":
+            self.record(replace(known, status="ok", reason="", detail=""))
+
     def _settled(self, stage: str, task: Task) -> Outcome | None:
         """The known outcome, if nothing needs to be done: made from the same inputs with the same settings."""
         known = self._known.get((stage, task.key))

@@ -46,6 +46,7 @@ class Task:
     inputs: field of the stage's In → the artifacts it is loaded from. inline: fields given as plain data.
     whole: In is loaded from a single artifact (or inline data) instead of being put together from fields.
     files: paths of the run's folder that the stage writes beside its artifact.
+    places: inline fields that say where something lies and not what it is: a corpus can be moved.
     """
 
     key: str
@@ -55,12 +56,13 @@ class Task:
     inputs: Mapping[str, tuple[Artifact, ...]] = field(default_factory=dict)
     inline: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
     def digest(self) -> str:
         """What the output depends on, beside the stage's settings: content of all inputs."""
         plain = {
             "inputs": {name: [a.digest for a in artifacts] for name, artifacts in self.inputs.items()},
-            "inline": self.inline,
+            "inline": {name: value for name, value in self.inline.items() if name not in self.places},
         }
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import BuildSummary
+from pipeline.build import Build, BuildSummary
 from pipeline.demo.truth import check_build
-from pipeline.engine import ray_engine
+from pipeline.engine import local_engine, ray_engine
 from pipeline.outputs import read_outputs
+from pipeline.progress import Reporter
+from pipeline.sources import find_sources
 from pipeline.status import read_status
 from pipeline.verify import verify_dataset
-from schemas.config import RunConfig
+from schemas.config import BuildConfig, RunConfig
+from schemas.rows import Source
 from stages.bind import BindStage
 from stages.store import TEMPORARY
-from tests.e2e.conftest import build
+from tests.e2e.conftest import SMALL, build, sources_of
 from training.data import Dataset
 
 Built = tuple[Path, BuildSummary]
@@ -83,6 +86,27 @@ def test_a_deleted_artifact_is_redone_and_nothing_beside_it(built: Built, dialog
     assert files(root / "dataset") == expected
 
 
+def test_the_same_content_under_another_name_is_one_conversation(built: Built, dialogues: Path, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(built[0], root)
+    twin = shutil.copy(dialogues / "together.mp4", tmp_path / "another name.mp4")
+
+    def again(*sources: Source) -> BuildSummary:
+        return Build(BuildConfig.model_validate(SMALL), str(root), local_engine, Reporter()).run(sources)
+
+    listed = sources_of(dialogues)
+    (copied,) = find_sources([str(twin)])
+    summary = again(*listed, copied)
+    assert summary.rejected == {"duplicate_content": 1}
+    assert summary.kept == 2
+    assert again(*listed, copied).processed == 0
+    alone = again(copied, listed[1])  # the twin that is listed first counts
+    assert alone.kept == 2
+    assert alone.rejected == {}
+    assert alone.processed == 1  # its row in the ledger; what was computed is of the content, not of the name
+    assert files(root / "dataset") == files(built[0] / "dataset")
+
+
 def test_a_fresh_run_on_ray_writes_the_same_bytes(
     built: Built, dialogues: Path, tmp_path: Path, ray_cluster: None
 ) -> None:
@@ -96,12 +120,6 @@ def test_a_fresh_run_on_ray_writes_the_same_bytes(
 
 
 def test_the_interview_has_two_people_with_a_voice_each(shared_media: Path, tmp_path: Path) -> None:
-    from pipeline.build import Build
-    from pipeline.engine import local_engine
-    from pipeline.progress import Reporter
-    from pipeline.sources import find_sources
-    from schemas.config import BuildConfig
-
     root = str(tmp_path / "run")
     sources = find_sources([str(shared_media / "conversation" / "interview.mp4")])
     summary = Build(BuildConfig(), root, local_engine, Reporter()).run(sources)
