@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import DatasetError
 from schemas.rows import WindowClass
@@ -27,7 +27,8 @@ class _Model(BaseModel):
 class ShardEntry(_Model):
     """One tar file. All its samples share a class and a split."""
 
-    path: str  # relative to the manifest
+    # Relative to the manifest, and never outside its folder: manifests may come from others.
+    path: str = Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.tar$")
     split: Split
     label: WindowClass
     samples: int

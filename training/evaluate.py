@@ -109,6 +109,8 @@ def generate(
     data = _open_for(model, dataset)
     sampler = sampler or loaded.config.sampler
     sample = _find(data, key)
+    if Path(key).name != key:  # it names files, and datasets may come from others
+        raise UsageError(f"the key {key!r} cannot name a file")
     (motion,) = _generated(model, [sample], sampler, drop)
     out.mkdir(parents=True, exist_ok=True)
     arrays = {"generated": motion[0].cpu().numpy(), "truth": sample.avatar_motion, "user": sample.user_motion}

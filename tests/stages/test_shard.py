@@ -148,6 +148,9 @@ def test_another_schema_version_and_no_manifest_are_told(dataset: Path) -> None:
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 7'))
     (finding,) = verify_dataset(str(dataset))
     assert "schema version 7, this program reads 1" in finding
+    path.write_text(path.read_text().replace('"schema_version": 7', '"schema_version": 1').replace("train/", "../x/"))
+    (finding,) = verify_dataset(str(dataset))
+    assert "path: String should match pattern" in finding  # a manifest cannot point outside its folder
     path.unlink()
     (finding,) = verify_dataset(str(dataset))
     assert "no manifest.json" in finding
