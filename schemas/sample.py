@@ -29,9 +29,6 @@ from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.errors import DatasetError
 from schemas.rows import WindowClass
 
-AVATAR_SPEAKS, USER_SPEAKS = 1, 2
-"""Bits of `state`."""
-
 
 class SampleMeta(BaseModel):
     """What a sample is and where it comes from."""

@@ -24,7 +24,6 @@ SPAN = 400
 FFT = 512
 HISTORY = SPAN - HOP
 """Samples before a frame that its first hop hears."""
-LOOK_AHEAD_MS = 0
 
 
 class LogMel(nn.Module):

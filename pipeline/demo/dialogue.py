@@ -8,7 +8,7 @@ stamps gets sound and picture together (measured in the tests).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
@@ -96,15 +96,6 @@ def demo_corpus() -> tuple[Clip, ...]:
     layouts = [Layout.PER_PARTICIPANT, Layout.ONE_FRAME, Layout.PER_PARTICIPANT] * 2
     talks = [Clip(name=f"talk{i}", seed=i, seconds=36.0, layout=layout) for i, layout in enumerate(layouts)]
     return (*talks, Clip(name="silent", seed=len(talks), seconds=6.0, layout=Layout.ONE_FRAME, kind="silent"))
-
-
-def make_corpus(folder: Path, clips: Sequence[Clip] | None = None) -> list[Source]:
-    """Write every clip, one after the other; `make_clip` is what to call from parallel workers.
-
-    Raises:
-        UsageError: the `demo` extra is not installed.
-    """
-    return [make_clip(folder, clip) for clip in clips or demo_corpus()]
 
 
 def make_clip(folder: Path, clip: Clip) -> Source:
