@@ -77,14 +77,15 @@ def status(
     run: Annotated[str, typer.Argument(help="Folder or URL of a run.")] = "runs/build", as_json: Json = False
 ) -> None:
     """Show what became of every item of a run, also while it goes on."""
-    from pipeline.build import DATASET
-    from pipeline.status import read_status, status_table
+    from pipeline.dataset import DATASET
+    from pipeline.status import read_status, status_tables
 
     found = read_status(run, DATASET)
     if as_json:
         print_json(found)
     else:
-        Console().print(status_table(found))
+        for part in status_tables(found):
+            Console().print(part, highlight=False)
 
 
 @app.command()

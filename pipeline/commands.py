@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -13,8 +13,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.build import DATASET, Build, BuildSummary, check_chain
-from pipeline.engine import Engine, local_engine, ray_engine, start_ray
+from pipeline.build import Build, BuildSummary
+from pipeline.chain import check_chain
+from pipeline.crew import Engine, local_engine
+from pipeline.dataset import DATASET
+from pipeline.fleet import ray_engine, start_ray
 from pipeline.pairs import build_pairs
 from pipeline.progress import Reporter
 from pipeline.sources import find_sources, source_name
@@ -167,7 +170,7 @@ def summary_table(summary: BuildSummary) -> Table:
     return table
 
 
-def _show_plan(config: BuildConfig, sources: Sequence[Source], out: str, *, as_json: bool) -> None:
+def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, as_json: bool) -> None:
     check_chain()
     cluster: dict[str, Any] = {}
     if config.run.engine == "ray" and config.run.address:

@@ -2,15 +2,22 @@
 
 Rows are appended in parts, each committed atomically; the latest row of a (stage, key) counts. The driver
 alone writes. A crash loses at most the rows since the last flush, and those are found again by the artifacts.
+
+It compacts itself as a log-structured merge tree does (O'Neil et al. 1996): whenever enough small parts stand at
+the end they become one larger part, which keeps only the latest row of each item. So the number of parts stays
+small, each row is rewritten a few times at most, and no step holds more than a part of the whole.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -19,6 +26,8 @@ from stages.store import Store
 FOLDER = "ledger"
 _FLUSH_ROWS = 500
 _FLUSH_SECONDS = 5.0
+_FAN = 16  # parts of one size that become one of the next
+_LARGEST = 500_000  # rows; larger parts are left as they are
 
 Status = Literal["ok", "rejected", "failed"]
 
@@ -28,6 +37,7 @@ class Outcome:
     """What became of one item.
 
     reason: a rejection's reason or an error's class. inputs, output: digests of what went in and came out.
+    facts: what the plan needs to know of the output (`Stage.facts`). media: seconds of media. ended: Unix time.
     """
 
     stage: str
@@ -38,10 +48,13 @@ class Outcome:
     detail: str
     inputs: str
     output: str
+    facts: str
+    media: float
     seconds: float
     peak_mb: float
     host: str
     attempt: int
+    ended: float
     fingerprint: str
     run: int = 0
 
@@ -51,7 +64,20 @@ _SCHEMA = pa.schema(
         pa.field(f.name, {"float": pa.float64(), "int": pa.int64()}.get(str(f.type), pa.string()))
         for f in fields(Outcome)
     ]
+    + [pa.field("uid", pa.uint64())]  # of (stage, key): millions of rows are told apart as numbers
 )
+
+
+def uid_of(stage: str, key: str) -> int:
+    """A number that stands for an item of a stage; 64 bits of a hash."""
+    return int.from_bytes(hashlib.blake2b(f"{stage}/{key}".encode(), digest_size=8).digest(), "little")
+
+
+def latest_rows(uid_N: np.ndarray) -> np.ndarray:
+    """Indices of the last row of each item, in the order of rows, for `uid` of rows in the order they were written."""
+    reverse = uid_N[::-1]
+    _, first = np.unique(reverse, return_index=True)
+    return np.sort(len(uid_N) - 1 - first)
 
 
 class Ledger:
@@ -61,8 +87,8 @@ class Ledger:
         self._store = store
         self._pending: list[Outcome] = []
         self._flushed = time.monotonic()
-        names = self._parts()
-        self._run = 1 + max((int(n.split("-")[0]) for n in names), default=0)
+        self._sizes = {name: self._rows_of(name) for name in self._parts()}
+        self.run = 1 + max((int(n.split("-")[0]) for n in self._sizes), default=0)
         self._part = 0
 
     def append(self, outcome: Outcome) -> None:
@@ -75,27 +101,70 @@ class Ledger:
         self._flushed = time.monotonic()
         if not self._pending:
             return
-        rows = [{**asdict(outcome), "run": self._run} for outcome in self._pending]
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink)
-        self._store.write(f"{FOLDER}/{self._run:06d}-{self._part:06d}.parquet", sink.getvalue().to_pybytes())
+        rows = [
+            {**asdict(outcome), "run": self.run, "uid": uid_of(outcome.stage, outcome.key)} for outcome in self._pending
+        ]
+        name = f"{self.run:06d}-{self._part:06d}.parquet"
+        self._write(name, pa.Table.from_pylist(rows, schema=_SCHEMA))
         self._part += 1
         self._pending.clear()
+        self._compact()
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Committed rows, part by part, oldest first. Safe beside a run that compacts."""
+        names = self._parts()
+        while names:
+            try:
+                yield self._read(names[0], columns)
+                names = names[1:]
+            except FileNotFoundError:  # merged into a later one meanwhile
+                names = [name for name in self._parts() if name > names[0]]
 
     def latest(self) -> dict[tuple[str, str], Outcome]:
-        """The row that counts for each (stage, key)."""
+        """The row that counts for each (stage, key). For small runs and tests: holds everything at once."""
         rows: dict[tuple[str, str], Outcome] = {}
-        for outcome in self._read():
-            rows[outcome.stage, outcome.key] = outcome
-        for outcome in self._pending:
-            rows[outcome.stage, outcome.key] = outcome
+        for table in self.tables():
+            for row in table.drop_columns(["uid"]).to_pylist():
+                rows[row["stage"], row["key"]] = Outcome(**row)
         return rows
 
-    def _read(self) -> Iterator[Outcome]:
-        for name in self._parts():
-            table = pq.read_table(pa.BufferReader(self._store.read(f"{FOLDER}/{name}")), schema=_SCHEMA)
-            for row in table.to_pylist():
-                yield Outcome(**row)
+    def _compact(self) -> None:
+        """Merge the parts at the end, where there are enough of one size."""
+        names = list(self._sizes)
+        tail: list[str] = []
+        level = _level(self._sizes[names[-1]])
+        for name in reversed(names):
+            if _level(self._sizes[name]) > level or self._sizes[name] > _LARGEST:
+                break
+            tail.insert(0, name)
+        rows = sum(self._sizes[name] for name in tail)
+        if len(tail) < _FAN or rows > _LARGEST:
+            return
+        merged = pa.concat_tables([self._read(name) for name in tail])
+        merged = merged.take(pa.array(latest_rows(merged["uid"].to_numpy())))
+        # Under the last one's name: a crash before the others are gone leaves the same rows twice, and harms nothing.
+        self._write(tail[-1], merged)
+        for name in tail[:-1]:
+            del self._sizes[name]
+            self._store.delete(f"{FOLDER}/{name}")
+        self._compact()
+
+    def _write(self, name: str, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self._store.write(f"{FOLDER}/{name}", sink.getvalue().to_pybytes())
+        self._sizes[name] = table.num_rows
+
+    def _read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        source = pa.BufferReader(self._store.read(f"{FOLDER}/{name}"))
+        return pq.read_table(source, columns=list(columns) if columns else None, schema=_SCHEMA)
+
+    def _rows_of(self, name: str) -> int:
+        return int(pq.read_metadata(pa.BufferReader(self._store.read(f"{FOLDER}/{name}"))).num_rows)
 
     def _parts(self) -> list[str]:
         return self._store.list(FOLDER, ".parquet")
+
+
+def _level(rows: int) -> int:
+    return max(0, math.floor(math.log(max(1, rows / _FLUSH_ROWS), _FAN)))

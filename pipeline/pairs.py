@@ -9,19 +9,22 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.build import DATASET, publish
-from pipeline.engine import Engine
+from pipeline.crew import Engine
+from pipeline.dataset import DATASET, publish, write_shards
+from pipeline.lock import locked
 from pipeline.progress import Reporter
-from pipeline.run import Run, fingerprint, locked, remember_settings
+from pipeline.run import Run, fingerprint, remember_settings
 from pipeline.task import Task, artifact_path
-from schemas.artifact import load_rows
 from schemas.config import RunConfig
 from schemas.errors import RunFailed, UsageError
-from schemas.manifest import MANIFEST_NAME, Manifest, PairsInfo
+from schemas.manifest import Manifest, PairsInfo
 from schemas.pairs import PairsConfig
 from stages.pairs import DROPPED, PairsRow, PairsStage, plan_pairs
+from stages.store import Store
 from training.checkpoint import checkpoint_id, load_checkpoint
 from training.data import Dataset
+
+_SECONDS_PER_WINDOW = 5.0  # that sampling may take, as media time in time limits
 
 
 @dataclass(frozen=True)
@@ -64,36 +67,35 @@ def build_pairs(
     stage = PairsStage(config, dataset, checkpoint, f"{root.rstrip('/')}/{DATASET}")
     tasks = [
         Task(
+            stage="pairs",
             key=item.path.removesuffix(".tar").replace("/", "-"),
             item=item.path,
             path=artifact_path("pairs", PairsStage.version, print_, item.path.removesuffix(".tar").replace("/", "-")),
             fingerprint=print_,
             inline=item.model_dump(mode="json"),
             files=(f"{DATASET}/{item.path}",),
+            seconds=_SECONDS_PER_WINDOW * (item.last - item.first),
         )
         for item in planned
     ]
-    with locked(root):
-        run = Run(root, engine, RunConfig(max_failure_share=0.0), reporter)
+    with locked(root) as hold:
         settings = {
             "config": config.model_dump(mode="json", exclude={"device", "resources"})
             | {"generator": generator, "dataset": source.hash},
             "fingerprints": {"pairs": print_},
         }
-        remember_settings(run.store, settings, replace_old=reconfigure)
-        try:
-            if run.pending(stage, tasks):
-                run.store.delete(f"{DATASET}/{MANIFEST_NAME}")
-            done = run.execute(stage, tasks)
-            rows = [load_rows(run.store.read(a.path), PairsRow)[0] for a in done.values()]
-            gated = sum((Counter(row.gated) for row in rows), Counter[str]())
-            tried, kept = sum(i.last - i.first for i in planned), sum(row.entry.samples for row in rows)
-            if kept == 0:
-                raise RunFailed(f"the gate left none of {tried} pairs ({dict(gated)}); loosen it with --set gate.…")
-            manifest = _manifest(source, config, rows, generator, print_, gated)
-            publish(run, manifest)
-        finally:
-            run.ledger.flush()
+        remember_settings(Store(root), settings, replace_old=reconfigure)
+        with engine({stage.name: stage}, root) as crew:
+            run = Run(root, crew, RunConfig(max_failure_share=0.0), reporter, hold)
+            try:
+                rows = write_shards(run, "pairs", tasks, PairsRow)
+                gated = sum((Counter(row.gated) for row in rows), Counter[str]())
+                tried, kept = sum(i.last - i.first for i in planned), sum(row.entry.samples for row in rows)
+                if kept == 0:
+                    raise RunFailed(f"the gate left none of {tried} pairs ({dict(gated)}); loosen it with --set gate.…")
+                publish(run, _manifest(source, config, rows, generator, print_, gated))
+            finally:
+                run.close()
     return PairsSummary(f"{root.rstrip('/')}/{DATASET}", tried, kept, dict(sorted(gated.items())), run.processed)
 
 

@@ -4,30 +4,115 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
+from pipeline.crew import InFlight
 from pipeline.ledger import Outcome
 
 _LINE_SECONDS = 10.0
 """Between two lines of a training run where there is no terminal to draw a bar on."""
 
 
-class StageProgress:
-    """Counts the outcomes of one stage and shows them."""
+class PhaseProgress:
+    """Follows the roads of one phase (usually conversations) and the tasks of all stages on the way."""
 
-    def __init__(self, bar: Progress | None, name: str, total: int) -> None:
-        self._bar = bar
-        self._task = bar.add_task(name, total=total, note="") if bar else None
-        self.counts: Counter[str] = Counter()
+    def __init__(self, reporter: Reporter, bar: Progress | None, name: str, total: int) -> None:
+        self.before = 0  # roads on which nothing had to be done
+        self._reporter, self._bar = reporter, bar
+        self._name, self._total = name, total
+        self._began = self._beaten = time.monotonic()
+        self._finished = 0
+        self._expected: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
+        self._counts: dict[str, Counter[str]] = {}
+        self._whole = bar.add_task(f"{name:<10}", total=total, note="") if bar else None
+        self._rows: dict[str, TaskID] = {}
+
+    def expect(self, stage: str) -> None:
+        """A task of a stage is to be done."""
+        self._expected[stage] += 1
+        if self._bar and stage == self._name:
+            return
+        if self._bar and stage not in self._rows:
+            self._rows[stage] = self._bar.add_task(f"  {stage:<8}", total=0, note="")
+        if self._bar:
+            self._bar.update(self._rows[stage], total=self._expected[stage])
+
+    def skip(self, stage: str) -> None:
+        """A task of a stage needs nothing."""
+        self._skipped[stage] += 1
 
     def advance(self, outcome: Outcome) -> None:
-        self.counts[outcome.status] += 1
-        if self._bar and self._task is not None:
-            self._bar.update(self._task, advance=1, note=describe(self.counts))
+        """A task came to its end."""
+        counts = self._counts.setdefault(outcome.stage, Counter())
+        counts[outcome.status] += 1
+        if self._bar and outcome.stage in self._rows:
+            self._bar.update(self._rows[outcome.stage], advance=1, note=describe(counts))
+
+    def finish(self, *, fresh: bool) -> None:
+        """A road came to its end; not fresh: nothing had to be done on it."""
+        self._finished += 1
+        self.before += not fresh
+        if self._bar and self._whole is not None:
+            self._bar.update(self._whole, completed=self._finished, note=f"{self.before} before" if self.before else "")
+
+    def beat(self, at_work: Sequence[InFlight], seconds: float) -> None:
+        """Where nothing moves on a screen, a line now and then; on a screen, the slowest item once it is slow."""
+        if time.monotonic() - self._beaten < seconds:
+            return
+        self._beaten = time.monotonic()
+        slowest = ", ".join(f"{f.task.stage} {f.task.item} {f.seconds:.0f} s on {f.host}" for f in at_work[:3])
+        counts = "; ".join(f"{stage} {describe(c)}" for stage, c in self._counts.items())
+        left = self._time_left()
+        self._reporter.line(
+            f"{self._name:<10} {self._finished}/{self._total} after {self._beaten - self._began:.0f} s"
+            f"{left and ', about ' + left + ' left'}{counts and '; ' + counts}"
+            f"; {len(at_work)} at work{slowest and ': ' + slowest}"
+        )
+
+    def summary(self) -> Iterator[str]:
+        """A line for each stage."""
+        took = f"{time.monotonic() - self._began:.1f} s"
+        for stage in dict.fromkeys([*self._skipped, *self._expected]):
+            counts, skipped = self._counts.get(stage), self._skipped[stage]
+            if counts is None:
+                yield f"{stage:<10} {skipped} done before"
+            else:
+                yield f"{stage:<10} {describe(counts)}{f', {skipped} done before' if skipped else ''}  {took}"
+
+    def _time_left(self) -> str:
+        return describe_seconds(time_left(self._finished, self.before, self._total, time.monotonic() - self._began))
+
+
+def time_left(finished: int, before: int, total: int, seconds: float) -> float | None:
+    """Seconds that a phase still takes if it goes on as it did; roads that needed nothing say nothing of its pace."""
+    fresh = finished - before
+    return (total - finished) * seconds / fresh if fresh > 0 else None
+
+
+def describe_seconds(seconds: float | None) -> str:
+    """`40 s`, `12 min`, `3.5 h`; empty where it is not known."""
+    if seconds is None:
+        return ""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 class Reporter:
@@ -37,21 +122,16 @@ class Reporter:
         self.console = console or Console(stderr=True)
 
     def line(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
-    def stage(self, name: str, done: int, total: int) -> Iterator[StageProgress]:
-        """Follow `total` tasks of a stage, of which `done` more need nothing."""
-        if total == 0:
-            self.line(f"{name:<10} {done} done before")
-            yield StageProgress(None, name, 0)
-            return
-        started = time.monotonic()
+    def phase(self, name: str, total: int) -> Iterator[PhaseProgress]:
+        """Follow the roads of a phase."""
         with self._bar() as bar:
-            shown = StageProgress(bar, f"{name:<10}", total)
+            shown = PhaseProgress(self, bar, name, total)
             yield shown
-        before = f", {done} done before" if done else ""
-        self.line(f"{name:<10} {describe(shown.counts)}{before}  {time.monotonic() - started:.1f} s")
+        for line in shown.summary():
+            self.line(line)
 
     @contextmanager
     def items(self, name: str, total: int) -> Iterator[Callable[[], None]]:

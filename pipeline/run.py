@@ -1,9 +1,14 @@
 """A run's folder, and the one way in which stages are carried out in it.
 
 OUT/run.json        the settings, and the fingerprint of every stage
+OUT/progress.json   what is at work now, while a run is
 OUT/artifacts/…     what stages made, one file per item
 OUT/ledger/…        what became of every item
 OUT/dataset/…       shards and manifest
+
+What happens to one conversation is written as a *road*: a generator that yields the tasks it needs next and is sent
+what came of them. Many roads are open at once, so stages overlap wherever items do not wait for each other, while
+each road still reads from top to bottom.
 """
 
 from __future__ import annotations
@@ -12,114 +17,323 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+import time
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
-from filelock import FileLock, Timeout
-
-from pipeline.engine import Engine
+from pipeline.crew import Crew
+from pipeline.known import Known
 from pipeline.ledger import Ledger, Outcome
-from pipeline.progress import Reporter
-from pipeline.task import AnyStage, Artifact, Task
+from pipeline.lock import Hold
+from pipeline.progress import PhaseProgress, Reporter
+from pipeline.supervise import LOST
+from pipeline.task import AnyStage, Artifact, Task, outcome_of
 from schemas.config import RunConfig, Section
 from schemas.errors import Reason, RunFailed, UsageError
 from stages.store import Store
 
 RUN_FILE = "run.json"
+PROGRESS_FILE = "progress.json"
+_PROGRESS_SECONDS = 5.0
+_SLOWEST = 20  # tasks in flight that progress.json lists
+_MOST_OPEN = 4096  # roads; bounds the driver's memory where workers are many
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a task that ended ok made."""
+
+    artifact: Artifact
+    facts: str
+
+
+class InOrder:
+    """A road that yields this goes on when all roads begun before it have come as far, or ended."""
+
+
+Road = Generator["Sequence[Task] | InOrder", "list[Made | None]", T]
 
 
 class Run:
     """Executes stages inside a run's folder, skipping what is done, recording what happens."""
 
-    def __init__(self, root: str, engine: Engine, limits: RunConfig, reporter: Reporter) -> None:
+    def __init__(self, root: str, crew: Crew, limits: RunConfig, reporter: Reporter, hold: Hold) -> None:
         self.root = root
         self.store = Store(root)
         self.ledger = Ledger(self.store)
+        self.known = Known(self.ledger, self.store)
         self.reporter = reporter
-        self._engine = engine
-        self._limits = limits
-        self._known = self.ledger.latest()
         self.processed = 0
+        self._lost_workers = False  # which may have left half-written files
+        self.crew = crew
+        self.limits = limits
+        self._hold = hold
+        self._said = time.monotonic()
+        if hold.left_by:
+            self.store.sweep()  # what it had begun to write
 
-    def execute(self, stage: AnyStage, tasks: Sequence[Task]) -> dict[str, Artifact]:
-        """Carry out what is not done yet.
-
-        Returns:
-            The artifacts of the items that ended ok, by key, in the order of `tasks`.
+    def follow(self, name: str, roads: Iterable[Road[T]], total: int) -> Iterator[T]:
+        """Go many roads at once, and yield what each returns, in the order in which they end.
 
         Raises:
             RunFailed: too many failures, in a row or as a share.
         """
-        settled = {task.key: self._settled(stage.name, task) for task in tasks}
-        todo = [task for task in tasks if settled[task.key] is None]
-        artifacts = {
-            task.key: Artifact(task.path, known.output)
-            for task in tasks
-            if (known := settled[task.key]) is not None and known.status == "ok"
-        }
-        paths = {task.key: task.path for task in todo}
-        in_row = failed = 0
-        with self.reporter.stage(stage.name, len(tasks) - len(todo), len(todo)) as progress:
-            for outcome in self._engine(stage, todo, self.root) if todo else ():
-                self.record(outcome)
-                progress.advance(outcome)
-                if outcome.status == "ok":
-                    artifacts[outcome.key] = Artifact(paths[outcome.key], outcome.output)
-                in_row = in_row + 1 if outcome.status == "failed" else 0
-                failed += outcome.status == "failed"
-                if in_row >= self._limits.max_failures_in_row:
-                    raise RunFailed(f"{stage.name}: {in_row} failures in a row, the last: {_cause(outcome)}")
+        phase: _Phase[T] = _Phase(self, name, total)
+        source = iter(roads)
+        with self.reporter.phase(name, total) as phase.progress:
+            more = True
+            while more or phase.open:
+                while more and phase.open < _MOST_OPEN and self.crew.hungry():
+                    road = next(source, None)
+                    more = road is not None
+                    if road is not None:
+                        phase.begin(road)
+                    yield from phase.take()
+                if phase.open:
+                    for outcome in self.crew.wait():
+                        phase.settle(outcome)
+                yield from phase.take()
+                self._tell(phase)
         self.ledger.flush()
-        if failed > self._limits.max_failure_share * len(tasks):
-            last = next(o for o in reversed(self._known.values()) if o.stage == stage.name and o.status == "failed")
-            raise RunFailed(
-                f"{stage.name}: {failed} of {len(tasks)} items failed, for example {last.item}: {_cause(last)}"
-                " (run again to retry them, or allow more with --set run.max_failure_share=…)"
-            )
-        return {task.key: artifacts[task.key] for task in tasks if task.key in artifacts}
+        phase.check_failures()
 
-    def pending(self, stage: AnyStage, tasks: Sequence[Task]) -> list[Task]:
-        """The tasks that `execute` would carry out."""
-        return [task for task in tasks if self._settled(stage.name, task) is None]
+    def execute(self, name: str, tasks: Sequence[Task]) -> dict[str, Artifact]:
+        """Carry out independent tasks. Returns the artifacts of those that ended ok, by key, in the order of `tasks`.
+
+        Raises:
+            RunFailed: too many failures, in a row or as a share.
+        """
+
+        def road(task: Task) -> Road[tuple[str, Artifact] | None]:
+            (made,) = yield [task]
+            return (task.key, made.artifact) if made else None
+
+        ended = self.follow(name, (road(task) for task in tasks), len(tasks))
+        done = dict(entry for entry in ended if entry)
+        return {task.key: done[task.key] for task in tasks if task.key in done}
+
+    def pending(self, tasks: Iterable[Task]) -> bool:
+        """Whether `execute` would do anything."""
+        return any(self.known.settled(task) is None for task in tasks)
 
     def record(self, outcome: Outcome) -> None:
         """Put an outcome into the ledger."""
         self.ledger.append(outcome)
-        self._known.pop((outcome.stage, outcome.key), None)  # so that the latest is the last
-        self._known[outcome.stage, outcome.key] = outcome
+        self.known.put(outcome)
         self.processed += 1
+        self._lost_workers |= outcome.reason in LOST
 
-    def reject(self, stage: str, task: Task, reason: Reason, detail: str) -> None:
+    def reject(self, task: Task, reason: Reason, detail: str) -> None:
         """Leave out an item that the corpus, not the item alone, makes unusable. Recorded once."""
-        known = self._known[stage, task.key]
-        if (known.status, known.reason, known.detail) != ("rejected", reason.value, detail):
-            self.record(replace(known, status="rejected", reason=reason.value, detail=detail, seconds=0.0))
+        known = self.known.get(task.stage, task.key)
+        if known and (known.status, known.reason) != ("rejected", reason.value):
+            self.record(_decided(task, "rejected", reason.value, detail, known.output, known.facts))
 
-    def keep(self, stage: str, task: Task) -> None:
+    def keep(self, task: Task) -> None:
         """Take an item back in that another corpus made unusable: its twin is no longer listed."""
-        known = self._known[stage, task.key]
-        if known.status == "rejected":
-            self.record(replace(known, status="ok", reason="", detail=""))
+        known = self.known.get(task.stage, task.key)
+        if known and known.status == "rejected":
+            self.record(_decided(task, "ok", "", "", known.output, known.facts))
 
-    def _settled(self, stage: str, task: Task) -> Outcome | None:
-        """The known outcome, if nothing needs to be done: made from the same inputs with the same settings."""
-        known = self._known.get((stage, task.key))
-        if known is None or known.status == "failed":
-            return None
-        if (known.fingerprint, known.inputs) != (task.fingerprint, task.digest()):
-            return None
-        if known.status == "rejected" and not known.output:
-            return known
-        if not all(self.store.exists(path) for path in (task.path, *task.files)):
-            return None
-        return replace(known, status="ok")
+    def close(self) -> None:
+        """Commit what is known, whatever happened."""
+        self.ledger.flush()
+        self.store.delete(PROGRESS_FILE)
+        if self._lost_workers:
+            self.store.sweep()
+
+    def _tell(self, phase: _Phase[T]) -> None:
+        """A heartbeat for people, and progress.json for `visavis status`."""
+        now = time.monotonic()
+        if now - self._said < _PROGRESS_SECONDS:
+            return
+        self._said = now
+        self._hold.check()
+        at_work = sorted(self.crew.in_flight(), key=lambda f: -f.seconds)
+        phase.progress.beat(at_work, self.limits.heartbeat)
+        progress = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "run": self.ledger.run,
+            "phase": phase.name,
+            "total": phase.total,
+            "finished": phase.finished,
+            "new": phase.finished - phase.progress.before,
+            "seconds": round(now - phase.began, 1),
+            "updated": round(time.time(), 1),
+            "working": len(at_work),
+            "in_flight": [
+                {
+                    "stage": f.task.stage,
+                    "item": f.task.item,
+                    "key": f.task.key,
+                    "host": f.host,
+                    "seconds": round(f.seconds, 1),
+                    "attempt": f.attempt,
+                }
+                for f in at_work[:_SLOWEST]
+            ],
+        }
+        self.store.write(PROGRESS_FILE, json.dumps(progress).encode())
 
 
-def _cause(outcome: Outcome) -> str:
-    return f"{outcome.reason}: {outcome.detail.splitlines()[0] if outcome.detail else 'no message'}"
+@dataclass
+class _Open(Generic[T]):
+    """A road on which somebody is."""
+
+    road: Road[T]
+    answers: list[Made | None] = field(default_factory=list)
+    missing: int = 0
+    fresh: bool = False  # something had to be done
+    in_order: bool = False  # waits for the roads before it
+    ended: bool = False
+
+
+class _Phase(Generic[T]):
+    """The roads of one `Run.follow`."""
+
+    def __init__(self, run: Run, name: str, total: int) -> None:
+        self.name, self.total = name, total
+        self.open = self.finished = 0
+        self.began = time.monotonic()
+        self.progress: PhaseProgress
+        self._run = run
+        self._waiting: dict[tuple[str, str], tuple[_Open[T], int, Task]] = {}
+        self._line: deque[_Open[T]] = deque()  # roads that have not gone past their InOrder, oldest first
+        self._ended: deque[T] = deque()
+        self._failures = _Failures(run.limits)
+
+    def begin(self, road: Road[T]) -> None:
+        entry = _Open(road)
+        self.open += 1
+        self._line.append(entry)
+        self._step(entry, first=True)
+        self._move_line()
+
+    def take(self) -> Iterator[T]:
+        """What the roads returned that ended since."""
+        while self._ended:
+            yield self._ended.popleft()
+
+    def settle(self, outcome: Outcome) -> None:
+        """Record an outcome and go on with the road that waits for it."""
+        entry, slot, task = self._waiting.pop((outcome.stage, outcome.key))
+        self._run.record(outcome)
+        self.progress.advance(outcome)
+        self._failures.add(outcome, self.total)
+        entry.fresh = True
+        if outcome.status == "ok":
+            entry.answers[slot] = Made(Artifact(task.path, outcome.output), outcome.facts)
+        entry.missing -= 1
+        if not entry.missing:
+            self._step(entry)
+            self._move_line()
+
+    def check_failures(self) -> None:
+        self._failures.check()
+
+    def _step(self, entry: _Open[T], *, first: bool = False) -> None:
+        """Go on until something has to be waited for."""
+        while True:
+            try:
+                wanted = next(entry.road) if first else entry.road.send(entry.answers)
+            except StopIteration as end:
+                self._end(entry, end.value)
+                return
+            first = False
+            if isinstance(wanted, InOrder):
+                entry.answers, entry.in_order = [], True
+                if self._line[0] is not entry:
+                    return
+                self._line.popleft()
+                entry.in_order = False
+                continue
+            entry.answers = [None] * len(wanted)
+            entry.missing = sum(not self._answered(entry, slot, task) for slot, task in enumerate(wanted))
+            if entry.missing:
+                return
+
+    def _answered(self, entry: _Open[T], slot: int, task: Task) -> bool:
+        known = self._run.known.settled(task)
+        if known is None:
+            self._waiting[task.stage, task.key] = (entry, slot, task)
+            self._run.crew.submit(task)
+            self.progress.expect(task.stage)
+            return False
+        if known.status == "ok" or known.output:  # an artifact that only the corpus made unusable stands
+            entry.answers[slot] = Made(Artifact(task.path, known.output), known.facts)
+        self.progress.skip(task.stage)
+        return True
+
+    def _end(self, entry: _Open[T], result: T) -> None:
+        self.open -= 1
+        self.finished += 1
+        self._ended.append(result)
+        entry.ended = True
+        self.progress.finish(fresh=entry.fresh)
+
+    def _move_line(self) -> None:
+        while self._line and (self._line[0].ended or self._line[0].in_order):
+            entry = self._line.popleft()
+            if entry.in_order:
+                entry.in_order = False
+                self._step(entry)
+
+
+class _Failures:
+    """Decides when a run is not worth going on with."""
+
+    def __init__(self, limits: RunConfig) -> None:
+        self._limits = limits
+        self._done: Counter[str] = Counter()
+        self._in_row: Counter[str] = Counter()
+        self._failed: dict[str, list[Outcome]] = {}
+
+    def add(self, outcome: Outcome, total: int) -> None:
+        stage = outcome.stage
+        self._done[stage] += 1
+        if outcome.status != "failed":
+            self._in_row[stage] = 0
+            return
+        self._in_row[stage] += 1
+        failed = self._failed.setdefault(stage, [])
+        failed.append(outcome)
+        row = self._limits.max_failures_in_row
+        if self._in_row[stage] >= row:
+            raise RunFailed(f"{stage}: {row} failures in a row, {_likely_cause(failed[-row:])}")
+        # It cannot end well any more: no need to go on to the end.
+        if len(failed) >= row and len(failed) > self._limits.max_failure_share * max(total, self._done[stage]):
+            self._raise(stage)
+
+    def check(self) -> None:
+        """At the end."""
+        for stage, failed in self._failed.items():
+            if len(failed) > self._limits.max_failure_share * self._done[stage]:
+                self._raise(stage)
+
+    def _raise(self, stage: str) -> None:
+        failed = self._failed[stage]
+        raise RunFailed(
+            f"{stage}: {len(failed)} of {self._done[stage]} items failed, {_likely_cause(failed)}"
+            " (run again to retry them, or allow more with --set run.max_failure_share=…)"
+        )
+
+
+def _likely_cause(failed: Sequence[Outcome]) -> str:
+    """What most of the failures say."""
+    (reason, count), *_ = Counter(o.reason for o in failed).most_common(1)
+    last = next(o for o in reversed(failed) if o.reason == reason)
+    most = f"{count} of them with {reason}" if count < len(failed) else f"all with {reason}"
+    return f"{most}, for example {last.item}: {last.detail.splitlines()[0] if last.detail else 'no message'}"
+
+
+def _decided(task: Task, status: Any, reason: str, detail: str, output: str, facts: str) -> Outcome:
+    """An outcome that the driver decides, without work."""
+    return outcome_of(task, status, reason, detail, output=output, facts=facts, seconds=0.0, peak_mb=0.0, attempt=1)
 
 
 def fingerprint(stage: type[AnyStage], config: Section, *upstream: str) -> str:
@@ -131,34 +345,6 @@ def fingerprint(stage: type[AnyStage], config: Section, *upstream: str) -> str:
         "upstream": sorted(upstream),
     }
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
-
-
-@contextmanager
-def locked(root: str) -> Iterator[None]:
-    """Hold a run's folder. The lock dies with its process, so a killed run leaves none.
-
-    Raises:
-        UsageError: another run is at work in it.
-    """
-    if not Store(root).local:  # object stores have no lock: commits are atomic, but two runs would do work twice
-        yield
-        return
-    folder = Path(root)
-    folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / "lock.json"
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = json.loads(owner.read_text()) if owner.exists() else {}
-        holder = f"process {who.get('pid', '?')} on {who.get('host', '?')}"
-        raise UsageError(f"{root} is in use by {holder}; wait for it or choose another --out") from None
-    try:
-        owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
 
 
 def remember_settings(store: Store, settings: dict[str, Any], *, replace_old: bool) -> None:

@@ -1,8 +1,8 @@
 """Inputs as people name them → conversations to be ingested.
 
 A file, a folder, a glob, any fsspec URL, or a list (.jsonl, .csv, .parquet) with the column `uri` and, where
-known, `conversation` and `participant`. Two rows of one conversation with different participants are one dyad
-with a file each; everything else is one conversation per file. Roles are never an input.
+known, `conversation` and `participant`, `size` and `modified`. Two rows of one conversation with different participants
+are one dyad with a file each; everything else is one conversation per file. Roles are never an input.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import posixpath
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
@@ -28,13 +30,58 @@ MEDIA_SUFFIXES = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mpg"
 LIST_SUFFIXES = {".jsonl", ".csv", ".parquet"}
 
 
+_BYTES_PER_SECOND = 5e6  # that a worker reads at least, for time limits
+_UNKNOWN_SECONDS = 300.0
+
+
 class _Listed(Row):
     uri: str
     conversation: str | None = None
     participant: str | None = None
+    stamp: str = ""
 
 
-def find_sources(inputs: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -> list[Source]:
+class Sources(Collection[Source]):
+    """All conversations behind the inputs, in their order. Lists are read anew at every pass, never held.
+
+    A dyad with a file per participant comes where its second file is listed; one whose second file is missing, at the
+    end.
+    """
+
+    def __init__(self, inputs: Sequence[str], pairs: Sequence[tuple[str, str]]) -> None:
+        self._inputs, self._pairs = inputs, pairs
+        self._count = sum(1 for _ in self._groups(stamped=False))  # also finds whatever is wrong with them
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Source]:
+        for rows in self._groups(stamped=True):
+            rows = sorted(rows, key=lambda r: r.participant or "")  # stable: unnamed files keep their order
+            yield Source(
+                uris=tuple(r.uri for r in rows),
+                participants=tuple(r.participant for r in rows),
+                conversation=rows[0].conversation,
+                stamps=tuple(r.stamp for r in rows),
+            )
+
+    def __contains__(self, source: object) -> bool:
+        return any(source == other for other in self)
+
+    def _groups(self, *, stamped: bool) -> Iterator[list[_Listed]]:
+        waiting: dict[str, _Listed] = {}
+        for row in (row for text in self._inputs for row in _expand(text, stamped=stamped)):
+            if not (row.conversation and row.participant):  # a video that shows both people
+                yield [row]
+            elif row.conversation in waiting:
+                yield [waiting.pop(row.conversation), row]
+            else:
+                waiting[row.conversation] = row
+        yield from ([row] for row in waiting.values())
+        yield from ([_one_file(uri) for uri in pair] for pair in self._pairs)
+
+
+def find_sources(inputs: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -> Sources:
     """All conversations behind the inputs, in their order; `pairs` are dyads with a file per person.
 
     Raises:
@@ -42,95 +89,90 @@ def find_sources(inputs: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -
     """
     if not inputs and not pairs:
         raise UsageError("no input: name videos, folders, globs or a list (.jsonl, .csv, .parquet)")
-    listed = [row for text in inputs for row in _expand(text)]
-    sources = list(_group(listed))
-    sources += [_source([_Listed(uri=_one_file(uri)) for uri in pair], None) for pair in pairs]
-    return sources
+    return Sources(inputs, pairs)
 
 
 def source_key(source: Source) -> str:
     """The item id of a listed conversation: its files' names, sizes and modification times."""
-    return hashlib.sha256(json.dumps(source.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+    plain = [source.uris, source.participants, source.conversation, source.stamps]
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]
 
 
 def source_name(source: Source) -> str:
     """What a person would call it."""
-    return " + ".join(PurePosixPath(uri).name for uri in source.uris)
+    return " + ".join(uri.rpartition("/")[2] for uri in source.uris)
 
 
-def _expand(text: str) -> Iterator[_Listed]:
+def source_seconds(source: Source) -> float:
+    """How long reading it may take, for time limits: of a size that is not known, a guess."""
+    sizes = [stamp.partition(":")[0] for stamp in source.stamps]
+    return sum(float(size) / _BYTES_PER_SECOND if size.isdecimal() else _UNKNOWN_SECONDS for size in sizes)
+
+
+def _expand(text: str, *, stamped: bool) -> Iterator[_Listed]:
     fs, path = _locate(text)
     suffix = PurePosixPath(path).suffix.lower()
     if any(mark in path for mark in "*?[") and not fs.exists(path):
-        found = sorted(str(p) for p in fs.glob(path))
-        if not found:
-            raise UsageError(f"{text}: no file matches")
-        for name in found:
-            yield _Listed(uri=_uri(fs, name))
+        yield from _found(fs, fs.glob(path, detail=True), f"{text}: no file matches")
     elif not fs.exists(path):
         raise UsageError(f"{text}: no such file or folder")
     elif fs.isdir(path):
-        found = sorted(str(p) for p in fs.find(path) if PurePosixPath(str(p)).suffix.lower() in MEDIA_SUFFIXES)
-        if not found:
-            raise UsageError(f"{text}: no video in this folder (looked for {', '.join(sorted(MEDIA_SUFFIXES))})")
-        for name in found:
-            yield _Listed(uri=_uri(fs, name))
+        found = fs.find(path, detail=True).items()
+        videos = {name: info for name, info in found if PurePosixPath(str(name)).suffix.lower() in MEDIA_SUFFIXES}
+        wanted = ", ".join(sorted(MEDIA_SUFFIXES))
+        yield from _found(fs, videos, f"{text}: no video in this folder (looked for {wanted})")
     elif suffix in LIST_SUFFIXES:
-        yield from _read_list(text, fs, path, suffix)
+        yield from _read_list(text, fs, path, suffix, stamped=stamped)
     else:
-        yield _Listed(uri=_uri(fs, path))
+        yield _Listed(uri=_uri(fs, path), stamp=_stamp(fs.info(path)))
 
 
-def _read_list(text: str, fs: AbstractFileSystem, path: str, suffix: str) -> Iterator[_Listed]:
-    data = fs.cat_file(path)
+def _found(fs: AbstractFileSystem, files: dict[str, Any], otherwise: str) -> Iterator[_Listed]:
+    if not files:
+        raise UsageError(otherwise)
+    for name in sorted(files):
+        yield _Listed(uri=_uri(fs, name), stamp=_stamp(files[name]))
+
+
+def _read_list(text: str, fs: AbstractFileSystem, path: str, suffix: str, *, stamped: bool) -> Iterator[_Listed]:
+    folder = "" if not isinstance(fs, LocalFileSystem) else str(PurePosixPath(path).parent)
+    remote = "" if folder else f"{fs.unstrip_protocol(str(PurePosixPath(path).parent))}/"
     try:
-        rows: Iterable[dict[str, Any]]
-        if suffix == ".parquet":
-            rows = pq.read_table(pa.BufferReader(data)).to_pylist()
-        elif suffix == ".csv":
-            rows = csv.DictReader(io.StringIO(data.decode("utf-8-sig")))
-        else:
-            rows = [json.loads(line) for line in data.decode().splitlines() if line.strip()]
-        for number, row in enumerate(rows, 1):
-            if not isinstance(row, dict) or not row.get("uri"):
-                raise UsageError(f"{text}: row {number} has no `uri`")
-            uri = str(row["uri"])
-            if "://" not in uri and not Path(uri).is_absolute():  # relative to the list, so that a corpus can be moved
-                uri = str(PurePosixPath(path).parent / uri)
-                uri = _uri(fs, uri)
-            values = {name: str(row[name]) for name in ("conversation", "participant") if row.get(name)}
-            yield _Listed(
-                uri=_uri(*_locate(uri)), **values
-            )  # a missing file is that row's rejection, not the run's end
+        with fs.open(path, "rb") as file:
+            for number, row in enumerate(_READERS[suffix](file), 1):
+                if not isinstance(row, dict) or not row.get("uri"):
+                    raise UsageError(f"{text}: row {number} has no `uri`")
+                uri = str(row["uri"])
+                if "://" not in uri and not uri.startswith("/"):  # relative to the list, so that a corpus can be moved
+                    uri = f"{remote}{uri}" if remote else posixpath.normpath(f"{folder}/{uri}")
+                values = {name: str(row[name]) for name in ("conversation", "participant") if row.get(name)}
+                # A missing file is that row's rejection, not the run's end.
+                yield _Listed(uri=uri, stamp=_listed_stamp(uri, row) if stamped else "", **values)
     except (ValueError, pa.ArrowException) as error:
         raise UsageError(f"{text}: not a readable {suffix} list ({str(error).splitlines()[0]})") from error
 
 
-def _group(listed: Iterable[_Listed]) -> Iterator[Source]:
-    groups: dict[str, list[_Listed]] = {}
-    for number, row in enumerate(listed):
-        # Without a participant, a row is a video that shows both people.
-        name = row.conversation if row.conversation and row.participant else f"\0{number}"
-        groups.setdefault(name, []).append(row)
-    for rows in groups.values():
-        yield _source(rows, rows[0].conversation)
+def _parquet_rows(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    for batch in pq.ParquetFile(file).iter_batches():
+        yield from batch.to_pylist()
 
 
-def _source(rows: list[_Listed], conversation: str | None) -> Source:
-    rows = sorted(rows, key=lambda r: r.participant or "")  # stable: unnamed files keep their order
-    return Source(
-        uris=tuple(r.uri for r in rows),
-        participants=tuple(r.participant for r in rows),
-        conversation=conversation,
-        stamps=tuple(_stamp(r.uri) for r in rows),
-    )
+def _csv_rows(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    yield from csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
 
 
-def _one_file(text: str) -> str:
+def _jsonl_rows(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    yield from (json.loads(line) for line in file if line.strip())
+
+
+_READERS = {".parquet": _parquet_rows, ".csv": _csv_rows, ".jsonl": _jsonl_rows}
+
+
+def _one_file(text: str) -> _Listed:
     fs, path = _locate(text)
     if not fs.isfile(path):
         raise UsageError(f"{text}: no such file")
-    return _uri(fs, path)
+    return _Listed(uri=_uri(fs, path), stamp=_stamp(fs.info(path)))
 
 
 def _locate(text: str) -> tuple[AbstractFileSystem, str]:
@@ -145,11 +187,21 @@ def _uri(fs: AbstractFileSystem, path: str) -> str:
     return str(Path(path).absolute()) if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
 
 
-def _stamp(uri: str) -> str:
-    fs, path = _locate(uri)
-    try:
-        info = fs.info(path)
-    except FileNotFoundError:
-        return "absent"
+def _stamp(info: dict[str, Any]) -> str:
     changed = next((info[k] for k in ("ETag", "mtime", "LastModified", "last_modified", "updated") if info.get(k)), "")
     return f"{info.get('size')}:{changed}"
+
+
+def _listed_stamp(uri: str, row: dict[str, Any]) -> str:
+    """What tells a listed file from a later one of the same name.
+
+    Asking an object store about each of a million files would take hours: there, the list's own columns `size` and
+    `modified` count, and without them the name alone.
+    """
+    if "://" in uri and not uri.startswith("file://"):
+        return f"{row.get('size') or ''}:{row.get('modified') or ''}"
+    try:
+        found = os.stat(uri.removeprefix("file://"))  # noqa: PTH116 - a million times
+    except OSError:
+        return "absent"
+    return f"{found.st_size}:{found.st_mtime}"

@@ -1,48 +1,61 @@
-"""The account of a run, read from its ledger; costs the run nothing."""
+"""The account of a run, read from its ledger while it goes on or after; costs the run nothing."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from pipeline.ledger import Ledger
-from pipeline.run import RUN_FILE
+from pipeline.ledger import Ledger, latest_rows
+from pipeline.lock import holder
+from pipeline.progress import describe_seconds, time_left
+from pipeline.run import PROGRESS_FILE, RUN_FILE
 from schemas.errors import UsageError
 from schemas.manifest import MANIFEST_NAME
 from stages.store import Store
 
 Account = dict[str, dict[str, Any]]
-"""stage → {"ok": n, "rejected": {reason: n}, "failed": {error: n}, "seconds": s, "peak_mb": m}"""
+"""stage → counts and figures; `account_of` says which."""
+
+_COLUMNS = ["uid", "stage", "status", "reason", "fingerprint", "media", "seconds", "peak_mb", "ended", "run"]
+_CODED = {"stage", "status", "reason", "fingerprint"}
 
 
-def account(ledger: Ledger, fingerprints: dict[str, str]) -> Account:
-    """Count what became of the items, for the settings that count now, in the order of the stages."""
+def account_of(ledger: Ledger, fingerprints: Mapping[str, str]) -> Account:
+    """What became of the items, for the settings that count now, in the order of the stages.
+
+    Returns:
+        Per stage `ok`, `rejected` by reason, `failed` by error; `seconds` (sum over items), `seconds_per_item` and
+        `peak_mb` (of the worker) with median, p95 and max; and for the latest run `items_per_second` and
+        `media_hours_per_hour` while the stage was at work.
+    """
+    table = _latest(ledger)
+    if table is None:
+        return {}
     stages: Account = {}
-    for outcome in ledger.latest().values():
+    for name, print_ in fingerprints.items():
         # A stage behind the codec carries its id as a suffix.
-        if outcome.fingerprint.split("-")[0] != fingerprints.get(outcome.stage):
-            continue
-        row = stages.setdefault(
-            outcome.stage, {"ok": 0, "rejected": Counter(), "failed": Counter(), "seconds": 0.0, "peak_mb": 0.0}
+        prints = [p for p in table["fingerprint"].unique().to_pylist() if p.split("-")[0] == print_]
+        mine = table.filter(
+            pc.and_(pc.equal(table["stage"], name), pc.is_in(table["fingerprint"], pa.array(prints, pa.string())))
         )
-        if outcome.status == "ok":
-            row["ok"] += 1
-        else:
-            row[outcome.status][outcome.reason] += 1
-        row["seconds"] = round(row["seconds"] + outcome.seconds, 3)
-        row["peak_mb"] = max(row["peak_mb"], outcome.peak_mb)
-    return {name: _plain(stages[name]) for name in fingerprints if name in stages}
+        if mine.num_rows:
+            stages[name] = _figures(mine)
+    return stages
 
 
 def rejections(stages: Account) -> dict[str, int]:
     """Rejected items by reason, over all stages."""
-    counts: Counter[str] = Counter()
+    counts: dict[str, int] = {}
     for row in stages.values():
-        counts.update(row["rejected"])
+        for reason, count in row["rejected"].items():
+            counts[reason] = counts.get(reason, 0) + count
     return dict(sorted(counts.items()))
 
 
@@ -56,40 +69,121 @@ def read_status(root: str, dataset: str) -> dict[str, Any]:
     if not store.exists(RUN_FILE):
         raise UsageError(f"{root}: not a run's folder ({RUN_FILE} is missing)")
     run = json.loads(store.read(RUN_FILE))
-    path = f"{dataset}/{MANIFEST_NAME}"
+    owner = holder(store)
+    progress = _progress(store) if owner else None
     return {
         "run": root,
-        "running": _owner(store),
-        "stages": account(Ledger(store), run["fingerprints"]),
-        "dataset": store.full(dataset) if store.exists(path) else None,
+        "running": owner,
+        "progress": progress,
+        "stages": account_of(Ledger(store), run["fingerprints"]),
+        "dataset": store.full(dataset) if store.exists(f"{dataset}/{MANIFEST_NAME}") else None,
     }
 
 
-def status_table(status: dict[str, Any]) -> Table:
-    """For people."""
-    table = Table(title=f"{status['run']}{' (running)' if status['running'] else ''}")
-    for column in ("stage", "ok", "rejected", "failed", "seconds", "peak MB"):
-        table.add_column(column, justify="left" if column in ("stage", "rejected", "failed") else "right")
+def status_tables(status: dict[str, Any]) -> list[Table | str]:
+    """For people: what became of items, how long they took, and what is at work."""
+    owner = status["running"]
+    running = f" (running: process {owner['pid']} on {owner['host']})" if owner else ""
+    counts = _table(f"{status['run']}{running}")
+    for column in ("stage", "ok", "rejected", "failed"):
+        counts.add_column(column, justify="right" if column == "ok" else "left")
+    figures = _table("seconds per item, worker's peak MB, pace")
+    for column in ("stage", "median", "p95", "max", "MB", "p95", "max", "items/s", "media h/h"):
+        figures.add_column(column, justify="left" if column == "stage" else "right")
     for name, row in status["stages"].items():
-        table.add_row(
-            name, str(row["ok"]), _listed(row["rejected"]), _listed(row["failed"]),
-            f"{row['seconds']:.1f}", f"{row['peak_mb']:.0f}",
-        )  # fmt: skip
-    return table
+        counts.add_row(name, str(row["ok"]), _listed(row["rejected"]), _listed(row["failed"]))
+        times, memory = row["seconds_per_item"], row["peak_mb"]
+        figures.add_row(
+            name,
+            *(f"{times[k]:.2f}" for k in ("median", "p95", "max")),
+            *(f"{memory[k]:.0f}" for k in ("median", "p95", "max")),
+            f"{row['items_per_second']:.3g}",
+            f"{row['media_hours_per_hour']:.3g}" if row["media_hours_per_hour"] else "",
+        )
+    return [counts, figures, *_at_work(status["progress"])]
 
 
-def _owner(store: Store) -> dict[str, Any] | None:
-    if not store.local:
+def _at_work(progress: dict[str, Any] | None) -> list[Table | str]:
+    if progress is None:
+        return []
+    left = describe_seconds(progress["left"])
+    line = f"{progress['phase']}: {progress['finished']} of {progress['total']} done{left and f', about {left} left'}"
+    table = _table("longest at work")
+    for column in ("stage", "item", "host", "s", "try"):
+        table.add_column(column, justify="right" if column in ("s", "try") else "left")
+    for item in progress["in_flight"]:
+        name = f"{item['item']} ({item['key']})"
+        table.add_row(item["stage"], name, item["host"], f"{item['seconds']:.0f}", str(item["attempt"]))
+    return [line, table] if progress["in_flight"] else [line]
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+
+
+def _latest(ledger: Ledger) -> pa.Table | None:
+    parts = []
+    for table in ledger.tables(_COLUMNS):
+        coded = [table[n].dictionary_encode() if n in _CODED else table[n] for n in _COLUMNS]
+        parts.append(pa.table(coded, names=_COLUMNS))
+    if not parts:
         return None
+    table = pa.concat_tables(parts).unify_dictionaries()
+    table = table.take(pa.array(latest_rows(table["uid"].to_numpy())))
+    decoded = {n: table[n].combine_chunks().dictionary_decode() if n in _CODED else table[n] for n in _COLUMNS}
+    return pa.table(decoded)
+
+
+def _figures(rows: pa.Table) -> dict[str, Any]:
+    counts = {(r["status"], r["reason"]): r["count"] for r in _counted(rows)}
+    worked = rows.filter(pc.greater(rows["peak_mb"], 0.0))  # others were decided by the driver
+    return {
+        "ok": sum(n for (status, _), n in counts.items() if status == "ok"),
+        **{
+            wanted: {reason: n for (status, reason), n in sorted(counts.items()) if status == wanted}
+            for wanted in ("rejected", "failed")
+        },
+        "seconds": round(pc.sum(rows["seconds"]).as_py(), 3),
+        "seconds_per_item": _spread(worked["seconds"]),
+        "peak_mb": _spread(worked["peak_mb"]),
+        **_pace(worked),
+    }
+
+
+def _counted(rows: pa.Table) -> list[dict[str, Any]]:
+    grouped = rows.group_by(["status", "reason"]).aggregate([("uid", "count")])
+    return [{"status": r["status"], "reason": r["reason"], "count": r["uid_count"]} for r in grouped.to_pylist()]
+
+
+def _spread(values: pa.ChunkedArray) -> dict[str, float]:
+    numbers = values.to_numpy()
+    if not len(numbers):
+        return {"median": 0.0, "p95": 0.0, "max": 0.0}
+    median, p95, largest = np.quantile(numbers, [0.5, 0.95, 1.0], method="higher")
+    return {"median": round(float(median), 3), "p95": round(float(p95), 3), "max": round(float(largest), 3)}
+
+
+def _pace(worked: pa.Table) -> dict[str, float]:
+    """Of the latest run that worked on the stage."""
+    if not worked.num_rows:
+        return {"items_per_second": 0.0, "media_hours_per_hour": 0.0}
+    latest = worked.filter(pc.equal(worked["run"], pc.max(worked["run"])))
+    ended = latest["ended"].to_numpy()
+    took = max(1e-3, float(ended.max() - (ended - latest["seconds"].to_numpy()).min()))
+    return {
+        "items_per_second": round(latest.num_rows / took, 4),
+        "media_hours_per_hour": round(pc.sum(latest["media"]).as_py() / took, 3),
+    }
+
+
+def _progress(store: Store) -> dict[str, Any] | None:
     try:
-        owner: dict[str, Any] = json.loads((Path(store.root) / "lock.json").read_text())
-    except (FileNotFoundError, ValueError):
+        progress: dict[str, Any] = json.loads(store.read(PROGRESS_FILE))
+    except FileNotFoundError:  # it has just begun, or just ended
         return None
-    return owner
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: dict(sorted(v.items())) if isinstance(v, Counter) else v for k, v in row.items()}
+    before = progress["finished"] - progress["new"]
+    left = time_left(progress["finished"], before, progress["total"], progress["seconds"])
+    return progress | {"left": None if left is None else round(left)}
 
 
 def _listed(counts: dict[str, int]) -> str:

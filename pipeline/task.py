@@ -1,10 +1,11 @@
-"""A task: one stage applied to one item, and the worker that carries it out.
+"""A task: one stage applied to one item, and the worker that carries it out in this process.
 
 A task says where its inputs lie, not what they are: the worker loads them, so arrays never pass the driver.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,14 +22,15 @@ from typing import Any, get_args, get_origin
 
 from threadpoolctl import threadpool_limits
 
-from pipeline.ledger import Outcome
+from pipeline.ledger import Outcome, Status
 from schemas.artifact import dump_rows, load_rows, read_note
-from schemas.errors import DatasetError, Rejected
+from schemas.errors import DatasetError, Rejected, RunFailed, VisavisError
 from schemas.rows import Row
 from stages.base import Stage
 from stages.store import Store
 
 AnyStage = Stage[Any, Any]
+Stages = Mapping[str, AnyStage]
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,19 @@ class Artifact:
 class Task:
     """Apply a stage to one item.
 
+    seconds: of media, as far as they are known; time limits grow with it.
     inputs: field of the stage's In → the artifacts it is loaded from. inline: fields given as plain data.
-    whole: In is loaded from a single artifact (or inline data) instead of being put together from fields.
+    The single input `WHOLE`: In is itself an artifact's row, instead of being put together from fields.
     files: paths of the run's folder that the stage writes beside its artifact.
     places: inline fields that say where something lies and not what it is: a corpus can be moved.
     """
 
+    stage: str
     key: str
     item: str
     path: str
     fingerprint: str
+    seconds: float = 0.0
     inputs: Mapping[str, tuple[Artifact, ...]] = field(default_factory=dict)
     inline: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
@@ -67,59 +72,90 @@ class Task:
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
+ARTIFACT_SUFFIX = ".safetensors"
+_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
 WHOLE = "*"
 """Name of the single input of a stage whose In is itself an artifact's row."""
 
 
 class Worker:
-    """Holds a stage that is set up, and runs tasks with it. One per process of a stage's pool."""
+    """Runs tasks of several stages in this process. A stage's models are loaded at its first task, and kept."""
 
-    def __init__(self, stage: AnyStage, root: str) -> None:
-        self._stage = stage
+    def __init__(self, stages: Stages, root: str) -> None:
+        self._stages = stages
         self._store = Store(root)
-        self._threads = max(1, int(stage.resources.cpus))
-        with _threads(self._threads):
-            stage.setup()
+        self._ready: set[str] = set()
 
-    def run(self, task: Task) -> Outcome:
-        """Carry out a task. Never raises for what the item or the stage did: that is the outcome."""
-        started = time.monotonic()
-        try:
-            with _threads(self._threads):
-                output = self._commit(task)
-            status, reason, detail = "ok", "", ""
-        except Rejected as rejected:
-            status, reason, detail, output = "rejected", rejected.reason.value, rejected.detail, ""
-        except Exception as error:  # noqa: BLE001 - the boundary where any bug of a stage becomes a ledger row
-            status, reason, output = "failed", type(error).__name__, ""
-            detail = f"{error}\n{traceback.format_exc(limit=-6)}"
-        return Outcome(
-            stage=self._stage.name,
-            key=task.key,
-            item=task.item,
-            status=status,  # type: ignore[arg-type]
-            reason=reason,
-            detail=detail,
-            inputs=task.digest(),
+    def run(self, task: Task, attempt: int = 1) -> Outcome:
+        """Carry out a task. What the item or the stage did is the outcome, never an exception.
+
+        Raises:
+            RunFailed: the stage's models cannot be loaded, or the run's folder not be written, whatever the item.
+            UsageError: a model is missing, and the user can do something about it.
+        """
+        stage = self._stages[task.stage]
+        self.set_up(task.stage)
+        with _threads(max(1, int(stage.resources.cpus))):
+            started = time.monotonic()
+            try:
+                output, facts = self._commit(stage, task)
+                status, reason, detail = "ok", "", ""
+            except Rejected as rejected:
+                status, reason, detail, output, facts = "rejected", rejected.reason.value, rejected.detail, "", ""
+            except Exception as error:
+                if (blame := self._output_fault(error)) is not None:
+                    raise blame from error
+                status, reason, output, facts = "failed", type(error).__name__, "", ""
+                detail = f"{error}\n{traceback.format_exc(limit=-6)}"
+        return outcome_of(
+            task,
+            status,  # type: ignore[arg-type]
+            reason,
+            detail,
             output=output,
-            seconds=round(time.monotonic() - started, 4),
-            peak_mb=round(_peak_mb(), 1),
-            host=socket.gethostname(),
-            attempt=1,
-            fingerprint=task.fingerprint,
+            facts=facts,
+            seconds=time.monotonic() - started,
+            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            attempt=attempt,
         )
 
-    def _commit(self, task: Task) -> str:
-        found = committed(self._store, task)
-        if found is not None:  # another attempt got there, and only its ledger row was lost
-            return found
-        rows = list(self._stage.process(self._load(task)))
-        data = dump_rows(rows, note={"inputs": task.digest(), "stage": self._stage.name, "item": task.item})
-        self._store.write(task.path, data)
-        return content_digest(data)
+    def _output_fault(self, error: Exception) -> RunFailed | None:
+        """A full or read-only disk would fail every item after this one: it stops the run instead."""
+        if not isinstance(error, OSError):
+            return None
+        where = str(error.filename or self._store.root)
+        denied = isinstance(error, PermissionError) and where.startswith(self._store.root)
+        if error.errno not in _DISK_FAULTS and not denied:
+            return None
+        return RunFailed(f"{where}: {error.strerror or error}; what was committed stays, run again to go on from there")
 
-    def _load(self, task: Task) -> Row:
-        kind = type(self._stage).types()[0]
+    def set_up(self, name: str) -> None:
+        """Load a stage's models, if that is not done."""
+        if name in self._ready:
+            return
+        stage = self._stages[name]
+        try:
+            with _threads(max(1, int(stage.resources.cpus))):
+                stage.setup()
+        except VisavisError:
+            raise
+        except Exception as error:
+            raise RunFailed(f"{name} cannot start: {type(error).__name__}: {error}") from error
+        self._ready.add(name)
+
+    def _commit(self, stage: AnyStage, task: Task) -> tuple[str, str]:
+        """Digest and facts of the task's artifact."""
+        data = committed(self._store, task)
+        if data is None:  # else another attempt got there, and only its ledger row was lost
+            rows = list(stage.process(self._load(type(stage).types()[0], task)))
+            facts = stage.facts(rows)
+            note = {"inputs": task.digest(), "stage": stage.name, "item": task.item, "facts": facts}
+            data = dump_rows(rows, note=note)
+            self._store.write(task.path, data)
+        return content_digest(data), read_note(data).get("facts", "")
+
+    def _load(self, kind: Any, task: Task) -> Row:
         if WHOLE in task.inputs:
             return self._read(task.inputs[WHOLE], kind)[0]
         values: dict[str, Any] = dict(task.inline)
@@ -134,8 +170,8 @@ class Worker:
         return tuple(row for a in artifacts for row in load_rows(self._store.read(a.path), kind))
 
 
-def committed(store: Store, task: Task) -> str | None:
-    """The digest of a task's artifact if it exists, was made from the same inputs, and all its files are there."""
+def committed(store: Store, task: Task) -> bytes | None:
+    """A task's artifact, if it exists, was made from the same inputs, and all its files are there."""
     if not store.exists(task.path) or not all(store.exists(path) for path in task.files):
         return None
     data = store.read(task.path)
@@ -143,7 +179,40 @@ def committed(store: Store, task: Task) -> str | None:
         fits = read_note(data).get("inputs") == task.digest()
     except DatasetError:  # damaged: make it again
         return None
-    return content_digest(data) if fits else None
+    return data if fits else None
+
+
+def outcome_of(
+    task: Task,
+    status: Status,
+    reason: str,
+    detail: str,
+    *,
+    output: str = "",
+    facts: str = "",
+    seconds: float,
+    peak_mb: float,
+    attempt: int,
+) -> Outcome:
+    """What became of a task, on this machine, now."""
+    return Outcome(
+        stage=task.stage,
+        key=task.key,
+        item=task.item,
+        status=status,
+        reason=reason,
+        detail=detail,
+        inputs=task.digest(),
+        output=output,
+        facts=facts,
+        media=task.seconds,
+        seconds=round(seconds, 4),
+        peak_mb=round(peak_mb, 1),
+        host=socket.gethostname(),
+        attempt=attempt,
+        ended=round(time.time(), 3),
+        fingerprint=task.fingerprint,
+    )
 
 
 def content_digest(data: bytes) -> str:
@@ -152,7 +221,7 @@ def content_digest(data: bytes) -> str:
 
 def artifact_path(stage: str, version: int, fingerprint: str, key: str) -> str:
     """Path = f(stage, version, settings that matter, item)."""
-    return str(PurePosixPath("artifacts", stage, f"v{version}-{fingerprint}", f"{key}.safetensors"))
+    return str(PurePosixPath("artifacts", stage, f"v{version}-{fingerprint}", f"{key}{ARTIFACT_SUFFIX}"))
 
 
 @contextmanager
@@ -169,7 +238,3 @@ def _threads(count: int) -> Iterator[None]:
     finally:
         if torch:
             torch.set_num_threads(before)
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

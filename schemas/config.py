@@ -76,6 +76,9 @@ class MotionConfig(Section):
     kind: Literal["landmark-pca"] = "landmark-pca"
     expression_dims: int = Field(26, ge=1, le=64, description="size of the expression code; pose adds 6")
     codec: str | None = Field(None, description="a fitted codec's file, used instead of fitting one")
+    fit_conversations: int = Field(
+        10_000, ge=1, description="a larger corpus' codec is fitted on so many of its conversations, chosen by hash"
+    )
 
 
 class WindowsConfig(Section):
@@ -114,20 +117,41 @@ class ShardConfig(Section):
 
 
 class StageResources(Section):
-    """What one worker of a stage takes, and how many there may be."""
+    """What one worker of a stage takes, and how many there may be. Stages that need the same share their workers."""
 
     cpus: float = Field(1.0, ge=0)
-    gpus: float = Field(0.0, ge=0)
-    memory_gb: float = Field(0.0, ge=0, description="0: not reserved")
-    workers: int = Field(0, ge=0, description="0: as many as the cluster has room for")
+    gpus: float = Field(0.0, ge=0, description="a fraction lets workers share a GPU")
+    memory_gb: float = Field(
+        0.0, ge=0, description="reserved, and enforced: a worker that holds more is stopped; 0: neither"
+    )
+    labels: dict[str, str] = Field(default_factory=dict, description="Ray node labels that the machine must have")
+    min_workers: int = Field(0, ge=0, description="kept, once started, also while they have nothing to do")
+    max_workers: int = Field(
+        0, ge=0, description="0: as many as the cluster has room for; a number may make an autoscaler add machines"
+    )
+    limit_seconds: float | None = Field(None, gt=0, description="instead of run.limit_seconds")
+    limit_factor: float | None = Field(None, ge=0, description="instead of run.limit_factor")
 
 
 class RunConfig(Section):
     engine: Literal["ray", "local"] = "ray"
     address: str | None = Field(None, description="a Ray cluster; none: one is started on this machine")
+    limit_seconds: float = Field(300.0, gt=0, description="time an item may take …")
+    limit_factor: float = Field(20.0, ge=0, description="… and this much more for each second of its media")
+    setup_seconds: float = Field(900.0, gt=0, description="time a stage may take to load its models")
+    attempts: int = Field(2, ge=1, description="tries of an item that fails, each on another worker where there is one")
+    recycle_items: int = Field(1000, ge=0, description="items after which a worker's process is replaced; 0: never")
+    heartbeat: float = Field(30.0, gt=0, description="seconds between two lines that name the slowest items at work")
     max_failure_share: float = Field(0.01, ge=0, le=1, description="share of a stage's items that may fail")
     max_failures_in_row: int = Field(20, ge=1, description="consecutive failures that stop the run")
     resources: dict[str, StageResources] = Field(default_factory=dict, description="by stage name")
+
+    def limit_of(self, stage: str, media: float) -> float:
+        """Seconds that an item with `media` seconds of media may take."""
+        own = self.resources.get(stage, StageResources())
+        base = self.limit_seconds if own.limit_seconds is None else own.limit_seconds
+        factor = self.limit_factor if own.limit_factor is None else own.limit_factor
+        return base + factor * media
 
 
 class BuildConfig(Section):

@@ -17,6 +17,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 LANDMARKS = 478
 """FaceMesh with refined irises."""
 
+KEYFRAME_SLOT = 125
+"""Grid frames (5 s) of which `Media` keeps the best key frame."""
+
 
 def _as_array(value: Any) -> np.ndarray:
     if not isinstance(value, np.ndarray):
@@ -48,7 +51,12 @@ class Source(Row):
 
 
 class Media(Row):
-    """One probed file. Times are in seconds of media time; video starts at `video_start`."""
+    """One probed file. Times are in seconds of media time; video starts at `video_start`.
+
+    Key frames are named by the first grid frame that shows them or what follows; of each `KEYFRAME_SLOT` frames one is
+    kept. `early_keyframes` came before a group of pictures was full, as encoders do at a scene change; `keyframes` are
+    the others.
+    """
 
     uri: str
     sha256: str
@@ -62,6 +70,8 @@ class Media(Row):
     audio_duration: float
     audio_rate: int
     audio_channels: int
+    keyframes: tuple[int, ...] = ()
+    early_keyframes: tuple[int, ...] = ()
 
 
 class Conversation(Row):
@@ -72,6 +82,13 @@ class Conversation(Row):
     media: tuple[Media, ...]  # 1 for one_frame, 2 for per_participant
     participants: tuple[str, str]  # names unique within the corpus unless the user says it is the same person
     frames: int  # length of the common 25 fps grid
+
+
+class Outline(Row):
+    """What the plan needs to know of a conversation. `identity`: digest of all of it but where its files lie."""
+
+    identity: str
+    conversation: Conversation
 
 
 class Turn(Row):

@@ -13,7 +13,7 @@ raises marks the item as failed. The same object runs in a notebook, in-process 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar, get_args
 
@@ -60,6 +60,13 @@ class Stage(ABC, Generic[In, Out]):
         Raises:
             Rejected: the data is at fault.
         """
+
+    def facts(self, rows: Sequence[Out]) -> str:
+        """What the plan of later stages needs to know of an item's rows, so that the driver opens no artifact.
+
+        Short: it is kept in the ledger.
+        """
+        return ""
 
     @classmethod
     def types(cls) -> tuple[type[Row], type[Row]]:

@@ -5,16 +5,21 @@ on a thumbnail, then MediaPipe FaceMesh with refined irises, 478 landmarks (Kart
 Grishchenko et al. 2020, arXiv 2006.10962). FaceMesh returns faces in no lasting order, so identity over time is ours:
 an optimal assignment of faces to tracks by landmark distance (Hungarian method, as in SORT, arXiv 1602.00763).
 
+A long video is worked on in pieces. They begin at key frames, at early ones where there are any: an encoder puts
+those at scene changes. Nothing is then decoded twice but the frame after a piece, which tells if a shot ends with it.
+
 The trade-off: tracks are short and pure. One ends at every cut and wherever continuity is in doubt;
 `stages.bind` joins them again. FaceMesh finds faces of about a twentieth of the picture's width and more.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import itertools
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -22,7 +27,7 @@ import numpy as np
 
 from schemas import FPS
 from schemas.config import FacesConfig
-from schemas.rows import LANDMARKS, Conversation, FaceTracks, Piece, Track
+from schemas.rows import LANDMARKS, Conversation, FaceTracks, Media, Piece, Track
 from stages.base import Stage
 from stages.quiet import silent_stderr
 from stages.video import display_size, frames_on_grid
@@ -53,12 +58,14 @@ class FaceTracker(Protocol):
 class FacesStage(Stage[Piece, FaceTracks]):
     """A piece of video → its cuts and face tracks. A picture without faces is a fact, not a rejection.
 
+    A cut exactly between two pieces is found by the first of them.
+
     Args:
         tracker: the face model; none: FaceMesh, loaded by `setup`.
     """
 
     name: ClassVar[str] = "faces"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config: FacesConfig
 
     def __init__(self, config: FacesConfig, tracker: FaceTracker | None = None) -> None:
@@ -76,15 +83,17 @@ class FacesStage(Stage[Piece, FaceTracks]):
         is_cut = CutDetector(self.config.cut_threshold)
         follow = Association(round(self.config.max_gap * FPS))
         cuts: list[int] = []
-        # One frame earlier than asked for, so that a cut exactly between two pieces is seen.
-        start = max(0, item.first - 1)
-        for n, rgb in frames_on_grid(item.uri, start, item.last, decoder=self.config.decoder, max_side=MAX_SIDE):
+        # One frame more than asked for, so that a cut exactly between two pieces is seen. (One frame earlier would be
+        # a whole group of pictures earlier where a piece begins at a key frame.)
+        for n, rgb in frames_on_grid(
+            item.uri, item.first, item.last + 1, decoder=self.config.decoder, max_side=MAX_SIDE
+        ):
             cut = is_cut(n, rgb)
-            if n < item.first:
-                continue
             if cut:
                 cuts.append(n)
                 follow.end_all()
+            if n == item.last:
+                break
             faces_FL3 = self._tracker.landmarks(rgb, new_shot=cut or n == item.first)
             follow.add(n, faces_FL3 * scale_3)
         tracks = follow.tracks(round(self.config.min_track * FPS))
@@ -92,15 +101,42 @@ class FacesStage(Stage[Piece, FaceTracks]):
 
 
 def pieces_of(conversation: Conversation, config: FacesConfig) -> tuple[Piece, ...]:
-    """Each media's grid in pieces of equal length (± 1 frame), none longer than `piece_seconds`."""
-    longest = max(1, int(config.piece_seconds * FPS))
-    count = -(-conversation.frames // longest)
-    edges = [conversation.frames * i // count for i in range(count + 1)] if count else [0]
+    """Each media's grid in pieces, none longer than `piece_seconds` nor, where there are several, shorter than half.
+
+    Every media has edges of its own.
+    """
+    longest = int(config.piece_seconds * FPS)
     return tuple(
         Piece(conversation=conversation.id, media=index, uri=media.uri, first=first, last=last)
         for index, media in enumerate(conversation.media)
-        for first, last in itertools.pairwise(edges)
+        for first, last in itertools.pairwise(_edges(conversation.frames, longest, media))
     )
+
+
+def _edges(frames: int, longest: int, media: Media) -> list[int]:
+    """0 … frames, by way of early key frames: the last one in reach, else the next one after."""
+    shortest = longest // 2  # anything longer than `longest` can be split into parts of this and more
+    early = [n for n in media.early_keyframes if n <= frames - shortest]
+    edges = [0]
+    while frames - edges[-1] > longest:
+        here = edges[-1]
+        after = bisect.bisect_right(early, here + longest)
+        in_reach = after > 0 and early[after - 1] >= here + shortest
+        goal = early[after - 1] if in_reach else early[after] if after < len(early) else frames
+        edges += _steps(here, goal, shortest, longest, media.keyframes)
+    if frames > edges[-1]:
+        edges.append(frames)
+    return edges
+
+
+def _steps(here: int, goal: int, shortest: int, longest: int, keyframes: Sequence[int]) -> Iterator[int]:
+    """Edges after `here` up to and with `goal`: at the last key frame in reach, else evenly."""
+    while (left := goal - here) > longest:
+        reach = bisect.bisect_right(keyframes, min(here + longest, goal - shortest))
+        even = here + math.ceil(left / math.ceil(left / longest))
+        here = keyframes[reach - 1] if reach > 0 and keyframes[reach - 1] >= here + shortest else even
+        yield here
+    yield goal
 
 
 class CutDetector:

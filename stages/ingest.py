@@ -3,6 +3,11 @@
 What a header says of duration is not believed: every packet is demuxed, none but the first decoded, so a file that
 was cut off has the length that is left of it. That costs a second reading of the file beside the one for its hash.
 
+The packets also tell where the picture's key frames are. An encoder puts one at a scene change, before its group of
+pictures is full (x264's scenecut), so they are where `stages.faces` likes to cut a long video into pieces: nothing is
+decoded twice there, and often a shot ends. The trade-off: a hint that costs nothing; fades and soft changes are missed,
+and the cuts themselves are found in the pictures. Only the best key frame of each 5 s is kept (720 an hour at most).
+
 The id is a hash of content: moving or renaming files changes nothing, and the same bytes listed twice collide.
 """
 
@@ -11,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,14 +25,16 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from schemas import FPS
+from schemas.artifact import dump_rows
 from schemas.config import IngestConfig
 from schemas.errors import Reason, Rejected
-from schemas.rows import Conversation, Layout, Media, Source
+from schemas.rows import KEYFRAME_SLOT, Conversation, Layout, Media, Outline, Source
 from stages.base import Stage
 from stages.media import open_bytes, open_container, time_origin
 from stages.video import decoded, displayed, main_video
 
 _MIN_PICTURES_PER_SECOND = 2.0  # fewer is a slide show
+_EARLY = 0.9  # of the longest group of pictures; a key frame after less than that is early
 
 
 class IngestStage(Stage[Source, Conversation]):
@@ -37,7 +44,7 @@ class IngestStage(Stage[Source, Conversation]):
     """
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config: IngestConfig
 
     def __init__(self, config: IngestConfig) -> None:
@@ -61,6 +68,13 @@ class IngestStage(Stage[Source, Conversation]):
             participants=(names[0] or f"{identity}-0", names[1] or f"{identity}-1"),
             frames=frames,
         )
+
+    def facts(self, rows: Sequence[Conversation]) -> str:
+        """An `Outline`."""
+        (row,) = rows
+        nowhere = row.model_copy(update={"media": tuple(m.model_copy(update={"uri": ""}) for m in row.media)})
+        identity = hashlib.sha256(dump_rows([nowhere])).hexdigest()[:16]
+        return Outline(identity=identity, conversation=row).model_dump_json()
 
     def _checked(self, media: Media) -> Media:
         start = abs(media.video_start - media.audio_start)
@@ -91,12 +105,13 @@ def probe(uri: str) -> Media:
         indices = (video.index, audio.index)
         width, height = _displayed_size(container, video, uri)
     with open_container(uri) as container:  # anew: not every demuxer can rewind
-        pictures, sound = _spans(container, indices)
+        pictures, sound, groups = _spans(container, indices)
     if pictures.count < 2 or pictures.count < _MIN_PICTURES_PER_SECOND * pictures.duration:
         raise Rejected(Reason.NO_VIDEO, f"{uri}: {pictures.count} pictures in {pictures.duration:.1f} s")
     if sound.count == 0:
         raise Rejected(Reason.NO_AUDIO, f"{uri}: the audio stream is empty")
     sha256, size = _hash(uri)
+    keyframes, early_keyframes = _thinned(groups)
     return Media(
         uri=uri,
         sha256=sha256,
@@ -110,6 +125,8 @@ def probe(uri: str) -> Media:
         audio_duration=sound.duration,
         audio_rate=rate,
         audio_channels=channels,
+        keyframes=keyframes,
+        early_keyframes=early_keyframes,
     )
 
 
@@ -138,8 +155,11 @@ class _Span:
             self.end += (self.last - self.start) / (self.count - 1)
 
 
-def _spans(container: InputContainer, indices: tuple[int, int]) -> tuple[_Span, _Span]:
+def _spans(container: InputContainer, indices: tuple[int, int]) -> tuple[_Span, _Span, dict[int, int]]:
+    """Spans of picture and sound; and the grid frame of each key frame → pictures since the key frame before."""
     origin = time_origin(container)
+    groups: dict[int, int] = {}
+    since_key = 0
     spans = {index: _Span() for index in indices}
     try:
         for packet in container.demux(*(container.streams[index] for index in indices)):
@@ -147,12 +167,36 @@ def _spans(container: InputContainer, indices: tuple[int, int]) -> tuple[_Span, 
             if stamp is None or packet.size == 0 or packet.is_discard:  # discarded: an edit list hides it
                 continue
             seconds = float(packet.time_base)
-            spans[packet.stream.index].add(stamp * seconds - origin, (packet.duration or 0) * seconds)
+            time = stamp * seconds - origin
+            spans[packet.stream.index].add(time, (packet.duration or 0) * seconds)
+            if packet.stream.index == indices[0]:
+                if packet.is_keyframe:
+                    groups[_first_shown(time)] = since_key
+                    since_key = 0
+                since_key += 1
     except av.error.InvalidDataError:
         pass  # cut off here: what came before counts
     for span in spans.values():
         span.close()
-    return spans[indices[0]], spans[indices[1]]
+    return spans[indices[0]], spans[indices[1]], groups
+
+
+def _first_shown(time: float) -> int:
+    """The first grid frame on which a picture with this PTS may be seen (see `stages.video`)."""
+    return math.ceil(time * FPS - 0.5 - 1e-6)
+
+
+def _thinned(groups: dict[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The best key frame of each slot, as (regular, early) ones: the shorter the group that it ends, the better."""
+    groups = {frame: group for frame, group in groups.items() if frame > 0}
+    longest = max(groups.values(), default=0)
+    best: dict[int, int] = {}
+    for frame, group in sorted(groups.items()):
+        slot = frame // KEYFRAME_SLOT
+        if slot not in best or group < groups[best[slot]]:
+            best[slot] = frame
+    early = tuple(frame for frame in best.values() if groups[frame] < _EARLY * longest)
+    return tuple(frame for frame in best.values() if frame not in early), early
 
 
 def _displayed_size(container: InputContainer, stream: VideoStream, uri: str) -> tuple[int, int]:

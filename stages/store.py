@@ -1,32 +1,52 @@
 """Files that are either whole or absent, on a disk or an object store (fsspec).
 
 On a disk: a temporary name beside the target, fsync, rename. On an object store: one upload of a finished file, which
-becomes visible when it is complete. Temporary names start with `.tmp-`, so leftovers of a killed run can be told apart.
+becomes visible when it is complete, in one part or many. Temporary names start with `.tmp-`, so leftovers of a killed
+run can be told apart. Parts of an upload that was killed are never visible; a bucket's lifecycle rule
+(AbortIncompleteMultipartUpload) frees what they occupy.
+
+What a store answers is never remembered: another process may have written since. A listing tells which of a million
+artifacts exist at the price of one request per thousand, so planners should ask `names`, not `exists`.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from schemas.errors import UsageError
+
 TEMPORARY = ".tmp-"
 
 
 class Store:
-    """A folder, local or remote. Paths are relative to it, with forward slashes."""
+    """A folder, local or remote. Paths are relative to it, with forward slashes.
+
+    Raises, here and in all methods:
+        OSError: with `filename` and `strerror` that say what is wrong: no such bucket, no credentials, access denied,
+            disk full.
+        UsageError: the root is a URL of a kind that is not known or not installed.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self._fs, self._base = fsspec.core.url_to_fs(root)
+        try:
+            self._fs, self._base = fsspec.core.url_to_fs(root, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"{root}: {error}") from error
         self.local = isinstance(self._fs, LocalFileSystem)
+        self._s3 = hasattr(self._fs, "call_s3")
 
     def full(self, path: str) -> str:
         """The path or URL of an entry.
@@ -40,19 +60,26 @@ class Store:
         return f"{self._base.rstrip('/')}/{path}"
 
     def exists(self, path: str) -> bool:
-        return bool(self._fs.exists(self.full(path)))
+        with self._about(path):
+            return bool(self._fs.exists(self.full(path)))
 
     def read(self, path: str) -> bytes:
-        data: bytes = self._fs.cat_file(self.full(path))
+        with self._about(path):
+            data: bytes = self._fs.cat_file(self.full(path))
         return data
 
     def read_head(self, path: str, size: int) -> bytes:
         """The first `size` bytes, or all where there are fewer."""
-        data: bytes = self._fs.cat_file(self.full(path), start=0, end=size)
+        with self._about(path):
+            data: bytes = self._fs.cat_file(self.full(path), start=0, end=size)
         return data
 
     def write(self, path: str, data: bytes) -> None:
         """Commit bytes under a name."""
+        if not self.local:
+            with self._about(path):
+                self._fs.pipe_file(self.full(path), data)
+            return
         with self.writer(path) as file:
             file.write(data)
 
@@ -65,7 +92,7 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}-{target.name}")
             try:
-                with temporary.open("wb") as file:
+                with _created(temporary, full) as file:
                     yield file
                     file.flush()
                     os.fsync(file.fileno())
@@ -75,19 +102,174 @@ class Store:
             return
         with tempfile.TemporaryDirectory() as folder:  # whole here first, then one upload
             spool = Path(folder) / "spool"
-            with spool.open("wb") as file:
+            with _created(spool, str(spool)) as file:
                 yield file
-            self._fs.put_file(str(spool), full)
+            with self._about(path):
+                self._fs.put_file(str(spool), full)
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Names, relative to a folder, of all files at any depth below it; none where it is absent. No temporary files.
+
+        In no particular order, and streamed: memory does not grow with the number of files on a disk or on S3. Files
+        that come or go meanwhile may or may not be among them.
+        """
+        base = self.full(folder).rstrip("/")
+        with self._about(folder):
+            for path in self._below(base):
+                name = path[len(base) + 1 :]
+                if not name.endswith("/") and not name.rpartition("/")[2].startswith(TEMPORARY):
+                    yield name  # a name that ends with a slash is a placeholder that S3 consoles make for a folder
 
     def list(self, folder: str, suffix: str = "") -> list[str]:
-        """Sorted names of the files directly inside a folder; none where it does not exist. No temporary files."""
-        full = self.full(folder)
-        self._fs.invalidate_cache(full)
-        if not self._fs.exists(full):
-            return []
-        names = (PurePosixPath(entry["name"]).name for entry in self._fs.ls(full, detail=True))
-        return sorted(n for n in names if n.endswith(suffix) and not n.startswith(TEMPORARY))
+        """Sorted names of the files directly inside a folder that has no folders of many files in it."""
+        return sorted(n for n in self.names(folder) if "/" not in n and n.endswith(suffix))
 
     def delete(self, path: str) -> None:
-        if self.exists(path):
+        with self._about(path), suppress(FileNotFoundError):
             self._fs.rm_file(self.full(path))
+
+    def sweep(self) -> int:
+        """Remove what killed runs left half-written, anywhere in the store, and say how many files that were.
+
+        Only for who holds the store's lock: the temporary file of a writer at work would go too, and that write would
+        fail. Object stores have no temporary files. Looks at every name once and at no file.
+        """
+        if not self.local:
+            return 0
+        leftovers = [path for path in _walk(self._base) if path.rpartition("/")[2].startswith(TEMPORARY)]
+        for path in leftovers:
+            Path(path).unlink(missing_ok=True)
+        return len(leftovers)
+
+    def peek(self, path: str) -> tuple[bytes, str] | None:
+        """A small entry's bytes and its version, which any change changes; None where it is absent.
+
+        If it changes between the two, the version is the older one, and a `swap` that expects it fails.
+        """
+        with self._about(path), suppress(FileNotFoundError):
+            full = self.full(path)
+            version = self._fs.info(full)["ETag"] if self._s3 else ""
+            data: bytes = self._fs.cat_file(full)
+            return data, version or hashlib.sha256(data).hexdigest()
+        return None
+
+    def swap(self, path: str, data: bytes, expected: str | None) -> bool:
+        """Commit bytes if the entry still has the expected version; None: if it is absent.
+
+        Of several writers that expect the same version one succeeds, where the store can write conditionally
+        (S3: If-Match, If-None-Match). Elsewhere this is check-then-write, and two may within milliseconds.
+
+        Returns:
+            Whether the bytes were committed.
+        """
+        if self._s3:
+            with self._about(path):
+                done = self._put_if(self.full(path), data, expected)
+            if done is not None:
+                return done
+        found = self.peek(path)
+        if (found[1] if found else None) != expected:
+            return False
+        self.write(path, data)
+        return True
+
+    def _put_if(self, full: str, data: bytes, expected: str | None) -> bool | None:
+        """`swap` on S3; None where the server does not know conditional writes."""
+        bucket, key, _ = self._fs.split_path(full)
+        condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": expected}
+        try:
+            self._fs.call_s3("put_object", Bucket=bucket, Key=key, Body=data, **condition)
+        except OSError as error:
+            code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code", "")
+            if code in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+                return False
+            if expected is not None and code == "NoSuchKey":
+                return False
+            if code in ("NotImplemented", "501"):
+                return None
+            raise
+        return True
+
+    def _below(self, base: str) -> Iterator[str]:
+        """Full paths of all files below a folder."""
+        if self.local:
+            yield from _walk(base)
+        elif self._s3:
+            yield from self._pages(base)
+        else:
+            with suppress(FileNotFoundError):
+                yield from self._fs.find(base)
+
+    def _pages(self, base: str) -> Iterator[str]:
+        """`find` on S3 keeps a record of every object in a list; this keeps a page of 1,000."""
+        bucket, key, _ = self._fs.split_path(base)
+        more: dict[str, str] = {}
+        while True:
+            try:
+                page = self._fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/", **more)
+            except FileNotFoundError:
+                return
+            for entry in page.get("Contents", []):
+                yield f"{bucket}/{entry['Key']}"
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    @contextmanager
+    def _about(self, path: str) -> Iterator[None]:
+        """Whatever a client library raises comes out as an OSError with the entry's name and a reason."""
+        try:
+            yield
+        except _client_errors() as error:  # no credentials, no such profile, no route to the server
+            raise OSError(errno.EIO, str(error), self._shown(path)) from error
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            shown = self._shown(path)
+            number = error.errno or next((n for kind, n in _NUMBERS.items() if isinstance(error, kind)), errno.EIO)
+            reason = error.strerror or str(error)
+            if not reason or reason in shown:  # just the path again
+                reason = os.strerror(number)
+            raise OSError(number, reason, shown) from error
+
+    def _shown(self, path: str) -> str:
+        full = self.full(path)
+        return full if self.local else str(self._fs.unstrip_protocol(full))
+
+
+_NUMBERS = {
+    FileNotFoundError: errno.ENOENT,
+    PermissionError: errno.EACCES,
+    FileExistsError: errno.EEXIST,
+    TimeoutError: errno.ETIMEDOUT,
+}
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """Errors of botocore's own, which are no OSError. If it raised one, it is imported."""
+    botocore = sys.modules.get("botocore.exceptions")
+    return (botocore.BotoCoreError,) if botocore else ()
+
+
+@contextmanager
+def _created(path: Path, shown: str) -> Iterator[IO[bytes]]:
+    """A new file. A full or read-only disk is reported under the name that people know."""
+    try:
+        with path.open("wb") as file:
+            yield file
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(path)):
+            raise
+        raise OSError(error.errno, error.strerror, shown) from error
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Paths of all files below a local folder. A folder that goes away meanwhile is empty."""
+    pending = [folder]
+    while pending:
+        with suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    pending.append(entry.path)
+                else:
+                    yield entry.path

@@ -155,9 +155,9 @@ def _pyav_frames(uri: str, first: int, last: int, max_side: int | None) -> Itera
 
 
 def _from(container: InputContainer, stream: VideoStream, first: int) -> Iterator[tuple[float, VideoFrame]]:
-    """Frames from the key frame at or before grid frame `first` on."""
+    """Frames from the key frame on that is the newest when grid frame `first` is shown."""
     assert stream.time_base is not None
-    start = first / FPS
+    start = (first + 0.5) / FPS
     for back in _SEEK_BACK if first > 0 else ():
         target = start - back + time_origin(container)
         if start - back <= 0:
@@ -165,7 +165,7 @@ def _from(container: InputContainer, stream: VideoStream, first: int) -> Iterato
         container.seek(int(target / stream.time_base), stream=stream, backward=True)
         source = decoded(container, stream)
         head = next(source, None)
-        if head is not None and head[0] <= start + 0.5 / FPS:
+        if head is not None and head[0] <= start:
             yield head
             yield from source
             return

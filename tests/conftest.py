@@ -27,7 +27,7 @@ def ray_cluster() -> Iterator[None]:
     """One local cluster for the whole test session."""
     import ray
 
-    from pipeline.engine import start_ray
+    from pipeline.fleet import start_ray
 
     start_ray(None)
     yield

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from pipeline.build import Build, BuildSummary
+from pipeline.crew import Engine, local_engine
 from pipeline.demo.dialogue import make_dialogue
-from pipeline.engine import Engine, local_engine
 from pipeline.progress import Reporter
 from pipeline.sources import find_sources
 from schemas.config import BuildConfig
@@ -31,7 +31,7 @@ def dialogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def sources_of(folder: Path) -> list[Source]:
     one, other = sorted(folder.glob("apart_*.mp4"))
-    return find_sources([str(folder / "together.mp4")], [(str(one), str(other))])
+    return list(find_sources([str(folder / "together.mp4")], [(str(one), str(other))]))
 
 
 def build(folder: Path, root: Path, engine: Engine = local_engine) -> BuildSummary:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.build import Build, BuildSummary
+from pipeline.crew import local_engine
 from pipeline.demo.truth import check_build
-from pipeline.engine import local_engine, ray_engine
+from pipeline.fleet import ray_engine
 from pipeline.outputs import read_outputs
 from pipeline.progress import Reporter
 from pipeline.sources import find_sources

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
-from pipeline.engine import Engine, local_engine, ray_engine
-from pipeline.ledger import Ledger
+from pipeline.crew import Crew, Engine, InFlight, local_engine
+from pipeline.fleet import ray_engine
+from pipeline.ledger import Ledger, Outcome
+from pipeline.lock import locked
 from pipeline.progress import Reporter
-from pipeline.run import Run, locked, remember_settings
-from pipeline.task import Task, artifact_path
+from pipeline.run import InOrder, Road, Run, remember_settings
+from pipeline.task import Artifact, Stages, Task, artifact_path
 from schemas.artifact import load_rows
-from schemas.config import RunConfig
+from schemas.config import RunConfig, StageResources
 from schemas.errors import Reason, RunFailed, UsageError
 from stages.store import TEMPORARY, Store
-from tests.pipeline.toy import Add, CountLetters, Letters, Total
+from tests.pipeline.toy import STAGES, Letters, Total
 
 TOLERANT = RunConfig(max_failure_share=1.0)
 
@@ -27,20 +36,39 @@ def quiet() -> Reporter:
     return Reporter(Console(file=io.StringIO()))
 
 
-def new_run(root: Path, engine: Engine = local_engine, limits: RunConfig = TOLERANT) -> Run:
-    return Run(str(root), engine, limits, quiet())
+@contextmanager
+def new_run(root: Path, engine: Engine = local_engine, limits: RunConfig = TOLERANT) -> Iterator[Run]:
+    with locked(str(root)) as hold, engine(STAGES, str(root)) as crew:
+        run = Run(str(root), crew, limits, quiet(), hold)
+        try:
+            yield run
+        finally:
+            run.close()
 
 
-def tasks(*texts: str) -> list[Task]:
+def letters(
+    root: Path, *texts: str, engine: Engine = local_engine, limits: RunConfig = TOLERANT
+) -> dict[str, Artifact]:
+    """A whole run that counts the letters of texts."""
+    with new_run(root, engine, limits) as run:
+        return run.execute("letters", tasks(*texts))
+
+
+def rows(root: Path) -> dict[str, Outcome]:
+    """The ledger's rows by key."""
+    return {o.key: o for o in Ledger(Store(str(root))).latest().values()}
+
+
+def tasks(*texts: str, stage: str = "letters") -> list[Task]:
     return [
-        Task(key=f"k{i}", item=t, path=artifact_path("letters", 1, "f", f"k{i}"), fingerprint="f", inline={"text": t})
-        for i, t in enumerate(texts)
+        Task(stage, f"k{i}", text, artifact_path(stage, 1, "f", f"k{i}"), "f", inline={"text": text})
+        for i, text in enumerate(texts)
     ]
 
 
-def total(parts: dict[str, object]) -> list[Task]:
+def total(parts: dict[str, Artifact]) -> list[Task]:
     path = artifact_path("add", 1, "f", "sum")
-    return [Task(key="sum", item="sum", path=path, fingerprint="f", inputs={"parts": tuple(parts.values())})]  # type: ignore[arg-type]
+    return [Task("add", "sum", "sum", path, "f", inputs={"parts": tuple(parts.values())})]
 
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
@@ -48,101 +76,199 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     if request.param == "local":
         return local_engine
     request.getfixturevalue("ray_cluster")
-    return ray_engine(RunConfig())
+    return ray_engine(RunConfig(attempts=1))
 
 
 def test_every_item_ends_in_the_ledger(tmp_path: Path, engine: Engine) -> None:
-    run = new_run(tmp_path, engine)
-    artifacts = run.execute(CountLetters(), tasks("hello", "bad", "bug", "worlds"))
-
+    artifacts = letters(tmp_path, "hello", "bad", "bug", "worlds", engine=engine)
     assert list(artifacts) == ["k0", "k3"]
-    rows = {o.key: o for o in Ledger(Store(str(tmp_path))).latest().values()}
-    assert Counter(o.status for o in rows.values()) == {"ok": 2, "rejected": 1, "failed": 1}
-    assert (rows["k1"].reason, rows["k1"].detail) == ("too_short", "three letters")
-    assert rows["k2"].reason == "ZeroDivisionError"
-    assert "a bug" in rows["k2"].detail
-    assert "toy.py" in rows["k2"].detail  # a traceback that says where
-    assert rows["k0"].seconds >= 0
-    assert rows["k0"].peak_mb > 1
+    found = rows(tmp_path)
+    assert Counter(o.status for o in found.values()) == {"ok": 2, "rejected": 1, "failed": 1}
+    assert (found["k1"].reason, found["k1"].detail) == ("too_short", "three letters")
+    assert found["k2"].reason == "ZeroDivisionError"
+    assert "a bug" in found["k2"].detail
+    assert "toy.py" in found["k2"].detail  # a traceback that says where
+    assert found["k0"].facts == "5"
+    assert found["k0"].seconds >= 0
+    assert found["k0"].peak_mb > 1
     assert load_rows((tmp_path / artifacts["k3"].path).read_bytes(), Letters)[0].count == 6
+    assert not (tmp_path / "progress.json").exists()
 
 
 def test_a_second_run_processes_nothing_but_retries_failures(tmp_path: Path) -> None:
-    new_run(tmp_path).execute(CountLetters(), tasks("hello", "bad", "bug"))
-    again = new_run(tmp_path)
-    assert list(again.execute(CountLetters(), tasks("hello", "bad", "bug"))) == ["k0"]
-    assert again.processed == 1  # the failed one
+    letters(tmp_path, "hello", "bad", "bug")
+    with new_run(tmp_path) as again:
+        assert list(again.execute("letters", tasks("hello", "bad", "bug"))) == ["k0"]
+        assert again.processed == 1  # the failed one
 
 
 def test_deleting_one_artifact_redoes_it_alone_when_it_comes_out_the_same(tmp_path: Path) -> None:
-    first = new_run(tmp_path)
-    parts = first.execute(CountLetters(), tasks("a", "bb", "ccc"))
-    first.execute(Add(), total(parts))
+    with new_run(tmp_path) as first:
+        parts = first.execute("letters", tasks("a", "bb", "ccc"))
+        first.execute("add", total(parts))
     (tmp_path / parts["k1"].path).unlink()
-
-    again = new_run(tmp_path)
-    same = again.execute(CountLetters(), tasks("a", "bb", "ccc"))
-    again.execute(Add(), total(same))
-    assert again.processed == 1
+    with new_run(tmp_path) as again:
+        same = again.execute("letters", tasks("a", "bb", "ccc"))
+        again.execute("add", total(same))
+        assert again.processed == 1
     assert same == parts
 
 
 def test_a_changed_input_redoes_what_depends_on_it(tmp_path: Path) -> None:
-    first = new_run(tmp_path)
-    first.execute(Add(), total(first.execute(CountLetters(), tasks("a", "bb"))))
-    again = new_run(tmp_path)
-    done = again.execute(Add(), total(again.execute(CountLetters(), tasks("a", "changed"))))
-    assert again.processed == 2
+    with new_run(tmp_path) as first:
+        first.execute("add", total(first.execute("letters", tasks("a", "bb"))))
+    with new_run(tmp_path) as again:
+        done = again.execute("add", total(again.execute("letters", tasks("a", "changed"))))
+        assert again.processed == 2
     assert load_rows((tmp_path / done["sum"].path).read_bytes(), Total)[0].count == 8
 
 
 def test_an_artifact_whose_ledger_row_was_lost_is_found_not_remade(tmp_path: Path) -> None:
-    first = new_run(tmp_path)
-    (artifact,) = first.execute(CountLetters(), tasks("hello")).values()
+    (artifact,) = letters(tmp_path, "hello").values()
     before = (tmp_path / artifact.path).stat().st_mtime_ns
     for part in (tmp_path / "ledger").iterdir():
         part.unlink()
-
-    again = new_run(tmp_path)
-    assert again.execute(CountLetters(), tasks("hello"))["k0"] == artifact
+    assert letters(tmp_path, "hello")["k0"] == artifact
     assert (tmp_path / artifact.path).stat().st_mtime_ns == before
+    assert rows(tmp_path)["k0"].facts == "5"
 
 
 def test_a_damaged_artifact_without_a_row_is_made_again(tmp_path: Path) -> None:
-    (artifact,) = new_run(tmp_path).execute(CountLetters(), tasks("hello")).values()
+    (artifact,) = letters(tmp_path, "hello").values()
     (tmp_path / artifact.path).write_bytes(b"cut off")
     for part in (tmp_path / "ledger").iterdir():
         part.unlink()
-    assert new_run(tmp_path).execute(CountLetters(), tasks("hello"))["k0"] == artifact
+    assert letters(tmp_path, "hello")["k0"] == artifact
 
 
-def test_too_many_failures_stop_the_run_and_name_one(tmp_path: Path) -> None:
-    with pytest.raises(RunFailed, match=r"2 of 3 items failed, for example bug.: ZeroDivisionError: a bug"):
-        new_run(tmp_path, limits=RunConfig()).execute(CountLetters(), tasks("hello", "bug1", "bug2"))
-    with pytest.raises(RunFailed, match="2 failures in a row"):
-        new_run(tmp_path, limits=RunConfig(max_failures_in_row=2)).execute(CountLetters(), tasks("bug1", "bug2", "x"))
-    assert len(Ledger(Store(str(tmp_path))).latest()) == 3  # what happened before the stop is kept
+def test_too_many_failures_stop_the_run_and_name_the_likely_cause(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match=r"2 of 3 items failed, all with ZeroDivisionError, for example bug2: a bug"):
+        letters(tmp_path, "hello", "bug1", "bug2", limits=RunConfig())
+    with pytest.raises(RunFailed, match="2 failures in a row, all with ZeroDivisionError"):
+        letters(tmp_path, "bug1", "bug2", "x", limits=RunConfig(max_failures_in_row=2))
+    assert len(rows(tmp_path)) == 3  # what happened before the stop is kept
+
+
+def test_a_hopeless_share_of_failures_does_not_go_on_to_the_end(tmp_path: Path) -> None:
+    texts = [text for n in range(200) for text in (f"bug{n}", f"fine{n}")]
+    with pytest.raises(RunFailed, match="items failed"):
+        letters(tmp_path, *texts, limits=RunConfig(max_failure_share=0.1, max_failures_in_row=5))
+    assert 70 < len(rows(tmp_path)) < 100  # 40 failures are a tenth of 400
 
 
 def test_an_item_that_the_corpus_rejects_is_recorded_once(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
-    run.execute(CountLetters(), tasks("same"))
-    run.reject("letters", tasks("same")[0], Reason.DUPLICATE_CONTENT, "same content as x")
-    run.ledger.flush()
-    again = new_run(tmp_path)
-    assert list(again.execute(CountLetters(), tasks("same"))) == ["k0"]  # its artifact stands; the corpus decides
-    again.reject("letters", tasks("same")[0], Reason.DUPLICATE_CONTENT, "same content as x")
-    assert again.processed == 0
+    (task,) = tasks("same")
+    with new_run(tmp_path) as run:
+        run.execute("letters", [task])
+        run.reject(task, Reason.DUPLICATE_CONTENT, "same content as x")
+    with new_run(tmp_path) as again:
+        assert list(again.execute("letters", [task])) == ["k0"]  # its artifact stands; the corpus decides
+        again.reject(task, Reason.DUPLICATE_CONTENT, "same content as x")
+        assert again.processed == 0
+
+
+def test_roads_overlap_but_pass_their_order_point_in_order(tmp_path: Path) -> None:
+    passed: list[int] = []
+
+    def road(number: int, task: Task) -> Road[int]:
+        yield [task]
+        if number != 2:  # one that ends early holds nobody up
+            yield InOrder()
+            passed.append(number)
+        return number
+
+    class Backwards:
+        """Carries out what was submitted last first."""
+
+        def __init__(self, crew: Crew) -> None:
+            self._crew, self._queue = crew, list[Task]()
+
+        def submit(self, task: Task) -> None:
+            self._queue.append(task)
+
+        def hungry(self) -> bool:
+            return len(self._queue) < 10
+
+        def wait(self) -> list[Outcome]:
+            self._crew.submit(self._queue.pop())
+            return self._crew.wait()
+
+        def in_flight(self) -> list[InFlight]:
+            return []
+
+    @contextmanager
+    def backwards(stages: Stages, root: str) -> Iterator[Crew]:
+        with local_engine(stages, root) as crew:
+            yield Backwards(crew)
+
+    with new_run(tmp_path, backwards) as run:
+        ended = list(run.follow("letters", (road(n, t) for n, t in enumerate(tasks(*"abcde"))), 5))
+    assert passed == [0, 1, 3, 4]
+    assert sorted(ended) == [0, 1, 2, 3, 4]
+    assert ended[0] == 2
+
+
+def test_a_stage_that_cannot_start_stops_the_run_and_blames_no_item(tmp_path: Path, engine: Engine) -> None:
+    cause = "broken cannot start: FileNotFoundError: no weights here"
+    with pytest.raises(RunFailed, match=cause), new_run(tmp_path, engine) as run:
+        run.execute("broken", tasks("a", "b", stage="broken"))
+    assert rows(tmp_path) == {}
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
-    run = new_run(tmp_path / "run", ray_engine(RunConfig()))
-    done = run.execute(CountLetters(), tasks("a", f"kill:{tmp_path / 'mark'}", "c"))
-    assert list(done) == ["k0", "k1", "k2"]
-    assert (tmp_path / "mark").exists()
-    assert not list((tmp_path / "run").rglob(f"{TEMPORARY}*"))
+class TestWorkersThatDie:
+    def test_each_gets_another_try_and_loses_nothing(self, tmp_path: Path) -> None:
+        texts = ["a", *(f"{how}:{tmp_path / how}" for how in ("kill", "segv", "hang")), "e"]
+        limits = RunConfig(limit_seconds=3)
+        done = letters(tmp_path / "run", *texts, engine=ray_engine(limits), limits=limits)
+        assert list(done) == ["k0", "k1", "k2", "k3", "k4"]
+        assert {key: row.attempt for key, row in rows(tmp_path / "run").items()} == dict.fromkeys(done, 2) | {
+            "k0": 1,
+            "k4": 1,
+        }
+        assert not list((tmp_path / "run").rglob(f"{TEMPORARY}*"))
+
+    def test_the_ledger_says_what_they_died_of(self, tmp_path: Path) -> None:
+        limits = RunConfig(limit_seconds=4, max_failure_share=1.0, resources={"letters": StageResources(memory_gb=0.5)})
+        letters(tmp_path, "kill", "segv", "hang", "eat", "fine", engine=ray_engine(limits), limits=limits)
+        found = rows(tmp_path)
+        assert {row.item: row.reason for row in found.values()} == {
+            "kill": "WorkerKilled", "segv": "WorkerCrashed", "hang": "TimeLimit", "eat": "OutOfMemory", "fine": "",
+        }  # fmt: skip
+        assert "SIGSEGV" in found["k1"].detail
+        assert "longer than 4 s" in found["k2"].detail
+        assert found["k3"].peak_mb > 500
+        assert {row.attempt for row in found.values() if row.status == "failed"} == {2}
+
+    def test_a_worker_killed_from_outside_with_its_supervisor_is_replaced(self, tmp_path: Path) -> None:
+        killed = []
+
+        def kill_supervisors() -> None:
+            while not killed:
+                time.sleep(0.2)
+                if (tmp_path / "artifacts/letters/v1-f/k0.safetensors").exists():
+                    killed.extend(p.pid for p in psutil.process_iter() if "_RayWorker" in " ".join(p.cmdline()))
+                    for pid in killed:
+                        os.kill(pid, signal.SIGKILL)
+
+        thread = threading.Thread(target=kill_supervisors)
+        thread.start()
+        done = letters(tmp_path, "first", *["slow:0.5"] * 6, engine=ray_engine(RunConfig()))
+        thread.join()
+        assert len(done) == 7
+        assert killed
+
+    def test_a_worker_is_replaced_after_its_share_of_items(self, tmp_path: Path) -> None:
+        config = RunConfig(recycle_items=2, resources={"letters": StageResources(max_workers=1)})
+        pids = []
+        with new_run(tmp_path, ray_engine(config)) as run:
+            for n in range(5):
+                run.execute("letters", tasks(*"abcde")[n : n + 1])
+                pids += [
+                    p.pid for p in psutil.process_iter() if "spawn_main" in " ".join(p.cmdline()) and p.ppid() != 1
+                ]
+        assert len(set(pids)) >= 3
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -23,6 +24,11 @@ class Letters(Row):
 
 
 class CountLetters(Stage[Text, Letters]):
+    """`bad` is rejected, `bug…` raises, `slow:2` takes two seconds.
+
+    `kill`, `segv`, `hang` and `eat` do what they say; with `:MARK` only once, as a mark that they leave tells.
+    """
+
     name = "letters"
     version = 1
 
@@ -30,16 +36,34 @@ class CountLetters(Stage[Text, Letters]):
         super().__init__(config or Section())
 
     def process(self, item: Text) -> Iterator[Letters]:
-        if item.text == "bad":
+        what, _, mark = item.text.partition(":")
+        if what == "bad":
             raise Rejected(Reason.TOO_SHORT, "three letters")
-        if item.text.startswith("bug"):
+        if what.startswith("bug"):
             raise ZeroDivisionError("a bug")
-        if item.text.startswith("kill:"):  # dies once, then finds its mark
-            mark = item.text.removeprefix("kill:")
-            if not os.path.exists(mark):  # noqa: PTH110
+        if what.startswith("slow"):
+            time.sleep(float(mark))
+        elif not mark or not os.path.exists(mark):  # noqa: PTH110
+            if mark:
                 os.mkdir(mark)  # noqa: PTH102
-                os.kill(os.getpid(), 9)
+            misbehave(what)
         yield Letters(count=len(item.text), codes=np.frombuffer(item.text.encode(), np.uint8))
+
+    def facts(self, rows: Sequence[Letters]) -> str:
+        return str(rows[0].count)
+
+
+def misbehave(how: str) -> None:
+    if how == "kill":
+        os.kill(os.getpid(), 9)
+    elif how == "segv":
+        os.kill(os.getpid(), 11)
+    elif how == "hang":
+        time.sleep(600)
+    elif how == "eat":
+        eaten = bytearray(600_000_000)
+        eaten[::4096] = b"x" * len(eaten[::4096])
+        time.sleep(600)
 
 
 class Total(Row):
@@ -59,3 +83,15 @@ class Add(Stage[TotalInput, Total]):
 
     def process(self, item: TotalInput) -> Iterator[Total]:
         yield Total(count=sum(p.count for p in item.parts))
+
+
+class Broken(CountLetters):
+    """Its model is not there."""
+
+    name = "broken"
+
+    def setup(self) -> None:
+        raise FileNotFoundError("no weights here")
+
+
+STAGES = {stage.name: stage for stage in (CountLetters(), Add(), Broken())}

@@ -12,6 +12,7 @@ import av
 import fsspec
 import numpy as np
 import pytest
+from av.video.frame import PictureType
 
 from schemas.config import IngestConfig
 from schemas.errors import Reason, Rejected
@@ -27,16 +28,20 @@ def write_clip(
     audio_from: float = 0.0,
     audio_to: float | None = None,
     sound: bool = True,
+    keys: tuple[int, ...] = (),
+    **options: str,
 ) -> Path:
-    """A grey clip that gets lighter, with a tone."""
+    """A grey clip that gets lighter, with a tone. keys: pictures made key frames beside the regular ones."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         video.codec_context.time_base = Fraction(1, 1000)
+        video.options = {"sc_threshold": "0", "forced-idr": "1", **options}
         audio = container.add_stream("aac", rate=16000, layout="mono") if sound else None
         for i in range(math.ceil(seconds * fps)):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), i % 200, np.uint8), format="rgb24")
             frame.pts, frame.time_base = round(1000 * i / fps), Fraction(1, 1000)
+            frame.pict_type = PictureType.I if i in keys else PictureType.NONE
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio is not None:
@@ -129,6 +134,24 @@ def test_a_dyad_needs_two_different_people(tmp_path: Path) -> None:
     assert reason_of(a, b, participants=("ann", "ann")) is Reason.INCOMPLETE_DYAD
     assert reason_of(a, b, tmp_path / "c.mp4") is Reason.INCOMPLETE_DYAD
     assert reason_of(a, same_bytes) is Reason.DUPLICATE_CONTENT
+
+
+def test_the_best_key_frame_of_each_five_seconds_is_kept(tmp_path: Path) -> None:
+    def keyframes(every: int, forced: tuple[int, ...] = ()) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        path = write_clip(tmp_path / f"{every}.mp4", seconds=21, keys=forced, g=str(every))
+        media = ingest(path).media[0]
+        return media.keyframes, media.early_keyframes
+
+    assert keyframes(600) == ((), ())  # the first picture is no place to cut
+    assert keyframes(89) == ((89, 178, 267, 445), ())  # 356 shares five seconds with 267
+    assert keyframes(1) == ((1, 125, 250, 375, 500), ())
+    assert keyframes(90, forced=(121, 280)) == ((211, 460), (121, 280))  # as an encoder does at a scene change
+
+
+def test_a_key_frame_is_named_by_the_first_frame_that_may_show_it(tmp_path: Path) -> None:
+    media = ingest(write_clip(tmp_path / "a.mp4", seconds=12, fps=30, g="100")).media[0]
+    expected = [min(n for n in range(300) if round(1000 * i / 30) / 1000 <= (n + 0.5) / 25) for i in (100, 200, 300)]
+    assert list(media.keyframes) == expected
 
 
 def test_a_cut_off_file_has_the_length_that_is_left(tmp_path: Path) -> None:

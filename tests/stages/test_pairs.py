@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.cli import main
-from pipeline.engine import local_engine
+from pipeline.crew import local_engine
 from pipeline.pairs import PairsSummary, build_pairs
 from pipeline.progress import Reporter
 from pipeline.verify import verify_dataset

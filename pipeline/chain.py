@@ -1,0 +1,92 @@
+"""The chain of stages: what they are, what hangs on what, and whether their types fit.
+
+ingest → diarize ─┐
+       → faces  ──┴→ bind → fit → motion → windows → shard
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args, get_origin
+
+from pipeline.run import fingerprint
+from pipeline.task import WHOLE, AnyStage, Stages
+from schemas.config import BalanceConfig, BuildConfig, Section, ShardConfig
+from stages.bind import BindStage
+from stages.diarize import DiarizeStage
+from stages.faces import FacesStage
+from stages.ingest import IngestStage
+from stages.motion import FitStage, MotionStage
+from stages.shard import ShardStage
+from stages.transcribe import TranscribeStage
+from stages.windows import WindowsStage
+
+
+def stages_of(config: BuildConfig, dataset: str) -> Stages:
+    """The stages of a build, by name, in their order. dataset: folder or URL of the shards."""
+    stages: tuple[AnyStage, ...] = (
+        IngestStage(config.ingest),
+        DiarizeStage(config.diarize),
+        TranscribeStage(config.transcribe),
+        FacesStage(config.faces),
+        BindStage(config.bind),
+        FitStage(config.motion),
+        MotionStage(),
+        WindowsStage(config.windows),
+        ShardStage(config.shard, dataset),
+    )
+    return {stage.name: stage for stage in stages}
+
+
+def fingerprints_of(config: BuildConfig) -> dict[str, str]:
+    """Each stage's settings together with those of the stages before it."""
+    prints: dict[str, str] = {}
+
+    def add(stage: type[AnyStage], settings: Section, *upstream: str) -> None:
+        prints[stage.name] = fingerprint(stage, settings, *(prints[name] for name in upstream))
+
+    add(IngestStage, config.ingest)
+    add(DiarizeStage, config.diarize, "ingest")
+    add(TranscribeStage, config.transcribe, "diarize")
+    add(FacesStage, config.faces, "ingest")
+    add(BindStage, config.bind, "diarize", "faces")
+    add(FitStage, config.motion, "bind")
+    add(MotionStage, Section(), "bind")
+    add(WindowsStage, config.windows, "motion", "diarize")
+    add(ShardStage, _ShardSettings(shard=config.shard, balance=config.balance), "windows")
+    return prints
+
+
+class _ShardSettings(Section):
+    shard: ShardConfig
+    balance: BalanceConfig
+
+
+_EDGES: tuple[tuple[type[AnyStage], str, type[AnyStage]], ...] = (
+    (DiarizeStage, WHOLE, IngestStage),
+    (TranscribeStage, "conversation", IngestStage),
+    (TranscribeStage, "diarization", DiarizeStage),
+    (BindStage, "conversation", IngestStage),
+    (BindStage, "diarization", DiarizeStage),
+    (BindStage, "faces", FacesStage),
+    (FitStage, "bindings", BindStage),
+    (FitStage, "faces", FacesStage),
+    (MotionStage, "binding", BindStage),
+    (MotionStage, "faces", FacesStage),
+    (WindowsStage, "conversation", IngestStage),
+    (WindowsStage, "diarization", DiarizeStage),
+    (WindowsStage, "binding", BindStage),
+    (WindowsStage, "motion", MotionStage),
+    (ShardStage, "dyads", WindowsStage),
+)
+"""(stage, field of its In, stage that makes what goes there)."""
+
+
+def check_chain() -> None:
+    """Assert that what a stage takes is what the stage before it makes, before anything starts."""
+    for stage, name, source in _EDGES:
+        takes, makes = stage.types()[0], source.types()[1]
+        wanted: Any = takes if name == WHOLE else takes.model_fields[name].annotation
+        if get_origin(wanted) is tuple:
+            wanted = get_args(wanted)[0]
+        if wanted is not makes:
+            raise TypeError(f"{stage.name}.{name} takes {wanted.__name__}, but {source.name} makes {makes.__name__}")

@@ -1,0 +1,373 @@
+"""The crew on Ray: pools of supervised workers on a laptop or a cluster.
+
+Ray places workers, moves tasks and tells when a machine is lost. Which task goes next, how long it may take and how
+often it is tried is decided here, in the driver, where all of it can be seen. Stages with the same needs share one
+pool, so on a laptop two workers do everything and no core waits for a stage that has nothing to do; a stage with needs
+of its own (a GPU, more memory, certain machines) has a pool of its own, which grows and shrinks with its queue.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.crew import Crew, Engine, InFlight
+from pipeline.ledger import Outcome
+from pipeline.supervise import Supervisor
+from pipeline.task import AnyStage, Stages, Task, outcome_of
+from schemas.config import RunConfig, StageResources
+from schemas.errors import RunFailed, UsageError, VisavisError
+from stages.quiet import silent_stderr
+
+_LOST_LIMIT = 5  # machines that may be lost under one task
+_SHIFT_SECONDS = 2.0  # between two workers that change pools
+_IDLE_SECONDS = 15.0  # before a worker that nobody needs makes room for another pool
+_GRACE = 120.0  # on top of all limits, after which a supervisor itself counts as hung
+
+
+def ray_engine(config: RunConfig) -> Engine:
+    """Pools of workers on Ray."""
+
+    @contextmanager
+    def open_fleet(stages: Stages, root: str) -> Iterator[Crew]:
+        start_ray(config.address)
+        fleet = _Fleet(config, stages, root)
+        try:
+            yield fleet
+        finally:
+            fleet.close()
+
+    return open_fleet
+
+
+def start_ray(address: str | None) -> None:
+    """Join a cluster, or start one on this machine; once per process. Quiet, and nothing leaves the machine."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # or every worker rebuilds the environment
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings about its own internals help no user
+    import ray
+
+    if ray.is_initialized():
+        return
+    try:
+        with silent_stderr():  # it announces the log level that was asked for
+            ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise UsageError(
+            f"no Ray cluster at {address}: start one with `ray start --head`, or unset run.address"
+        ) from error
+
+
+class _RayWorker:
+    """The actor: a supervisor on some machine."""
+
+    def __init__(self, stages: Stages, root: str, memory_gb: float, recycle: int, setup: float) -> None:
+        self._supervisor = Supervisor(stages, root, memory_gb=memory_gb, recycle=recycle, setup_seconds=setup)
+
+    def hello(self) -> tuple[str, str]:
+        """Host name and Ray's id of the machine."""
+        import ray
+
+        return socket.gethostname(), ray.get_runtime_context().get_node_id()
+
+    def run(self, task: Task, attempt: int, limit: float) -> Outcome | VisavisError:
+        try:
+            return self._supervisor.run(task, attempt, limit)
+        except VisavisError as error:
+            return error
+
+
+@dataclass
+class _Job:
+    task: Task
+    limit: float
+    attempt: int = 1
+    lost: int = 0
+    avoid: int = -1  # the worker on which it failed
+
+
+@dataclass
+class _Hand:
+    """A worker as the driver sees it."""
+
+    number: int
+    actor: Any
+    pool: _Pool
+    since: float  # when it began what it does now, or became idle
+    host: str = ""
+    node: str = ""
+    job: _Job | None = None
+    leaves: bool = False  # at the end of its task, for another pool
+    hung: bool = False
+
+    @property
+    def idle(self) -> bool:
+        return bool(self.host) and self.job is None
+
+
+@dataclass
+class _Pool:
+    """Workers for stages of the same needs."""
+
+    needs: StageResources
+    queues: dict[str, deque[_Job]]  # by stage, the deepest last
+    hands: list[_Hand] = field(default_factory=list)
+
+    @property
+    def queued(self) -> int:
+        return sum(len(queue) for queue in self.queues.values())
+
+    @property
+    def wanted(self) -> int:
+        """Workers that there is work for."""
+        return self.queued + sum(hand.job is not None for hand in self.hands)
+
+
+class _Fleet:
+    def __init__(self, config: RunConfig, stages: Stages, root: str) -> None:
+        import ray
+
+        self._ray = ray
+        self._config, self._root = config, root
+        self._stages = stages
+        self._shared = ray.put(dict(stages))
+        self._remote = ray.remote(max_restarts=0, max_task_retries=0)(_RayWorker)
+        self._pool_of = _pools(config, stages)
+        self._pools = list({id(pool): pool for pool in self._pool_of.values()}.values())
+        self._numbers = itertools.count()
+        self._pending: dict[Any, _Hand] = {}
+        self._total: tuple[float, dict[str, float]] = (0.0, {})
+        self._shifted = 0.0
+
+    def submit(self, task: Task) -> None:
+        limit = self._config.limit_of(task.stage, task.seconds)
+        self._pool_of[task.stage].queues[task.stage].append(_Job(task, limit))
+
+    def hungry(self) -> bool:
+        return any(pool.queued < self._capacity(pool) for pool in self._active())
+
+    def wait(self) -> list[Outcome]:
+        self._staff()
+        for pool in self._pools:
+            self._assign(pool)
+        self._check_hung()
+        if not self._pending:
+            time.sleep(0.05)
+            return []
+        refs = list(self._pending)
+        self._ray.wait(refs, num_returns=1, timeout=1.0)
+        done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
+        answers = (self._take(ref) for ref in done)
+        return [outcome for outcome in answers if outcome is not None]
+
+    def in_flight(self) -> list[InFlight]:
+        now = time.monotonic()
+        return [
+            InFlight(hand.job.task, hand.host, now - hand.since, hand.job.attempt)
+            for pool in self._pools
+            for hand in pool.hands
+            if hand.job
+        ]
+
+    def close(self) -> None:
+        for pool in self._pools:
+            for hand in list(pool.hands):
+                self._dismiss(hand)
+
+    # Who works on what
+
+    def _assign(self, pool: _Pool) -> None:
+        for hand in pool.hands:
+            if hand.leaves or not hand.idle:
+                continue
+            job = self._next_job(pool, hand)
+            if job is None:
+                return
+            hand.job, hand.since = job, time.monotonic()
+            self._pending[hand.actor.run.remote(job.task, job.attempt, job.limit)] = hand
+
+    def _next_job(self, pool: _Pool, hand: _Hand) -> _Job | None:
+        # What was begun is finished before more is begun, unless another pool would stand idle for it.
+        starving = any(other is not pool and other.queued < len(other.hands) for other in self._active())
+        queues = list(pool.queues.values())
+        for queue in queues if starving else reversed(queues):
+            for job in queue:
+                if job.avoid != hand.number or len(pool.hands) == 1:
+                    queue.remove(job)
+                    return job
+        return None
+
+    def _take(self, ref: Any) -> Outcome | None:
+        hand = self._pending.pop(ref)
+        job = hand.job
+        try:
+            answer = self._ray.get(ref)
+        except self._ray.exceptions.RayError as error:
+            return self._lost(hand, error)
+        if job is None:
+            hand.host, hand.node = answer
+            return None
+        hand.job, hand.since = None, time.monotonic()
+        if hand.leaves:
+            self._dismiss(hand)
+        if isinstance(answer, VisavisError):
+            raise answer
+        return self._judge(job, answer, hand)
+
+    def _judge(self, job: _Job, outcome: Outcome, hand: _Hand) -> Outcome | None:
+        """The outcome, or none if the task gets another try on another worker."""
+        if outcome.status != "failed" or job.attempt >= self._config.attempts:
+            return outcome
+        job.attempt += 1
+        job.avoid = hand.number
+        self._pool_of[job.task.stage].queues[job.task.stage].appendleft(job)
+        return None
+
+    def _lost(self, hand: _Hand, error: Exception) -> Outcome | None:
+        """A worker is gone together with its supervisor."""
+        job, said = hand.job, str(error)
+        self._dismiss(hand)
+        if job is None:
+            if "The actor died because of an error raised in its creation task" in said:
+                raise RunFailed(f"workers cannot start on the cluster: {_last_line(said)}")
+            return None  # its machine went away before it had anything to do
+        alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
+        if hand.node not in alive and job.lost < _LOST_LIMIT:  # not the item's fault, so not one of its tries
+            job.lost += 1
+            self._pool_of[job.task.stage].queues[job.task.stage].appendleft(job)
+            return None
+        if hand.hung:
+            reason, detail = "TimeLimit", "its machine does not answer"
+        elif hand.node not in alive:
+            reason, detail = "NodeLost", f"{job.lost + 1} machines were lost while they worked on it"
+        elif "memory" in said and "OOM killer" not in said:  # Ray's own watch over a machine's memory
+            reason, detail = "OutOfMemory", "Ray stopped the worker because its machine ran low on memory"
+        else:
+            reason, detail = "WorkerKilled", "the worker's supervisor died"
+        seconds = time.monotonic() - hand.since
+        outcome = outcome_of(job.task, "failed", reason, detail, seconds=seconds, peak_mb=0.0, attempt=job.attempt)
+        return self._judge(job, outcome, hand)
+
+    def _check_hung(self) -> None:
+        """Supervisors keep the limits; this is for one that cannot, on a machine that hangs."""
+        now = time.monotonic()
+        for pool in self._pools:
+            for hand in pool.hands:
+                if hand.job and now - hand.since > hand.job.limit * 1.5 + self._config.setup_seconds + _GRACE:
+                    hand.hung = True
+                    self._ray.kill(hand.actor)  # its call ends with an error, and `_lost` takes it from there
+
+    # How many workers there are
+
+    def _staff(self) -> None:
+        """Start and dismiss workers, so that there are as many as there is work and room for."""
+        for pool in reversed(self._pools):  # the deepest first: what was begun is finished first
+            wanted = min(self._capacity(pool), max(pool.wanted, pool.needs.min_workers))
+            while len(pool.hands) < wanted and (self._has_room(pool) or self._make_room(pool)):
+                self._start(pool)
+
+    def _make_room(self, pool: _Pool) -> bool:
+        """Take one worker from another pool, at once if it is idle, else when its task ends. True if there is room."""
+        now = time.monotonic()
+        if now - self._shifted < _SHIFT_SECONDS or any(h.leaves for p in self._pools for h in p.hands):
+            return False
+        others = [p for p in self._pools if p is not pool and len(p.hands) > p.needs.min_workers]
+        idle = [h for p in others for h in p.hands if h.idle and (not p.queued)]
+        patient = not pool.hands or pool.queued > 2 * len(pool.hands)
+        idle = [h for h in idle if not pool.hands or now - h.since > _IDLE_SECONDS or patient]
+        if idle:
+            self._shifted = now
+            self._dismiss(max(idle, key=lambda h: now - h.since))
+            return self._has_room(pool)
+        busy = [h for p in others if len(p.hands) > 1 or not pool.hands for h in p.hands if h.job]
+        if busy and patient:
+            self._shifted = now
+            min(busy, key=lambda h: h.since).leaves = True
+        return False
+
+    def _start(self, pool: _Pool) -> None:
+        needs = pool.needs
+        options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "scheduling_strategy": "SPREAD"}
+        if needs.memory_gb:
+            options["memory"] = needs.memory_gb * 1e9
+        if needs.labels:
+            options["label_selector"] = dict(needs.labels)
+        actor = self._remote.options(**options).remote(
+            self._shared, self._root, needs.memory_gb, self._config.recycle_items, self._config.setup_seconds
+        )
+        hand = _Hand(next(self._numbers), actor, pool, time.monotonic())
+        pool.hands.append(hand)
+        self._pending[actor.hello.remote()] = hand
+
+    def _dismiss(self, hand: _Hand) -> None:
+        hand.pool.hands.remove(hand)
+        self._pending = {ref: other for ref, other in self._pending.items() if other is not hand}
+        self._ray.kill(hand.actor)
+
+    def _active(self) -> list[_Pool]:
+        """Pools that take part now; those of stages that are not due yet have no workers."""
+        return [pool for pool in self._pools if pool.hands or pool.queued] or self._pools[:1]
+
+    def _capacity(self, pool: _Pool) -> int:
+        """How many workers a pool may have."""
+        if pool.needs.max_workers:
+            return pool.needs.max_workers
+        total = self._resources()
+        rooms = [total.get(name, 0.0) / amount for name, amount in _amounts(pool.needs).items()]
+        return max(1, int(min(rooms, default=1)))
+
+    def _has_room(self, pool: _Pool) -> bool:
+        """Whether the cluster has room for one more; where a number is asked for, it may grow to make some."""
+        if pool.needs.max_workers:
+            return True
+        used = [_amounts(p.needs) for p in self._pools for _ in p.hands]
+        total = self._resources()
+        return all(
+            sum(u.get(name, 0.0) for u in used) + amount <= total.get(name, 0.0) + 1e-6
+            for name, amount in _amounts(pool.needs).items()
+        )
+
+    def _resources(self) -> dict[str, float]:
+        when, total = self._total
+        if time.monotonic() - when > 5.0:
+            total = self._ray.cluster_resources()
+            self._total = (time.monotonic(), total)
+        return total
+
+
+def _pools(config: RunConfig, stages: Stages) -> dict[str, _Pool]:
+    """Each stage's pool."""
+    by_needs: dict[str, _Pool] = {}
+    pools = {}
+    for name, stage in stages.items():
+        needs = config.resources.get(name) or _default_needs(stage)
+        shape = needs.model_dump_json(exclude={"limit_seconds", "limit_factor"})
+        pool = by_needs.setdefault(shape, _Pool(needs, {}))
+        pool.queues[name] = deque()
+        pools[name] = pool
+    return pools
+
+
+def _default_needs(stage: AnyStage) -> StageResources:
+    needs = stage.resources
+    return StageResources(cpus=needs.cpus, gpus=needs.gpus, memory_gb=needs.memory_gb)
+
+
+def _amounts(needs: StageResources) -> dict[str, float]:
+    amounts = {"CPU": needs.cpus, "GPU": needs.gpus, "memory": needs.memory_gb * 1e9}
+    return {name: amount for name, amount in amounts.items() if amount}
+
+
+def _last_line(text: str) -> str:
+    """Ray's messages end with the cause."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"

@@ -1,0 +1,188 @@
+"""What is known of every item at the start of a run and since, small enough for millions of them.
+
+The ledger says what became of items; one listing of the artifacts says which of them are still there. Both are kept
+as sorted numpy columns, some 40 bytes an item: asking the storage for each artifact would take a day for a million
+conversations on an object store, and a dictionary of rows tens of gigabytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.ledger import Ledger, Outcome, latest_rows, uid_of
+from pipeline.task import ARTIFACT_SUFFIX, Task
+from stages.store import Store
+
+Kind = tuple[str, str, str]
+"""(status, reason, fingerprint): few distinct ones for millions of rows."""
+
+_COLUMNS = ["uid", "status", "reason", "fingerprint", "inputs", "output", "facts"]
+_BATCH = 100_000  # listed names that are looked up at once
+_CHUNKS = 16
+_FRESH = 50_000  # outcomes of this run that are kept as objects before they join the columns
+_ROW = np.dtype(
+    [
+        ("uid", "u8"),
+        ("inputs", "u8"),
+        ("output", "u8"),
+        ("has_output", "?"),
+        ("present", "?"),  # the artifact is where the ledger says
+        ("kind", "i4"),
+        ("facts", "i4"),  # index into the facts; −1: none
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of one item."""
+
+    status: str
+    reason: str
+    fingerprint: str
+    inputs: str
+    output: str
+    facts: str
+    present: bool
+
+
+class Known:
+    """Verdicts by (stage, key)."""
+
+    def __init__(self, ledger: Ledger, store: Store) -> None:
+        self._store = store
+        self._kinds: list[Kind] = []
+        self._kind_of: dict[Kind, int] = {}
+        self._facts = pa.chunked_array([], pa.large_string())
+        self._fresh: dict[int, Verdict] = {}
+        parts = [self._from_table(table) for table in ledger.tables(_COLUMNS)]
+        rows = np.concatenate([np.zeros(0, _ROW), *parts])
+        rows = rows[latest_rows(rows["uid"])]
+        self._rows = rows[np.argsort(rows["uid"])]
+        self._uid = np.ascontiguousarray(self._rows["uid"])
+        if len(self._rows):
+            self._rows["present"] = self._found()
+
+    def get(self, stage: str, key: str) -> Verdict | None:
+        uid = uid_of(stage, key)
+        if (fresh := self._fresh.get(uid)) is not None:
+            return fresh
+        index = int(np.searchsorted(self._uid, np.uint64(uid)))
+        if index == len(self._uid) or self._uid[index] != uid:
+            return None
+        _, inputs, output, has_output, present, kind, facts = self._rows[index].item()
+        status, reason, fingerprint = self._kinds[kind]
+        return Verdict(
+            status=status,
+            reason=reason,
+            fingerprint=fingerprint,
+            inputs=f"{inputs:016x}",
+            output=f"{output:016x}" if has_output else "",
+            facts=self._facts[facts].as_py() if facts >= 0 else "",
+            present=present,
+        )
+
+    def settled(self, task: Task) -> Verdict | None:
+        """The verdict, if nothing needs to be done: made from the same inputs with the same settings, and there."""
+        known = self.get(task.stage, task.key)
+        if known is None or known.status == "failed" or known.fingerprint != task.fingerprint:
+            return None
+        if known.output and not (known.present and all(self._store.exists(path) for path in task.files)):
+            return None
+        return known if known.inputs == task.digest() else None
+
+    def put(self, outcome: Outcome) -> None:
+        """Take note of a new outcome."""
+        self._fresh[uid_of(outcome.stage, outcome.key)] = Verdict(
+            outcome.status, outcome.reason, outcome.fingerprint, outcome.inputs, outcome.output, outcome.facts, True
+        )
+        if len(self._fresh) >= _FRESH:
+            self._merge_fresh()
+
+    def _merge_fresh(self) -> None:
+        rows = np.zeros(len(self._fresh), _ROW)
+        told: list[str] = []
+        for n, (uid, v) in enumerate(self._fresh.items()):
+            facts = len(self._facts) + len(told) if v.facts else -1
+            if v.facts:
+                told.append(v.facts)
+            kind = self._kind((v.status, v.reason, v.fingerprint))
+            rows[n] = (uid, int(v.inputs, 16), int(v.output or "0", 16), bool(v.output), True, kind, facts)
+        self._tell(pa.chunked_array([told], pa.large_string()))
+        self._fresh.clear()
+        rows = rows[np.argsort(rows["uid"])]
+        where = np.searchsorted(self._uid, rows["uid"])
+        old = np.zeros(len(rows), bool)
+        inside = where < len(self._uid)
+        old[inside] = self._uid[where[inside]] == rows["uid"][inside]
+        self._rows[where[old]] = rows[old]
+        self._rows = np.insert(self._rows, where[~old], rows[~old])
+        self._uid = np.ascontiguousarray(self._rows["uid"])
+
+    def _from_table(self, table: pa.Table) -> np.ndarray:
+        rows = np.zeros(table.num_rows, _ROW)
+        rows["uid"] = table["uid"].to_numpy()
+        rows["inputs"], _ = _numbers(table["inputs"])
+        rows["output"], rows["has_output"] = _numbers(table["output"])
+        columns = [table[name].combine_chunks().dictionary_encode() for name in ("status", "reason", "fingerprint")]
+        distinct, kind = np.unique(np.stack([c.indices.to_numpy() for c in columns]), axis=1, return_inverse=True)
+        named = [[str(c.dictionary[int(code)]) for c, code in zip(columns, codes, strict=True)] for codes in distinct.T]
+        rows["kind"] = np.array([self._kind((a, b, c)) for a, b, c in named], np.int32)[kind.reshape(-1)]
+        told = pc.not_equal(table["facts"], "")
+        count = np.cumsum(told.to_numpy())
+        rows["facts"] = np.where(told.to_numpy(), len(self._facts) + count - 1, -1)
+        self._tell(table["facts"].filter(told).cast(pa.large_string()))
+        return rows
+
+    def _tell(self, facts: pa.ChunkedArray) -> None:
+        whole = pa.chunked_array([*self._facts.chunks, *facts.chunks], pa.large_string())
+        # Few chunks: finding one's place among many takes longer than reading.
+        self._facts = whole if whole.num_chunks < _CHUNKS else pa.chunked_array([whole.combine_chunks()])
+
+    def _kind(self, kind: Kind) -> int:
+        if kind not in self._kind_of:
+            self._kind_of[kind] = len(self._kinds)
+            self._kinds.append(kind)
+        return self._kind_of[kind]
+
+    def _found(self) -> np.ndarray:
+        """Which rows' artifacts exist, made with the settings that the row names."""
+        prints = np.array([_print_hash(fingerprint) for _, _, fingerprint in self._kinds], np.uint64)
+        wanted = self._uid ^ prints[self._rows["kind"]]
+        order = np.argsort(wanted)
+        wanted = wanted[order]
+        found = np.zeros(len(wanted), bool)
+        names = self._store.names("artifacts")
+        while batch := [_listed_uid(name) for name in islice(names, _BATCH)]:
+            listed = np.array(batch, np.uint64)
+            where = np.minimum(np.searchsorted(wanted, listed), len(wanted) - 1)
+            found[order[where[wanted[where] == listed]]] = True
+        return found
+
+
+def _listed_uid(name: str) -> int:
+    """Of an artifact's path below `artifacts/`, the number of its item and settings; 0 for other files."""
+    parts = name.split("/")
+    if len(parts) != 3:
+        return 0
+    stage, folder, file = parts
+    return uid_of(stage, file.removesuffix(ARTIFACT_SUFFIX)) ^ _print_hash(folder.partition("-")[2])
+
+
+@lru_cache(maxsize=64)
+def _print_hash(fingerprint: str) -> int:
+    return uid_of("fingerprint", fingerprint)
+
+
+def _numbers(digests: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Digests of 16 hexadecimal digits as numbers, and where there is one at all."""
+    text = np.array(digests.to_pylist(), "S16")
+    there = text != b""
+    filled = np.where(there, text, b"0" * 16)
+    return np.frombuffer(bytes.fromhex(filled.tobytes().decode()), ">u8"), there

@@ -1,0 +1,261 @@
+"""One run at a time in a run's folder, and the lock of a dead run does not hold the next one up.
+
+On a disk: an flock on `.lock`, which the kernel drops together with its process; lock.json only says who has it. On an
+object store: lock.json is a lease, taken and renewed by compare-and-swap, and dead when nobody renews it (Gray and
+Cheriton, "Leases", SOSP 1989). The trade-off: a lease asks the clocks of two hosts to agree within a minute, and a run
+that stalls for two can lose it. So a run calls `check` before it goes on; and a commit that comes too late does no
+harm, because commits are atomic and the same bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from schemas.errors import RunFailed, UsageError
+from stages.store import Store
+
+LOCK_FILE = "lock.json"
+RENEW_S = 20.0
+"""Seconds between renewals of a lease."""
+LEASE_S = 120.0
+"""Seconds without renewal after which a lease is dead."""
+
+Owner = dict[str, Any]
+"""pid, host, started, renewed (ISO 8601, UTC); and id, born, namespace, which tell one process from another."""
+
+
+class Hold:
+    """A run's folder that is held. `left_by`: who held it last and died without letting go, if so."""
+
+    def __init__(self, left_by: Owner | None) -> None:
+        self.left_by = left_by
+
+    def check(self) -> None:
+        """Go on only if the folder is still ours. Costs nothing as long as all is well.
+
+        Raises:
+            RunFailed: another run took over.
+        """
+
+
+@contextmanager
+def locked(root: str) -> Iterator[Hold]:
+    """Hold a run's folder.
+
+    Raises:
+        UsageError: another run is at work in it.
+    """
+    store = Store(root)
+    with _flocked(store) if store.local else _leased(store) as hold:
+        yield hold
+
+
+def holder(store: Store) -> Owner | None:
+    """Who holds a run's folder now, as {pid, host, started, renewed}; None where nobody does."""
+    found = store.peek(LOCK_FILE)
+    owner = _parsed(found[0]) if found else {}
+    held = _is_flocked(store) if store.local else _is_alive(owner)
+    return {key: owner.get(key) for key in ("pid", "host", "started", "renewed")} if held else None
+
+
+# ---- a disk ----
+
+
+@contextmanager
+def _flocked(store: Store) -> Iterator[Hold]:
+    path = _flock_file(store)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0.5, poll_interval=0.05)  # `holder` may be looking, which takes no time
+    except Timeout:
+        found = store.peek(LOCK_FILE)
+        raise _refusal(store, _parsed(found[0]) if found else {}) from None
+    try:
+        found = store.peek(LOCK_FILE)
+        store.write(LOCK_FILE, _dumped(_myself()))
+        try:
+            yield Hold(_parsed(found[0]) if found else None)
+        finally:
+            store.delete(LOCK_FILE)
+    finally:
+        lock.release()
+
+
+def _is_flocked(store: Store) -> bool:
+    try:
+        with _flock_file(store).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go when the file closes
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _flock_file(store: Store) -> Path:
+    return Path(store.full(".lock"))
+
+
+# ---- an object store ----
+
+
+@contextmanager
+def _leased(store: Store) -> Iterator[Hold]:
+    lease = _Lease(store)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+class _Lease(Hold):
+    """lock.json, renewed by a thread for as long as this process lives."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._owner = _myself()
+        super().__init__(self._take())
+        self._lost = ""
+        self._turn = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        if not self._lost and _age(self._owner) > LEASE_S:  # this process stood still: the thread may not have had
+            self._renew()  # its turn yet
+        if self._lost:
+            raise RunFailed(f"{self._store.root}: {self._lost}; what was committed stands, run again to go on")
+
+    def release(self) -> None:
+        self._over.set()
+        self._thread.join(timeout=5)
+        with suppress(OSError):  # no connection: then it is dead in two minutes
+            found = self._store.peek(LOCK_FILE)
+            if found and _parsed(found[0]).get("id") == self._owner["id"]:
+                self._store.delete(LOCK_FILE)
+
+    def _take(self) -> Owner | None:
+        left_by = None
+        for _ in range(5):  # who loses the race finds the winner's lease and is refused
+            found = self._store.peek(LOCK_FILE)
+            other = _parsed(found[0]) if found else {}
+            if other.get("id") == self._owner["id"]:  # ours: the answer was lost, and the repeated request refused
+                return left_by
+            if _is_alive(other):
+                raise _refusal(self._store, other)
+            left_by = other if found else None
+            self._owner["renewed"] = _now()
+            if self._store.swap(LOCK_FILE, _dumped(self._owner), found[1] if found else None):
+                return left_by
+        raise UsageError(f"{self._store.root} is wanted by several runs at once; start one of them")
+
+    def _keep(self) -> None:
+        while not self._over.wait(RENEW_S) and not self._lost:
+            self._renew()
+
+    def _renew(self) -> None:
+        with self._turn:
+            reason = "the server refused"
+            try:
+                found = self._store.peek(LOCK_FILE)
+                other = _parsed(found[0]) if found else {}
+                renewed = {**self._owner, "renewed": _now()}
+                if not found or other.get("id") != self._owner["id"]:
+                    self._lost = f"{_name(other)} took over" if found else f"{LOCK_FILE} was removed"
+                elif self._store.swap(LOCK_FILE, _dumped(renewed), found[1]):
+                    self._owner = renewed
+            except OSError as error:
+                reason = error.strerror or str(error)
+            if not self._lost and _age(self._owner) > LEASE_S:  # until then the next renewal may succeed
+                self._lost = f"the lock could not be renewed ({reason})"
+
+
+# ---- owners ----
+
+
+def _myself() -> Owner:
+    return {
+        "id": uuid.uuid4().hex,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "born": psutil.Process().create_time(),
+        "namespace": _namespace(),
+        "started": _now(),
+        "renewed": _now(),
+    }
+
+
+def _namespace() -> int:
+    """Where the pid counts: containers may share a host's name and not its processes. 0 where there are none."""
+    with suppress(OSError):
+        return Path("/proc/self/ns/pid").stat().st_ino
+    return 0
+
+
+def _is_alive(owner: Owner) -> bool:
+    """A lease that was renewed not long ago, by a process that is not known to be dead."""
+    return _age(owner) <= LEASE_S and not _is_dead(owner)
+
+
+def _is_dead(owner: Owner) -> bool:
+    """Whether it was a process of this machine and is no more; its pid may be another's by now."""
+    if (owner.get("host"), owner.get("namespace")) != (socket.gethostname(), _namespace()):
+        return False
+    try:
+        process = psutil.Process(owner["pid"])
+        # a minute: the time of birth moves when the clock is set
+        return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - owner["born"]) > 60
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
+
+
+def _age(owner: Owner) -> float:
+    """Seconds since the last sign of life; endless for what is no owner."""
+    try:
+        return time.time() - datetime.fromisoformat(owner["renewed"]).timestamp()
+    except (KeyError, ValueError):
+        return float("inf")
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+
+
+def _name(owner: Owner) -> str:
+    since = f" since {owner['started']}" if "started" in owner else ""
+    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}{since}"
+
+
+def _refusal(store: Store, owner: Owner) -> UsageError:
+    return UsageError(f"{store.root} is in use by {_name(owner)}; wait for it or choose another --out")
+
+
+def _dumped(owner: Owner) -> bytes:
+    return (json.dumps(owner) + "\n").encode()
+
+
+def _parsed(data: bytes) -> Owner:
+    """What lock.json says; nothing where something else wrote it."""
+    try:
+        owner = json.loads(data)
+    except ValueError:
+        return {}
+    return owner if isinstance(owner, dict) else {}

@@ -1,0 +1,45 @@
+"""A list on disk: what the driver knows of each conversation between two phases, whatever their number."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import IO, Any, Generic, TypeVar
+
+from pydantic import TypeAdapter
+
+D = TypeVar("D")
+
+
+class Spool(Generic[D]):
+    """Dataclasses of one kind, appended and read again in order. Gone at the end of its block."""
+
+    def __init__(self, kind: type[D]) -> None:
+        self._adapter: TypeAdapter[D] = TypeAdapter(kind)
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="visavis-")  # noqa: SIM115 - closed by __exit__
+        self._count = 0
+
+    def append(self, entry: D) -> None:
+        self._file.seek(0, 2)
+        plain: Any = entry
+        self._file.write(json.dumps(asdict(plain), separators=(",", ":")).encode() + b"\n")
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[D]:
+        place = 0
+        for _ in range(self._count):
+            self._file.seek(place)  # others may read at the same time
+            line = self._file.readline()
+            place += len(line)
+            yield self._adapter.validate_json(line)
+
+    def __enter__(self) -> Spool[D]:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._file.close()

@@ -1,0 +1,182 @@
+"""One run at a time; a dead run holds nobody up. Leases on a real S3 server: test_s3.py."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import threading
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline import lock
+from pipeline.lock import LOCK_FILE, Hold, holder, locked
+from schemas.errors import RunFailed, UsageError
+from stages.store import Store
+from tests.stages.test_store import child
+
+HOLD = """
+import sys, time
+from pipeline.lock import locked
+
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "local" else f"memory://{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def remote() -> str:
+    return f"memory://{uuid.uuid4().hex}"
+
+
+def test_a_second_run_is_refused_and_told_of_the_first(root: str) -> None:
+    store = Store(root)
+    assert holder(store) is None
+    with locked(root) as hold:
+        found = holder(store)
+        assert found
+        assert hold.left_by is None
+        with pytest.raises(UsageError, match=rf"in use by process {found['pid']} on .* since"), locked(root):
+            pass
+        hold.check()
+    assert holder(store) is None
+    assert not store.exists(LOCK_FILE)
+    with locked(root):  # free again
+        pass
+
+
+def test_a_run_that_raises_lets_go(root: str) -> None:
+    with pytest.raises(ZeroDivisionError), locked(root):
+        raise ZeroDivisionError
+    assert holder(Store(root)) is None
+
+
+def test_a_killed_run_holds_no_folder(tmp_path: Path) -> None:
+    with child(HOLD, str(tmp_path)) as run:
+        assert (holder(Store(str(tmp_path))) or {})["pid"] == run.pid
+        with pytest.raises(UsageError, match=f"process {run.pid} "), locked(str(tmp_path)):
+            pass
+        run.kill()
+        run.wait()
+    assert (tmp_path / LOCK_FILE).exists()  # it had no time to tidy up
+    assert holder(Store(str(tmp_path))) is None
+    with locked(str(tmp_path)) as hold:
+        assert (hold.left_by or {})["pid"] == run.pid
+
+
+def test_who_asks_for_the_holder_gets_in_nobodys_way(tmp_path: Path) -> None:
+    with locked(str(tmp_path)):
+        pass
+    asking = (tmp_path / ".lock").open("rb")
+    fcntl.flock(asking, fcntl.LOCK_SH)  # what `holder` does, and much slower
+    done = threading.Timer(0.2, asking.close)
+    done.start()
+    with locked(str(tmp_path)):
+        done.join()
+
+
+def owner(age: float, **changes: Any) -> dict[str, Any]:
+    """A run on another machine that gave its last sign of life `age` seconds ago."""
+    then = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
+    return {
+        "id": "other",
+        "pid": 7,
+        "host": "elsewhere",
+        "namespace": 1,
+        "born": 0.0,
+        "started": then,
+        "renewed": then,
+    } | changes
+
+
+def leave(root: str, who: dict[str, Any]) -> None:
+    Store(root).write(LOCK_FILE, json.dumps(who).encode())
+
+
+def test_a_young_lease_stands_and_an_old_one_is_taken_over(remote: str) -> None:
+    leave(remote, owner(age=100))
+    assert (holder(Store(remote)) or {})["host"] == "elsewhere"
+    with pytest.raises(UsageError, match="process 7 on elsewhere"), locked(remote):
+        pass
+    leave(remote, owner(age=130))
+    assert holder(Store(remote)) is None
+    with locked(remote) as hold:
+        assert (hold.left_by or {})["host"] == "elsewhere"
+        assert (holder(Store(remote)) or {})["host"] != "elsewhere"
+
+
+def test_a_lease_of_a_process_of_this_machine_ends_with_it(remote: str) -> None:
+    with locked(remote):
+        ours = json.loads(Store(remote).read(LOCK_FILE))
+    leave(remote, ours | {"id": "other"})
+    with pytest.raises(UsageError), locked(remote):  # that process lives: it is this one
+        pass
+    leave(remote, ours | {"id": "other", "born": ours["born"] - 3600})  # its pid is another's now
+    with locked(remote):
+        pass
+    leave(remote, ours | {"id": "other", "pid": 2**22 + 1})  # no such process
+    with locked(remote):
+        pass
+    leave(remote, ours | {"id": "other", "pid": 2**22 + 1, "namespace": 1})  # in another container there may be one
+    with pytest.raises(UsageError), locked(remote):
+        pass
+
+
+def test_a_lock_file_that_is_none_is_taken_over(remote: str) -> None:
+    Store(remote).write(LOCK_FILE, b"what is this")
+    assert holder(Store(remote)) is None
+    with locked(remote) as hold:
+        assert hold.left_by == {}
+
+
+def test_a_lease_is_renewed_while_the_run_is_busy(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "RENEW_S", 0.02)
+    with locked(remote) as hold:
+        before = (holder(Store(remote)) or {})["renewed"]
+        deadline = time.monotonic() + 5
+        while (holder(Store(remote)) or {})["renewed"] == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        hold.check()
+
+
+def work(hold: Hold) -> None:
+    for _ in range(500):
+        hold.check()
+        time.sleep(0.01)
+
+
+def test_a_run_that_lost_its_lease_stops_and_leaves_the_winners_alone(
+    remote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "RENEW_S", 0.02)
+    with locked(remote) as hold:
+        hold.check()
+        leave(remote, owner(age=0))
+        with pytest.raises(RunFailed, match=r"process 7 on elsewhere .* took over"):
+            work(hold)
+    assert (holder(Store(remote)) or {})["host"] == "elsewhere"
+
+
+def test_a_run_that_stood_still_looks_before_it_goes_on(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(lock, "time", SimpleNamespace(time=lambda: now))
+    with locked(remote) as hold:
+        now += 130  # as if the process had been stopped, and its thread with it
+        assert holder(Store(remote)) is None
+        hold.check()  # nobody came
+        assert holder(Store(remote)) is not None
+        now += 130
+        with locked(remote), pytest.raises(RunFailed, match="took over"):
+            hold.check()

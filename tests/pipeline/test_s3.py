@@ -1,0 +1,380 @@
+"""Commits, listings and leases on a real S3 server: moto's, on loopback, over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+import boto3
+import pytest
+import s3fs
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.s3.models import s3_backends
+from werkzeug.serving import make_server
+
+from pipeline import lock
+from pipeline.lock import LOCK_FILE, holder, locked
+from schemas.errors import RunFailed, UsageError
+from stages.store import Store
+from tests.pipeline.test_lock import HOLD, owner, work
+from tests.stages.test_store import child
+
+BUCKET = "corpus"
+T = TypeVar("T")
+Hook = Callable[[str, str, dict[str, list[str]]], str | None]
+
+
+class S3Server:
+    """An S3 server. It decides one request at a time: S3 orders the writes of a key, and moto alone does not.
+
+    before: called with method, path and query of each request; what it returns is the error code answered instead.
+    """
+
+    def __init__(self) -> None:
+        self.before: Hook = lambda *_: None
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._turn = threading.Lock()
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=MotoRequestHandler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        query = parse_qs(environ["QUERY_STRING"], keep_blank_values=True)
+        code = self.before(environ["REQUEST_METHOD"], environ["PATH_INFO"], query)
+        if code is None:
+            with self._turn:
+                return self._app(environ, start_response)
+        if code == "InternalError":  # it comes after the deed, as when a connection breaks
+            with self._turn:
+                list(self._app(environ, lambda *_: None))
+        status = "500 Internal Server Error" if code == "InternalError" else "403 Forbidden"
+        body = f"<Error><Code>{code}</Code><Message>{code} it is</Message></Error>".encode()
+        start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    """Found by this process and its children through the environment alone."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    server = S3Server()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        s3fs.S3FileSystem.clear_instance_cache()
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        yield server
+        s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture
+def root(server: S3Server) -> Iterator[str]:
+    yield f"s3://{BUCKET}/{uuid.uuid4().hex}"
+    server.before = lambda *_: None
+
+
+def key(url: str) -> str:
+    return url.removeprefix(f"s3://{BUCKET}/")
+
+
+@pytest.fixture
+def store(root: str) -> Store:
+    return Store(root)
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uploads of over 10 MiB go in parts of 5, the least that S3 takes; else of over 100, in parts of 50."""
+    monkeypatch.setattr(s3fs.core, "calculate_chunksize", lambda *_, **__: 5 * 2**20)
+
+
+def test_what_is_written_is_read_back(store: Store) -> None:
+    store.write("a/b.bin", b"12345")
+    with store.writer("a/c.tar") as file:
+        file.write(b"67")
+        file.write(b"89")
+    assert (store.read("a/b.bin"), store.read("a/c.tar"), store.read_head("a/b.bin", 2)) == (b"12345", b"6789", b"12")
+    assert (store.list("a"), store.list("a", ".tar"), store.list("absent")) == (["b.bin", "c.tar"], ["c.tar"], [])
+    assert store.exists("a/b.bin")
+    store.delete("a/b.bin")
+    store.delete("a/b.bin")
+    assert not store.exists("a/b.bin")
+    assert store.sweep() == 0
+
+
+def test_a_write_that_breaks_off_uploads_nothing(server: S3Server, store: Store) -> None:
+    uploads = []
+    server.before = lambda method, path, query: uploads.append(path) if method in ("PUT", "POST") else None
+
+    def interrupted() -> None:
+        with store.writer("x.bin") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert uploads == []
+    store.write("x.bin", b"whole")
+    assert len(uploads) == 1  # one PUT
+
+
+def test_answers_are_never_remembered(root: str, store: Store) -> None:
+    """What another process wrote or removed is seen at once, also after a listing of the same folder."""
+    client, prefix = boto3.client("s3"), key(root)
+    store.write("a/x", b"1")
+    assert (store.list("a"), list(store.names("a"))) == (["x"], ["x"])
+    s3fs.S3FileSystem().ls(f"{root}/a")  # as when inputs are listed; that file system does remember
+    client.put_object(Bucket=BUCKET, Key=f"{prefix}/a/y", Body=b"2")
+    assert (store.list("a"), sorted(store.names("a")), store.exists("a/y")) == (["x", "y"], ["x", "y"], True)
+    client.delete_object(Bucket=BUCKET, Key=f"{prefix}/a/x")
+    assert (store.list("a"), list(store.names("a")), store.exists("a/x")) == (["y"], ["y"], False)
+    client.put_object(Bucket=BUCKET, Key=f"{prefix}/a/y", Body=b"other")
+    assert store.read("a/y") == b"other"
+
+
+def test_names_come_a_page_at_a_time(server: S3Server, root: str, store: Store) -> None:
+    wanted = {f"v1/{number % 3}/{number:04d}.bin" for number in range(1050)}
+    placeholder = "v1/"  # what S3's consoles make for a folder
+    for name in (*wanted, placeholder):  # not over HTTP, which takes seconds
+        s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(BUCKET, f"{key(root)}/artifacts/{name}", b"")
+    store.write("artifacts-of-another/x", b"")
+    pages = []
+    server.before = lambda method, path, query: pages.append(query)
+    names = store.names("artifacts")
+    first = next(names)
+    assert len(pages) == 1  # the second page is asked for when the first is used up
+    rest = list(names)
+    assert len(rest) == 1049
+    assert {first, *rest} == wanted
+    assert len(pages) == 2
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_upload_in_parts_is_not_seen_before_it_is_complete(server: S3Server, store: Store) -> None:
+    parts, seen = [], []
+
+    def look(method: str, path: str, query: dict[str, list[str]]) -> None:
+        if "uploadId" in query:
+            parts.append(query.get("partNumber"))
+            client = boto3.client("s3")
+            seen.append(client.list_objects_v2(Bucket=BUCKET, Prefix=path.removeprefix(f"/{BUCKET}/"))["KeyCount"])
+
+    server.before = look
+    data = bytes(range(256)) * (11 * 4096)
+    with store.writer("shard.tar") as file:
+        file.write(data)
+    assert len(parts) == 4  # three parts and the word that they are all
+    assert seen == [0, 0, 0, 0]
+    assert store.read("shard.tar") == data
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_upload_that_fails_halfway_leaves_nothing(
+    server: S3Server, root: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.before = lambda method, path, query: "AccessDenied" if query.get("partNumber") == ["2"] else None
+    with pytest.raises(PermissionError) as caught, store.writer("shard.tar") as file:
+        file.write(bytes(11 * 2**20))
+    assert caught.value.filename == f"{root}/shard.tar"
+    assert not store.exists("shard.tar")
+    uploads = boto3.client("s3").list_multipart_uploads(Bucket=BUCKET)
+    assert "Uploads" not in uploads  # nor parts that would be paid for
+
+
+UPLOAD_FOREVER = """
+import hashlib, itertools, sys
+import s3fs
+from stages.store import Store
+
+s3fs.core.calculate_chunksize = lambda *_, **__: 5 * 2**20
+store = Store(sys.argv[1])
+print("writing", flush=True)
+for number in itertools.count():
+    data = b"%08d" % number * (11 * 2**17)
+    with store.writer(f"shards/{hashlib.sha256(data).hexdigest()}.tar") as file:
+        file.write(data)
+"""
+
+
+def test_a_killed_upload_leaves_whole_objects_only(server: S3Server, root: str, store: Store) -> None:
+    third = threading.Event()
+    uploads: set[str] = set()
+
+    def stop_the_third(method: str, path: str, query: dict[str, list[str]]) -> None:
+        if query.get("partNumber") == ["2"]:
+            uploads.add(path)
+            if len(uploads) == 3:
+                third.set()
+                killed.wait(30)
+
+    killed = threading.Event()
+    server.before = stop_the_third
+    with child(UPLOAD_FOREVER, root) as writer:
+        assert third.wait(60)
+        writer.kill()
+        writer.wait()
+        killed.set()
+    names = store.list("shards")
+    assert len(names) == 2
+    for name in names:
+        assert hashlib.sha256(store.read(f"shards/{name}")).hexdigest() == Path(name).stem
+
+
+def test_errors_say_what_is_wrong_and_with_what(
+    server: S3Server, root: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileNotFoundError) as absent:
+        Store("s3://no-such-bucket/run").write("x", b"1")
+    assert (absent.value.filename, absent.value.strerror) == (
+        "s3://no-such-bucket/run/x",
+        "The specified bucket does not exist",
+    )
+    assert list(Store("s3://no-such-bucket/run").names("artifacts")) == []
+
+    server.before = lambda *_: "AccessDenied"
+    for act in (lambda: store.write("x", b"1"), lambda: store.exists("x"), lambda: list(store.names("a"))):
+        with pytest.raises(PermissionError) as denied:
+            act()
+        assert str(denied.value.filename).startswith(root)
+        assert denied.value.strerror in ("AccessDenied it is", "Forbidden")  # HEAD has no body to say more
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, "/dev/null")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(OSError, match="Unable to locate credentials") as nobody:
+        Store(root).exists("x")
+    assert nobody.value.filename == f"{root}/x"
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_of_many_who_write_at_once_one_succeeds(store: Store) -> None:
+    expected = None
+    for turn in range(5):
+        wrote = at_once(6, partial(swap_own, store, expected, turn))
+        assert wrote.count(True) == 1
+        data, expected = store.peek("x") or (b"", None)
+        assert data == b"%d %d" % (turn, wrote.index(True))
+
+
+def swap_own(store: Store, expected: str | None, turn: int, number: int) -> bool:
+    return store.swap("x", b"%d %d" % (turn, number), expected)
+
+
+def test_of_two_runs_started_at_once_one_goes_on(root: str) -> None:
+    for _ in range(5):
+        first, second = sorted(at_once(2, partial(run_together, root, threading.Barrier(2))))
+        assert first == "held"
+        assert "in use by process" in second
+
+
+def run_together(root: str, end: threading.Barrier, number: int) -> str:
+    """A run that lasts until the other knows its fate."""
+    try:
+        with locked(root):
+            end.wait(30)
+            return "held"
+    except UsageError as error:
+        end.wait(30)
+        return str(error)
+
+
+def at_once(count: int, act: Callable[[int], T]) -> list[T]:
+    start = threading.Barrier(count)
+
+    def one(number: int) -> T:
+        start.wait(30)
+        return act(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def test_a_killed_run_holds_nobody_up(root: str, store: Store) -> None:
+    with child(HOLD, root) as run:
+        assert (holder(store) or {})["pid"] == run.pid
+        with pytest.raises(UsageError, match=f"in use by process {run.pid} "), locked(root):
+            pass
+        run.kill()
+        run.wait()
+    assert holder(store) is None
+    with locked(root) as hold:
+        assert (hold.left_by or {})["pid"] == run.pid
+    assert not store.exists(LOCK_FILE)
+
+
+def test_a_lease_of_another_machine_is_taken_over_when_it_is_old(root: str, store: Store) -> None:
+    store.write(LOCK_FILE, json.dumps(owner(age=100)).encode())
+    with pytest.raises(UsageError, match="process 7 on elsewhere"), locked(root):
+        pass
+    store.write(LOCK_FILE, json.dumps(owner(age=130)).encode())
+    with locked(root) as hold:
+        assert (hold.left_by or {})["host"] == "elsewhere"
+
+
+def test_a_run_that_lost_its_lease_stops(root: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "RENEW_S", 0.05)
+    with locked(root) as hold:
+        hold.check()
+        store.write(LOCK_FILE, json.dumps(owner(age=0)).encode())
+        with pytest.raises(RunFailed, match=r"process 7 on elsewhere .* took over"):
+            work(hold)
+    assert (holder(store) or {})["host"] == "elsewhere"
+
+
+def test_a_lease_outlives_a_server_that_is_away_for_a_while(
+    server: S3Server, root: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "RENEW_S", 0.05)
+    refused = threading.Event()
+
+    def away(*_: Any) -> str:
+        refused.set()
+        return "AccessDenied"
+
+    with locked(root) as hold:
+        server.before = away
+        assert refused.wait(10)
+        hold.check()
+        server.before = lambda *_: None
+        before = datetime.now(UTC)
+        while datetime.fromisoformat((holder(store) or {})["renewed"]) < before:
+            assert datetime.now(UTC) - before < timedelta(seconds=10)
+        hold.check()
+
+
+def test_an_answer_that_is_lost_does_not_lock_a_run_out(server: S3Server, root: str) -> None:
+    """The client repeats a PUT whose answer it never saw, and the repetition is refused: the lock is there."""
+    lost: list[str] = []
+
+    def lose(method: str, path: str, query: dict[str, list[str]]) -> str | None:
+        if method == "PUT" and not lost:
+            lost.append(path)
+            return "InternalError"
+        return None
+
+    server.before = lose
+    with locked(root) as hold:
+        assert lost
+        assert hold.left_by is None
+        hold.check()
