@@ -22,9 +22,11 @@ from typing import Any
 from pipeline.chain import check_chain, fingerprints_of, stages_of
 from pipeline.crew import Engine
 from pipeline.dataset import DATASET, build_dataset
+from pipeline.known import Known
+from pipeline.ledger import Ledger
 from pipeline.lock import locked
 from pipeline.progress import Reporter
-from pipeline.run import InOrder, Road, Run, remember_settings
+from pipeline.run import InOrder, Road, Run, next_stage, remember_settings
 from pipeline.sources import source_key, source_name, source_seconds
 from pipeline.spool import Spool
 from pipeline.status import account_of, rejections
@@ -40,7 +42,8 @@ from stages.motion import fit_codec, merge_statistics
 from stages.store import Store
 
 _NOT_THE_DATA: Any = {"run": True, "diarize": {"device"}, "transcribe": {"device"}}  # where and how it runs
-_FIT_CHUNK = 64  # conversations whose statistics are summed by one task
+_FIT_CHUNK = 64  # conversations whose statistics are summed by one task, in a large corpus …
+_FIT_PARTS = 4  # … and so many tasks at least, or a small corpus would wait for one worker
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,15 @@ class Build:
                 finally:
                     run.close()
 
+    def remaining(self, sources: Iterable[Source]) -> Counter[str]:
+        """How many conversations have which stage next on their way to `bind`; those that are there do not count.
+
+        Writes nothing and starts nobody; may be asked while a run goes on.
+        """
+        store = Store(self.root)
+        known = Known(Ledger(store), store)
+        return Counter(filter(None, (next_stage(road, known) for road in self._to_bound(None, sources))))
+
     def _build(self, run: Run, sources: Collection[Source]) -> BuildSummary:
         with Spool(Bound) as bound:
             for conversation in run.follow("bind", self._to_bound(run, sources), len(sources)):
@@ -129,7 +141,7 @@ class Build:
             processed=run.processed,
         )
 
-    def _to_bound(self, run: Run, sources: Iterable[Source]) -> Iterator[Road[Bound | None]]:
+    def _to_bound(self, run: Run | None, sources: Iterable[Source]) -> Iterator[Road[Bound | None]]:
         first: dict[int, str] = {}  # conversation → the source that has it
         listed: set[int] = set()
         again: Counter[str] = Counter()  # the very same files, listed once more: duplicates to be told of
@@ -141,7 +153,7 @@ class Build:
             listed.add(number)
             yield self._bind_one(run, source, f"{key}-{again[key]}" if key in again else key, first)
 
-    def _bind_one(self, run: Run, source: Source, key: str, first: dict[int, str]) -> Road[Bound | None]:
+    def _bind_one(self, run: Run | None, source: Source, key: str, first: dict[int, str]) -> Road[Bound | None]:
         item = source_name(source)
         inline = source.model_dump(mode="json")
         task = self._task("ingest", key, item, inline=inline, seconds=source_seconds(source))
@@ -150,17 +162,18 @@ class Build:
             return None
         outline = Outline.model_validate_json(ingested.facts)
         yield InOrder()  # which of two twins is the first hangs on the list, not on who is faster
-        conversation = outline.conversation
-        number = int(conversation.id, 16)
+        number = int(outline.id, 16)
         if number in first:
-            run.reject(task, Reason.DUPLICATE_CONTENT, f"same content as {first[number]}")
+            if run:
+                run.reject(task, Reason.DUPLICATE_CONTENT, f"same content as {first[number]}")
             return None
         first[number] = item
-        run.keep(task)
-        seconds = conversation.frames / FPS
+        if run:
+            run.keep(task)
+        seconds = outline.frames / FPS
         # What a conversation is, wherever its files lie: moving a corpus redoes nothing but ingest.
         whole = Artifact(ingested.artifact.path, outline.identity)
-        (diarized,) = yield [self._task("diarize", conversation.id, item, {WHOLE: (whole,)}, seconds=seconds)]
+        (diarized,) = yield [self._task("diarize", outline.id, item, {WHOLE: (whole,)}, seconds=seconds)]
         if diarized is None:
             return None
         both = {"conversation": (whole,), "diarization": (diarized.artifact,)}
@@ -173,10 +186,10 @@ class Build:
                 places=("uri",),
                 seconds=(piece.last - piece.first) / FPS,
             )
-            for piece in pieces_of(conversation, self.config.faces)
+            for piece in pieces_of(outline, source.uris, self.config.faces)
         ]
         words = (
-            [self._task("transcribe", conversation.id, item, both, seconds=seconds)]
+            [self._task("transcribe", outline.id, item, both, seconds=seconds)]
             if self.config.transcribe.enabled
             else []
         )
@@ -184,10 +197,10 @@ class Build:
         faces = tuple(made.artifact for made in done[: len(pieces)] if made)
         if len(faces) < len(pieces):
             return None
-        (bound,) = yield [self._task("bind", conversation.id, item, both | {"faces": faces}, seconds=seconds)]
+        (bound,) = yield [self._task("bind", outline.id, item, both | {"faces": faces}, seconds=seconds)]
         if bound is None:
             return None
-        return Bound(conversation.id, item, seconds, whole, diarized.artifact, bound.artifact, faces)
+        return Bound(outline.id, item, seconds, whole, diarized.artifact, bound.artifact, faces)
 
     def _to_dyad(self, b: Bound, codec: Artifact) -> Road[tuple[str, Artifact] | None]:
         motion = yield [
@@ -221,7 +234,7 @@ class Build:
     def _fit(self, run: Run, bound: Iterable[Bound]) -> bytes:
         chosen = set(heapq.nsmallest(self.config.motion.fit_conversations, (b.id for b in bound)))
         # By hash, so that a corpus that grows changes few chunks.
-        buckets = 1 << max(0, (len(chosen) - 1) // _FIT_CHUNK).bit_length()
+        buckets = 1 << max(_FIT_PARTS - 1, (len(chosen) - 1) // _FIT_CHUNK).bit_length()
         chunks: dict[int, list[Bound]] = defaultdict(list)
         for conversation in bound:
             if conversation.id in chosen:

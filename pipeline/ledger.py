@@ -27,7 +27,7 @@ FOLDER = "ledger"
 _FLUSH_ROWS = 500
 _FLUSH_SECONDS = 5.0
 _FAN = 16  # parts of one size that become one of the next
-_LARGEST = 500_000  # rows; larger parts are left as they are
+_LARGEST = 100_000  # rows; larger parts are left as they are
 
 Status = Literal["ok", "rejected", "failed"]
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from pipeline.crew import Crew
-from pipeline.known import Known
+from pipeline.known import Known, Verdict
 from pipeline.ledger import Ledger, Outcome
 from pipeline.lock import Hold
 from pipeline.progress import PhaseProgress, Reporter
@@ -264,8 +264,7 @@ class _Phase(Generic[T]):
             self._run.crew.submit(task)
             self.progress.expect(task.stage)
             return False
-        if known.status == "ok" or known.output:  # an artifact that only the corpus made unusable stands
-            entry.answers[slot] = Made(Artifact(task.path, known.output), known.facts)
+        entry.answers[slot] = _made(task, known)
         self.progress.skip(task.stage)
         return True
 
@@ -282,6 +281,30 @@ class _Phase(Generic[T]):
             if entry.in_order:
                 entry.in_order = False
                 self._step(entry)
+
+
+def next_stage(road: Road[Any], known: Known) -> str:
+    """The stage that somebody on this road waits for; empty if nothing is left to do on it."""
+    answers: list[Made | None] = []
+    try:
+        wanted = next(road)
+        while True:
+            if not isinstance(wanted, InOrder):
+                verdicts = [known.settled(task) for task in wanted]
+                if None in verdicts:
+                    return wanted[verdicts.index(None)].stage
+                answers = [_made(task, verdict) for task, verdict in zip(wanted, verdicts, strict=True) if verdict]
+            wanted = road.send(answers)
+    except StopIteration:
+        return ""
+    finally:
+        road.close()
+
+
+def _made(task: Task, known: Verdict) -> Made | None:
+    if known.status == "ok" or known.output:  # an artifact that only the corpus made unusable stands
+        return Made(Artifact(task.path, known.output), known.facts)
+    return None
 
 
 class _Failures:

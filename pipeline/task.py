@@ -17,7 +17,6 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any, get_args, get_origin
 
 from threadpoolctl import threadpool_limits
@@ -69,10 +68,11 @@ class Task:
             "inputs": {name: [a.digest for a in artifacts] for name, artifacts in self.inputs.items()},
             "inline": {name: value for name, value in self.inline.items() if name not in self.places},
         }
-        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(_encode(plain).encode()).hexdigest()[:16]
 
 
 ARTIFACT_SUFFIX = ".safetensors"
+_encode = json.JSONEncoder(sort_keys=True).encode
 _DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 WHOLE = "*"
@@ -221,7 +221,7 @@ def content_digest(data: bytes) -> str:
 
 def artifact_path(stage: str, version: int, fingerprint: str, key: str) -> str:
     """Path = f(stage, version, settings that matter, item)."""
-    return str(PurePosixPath("artifacts", stage, f"v{version}-{fingerprint}", f"{key}{ARTIFACT_SUFFIX}"))
+    return f"artifacts/{stage}/v{version}-{fingerprint}/{key}{ARTIFACT_SUFFIX}"
 
 
 @contextmanager

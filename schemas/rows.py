@@ -17,8 +17,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 LANDMARKS = 478
 """FaceMesh with refined irises."""
 
-KEYFRAME_SLOT = 125
-"""Grid frames (5 s) of which `Media` keeps the best key frame."""
+KEYFRAME_SLOT = 500
+"""Grid frames (20 s) of which `Media` keeps the best key frame."""
 
 
 def _as_array(value: Any) -> np.ndarray:
@@ -85,10 +85,16 @@ class Conversation(Row):
 
 
 class Outline(Row):
-    """What the plan needs to know of a conversation. `identity`: digest of all of it but where its files lie."""
+    """What the plan needs to know of a conversation, small enough to keep a million of them.
 
+    identity: digest of all there is to it but where its files lie. Key frames as in `Media`, for each file.
+    """
+
+    id: str
     identity: str
-    conversation: Conversation
+    frames: int
+    keyframes: tuple[tuple[int, ...], ...]
+    early_keyframes: tuple[tuple[int, ...], ...]
 
 
 class Turn(Row):

@@ -48,7 +48,7 @@ class DiarizeStage(Stage[Conversation, Diarization]):
 
     @property
     def resources(self) -> Resources:
-        return Resources(cpus=1.0, gpus=1.0 if self.config.device == "cuda" else 0.0, memory_gb=2.0)
+        return Resources(gpus=1.0 if self.config.device == "cuda" else 0.0)
 
     def setup(self) -> None:
         """Load the networks.

@@ -27,7 +27,7 @@ import numpy as np
 
 from schemas import FPS
 from schemas.config import FacesConfig
-from schemas.rows import LANDMARKS, Conversation, FaceTracks, Media, Piece, Track
+from schemas.rows import LANDMARKS, FaceTracks, Outline, Piece, Track
 from stages.base import Stage
 from stages.quiet import silent_stderr
 from stages.video import display_size, frames_on_grid
@@ -100,30 +100,31 @@ class FacesStage(Stage[Piece, FaceTracks]):
         yield FaceTracks(piece=item, width=width, height=height, cuts=tuple(cuts), tracks=tracks)
 
 
-def pieces_of(conversation: Conversation, config: FacesConfig) -> tuple[Piece, ...]:
-    """Each media's grid in pieces, none longer than `piece_seconds` nor, where there are several, shorter than half.
+def pieces_of(outline: Outline, uris: Sequence[str], config: FacesConfig) -> tuple[Piece, ...]:
+    """The grid of each of a conversation's files in pieces, with edges of its own.
 
-    Every media has edges of its own.
+    None is longer than `piece_seconds` nor, where there are several, shorter than half of that.
     """
     longest = int(config.piece_seconds * FPS)
+    files = zip(uris, outline.keyframes, outline.early_keyframes, strict=True)
     return tuple(
-        Piece(conversation=conversation.id, media=index, uri=media.uri, first=first, last=last)
-        for index, media in enumerate(conversation.media)
-        for first, last in itertools.pairwise(_edges(conversation.frames, longest, media))
+        Piece(conversation=outline.id, media=index, uri=uri, first=first, last=last)
+        for index, (uri, keyframes, early) in enumerate(files)
+        for first, last in itertools.pairwise(_edges(outline.frames, longest, keyframes, early))
     )
 
 
-def _edges(frames: int, longest: int, media: Media) -> list[int]:
+def _edges(frames: int, longest: int, keyframes: Sequence[int], early: Sequence[int]) -> list[int]:
     """0 … frames, by way of early key frames: the last one in reach, else the next one after."""
     shortest = longest // 2  # anything longer than `longest` can be split into parts of this and more
-    early = [n for n in media.early_keyframes if n <= frames - shortest]
+    early = [n for n in early if n <= frames - shortest]
     edges = [0]
     while frames - edges[-1] > longest:
         here = edges[-1]
         after = bisect.bisect_right(early, here + longest)
         in_reach = after > 0 and early[after - 1] >= here + shortest
         goal = early[after - 1] if in_reach else early[after] if after < len(early) else frames
-        edges += _steps(here, goal, shortest, longest, media.keyframes)
+        edges += _steps(here, goal, shortest, longest, keyframes)
     if frames > edges[-1]:
         edges.append(frames)
     return edges

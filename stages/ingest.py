@@ -6,7 +6,7 @@ was cut off has the length that is left of it. That costs a second reading of th
 The packets also tell where the picture's key frames are. An encoder puts one at a scene change, before its group of
 pictures is full (x264's scenecut), so they are where `stages.faces` likes to cut a long video into pieces: nothing is
 decoded twice there, and often a shot ends. The trade-off: a hint that costs nothing; fades and soft changes are missed,
-and the cuts themselves are found in the pictures. Only the best key frame of each 5 s is kept (720 an hour at most).
+and the cuts themselves are found in the pictures. Only the best key frame of each 20 s is kept (180 an hour at most).
 
 The id is a hash of content: moving or renaming files changes nothing, and the same bytes listed twice collide.
 """
@@ -71,10 +71,7 @@ class IngestStage(Stage[Source, Conversation]):
 
     def facts(self, rows: Sequence[Conversation]) -> str:
         """An `Outline`."""
-        (row,) = rows
-        nowhere = row.model_copy(update={"media": tuple(m.model_copy(update={"uri": ""}) for m in row.media)})
-        identity = hashlib.sha256(dump_rows([nowhere])).hexdigest()[:16]
-        return Outline(identity=identity, conversation=row).model_dump_json()
+        return outline_of(rows[0]).model_dump_json()
 
     def _checked(self, media: Media) -> Media:
         start = abs(media.video_start - media.audio_start)
@@ -86,6 +83,19 @@ class IngestStage(Stage[Source, Conversation]):
                 f"audio {media.audio_start:.2f}…{_end_of_audio(media):.2f} s",
             )
         return media
+
+
+def outline_of(conversation: Conversation) -> Outline:
+    """What the plan needs to know of a conversation."""
+    nowhere = tuple(m.model_copy(update={"uri": ""}) for m in conversation.media)
+    data = dump_rows([conversation.model_copy(update={"media": nowhere})])
+    return Outline(
+        id=conversation.id,
+        identity=hashlib.sha256(data).hexdigest()[:16],
+        frames=conversation.frames,
+        keyframes=tuple(m.keyframes for m in conversation.media),
+        early_keyframes=tuple(m.early_keyframes for m in conversation.media),
+    )
 
 
 def probe(uri: str) -> Media:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import IO
 
 import numpy as np
-import webdataset
 
 from schemas import SAMPLES_PER_FRAME
 from schemas.config import ShardConfig
@@ -78,6 +77,8 @@ class ShardStage(Stage[ShardInput, ShardRow]):
 
 def write_shard(store: Store, path: str, samples: Iterator[Sample]) -> tuple[int, str, int]:
     """Commit samples as a tar. Returns its size in bytes, its sha256 and the number of samples."""
+    import webdataset  # it loads torch, which driver and supervisors have no use for
+
     count = 0
     with store.writer(path) as file:
         hashing = _HashingFile(file)

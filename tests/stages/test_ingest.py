@@ -136,21 +136,21 @@ def test_a_dyad_needs_two_different_people(tmp_path: Path) -> None:
     assert reason_of(a, same_bytes) is Reason.DUPLICATE_CONTENT
 
 
-def test_the_best_key_frame_of_each_five_seconds_is_kept(tmp_path: Path) -> None:
+def test_the_best_key_frame_of_each_twenty_seconds_is_kept(tmp_path: Path) -> None:
     def keyframes(every: int, forced: tuple[int, ...] = ()) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        path = write_clip(tmp_path / f"{every}.mp4", seconds=21, keys=forced, g=str(every))
+        path = write_clip(tmp_path / f"{every}.mp4", seconds=42, keys=forced, g=str(every))
         media = ingest(path).media[0]
         return media.keyframes, media.early_keyframes
 
-    assert keyframes(600) == ((), ())  # the first picture is no place to cut
-    assert keyframes(89) == ((89, 178, 267, 445), ())  # 356 shares five seconds with 267
-    assert keyframes(1) == ((1, 125, 250, 375, 500), ())
-    assert keyframes(90, forced=(121, 280)) == ((211, 460), (121, 280))  # as an encoder does at a scene change
+    assert keyframes(1200) == ((), ())  # the first picture is no place to cut
+    assert keyframes(89) == ((89, 534), ())
+    assert keyframes(1) == ((1, 500, 1000), ())
+    assert keyframes(90, forced=(121,)) == ((571, 1021), (121,))  # as an encoder does at a scene change
 
 
 def test_a_key_frame_is_named_by_the_first_frame_that_may_show_it(tmp_path: Path) -> None:
-    media = ingest(write_clip(tmp_path / "a.mp4", seconds=12, fps=30, g="100")).media[0]
-    expected = [min(n for n in range(300) if round(1000 * i / 30) / 1000 <= (n + 0.5) / 25) for i in (100, 200, 300)]
+    media = ingest(write_clip(tmp_path / "a.mp4", seconds=65, fps=30, g="600")).media[0]
+    expected = [min(n for n in range(2000) if round(1000 * i / 30) / 1000 <= (n + 0.5) / 25) for i in (600, 1200, 1800)]
     assert list(media.keyframes) == expected
 
 

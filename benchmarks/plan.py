@@ -1,0 +1,207 @@
+"""A million conversations planned, done to the half, resumed and summarised: what it costs the driver.
+
+    python -m benchmarks.plan [--quick] [--items N …]
+
+The roads, the ledger, the commits, the settled-or-not decisions and the account are the real ones, over a list of
+conversations in a Parquet file. Only the stages are stubs: a crew that commits a small artifact for every task at once
+(one piece of video per conversation), so the time is the driver's alone. The run's folder lies on a memory disk where
+there is one. Each size is measured in a process of its own; `--quick` stops at 100,000.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from pipeline.build import Build
+from pipeline.crew import Crew, InFlight
+from pipeline.dataset import DATASET
+from pipeline.ledger import Outcome
+from pipeline.progress import Reporter
+from pipeline.sources import find_sources
+from pipeline.status import read_status
+from pipeline.task import Stages, Task, outcome_of
+from schemas.config import BuildConfig
+from schemas.rows import Outline
+from stages.store import Store
+
+SIZES = (10_000, 100_000, 1_000_000)
+MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - Linux' memory disk, where there is one
+FRAMES = 59 * 25
+PAYLOAD = b"an artifact"
+
+
+class Stopped(Exception):
+    """The stub crew stops a run in its middle, as a lost driver would."""
+
+
+class StubCrew:
+    """Commits an artifact for every task at once."""
+
+    def __init__(self, root: str, stop_after: int) -> None:
+        self._store = Store(root)
+        self._queue: deque[Task] = deque()
+        self._left = stop_after
+
+    def submit(self, task: Task) -> None:
+        self._queue.append(task)
+
+    def hungry(self) -> bool:
+        return len(self._queue) < 64
+
+    def wait(self) -> list[Outcome]:
+        done = [self._commit(self._queue.popleft()) for _ in range(len(self._queue))]
+        return done
+
+    def in_flight(self) -> list[InFlight]:
+        return []
+
+    def _commit(self, task: Task) -> Outcome:
+        if task.stage == "fit":  # all conversations are bound: what follows is not the planner's
+            raise Stopped
+        self._left -= task.stage == "bind"
+        if self._left < 0:
+            raise Stopped
+        self._store.write(task.path, PAYLOAD)
+        facts = outline(task.key) if task.stage == "ingest" else ""
+        digest = hashlib.sha256(task.path.encode()).hexdigest()[:16]
+        return outcome_of(task, "ok", "", "", output=digest, facts=facts, seconds=0.1, peak_mb=500.0, attempt=1)
+
+
+def outline(key: str) -> str:
+    """What ingest would tell of a minute's conversation."""
+    identity = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Outline(
+        id=identity, identity=key, frames=FRAMES, keyframes=((500, 1000),), early_keyframes=((0,),)
+    ).model_dump_json()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--items", type=int, nargs="+", help="sizes instead of 10⁴, 10⁵ and 10⁶")
+    parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        print(json.dumps(STEPS[options.step[0]](Path(options.step[1]))))
+        return
+    sizes = options.items or (SIZES[:2] if options.quick else SIZES)
+    rows = [measure(items) for items in sizes]
+    largest = rows[-1]
+    figures = {name: largest[name] for name in ("items", "plan_s", "resume_plan_s", "status_s", "peak_mb")}
+    against = "limits of 60 s to plan, 5 s for status, 1500 MB"
+    print(json.dumps({"name": "plan", **figures, "against": against, "rows": rows, "machine": platform.platform()}))
+
+
+def measure(items: int) -> dict[str, Any]:
+    """All steps for a corpus of so many conversations, each in a process of its own."""
+    parent = MEMORY_DISK if MEMORY_DISK.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="visavis-plan-", dir=parent) as folder:
+        write_list(Path(folder), items)
+        fresh = step("plan", folder)
+        half = step("half", folder)
+        resumed = step("plan", folder)
+        status = step("status", folder)
+        rest = step("rest", folder)
+        final = step("status", folder)
+        parts = len(list(Path(folder, "run", "ledger").iterdir()))
+    row = {
+        "items": items,
+        "plan_s": fresh["seconds"],
+        "resume_plan_s": resumed["seconds"],
+        "to_do": resumed["to_do"],
+        "status_s": max(status["seconds"], final["seconds"]),
+        "run_half_s": half["seconds"],
+        "run_rest_s": rest["seconds"],
+        "peak_mb": max(s["peak_mb"] for s in (fresh, half, resumed, status, rest, final)),
+        "peak_mb_by_step": {
+            name: s["peak_mb"]
+            for name, s in (("plan", fresh), ("half", half), ("resume", resumed), ("rest", rest), ("status", final))
+        },
+        "ledger_rows": final["rows"],
+        "ledger_parts": parts,
+    }
+    # What was at work when the driver was lost has its artifacts, and is asked about again.
+    assert 0 <= resumed["to_do"] - (items - half["bound"]) <= 64, "half of the corpus is to do"
+    assert final["rows"] == 4 * items, "one row for each item of each stage"
+    print(" ".join(f"{name}={value}" for name, value in row.items()), file=sys.stderr)
+    return row
+
+
+def step(name: str, folder: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.plan", "--step", name, folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def write_list(folder: Path, items: int) -> None:
+    with pq.ParquetWriter(folder / "corpus.parquet", pa.schema([("uri", pa.string()), ("size", pa.int64())])) as file:
+        for first in range(0, items, 100_000):
+            uris = [f"s3://corpus/{n:08d}.mp4" for n in range(first, min(items, first + 100_000))]
+            file.write_table(pa.table({"uri": uris, "size": [10**7] * len(uris)}))
+
+
+def build_of(folder: Path, stop_after: int) -> Build:
+    @contextmanager
+    def engine(stages: Stages, root: str) -> Iterator[Crew]:
+        yield StubCrew(root, stop_after)
+
+    return Build(BuildConfig(), str(folder / "run"), engine, Reporter(Console(file=io.StringIO())))
+
+
+def plan(folder: Path) -> dict[str, Any]:
+    """What is left to do, for every conversation."""
+    began = time.monotonic()
+    left = build_of(folder, 0).remaining(find_sources([str(folder / "corpus.parquet")]))
+    return done(began, to_do=left.total())
+
+
+def run(folder: Path, stop_after: int) -> dict[str, Any]:
+    began = time.monotonic()
+    try:
+        build_of(folder, stop_after).run(find_sources([str(folder / "corpus.parquet")]))
+    except Stopped:
+        return done(began, bound=stop_after)
+    raise AssertionError("the stub crew ends a run")
+
+
+def status(folder: Path) -> dict[str, Any]:
+    began = time.monotonic()
+    stages = read_status(str(folder / "run"), DATASET)["stages"]
+    return done(began, rows=sum(row["ok"] for row in stages.values()))
+
+
+def done(began: float, **more: Any) -> dict[str, Any]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": round(time.monotonic() - began, 2), "peak_mb": round(peak), **more}
+
+
+STEPS = {
+    "plan": plan,
+    "half": lambda folder: run(folder, pq.read_metadata(folder / "corpus.parquet").num_rows // 2),
+    "rest": lambda folder: run(folder, 10**9),
+    "status": status,
+}
+
+if __name__ == "__main__":
+    main()
