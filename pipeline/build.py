@@ -42,6 +42,7 @@ from stages.motion import fit_codec, merge_statistics
 from stages.store import Store
 
 _NOT_THE_DATA: Any = {"run": True, "diarize": {"device"}, "transcribe": {"device"}}  # where and how it runs
+_CODECS = "artifacts/codec"
 _FIT_CHUNK = 64  # conversations whose statistics are summed by one task, in a large corpus …
 _FIT_PARTS = 4  # … and so many tasks at least, or a small corpus would wait for one worker
 
@@ -80,7 +81,7 @@ class Build:
         self.root = root
         self._engine = engine
         self._reporter = reporter
-        self._stages = stages_of(config, f"{root.rstrip('/')}/{DATASET}")
+        self.stages = stages_of(config, f"{root.rstrip('/')}/{DATASET}")
         self._prints = fingerprints_of(config)
 
     def run(self, sources: Collection[Source], *, reconfigure: bool = False) -> BuildSummary:
@@ -97,7 +98,7 @@ class Build:
                 "fingerprints": self._prints,
             }
             remember_settings(Store(self.root), settings, replace_old=reconfigure)
-            with self._engine(self._stages, self.root) as crew:
+            with self._engine(self.stages, self.root) as crew:
                 run = Run(self.root, crew, self.config.run, self._reporter, hold)
                 try:
                     return self._build(run, sources)
@@ -111,17 +112,17 @@ class Build:
         """
         store = Store(self.root)
         known = Known(Ledger(store), store)
-        return Counter(filter(None, (next_stage(road, known) for road in self._to_bound(None, sources))))
+        return Counter(filter(None, (next_stage(road, known) for road in self.roads(sources))))
 
     def _build(self, run: Run, sources: Collection[Source]) -> BuildSummary:
         with Spool(Bound) as bound:
-            for conversation in run.follow("bind", self._to_bound(run, sources), len(sources)):
+            for conversation in run.follow("bind", self.roads(sources, run), len(sources)):
                 if conversation:
                     bound.append(conversation)
             if not len(bound):
                 raise RunFailed(self._nothing_left(run, "conversation"))
             codec = self._codec(run, bound)
-            ended = run.follow("windows", (self._to_dyad(b, codec) for b in bound), len(bound))
+            ended = run.follow("windows", (self.road_to_dyad(b, codec) for b in bound), len(bound))
             dyads = dict(dyad for dyad in ended if dyad)
         if not dyads:
             raise RunFailed(self._nothing_left(run, "window"))
@@ -141,7 +142,8 @@ class Build:
             processed=run.processed,
         )
 
-    def _to_bound(self, run: Run | None, sources: Iterable[Source]) -> Iterator[Road[Bound | None]]:
+    def roads(self, sources: Iterable[Source], run: Run | None = None) -> Iterator[Road[Bound | None]]:
+        """Each conversation's way to `bind`. run: where duplicates are recorded."""
         first: dict[int, str] = {}  # conversation → the source that has it
         listed: set[int] = set()
         again: Counter[str] = Counter()  # the very same files, listed once more: duplicates to be told of
@@ -202,7 +204,8 @@ class Build:
             return None
         return Bound(outline.id, item, seconds, whole, diarized.artifact, bound.artifact, faces)
 
-    def _to_dyad(self, b: Bound, codec: Artifact) -> Road[tuple[str, Artifact] | None]:
+    def road_to_dyad(self, b: Bound, codec: Artifact) -> Road[tuple[str, Artifact] | None]:
+        """A bound conversation's way to its windows."""
         motion = yield [
             self._task(
                 "motion",
@@ -222,11 +225,17 @@ class Build:
         (dyad,) = yield [self._task("windows", b.id, b.item, inputs, also=codec.digest, seconds=b.seconds)]
         return (b.id, dyad.artifact) if dyad else None
 
+    def codecs(self) -> list[Artifact]:
+        """The codecs that builds in this folder made or were given."""
+        store = Store(self.root)
+        paths = [f"{_CODECS}/{name}" for name in store.list(_CODECS)]
+        return [Artifact(path, content_digest(store.read(path))) for path in paths]
+
     def _codec(self, run: Run, bound: Iterable[Bound]) -> Artifact:
         """The corpus' codec: given by the config, or fitted on its conversations."""
         given = self.config.motion.codec
         data = _read_codec(given) if given else self._fit(run, bound)
-        path = f"artifacts/codec/{load_rows(data, Codec)[0].id}.safetensors"
+        path = f"{_CODECS}/{load_rows(data, Codec)[0].id}.safetensors"
         if not run.store.exists(path):
             run.store.write(path, data)
         return Artifact(path, content_digest(data))
@@ -268,7 +277,7 @@ class Build:
         **more: Any,
     ) -> Task:
         print_ = f"{self._prints[stage]}{also and '-' + also[:8]}"
-        path = artifact_path(stage, self._stages[stage].version, print_, key)
+        path = artifact_path(stage, self.stages[stage].version, print_, key)
         return Task(stage, key, item, path, print_, inputs=inputs or {}, **more)
 
     def _nothing_left(self, run: Run, what: str) -> str:

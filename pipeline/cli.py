@@ -44,13 +44,23 @@ def build(
     ] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="Folder or URL of the run.")] = "runs/build",
     engine: Annotated[str | None, typer.Option(help="ray (default) or local: in this process.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster: auto, or host:port. None: one is started here.")
+    ] = None,
     set_: Overrides = None,
     reconfigure: Annotated[
         bool, typer.Option("--reconfigure", help="Rebuild what changed settings touch in a folder of other settings.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and print the plan; write nothing.")
+        bool, typer.Option("--dry-run", help="Check everything and print what is to be done; write nothing.")
     ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="With --item: run one stage on one item in this process; write nothing."),
+    ] = None,
+    item: Annotated[
+        str | None, typer.Option(help="Beginning of an item's key, or part of its file's name, as status prints them.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build a dataset of training shards from conversation videos.
@@ -59,7 +69,8 @@ def build(
     """
     from pipeline.commands import run_build
 
-    overrides = [*(set_ or []), *([f"run.engine={engine}"] if engine else [])]
+    chosen = {"engine": engine, "address": address}
+    overrides = [*(set_ or []), *(f"run.{name}={value}" for name, value in chosen.items() if value)]
     run_build(
         config,
         inputs or [],
@@ -68,6 +79,8 @@ def build(
         overrides,
         reconfigure=reconfigure,
         dry_run=dry_run,
+        only=only,
+        item=item,
         as_json=as_json,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from pipeline.dataset import DATASET
 from pipeline.fleet import ray_engine, start_ray
 from pipeline.pairs import build_pairs
 from pipeline.progress import Reporter
+from pipeline.replay import outline, replay
 from pipeline.sources import find_sources, source_name
 from schemas.config import BuildConfig, RunConfig, load_config, parse_config
 from schemas.errors import UsageError
@@ -33,6 +35,8 @@ from training.checkpoint import load_checkpoint
 from training.evaluate import evaluate, generate
 from training.train import train
 
+_SHOWN = 20  # conversations that --dry-run lists
+
 
 def run_build(
     config_path: str,
@@ -43,12 +47,19 @@ def run_build(
     *,
     reconfigure: bool,
     dry_run: bool,
+    only: str | None,
+    item: str | None,
     as_json: bool,
 ) -> None:
     """`visavis build`."""
+    if (only is None) != (item is None):
+        raise UsageError("--only STAGE and --item ITEM go together")
     config = load_config(config_path, BuildConfig, overrides)
     sources = find_sources(inputs, pairs)
     check_models(config.diarize)
+    if only and item:
+        _replay(Build(config, out, local_engine, Reporter()), sources, only, item, as_json=as_json)
+        return
     if dry_run:
         _show_plan(config, sources, out, as_json=as_json)
         return
@@ -59,6 +70,21 @@ def run_build(
     else:
         Console().print(summary_table(summary))
         Console().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _replay(build: Build, sources: Collection[Source], stage: str, item: str, *, as_json: bool) -> None:
+    done = replay(build, sources, stage, item)
+    plain = {
+        "stage": stage,
+        "key": done.task.key,
+        "item": done.task.item,
+        "ledger": done.known,
+        "rejected": done.reason.value if done.reason else None,
+        "detail": done.detail,
+        "rows": [outline(row) for row in done.rows],
+        "seconds": round(done.seconds, 3),
+    }
+    typer.echo(json.dumps(plain, indent=None if as_json else 2, ensure_ascii=False))
 
 
 def run_train(
@@ -178,13 +204,17 @@ def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, as
 
         start_ray(config.run.address)
         cluster = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
+    left = Build(config, out, local_engine, Reporter()).remaining(sources)
     if as_json:
-        plan = {"conversations": [s.model_dump(mode="json") for s in sources], "out": out, "cluster": cluster}
+        listed = [s.model_dump(mode="json") for s in sources]
+        plan = {"conversations": listed, "out": out, "cluster": cluster, "to_do": dict(sorted(left.items()))}
         typer.echo(json.dumps(plan, sort_keys=True))
         return
-    for source in sources:
+    for source in itertools.islice(sources, _SHOWN):
         typer.echo(f"{'one file each' if len(source.uris) > 1 else 'one frame':<14} {source_name(source)}")
+    if len(sources) > _SHOWN:
+        typer.echo(f"… and {len(sources) - _SHOWN} more")
     where = f"Ray cluster {cluster}" if cluster else f"this machine ({config.run.engine})"
-    typer.echo(
-        f"{len(sources)} conversations → {out} on {where}; settings and models are in order, nothing was written"
-    )
+    to_do = ", ".join(f"{count} from {stage} on" for stage, count in left.items()) or "none"
+    typer.echo(f"{len(sources)} conversations → {out} on {where}; to do: {to_do}")
+    typer.echo("settings and models are in order, nothing was written")

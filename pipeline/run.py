@@ -283,22 +283,33 @@ class _Phase(Generic[T]):
                 self._step(entry)
 
 
-def next_stage(road: Road[Any], known: Known) -> str:
-    """The stage that somebody on this road waits for; empty if nothing is left to do on it."""
+def known_steps(road: Road[T], known: Known) -> Generator[tuple[Task, Verdict | None], None, T | None]:
+    """Go a road as far as is known, without doing anything: yields its tasks and what is known of them.
+
+    Returns:
+        What the road returns, or None if it cannot be gone to its end yet.
+    """
     answers: list[Made | None] = []
     try:
         wanted = next(road)
         while True:
             if not isinstance(wanted, InOrder):
                 verdicts = [known.settled(task) for task in wanted]
+                yield from zip(wanted, verdicts, strict=True)
                 if None in verdicts:
-                    return wanted[verdicts.index(None)].stage
+                    return None
                 answers = [_made(task, verdict) for task, verdict in zip(wanted, verdicts, strict=True) if verdict]
             wanted = road.send(answers)
-    except StopIteration:
-        return ""
+    except StopIteration as end:
+        value: T = end.value
+        return value
     finally:
         road.close()
+
+
+def next_stage(road: Road[Any], known: Known) -> str:
+    """The stage that somebody on this road waits for; empty if nothing is left to do on it."""
+    return next((task.stage for task, verdict in known_steps(road, known) if verdict is None), "")
 
 
 def _made(task: Task, known: Verdict) -> Made | None:

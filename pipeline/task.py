@@ -148,12 +148,17 @@ class Worker:
         """Digest and facts of the task's artifact."""
         data = committed(self._store, task)
         if data is None:  # else another attempt got there, and only its ledger row was lost
-            rows = list(stage.process(self._load(type(stage).types()[0], task)))
+            rows = self.rows(task)
             facts = stage.facts(rows)
             note = {"inputs": task.digest(), "stage": stage.name, "item": task.item, "facts": facts}
             data = dump_rows(rows, note=note)
             self._store.write(task.path, data)
         return content_digest(data), read_note(data).get("facts", "")
+
+    def rows(self, task: Task) -> tuple[Row, ...]:
+        """What the stage makes of a task, uncommitted. Raises whatever the stage raises."""
+        stage = self._stages[task.stage]
+        return tuple(stage.process(self._load(type(stage).types()[0], task)))
 
     def _load(self, kind: Any, task: Task) -> Row:
         if WHOLE in task.inputs:

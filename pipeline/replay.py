@@ -1,0 +1,98 @@
+"""Replay: one stage on one item, in this process, with nothing written. For debugging.
+
+The task is found the way a build finds it: along the roads of the listed conversations, with what the ledger knows.
+An exception passes through, so a debugger stops where it was raised.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from pipeline.build import Build
+from pipeline.known import Known, Verdict
+from pipeline.ledger import Ledger
+from pipeline.run import known_steps
+from pipeline.task import Task, Worker
+from schemas.errors import Reason, Rejected, UsageError
+from schemas.rows import Row, Source
+from stages.store import Store
+
+STAGES = ("ingest", "diarize", "transcribe", "faces", "bind", "motion", "windows")
+"""Stages that work on one conversation; fit and shard work on the corpus."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a stage made of an item this time, and what the ledger says of the last. reason: of a rejection."""
+
+    task: Task
+    known: str
+    rows: tuple[Row, ...]
+    reason: Reason | None
+    detail: str
+    seconds: float
+
+
+def replay(build: Build, sources: Iterable[Source], stage: str, item: str) -> Replayed:
+    """Carry out `stage` on the first item whose key starts with `item`, or whose file's name holds it.
+
+    Raises:
+        UsageError: no such stage or item, or what the item needs is not built.
+        Exception: whatever the stage raises.
+    """
+    if stage not in STAGES:
+        raise UsageError(f"--only takes {', '.join(STAGES)}, not {stage}")
+    store = Store(build.root)
+    known = Known(Ledger(store), store)
+    task = _find(build, known, sources, stage, item)
+    verdict = known.get(stage, task.key)
+    said = f"{verdict.status} {verdict.reason}".strip() if verdict else "nothing"
+    worker = Worker(build.stages, build.root)
+    worker.set_up(stage)
+    began = time.monotonic()
+    try:
+        rows, reason, detail = worker.rows(task), None, ""
+    except Rejected as rejected:
+        rows, reason, detail = (), rejected.reason, rejected.detail
+    return Replayed(task, said, rows, reason, detail, time.monotonic() - began)
+
+
+def _find(build: Build, known: Known, sources: Iterable[Source], stage: str, item: str) -> Task:
+    seen: list[str] = []
+    for task, _ in _tasks(build, known, sources):
+        if task.stage != stage:
+            continue
+        if task.key.startswith(item) or item in task.item:
+            return task
+        if len(seen) < 3:
+            seen.append(f"{task.key} ({task.item})")
+    others = f"there is {', '.join(seen)} …" if seen else "no item has come that far: build it first"
+    raise UsageError(f"no item {item!r} of {stage}; {others}")
+
+
+def _tasks(build: Build, known: Known, sources: Iterable[Source]) -> Iterator[tuple[Task, Verdict | None]]:
+    """All tasks that a build could carry out now or has carried out."""
+    codecs = build.codecs()
+    for road in build.roads(sources):
+        bound = yield from known_steps(road, known)
+        if bound is None:
+            continue
+        for codec in codecs:
+            yield from known_steps(build.road_to_dyad(bound, codec), known)
+
+
+def outline(row: Any) -> Any:
+    """A row for people: arrays as their shape and type, long tuples as their length and first entry."""
+    if isinstance(row, np.ndarray):
+        return f"{row.dtype} {list(row.shape)}"
+    if isinstance(row, BaseModel):
+        return {name: outline(getattr(row, name)) for name in type(row).model_fields}
+    if isinstance(row, tuple) and len(row) > 4:
+        return [f"{len(row)} entries, the first:", outline(row[0])]
+    return [outline(entry) for entry in row] if isinstance(row, tuple) else row
