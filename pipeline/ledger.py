@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from stages.store import Store
 
 FOLDER = "ledger"
+_SUFFIX = ".parquet"
 _FLUSH_ROWS = 500
 _FLUSH_SECONDS = 5.0
 _FAN = 16  # parts of one size that become one of the next
@@ -88,8 +89,14 @@ class Ledger:
         self._pending: list[Outcome] = []
         self._flushed = time.monotonic()
         self._sizes = {name: self._rows_of(name) for name in self._parts()}
-        self.run = 1 + max((int(n.split("-")[0]) for n in self._sizes), default=0)
+        self.run = 1 + max((int(name.partition("_")[2].split("-")[0]) for name in self._sizes), default=0)
         self._part = 0
+
+    def tidy(self) -> None:
+        """Remove the parts that a killed run had merged into a larger one. For the run that holds the folder."""
+        for name in self._store.list(FOLDER, _SUFFIX):
+            if name not in self._sizes:
+                self._store.delete(f"{FOLDER}/{name}")
 
     def append(self, outcome: Outcome) -> None:
         self._pending.append(outcome)
@@ -104,8 +111,8 @@ class Ledger:
         rows = [
             {**asdict(outcome), "run": self.run, "uid": uid_of(outcome.stage, outcome.key)} for outcome in self._pending
         ]
-        name = f"{self.run:06d}-{self._part:06d}.parquet"
-        self._write(name, pa.Table.from_pylist(rows, schema=_SCHEMA))
+        number = f"{self.run:06d}-{self._part:06d}"
+        self._write(f"{number}_{number}{_SUFFIX}", pa.Table.from_pylist(rows, schema=_SCHEMA))
         self._part += 1
         self._pending.clear()
         self._compact()
@@ -118,7 +125,8 @@ class Ledger:
                 yield self._read(names[0], columns)
                 names = names[1:]
             except FileNotFoundError:  # merged into a later one meanwhile
-                names = [name for name in self._parts() if name > names[0]]
+                last = _span(names[0])[1]
+                names = [name for name in self._parts() if _span(name)[1] >= last]
 
     def latest(self) -> dict[tuple[str, str], Outcome]:
         """The row that counts for each (stage, key). For small runs and tests: holds everything at once."""
@@ -142,9 +150,9 @@ class Ledger:
             return
         merged = pa.concat_tables([self._read(name) for name in tail])
         merged = merged.take(pa.array(latest_rows(merged["uid"].to_numpy())))
-        # Under the last one's name: a crash before the others are gone leaves the same rows twice, and harms nothing.
-        self._write(tail[-1], merged)
-        for name in tail[:-1]:
+        # Named by what it holds: from then on the parts are not read any more, also if a crash leaves them there.
+        self._write(f"{_span(tail[0])[0]}_{_span(tail[-1])[1]}{_SUFFIX}", merged)
+        for name in tail:
             del self._sizes[name]
             self._store.delete(f"{FOLDER}/{name}")
         self._compact()
@@ -163,7 +171,21 @@ class Ledger:
         return int(pq.read_metadata(pa.BufferReader(self._store.read(f"{FOLDER}/{name}"))).num_rows)
 
     def _parts(self) -> list[str]:
-        return self._store.list(FOLDER, ".parquet")
+        """Names of the parts that count, oldest first: those that another one holds do not."""
+        parts: list[str] = []
+        reach = ""
+        widest_first = sorted(self._store.list(FOLDER, _SUFFIX), key=lambda name: _span(name)[1], reverse=True)
+        for name in sorted(widest_first, key=lambda name: _span(name)[0]):
+            if _span(name)[1] > reach:
+                parts.append(name)
+                reach = _span(name)[1]
+        return parts
+
+
+def _span(name: str) -> tuple[str, str]:
+    """The first and the last of the appended parts (run and number) that a part holds."""
+    first, _, last = name.removesuffix(_SUFFIX).partition("_")
+    return first, last
 
 
 def _level(rows: int) -> int:

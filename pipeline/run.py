@@ -65,6 +65,7 @@ class Run:
         self.root = root
         self.store = Store(root)
         self.ledger = Ledger(self.store)
+        self.ledger.tidy()
         self.known = Known(self.ledger, self.store)
         self.reporter = reporter
         self.processed = 0
