@@ -73,6 +73,9 @@ class StubCrew:
     def in_flight(self) -> list[InFlight]:
         return []
 
+    def waiting(self) -> str:
+        return ""
+
     def _commit(self, task: Task) -> Outcome:
         if task.stage == "fit":  # all conversations are bound: what follows is not the planner's
             raise Stopped

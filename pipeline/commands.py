@@ -1,4 +1,7 @@
-"""What the commands do, apart from parsing their arguments."""
+"""What the commands do, apart from parsing their arguments.
+
+Those that train import torch when they run: the driver of a large build has no use for it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,6 @@ from pipeline.chain import check_chain
 from pipeline.crew import Engine, local_engine
 from pipeline.dataset import DATASET
 from pipeline.fleet import ray_engine, start_ray
-from pipeline.pairs import build_pairs
 from pipeline.progress import Reporter
 from pipeline.replay import outline, replay
 from pipeline.sources import find_sources, source_name
@@ -31,9 +33,6 @@ from schemas.rows import Source, WindowClass
 from schemas.train import Drop, TrainConfig
 from stages.diarize import check_models
 from stages.store import Store
-from training.checkpoint import load_checkpoint
-from training.evaluate import evaluate, generate
-from training.train import train
 
 _SHOWN = 20  # conversations that --dry-run lists
 
@@ -91,6 +90,8 @@ def run_train(
     config_path: str, dataset: str, out: Path, init: Path | None, pairs: str | None, overrides: Sequence[str]
 ) -> None:
     """`visavis train`."""
+    from training.train import train
+
     config = load_config(config_path, TrainConfig, overrides)
     reporter = Reporter()
     folder = dataset_folder(dataset)
@@ -113,6 +114,9 @@ def run_pairs(
     as_json: bool,
 ) -> None:
     """`visavis pairs`."""
+    from pipeline.pairs import build_pairs
+    from training.checkpoint import load_checkpoint
+
     if config_path:
         config = load_config(config_path, PairsConfig, overrides)
     else:
@@ -132,6 +136,8 @@ def run_pairs(
 
 def run_evaluate(checkpoint: Path, dataset: str, split: str, seeds: int, limit: int | None, *, as_json: bool) -> None:
     """`visavis evaluate`."""
+    from training.evaluate import evaluate
+
     if split not in ("train", "val"):
         raise UsageError(f"--split is train or val, not {split}")
     side: Split = "val" if split == "val" else "train"
@@ -146,6 +152,8 @@ def run_evaluate(checkpoint: Path, dataset: str, split: str, seeds: int, limit: 
 
 def run_generate(checkpoint: Path, dataset: str, key: str, out: Path, drop: str) -> None:
     """`visavis generate`."""
+    from training.evaluate import generate
+
     if drop not in get_args(Drop):
         raise UsageError(f"--drop is one of {', '.join(get_args(Drop))}, not {drop}")
     typer.echo(str(generate(checkpoint, dataset_folder(dataset), key, out, drop=drop)))  # type: ignore[arg-type]

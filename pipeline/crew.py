@@ -45,6 +45,9 @@ class Crew(Protocol):
     def in_flight(self) -> list[InFlight]:
         """What is at work now."""
 
+    def waiting(self) -> str:
+        """What the crew itself waits for, such as room on a cluster; empty if for nothing."""
+
 
 Engine = Callable[[Stages, str], AbstractContextManager[Crew]]
 """(stages, root of the run's folder) → a crew for as long as the block lasts."""
@@ -73,6 +76,9 @@ class _Alone:
 
     def in_flight(self) -> list[InFlight]:
         return []
+
+    def waiting(self) -> str:
+        return ""
 
 
 @contextmanager

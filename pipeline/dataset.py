@@ -55,6 +55,7 @@ def build_dataset(
                 inputs={"dyads": tuple(dyads[key] for key in keys)},
                 inline=shard.model_dump(mode="json", exclude={"dyads"}),
                 files=(f"{DATASET}/{shard.path}",),
+                seconds=len(shard.picks) * config.windows.length / FPS,
             )
         )
     entries = write_shards(run, "shard", tasks, ShardRow)

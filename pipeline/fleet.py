@@ -30,6 +30,7 @@ from stages.quiet import silent_stderr
 _LOST_LIMIT = 5  # machines that may be lost under one task
 _SHIFT_SECONDS = 2.0  # between two workers that change pools
 _IDLE_SECONDS = 15.0  # before a worker that nobody needs makes room for another pool
+_LATE_SECONDS = 30.0  # that a worker may take to start before people are told
 _GRACE = 120.0  # on top of all limits, after which a supervisor itself counts as hung
 
 
@@ -178,6 +179,14 @@ class _Fleet:
             if hand.job
         ]
 
+    def waiting(self) -> str:
+        now = time.monotonic()
+        for pool in self._pools:
+            late = sum(not hand.host and now - hand.since > _LATE_SECONDS for hand in pool.hands)
+            if late:
+                return f"{late} workers for {', '.join(pool.queues)} wait for room on the cluster ({_told(pool.needs)})"
+        return ""
+
     def close(self) -> None:
         for pool in self._pools:
             for hand in list(pool.hands):
@@ -274,6 +283,11 @@ class _Fleet:
             wanted = min(self._capacity(pool), max(pool.wanted, pool.needs.min_workers))
             while len(pool.hands) < wanted and (self._has_room(pool) or self._make_room(pool)):
                 self._start(pool)
+            if wanted and not any(p.hands for p in self._pools):
+                have = {name: amount for name, amount in self._resources().items() if name in _amounts(pool.needs)}
+                raise UsageError(
+                    f"no worker for {', '.join(pool.queues)} fits: each takes {_told(pool.needs)}, all there is: {have}"
+                )
 
     def _make_room(self, pool: _Pool) -> bool:
         """Take one worker from another pool, at once if it is idle, else when its task ends. True if there is room."""
@@ -365,6 +379,12 @@ def _default_needs(stage: AnyStage) -> StageResources:
 def _amounts(needs: StageResources) -> dict[str, float]:
     amounts = {"CPU": needs.cpus, "GPU": needs.gpus, "memory": needs.memory_gb * 1e9}
     return {name: amount for name, amount in amounts.items() if amount}
+
+
+def _told(needs: StageResources) -> str:
+    labels = [f"{name}={value}" for name, value in needs.labels.items()]
+    amounts = {"CPU": needs.cpus, "GPU": needs.gpus, "GB": needs.memory_gb}
+    return ", ".join([*(f"{amount:g} {name}" for name, amount in amounts.items() if amount), *labels])
 
 
 def _last_line(text: str) -> str:

@@ -68,8 +68,8 @@ class PhaseProgress:
         if self._bar and self._whole is not None:
             self._bar.update(self._whole, completed=self._finished, note=f"{self.before} before" if self.before else "")
 
-    def beat(self, at_work: Sequence[InFlight], seconds: float) -> None:
-        """Where nothing moves on a screen, a line now and then; on a screen, the slowest item once it is slow."""
+    def beat(self, at_work: Sequence[InFlight], waiting: str, seconds: float) -> None:
+        """A line every so many seconds: how far it is, and which items have been at work for longest."""
         if time.monotonic() - self._beaten < seconds:
             return
         self._beaten = time.monotonic()
@@ -79,7 +79,7 @@ class PhaseProgress:
         self._reporter.line(
             f"{self._name:<10} {self._finished}/{self._total} after {self._beaten - self._began:.0f} s"
             f"{left and ', about ' + left + ' left'}{counts and '; ' + counts}"
-            f"; {len(at_work)} at work{slowest and ': ' + slowest}"
+            f"; {len(at_work)} at work{slowest and ': ' + slowest}{waiting and '; ' + waiting}"
         )
 
     def summary(self) -> Iterator[str]:

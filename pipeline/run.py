@@ -155,7 +155,7 @@ class Run:
         self._said = now
         self._hold.check()
         at_work = sorted(self.crew.in_flight(), key=lambda f: -f.seconds)
-        phase.progress.beat(at_work, self.limits.heartbeat)
+        phase.progress.beat(at_work, self.crew.waiting(), self.limits.heartbeat)
         progress = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -167,6 +167,7 @@ class Run:
             "seconds": round(now - phase.began, 1),
             "updated": round(time.time(), 1),
             "working": len(at_work),
+            "waiting": self.crew.waiting(),
             "in_flight": [
                 {
                     "stage": f.task.stage,

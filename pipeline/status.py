@@ -114,7 +114,8 @@ def _at_work(progress: dict[str, Any] | None) -> list[Table | str]:
     for item in progress["in_flight"]:
         name = f"{item['item']} ({item['key']})"
         table.add_row(item["stage"], name, item["host"], f"{item['seconds']:.0f}", str(item["attempt"]))
-    return [line, table] if progress["in_flight"] else [line]
+    waiting = [progress["waiting"]] if progress["waiting"] else []
+    return [line, *waiting, table] if progress["in_flight"] else [line, *waiting]
 
 
 def _table(title: str) -> Table:

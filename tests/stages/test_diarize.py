@@ -20,8 +20,9 @@ from schemas.errors import Reason, Rejected, UsageError
 from schemas.rows import Conversation, Diarization, Layout, Media, Turn
 from stages.audio import read_audio
 from stages.diarize import DiarizeStage, PyannoteDiarizer, dyad, is_leak, tidy
-from stages.embedded import quiet_pyannote, wheel_file
+from stages.embedded import quiet_pyannote
 from stages.voices import chunked, spread, viterbi
+from stages.wheels import wheel_file
 
 
 @pytest.fixture(scope="module")
