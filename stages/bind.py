@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
+from pydantic import SkipValidation
 
 from schemas import FPS
 from schemas.config import BindConfig
@@ -35,7 +36,7 @@ from schemas.rows import (
 )
 from stages.audio import speech_state
 from stages.base import Stage
-from stages.people import Person, people_of, sorted_pieces
+from stages.people import Person, people_of
 
 _WINDOW = 9  # frames (0.36 s): about two syllables
 _STILL = 0.003  # face heights; deviation below it is landmark noise
@@ -46,11 +47,11 @@ _Scores = tuple[tuple[float, float], tuple[float, float]]
 
 
 class BindInput(Row):
-    """Everything known of a conversation's voices and faces."""
+    """Everything known of a conversation's voices and faces. The faces are read piece by piece, and none is kept."""
 
     conversation: Conversation
     diarization: Diarization
-    faces: tuple[FaceTracks, ...]
+    faces: SkipValidation[tuple[FaceTracks, ...]]
 
 
 class BindStage(Stage[BindInput, Binding]):
@@ -112,28 +113,54 @@ class BindStage(Stage[BindInput, Binding]):
 def participant_landmarks(
     binding: Binding, faces: Sequence[FaceTracks], participant_index: int, frames: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One person's landmarks on the conversation's grid.
+    """One person's landmarks on the conversation's grid: 0.5 GB per hour (see `landmarks_by_piece`).
 
     Args:
-        faces: all pieces of the conversation, in any order: `Segment.piece` counts them sorted by
-            (piece.media, piece.first), over all media.
+        faces: all pieces of the conversation, in any order.
         participant_index: 0 or 1.
         frames: T, the length of the grid.
 
     Returns:
         landmarks_TL3: float32, pixels as in `Track`; NaN where invalid. valid_T: bool.
     """
-    pieces = sorted_pieces(faces)
     landmarks_TL3 = np.full((frames, LANDMARKS, 3), np.nan, np.float32)
     valid_T = np.zeros(frames, np.bool_)
-    for segment in binding.participants[participant_index].segments:
-        track = pieces[segment.piece].tracks[segment.track]
-        where = np.flatnonzero(track.valid) + track.first
-        where = where[(where < frames)]
-        where = where[~valid_T[where]]
-        landmarks_TL3[where] = track.landmarks[where - track.first]
-        valid_T[where] = True
+    pieces = sorted(faces, key=lambda f: (f.piece.media, f.piece.first))
+    for where_V, landmarks_VL3 in landmarks_by_piece(binding, pieces, participant_index):
+        within_V = where_V < frames
+        landmarks_TL3[where_V[within_V]] = landmarks_VL3[within_V]
+        valid_T[where_V[within_V]] = True
     return landmarks_TL3, valid_T
+
+
+def landmarks_by_piece(
+    binding: Binding, faces: Sequence[FaceTracks], participant_index: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One person's landmarks, piece by piece: one row of `faces` is held at a time.
+
+    Args:
+        faces: all pieces of the conversation by (media, first frame), which is how `Segment.piece` counts them.
+
+    Yields:
+        The frames of a piece in which the person is seen: where_V int64, in order; landmarks_VL3 float32, pixels.
+
+    Raises:
+        ValueError: pieces of another conversation, or out of order.
+    """
+    segments = binding.participants[participant_index].segments
+    before = -1
+    for piece in sorted({s.piece for s in segments}):
+        row, seen = faces[piece], dict[int, np.ndarray]()
+        if row.piece.conversation != binding.conversation or row.piece.first <= before:
+            raise ValueError(f"{row.piece} is not piece {piece} of {binding.conversation}")
+        before = row.piece.first
+        for segment in segments:
+            if segment.piece == piece:
+                track = row.tracks[segment.track]
+                for i in np.flatnonzero(track.valid).tolist():
+                    seen.setdefault(track.first + i, track.landmarks[i])
+        where_V = np.array(sorted(seen), np.int64)
+        yield where_V, np.stack([seen[n] for n in where_V.tolist()])
 
 
 def voice_contrast(turns: Sequence[Turn], frames: int) -> np.ndarray:

@@ -7,8 +7,8 @@ before the expression is coded.
     landmarks ── fit of a canonical face ──► rotation (3), translation (3)
                         └─► face in canonical space − own neutral ── PCA ──► expression code (E)
 
-The PCA is fitted over the whole corpus in one pass and exactly: features are rounded to 1/4096 cm, so sums
-and products are integers, and no order of addition, number of workers or BLAS changes a bit of the result.
+The PCA is fitted over every fifth frame of the corpus in one pass and exactly: features are rounded to 1/4096 cm, so
+sums and products are integers, and no order of addition, number of workers or BLAS changes a bit of the result.
 Trade-off: a linear code of 478 points sees no gaze detail beyond the irises, no tongue, no skin.
 """
 
@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 import numpy as np
+from pydantic import SkipValidation
 from safetensors.numpy import load as load_tensors
 from scipy.spatial.transform import Rotation
 from threadpoolctl import threadpool_limits
@@ -29,14 +31,13 @@ from schemas.errors import Reason, Rejected
 from schemas.manifest import MotionSpec
 from schemas.rows import LANDMARKS, Binding, Codec, CodecStatistics, FaceTracks, Motion, Row
 from stages.base import Stage
-from stages.bind import participant_landmarks
+from stages.bind import landmarks_by_piece
 
 POSE_DIMS = 6
 """Pitch, yaw, roll (rad) and translation (face widths; the third is the log of the apparent size)."""
 
 _QUANTUM = 4096.0  # steps per cm of the exact statistics
-_MAX_CHUNK_FRAMES = 2**25  # |feature| < 2^14 steps, so a chunk's float64 sums of products stay below 2^53: exact
-_LIMIT = 2**14 - 1
+_LIMIT = 2**14 - 1  # steps; float64 sums of products over a piece (< 2^25 frames) stay below 2^53: exact
 
 _RIGID = np.array(
     # Forehead, temples, nose bridge and eye corners: what the skull carries, whatever lips, jaw and brows do.
@@ -45,8 +46,10 @@ _RIGID = np.array(
 )  # fmt: skip
 
 
+_FIT_STEP = 5  # frames
 _POSE_STEPS = 5  # Gauss-Newton; more change nothing above 1e-5 rad
-_POSE_CHUNK = 1000  # frames at a time: 30 MB of derivatives
+_POSE_CHUNK = 500  # frames at a time: 15 MB of derivatives, several times
+_NEUTRAL_FRAMES = 3000  # two minutes; 34 MB
 
 
 @cache
@@ -61,36 +64,92 @@ def motion_columns(dim: int) -> dict[str, tuple[int, int]]:
     return {"rotation": (0, 3), "translation": (3, 6), "expression": (POSE_DIMS, dim)}
 
 
-def align(landmarks_TL3: np.ndarray, valid_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Separate head pose from face shape, frame by frame.
+@dataclass(frozen=True)
+class Heads:
+    """Where heads are, frame by frame: what puts the canonical face there. float64.
 
-    Procrustes on the skull's points gives a first rotation (Umeyama 1991); a scaled orthographic projection of the
-    canonical face is then fitted to x and y of all points by Gauss-Newton. The tracker's depth is a guess: on twelve
-    rendered heads the correlation with the true pitch rose from 0.86-0.95 to 0.91-0.98 without it. All points, because
-    four hundred outvote the lips, and leaving those out made it worse (0.89).
+    rotation_V33: matrices. scale_V: pixels per cm. origin_V3: pixels, x right, y up, z near.
+    """
+
+    rotation_V33: np.ndarray
+    scale_V: np.ndarray
+    origin_V3: np.ndarray
+
+    @classmethod
+    def of(cls, landmarks_VL3: np.ndarray) -> Heads:
+        """Fit the canonical face to landmarks (pixels as in `Track`).
+
+        Procrustes on the skull's points gives a first rotation (Umeyama 1991); a scaled orthographic projection of the
+        canonical face is then fitted to x and y of all points by Gauss-Newton. The tracker's depth is a guess: on
+        twelve rendered heads the correlation with the true pitch rose from 0.86-0.95 to 0.91-0.98 without it. All
+        points, because four hundred outvote the lips, and leaving those out made it worse (0.89).
+        """
+        parts = np.array_split(landmarks_VL3, max(1, -(-len(landmarks_VL3) // _POSE_CHUNK)))
+        return cls.joined([cls(*_fit_pose(_upright(part))) for part in parts])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Heads]) -> Heads:
+        """Of more frames."""
+        return cls(
+            np.concatenate([p.rotation_V33 for p in parts]),
+            np.concatenate([p.scale_V for p in parts]),
+            np.concatenate([p.origin_V3 for p in parts]),
+        )
+
+    def faces(self, landmarks_VL3: np.ndarray) -> np.ndarray:
+        """The landmarks in canonical space: float64 [V, 478, 3], cm, without the head's pose."""
+        points = _upright(landmarks_VL3) - self.origin_V3[:, None]
+        faces: np.ndarray = np.einsum("tji,tlj->tli", self.rotation_V33, points) / self.scale_V[:, None, None]
+        return faces
+
+    def pose(self) -> np.ndarray:
+        """float64 [V, 6]: pitch, yaw, roll in rad (see `head_rotation`); translation in face widths relative to the
+        median place of all these frames, third the log of the size relative to the median."""
+        width = np.ptp(canonical_face()[:, 0]) * np.median(self.scale_V)  # of the person's median face, in pixels
+        yaw, pitch, roll = Rotation.from_matrix(self.rotation_V33).as_euler("YXZ").T
+        x, y, _ = (self.origin_V3 - np.median(self.origin_V3, 0)).T / width
+        return np.stack([pitch, yaw, roll, x, y, np.log(self.scale_V / np.median(self.scale_V))], axis=1)
+
+
+def align(landmarks_TL3: np.ndarray, valid_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Separate head pose from face shape, frame by frame: see `Heads`.
 
     Args:
         landmarks_TL3: float32, pixels, y down, z in pixels and away from the viewer.
         valid_T: bool.
 
     Returns:
-        pose_T6 float64 (pitch, yaw, roll in rad, see `head_rotation`; translation in face widths relative to the
-        person's median place, third the log of the size relative to the median) and face_TL3 float64 in canonical
-        cm. NaN where invalid.
+        pose_T6 and face_TL3, float64. NaN where invalid.
     """
-    frames = len(valid_T)
-    pose = np.full((frames, POSE_DIMS), np.nan)
-    face = np.full((frames, LANDMARKS, 3), np.nan)
-    points = landmarks_TL3[valid_T].astype(np.float64) * np.array([1.0, -1.0, -1.0])  # to x right, y up, z near
-    parts = [_fit_pose(part) for part in np.array_split(points, -(-len(points) // _POSE_CHUNK))]
-    rotation, scale, origin = (np.concatenate(column) for column in zip(*parts, strict=True))
-    face[valid_T] = np.einsum("tji,tlj->tli", rotation, points - origin[:, None]) / scale[:, None, None]
-    width = np.ptp(canonical_face()[:, 0]) * np.median(scale)  # of the person's median face, in pixels
-    yaw, pitch, roll = Rotation.from_matrix(rotation).as_euler("YXZ").T
-    pose[valid_T, :3] = np.stack([pitch, yaw, roll], axis=1)
-    pose[valid_T, 3:5] = (origin - np.median(origin, 0))[:, :2] / width
-    pose[valid_T, 5] = np.log(scale / np.median(scale))
-    return pose, face
+    pose_T6, face_TL3 = np.full((len(valid_T), POSE_DIMS), np.nan), np.full((len(valid_T), LANDMARKS, 3), np.nan)
+    heads = Heads.of(landmarks_TL3[valid_T])
+    pose_T6[valid_T], face_TL3[valid_T] = heads.pose(), heads.faces(landmarks_TL3[valid_T])
+    return pose_T6, face_TL3
+
+
+class Neutral:
+    """A person's own neutral face: the median of all frames, or of evenly spaced ones where there are many.
+
+    An hour has 90,000 frames, and those within a second hardly differ. Which are taken follows from their numbers,
+    so neither order nor pieces matter.
+    """
+
+    def __init__(self) -> None:
+        self._step = 1
+        self._faces: dict[int, np.ndarray] = {}
+
+    def add(self, where_V: np.ndarray, faces_VL3: np.ndarray) -> None:
+        for n, face_L3 in zip(where_V.tolist(), faces_VL3, strict=True):
+            if n % self._step == 0:
+                self._faces[n] = face_L3.copy()
+        while len(self._faces) > _NEUTRAL_FRAMES:
+            self._step *= 2
+            self._faces = {n: face_L3 for n, face_L3 in self._faces.items() if n % self._step == 0}
+
+    def face(self) -> np.ndarray:
+        """[478, 3] float64, cm."""
+        median: np.ndarray = np.median(np.stack(list(self._faces.values())), axis=0)
+        return median
 
 
 def head_rotation(pitch_yaw_roll_T3: np.ndarray) -> np.ndarray:
@@ -100,28 +159,45 @@ def head_rotation(pitch_yaw_roll_T3: np.ndarray) -> np.ndarray:
     return Rotation.from_euler("YXZ", angles).as_matrix()
 
 
+def _upright(landmarks_VL3: np.ndarray) -> np.ndarray:
+    """float64, x right, y up, z near."""
+    return landmarks_VL3.astype(np.float64) * np.array([1.0, -1.0, -1.0])
+
+
 def _fit_pose(points_TL3: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rotation [T, 3, 3], scale [T] and origin [T, 3] that put the canonical face where the points are."""
     rotation = _procrustes(points_TL3[:, _RIGID], canonical_face()[_RIGID])
     model = canonical_face()
     centre = model.mean(0)
+    arms = model - centre
     seen = points_TL3[:, : len(model)]
     seen_centre = seen.mean(1)
     flat = (seen - seen_centre[:, None])[..., :2]
+    # The residuals and their derivatives are linear in these sums over the points, so the steps need no points.
+    spread = arms.T @ arms
+    matched = np.einsum("li,tlj->tij", arms, flat, optimize=True)
     scale = np.ones(len(points_TL3))
     for _ in range(_POSE_STEPS):
-        turned = np.einsum("tij,lj->tli", rotation, model - centre)
-        scale = (turned[..., :2] * flat).sum((1, 2)) / (turned[..., :2] ** 2).sum((1, 2))
-        missing = flat - scale[:, None, None] * turned[..., :2]
-        x, y, z = (turned[..., i] * scale[:, None] for i in range(3))
-        none = np.zeros_like(x)
-        # How x and y move with a small rotation about each axis, and with the scale.
-        by_x = np.stack([none, z, -y, x], axis=-1)
-        by_y = np.stack([-z, none, x, y], axis=-1)
-        jacobian = np.concatenate([by_x, by_y], axis=1)
-        residual = np.concatenate([missing[..., 0], missing[..., 1]], axis=1)
-        normal = np.einsum("tpi,tpj->tij", jacobian, jacobian)
-        step = np.linalg.solve(normal, np.einsum("tpi,tp->ti", jacobian, residual)[..., None])[..., 0]
+        moments = rotation @ spread @ rotation.transpose(0, 2, 1)
+        seen_moments = rotation @ matched
+        scale = np.trace(seen_moments[:, :2], axis1=1, axis2=2) / np.trace(moments[:, :2, :2], axis1=1, axis2=2)
+        turned = scale[:, None, None] ** 2 * moments
+        missing = scale[:, None, None] * seen_moments - turned[..., :2]
+        # How x and y move with a small rotation about each axis, and with the scale: (0, −z), (z, 0), (−y, x), (x, y).
+        zx, zy, zz = turned[:, 2, 0], turned[:, 2, 1], turned[:, 2, 2]
+        none, both = np.zeros_like(zz), turned[:, 0, 0] + turned[:, 1, 1]
+        rows = [[zz, none, -zx, -zy], [none, zz, -zy, zx], [-zx, -zy, both, none], [-zy, zx, none, both]]
+        normal = np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+        gradient = np.stack(
+            [
+                -missing[:, 2, 1],
+                missing[:, 2, 0],
+                missing[:, 0, 1] - missing[:, 1, 0],
+                missing[:, 0, 0] + missing[:, 1, 1],
+            ],
+            axis=-1,
+        )
+        step = np.linalg.solve(normal, gradient[..., None])[..., 0]
         rotation = Rotation.from_rotvec(step[:, :3]).as_matrix() @ rotation
     return rotation, scale, seen_centre - scale[:, None] * np.einsum("tij,j->ti", rotation, centre)
 
@@ -140,40 +216,62 @@ def _features(face_TL3: np.ndarray, neutral_L3: np.ndarray) -> np.ndarray:
 
 
 class FitInput(Row):
-    """A chunk of conversations: their bindings, and all face tracks of those."""
+    """A chunk of conversations: their bindings, and in the same order the pieces of each by (media, first frame).
+
+    The faces are read piece by piece, twice for each person, and none is kept.
+    """
 
     bindings: tuple[Binding, ...]
-    faces: tuple[FaceTracks, ...]
+    faces: SkipValidation[tuple[FaceTracks, ...]]
 
 
 class FitStage(Stage[FitInput, CodecStatistics]):
     """Exact sufficient statistics of the expression over a chunk of conversations."""
 
     name = "fit"
-    version = 1
+    version = 3
 
     def process(self, item: FitInput) -> Iterator[CodecStatistics]:
         size = LANDMARKS * 3
         total, outer, frames = np.zeros(size, np.int64), np.zeros((size, size), np.int64), 0
-        for binding in item.bindings:
-            for _, face in _aligned_participants(binding, item.faces):
-                valid = ~np.isnan(face[:, 0, 0])
-                features = _features(face[valid], np.median(face[valid], 0))
-                steps = np.clip(np.rint(features * _QUANTUM), -_LIMIT, _LIMIT)
-                for chunk in np.array_split(steps, -(-len(steps) // _MAX_CHUNK_FRAMES)):
-                    outer += (chunk.T @ chunk).astype(np.int64)
-                total += steps.sum(0).astype(np.int64)
-                frames += len(steps)
+        for binding, faces in _by_conversation(item):
+            for features in _expressions(binding, faces, 0), _expressions(binding, faces, 1):
+                for part in features:
+                    steps = np.clip(np.rint(part * _QUANTUM), -_LIMIT, _LIMIT)
+                    outer += (steps.T @ steps).astype(np.int64)
+                    total += steps.sum(0).astype(np.int64)
+                    frames += len(steps)
         yield CodecStatistics(frames=frames, sum=total, outer=outer)
 
 
-def _aligned_participants(binding: Binding, faces: Sequence[FaceTracks]) -> Iterator[tuple[int, np.ndarray]]:
-    own = [f for f in faces if f.piece.conversation == binding.conversation]
-    last = max(f.piece.last for f in own)
-    for participant in range(2):
-        landmarks, valid = participant_landmarks(binding, own, participant, last)
-        if valid.any():
-            yield participant, align(landmarks, valid)[1]
+def _by_conversation(item: FitInput) -> Iterator[tuple[Binding, tuple[FaceTracks, ...]]]:
+    stop = 0
+    for binding in item.bindings:
+        start, stop = stop, stop + 1 + max(s.piece for p in binding.participants for s in p.segments)
+        while stop < len(item.faces) and item.faces[stop].piece.conversation == binding.conversation:
+            stop += 1  # pieces in which neither is seen
+        yield binding, item.faces[start:stop]
+
+
+def _expressions(binding: Binding, faces: Sequence[FaceTracks], participant: int) -> Iterator[np.ndarray]:
+    """A participant's expression features [V, K], piece by piece."""
+    heads, neutral = [], Neutral()
+    for where, landmarks in _sparse(binding, faces, participant):
+        heads.append(Heads.of(landmarks))
+        neutral.add(where, heads[-1].faces(landmarks))
+    if not heads:
+        return
+    face = neutral.face()
+    for (_, landmarks), head in zip(_sparse(binding, faces, participant), heads, strict=True):
+        yield _features(head.faces(landmarks), face)
+
+
+def _sparse(binding: Binding, faces: Sequence[FaceTracks], participant: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every `_FIT_STEP`th frame of the grid: those between hardly differ, and a codec needs few of them."""
+    for where, landmarks in landmarks_by_piece(binding, faces, participant):
+        taken = where % _FIT_STEP == 0
+        if taken.any():
+            yield where[taken], landmarks[taken]
 
 
 def merge_statistics(parts: Sequence[CodecStatistics]) -> CodecStatistics:
@@ -208,11 +306,14 @@ def fit_codec(statistics: CodecStatistics, config: MotionConfig) -> Codec:
 
 
 class MotionInput(Row):
-    """One participant of a bound conversation, and the codec."""
+    """One participant of a bound conversation, and the codec.
+
+    faces: all pieces by (media, first frame). They are read one at a time, and none is kept.
+    """
 
     codec: Codec
     binding: Binding
-    faces: tuple[FaceTracks, ...]
+    faces: SkipValidation[tuple[FaceTracks, ...]]
     participant: int
 
 
@@ -220,21 +321,27 @@ class MotionStage(Stage[MotionInput, Motion]):
     """Landmarks of one participant to motion latents on the conversation's grid."""
 
     name = "motion"
-    version = 1
+    version = 3
 
     def __init__(self, config: Section | None = None) -> None:
         super().__init__(config or Section())  # everything that shapes the output is in the codec
 
     def process(self, item: MotionInput) -> Iterator[Motion]:
-        frames = max(f.piece.last for f in item.faces)
-        landmarks, valid = participant_landmarks(item.binding, item.faces, item.participant, frames)
-        if not valid.any():
-            raise Rejected(Reason.FACE_NOT_VISIBLE, item.binding.participants[item.participant].name)
-        pose, face = align(landmarks, valid)
-        neutral = np.median(face[valid], 0)
+        frames = item.faces[-1].piece.last
         motion = np.full((frames, POSE_DIMS + len(item.codec.basis)), np.nan)
-        motion[:, :POSE_DIMS] = pose
-        motion[valid, POSE_DIMS:] = encode_expression(item.codec, face[valid], neutral)
+        valid = np.zeros(frames, np.bool_)
+        heads, neutral = [], Neutral()
+        for where, landmarks in landmarks_by_piece(item.binding, item.faces, item.participant):
+            heads.append(Heads.of(landmarks))
+            face = heads[-1].faces(landmarks)
+            neutral.add(where, face)
+            motion[where, POSE_DIMS:] = encode_expression(item.codec, face, np.zeros_like(face[0]))
+            valid[where] = True
+        if not heads:
+            raise Rejected(Reason.FACE_NOT_VISIBLE, item.binding.participants[item.participant].name)
+        motion[valid, :POSE_DIMS] = Heads.joined(heads).pose()
+        # The code is linear, so the neutral face, which is known only now, can be taken away afterwards.
+        motion[:, POSE_DIMS:] -= neutral.face().reshape(-1) @ item.codec.basis.T.astype(np.float64)
         motion = _fill_gaps(motion, valid).astype(np.float32)
         yield Motion(
             conversation=item.binding.conversation,
@@ -243,7 +350,7 @@ class MotionStage(Stage[MotionInput, Motion]):
             motion=motion,
             valid=valid,
             reference=motion[valid][_most_typical(motion[valid])],
-            neutral=neutral.astype(np.float32),
+            neutral=neutral.face().astype(np.float32),
         )
 
 

@@ -11,7 +11,7 @@ rather than as somebody else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,17 +37,49 @@ _SHARED_FRAMES = 3  # tracks seen together in more frames than this are two peop
 
 
 @dataclass(frozen=True)
+class TrackSummary:
+    """What joining needs of a track: 7 % of it, so that the landmarks of an hour need not be in memory at once.
+
+    V frames of the T are valid. box_V4, skull_VK3 (the points of `_SKULL`): float32, pixels. opening_T: distance of the
+    inner lips in face heights, NaN where invalid. entry_L2, exit_L2: landmarks of the first and last valid frame.
+    """
+
+    first: int
+    valid_T: np.ndarray
+    box_V4: np.ndarray
+    skull_VK3: np.ndarray
+    opening_T: np.ndarray
+    entry_L2: np.ndarray
+    exit_L2: np.ndarray
+
+    @classmethod
+    def of(cls, track: Track) -> TrackSummary:
+        valid, points = np.flatnonzero(track.valid), track.landmarks
+        lips = np.linalg.norm(points[:, _UPPER_LIP] - points[:, _LOWER_LIP], axis=1)
+        height = np.linalg.norm(points[:, _FOREHEAD] - points[:, _CHIN], axis=1)
+        return cls(
+            first=track.first,
+            valid_T=track.valid,
+            box_V4=track.box[valid],
+            skull_VK3=points[valid[:, None], _SKULL],
+            opening_T=lips / np.maximum(height, 1e-6),
+            entry_L2=points[valid[0], :, :2].copy(),
+            exit_L2=points[valid[-1], :, :2].copy(),
+        )
+
+
+@dataclass(frozen=True)
 class TrackOf:
     """A track, and where it lies: see `Segment`."""
 
     piece: int
     track: int
-    data: Track
+    data: TrackSummary
 
     @property
     def last(self) -> int:
         """First frame after the track."""
-        return self.data.first + len(self.data.valid)
+        return self.data.first + len(self.data.valid_T)
 
 
 @dataclass(frozen=True)
@@ -70,7 +102,7 @@ class Person:
     def seen_T(self) -> np.ndarray:
         seen_T = np.zeros(self.frames, np.bool_)
         for t in self.tracks:
-            where = np.flatnonzero(t.data.valid) + t.data.first
+            where = np.flatnonzero(t.data.valid_T) + t.data.first
             seen_T[where[where < self.frames]] = True
         return seen_T
 
@@ -79,23 +111,20 @@ class Person:
         """Distance of the inner lips in face heights, NaN where the face is not seen."""
         opening_T = np.full(self.frames, np.nan)
         for t in self.tracks:
-            points = t.data.landmarks[: max(0, self.frames - t.data.first)]
-            lips = np.linalg.norm(points[:, _UPPER_LIP] - points[:, _LOWER_LIP], axis=1)
-            height = np.linalg.norm(points[:, _FOREHEAD] - points[:, _CHIN], axis=1)
-            part = opening_T[t.data.first : t.data.first + len(points)]
-            np.copyto(part, lips / np.maximum(height, 1e-6), where=np.isnan(part))
+            part = opening_T[t.data.first : t.last]
+            np.copyto(part, t.data.opening_T[: len(part)], where=np.isnan(part))
         return opening_T
 
     @cached_property
     def place(self) -> tuple[np.ndarray, float]:
         """Median centre (x, y) and size of the face, pixels."""
-        box_T4 = np.concatenate([t.data.box[t.data.valid] for t in self.tracks])
-        centre = np.median((box_T4[:, :2] + box_T4[:, 2:]) / 2, axis=0)
-        return centre, float(np.median(np.sqrt(np.prod(box_T4[:, 2:] - box_T4[:, :2], axis=1))))
+        box_V4 = np.concatenate([t.data.box_V4 for t in self.tracks])
+        centre = np.median((box_V4[:, :2] + box_V4[:, 2:]) / 2, axis=0)
+        return centre, float(np.median(np.sqrt(np.prod(box_V4[:, 2:] - box_V4[:, :2], axis=1))))
 
     @cached_property
     def shape(self) -> np.ndarray:
-        return face_shape(np.concatenate([t.data.landmarks[t.data.valid] for t in self.tracks]))
+        return _mean_shape([t.data.skull_VK3 for t in self.tracks])
 
     @property
     def visible(self) -> float:
@@ -114,11 +143,22 @@ def face_shape(landmarks_TL3: np.ndarray) -> np.ndarray:
     Every frame is aligned to the first, so expression and noise average out; systematic errors of FaceMesh's depth
     at large yaw do not.
     """
-    points_TK3 = landmarks_TL3[:, _SKULL].astype(np.float64)
-    points_TK3 -= points_TK3.mean(axis=1, keepdims=True)
-    points_TK3 /= np.sqrt((points_TK3**2).sum(axis=(1, 2), keepdims=True) / len(_SKULL))
-    mean: np.ndarray = _rotated_onto(points_TK3, points_TK3[0]).mean(axis=0)
+    return _mean_shape([landmarks_TL3[:, _SKULL]])
+
+
+def _mean_shape(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """`face_shape` of skulls [V, 30, 3], part by part: an hour of them at once would be large."""
+    target = _normalised(parts[0][:1])[0]
+    total = sum(_rotated_onto(_normalised(part_VK3), target).sum(axis=0) for part_VK3 in parts)
+    mean: np.ndarray = total / sum(len(part_VK3) for part_VK3 in parts)
     return mean
+
+
+def _normalised(points_VK3: np.ndarray) -> np.ndarray:
+    """float64, around the origin, at unit size."""
+    centred = points_VK3 - points_VK3.mean(axis=1, keepdims=True, dtype=np.float64)
+    size: np.ndarray = np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True) / len(_SKULL))
+    return centred / size
 
 
 def shape_distance(a_K3: np.ndarray, b_K3: np.ndarray) -> float:
@@ -134,25 +174,29 @@ def _rotated_onto(points_TK3: np.ndarray, target_K3: np.ndarray) -> np.ndarray:
     return rotated
 
 
-def sorted_pieces(faces: Sequence[FaceTracks]) -> list[FaceTracks]:
-    """In the order that `Segment.piece` counts."""
-    return sorted(faces, key=lambda f: (f.piece.media, f.piece.first))
+def people_of(faces: Iterable[FaceTracks], media: int, frames: int) -> list[Person]:
+    """The people of one video, the most present first. Tracks are joined, first by continuity, then by likeness.
 
-
-def people_of(faces: Sequence[FaceTracks], media: int, frames: int) -> list[Person]:
-    """The people of one video, the most present first. Tracks are joined, first by continuity, then by likeness."""
-    pieces = sorted_pieces(faces)
+    Args:
+        faces: all pieces of the conversation in any order; they are gone through once, and none is kept.
+    """
+    summarised = [(f.piece, f.cuts, _summaries(f) if f.piece.media == media else {}) for f in faces]
+    summarised.sort(key=lambda found: (found[0].media, found[0].first))
     tracks = [
-        TrackOf(p, t, track)
-        for p, piece in enumerate(pieces)
-        if piece.piece.media == media
-        for t, track in enumerate(piece.tracks)
-        if track.valid.any() and track.first < frames
+        TrackOf(p, t, summary)
+        for p, (_, _, summaries) in enumerate(summarised)
+        for t, summary in summaries.items()
+        if summary.first < frames
     ]
     tracks.sort(key=lambda t: (t.data.first, t.piece, t.track))
-    cuts = sorted(cut for piece in pieces if piece.piece.media == media for cut in piece.cuts)
+    cuts = sorted(cut for piece, cuts, _ in summarised if piece.media == media for cut in cuts)
     chains = [Person(media, frames, tuple(chain)) for chain in _chained(tracks, cuts)]
     return sorted(_merged(chains), key=lambda p: (-p.presence, p.first, float(p.place[0][0])))
+
+
+def _summaries(piece: FaceTracks) -> dict[int, TrackSummary]:
+    """By the track's number; a track without a valid frame has none."""
+    return {t: TrackSummary.of(track) for t, track in enumerate(piece.tracks) if track.valid.any()}
 
 
 def _chained(tracks: list[TrackOf], cuts: list[int]) -> list[list[TrackOf]]:
@@ -183,11 +227,10 @@ def _chained(tracks: list[TrackOf], cuts: list[int]) -> list[list[TrackOf]]:
     return chains
 
 
-def _step(before: Track, after: Track) -> tuple[float, float]:
+def _step(before: TrackSummary, after: TrackSummary) -> tuple[float, float]:
     """Movement in face sizes and ratio of sizes, from the last valid frame of one to the first of the other."""
-    old, new = np.flatnonzero(before.valid)[-1], np.flatnonzero(after.valid)[0]
-    sizes = [float(np.sqrt(np.prod(b[2:] - b[:2]))) for b in (before.box[old], after.box[new])]
-    moved = np.linalg.norm(after.landmarks[new, :, :2] - before.landmarks[old, :, :2], axis=1).mean()
+    sizes = [float(np.sqrt(np.prod(b[2:] - b[:2]))) for b in (before.box_V4[-1], after.box_V4[0])]
+    moved = np.linalg.norm(after.entry_L2 - before.exit_L2, axis=1).mean()
     return float(moved) / sizes[0], sizes[1] / sizes[0]
 
 

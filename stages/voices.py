@@ -51,7 +51,8 @@ BALANCED = 0.15  # without that: least share of the quieter side, …
 SHORT = 1.2  # … and seconds: what the distance of two centroids gains by chance is about this over their speech
 SHORT_AGAIN = 1.8  # the same for a third person, who is less likely than a second
 TRIABLE = 3.0  # seconds of speech below which no split is tried
-BATCH = 32
+BATCH = 8  # the segmentation takes 10 MB for each; larger batches are no faster on a CPU
+_PART = 500  # chunks looked at together: four minutes
 
 
 @dataclass(frozen=True)
@@ -120,21 +121,20 @@ class EmbeddedDiarizer:
     def _chunks(self, audio_N: np.ndarray, frames: int) -> Iterator[torch.Tensor]:
         hop = HOP * STEP
         count = max(1, -(-(len(audio_N) - CHUNK) // hop) + 1)
-        padded = np.pad(audio_N, (0, max(0, (count - 1) * hop + CHUNK - len(audio_N))))
-        chunks = sliding_window_view(padded, CHUNK)[::hop]
         for first in range(0, count, BATCH):
-            yield torch.from_numpy(chunks[first : first + BATCH].copy()).to(self.device)
+            last = min(first + BATCH, count) - 1
+            piece = _stretch(audio_N, first * hop, last * hop + CHUNK)
+            yield torch.from_numpy(sliding_window_view(piece, CHUNK)[::hop].copy()).to(self.device)
 
     def _mels(self, audio_N: np.ndarray, gain: float) -> Iterator[torch.Tensor]:
         """Spectrograms [B, 160, 40] of windows centred on multiples of WINDOW_HOP."""
         encoder, step = self._encoder, WINDOW_HOP // 160
         margin = WINDOW // 2 + 200  # a spectrogram frame looks 200 samples to either side of its time
-        padded = np.pad(audio_N, (margin, margin + WINDOW_HOP))
-        for first in range(0, len(audio_N) // WINDOW_HOP + 1, BATCH):
-            count = min(BATCH, len(audio_N) // WINDOW_HOP + 1 - first)
-            begin = first * WINDOW_HOP
-            piece = padded[begin : begin + (count - 1) * WINDOW_HOP + (encoder.frames - 1) * 160 + 400] * gain
-            mel = encoder.mel(torch.from_numpy(piece).to(self.device))
+        count = len(audio_N) // WINDOW_HOP + 1
+        for first in range(0, count, BATCH):
+            last = min(first + BATCH, count) - 1
+            begin, end = first * WINDOW_HOP - margin, last * WINDOW_HOP - margin + (encoder.frames - 1) * 160 + 400
+            mel = encoder.mel(torch.from_numpy(_stretch(audio_N, begin, end) * gain).to(self.device))
             yield mel.unfold(0, encoder.frames, step).transpose(1, 2)
 
     def _voices(self, cues: Cues, part_F: np.ndarray) -> list[np.ndarray]:
@@ -197,7 +197,14 @@ def divide(cues: Cues, part_F: np.ndarray, rounds: int = 6) -> Split:
 
 def _local_evidence(local_CK3: np.ndarray, lead_F: np.ndarray) -> np.ndarray:
     """What the segmentation says for side one [F], −1…1, when its local voices follow the lead of their frames."""
-    lead_CK1 = chunked(lead_F, len(local_CK3))[:, :, None]
+    lead_CK = chunked(lead_F, len(local_CK3))
+    parts = (slice(first, first + _PART) for first in range(0, len(local_CK3), _PART))
+    return spread(np.concatenate([_leading(local_CK3[part], lead_CK[part]) for part in parts]), len(lead_F))
+
+
+def _leading(local_CK3: np.ndarray, lead_CK: np.ndarray) -> np.ndarray:
+    """The evidence of each chunk [C, K]."""
+    lead_CK1 = lead_CK[:, :, None]
     active = local_CK3 > HEARD
     alone = active & (active.sum(axis=2, keepdims=True) == 1)
     counted = np.where(alone.any(axis=1, keepdims=True), alone, active)
@@ -214,7 +221,8 @@ def _local_evidence(local_CK3: np.ndarray, lead_F: np.ndarray) -> np.ndarray:
     side_C3[rows[alike], order[alike]] = np.where(np.arange(2) == larger[alike, None], 1.0, -1.0)
     heard_CK3 = local_CK3 * unanimous_C3[:, None]
     sides = [(heard_CK3 * (side_C3 == sign)[:, None]).max(axis=2) for sign in (1, -1)]
-    return spread(sides[0] - sides[1], len(lead_F))
+    leading: np.ndarray = sides[0] - sides[1]
+    return leading
 
 
 def _agreement(local_CK3: np.ndarray, first_F: np.ndarray, part_F: np.ndarray) -> float:
@@ -289,6 +297,12 @@ def _two_means(points_WE: np.ndarray, weight_W: np.ndarray, starts: int = 24) ->
         if score > best_score + 1e-9:
             best, best_score = centroids, score
     return best
+
+
+def _stretch(audio_N: np.ndarray, begin: int, end: int) -> np.ndarray:
+    """Samples begin … end − 1, silence outside the audio."""
+    before, inside = max(0, -begin), audio_N[max(0, begin) : max(0, end)]
+    return np.pad(inside, (before, end - begin - before - len(inside)))
 
 
 def _mean_direction(points_WE: np.ndarray, weight_W: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from schemas.rows import (
     WindowClass,
 )
 from schemas.sample import encode_audio
-from stages.audio import read_audio, separate, speech_state
+from stages.audio import read_audio, speech_state, voice_of
 from stages.base import Stage
 from stages.motion import POSE_DIMS
 
@@ -61,7 +61,7 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
             raise Rejected(
                 Reason.NO_WINDOW, f"no {self.config.length} frames in a row with both people visible in {frames} frames"
             )
-        voices = _voices(item.conversation, turns, frames, self.config.voice_fade)
+        one, other = _voices(item.conversation, turns, frames, self.config.voice_fade)
         yield Dyad(
             conversation=item.conversation.id,
             participants=item.conversation.participants,
@@ -71,7 +71,7 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
             motion=(first.motion, second.motion),
             valid=(first.valid, second.valid),
             reference=(first.reference, second.reference),
-            audio=(_flac(voices[0]), _flac(voices[1])),
+            audio=(one, other),
             state=state,
             windows=windows,
             moments=(_moments(first), _moments(second)),
@@ -119,14 +119,15 @@ def _windows(
             )
 
 
-def _voices(
-    conversation: Conversation, turns: tuple[Turn, ...], frames: int, fade: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Each person's own audio [frames · 640] float32."""
+def _voices(conversation: Conversation, turns: tuple[Turn, ...], frames: int, fade: float) -> Iterator[np.ndarray]:
+    """Each person's own audio as FLAC, one after the other: no more than two hours of sound are in memory for one."""
     if conversation.layout is Layout.PER_PARTICIPANT:
-        one, other = (read_audio(media.uri, frames) for media in conversation.media)
-        return one, other
-    return separate(read_audio(conversation.media[0].uri, frames), turns, fade)
+        for media in conversation.media:
+            yield _flac(read_audio(media.uri, frames))
+    else:
+        mix_N = read_audio(conversation.media[0].uri, frames)
+        for speaker in (0, 1):
+            yield _flac(voice_of(mix_N, turns, speaker, fade))
 
 
 def _flac(audio_N: np.ndarray) -> np.ndarray:
