@@ -30,6 +30,7 @@ from stages.quiet import silent_stderr
 _LOST_LIMIT = 5  # machines that may be lost under one task
 _SHIFT_SECONDS = 2.0  # between two workers that change pools
 _IDLE_SECONDS = 15.0  # before a worker that nobody needs makes room for another pool
+_RELEASE_SECONDS = 300.0  # before it gives its room back to the cluster, which may then shrink
 _LATE_SECONDS = 30.0  # that a worker may take to start before people are told
 _GRACE = 120.0  # on top of all limits, after which a supervisor itself counts as hung
 
@@ -283,6 +284,9 @@ class _Fleet:
             wanted = min(self._capacity(pool), max(pool.wanted, pool.needs.min_workers))
             while len(pool.hands) < wanted and (self._has_room(pool) or self._make_room(pool)):
                 self._start(pool)
+            for hand in [h for h in pool.hands if h.idle and time.monotonic() - h.since > _RELEASE_SECONDS]:
+                if len(pool.hands) > wanted:
+                    self._dismiss(hand)
             if wanted and not any(p.hands for p in self._pools):
                 have = {name: amount for name, amount in self._resources().items() if name in _amounts(pool.needs)}
                 raise UsageError(

@@ -28,7 +28,6 @@ from pipeline.known import Known, Verdict
 from pipeline.ledger import Ledger, Outcome
 from pipeline.lock import Hold
 from pipeline.progress import PhaseProgress, Reporter
-from pipeline.supervise import LOST
 from pipeline.task import AnyStage, Artifact, Task, outcome_of
 from schemas.config import RunConfig, Section
 from schemas.errors import Reason, RunFailed, UsageError
@@ -69,7 +68,6 @@ class Run:
         self.known = Known(self.ledger, self.store)
         self.reporter = reporter
         self.processed = 0
-        self._lost_workers = False  # which may have left half-written files
         self.crew = crew
         self.limits = limits
         self._hold = hold
@@ -126,7 +124,6 @@ class Run:
         self.ledger.append(outcome)
         self.known.put(outcome)
         self.processed += 1
-        self._lost_workers |= outcome.reason in LOST
 
     def reject(self, task: Task, reason: Reason, detail: str) -> None:
         """Leave out an item that the corpus, not the item alone, makes unusable. Recorded once."""
@@ -144,8 +141,7 @@ class Run:
         """Commit what is known, whatever happened."""
         self.ledger.flush()
         self.store.delete(PROGRESS_FILE)
-        if self._lost_workers:
-            self.store.sweep()
+        self.store.sweep()  # what workers that died had begun to write
 
     def _tell(self, phase: _Phase[T]) -> None:
         """A heartbeat for people, and progress.json for `visavis status`."""

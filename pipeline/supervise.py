@@ -29,10 +29,6 @@ _LOOK = 0.25  # seconds between two looks at the child
 _VMSTAT = Path("/proc/vmstat")
 
 
-LOST = {"TimeLimit", "OutOfMemory", "WorkerKilled", "WorkerCrashed", "NodeLost"}
-"""Reasons of failures that took the worker with them, as opposed to an exception of a stage."""
-
-
 class Supervisor:
     """Runs tasks in a child process, which it starts anew when it dies, hangs, grows too large or has done its share.
 

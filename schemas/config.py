@@ -125,7 +125,7 @@ class StageResources(Section):
         0.0, ge=0, description="reserved, and enforced: a worker that holds more is stopped; 0: neither"
     )
     labels: dict[str, str] = Field(default_factory=dict, description="Ray node labels that the machine must have")
-    min_workers: int = Field(0, ge=0, description="kept, once started, also while they have nothing to do")
+    min_workers: int = Field(0, ge=0, description="kept from the start to the end, with or without work")
     max_workers: int = Field(
         0, ge=0, description="0: as many as the cluster has room for; a number may make an autoscaler add machines"
     )
