@@ -189,12 +189,19 @@ def fresh_start(corpus: Path, run: Path, *more: str) -> Iterator[subprocess.Pope
             driver.kill()
         driver.communicate()
         # What a dead driver leaves ends by itself; here it must be gone before the next one is timed.
-        psutil.wait_procs(list(family.values()), timeout=30)
+        wait_for(lambda: not any(is_alive(process) for process in family.values()))
 
 
 def is_worker(process: psutil.Process) -> bool:
     try:
         return any(name in " ".join(process.cmdline()) for name in WORKER)
+    except psutil.Error:
+        return False
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.Error:
         return False
 

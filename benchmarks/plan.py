@@ -5,7 +5,8 @@
 The roads, the ledger, the commits, the settled-or-not decisions and the account are the real ones, over a list of
 conversations in a Parquet file. Only the stages are stubs: a crew that commits a small artifact for every task at once
 (one piece of video per conversation), so the time is the driver's alone. The run's folder lies on a memory disk where
-there is one. Each size is measured in a process of its own; `--quick` stops at 100,000.
+there is one; more than 100,000 conversations are left at the half, for its sake. Each size is measured in a process of
+its own; `--quick` stops at 100,000.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from schemas.rows import Outline
 from stages.store import Store
 
 SIZES = (10_000, 100_000, 1_000_000)
+FINISHED = 100_000  # larger runs are left at the half: their artifacts would fill the memory disk
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - Linux' memory disk, where there is one
 FRAMES = 59 * 25
 PAYLOAD = b"an artifact"
@@ -122,28 +124,28 @@ def measure(items: int) -> dict[str, Any]:
         half = step("half", folder)
         resumed = step("plan", folder)
         status = step("status", folder)
-        rest = step("rest", folder)
-        final = step("status", folder)
+        steps = {"plan": fresh, "half": half, "resume": resumed, "status": status}
+        done_rows = 4 * half["bound"]
+        if items <= FINISHED:
+            steps |= {"rest": step("rest", folder), "final status": step("status", folder)}
+            done_rows = 4 * items
+        rows = steps.get("final status", status)["rows"]
         parts = len(list(Path(folder, "run", "ledger").iterdir()))
     row = {
         "items": items,
         "plan_s": fresh["seconds"],
         "resume_plan_s": resumed["seconds"],
         "to_do": resumed["to_do"],
-        "status_s": max(status["seconds"], final["seconds"]),
-        "run_half_s": half["seconds"],
-        "run_rest_s": rest["seconds"],
-        "peak_mb": max(s["peak_mb"] for s in (fresh, half, resumed, status, rest, final)),
-        "peak_mb_by_step": {
-            name: s["peak_mb"]
-            for name, s in (("plan", fresh), ("half", half), ("resume", resumed), ("rest", rest), ("status", final))
-        },
-        "ledger_rows": final["rows"],
+        "status_s": max(s["seconds"] for name, s in steps.items() if "status" in name),
+        "run_s": {name: steps[name]["seconds"] for name in ("half", "rest") if name in steps},
+        "peak_mb": max(s["peak_mb"] for s in steps.values()),
+        "peak_mb_by_step": {name: s["peak_mb"] for name, s in steps.items()},
+        "ledger_rows": rows,
         "ledger_parts": parts,
     }
     # What was at work when the driver was lost has its artifacts, and is asked about again.
     assert 0 <= resumed["to_do"] - (items - half["bound"]) <= 64, "half of the corpus is to do"
-    assert final["rows"] == 4 * items, "one row for each item of each stage"
+    assert 0 <= rows - done_rows <= 256, "one row for each item of each stage"
     print(" ".join(f"{name}={value}" for name, value in row.items()), file=sys.stderr)
     return row
 
