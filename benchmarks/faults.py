@@ -201,7 +201,8 @@ def is_worker(process: psutil.Process) -> bool:
 
 def is_alive(process: psutil.Process) -> bool:
     try:
-        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        # Not `status` alone: another process may have its number by now.
+        return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.Error:
         return False
 

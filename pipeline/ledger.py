@@ -28,7 +28,7 @@ _SUFFIX = ".parquet"
 _FLUSH_ROWS = 500
 _FLUSH_SECONDS = 5.0
 _FAN = 16  # parts of one size that become one of the next
-_LARGEST = 100_000  # rows; larger parts are left as they are
+_LARGEST = 200_000  # rows of a part; more are not merged, which bounds what a merge holds
 
 Status = Literal["ok", "rejected", "failed"]
 
