@@ -61,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="visavis-overhead-") as temporary:
         folder = options.keep or Path(temporary)
         clips = make_clips(folder / "clips", options.clips, options.seconds)
-        warm_up = make_clips(folder / "warm", 6, 4.0)
+        warm_up = make_clips(folder / "warm", 4, 14.0)
         floors, builds = [], []
         stages: dict[str, float] = {}
         for turn in range(options.repeat):
