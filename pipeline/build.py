@@ -98,12 +98,11 @@ class Build:
                 "fingerprints": self._prints,
             }
             remember_settings(Store(self.root), settings, replace_old=reconfigure)
-            with self._engine(self.stages, self.root) as crew:
-                run = Run(self.root, crew, self.config.run, self._reporter, hold)
-                try:
-                    return self._build(run, sources)
-                finally:
-                    run.close()
+            with (
+                self._engine(self.stages, self.root) as crew,
+                Run(self.root, crew, self.config.run, self._reporter, hold) as run,
+            ):
+                return self._build(run, sources)
 
     def remaining(self, sources: Iterable[Source]) -> Counter[str]:
         """How many conversations have which stage next on their way to `bind`; those that are there do not count.

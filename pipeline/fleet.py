@@ -62,7 +62,13 @@ def start_ray(address: str | None) -> None:
         return
     try:
         with silent_stderr():  # it announces the log level that was asked for
-            ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+            ray.init(
+                # Without a word Ray would also join a cluster that some other process left a note of.
+                address=address or os.environ.get("RAY_ADDRESS") or "local",
+                log_to_driver=False,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+            )
     except ConnectionError as error:
         raise UsageError(
             f"no Ray cluster at {address}: start one with `ray start --head`, or unset run.address"
@@ -129,6 +135,15 @@ class _Pool:
         return sum(len(queue) for queue in self.queues.values())
 
     @property
+    def placed(self) -> int:
+        """Workers that run somewhere."""
+        return sum(bool(hand.host) for hand in self.hands)
+
+    def late(self, seconds: float) -> int:
+        """Workers that have not started in so many seconds, most likely for want of a machine."""
+        return sum(not hand.host and time.monotonic() - hand.since > seconds for hand in self.hands)
+
+    @property
     def wanted(self) -> int:
         """Workers that there is work for."""
         return self.queued + sum(hand.job is not None for hand in self.hands)
@@ -181,9 +196,8 @@ class _Fleet:
         ]
 
     def waiting(self) -> str:
-        now = time.monotonic()
         for pool in self._pools:
-            late = sum(not hand.host and now - hand.since > _LATE_SECONDS for hand in pool.hands)
+            late = pool.late(_LATE_SECONDS)
             if late:
                 return f"{late} workers for {', '.join(pool.queues)} wait for room on the cluster ({_told(pool.needs)})"
         return ""
@@ -250,19 +264,17 @@ class _Fleet:
             if "The actor died because of an error raised in its creation task" in said:
                 raise RunFailed(f"workers cannot start on the cluster: {_last_line(said)}")
             return None  # its machine went away before it had anything to do
-        alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
-        if hand.node not in alive and job.lost < _LOST_LIMIT:  # not the item's fault, so not one of its tries
+        if hand.hung:
+            reason, detail = "TimeLimit", "its machine does not answer"
+        elif "memory" in said and "OOM killer" not in said:  # Ray's own watch over a machine's memory
+            reason, detail = "OutOfMemory", "Ray stopped the worker because its machine ran low on memory"
+        elif job.lost < _LOST_LIMIT:
+            # Most likely with its machine, though Ray may take half a minute to notice: not one of the item's tries.
             job.lost += 1
             self._pool_of[job.task.stage].queues[job.task.stage].appendleft(job)
             return None
-        if hand.hung:
-            reason, detail = "TimeLimit", "its machine does not answer"
-        elif hand.node not in alive:
-            reason, detail = "NodeLost", f"{job.lost + 1} machines were lost while they worked on it"
-        elif "memory" in said and "OOM killer" not in said:  # Ray's own watch over a machine's memory
-            reason, detail = "OutOfMemory", "Ray stopped the worker because its machine ran low on memory"
         else:
-            reason, detail = "WorkerKilled", "the worker's supervisor died"
+            reason, detail = "NodeLost", f"{job.lost + 1} machines were lost while they worked on it"
         seconds = time.monotonic() - hand.since
         outcome = outcome_of(job.task, "failed", reason, detail, seconds=seconds, peak_mb=0.0, attempt=job.attempt)
         return self._judge(job, outcome, hand)
@@ -284,6 +296,8 @@ class _Fleet:
             wanted = min(self._capacity(pool), max(pool.wanted, pool.needs.min_workers))
             while len(pool.hands) < wanted and (self._has_room(pool) or self._make_room(pool)):
                 self._start(pool)
+            if pool.queued and pool.late(_IDLE_SECONDS):  # the cluster may grow for it, or it may not
+                self._make_room(pool)
             for hand in [h for h in pool.hands if h.idle and time.monotonic() - h.since > _RELEASE_SECONDS]:
                 if len(pool.hands) > wanted:
                     self._dismiss(hand)
@@ -300,13 +314,13 @@ class _Fleet:
             return False
         others = [p for p in self._pools if p is not pool and len(p.hands) > p.needs.min_workers]
         idle = [h for p in others for h in p.hands if h.idle and (not p.queued)]
-        patient = not pool.hands or pool.queued > 2 * len(pool.hands)
-        idle = [h for h in idle if not pool.hands or now - h.since > _IDLE_SECONDS or patient]
+        patient = pool.queued > 2 * pool.placed
+        idle = [h for h in idle if now - h.since > _IDLE_SECONDS or patient]
         if idle:
             self._shifted = now
             self._dismiss(max(idle, key=lambda h: now - h.since))
             return self._has_room(pool)
-        busy = [h for p in others if len(p.hands) > 1 or not pool.hands for h in p.hands if h.job]
+        busy = [h for p in others if len(p.hands) > 1 or not pool.placed for h in p.hands if h.job]
         if busy and patient:
             self._shifted = now
             min(busy, key=lambda h: h.since).leaves = True

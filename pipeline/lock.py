@@ -91,7 +91,8 @@ def _flocked(store: Store) -> Iterator[Hold]:
         try:
             yield Hold(_parsed(found[0]) if found else None)
         finally:
-            store.delete(LOCK_FILE)
+            with suppress(OSError):  # on a disk that turned read-only it stays, and the next run finds it
+                store.delete(LOCK_FILE)
     finally:
         lock.release()
 

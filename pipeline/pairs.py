@@ -85,17 +85,16 @@ def build_pairs(
             "fingerprints": {"pairs": print_},
         }
         remember_settings(Store(root), settings, replace_old=reconfigure)
-        with engine({stage.name: stage}, root) as crew:
-            run = Run(root, crew, RunConfig(max_failure_share=0.0), reporter, hold)
-            try:
-                rows = write_shards(run, "pairs", tasks, PairsRow)
-                gated = sum((Counter(row.gated) for row in rows), Counter[str]())
-                tried, kept = sum(i.last - i.first for i in planned), sum(row.entry.samples for row in rows)
-                if kept == 0:
-                    raise RunFailed(f"the gate left none of {tried} pairs ({dict(gated)}); loosen it with --set gate.…")
-                publish(run, _manifest(source, config, rows, generator, print_, gated))
-            finally:
-                run.close()
+        with (
+            engine({stage.name: stage}, root) as crew,
+            Run(root, crew, RunConfig(max_failure_share=0.0), reporter, hold) as run,
+        ):
+            rows = write_shards(run, "pairs", tasks, PairsRow)
+            gated = sum((Counter(row.gated) for row in rows), Counter[str]())
+            tried, kept = sum(i.last - i.first for i in planned), sum(row.entry.samples for row in rows)
+            if kept == 0:
+                raise RunFailed(f"the gate left none of {tried} pairs ({dict(gated)}); loosen it with --set gate.…")
+            publish(run, _manifest(source, config, rows, generator, print_, gated))
     return PairsSummary(f"{root.rstrip('/')}/{DATASET}", tried, kept, dict(sorted(gated.items())), run.processed)
 
 

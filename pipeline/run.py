@@ -20,8 +20,9 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pipeline.crew import Crew
 from pipeline.known import Known, Verdict
@@ -136,6 +137,13 @@ class Run:
         known = self.known.get(task.stage, task.key)
         if known and known.status == "rejected":
             self.record(_decided(task, "ok", "", "", known.output, known.facts))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with suppress(OSError) if kind else nullcontext():  # of a full disk people are told already
+            self.close()
 
     def close(self) -> None:
         """Commit what is known, whatever happened."""

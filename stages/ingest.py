@@ -44,7 +44,7 @@ class IngestStage(Stage[Source, Conversation]):
     """
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     config: IngestConfig
 
     def __init__(self, config: IngestConfig) -> None:

@@ -98,7 +98,8 @@ class Store:
                     os.fsync(file.fileno())
                 temporary.replace(target)
             finally:
-                temporary.unlink(missing_ok=True)
+                with suppress(OSError):  # gone; or the disk turned read-only, and that is told already
+                    temporary.unlink()
             return
         with tempfile.TemporaryDirectory() as folder:  # whole here first, then one upload
             spool = Path(folder) / "spool"

@@ -106,11 +106,16 @@ class EmbeddedDiarizer:
         vad = self._activity(audio_N)
         centres = np.minimum((np.arange(frames) * STEP + CENTRE) // VAD_STEP, len(vad) - 1)
         sure_F = vad[centres] > HEARD
-        local = np.concatenate([self._segmentation(x[:, None]).cpu().numpy() for x in self._chunks(audio_N, frames)])
+        # Results go into arrays made beforehand: kept one by one among the networks' large temporaries, they would
+        # pin the heap, which took 0.6 GB more for an hour.
+        local = np.empty((max(1, -(-(len(audio_N) - CHUNK) // (HOP * STEP)) + 1), CHUNK_FRAMES, 3), np.float32)
+        for part, waves in self._chunks(audio_N, len(local)):
+            local[part] = self._segmentation(waves[:, None]).cpu().numpy()
         unsure_F = (spread(local.max(axis=2), frames) > CERTAIN) & ~sure_F
         speech_F = sure_F | _longer(unsure_F, MISSED)
-        gain = _gain(audio_N, vad)
-        window = np.concatenate([self._encoder(mel).cpu().numpy() for mel in self._mels(audio_N, gain)])
+        window = np.empty((len(audio_N) // WINDOW_HOP + 1, 256), np.float32)
+        for part, mels in self._mels(audio_N, len(window), _gain(audio_N, vad)):
+            window[part] = self._encoder(mels).cpu().numpy()
         width = WINDOW // STEP
         at_W = window_frames(len(window), frames)
         whole_W = (at_W >= width // 2) & (at_W < frames - width // 2)  # the others reach past the ends
@@ -118,24 +123,22 @@ class EmbeddedDiarizer:
         edges = heard_spans(vad)
         return Cues(len(audio_N), speech_F, local, window, pure_W, edges[:, 0], edges[:, 1])
 
-    def _chunks(self, audio_N: np.ndarray, frames: int) -> Iterator[torch.Tensor]:
-        hop = HOP * STEP
-        count = max(1, -(-(len(audio_N) - CHUNK) // hop) + 1)
-        for first in range(0, count, BATCH):
-            last = min(first + BATCH, count) - 1
-            piece = _stretch(audio_N, first * hop, last * hop + CHUNK)
-            yield torch.from_numpy(sliding_window_view(piece, CHUNK)[::hop].copy()).to(self.device)
+    def _chunks(self, audio_N: np.ndarray, count: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        """(which of them, [B, 80000]) of the chunks."""
+        for part in _batches(count):
+            piece = _stretch(audio_N, part.start * HOP * STEP, (part.stop - 1) * HOP * STEP + CHUNK)
+            waves = sliding_window_view(piece, CHUNK)[:: HOP * STEP].copy()
+            yield part, torch.from_numpy(waves).to(self.device)
 
-    def _mels(self, audio_N: np.ndarray, gain: float) -> Iterator[torch.Tensor]:
-        """Spectrograms [B, 160, 40] of windows centred on multiples of WINDOW_HOP."""
+    def _mels(self, audio_N: np.ndarray, count: int, gain: float) -> Iterator[tuple[slice, torch.Tensor]]:
+        """(which of them, spectrograms [B, 160, 40]) of windows centred on multiples of WINDOW_HOP."""
         encoder, step = self._encoder, WINDOW_HOP // 160
         margin = WINDOW // 2 + 200  # a spectrogram frame looks 200 samples to either side of its time
-        count = len(audio_N) // WINDOW_HOP + 1
-        for first in range(0, count, BATCH):
-            last = min(first + BATCH, count) - 1
-            begin, end = first * WINDOW_HOP - margin, last * WINDOW_HOP - margin + (encoder.frames - 1) * 160 + 400
-            mel = encoder.mel(torch.from_numpy(_stretch(audio_N, begin, end) * gain).to(self.device))
-            yield mel.unfold(0, encoder.frames, step).transpose(1, 2)
+        for part in _batches(count):
+            begin, end = (n * WINDOW_HOP - margin for n in (part.start, part.stop - 1))
+            piece = _stretch(audio_N, begin, end + (encoder.frames - 1) * 160 + 400) * gain
+            mel = encoder.mel(torch.from_numpy(piece).to(self.device))
+            yield part, mel.unfold(0, encoder.frames, step).transpose(1, 2)
 
     def _voices(self, cues: Cues, part_F: np.ndarray) -> list[np.ndarray]:
         """Masks [F] of the voices in a part of the speech; empty without speech."""
@@ -297,6 +300,11 @@ def _two_means(points_WE: np.ndarray, weight_W: np.ndarray, starts: int = 24) ->
         if score > best_score + 1e-9:
             best, best_score = centroids, score
     return best
+
+
+def _batches(count: int) -> Iterator[slice]:
+    for first in range(0, count, BATCH):
+        yield slice(first, min(first + BATCH, count))
 
 
 def _stretch(audio_N: np.ndarray, begin: int, end: int) -> np.ndarray:

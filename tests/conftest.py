@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.bucket import S3Server
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -23,8 +27,17 @@ def shared_media() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """One local cluster for the whole test session."""
+def server() -> Iterator[S3Server]:
+    """One S3 server for the whole test session."""
+    from tests.bucket import s3_server
+
+    with s3_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(server: S3Server) -> Iterator[None]:
+    """One local cluster for the whole test session. Its workers find the S3 server, as it is started after that."""
     import ray
 
     from pipeline.fleet import start_ray

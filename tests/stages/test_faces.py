@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import math
-from collections.abc import Callable, Iterator
-from fractions import Fraction
+from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
-from av.container import InputContainer
-from av.video.stream import VideoStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import stages.video
 from schemas.artifact import dump_rows
 from schemas.config import FacesConfig, IngestConfig
-from schemas.rows import Conversation, FaceTracks, Layout, Media, Piece, Source, Track
+from schemas.rows import Conversation, FaceTracks, Piece, Source, Track
 from stages.faces import Association, CutDetector, FaceMeshTracker, FacesStage, box_of, pieces_of
 from stages.ingest import IngestStage, outline_of
 from tests.stages.test_video import write_video
@@ -154,118 +147,6 @@ def test_a_picture_without_faces_is_no_rejection(tmp_path: Path) -> None:
     assert row.cuts == ()
 
 
-def conversation_of(frames: int, *keyframes: tuple[list[int], list[int]]) -> Conversation:
-    """One file for each pair of (regular, early) key frames."""
-    media = tuple(
-        Media(
-            uri=f"{i}.mp4", sha256="", bytes=0, width=1, height=1, fps=25, video_start=0, video_duration=1,
-            audio_start=0, audio_duration=1, audio_rate=1, audio_channels=1, keyframes=tuple(regular),
-            early_keyframes=tuple(early),
-        )
-        for i, (regular, early) in enumerate(keyframes)
-    )  # fmt: skip
-    layout = Layout.ONE_FRAME if len(media) == 1 else Layout.PER_PARTICIPANT
-    return Conversation(id="c", layout=layout, media=media, participants=("a", "b"), frames=frames)
-
-
-def uris_of(conversation: Conversation) -> list[str]:
-    return [media.uri for media in conversation.media]
-
-
-def edges_of(conversation: Conversation, media: int = 0, **config: float) -> list[int]:
-    mine = [
-        p for p in pieces_of(outline_of(conversation), uris_of(conversation), FacesConfig(**config)) if p.media == media
-    ]
-    assert [p.last for p in mine[:-1]] == [p.first for p in mine[1:]]
-    return [p.first for p in mine] + [p.last for p in mine[-1:]]
-
-
-@given(frames=st.integers(0, 100_000), seconds=st.floats(1.5, 600))
-def test_without_key_frames_pieces_are_even(frames: int, seconds: float) -> None:
-    edges = edges_of(conversation_of(frames, ([], [])), piece_seconds=seconds)
-    assert (edges[0], edges[-1]) == (0, frames) if frames else not edges
-    lengths = np.diff(edges)
-    assert not len(lengths) or lengths.max() - lengths.min() <= 1
-    assert len(lengths) == math.ceil(frames / int(seconds * 25))
-
-
-KEYFRAMES = st.tuples(*[st.lists(st.integers(1, 12_000), max_size=60, unique=True).map(sorted)] * 2)
-
-
-@settings(max_examples=300)
-@given(frames=st.integers(1, 10_000), seconds=st.floats(1.5, 60), keyframes=st.tuples(KEYFRAMES, KEYFRAMES))
-def test_pieces_cover_each_media_wherever_its_key_frames_are(
-    frames: int, seconds: float, keyframes: tuple[tuple[list[int], list[int]], ...]
-) -> None:
-    conversation, longest = conversation_of(frames, *keyframes), int(seconds * 25)
-    for media, (_, early) in enumerate(keyframes):
-        edges = edges_of(conversation, media, piece_seconds=seconds)
-        assert (edges[0], edges[-1]) == (0, frames)
-        lengths = np.diff(edges)
-        assert lengths.max() <= longest
-        assert lengths.min() >= min(frames, longest // 2)
-        if frames > longest:  # an early key frame is only passed over for another one nearby
-            passed = [n for n in early if longest <= n <= frames - longest and n not in edges]
-            used = np.array(sorted({*edges} & {*early, 0, frames}))
-            assert all(np.abs(used - n).min() <= longest for n in passed)
-    pieces = pieces_of(outline_of(conversation), uris_of(conversation), FacesConfig(piece_seconds=seconds))
-    assert len({(p.conversation, p.media, p.first) for p in pieces}) == len(pieces)
-
-
-def test_an_edge_falls_on_a_scene_change_if_there_is_one() -> None:
-    regular = list(range(250, 5_000, 250))
-    assert edges_of(conversation_of(5_000, (regular, []))) == [0, 1500, 3000, 4250, 5000]
-    assert edges_of(conversation_of(5_000, (regular, [1201, 1333, 1777]))) == [0, 1333, 2750, 4250, 5000]
-    # 2411 is out of reach at first; an early piece is kept short so that an edge can fall there, and evenly.
-    assert edges_of(conversation_of(5_000, (regular, [2411]))) == [0, 1500, 2411, 3750, 5000]
-    assert edges_of(conversation_of(5_000, ([], [2411]))) == [0, 1206, 2411, 3706, 5000]
-    assert edges_of(conversation_of(1_500, (regular, [700]))) == [0, 1500]
-    assert edges_of(conversation_of(1_600, ([], [200, 1500]))) == [0, 800, 1600]
-
-
-def write_shots(path: Path, shots: list[int], frames: int, **options: str) -> Path:
-    """A silent film of still pictures; a new one at each of `shots`."""
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=25)
-        video.width, video.height, video.pix_fmt, video.options = 64, 48, "yuv420p", {"preset": "veryfast", **options}
-        audio = container.add_stream("pcm_s16le", rate=16000, layout="mono")
-        edges = [0, *shots, frames]
-        for shot, (first, last) in enumerate(itertools.pairwise(edges)):
-            noise = np.random.default_rng(shot).integers(0, 255, (48, 64, 3)).astype(np.uint8)
-            picture = av.VideoFrame.from_ndarray(noise, format="rgb24").reformat(format="yuv420p")
-            for n in range(first, last):
-                picture.pts, picture.time_base = n, Fraction(1, 25)
-                container.mux(video.encode(picture))
-        container.mux(video.encode(None))
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, frames * 640), np.int16), format="s16", layout="mono")
-        silence.sample_rate, silence.pts = 16000, 0
-        container.mux([*audio.encode(silence), *audio.encode(None)])
-    return path
-
-
-def test_a_long_film_is_cut_into_pieces_at_its_scene_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shots = [33, 1137, 2491, 2700]
-    film, other = write_shots(tmp_path / "a.mkv", shots, 3750), write_shots(tmp_path / "b.mkv", [1404], 3750)
-    conversation = real_conversation(film, other)
-    assert conversation.media[0].early_keyframes == tuple(shots)
-    assert edges_of(conversation) == [0, 1137, 2491, 3750]
-    assert edges_of(conversation, media=1) == [0, 1404, 2654, 3750]  # 250 pictures a group: 1404 + 5 · 250
-
-    decoded, pictures = 0, stages.video.decoded
-
-    def counted(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float, av.VideoFrame]]:
-        nonlocal decoded
-        for picture in pictures(container, stream):
-            decoded += 1
-            yield picture
-
-    monkeypatch.setattr(stages.video, "decoded", counted)
-    pieces = pieces_of(outline_of(conversation), uris_of(conversation), FacesConfig())[:3]
-    rows = [row for piece in pieces for row in FacesStage(FacesConfig(), FakeTracker(lambda n: [])).process(piece)]
-    assert [row.cuts for row in rows] == [(33, 1137), (2491,), (2700,)]
-    assert decoded <= 3750 + 4 * len(pieces)  # the picture's size, the frame after the piece, and what ends that frame
-
-
 @functools.cache
 def loaded_stage() -> FacesStage:
     stage = FacesStage(FacesConfig())
@@ -284,7 +165,7 @@ def real_faces(*uris: Path) -> tuple[FaceTracks, ...]:
     """Tracked once for all tests: it takes seconds."""
     stage = loaded_stage()
     conversation = real_conversation(*uris)
-    pieces = pieces_of(outline_of(conversation), uris_of(conversation), stage.config)
+    pieces = pieces_of(outline_of(conversation), [str(u) for u in uris], stage.config)
     return tuple(row for piece in pieces for row in stage.process(piece))
 
 

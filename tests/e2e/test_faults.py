@@ -1,0 +1,191 @@
+"""A disk that is full or turns read-only while shards are written: told in one line, and a later run goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.ledger import Outcome
+from pipeline.run import Run
+from stages.store import TEMPORARY
+from tests.e2e.conftest import SMALL, build
+from tests.e2e.test_build import Built, files
+
+Mount = Callable[..., None]
+ROOM = 256 * 2**20
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def mount() -> Iterator[Mount]:
+    """`mount WORDS… FOLDER`; what was mounted is unmounted in the end."""
+    mounted: list[str] = []
+
+    def run(*words: str) -> None:
+        if not shutil.which("mount"):
+            pytest.skip("there is no mount command")
+        done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"disks cannot be mounted here: {done.stderr.strip()}")
+        if "remount" not in " ".join(words):
+            mounted.append(words[-1])
+
+    yield run
+    for folder in reversed(mounted):
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path, mount: Mount) -> Path:
+    """A disk of its own, in memory."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={ROOM}", "visavis-test", str(folder))
+    return folder
+
+
+def copy_without_shards(built: Built, root: Path) -> None:
+    shutil.copytree(built[0], root)
+    shutil.rmtree(root / "dataset")
+    shutil.rmtree(root / "artifacts" / "shard")
+
+
+def command(dialogues: Path, root: Path, engine: str) -> list[str]:
+    """The command that makes `built`."""
+    recipe = root.parent / "recipe.yaml"
+    if not recipe.exists():
+        recipe.write_text(json.dumps(SMALL))
+    pair = [str(path) for path in sorted(dialogues.glob("apart_*.mp4"))]
+    together = str(dialogues / "together.mp4")
+    return ["build", str(recipe), together, "--pair", *pair, "--out", str(root), "--engine", engine]
+
+
+def fails(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the command, which must fail, says about it: the last line, after nothing but progress."""
+    monkeypatch.setattr(sys, "argv", ["visavis", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    return one_line(capsys.readouterr().err)
+
+
+def one_line(stderr: str) -> str:
+    *progress, last = stderr.splitlines()
+    assert all("done before" in line or "at work" in line for line in progress)
+    assert last.startswith("visavis: ")
+    return last
+
+
+def check_resume(built: Built, dialogues: Path, root: Path) -> None:
+    """What was missing is done, once, and nothing else; nothing half-written is left."""
+    made = list((root / "artifacts").glob("shard/*/*.safetensors"))
+    shards = list(built[0].rglob("*.tar"))
+    assert not (root / "dataset" / "manifest.json").exists()
+    assert len(made) < len(shards)
+    before = {path: path.stat().st_mtime_ns for path in made}
+    again = build(dialogues, root)
+    assert len(shards) - len(made) <= again.processed <= len(shards)  # rows that could not be written are made up for
+    assert {path: path.stat().st_mtime_ns for path in made} == before
+    assert files(root / "dataset") == files(built[0] / "dataset")
+    assert not list(root.rglob(f"{TEMPORARY}*"))
+
+
+def shrink(disk: Path, built: Built, mount: Mount) -> None:
+    """Leave room for some of the shards, not for all."""
+    largest = max(path.stat().st_size for path in built[0].rglob("*.tar"))
+    mount("-o", f"remount,size={shutil.disk_usage(disk).used + largest + 100_000}", str(disk))
+
+
+def test_a_disk_that_is_full(built: Built, dialogues: Path, disk: Path, mount: Mount) -> None:
+    """As a user has it: a process of its own."""
+    root = disk / "run"
+    copy_without_shards(built, root)
+    words = command(dialogues, root, "local")
+    shrink(disk, built, mount)
+    done = subprocess.run([sys.executable, "-m", "pipeline.cli", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    complaint = one_line(done.stderr)
+    assert f"{root}/dataset/" in complaint
+    assert "No space left on device; what was committed stays, run again" in complaint
+    mount("-o", f"remount,size={ROOM}", str(disk))
+    check_resume(built, dialogues, root)
+
+
+def test_a_disk_that_is_full_for_workers_on_ray(
+    built: Built,
+    dialogues: Path,
+    disk: Path,
+    mount: Mount,
+    ray_cluster: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = disk / "run"
+    copy_without_shards(built, root)
+    words = command(dialogues, root, "ray")
+    shrink(disk, built, mount)
+    complaint = fails(words, capsys, monkeypatch)
+    assert f"{root}/dataset/" in complaint
+    assert "No space left on device; what was committed stays, run again" in complaint
+    mount("-o", f"remount,size={ROOM}", str(disk))
+    check_resume(built, dialogues, root)
+
+
+def test_a_disk_without_a_byte_left(
+    built: Built,
+    dialogues: Path,
+    disk: Path,
+    mount: Mount,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not even for the run's own books."""
+    root = disk / "run"
+    copy_without_shards(built, root)
+    words = command(dialogues, root, "local")
+    mount("-o", f"remount,size={shutil.disk_usage(disk).used}", str(disk))
+    assert f"{root}/lock.json: No space left on device" in fails(words, capsys, monkeypatch)
+    mount("-o", f"remount,size={ROOM}", str(disk))
+    check_resume(built, dialogues, root)
+
+
+def test_a_disk_that_turns_read_only(
+    built: Built,
+    dialogues: Path,
+    tmp_path: Path,
+    mount: Mount,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = tmp_path / "run"
+    copy_without_shards(built, root)
+    words = command(dialogues, root, "local")
+    record = Run.record
+    turned: list[str] = []
+
+    def record_and_turn(run: Run, outcome: Outcome) -> None:
+        record(run, outcome)
+        if outcome.stage == "shard" and not turned:
+            # A mount on top: the kernel turns no disk over on which a file, here the lock, is open for writing.
+            mount("--bind", str(root), str(root))
+            mount("-o", "remount,bind,ro", str(root))
+            turned.append(outcome.key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "record", record_and_turn)
+        complaint = fails(words, capsys, monkeypatch)
+    assert turned
+    assert f"{root}/dataset/" in complaint
+    assert "Read-only file system; what was committed stays, run again" in complaint
+    from_its_start = fails(words, capsys, monkeypatch)
+    assert f"{root}/.lock: Read-only file system" in from_its_start
+    mount("-o", "remount,bind,rw", str(root))
+    check_resume(built, dialogues, root)

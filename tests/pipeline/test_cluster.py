@@ -1,0 +1,143 @@
+"""A cluster of two nodes, and the manifests that ask for larger ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.chain import stages_of
+from schemas.config import BuildConfig, StageResources, load_config, parse_config
+from tests.bucket import BUCKET, S3Server
+
+REPOSITORY = Path(__file__).parents[2]
+DOCS = REPOSITORY / "docs" / "cluster"
+GB = 1e9
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_loses_no_item(tmp_path: Path) -> None:
+    """The script is `two_nodes.py`."""
+    with tempfile.TemporaryDirectory(prefix="ray") as short:  # sockets lie there, whose paths must not be long
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.pipeline.two_nodes", str(tmp_path)],
+            env=os.environ | {"RAY_TMPDIR": short},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    story = json.loads((tmp_path / "story.json").read_text())
+
+    assert [rows[0][0] for rows in story["fast"].values()] == ["other"] * 3  # the node with the label
+
+    assert list(story["done"]) == [f"k{n}" for n in range(12)]
+    rows = [row for rows in story["done"].values() for row in rows]
+    assert len(rows) == 12  # one each
+    assert {attempt for _, attempt in rows} == {1}  # a lost machine is not the item's fault
+    nodes = Counter(node for node, _ in rows)
+    assert nodes["head"] > nodes["other"] > 0
+    assert story["lost"]  # it was taken away while it worked
+
+
+def manifests() -> dict[str, Any]:
+    """What `rayjob.yaml` holds, by kind."""
+    return {found["kind"]: found for found in yaml.safe_load_all((DOCS / "rayjob.yaml").read_text())}
+
+
+def recipe() -> BuildConfig:
+    return parse_config(manifests()["ConfigMap"]["data"]["cluster.yaml"], BuildConfig)
+
+
+def pods() -> dict[str, dict[str, float]]:
+    """What a pod of each worker group gives to Ray, by group."""
+    given = {}
+    for group in manifests()["RayJob"]["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        limits, params = container["resources"]["limits"], group["rayStartParams"]
+        assert container["resources"]["requests"] == limits
+        assert limits["memory"].endswith("Gi")
+        memory = float(limits["memory"].removesuffix("Gi")) * 2**30 - float(params["object-store-memory"])
+        given[group["groupName"]] = {
+            "cpus": float(params.get("num-cpus", limits["cpu"])),
+            "gpus": float(limits.get("nvidia.com/gpu", 0)),
+            "memory": memory,
+            "pods": group["maxReplicas"],
+        }
+    return given
+
+
+def fits(needs: StageResources, pod: Mapping[str, float]) -> bool:
+    wanted = {"cpus": needs.cpus, "gpus": needs.gpus, "memory": needs.memory_gb * GB}
+    return all(amount <= pod[name] for name, amount in wanted.items())
+
+
+@pytest.mark.parametrize("config", [load_config(REPOSITORY / "configs" / "cluster.yaml", BuildConfig), recipe()])
+def test_the_pods_hold_a_worker_of_every_stage(config: BuildConfig) -> None:
+    assert set(config.run.resources) == set(stages_of(config, "dataset")) - {"transcribe"}  # which is off
+    for stage, needs in config.run.resources.items():
+        assert any(fits(needs, pod) for pod in pods().values()), stage
+
+
+def test_the_job_asks_for_workers_and_they_all_fit_at_once() -> None:
+    shapes = {needs.model_dump_json(): needs for needs in recipe().run.resources.values()}  # one pool each
+    assert all(needs.max_workers for needs in shapes.values())
+    pod = pods()["cpu"]
+    for name, wanted in (("cpus", lambda n: n.cpus), ("memory", lambda n: n.memory_gb * GB)):
+        assert sum(n.max_workers * wanted(n) for n in shapes.values()) <= pod["pods"] * pod[name]
+    on_gpus = StageResources(cpus=0, gpus=0.25, memory_gb=4)  # as the recipe's comment has it
+    assert fits(on_gpus, pods()["gpu"])
+    assert not any(fits(needs, pods()["gpu"]) for needs in shapes.values())
+
+
+def test_the_job_is_what_kuberay_knows() -> None:
+    job = manifests()["RayJob"]
+    spec = job["spec"]
+    assert job["apiVersion"] == "ray.io/v1"
+    assert set(spec) <= {
+        *("entrypoint", "submissionMode", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit"),
+        "rayClusterSpec",
+    }
+    assert spec["entrypoint"].split()[:3] == ["visavis", "build", "/etc/visavis/cluster.yaml"]
+    head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    assert head["containers"][0]["volumeMounts"] == [{"name": "recipe", "mountPath": "/etc/visavis"}]
+    assert head["volumes"][0]["configMap"]["name"] == manifests()["ConfigMap"]["metadata"]["name"]
+    groups = [spec["rayClusterSpec"]["headGroupSpec"], *spec["rayClusterSpec"]["workerGroupSpecs"]]
+    assert all(v.__class__ is str for group in groups for v in group["rayStartParams"].values())  # or it is refused
+    credentials = [group["template"]["spec"]["containers"][0]["envFrom"] for group in groups]
+    assert credentials == [[{"secretRef": {"name": "visavis-s3"}}]] * 3
+
+
+@pytest.mark.parametrize("name", ["ray-up.yaml", "ray-up-local.yaml"])
+def test_ray_up_accepts_the_cluster(name: str) -> None:
+    """By the steps that `ray up` takes before it speaks to anybody."""
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((DOCS / name).read_text())
+    prepared = prepare_config(config)
+    validate_config(prepared)
+    assert prepared["max_workers"] <= sum(t["max_workers"] for t in prepared["available_node_types"].values())
+
+
+def test_s3_takes_the_rule_against_uploads_that_were_cut_off(server: S3Server) -> None:
+    import boto3
+
+    shown = re.search(r"--lifecycle-configuration '(.*?)'\n", (DOCS / "README.md").read_text(), re.DOTALL)
+    assert shown
+    client = boto3.client("s3")
+    client.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration=json.loads(shown[1]))
+    (rule,) = client.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
+    client.delete_bucket_lifecycle(Bucket=BUCKET)
+    assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 2}
