@@ -41,6 +41,7 @@ HEARD = 0.5  # activity above which a voice, or speech, is present
 OVERLAP = 0.6  # activity of the second local voice above which both speak; stricter, since overlap is rare
 WINDOW = SpeakerEncoder.window
 WINDOW_HOP = 1600  # samples between voice windows
+EMBEDDING = 256  # numbers that stand for the voice in a window
 PURE = 0.6  # least share of speech in a voice window used for clustering
 SWITCH = 10.0  # cost of a change of speaker on the Viterbi path, in frames of unanimous evidence
 CERTAIN = 0.8  # activity from which the segmentation is believed where the VAD hears nothing, …
@@ -113,7 +114,7 @@ class EmbeddedDiarizer:
             local[part] = self._segmentation(waves[:, None]).cpu().numpy()
         unsure_F = (spread(local.max(axis=2), frames) > CERTAIN) & ~sure_F
         speech_F = sure_F | _longer(unsure_F, MISSED)
-        window = np.empty((len(audio_N) // WINDOW_HOP + 1, 256), np.float32)
+        window = np.empty((len(audio_N) // WINDOW_HOP + 1, EMBEDDING), np.float32)
         for part, mels in self._mels(audio_N, len(window), _gain(audio_N, vad)):
             window[part] = self._encoder(mels).cpu().numpy()
         width = WINDOW // STEP
