@@ -3,6 +3,7 @@
     bind      ingest → diarize → faces, transcribe → bind      one road per conversation, all of it overlapping
     fit       the corpus' codec
     windows   motion → windows                                 one road per conversation
+    census    the windows counted, part by part
     shard     balance → shards → manifest
 
 Only what needs the whole corpus waits for all of it. The driver holds ids, paths and small metadata, never frames,
@@ -15,18 +16,20 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from pipeline.chain import check_chain, fingerprints_of, stages_of
 from pipeline.crew import Engine
-from pipeline.dataset import DATASET, build_dataset
+from pipeline.dataset import DATASET, buckets_of, build_dataset, collect
 from pipeline.known import Known
 from pipeline.ledger import Ledger
 from pipeline.lock import locked
 from pipeline.progress import Reporter
-from pipeline.run import InOrder, Road, Run, next_stage, remember_settings
+from pipeline.run import InOrder, Made, Road, Run, next_stage, remember_settings
 from pipeline.sources import source_key, source_name, source_seconds
 from pipeline.spool import Spool
 from pipeline.status import account_of, rejections
@@ -92,7 +95,7 @@ class Build:
             RunFailed: too many failures, or nothing left to train on.
         """
         check_chain()
-        with locked(self.root) as hold:
+        with locked(self.root, self._reporter.line) as hold:
             settings = {
                 "config": self.config.model_dump(mode="json", exclude=_NOT_THE_DATA),
                 "fingerprints": self._prints,
@@ -122,14 +125,11 @@ class Build:
                 raise RunFailed(self._nothing_left(run, "conversation"))
             codec = self._codec(run, bound)
             ended = run.follow("windows", (self.road_to_dyad(b, codec) for b in bound), len(bound))
-            dyads = dict(dyad for dyad in ended if dyad)
-        if not dyads:
+            made = partial(self._task, also=codec.digest)
+            dyads = collect((dyad for dyad in ended if dyad), lambda identity: made("windows", identity, "").path)
+        if not len(dyads):
             raise RunFailed(self._nothing_left(run, "window"))
-
-        def shard_task(key: str, item: str, **more: Any) -> Task:
-            return self._task("shard", key, item, also=codec.digest, **more)
-
-        manifest = build_dataset(run, dyads, codec, self.config, shard_task, self._prints["shard"])
+        manifest = build_dataset(run, dyads, codec, self.config, made, self._prints["shard"])
         run.ledger.flush()
         return BuildSummary(
             dataset=f"{self.root.rstrip('/')}/{DATASET}",
@@ -203,7 +203,7 @@ class Build:
             return None
         return Bound(outline.id, item, seconds, whole, diarized.artifact, bound.artifact, faces)
 
-    def road_to_dyad(self, b: Bound, codec: Artifact) -> Road[tuple[str, Artifact] | None]:
+    def road_to_dyad(self, b: Bound, codec: Artifact) -> Road[tuple[str, Made] | None]:
         """A bound conversation's way to its windows."""
         motion = yield [
             self._task(
@@ -222,7 +222,7 @@ class Build:
             return None
         inputs = {"conversation": (b.whole,), "diarization": (b.diarized,), "binding": (b.bound,), "motion": moved}
         (dyad,) = yield [self._task("windows", b.id, b.item, inputs, also=codec.digest, seconds=b.seconds)]
-        return (b.id, dyad.artifact) if dyad else None
+        return (b.id, dyad) if dyad else None
 
     def codecs(self) -> list[Artifact]:
         """The codecs that builds in this folder made or were given."""
@@ -242,26 +242,25 @@ class Build:
     def _fit(self, run: Run, bound: Iterable[Bound]) -> bytes:
         chosen = set(heapq.nsmallest(self.config.motion.fit_conversations, (b.id for b in bound)))
         # By hash, so that a corpus that grows changes few chunks.
-        buckets = 1 << max(_FIT_PARTS - 1, (len(chosen) - 1) // _FIT_CHUNK).bit_length()
-        chunks: dict[int, list[Bound]] = defaultdict(list)
+        ids = np.array(sorted(int(identity, 16) for identity in chosen), np.uint64)
+        buckets = buckets_of(ids, _FIT_CHUNK, _FIT_PARTS)
+        bucket_of = {identity: name for name, members in buckets.items() for identity in members.tolist()}
+        chunks: dict[str, list[Bound]] = defaultdict(list)
         for conversation in bound:
             if conversation.id in chosen:
-                chunks[int(conversation.id, 16) % buckets].append(conversation)
+                chunks[bucket_of[int(conversation.id, 16)]].append(conversation)
         tasks = []
-        for number, members in sorted(chunks.items()):
+        for name, members in sorted(chunks.items()):
             members.sort(key=lambda b: b.id)
             inputs = {"bindings": tuple(b.bound for b in members), "faces": tuple(a for b in members for a in b.faces)}
-            tasks.append(
-                self._task(
-                    "fit",
-                    f"{buckets}-{number:06d}",
-                    f"{len(members)} conversations",
-                    inputs,
-                    seconds=sum(b.seconds for b in members),
-                )
-            )
-        parts = run.execute("fit", tasks)
-        statistics = (load_rows(run.store.read(a.path), CodecStatistics)[0] for a in parts.values())
+            whom = f"{len(members)} conversations"
+            tasks.append(self._task("fit", name, whom, inputs, seconds=sum(b.seconds for b in members)))
+        parts = run.execute("fit", tasks, len(tasks))
+        statistics = (
+            load_rows(run.store.read(made.artifact.path), CodecStatistics)[0]
+            for _, made in sorted(parts.items())
+            if made
+        )
         whole = reduce(lambda one, other: merge_statistics([one, other]), statistics)  # 16 MB each: one at a time
         return dump_rows([fit_codec(whole, self.config.motion)])
 

@@ -1,17 +1,20 @@
 """The chain of stages: what they are, what hangs on what, and whether their types fit.
 
 ingest → diarize ─┐
-       → faces  ──┴→ bind → fit → motion → windows → shard
+       → faces  ──┴→ bind → fit → motion → windows → census → shard
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, get_args, get_origin
 
 from pipeline.run import fingerprint
 from pipeline.task import WHOLE, AnyStage, Stages
 from schemas.config import BalanceConfig, BuildConfig, Section, ShardConfig
+from schemas.rows import Head
 from stages.bind import BindStage
+from stages.census import CensusStage
 from stages.diarize import DiarizeStage
 from stages.faces import FacesStage
 from stages.ingest import IngestStage
@@ -32,6 +35,7 @@ def stages_of(config: BuildConfig, dataset: str) -> Stages:
         FitStage(config.motion),
         MotionStage(),
         WindowsStage(config.windows),
+        CensusStage(Section()),
         ShardStage(config.shard, dataset),
     )
     return {stage.name: stage for stage in stages}
@@ -52,7 +56,8 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
     add(FitStage, config.motion, "bind")
     add(MotionStage, Section(), "bind")
     add(WindowsStage, config.windows, "motion", "diarize")
-    add(ShardStage, _ShardSettings(shard=config.shard, balance=config.balance), "windows")
+    add(CensusStage, Section(), "windows")
+    add(ShardStage, _ShardSettings(shard=config.shard, balance=config.balance), "census")
     return prints
 
 
@@ -76,7 +81,9 @@ _EDGES: tuple[tuple[type[AnyStage], str, type[AnyStage]], ...] = (
     (WindowsStage, "diarization", DiarizeStage),
     (WindowsStage, "binding", BindStage),
     (WindowsStage, "motion", MotionStage),
+    (CensusStage, "dyads", WindowsStage),
     (ShardStage, "dyads", WindowsStage),
+    (ShardStage, "census", CensusStage),
 )
 """(stage, field of its In, stage that makes what goes there)."""
 
@@ -86,7 +93,9 @@ def check_chain() -> None:
     for stage, name, source in _EDGES:
         takes, makes = stage.types()[0], source.types()[1]
         wanted: Any = takes if name == WHOLE else takes.model_fields[name].annotation
-        if get_origin(wanted) is tuple:
+        if get_origin(wanted) in (tuple, Sequence):
             wanted = get_args(wanted)[0]
+        if issubclass(wanted, Head):
+            wanted = wanted.whole
         if wanted is not makes:
             raise TypeError(f"{stage.name}.{name} takes {wanted.__name__}, but {source.name} makes {makes.__name__}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
+
+_STOPPED = 130  # exit code, as shells give it to a program that Ctrl-C ended
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; may be repeated.")
@@ -235,8 +238,11 @@ def main() -> None:
     # OpenMP's threads spin while they wait. For long, and a machine with other load trains at half the speed; not at
     # all, and a quiet one does. Read when torch is loaded, which no command has done yet.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster that takes its machine back asks nicely first
     try:
         code = app(standalone_mode=False)
+        if code == _STOPPED:  # typer's answer to Ctrl-C
+            raise KeyboardInterrupt
     except typer.TyperException as error:
         code = _fail(error.format_message(), 2)
     except UsageError as error:
@@ -248,7 +254,7 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that may not be written; what was committed stays
         code = _fail(f"{error.filename or 'I/O error'}: {error.strerror or error}", 1)
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("stopped; run the same command again to go on from here", 130)
+        code = _fail("stopped; run the same command again to go on from here", _STOPPED)
     sys.exit(code or 0)
 
 

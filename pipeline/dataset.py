@@ -1,92 +1,146 @@
-"""From dyads to a dataset: the balance plan, the shards, and the manifest last."""
+"""From dyads to a dataset: the census, the balance plan, the shards, and the manifest last.
+
+A corpus has a thousand windows an hour and more. The driver only knows how many of which class each dyad has, 40 bytes
+each; the windows themselves are looked at by the workers that count them and write them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipeline.run import Run
-from pipeline.task import Artifact, Task
+from pipeline.run import Made, Run, made_of
+from pipeline.task import Artifact, Task, content_digest
 from schemas import FPS, SAMPLE_RATE
-from schemas.artifact import load_plain, load_rows
+from schemas.artifact import dump_rows, load_rows
 from schemas.config import BuildConfig
 from schemas.errors import RunFailed
-from schemas.manifest import MANIFEST_NAME, Manifest, dump_manifest
-from schemas.rows import Codec, Window
-from stages.balance import DyadSummary, plan_windows
+from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
+from schemas.rows import Census, Codec, DyadFacts, WindowClass
+from stages.balance import held_out, name_number, plan_balance
+from stages.census import merge, scale
 from stages.motion import motion_spec
-from stages.shard import ShardRow, plan_shards
+from stages.shard import ShardRow, Slice, capacity, cut_series
 
 DATASET = "dataset"
+_CENSUS = "artifacts/census-of-all"
+_CENSUS_CHUNK = 256  # dyads that one task counts
+
+_DYAD = np.dtype([("id", "u8"), ("digest", "u8"), ("names", "u8", 2), ("windows", "u4", len(WindowClass))])
+
+MakeTask = Callable[..., Task]
+"""(stage, key, what people call the item, a `Task`'s other fields) → task."""
 
 
-def build_dataset(
-    run: Run,
-    dyads: Mapping[str, Artifact],
-    codec: Artifact,
-    config: BuildConfig,
-    shard_task: Callable[..., Task],
-    fingerprint: str,
-) -> Manifest:
-    """Plan, write and publish the shards of `dyads` (artifacts by conversation).
+@dataclass(frozen=True)
+class Dyads:
+    """The dyads of a corpus as columns, by id, and how to find their artifacts."""
+
+    rows: np.ndarray
+    path_of: Callable[[str], str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def artifact(self, identity: str) -> Artifact:
+        number = np.uint64(int(identity, 16))
+        row = self.rows[np.searchsorted(self.rows["id"], number)]
+        return Artifact(self.path_of(identity), f"{int(row['digest']):016x}")
+
+
+def collect(made: Iterable[tuple[str, Made]], path_of: Callable[[str], str]) -> Dyads:
+    """Dyads as they are made: conversation, and what became of its windows."""
+
+    def plain(identity: str, dyad: Made) -> tuple[Any, ...]:
+        facts = DyadFacts.model_validate_json(dyad.facts)
+        one, other = facts.participants
+        names = (name_number(one), name_number(other))
+        return int(identity, 16), int(dyad.artifact.digest, 16), names, facts.windows
+
+    rows = np.fromiter((plain(identity, dyad) for identity, dyad in made), _DYAD)
+    return Dyads(rows[np.argsort(rows["id"])], path_of)
+
+
+def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, task: MakeTask, name: str) -> Manifest:
+    """Plan, write and publish the shards of `dyads`.
 
     Args:
-        shard_task: makes a task of the shard stage from its key, what people call it, and a `Task`'s other fields.
+        name: fingerprint of the settings, for the manifest.
 
     Raises:
-        RunFailed: a shard could not be written.
+        RunFailed: a part could not be counted, or a shard not be written.
     """
-    plain = {key: load_plain(partial(run.store.read_head, a.path))[0] for key, a in dyads.items()}
-    summaries = [_summary(p) for p in plain.values()]
-    planned, plan = plan_windows(summaries, config.balance)
-    train = {e.conversation for e in planned if e.split == "train"}
-    mean, std = _scale([m for key in sorted(train) for m in plain[key]["moments"]])
+    held = held_out(dyads.rows["names"], config.balance.val_share)
+    census, counted = _take_census(run, dyads, dyads.rows["id"][~held], task)
+    mean, std = scale(counted)
     spec = motion_spec(load_rows(run.store.read(codec.path), Codec)[0].id, len(mean), mean, std)
-    tasks = []
-    for shard in plan_shards(planned, spec.dim, config.shard):
-        keys = sorted({pick.conversation for pick in shard.picks})
-        tasks.append(
-            shard_task(
-                shard.path.removesuffix(".tar").replace("/", "-"),
-                shard.path,
-                inputs={"dyads": tuple(dyads[key] for key in keys)},
-                inline=shard.model_dump(mode="json", exclude={"dyads"}),
-                files=(f"{DATASET}/{shard.path}",),
-                seconds=len(shard.picks) * config.windows.length / FPS,
+    room = capacity(config.windows.length, spec.dim, config.shard)
+
+    def tasks() -> Iterator[Task]:
+        for split, label, number, slices in _shards(dyads, held, room):
+            path = f"{split}/{label.value}-{number:06d}.tar"
+            windows = sum(part.count for part in slices)
+            yield task(
+                "shard",
+                path.removesuffix(".tar").replace("/", "-"),
+                path,
+                {"dyads": tuple(dyads.artifact(part.conversation) for part in slices), "census": (census,)},
+                inline={
+                    "path": path,
+                    "split": split,
+                    "label": label,
+                    "slices": [part.model_dump() for part in slices],
+                    "dull_keep": config.balance.dull_keep,
+                },
+                files=(f"{DATASET}/{path}",),
+                seconds=windows * config.windows.length / FPS,
             )
-        )
-    entries = write_shards(run, "shard", tasks, ShardRow)
+
+    rows = write_shards(run, "shard", tasks, ShardRow)
+    windows = {label: int(n) for label, n in zip(WindowClass, dyads.rows["windows"][~held].sum(0), strict=True)}
+    kept = dict.fromkeys(WindowClass, 0.0)
+    for row in rows:
+        if row.entry.split == "train":
+            kept[row.entry.label] += row.weight
     manifest = Manifest(
         kind="windows",
-        fingerprint=fingerprint,
+        fingerprint=name,
         fps=FPS,
         sample_rate=SAMPLE_RATE,
         window=config.windows.length,
         motion=spec,
-        conversations=len(summaries),
-        participants=len({name for s in summaries for name in s.participants}),
-        plan=plan,
-        shards=tuple(row.entry for row in entries),
+        conversations=len(dyads),
+        participants=len(np.unique(dyads.rows["names"])),
+        plan=plan_balance(
+            {label: n * config.windows.length / FPS for label, n in windows.items()},
+            {label: kept[label] / n if n else 0.0 for label, n in windows.items()},
+            config.balance,
+        ),
+        shards=tuple(row.entry for row in rows),
     )
     publish(run, manifest)
     return manifest
 
 
-def write_shards(run: Run, name: str, tasks: Sequence[Task], kind: Any) -> list[Any]:
-    """Carry out tasks that each write a shard, and give back their rows.
+def write_shards(run: Run, name: str, tasks: Callable[[], Iterable[Task]], kind: type[Any]) -> list[Any]:
+    """Carry out tasks that each write a shard and whose facts are their row, and give back the rows in their order.
+
+    Args:
+        tasks: makes them, anew for each look at them: a large corpus has hundreds of thousands.
 
     Raises:
         RunFailed: one of them could not be written.
     """
-    if run.pending(tasks):  # what is about to change is no dataset until it is whole again
+    if run.pending(tasks()):  # what is about to change is no dataset until it is whole again
         run.store.delete(f"{DATASET}/{MANIFEST_NAME}")
-    done = run.execute(name, tasks)
-    if len(done) < len(tasks):
-        raise RunFailed(f"{len(tasks) - len(done)} shards could not be written; see `visavis status {run.root}`")
-    return [load_rows(run.store.read(artifact.path), kind)[0] for artifact in done.values()]
+    done = run.execute(name, tasks(), sum(1 for _ in tasks()))
+    failed = sum(made is None for made in done.values())
+    if failed:
+        raise RunFailed(f"{failed} shards could not be written; see `visavis status {run.root}`")
+    return [kind.model_validate_json(made.facts) for made in made_of(done)]
 
 
 def publish(run: Run, manifest: Manifest) -> None:
@@ -102,16 +156,49 @@ def publish(run: Run, manifest: Manifest) -> None:
                 run.store.delete(f"{DATASET}/{split}/{name}")
 
 
-def _summary(plain: Mapping[str, Any]) -> DyadSummary:
-    windows = tuple(Window.model_validate(w) for w in plain["windows"])
-    one, other = plain["participants"]
-    return DyadSummary(plain["conversation"], (one, other), windows)
+def buckets_of(numbers: np.ndarray, chunk: int, least: int = 1) -> dict[str, np.ndarray]:
+    """Cut a set of hashes into a power of two of buckets of about `chunk` each, by their last bits, with a name each.
+
+    A corpus that grows changes few of them. Empty ones are left out.
+    """
+    buckets = 1 << max(least - 1, (len(numbers) - 1) // chunk).bit_length()
+    bucket = (numbers % np.uint64(buckets)).astype(np.int64)
+    order = np.argsort(bucket, kind="stable")
+    parts = np.split(numbers[order], np.flatnonzero(np.diff(bucket[order])) + 1)
+    return {f"{buckets}-{int(part[0]) % buckets:06d}": part for part in parts if len(part)}
 
 
-def _scale(moments: Iterable[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the motion over the training split."""
-    total = np.sum(np.array(list(moments), np.float64), axis=0)
-    dim = (len(total) - 1) // 2
-    mean = total[1 : 1 + dim] / total[0]
-    variance = total[1 + dim :] / total[0] - mean**2
-    return mean, np.sqrt(np.clip(variance, 1e-8, None))
+def _take_census(run: Run, dyads: Dyads, train: np.ndarray, task: MakeTask) -> tuple[Artifact, Census]:
+    """Count the dyads of these ids. Returns the sum, and where it is kept for those who write the shards."""
+    tasks = [
+        task(
+            "census",
+            name,
+            f"{len(part)} conversations",
+            {"dyads": tuple(dyads.artifact(f"{identity:016x}") for identity in part.tolist())},
+        )
+        for name, part in buckets_of(train, _CENSUS_CHUNK).items()
+    ]
+    done = run.execute("census", tasks, len(tasks))
+    if None in done.values():
+        raise RunFailed(f"the census could not be taken; see `visavis status {run.root}`")
+    counted = merge(
+        load_rows(run.store.read(made.artifact.path), Census)[0] for _, made in sorted(done.items()) if made
+    )
+    data = dump_rows([counted])
+    artifact = Artifact(f"{_CENSUS}/{content_digest(data)}.safetensors", content_digest(data))
+    if not run.store.exists(artifact.path):
+        run.store.write(artifact.path, data)
+    return artifact, counted
+
+
+def _shards(dyads: Dyads, held: np.ndarray, room: int) -> Iterator[tuple[Split, WindowClass, int, tuple[Slice, ...]]]:
+    """Every shard of every series (split, class): number and content."""
+    sides: tuple[tuple[Split, np.ndarray], ...] = (("train", dyads.rows[~held]), ("val", dyads.rows[held]))
+    for split, rows in sides:
+        ids = rows["id"].tolist()
+        for label, counts in zip(WindowClass, rows["windows"].T, strict=True):
+            # By id, which is a hash: neighbours in the list of inputs do not share shards.
+            series = ((f"{identity:016x}", count) for identity, count in zip(ids, counts.tolist(), strict=True))
+            for number, slices in enumerate(cut_series(series, room)):
+                yield split, label, number, slices

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
+import signal
 import socket
+import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,7 +47,8 @@ def ray_engine(config: RunConfig) -> Engine:
         start_ray(config.address)
         fleet = _Fleet(config, stages, root)
         try:
-            yield fleet
+            with redirect_stdout(sys.stderr):  # where Ray's word of a lost machine goes, whatever it is told: not into
+                yield fleet  # what `--json` prints
         finally:
             fleet.close()
 
@@ -60,6 +65,9 @@ def start_ray(address: str | None) -> None:
 
     if ray.is_initialized():
         return
+    # Ray would end the process on SIGTERM in its own way, and nothing would be committed first.
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with silent_stderr():  # it announces the log level that was asked for
             ray.init(
@@ -69,10 +77,15 @@ def start_ray(address: str | None) -> None:
                 include_dashboard=False,
                 logging_level=logging.ERROR,
             )
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        where = address or os.environ.get("RAY_ADDRESS") or "this machine"
         raise UsageError(
-            f"no Ray cluster at {address}: start one with `ray start --head`, or unset run.address"
+            f"no Ray cluster at {where} can be joined ({_first_line(str(error))}): start one with `ray start --head`,"
+            " or unset run.address; a cluster with tokens wants RAY_AUTH_MODE=token and its token here, too"
         ) from error
+    finally:
+        if on_main_thread:
+            signal.signal(signal.SIGTERM, on_sigterm)
 
 
 class _RayWorker:
@@ -162,7 +175,7 @@ class _Fleet:
         self._pools = list({id(pool): pool for pool in self._pool_of.values()}.values())
         self._numbers = itertools.count()
         self._pending: dict[Any, _Hand] = {}
-        self._total: tuple[float, dict[str, float]] = (0.0, {})
+        self._known_machines: tuple[float, list[_Machine]] = (-math.inf, [])
         self._shifted = 0.0
 
     def submit(self, task: Task) -> None:
@@ -302,9 +315,10 @@ class _Fleet:
                 if len(pool.hands) > wanted:
                     self._dismiss(hand)
             if wanted and not any(p.hands for p in self._pools):
-                have = {name: amount for name, amount in self._resources().items() if name in _amounts(pool.needs)}
+                have = [{k: v for k, v in m.amounts.items() if k in _amounts(pool.needs)} for m in self._machines()]
+                names = ", ".join(pool.queues)
                 raise UsageError(
-                    f"no worker for {', '.join(pool.queues)} fits: each takes {_told(pool.needs)}, all there is: {have}"
+                    f"no worker for {names} fits: each takes {_told(pool.needs)}, the machines have {have}"
                 )
 
     def _make_room(self, pool: _Pool) -> bool:
@@ -353,27 +367,64 @@ class _Fleet:
         """How many workers a pool may have."""
         if pool.needs.max_workers:
             return pool.needs.max_workers
-        total = self._resources()
-        rooms = [total.get(name, 0.0) / amount for name, amount in _amounts(pool.needs).items()]
-        return max(1, int(min(rooms, default=1)))
-
-    def _has_room(self, pool: _Pool) -> bool:
-        """Whether the cluster has room for one more; where a number is asked for, it may grow to make some."""
-        if pool.needs.max_workers:
-            return True
-        used = [_amounts(p.needs) for p in self._pools for _ in p.hands]
-        total = self._resources()
-        return all(
-            sum(u.get(name, 0.0) for u in used) + amount <= total.get(name, 0.0) + 1e-6
-            for name, amount in _amounts(pool.needs).items()
+        return max(
+            1, sum(_times(pool.needs, machine.amounts) for machine in self._machines() if machine.suits(pool.needs))
         )
 
-    def _resources(self) -> dict[str, float]:
-        when, total = self._total
+    def _has_room(self, pool: _Pool) -> bool:
+        """Whether some machine has room for one more; if a number is asked for, the cluster may grow to make some."""
+        if pool.needs.max_workers:
+            return True
+        free = {machine.node: dict(machine.amounts) for machine in self._machines()}
+        waiting = []
+        for hand in (hand for p in self._pools for hand in p.hands):
+            if hand.node in free:
+                _take(hand.pool.needs, free[hand.node])
+            elif not hand.host:
+                waiting.append(hand.pool.needs)
+        for needs in [*waiting, pool.needs]:  # those that are not placed yet will be, somewhere
+            suiting = (free[m.node] for m in self._machines() if m.suits(needs))
+            place = next((left for left in suiting if _times(needs, left)), None)
+            if place is None:
+                return False
+            _take(needs, place)
+        return True
+
+    def _machines(self) -> list[_Machine]:
+        when, machines = self._known_machines
         if time.monotonic() - when > 5.0:
-            total = self._ray.cluster_resources()
-            self._total = (time.monotonic(), total)
-        return total
+            machines = [_Machine(n["NodeID"], n["Resources"], n["Labels"]) for n in self._ray.nodes() if n["Alive"]]
+            self._known_machines = (time.monotonic(), machines)
+        return machines
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """A node of the cluster, and all that it has."""
+
+    node: str
+    amounts: Mapping[str, float]
+    labels: Mapping[str, str]
+
+    def suits(self, needs: StageResources) -> bool:
+        return all(_selects(wanted, self.labels.get(name, "")) for name, wanted in needs.labels.items())
+
+
+def _selects(wanted: str, value: str) -> bool:
+    """Ray's label selectors: `value`, `!value`, `in(a, b)`, `!in(a, b)`."""
+    plain = wanted.removeprefix("!")
+    listed = plain.removeprefix("in(").removesuffix(")").split(",") if plain.startswith("in(") else [plain]
+    return (value in [v.strip() for v in listed]) != wanted.startswith("!")
+
+
+def _times(needs: StageResources, amounts: Mapping[str, float]) -> int:
+    """How many workers so much is enough for."""
+    return int(min((amounts.get(name, 0.0) / one + 1e-9 for name, one in _amounts(needs).items()), default=1.0))
+
+
+def _take(needs: StageResources, amounts: dict[str, float]) -> None:
+    for name, one in _amounts(needs).items():
+        amounts[name] = amounts.get(name, 0.0) - one
 
 
 def _pools(config: RunConfig, stages: Stages) -> dict[str, _Pool]:
@@ -403,6 +454,10 @@ def _told(needs: StageResources) -> str:
     labels = [f"{name}={value}" for name, value in needs.labels.items()]
     amounts = {"CPU": needs.cpus, "GPU": needs.gpus, "GB": needs.memory_gb}
     return ", ".join([*(f"{amount:g} {name}" for name, amount in amounts.items() if amount), *labels])
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no message")
 
 
 def _last_line(text: str) -> str:

@@ -2,9 +2,9 @@
 
 On a disk: an flock on `.lock`, which the kernel drops together with its process; lock.json only says who has it. On an
 object store: lock.json is a lease, taken and renewed by compare-and-swap, and dead when nobody renews it (Gray and
-Cheriton, "Leases", SOSP 1989). The trade-off: a lease asks the clocks of two hosts to agree within a minute, and a run
-that stalls for two can lose it. So a run calls `check` before it goes on; and a commit that comes too late does no
-harm, because commits are atomic and the same bytes.
+Cheriton, "Leases", SOSP 1989); who finds a lease of another machine waits until it is renewed or dead. The trade-off:
+a lease asks the clocks of two hosts to agree within a minute, and a run that stalls for two can lose it. So a run calls
+`check` before it goes on; and a commit that comes too late does no harm, because commits are atomic and the same bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,8 @@ RENEW_S = 20.0
 """Seconds between renewals of a lease."""
 LEASE_S = 120.0
 """Seconds without renewal after which a lease is dead."""
+
+_LOOK_S = 2.0
 
 Owner = dict[str, Any]
 """pid, host, started, renewed (ISO 8601, UTC); and id, born, namespace, which tell one process from another."""
@@ -52,15 +54,22 @@ class Hold:
         """
 
 
+def _quiet(text: str) -> None:
+    """Nobody is told."""
+
+
 @contextmanager
-def locked(root: str) -> Iterator[Hold]:
+def locked(root: str, say: Callable[[str], None] = _quiet) -> Iterator[Hold]:
     """Hold a run's folder.
+
+    Args:
+        say: told in a line when it takes a while to see whether somebody else still holds it.
 
     Raises:
         UsageError: another run is at work in it.
     """
     store = Store(root)
-    with _flocked(store) if store.local else _leased(store) as hold:
+    with _flocked(store) if store.local else _leased(store, say) as hold:
         yield hold
 
 
@@ -116,8 +125,8 @@ def _flock_file(store: Store) -> Path:
 
 
 @contextmanager
-def _leased(store: Store) -> Iterator[Hold]:
-    lease = _Lease(store)
+def _leased(store: Store, say: Callable[[str], None]) -> Iterator[Hold]:
+    lease = _Lease(store, say)
     try:
         yield lease
     finally:
@@ -127,8 +136,9 @@ def _leased(store: Store) -> Iterator[Hold]:
 class _Lease(Hold):
     """lock.json, renewed by a thread for as long as this process lives."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, say: Callable[[str], None]) -> None:
         self._store = store
+        self._say = say
         self._owner = _myself()
         super().__init__(self._take())
         self._lost = ""
@@ -158,13 +168,28 @@ class _Lease(Hold):
             other = _parsed(found[0]) if found else {}
             if other.get("id") == self._owner["id"]:  # ours: the answer was lost, and the repeated request refused
                 return left_by
-            if _is_alive(other):
+            if _is_alive(other) and self._lives_on(other):
                 raise _refusal(self._store, other)
             left_by = other if found else None
             self._owner["renewed"] = _now()
             if self._store.swap(LOCK_FILE, _dumped(self._owner), found[1] if found else None):
                 return left_by
         raise UsageError(f"{self._store.root} is wanted by several runs at once; start one of them")
+
+    def _lives_on(self, other: Owner) -> bool:
+        """Whether a lease is renewed before it runs out: a run that starts again elsewhere need not be told to wait."""
+        if _is_of_this_machine(other):
+            return True
+        self._say(f"{self._store.root} was held by {_name(other)} a moment ago; waiting to see whether it still is")
+        while _is_alive(other):
+            time.sleep(_LOOK_S)
+            found = self._store.peek(LOCK_FILE)
+            now = _parsed(found[0]) if found else {}
+            if now.get("id") != other["id"]:
+                return False  # it let go, or somebody else was faster: look again
+            if now["renewed"] != other["renewed"]:
+                return True
+        return False
 
     def _keep(self) -> None:
         while not self._over.wait(RENEW_S) and not self._lost:
@@ -216,7 +241,7 @@ def _is_alive(owner: Owner) -> bool:
 
 def _is_dead(owner: Owner) -> bool:
     """Whether it was a process of this machine and is no more; its pid may be another's by now."""
-    if (owner.get("host"), owner.get("namespace")) != (socket.gethostname(), _namespace()):
+    if not _is_of_this_machine(owner):
         return False
     try:
         process = psutil.Process(owner["pid"])
@@ -226,6 +251,10 @@ def _is_dead(owner: Owner) -> bool:
         return True
     except psutil.AccessDenied:
         return False
+
+
+def _is_of_this_machine(owner: Owner) -> bool:
+    return (owner.get("host"), owner.get("namespace")) == (socket.gethostname(), _namespace())
 
 
 def _age(owner: Owner) -> float:

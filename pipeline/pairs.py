@@ -78,7 +78,7 @@ def build_pairs(
         )
         for item in planned
     ]
-    with locked(root) as hold:
+    with locked(root, reporter.line) as hold:
         settings = {
             "config": config.model_dump(mode="json", exclude={"device", "resources"})
             | {"generator": generator, "dataset": source.hash},
@@ -89,7 +89,7 @@ def build_pairs(
             engine({stage.name: stage}, root) as crew,
             Run(root, crew, RunConfig(max_failure_share=0.0), reporter, hold) as run,
         ):
-            rows = write_shards(run, "pairs", tasks, PairsRow)
+            rows: list[PairsRow] = write_shards(run, "pairs", lambda: tasks, PairsRow)
             gated = sum((Counter(row.gated) for row in rows), Counter[str]())
             tried, kept = sum(i.last - i.first for i in planned), sum(row.entry.samples for row in rows)
             if kept == 0:

@@ -19,7 +19,7 @@ import os
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
@@ -49,6 +49,11 @@ class Made:
 
     artifact: Artifact
     facts: str
+
+
+def made_of(done: Mapping[str, Made | None]) -> list[Made]:
+    """What tasks made that ended ok, by key: the same order whichever ended first."""
+    return [made for _, made in sorted(done.items()) if made]
 
 
 class InOrder:
@@ -101,20 +106,18 @@ class Run:
         self.ledger.flush()
         phase.check_failures()
 
-    def execute(self, name: str, tasks: Sequence[Task]) -> dict[str, Artifact]:
-        """Carry out independent tasks. Returns the artifacts of those that ended ok, by key, in the order of `tasks`.
+    def execute(self, name: str, tasks: Iterable[Task], total: int) -> dict[str, Made | None]:
+        """Carry out independent tasks. Returns what came of them, by key, in the order in which they ended.
 
         Raises:
             RunFailed: too many failures, in a row or as a share.
         """
 
-        def road(task: Task) -> Road[tuple[str, Artifact] | None]:
+        def road(task: Task) -> Road[tuple[str, Made | None]]:
             (made,) = yield [task]
-            return (task.key, made.artifact) if made else None
+            return task.key, made
 
-        ended = self.follow(name, (road(task) for task in tasks), len(tasks))
-        done = dict(entry for entry in ended if entry)
-        return {task.key: done[task.key] for task in tasks if task.key in done}
+        return dict(self.follow(name, (road(task) for task in tasks), total))
 
     def pending(self, tasks: Iterable[Task]) -> bool:
         """Whether `execute` would do anything."""

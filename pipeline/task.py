@@ -14,17 +14,18 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args, get_origin
 
 from threadpoolctl import threadpool_limits
 
 from pipeline.ledger import Outcome, Status
-from schemas.artifact import dump_rows, load_rows, read_note
+from schemas.artifact import StoredRows, dump_rows, load_heads, load_rows, read_note
 from schemas.errors import DatasetError, Rejected, RunFailed, VisavisError
-from schemas.rows import Row
+from schemas.rows import Head, Row
 from stages.base import Stage
 from stages.store import Store
 
@@ -46,6 +47,7 @@ class Task:
 
     seconds: of media, as far as they are known; time limits grow with it.
     inputs: field of the stage's In → the artifacts it is loaded from. inline: fields given as plain data.
+    A field that is a `Sequence` of rows has them loaded one at a time, as the stage looks at them; a tuple, at once.
     The single input `WHOLE`: In is itself an artifact's row, instead of being put together from fields.
     files: paths of the run's folder that the stage writes beside its artifact.
     places: inline fields that say where something lies and not what it is: a corpus can be moved.
@@ -166,12 +168,17 @@ class Worker:
         values: dict[str, Any] = dict(task.inline)
         for name, artifacts in task.inputs.items():
             wanted = kind.model_fields[name].annotation
-            many = get_origin(wanted) is tuple
-            rows = self._read(artifacts, get_args(wanted)[0] if many else wanted)
-            values[name] = rows if many else rows[0]
+            if get_origin(wanted) is Sequence:
+                values[name] = StoredRows([a.path for a in artifacts], self._store.read, get_args(wanted)[0])
+            elif get_origin(wanted) is tuple:
+                values[name] = self._read(artifacts, get_args(wanted)[0])
+            else:
+                (values[name],) = self._read(artifacts, wanted)
         return kind.model_validate(values)
 
     def _read(self, artifacts: tuple[Artifact, ...], kind: Any) -> tuple[Row, ...]:
+        if issubclass(kind, Head):
+            return tuple(row for a in artifacts for row in load_heads(partial(self._store.read_head, a.path), kind))
         return tuple(row for a in artifacts for row in load_rows(self._store.read(a.path), kind))
 
 

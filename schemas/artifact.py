@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
@@ -17,9 +17,10 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from schemas.errors import DatasetError
-from schemas.rows import Row
+from schemas.rows import Head, Row
 
 R = TypeVar("R", bound=Row)
+H = TypeVar("H", bound=Head)
 
 _ARRAY = "$array"
 _HEADER = "visavis"
@@ -62,6 +63,29 @@ def load_rows(data: bytes, kind: type[R]) -> tuple[R, ...]:
         raise DatasetError(f"not a readable {kind.__name__} artifact: {str(error).splitlines()[0]}") from error
 
 
+class StoredRows(Sequence[R]):
+    """Rows of which each is an artifact's only one: loaded when it is looked at, and not kept.
+
+    Looking at one raises DatasetError as `load_rows` does.
+    """
+
+    def __init__(self, paths: Sequence[str], read: Callable[[str], bytes], kind: type[R]) -> None:
+        self._paths, self._read, self._kind = paths, read, kind
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, index: int) -> R: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[R]: ...
+    def __getitem__(self, index: int | slice) -> R | Sequence[R]:
+        if isinstance(index, slice):
+            return StoredRows(self._paths[index], self._read, self._kind)
+        (row,) = load_rows(self._read(self._paths[index]), self._kind)
+        return row
+
+
 def read_note(data: bytes) -> dict[str, str]:
     """The strings that were kept beside the rows."""
     try:
@@ -70,18 +94,23 @@ def read_note(data: bytes) -> dict[str, str]:
         raise DatasetError(f"not a readable artifact: {error}") from error
 
 
-def load_plain(read_head: Callable[[int], bytes]) -> list[dict[str, Any]]:
-    """The rows' plain fields alone, arrays left out, from the artifact's first bytes.
+def load_heads(read_head: Callable[[int], bytes], kind: type[H]) -> tuple[H, ...]:
+    """Decode some of the plain fields that `dump_rows` wrote, from the artifact's first bytes alone.
 
     Args:
         read_head: gives the first n bytes of the artifact.
+
+    Raises:
+        DatasetError: not such a file, or rows of another type or shape of fields.
     """
     try:
         size = 8 + int.from_bytes(read_head(8), "little")
-        plain: list[dict[str, Any]] = _header(read_head(size))["rows"]
-        return plain
-    except (KeyError, ValueError) as error:
-        raise DatasetError(f"not a readable artifact: {error}") from error
+        header = _header(read_head(size))
+        if header["rows"] and header["kind"] != kind.whole.__name__:
+            raise DatasetError(f"artifact holds {header['kind']} rows, expected {kind.whole.__name__}")
+        return tuple(kind.model_validate({name: row[name] for name in kind.model_fields}) for row in header["rows"])
+    except (KeyError, ValueError, ValidationError) as error:
+        raise DatasetError(f"not a readable {kind.whole.__name__} artifact: {str(error).splitlines()[0]}") from error
 
 
 def _header(data: bytes) -> dict[str, Any]:

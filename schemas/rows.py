@@ -9,7 +9,7 @@ Shape suffixes: T frames of the 25 fps grid, L landmarks, D motion dimensions, N
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -34,6 +34,12 @@ class Row(BaseModel):
     """Base of all rows: frozen, and no unknown field gets in."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Head(Row):
+    """Some plain fields of a larger row, to be had from the first bytes of its artifact without its arrays."""
+
+    whole: ClassVar[type[Row]]
 
 
 class Layout(StrEnum):
@@ -142,7 +148,7 @@ class Track(Row):
 
 
 class FaceTracks(Row):
-    """All faces of a piece. `cuts` are grid frames at which a new shot begins."""
+    """All faces of a piece, whose `uri` is left empty. `cuts` are grid frames at which a new shot begins."""
 
     piece: Piece
     width: int
@@ -241,7 +247,7 @@ class Dyad(Row):
 
     state_T: uint8, bit i = participant i speaks. audio: FLAC bytes as uint8 arrays, 16 kHz mono, T × 640 samples.
     moments: per participant, over its valid frames: count, then sums (D) and sums of squares (D) of the motion.
-    They are plain values, so that the corpus' scale can be had from the headers of the artifacts alone.
+    They are plain values, as the windows are, so that a `DyadHead` has them.
     """
 
     conversation: str
@@ -256,3 +262,30 @@ class Dyad(Row):
     state: Array
     windows: tuple[Window, ...]
     moments: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class DyadHead(Head):
+    """What the corpus' plan needs to know of a dyad."""
+
+    whole = Dyad
+
+    windows: tuple[Window, ...]
+    moments: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class DyadFacts(Row):
+    """What the ledger keeps of a dyad. windows: how many there are, in the order of `WindowClass`."""
+
+    participants: tuple[str, str]
+    windows: tuple[int, int, int, int]
+
+
+class Census(Row):
+    """What there is in (a part of) the training split.
+
+    counts_CB: int64, windows by class (in the order of `WindowClass`) and expressiveness (`stages.balance.histogram`).
+    moments: float64 (1 + 2 D,), frames and the sums and sums of squares of their motion.
+    """
+
+    counts: Array
+    moments: Array

@@ -7,6 +7,9 @@ stiffly (`method.md` §1). Two levers, both carried out by the loader:
     weight    chance of a window to be kept when its class is drawn, rising with its expressiveness from
               `dull_keep` for the dullest to 1 for the liveliest, seen from the avatar
 
+How expressive a window is among its like is read off a histogram of its class: histograms of parts of a corpus add
+up, whatever the parts, so nobody ever has to hold all windows of a corpus.
+
 Train and validation are split by participant: people who ever talked to each other are on the same side, so
 nobody is in both. The side hangs on a hash of the names, so a growing corpus moves nobody.
 """
@@ -14,103 +17,88 @@ nobody is in both. The side hangs on a hash of the names, so a growing corpus mo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from schemas import FPS
 from schemas.config import BalanceConfig
-from schemas.manifest import BalancePlan, Split
-from schemas.rows import Window, WindowClass
+from schemas.manifest import BalancePlan
+from schemas.rows import WindowClass
+
+_EDGES_CM = np.geomspace(1e-3, 1e2, 513)
+"""Borders of the bins of expressiveness: a still face to one that fills the room, each 2.3 % above the last."""
+BINS = len(_EDGES_CM) - 1
 
 
-@dataclass(frozen=True)
-class DyadSummary:
-    """What balancing needs to know of a dyad: everything but its arrays."""
-
-    conversation: str
-    participants: tuple[str, str]
-    windows: tuple[Window, ...]
+def histogram(expressiveness_N: np.ndarray) -> np.ndarray:
+    """How many windows are how expressive: int64 (BINS,), the dullest first. What lies outside counts with the ends."""
+    return np.bincount(_bin_of(expressiveness_N), minlength=BINS).astype(np.int64)
 
 
-@dataclass(frozen=True)
-class PlannedWindow:
-    """A window with its place in the dataset."""
+def keep_weights(expressiveness_N: np.ndarray, counts_B: np.ndarray, dull_keep: float) -> np.ndarray:
+    """Chances to be kept, float64 (N,): `dull_keep` for the dullest of those counted, rising with the rank to 1.
 
-    conversation: str
-    window: Window
-    split: Split
-    weight: float
-
-
-def split_participants(dyads: Iterable[tuple[str, str]], val_share: float) -> dict[str, Split]:
-    """The split of every participant.
-
-    People who share a conversation form a group; a group is held out if the hash of its first name says so.
-    With two groups or more and a positive share, each side gets at least one.
+    Windows of one bin share a rank. With fewer than two windows there is nothing to compare: all are kept.
     """
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for one, other in dyads:
-        first, second = sorted((root(one), root(other)))
-        parent[second] = first
-    draw = {group: _unit_hash(group) for group in {root(name) for name in parent}}
-    held_out = {group for group, value in draw.items() if value < val_share}
-    if val_share > 0 and len(draw) > 1:
-        if not held_out:
-            held_out = {min(draw, key=lambda group: draw[group])}
-        elif len(held_out) == len(draw):
-            held_out -= {max(draw, key=lambda group: draw[group])}
-    return {name: "val" if root(name) in held_out else "train" for name in parent}
+    total = int(counts_B.sum())
+    if total < 2:
+        return np.ones(len(expressiveness_N))
+    bins = _bin_of(expressiveness_N)
+    rank = np.cumsum(counts_B)[bins] - (counts_B[bins] + 1) / 2
+    return np.round(dull_keep + (1 - dull_keep) * np.clip(rank / (total - 1), 0, 1), 6)
 
 
-def plan_windows(dyads: Sequence[DyadSummary], config: BalanceConfig) -> tuple[list[PlannedWindow], BalancePlan]:
-    """Assign every window a split and a weight, and the corpus its mixture. Independent of the order of `dyads`."""
-    ordered = sorted(dyads, key=lambda d: d.conversation)
-    split = split_participants((d.participants for d in ordered), config.val_share)
-    entries = [(d, w, split[d.participants[0]]) for d in ordered for w in d.windows]
-    by_class: dict[WindowClass, list[Window]] = {label: [] for label in WindowClass}
-    for _, window, side in entries:
-        if side == "train":
-            by_class[window.label].append(window)
-    scales = {label: np.sort([w.expressiveness for w in windows]) for label, windows in by_class.items()}
-    planned = [
-        PlannedWindow(d.conversation, w, side, keep_weight(w.expressiveness, scales[w.label], config.dull_keep))
-        for d, w, side in entries
-    ]
-    return planned, _plan(planned, config)
+def _bin_of(expressiveness_N: np.ndarray) -> np.ndarray:
+    return np.clip(np.searchsorted(_EDGES_CM, expressiveness_N, "right") - 1, 0, BINS - 1)
 
 
-def keep_weight(expressiveness: float, scale: np.ndarray, dull_keep: float) -> float:
-    """`dull_keep` for the least expressive window of the sorted `scale`, rising with the rank to 1 for the most."""
-    if len(scale) < 2:
-        return 1.0
-    rank = (np.searchsorted(scale, expressiveness, "left") + np.searchsorted(scale, expressiveness, "right") - 1) / 2
-    share = float(np.clip(rank / (len(scale) - 1), 0, 1))
-    return round(dull_keep + (1 - dull_keep) * share, 6)
+def name_number(name: str) -> int:
+    """A participant's name as a number of 64 bits, the same everywhere."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
-def _plan(planned: Sequence[PlannedWindow], config: BalanceConfig) -> BalancePlan:
-    weights: dict[WindowClass, list[float]] = {label: [] for label in WindowClass}
-    seconds = dict.fromkeys(WindowClass, 0.0)
-    for entry in planned:
-        if entry.split == "train":
-            weights[entry.window.label].append(entry.weight)
-            seconds[entry.window.label] += entry.window.length / FPS
-    mixture = _normalised({c: config.mixture.get(c, 0.0) if weights[c] else 0.0 for c in WindowClass})
+def held_out(names_N2: np.ndarray, val_share: float) -> np.ndarray:
+    """Which dyads are for validation: bool (N,).
+
+    People who share a conversation form a group; a group is held out if a hash of it says so. With two groups or
+    more and a positive share, each side gets at least one; a single group is for training.
+
+    Args:
+        names_N2: uint64, the participants of each dyad as `name_number` gives them.
+    """
+    numbers, index = np.unique(names_N2, return_inverse=True)
+    index_N2 = index.reshape(names_N2.shape)
+    ties = coo_array((np.ones(len(index_N2), bool), (index_N2[:, 0], index_N2[:, 1])), shape=(len(numbers),) * 2)
+    groups, group_of = connected_components(ties, directed=False)
+    _, first = np.unique(group_of, return_index=True)  # of each group the least number: any order gives the same
+    draw = np.array([name_number(f"{number:016x}") / 2**64 for number in numbers[first].tolist()])
+    held = draw < val_share
+    if val_share > 0 and groups > 1:
+        if not held.any():
+            held[draw.argmin()] = True
+        elif held.all():
+            held[draw.argmax()] = False
+    if groups < 2:
+        held[:] = False
+    return np.asarray(held[group_of[index_N2[:, 0]]])
+
+
+def plan_balance(
+    seconds: Mapping[WindowClass, float], keep: Mapping[WindowClass, float], config: BalanceConfig
+) -> BalancePlan:
+    """The corpus' mixture.
+
+    Args:
+        seconds: of training windows, by class. keep: mean weight of training windows, by class.
+    """
+    mixture = _normalised({c: config.mixture.get(c, 0.0) if seconds[c] else 0.0 for c in WindowClass})
     total = sum(seconds.values())
     return BalancePlan(
         mixture=mixture,
-        keep={c: round(float(np.mean(w)), 6) if w else 0.0 for c, w in weights.items()},
-        seconds_before={c: round(s, 3) for c, s in seconds.items()},
+        keep={c: round(keep[c], 6) for c in WindowClass},
+        seconds_before={c: round(seconds[c], 3) for c in WindowClass},
         seconds_after={c: round(total * mixture[c], 3) for c in WindowClass},
     )
 
@@ -118,7 +106,3 @@ def _plan(planned: Sequence[PlannedWindow], config: BalanceConfig) -> BalancePla
 def _normalised(shares: Mapping[WindowClass, float]) -> dict[WindowClass, float]:
     total = sum(shares.values())
     return {label: round(share / total, 9) if total else 0.0 for label, share in shares.items()}
-
-
-def _unit_hash(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64

@@ -51,7 +51,7 @@ class BindInput(Row):
 
     conversation: Conversation
     diarization: Diarization
-    faces: SkipValidation[tuple[FaceTracks, ...]]
+    faces: SkipValidation[Sequence[FaceTracks]]
 
 
 class BindStage(Stage[BindInput, Binding]):

@@ -67,7 +67,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
     """
 
     name: ClassVar[str] = "faces"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     config: FacesConfig
 
     def __init__(self, config: FacesConfig, tracker: FaceTracker | None = None) -> None:
@@ -99,7 +99,8 @@ class FacesStage(Stage[Piece, FaceTracks]):
             faces_FL3 = self._tracker.landmarks(rgb, new_shot=cut or n == item.first)
             follow.add(n, faces_FL3 * scale_3)
         tracks = follow.tracks(round(self.config.min_track * FPS))
-        yield FaceTracks(piece=item, width=width, height=height, cuts=tuple(cuts), tracks=tracks)
+        piece = item.model_copy(update={"uri": ""})  # what was seen does not hang on where the file lay
+        yield FaceTracks(piece=piece, width=width, height=height, cuts=tuple(cuts), tracks=tracks)
 
 
 def pieces_of(outline: Outline, uris: Sequence[str], config: FacesConfig) -> tuple[Piece, ...]:

@@ -222,7 +222,7 @@ class FitInput(Row):
     """
 
     bindings: tuple[Binding, ...]
-    faces: SkipValidation[tuple[FaceTracks, ...]]
+    faces: SkipValidation[Sequence[FaceTracks]]
 
 
 class FitStage(Stage[FitInput, CodecStatistics]):
@@ -244,7 +244,7 @@ class FitStage(Stage[FitInput, CodecStatistics]):
         yield CodecStatistics(frames=frames, sum=total, outer=outer)
 
 
-def _by_conversation(item: FitInput) -> Iterator[tuple[Binding, tuple[FaceTracks, ...]]]:
+def _by_conversation(item: FitInput) -> Iterator[tuple[Binding, Sequence[FaceTracks]]]:
     stop = 0
     for binding in item.bindings:
         start, stop = stop, stop + 1 + max(s.piece for p in binding.participants for s in p.segments)
@@ -313,7 +313,7 @@ class MotionInput(Row):
 
     codec: Codec
     binding: Binding
-    faces: SkipValidation[tuple[FaceTracks, ...]]
+    faces: SkipValidation[Sequence[FaceTracks]]
     participant: int
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from schemas.manifest import ShardEntry
 from schemas.pairs import GateConfig, PairsConfig
 from schemas.rows import Row
-from schemas.sample import PairRecord, Sample
+from schemas.sample import PairRecord, Sample, encode_sample
 from schemas.train import Drop
 from stages.base import Resources, Stage
 from stages.shard import write_shard
@@ -53,7 +53,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     """Samples both sides of each window's pair, gates them, and writes what is left as a shard."""
 
     name = "pairs"
-    version = 1
+    version = 2
     config: PairsConfig
 
     def __init__(self, config: PairsConfig, dataset: str, checkpoint: str, out: str) -> None:
@@ -76,10 +76,14 @@ class PairsStage(Stage[PairsInput, PairsRow]):
         groups = self._data.shard(item.source)[item.first : item.last]
         samples = [self._data.decode(key, members) for key, members in groups]
         gated: Counter[str] = Counter()
-        kept = self._pairs(samples, gated)
+        kept = ((pair.key, encode_sample(pair)) for pair in self._pairs(samples, gated))
         size, digest, count = write_shard(Store(self._out), item.path, kept)
         entry = item.source.model_copy(update={"path": item.path, "samples": count, "bytes": size, "sha256": digest})
         yield PairsRow(entry=entry, gated=dict(sorted(gated.items())))
+
+    def facts(self, rows: Sequence[PairsRow]) -> str:
+        """The row itself."""
+        return rows[0].model_dump_json()
 
     def _pairs(self, samples: Sequence[Sample], gated: Counter[str]) -> Iterator[Sample]:
         for first in range(0, len(samples), self.config.batch):

@@ -1,6 +1,6 @@
 """Shards: WebDataset tars, one series per split and class, byte-identical when written again.
 
-Windows of one dyad stay together (a shard opens few dyads) and are shuffled inside their shard by a seed;
+Windows of one dyad stay together, so a shard opens few dyads, and are shuffled inside their shard by a seed;
 the loader shuffles again across shards. Members have mtime 0, no owner and a fixed order.
 """
 
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
 import numpy as np
+from pydantic import SkipValidation
 
 from schemas import SAMPLES_PER_FRAME
 from schemas.config import ShardConfig
 from schemas.manifest import ShardEntry, Split
-from schemas.rows import Dyad, Row, Window, WindowClass
+from schemas.rows import Census, Dyad, Row, Window, WindowClass
 from schemas.sample import Sample, SampleMeta, decode_audio, encode_sample
-from stages.balance import PlannedWindow
+from stages.balance import keep_weights
 from stages.base import Stage
 from stages.store import Store
 from stages.windows import avatar_state
@@ -27,35 +28,42 @@ _MEMBER_OVERHEAD = 8 * 1024  # tar headers and padding of a sample's eight membe
 _FLAC_RATIO = 0.6  # of 16-bit PCM; speech compresses better, so shards stay below their limit
 
 
-class Pick(Row):
-    """A window to be written, and its keep weight."""
+class Slice(Row):
+    """Some of a dyad's windows of one class: `count` from number `first` on, in the order of their keys."""
 
-    window: Window
     conversation: str
-    weight: float
+    first: int
+    count: int
 
 
 class ShardInput(Row):
-    """One shard to be written at `path` of the dataset's folder, from the dyads that its windows come from."""
+    """One shard to be written at `path` of the dataset's folder, from slices of the dyads of the same places.
+
+    census: of the whole training split, against which windows are weighed down to `dull_keep`.
+    The dyads are read one at a time, and none is kept: those of a rare class may be many.
+    """
 
     path: str
     split: Split
     label: WindowClass
-    picks: tuple[Pick, ...]
-    dyads: tuple[Dyad, ...]
+    slices: tuple[Slice, ...]
+    dull_keep: float
+    census: Census
+    dyads: SkipValidation[Sequence[Dyad]]
 
 
 class ShardRow(Row):
-    """The written shard, as the manifest lists it."""
+    """The written shard, as the manifest lists it, and the sum of its samples' keep weights."""
 
     entry: ShardEntry
+    weight: float
 
 
 class ShardStage(Stage[ShardInput, ShardRow]):
     """Writes a tar into the dataset's folder and yields its manifest entry."""
 
     name = "shard"
-    version = 1
+    version = 2
     config: ShardConfig
 
     def __init__(self, config: ShardConfig, dataset: str) -> None:
@@ -63,28 +71,40 @@ class ShardStage(Stage[ShardInput, ShardRow]):
         self._dataset = dataset
 
     def process(self, item: ShardInput) -> Iterator[ShardRow]:
-        dyads = {dyad.conversation: dyad for dyad in item.dyads}
-        picks = sorted(item.picks, key=lambda p: p.window.key)
-        random.Random(f"{self.config.seed}:{item.path}").shuffle(picks)
-        samples = (_sample(pick, dyads[pick.conversation]) for pick in picks)
-        size, digest, count = write_shard(Store(self._dataset), item.path, samples)
-        yield ShardRow(
-            entry=ShardEntry(
-                path=item.path, split=item.split, label=item.label, samples=count, bytes=size, sha256=digest
-            )
-        )
+        counts = item.census.counts[list(WindowClass).index(item.label)]
+        encoded: list[tuple[str, dict[str, bytes]]] = []
+        total = 0.0
+        for part, dyad in zip(item.slices, item.dyads, strict=True):
+            windows = _of_class(dyad, item.label)[part.first : part.first + part.count]
+            weights = keep_weights(np.array([w.expressiveness for w in windows]), counts, item.dull_keep)
+            voices = (dyad.audio[0].tobytes(), dyad.audio[1].tobytes())
+            for window, weight in zip(windows, weights.tolist(), strict=True):
+                encoded.append((window.key, encode_sample(_sample(dyad, voices, window, weight))))
+                total += weight
+        random.Random(f"{self.config.seed}:{item.path}").shuffle(encoded)
+        size, digest, count = write_shard(Store(self._dataset), item.path, encoded)
+        entry = ShardEntry(path=item.path, split=item.split, label=item.label, samples=count, bytes=size, sha256=digest)
+        yield ShardRow(entry=entry, weight=round(total, 6))
+
+    def facts(self, rows: Sequence[ShardRow]) -> str:
+        """The row itself."""
+        return rows[0].model_dump_json()
 
 
-def write_shard(store: Store, path: str, samples: Iterator[Sample]) -> tuple[int, str, int]:
-    """Commit samples as a tar. Returns its size in bytes, its sha256 and the number of samples."""
+def write_shard(store: Store, path: str, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> tuple[int, str, int]:
+    """Commit samples, as keys and members (`encode_sample`), as a tar.
+
+    Returns:
+        Its size in bytes, its sha256 and the number of samples.
+    """
     import webdataset  # it loads torch, which driver and supervisors have no use for
 
     count = 0
     with store.writer(path) as file:
         hashing = _HashingFile(file)
         with webdataset.TarWriter(hashing, mtime=0, user="", group="", encoder=False) as tar:
-            for sample in samples:
-                tar.write({"__key__": sample.key, **encode_sample(sample)})
+            for key, members in samples:
+                tar.write({"__key__": key, **members})
                 count += 1
     return hashing.size, hashing.digest.hexdigest(), count
 
@@ -106,16 +126,20 @@ class _HashingFile:
         self._file.flush()
 
 
-def _sample(pick: Pick, dyad: Dyad) -> Sample:
-    avatar, user = pick.window.avatar, 1 - pick.window.avatar
-    frames = slice(pick.window.first, pick.window.first + pick.window.length)
-    heard = (frames.start * SAMPLES_PER_FRAME, pick.window.length * SAMPLES_PER_FRAME)  # first sample, and how many
+def _of_class(dyad: Dyad, label: WindowClass) -> list[Window]:
+    return sorted((w for w in dyad.windows if w.label is label), key=lambda w: w.key)
+
+
+def _sample(dyad: Dyad, voices: tuple[bytes, bytes], window: Window, weight: float) -> Sample:
+    avatar, user = window.avatar, 1 - window.avatar
+    frames = slice(window.first, window.first + window.length)
+    heard = (frames.start * SAMPLES_PER_FRAME, window.length * SAMPLES_PER_FRAME)  # first sample, and how many
     return Sample(
-        key=pick.window.key,
+        key=window.key,
         avatar_motion=dyad.motion[avatar][frames],
         user_motion=dyad.motion[user][frames],
-        avatar_audio=decode_audio(dyad.audio[avatar].tobytes(), *heard),
-        user_audio=decode_audio(dyad.audio[user].tobytes(), *heard),
+        avatar_audio=decode_audio(voices[avatar], *heard),
+        user_audio=decode_audio(voices[user], *heard),
         state=avatar_state(dyad.state[frames], avatar),
         valid=np.stack([dyad.valid[avatar][frames], dyad.valid[user][frames]], axis=1),
         reference=dyad.reference[avatar],
@@ -123,43 +147,40 @@ def _sample(pick: Pick, dyad: Dyad) -> Sample:
             conversation=dyad.conversation,
             avatar=dyad.participants[avatar],
             user=dyad.participants[user],
-            start=pick.window.first,
-            label=pick.window.label,
-            expressiveness=pick.window.expressiveness,
-            weight=pick.weight,
+            start=window.first,
+            label=window.label,
+            expressiveness=window.expressiveness,
+            weight=weight,
             binding=dyad.scores[avatar],
             codec=dyad.codec,
         ),
     )
 
 
-def plan_shards(planned: Sequence[PlannedWindow], dim: int, config: ShardConfig) -> list[ShardInput]:
-    """Cut every series of (split, class) into shards. The dyads are left out: they are loaded by the worker."""
-    series: dict[tuple[Split, WindowClass], list[PlannedWindow]] = {}
-    for entry in planned:
-        series.setdefault((entry.split, entry.window.label), []).append(entry)
-    shards = []
-    for (split, label), entries in sorted(series.items()):
-        # By hash, so that neighbours in the list of inputs do not share shards; dyads stay whole.
-        entries.sort(key=lambda e: (hashlib.sha256(e.conversation.encode()).digest(), e.window.key))
-        for number, part in enumerate(_cut(entries, dim, config)):
-            picks = tuple(Pick(window=e.window, conversation=e.conversation, weight=e.weight) for e in part)
-            path = f"{split}/{label.value}-{number:06d}.tar"
-            shards.append(ShardInput(path=path, split=split, label=label, picks=picks, dyads=()))
-    return shards
+def capacity(length: int, dim: int, config: ShardConfig) -> int:
+    """How many windows of `length` frames and `dim` motion dimensions go into a shard."""
+    motion = length * dim * 4
+    voice = length * SAMPLES_PER_FRAME * 2 * _FLAC_RATIO
+    expected = 2 * motion + 2 * voice + _MEMBER_OVERHEAD
+    return max(1, min(config.max_samples, int(config.max_mb * 1e6 / expected)))
 
 
-def _cut(entries: Sequence[PlannedWindow], dim: int, config: ShardConfig) -> Iterator[list[PlannedWindow]]:
-    part: list[PlannedWindow] = []
-    size = 0.0
-    for entry in entries:
-        motion = entry.window.length * dim * 4
-        voice = entry.window.length * SAMPLES_PER_FRAME * 2 * _FLAC_RATIO
-        expected = 2 * motion + 2 * voice + _MEMBER_OVERHEAD
-        if part and (len(part) >= config.max_samples or size + expected > config.max_mb * 1e6):
-            yield part
-            part, size = [], 0.0
-        part.append(entry)
-        size += expected
+def cut_series(series: Iterable[tuple[str, int]], capacity: int) -> Iterator[tuple[Slice, ...]]:
+    """Cut a series of windows into shards.
+
+    Args:
+        series: conversations in order, and how many windows of the series each has.
+    """
+    part: list[Slice] = []
+    room = capacity
+    for conversation, count in series:
+        first = 0
+        while first < count:
+            taken = min(room, count - first)
+            part.append(Slice(conversation=conversation, first=first, count=taken))
+            first, room = first + taken, room - taken
+            if not room:
+                yield tuple(part)
+                part, room = [], capacity
     if part:
-        yield part
+        yield tuple(part)

@@ -7,7 +7,8 @@ windows are spans, and the dyad's motion and voices are kept once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from schemas.rows import (
     Conversation,
     Diarization,
     Dyad,
+    DyadFacts,
     Layout,
     Motion,
     Row,
@@ -48,7 +50,7 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
     """A bound conversation to a dyad with its windows."""
 
     name = "windows"
-    version = 1
+    version = 2
     config: WindowsConfig
 
     def process(self, item: WindowsInput) -> Iterator[Dyad]:
@@ -76,6 +78,13 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
             windows=windows,
             moments=(_moments(first), _moments(second)),
         )
+
+    def facts(self, rows: Sequence[Dyad]) -> str:
+        """`DyadFacts`."""
+        found = Counter(window.label for window in rows[0].windows)
+        speaking, listening, overlap, silence = (found[label] for label in WindowClass)
+        counts = (speaking, listening, overlap, silence)
+        return DyadFacts(participants=rows[0].participants, windows=counts).model_dump_json()
 
 
 def turns_by_participant(diarization: Diarization, binding: Binding) -> tuple[Turn, ...]:

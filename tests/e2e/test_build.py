@@ -120,7 +120,7 @@ def test_a_fresh_run_on_ray_writes_the_same_bytes(
     assert files(tmp_path / "run" / "dataset") == files(built[0] / "dataset")
     assert not list(tmp_path.rglob(f"{TEMPORARY}*"))
     stages = read_status(str(tmp_path / "run"), "dataset")["stages"]
-    assert list(stages) == ["ingest", "diarize", "faces", "bind", "fit", "motion", "windows", "shard"]
+    assert list(stages) == ["ingest", "diarize", "faces", "bind", "fit", "motion", "windows", "census", "shard"]
     assert all(row["ok"] and not row["failed"] and not row["rejected"] for row in stages.values())
 
 

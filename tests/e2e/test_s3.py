@@ -87,7 +87,17 @@ def test_a_run_on_s3_can_be_verified_and_asked(
     assert not ended.value.code
     assert capsys.readouterr().out == f"{root}/dataset: sound\n"
     status = read_status(root, "dataset")
-    assert list(status["stages"]) == ["ingest", "diarize", "faces", "bind", "fit", "motion", "windows", "shard"]
+    assert list(status["stages"]) == [
+        "ingest",
+        "diarize",
+        "faces",
+        "bind",
+        "fit",
+        "motion",
+        "windows",
+        "census",
+        "shard",
+    ]
     assert all(row["ok"] and not row["failed"] and not row["rejected"] for row in status["stages"].values())
     assert status["running"] is None
     assert "Uploads" not in boto3.client("s3").list_multipart_uploads(Bucket=BUCKET)

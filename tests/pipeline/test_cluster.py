@@ -43,7 +43,7 @@ def test_a_node_that_is_lost_loses_no_item(tmp_path: Path) -> None:
 
     assert [rows[0][0] for rows in story["fast"].values()] == ["other"] * 3  # the node with the label
 
-    assert list(story["done"]) == [f"k{n}" for n in range(12)]
+    assert sorted(story["done"]) == sorted(f"k{n}" for n in range(12))
     rows = [row for rows in story["done"].values() for row in rows]
     assert len(rows) == 12  # one each
     assert {attempt for _, attempt in rows} == {1}  # a lost machine is not the item's fault

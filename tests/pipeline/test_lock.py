@@ -7,6 +7,7 @@ import json
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,19 +105,51 @@ def leave(root: str, who: dict[str, Any]) -> None:
     Store(root).write(LOCK_FILE, json.dumps(who).encode())
 
 
-def test_a_young_lease_stands_and_an_old_one_is_taken_over(remote: str) -> None:
+class Clock(SimpleNamespace):
+    """Time that passes only while somebody sleeps. `tick` is called each time."""
+
+    def __init__(self, tick: Callable[[], None] = lambda: None) -> None:
+        self.now, self.tick = time.time(), tick
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.tick()
+
+
+def test_a_lease_that_is_renewed_stands(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(remote, owner(age=100))
     assert (holder(Store(remote)) or {})["host"] == "elsewhere"
-    with pytest.raises(UsageError, match="process 7 on elsewhere"), locked(remote):
+    monkeypatch.setattr(lock, "time", clock := Clock(lambda: leave(remote, owner(age=0))))
+    told: list[str] = []
+    with pytest.raises(UsageError, match="process 7 on elsewhere"), locked(remote, told.append):
         pass
-    leave(remote, owner(age=130))
-    assert holder(Store(remote)) is None
+    assert clock.now - time.time() < 10
+    assert len(told) == 1
+    assert "elsewhere" in told[0]
+
+
+def test_a_lease_that_nobody_renews_is_taken_over_when_it_has_run_out(
+    remote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(remote, owner(age=100))
+    monkeypatch.setattr(lock, "time", clock := Clock())
     with locked(remote) as hold:
         assert (hold.left_by or {})["host"] == "elsewhere"
         assert (holder(Store(remote)) or {})["host"] != "elsewhere"
+        assert clock.now - time.time() == pytest.approx(20, abs=3)
 
 
-def test_a_lease_of_a_process_of_this_machine_ends_with_it(remote: str) -> None:
+def test_a_lease_that_was_let_go_while_somebody_waited_is_free(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(remote, owner(age=0))
+    monkeypatch.setattr(lock, "time", Clock(lambda: Store(remote).delete(LOCK_FILE)))
+    with locked(remote) as hold:
+        assert hold.left_by is None
+
+
+def test_a_lease_of_a_process_of_this_machine_ends_with_it(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with locked(remote):
         ours = json.loads(Store(remote).read(LOCK_FILE))
     leave(remote, ours | {"id": "other"})
@@ -128,7 +161,9 @@ def test_a_lease_of_a_process_of_this_machine_ends_with_it(remote: str) -> None:
     leave(remote, ours | {"id": "other", "pid": 2**22 + 1})  # no such process
     with locked(remote):
         pass
-    leave(remote, ours | {"id": "other", "pid": 2**22 + 1, "namespace": 1})  # in another container there may be one
+    elsewhere = ours | {"id": "other", "pid": 2**22 + 1, "namespace": 1}  # in another container there may be one
+    leave(remote, elsewhere)
+    monkeypatch.setattr(lock, "time", Clock(lambda: leave(remote, elsewhere | {"renewed": "2999-01-01T00:00:00Z"})))
     with pytest.raises(UsageError), locked(remote):
         pass
 

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,12 +46,18 @@ def new_run(root: Path, engine: Engine = local_engine, limits: RunConfig = TOLER
             run.close()
 
 
+def execute(run: Run, name: str, wanted: Sequence[Task]) -> dict[str, Artifact]:
+    """Carry out tasks; the artifacts of those that ended ok."""
+    done = run.execute(name, wanted, len(wanted))
+    return {key: made.artifact for key, made in sorted(done.items()) if made}
+
+
 def letters(
     root: Path, *texts: str, engine: Engine = local_engine, limits: RunConfig = TOLERANT
 ) -> dict[str, Artifact]:
     """A whole run that counts the letters of texts."""
     with new_run(root, engine, limits) as run:
-        return run.execute("letters", tasks(*texts))
+        return execute(run, "letters", tasks(*texts))
 
 
 def rows(root: Path) -> dict[str, Outcome]:
@@ -98,27 +104,27 @@ def test_every_item_ends_in_the_ledger(tmp_path: Path, engine: Engine) -> None:
 def test_a_second_run_processes_nothing_but_retries_failures(tmp_path: Path) -> None:
     letters(tmp_path, "hello", "bad", "bug")
     with new_run(tmp_path) as again:
-        assert list(again.execute("letters", tasks("hello", "bad", "bug"))) == ["k0"]
+        assert list(execute(again, "letters", tasks("hello", "bad", "bug"))) == ["k0"]
         assert again.processed == 1  # the failed one
 
 
 def test_deleting_one_artifact_redoes_it_alone_when_it_comes_out_the_same(tmp_path: Path) -> None:
     with new_run(tmp_path) as first:
-        parts = first.execute("letters", tasks("a", "bb", "ccc"))
-        first.execute("add", total(parts))
+        parts = execute(first, "letters", tasks("a", "bb", "ccc"))
+        execute(first, "add", total(parts))
     (tmp_path / parts["k1"].path).unlink()
     with new_run(tmp_path) as again:
-        same = again.execute("letters", tasks("a", "bb", "ccc"))
-        again.execute("add", total(same))
+        same = execute(again, "letters", tasks("a", "bb", "ccc"))
+        execute(again, "add", total(same))
         assert again.processed == 1
     assert same == parts
 
 
 def test_a_changed_input_redoes_what_depends_on_it(tmp_path: Path) -> None:
     with new_run(tmp_path) as first:
-        first.execute("add", total(first.execute("letters", tasks("a", "bb"))))
+        execute(first, "add", total(execute(first, "letters", tasks("a", "bb"))))
     with new_run(tmp_path) as again:
-        done = again.execute("add", total(again.execute("letters", tasks("a", "changed"))))
+        done = execute(again, "add", total(execute(again, "letters", tasks("a", "changed"))))
         assert again.processed == 2
     assert load_rows((tmp_path / done["sum"].path).read_bytes(), Total)[0].count == 8
 
@@ -159,10 +165,10 @@ def test_a_hopeless_share_of_failures_does_not_go_on_to_the_end(tmp_path: Path) 
 def test_an_item_that_the_corpus_rejects_is_recorded_once(tmp_path: Path) -> None:
     (task,) = tasks("same")
     with new_run(tmp_path) as run:
-        run.execute("letters", [task])
+        execute(run, "letters", [task])
         run.reject(task, Reason.DUPLICATE_CONTENT, "same content as x")
     with new_run(tmp_path) as again:
-        assert list(again.execute("letters", [task])) == ["k0"]  # its artifact stands; the corpus decides
+        assert list(execute(again, "letters", [task])) == ["k0"]  # its artifact stands; the corpus decides
         again.reject(task, Reason.DUPLICATE_CONTENT, "same content as x")
         assert again.processed == 0
 
@@ -214,7 +220,7 @@ def test_roads_overlap_but_pass_their_order_point_in_order(tmp_path: Path) -> No
 def test_a_stage_that_cannot_start_stops_the_run_and_blames_no_item(tmp_path: Path, engine: Engine) -> None:
     cause = "broken cannot start: FileNotFoundError: no weights here"
     with pytest.raises(RunFailed, match=cause), new_run(tmp_path, engine) as run:
-        run.execute("broken", tasks("a", "b", stage="broken"))
+        execute(run, "broken", tasks("a", "b", stage="broken"))
     assert rows(tmp_path) == {}
 
 
@@ -267,7 +273,7 @@ class TestWorkersThatDie:
         pids = []
         with new_run(tmp_path, ray_engine(config)) as run:
             for n in range(5):
-                run.execute("letters", tasks(*"abcde")[n : n + 1])
+                execute(run, "letters", tasks(*"abcde")[n : n + 1])
                 pids += [
                     p.pid for p in psutil.process_iter() if "spawn_main" in " ".join(p.cmdline()) and p.ppid() != 1
                 ]

@@ -21,8 +21,8 @@ from pipeline.fleet import ray_engine
 from pipeline.ledger import Ledger
 from pipeline.lock import locked
 from pipeline.progress import Reporter
-from pipeline.run import Run
-from pipeline.task import Artifact, Task, artifact_path
+from pipeline.run import Made, Run
+from pipeline.task import Task, artifact_path
 from schemas.config import RunConfig, StageResources
 from stages.store import Store
 from tests.pipeline.toy import CountLetters, Letters, Text
@@ -66,12 +66,12 @@ def main(folder: str) -> None:
     )
     with locked(str(root)) as hold, ray_engine(config)(stages, str(root)) as crew:
         run = Run(str(root), crew, config, Reporter(), hold)
-        fast = run.execute("where_fast", tasks("where_fast", 3))
+        fast = run.execute("where_fast", tasks("where_fast", 3), 3)
 
         lost: list[str] = []
         thread = threading.Thread(target=lambda: lost.extend(lose(cluster, other, marks, root)))
         thread.start()
-        done = run.execute("where", tasks("where", 12))
+        done = run.execute("where", tasks("where", 12), 12)
         thread.join()
         run.close()
     Path(folder, "story.json").write_text(
@@ -99,14 +99,17 @@ def lose(cluster: Cluster, node: object, marks: Path, root: Path) -> list[str]:
         time.sleep(0.02)
 
 
-def told(root: Path, made: Mapping[str, Artifact]) -> dict[str, list[tuple[str, int]]]:
+def told(root: Path, done: Mapping[str, Made | None]) -> dict[str, list[tuple[str, int]]]:
     """Per item that ended ok, all rows that the ledger has of it: the node's name and the number of the try."""
     rows = [row for table in Ledger(Store(str(root))).tables() for row in table.to_pylist()]
     return {
         key: [
-            (row["facts"], row["attempt"]) for row in rows if f"/{row['stage']}/" in artifact.path and row["key"] == key
+            (row["facts"], row["attempt"])
+            for row in rows
+            if f"/{row['stage']}/" in made.artifact.path and row["key"] == key
         ]
-        for key, artifact in made.items()
+        for key, made in done.items()
+        if made
     }
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from schemas import SAMPLES_PER_FRAME
-from schemas.artifact import dump_rows, load_plain, load_rows, read_note
+from schemas.artifact import dump_rows, load_heads, load_rows, read_note
 from schemas.errors import DatasetError, Reason, Rejected
-from schemas.rows import Array, FaceTracks, Piece, Row, Track, Turn
+from schemas.rows import Array, FaceTracks, Head, Piece, Row, Track, Turn
 from schemas.sample import Sample, SampleMeta, decode_array, decode_sample, encode_array, encode_sample
 
 
@@ -65,7 +65,14 @@ def test_bytes_do_not_depend_on_the_process() -> None:
     assert len(digests) == 1
 
 
-def test_plain_fields_are_read_without_the_arrays() -> None:
+class TracksHead(Head):
+    whole = FaceTracks
+
+    piece: Piece
+    cuts: tuple[int, ...]
+
+
+def test_a_head_is_read_without_the_arrays() -> None:
     track = Track(
         first=3, landmarks=np.zeros((9, 478, 3), np.float32), box=np.zeros((9, 4), np.float32), valid=np.ones(9, bool)
     )
@@ -77,10 +84,14 @@ def test_plain_fields_are_read_without_the_arrays() -> None:
         asked.append(size)
         return data[:size]
 
-    (plain,) = load_plain(head)
-    assert plain["cuts"] == [2]
-    assert plain["tracks"][0]["first"] == 3
+    assert load_heads(head, TracksHead) == (TracksHead(piece=piece, cuts=(2,)),)
     assert max(asked) < len(data) / 10
+
+
+def test_a_head_of_another_row_is_refused() -> None:
+    data = dump_rows([Turn(speaker=0, start=0, end=1)])
+    with pytest.raises(DatasetError, match="holds Turn rows, expected FaceTracks"):
+        load_heads(lambda size: data[:size], TracksHead)
 
 
 @pytest.mark.parametrize("data", [b"", b"not an artifact", b"\xff" * 100, (10**12).to_bytes(8, "little") + b"{}"])

@@ -197,7 +197,7 @@ def test_a_pair_of_files_and_a_second_run(shared_media: Path) -> None:
     rows = real_faces(folder / "pair_user.mp4", folder / "pair_avatar.mp4")
     assert [len(row.tracks) for row in rows] == [1, 1]
     assert all(row.tracks[0].valid.mean() >= 0.98 for row in rows)
-    start = rows[0].piece.model_copy(update={"last": 50})
+    start = rows[0].piece.model_copy(update={"last": 50, "uri": str(folder / "pair_user.mp4")})
     once, again = (dump_rows(list(loaded_stage().process(start))) for _ in range(2))
     assert once == again  # whatever the worker did before
 

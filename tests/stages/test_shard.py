@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.verify import verify_dataset
 from schemas import SAMPLES_PER_FRAME
-from schemas.config import BalanceConfig, ShardConfig
-from schemas.manifest import MANIFEST_NAME, Manifest, dump_manifest
-from schemas.rows import Dyad, Layout, Window, WindowClass
+from schemas.config import BalanceConfig, Section, ShardConfig
+from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
+from schemas.rows import Dyad, DyadHead, Layout, Window, WindowClass
 from schemas.sample import Sample, decode_audio, encode_audio
-from stages.balance import DyadSummary, plan_windows
+from stages.balance import plan_balance
+from stages.census import CensusInput, CensusStage
 from stages.motion import motion_spec
-from stages.shard import ShardStage, plan_shards
+from stages.shard import ShardInput, ShardStage, capacity, cut_series
 from stages.windows import avatar_state
 from training.data import Dataset
 
@@ -57,15 +61,26 @@ def make_dyad(name: str, seed: int) -> Dyad:
 
 def write_dataset(folder: Path, config: ShardConfig) -> tuple[Manifest, list[Dyad]]:
     dyads = [make_dyad(f"c{i}", i) for i in range(3)]
-    planned, plan = plan_windows(
-        [DyadSummary(d.conversation, d.participants, d.windows) for d in dyads], BalanceConfig(val_share=0.4)
-    )
+    heads = tuple(DyadHead(windows=d.windows, moments=d.moments) for d in dyads[:2])
+    (census,) = CensusStage(Section()).process(CensusInput(dyads=heads))
     stage = ShardStage(config, str(folder))
-    entries = []
-    for shard in plan_shards(planned, DIM, config):
-        wanted = {pick.conversation for pick in shard.picks}
-        item = shard.model_copy(update={"dyads": tuple(d for d in dyads if d.conversation in wanted)})
-        entries.append(next(stage.process(item)).entry)
+    sides: tuple[tuple[Split, list[Dyad]], ...] = (("train", dyads[:2]), ("val", dyads[2:]))
+    rows = []
+    for (split, side), label in itertools.product(sides, WindowClass):
+        series = [(d.conversation, sum(w.label is label for w in d.windows)) for d in side]
+        for number, slices in enumerate(cut_series(series, capacity(LENGTH, DIM, config))):
+            item = ShardInput(
+                path=f"{split}/{label.value}-{number:06d}.tar",
+                split=split,
+                label=label,
+                slices=slices,
+                dull_keep=0.25,
+                census=census,
+                dyads=tuple(next(d for d in dyads if d.conversation == part.conversation) for part in slices),
+            )
+            rows.extend(stage.process(item))
+    entries = [row.entry for row in rows]
+    plan = plan_balance(dict.fromkeys(WindowClass, 1.0), dict.fromkeys(WindowClass, 1.0), BalanceConfig())
     manifest = Manifest(
         kind="windows",
         fingerprint="f",
@@ -105,6 +120,18 @@ def test_every_window_arrives_once_and_whole(tmp_path: Path) -> None:
     for voice, person in ((sample.avatar_audio, 1), (sample.user_audio, 0)):
         whole = decode_audio(dyad.audio[person].tobytes())
         np.testing.assert_array_equal(voice, whole[40 * SAMPLES_PER_FRAME : 60 * SAMPLES_PER_FRAME])
+
+
+counts = st.lists(st.integers(0, 30), max_size=20)
+
+
+@given(counts, st.integers(1, 12))
+def test_a_series_is_cut_without_loss_and_every_shard_but_the_last_is_full(numbers: list[int], room: int) -> None:
+    series = [(f"c{n}", count) for n, count in enumerate(numbers)]
+    shards = list(cut_series(series, room))
+    assert [sum(part.count for part in shard) for shard in shards[:-1]] == [room] * (len(shards) - 1)
+    found = [(p.conversation, n) for shard in shards for p in shard for n in range(p.first, p.first + p.count)]
+    assert found == [(name, n) for name, count in series for n in range(count)]
 
 
 def test_written_again_byte_for_byte(tmp_path: Path) -> None:
