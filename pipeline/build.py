@@ -27,9 +27,8 @@ from pipeline.crew import Engine
 from pipeline.dataset import DATASET, buckets_of, build_dataset, collect
 from pipeline.known import Known
 from pipeline.ledger import Ledger
-from pipeline.lock import locked
 from pipeline.progress import Reporter
-from pipeline.run import InOrder, Made, Road, Run, next_stage, remember_settings
+from pipeline.run import InOrder, Made, Road, Run, next_stage, opened
 from pipeline.sources import source_key, source_name, source_seconds
 from pipeline.spool import Spool
 from pipeline.status import account_of, rejections
@@ -95,17 +94,13 @@ class Build:
             RunFailed: too many failures, or nothing left to train on.
         """
         check_chain()
-        with locked(self.root, self._reporter.line) as hold:
-            settings = {
-                "config": self.config.model_dump(mode="json", exclude=_NOT_THE_DATA),
-                "fingerprints": self._prints,
-            }
-            remember_settings(Store(self.root), settings, replace_old=reconfigure)
-            with (
-                self._engine(self.stages, self.root) as crew,
-                Run(self.root, crew, self.config.run, self._reporter, hold) as run,
-            ):
-                return self._build(run, sources)
+        settings = {
+            "config": self.config.model_dump(mode="json", exclude=_NOT_THE_DATA),
+            "fingerprints": self._prints,
+        }
+        limits, reporter = self.config.run, self._reporter
+        with opened(self.root, self._engine, self.stages, limits, settings, reporter, reconfigure=reconfigure) as run:
+            return self._build(run, sources)
 
     def remaining(self, sources: Iterable[Source]) -> Counter[str]:
         """How many conversations have which stage next on their way to `bind`; those that are there do not count.

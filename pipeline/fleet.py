@@ -36,6 +36,7 @@ _SHIFT_SECONDS = 2.0  # between two workers that change pools
 _IDLE_SECONDS = 15.0  # before a worker that nobody needs makes room for another pool
 _RELEASE_SECONDS = 300.0  # before it gives its room back to the cluster, which may then shrink
 _LATE_SECONDS = 30.0  # that a worker may take to start before people are told
+_CONNECT_SECONDS = 10.0
 _GRACE = 120.0  # on top of all limits, after which a supervisor itself counts as hung
 
 
@@ -65,6 +66,8 @@ def start_ray(address: str | None) -> None:
 
     if ray.is_initialized():
         return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_reachable(address)
     # Ray would end the process on SIGTERM in its own way, and nothing would be committed first.
     on_main_thread = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -72,20 +75,33 @@ def start_ray(address: str | None) -> None:
         with silent_stderr():  # it announces the log level that was asked for
             ray.init(
                 # Without a word Ray would also join a cluster that some other process left a note of.
-                address=address or os.environ.get("RAY_ADDRESS") or "local",
+                address=address,
                 log_to_driver=False,
                 include_dashboard=False,
                 logging_level=logging.ERROR,
             )
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        where = address or os.environ.get("RAY_ADDRESS") or "this machine"
         raise UsageError(
-            f"no Ray cluster at {where} can be joined ({_first_line(str(error))}): start one with `ray start --head`,"
+            f"no Ray cluster at {address} can be joined ({_first_line(str(error))}): start one with `ray start --head`,"
             " or unset run.address; a cluster with tokens wants RAY_AUTH_MODE=token and its token here, too"
         ) from error
     finally:
         if on_main_thread:
             signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes without a word."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in address or not port.isdigit():
+        return  # auto, local, or a kind of address that Ray knows about
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UsageError(
+            f"no Ray cluster at {address} ({error.strerror or error}): start one with `ray start --head`,"
+            " or unset run.address"
+        ) from error
 
 
 class _RayWorker:

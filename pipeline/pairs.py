@@ -11,16 +11,14 @@ from pathlib import Path
 
 from pipeline.crew import Engine
 from pipeline.dataset import DATASET, publish, write_shards
-from pipeline.lock import locked
 from pipeline.progress import Reporter
-from pipeline.run import Run, fingerprint, remember_settings
+from pipeline.run import fingerprint, opened
 from pipeline.task import Task, artifact_path
 from schemas.config import RunConfig
 from schemas.errors import RunFailed, UsageError
 from schemas.manifest import Manifest, PairsInfo
 from schemas.pairs import PairsConfig
 from stages.pairs import DROPPED, PairsRow, PairsStage, plan_pairs
-from stages.store import Store
 from training.checkpoint import checkpoint_id, load_checkpoint
 from training.data import Dataset
 
@@ -78,23 +76,19 @@ def build_pairs(
         )
         for item in planned
     ]
-    with locked(root, reporter.line) as hold:
-        settings = {
-            "config": config.model_dump(mode="json", exclude={"device", "resources"})
-            | {"generator": generator, "dataset": source.hash},
-            "fingerprints": {"pairs": print_},
-        }
-        remember_settings(Store(root), settings, replace_old=reconfigure)
-        with (
-            engine({stage.name: stage}, root) as crew,
-            Run(root, crew, RunConfig(max_failure_share=0.0), reporter, hold) as run,
-        ):
-            rows: list[PairsRow] = write_shards(run, "pairs", lambda: tasks, PairsRow)
-            gated = sum((Counter(row.gated) for row in rows), Counter[str]())
-            tried, kept = sum(i.last - i.first for i in planned), sum(row.entry.samples for row in rows)
-            if kept == 0:
-                raise RunFailed(f"the gate left none of {tried} pairs ({dict(gated)}); loosen it with --set gate.…")
-            publish(run, _manifest(source, config, rows, generator, print_, gated))
+    settings = {
+        "config": config.model_dump(mode="json", exclude={"device", "resources"})
+        | {"generator": generator, "dataset": source.hash},
+        "fingerprints": {"pairs": print_},
+    }
+    limits = RunConfig(max_failure_share=0.0)
+    with opened(root, engine, {stage.name: stage}, limits, settings, reporter, reconfigure=reconfigure) as run:
+        rows: list[PairsRow] = write_shards(run, "pairs", lambda: tasks, PairsRow)
+        gated = sum((Counter(row.gated) for row in rows), Counter[str]())
+        tried, kept = sum(i.last - i.first for i in planned), sum(row.entry.samples for row in rows)
+        if kept == 0:
+            raise RunFailed(f"the gate left none of {tried} pairs ({dict(gated)}); loosen it with --set gate.…")
+        publish(run, _manifest(source, config, rows, generator, print_, gated))
     return PairsSummary(f"{root.rstrip('/')}/{DATASET}", tried, kept, dict(sorted(gated.items())), run.processed)
 
 

@@ -20,16 +20,16 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
 
-from pipeline.crew import Crew
+from pipeline.crew import Crew, Engine
 from pipeline.known import Known, Verdict
 from pipeline.ledger import Ledger, Outcome
-from pipeline.lock import Hold
+from pipeline.lock import Hold, locked
 from pipeline.progress import PhaseProgress, Reporter
-from pipeline.task import AnyStage, Artifact, Task, outcome_of
+from pipeline.task import AnyStage, Artifact, Stages, Task, outcome_of
 from schemas.config import RunConfig, Section
 from schemas.errors import Reason, RunFailed, UsageError
 from stages.store import Store
@@ -390,21 +390,45 @@ def fingerprint(stage: type[AnyStage], config: Section, *upstream: str) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def remember_settings(store: Store, settings: dict[str, Any], *, replace_old: bool) -> None:
-    """Write run.json, or refuse a folder that other settings made.
+@contextmanager
+def opened(
+    root: str,
+    engine: Engine,
+    stages: Stages,
+    limits: RunConfig,
+    settings: dict[str, Any],
+    reporter: Reporter,
+    *,
+    reconfigure: bool = False,
+) -> Iterator[Run]:
+    """A run's folder, ready to work in: locked, of these settings, with a crew.
+
+    Raises:
+        UsageError: the folder is in use or belongs to other settings, or there is no crew; nothing was written.
+    """
+    with locked(root, reporter.line) as hold:
+        store = Store(root)
+        if not reconfigure:
+            check_settings(store, settings)
+        with engine(stages, root) as crew:
+            store.write(RUN_FILE, (json.dumps(settings, indent=1) + "\n").encode())  # stages stay in their order
+            with Run(root, crew, limits, reporter, hold) as run:
+                yield run
+
+
+def check_settings(store: Store, settings: dict[str, Any]) -> None:
+    """Refuse a folder that other settings made.
 
     Raises:
         UsageError: the folder belongs to other settings; names the first difference.
     """
-    if store.exists(RUN_FILE) and not replace_old:
-        old = json.loads(store.read(RUN_FILE))["config"]
-        difference = _first_difference(old, settings["config"])
-        if difference:
-            raise UsageError(
-                f"{store.root} was built with {difference};"
-                " choose another --out, or --reconfigure to rebuild what changed"
-            )
-    store.write(RUN_FILE, (json.dumps(settings, indent=1) + "\n").encode())  # stages stay in their order
+    if not store.exists(RUN_FILE):
+        return
+    difference = _first_difference(json.loads(store.read(RUN_FILE))["config"], settings["config"])
+    if difference:
+        raise UsageError(
+            f"{store.root} was built with {difference}; choose another --out, or --reconfigure to rebuild what changed"
+        )
 
 
 def _first_difference(old: Any, new: Any, path: str = "") -> str:

@@ -29,6 +29,8 @@ from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.errors import DatasetError
 from schemas.rows import WindowClass
 
+_AUDIO_BLOCK = 60 * SAMPLE_RATE
+
 
 class SampleMeta(BaseModel):
     """What a sample is and where it comes from."""
@@ -167,9 +169,11 @@ def decode_array(data: bytes) -> np.ndarray:
 
 def encode_audio(audio: np.ndarray) -> bytes:
     """16-bit FLAC of mono float audio in −1…1 at 16 kHz; louder is clipped."""
-    pcm = np.clip(np.round(audio * 32767.0), -32768, 32767).astype(np.int16)
     buffer = io.BytesIO()
-    soundfile.write(buffer, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    with soundfile.SoundFile(buffer, "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as file:
+        for first in range(0, len(audio), _AUDIO_BLOCK):  # an hour at once would need 0.6 GB more
+            block = audio[first : first + _AUDIO_BLOCK]
+            file.write(np.clip(np.round(block * 32767.0), -32768, 32767).astype(np.int16))
     return buffer.getvalue()
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.cli import main
-from pipeline.ledger import Outcome
+from pipeline.ledger import Ledger, Outcome
+from pipeline.lock import holder
 from pipeline.run import Run
-from stages.store import TEMPORARY
+from stages.store import TEMPORARY, Store
 from tests.e2e.conftest import SMALL, build
 from tests.e2e.test_build import Built, files
 
@@ -189,3 +192,30 @@ def test_a_disk_that_turns_read_only(
     assert f"{root}/.lock: Read-only file system" in from_its_start
     mount("-o", "remount,bind,rw", str(root))
     check_resume(built, dialogues, root)
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_run_that_is_asked_to_stop_commits_says_so_and_can_go_on(
+    engine: str, built: Built, dialogues: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "run"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", *command(dialogues, root, engine)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list((root / "artifacts").glob("faces/*/*.safetensors")):
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, out) == (130, "")
+    assert one_line(err) == "visavis: stopped; run the same command again to go on from here"
+    assert "ingest" in {outcome.stage for outcome in Ledger(Store(str(root))).latest().values()}
+    assert holder(Store(str(root))) is None
+    assert not list(root.rglob(f"{TEMPORARY}*"))
+    build(dialogues, root)
+    assert files(root / "dataset") == files(built[0] / "dataset")

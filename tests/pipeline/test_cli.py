@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -123,3 +124,16 @@ def test_help_works_from_a_shell(command: str, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "Usage:" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_wrong_use_and_nothing_is_written(text_as_video: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"  # nobody listens there once this is closed
+    out = tmp_path / "run"
+    words = ["build", CONFIG, text_as_video, "--out", str(out), "--engine", "ray", "--address", address]
+    done = subprocess.run([sys.executable, "-m", "pipeline.cli", *words], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"visavis: no Ray cluster at {address} (Connection refused)")
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in out.iterdir()] == [".lock"]

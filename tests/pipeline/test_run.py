@@ -21,7 +21,7 @@ from pipeline.fleet import ray_engine
 from pipeline.ledger import Ledger, Outcome
 from pipeline.lock import locked
 from pipeline.progress import Reporter
-from pipeline.run import InOrder, Road, Run, remember_settings
+from pipeline.run import InOrder, Road, Run, opened
 from pipeline.task import Artifact, Stages, Task, artifact_path
 from schemas.artifact import load_rows
 from schemas.config import RunConfig, StageResources
@@ -292,12 +292,17 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_other_settings_is_refused_and_names_the_difference(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
-    remember_settings(store, {"config": {"windows": {"length": 50}}}, replace_old=False)
-    remember_settings(store, {"config": {"windows": {"length": 50}}}, replace_old=False)
+    def open_with(length: int, *, reconfigure: bool = False) -> None:
+        settings = {"config": {"windows": {"length": length}}}
+        with opened(str(tmp_path), local_engine, STAGES, TOLERANT, settings, quiet(), reconfigure=reconfigure):
+            pass
+
+    open_with(50)
+    open_with(50)
     with pytest.raises(UsageError, match=r"windows\.length=50 and now has 100"):
-        remember_settings(store, {"config": {"windows": {"length": 100}}}, replace_old=False)
-    remember_settings(store, {"config": {"windows": {"length": 100}}}, replace_old=True)
+        open_with(100)
+    open_with(100, reconfigure=True)
+    open_with(100)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from schemas import SAMPLES_PER_FRAME
-from schemas.artifact import dump_rows, load_heads, load_rows, read_note
+from schemas.artifact import StoredRows, dump_rows, load_heads, load_rows, read_note
 from schemas.errors import DatasetError, Reason, Rejected
 from schemas.rows import Array, FaceTracks, Head, Piece, Row, Track, Turn
 from schemas.sample import Sample, SampleMeta, decode_array, decode_sample, encode_array, encode_sample
@@ -57,7 +57,7 @@ def test_rows_come_back_as_they_were(label: str, values: list[float], data: list
 def test_bytes_do_not_depend_on_the_process() -> None:
     code = (
         "import sys, hashlib\n"
-        "from schemas.artifact import dump_rows\nfrom schemas.rows import Turn\n"
+        "from schemas.artifact import StoredRows, dump_rows\nfrom schemas.rows import Turn\n"
         "data = dump_rows([Turn(speaker=0, start=1, end=2)], note={c: c for c in 'abcdefgh'})\n"
         "sys.stdout.write(hashlib.sha256(data).hexdigest())"
     )
@@ -86,6 +86,26 @@ def test_a_head_is_read_without_the_arrays() -> None:
 
     assert load_heads(head, TracksHead) == (TracksHead(piece=piece, cuts=(2,)),)
     assert max(asked) < len(data) / 10
+
+
+def test_stored_rows_are_loaded_when_they_are_looked_at_and_not_before() -> None:
+    turns = [Turn(speaker=n, start=0, end=1) for n in range(5)]
+    files = {f"a/{turn.speaker}": dump_rows([turn]) for turn in turns}
+    read: list[str] = []
+
+    def load(path: str) -> bytes:
+        read.append(path)
+        return files[path]
+
+    rows = StoredRows(sorted(files), load, Turn)
+    assert len(rows) == 5
+    assert rows[-1] == turns[4]
+    part = rows[1:3]
+    assert read == ["a/4"]
+    assert list(part) == turns[1:3]
+    assert read == ["a/4", "a/1", "a/2"]
+    with pytest.raises(DatasetError, match="not a readable Turn"):
+        StoredRows(["x"], lambda _: b"damaged", Turn)[0]
 
 
 def test_a_head_of_another_row_is_refused() -> None:
