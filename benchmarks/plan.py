@@ -5,8 +5,9 @@
 The roads, the ledger, the commits, the settled-or-not decisions and the account are the real ones, over a list of
 conversations in a Parquet file. Only the stages are stubs: a crew that commits a small artifact for every task at once
 (one piece of video per conversation), so the time is the driver's alone. The run's folder lies on a memory disk where
-there is one; more than 100,000 conversations are left at the half, for its sake. Each size is measured in a process of
-its own; `--quick` stops at 100,000.
+there is one; more than 100,000 conversations are left at the half, for its sake. What follows the conversations is
+measured by itself: the dataset of as many dyads, from the census to the manifest. Each step is measured in a process
+of its own; `--quick` stops at 100,000.
 """
 
 from __future__ import annotations
@@ -17,30 +18,37 @@ import io
 import json
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
 from pipeline.build import Build
 from pipeline.crew import Crew, InFlight
-from pipeline.dataset import DATASET
+from pipeline.dataset import DATASET, build_dataset, collect
 from pipeline.ledger import Outcome
 from pipeline.progress import Reporter
+from pipeline.run import Made, opened
 from pipeline.sources import find_sources
 from pipeline.status import read_status
-from pipeline.task import Stages, Task, outcome_of
-from schemas.config import BuildConfig
-from schemas.rows import Outline
+from pipeline.task import Artifact, Stages, Task, outcome_of
+from schemas.artifact import dump_rows
+from schemas.config import BuildConfig, RunConfig
+from schemas.manifest import ShardEntry
+from schemas.rows import Census, Codec, DyadFacts, Outline
+from stages.balance import BINS
+from stages.shard import ShardRow
 from stages.store import Store
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -48,6 +56,11 @@ FINISHED = 100_000  # larger runs are left at the half: their artifacts would fi
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - Linux' memory disk, where there is one
 FRAMES = 59 * 25
 PAYLOAD = b"an artifact"
+
+
+WINDOWS = (48, 44, 4, 20)  # of a minute's conversation: speaking, listening, overlap, silence
+DIM = 70
+QUIET = Reporter(Console(file=io.StringIO()))
 
 
 class Stopped(Exception):
@@ -84,18 +97,37 @@ class StubCrew:
         self._left -= task.stage == "bind"
         if self._left < 0:
             raise Stopped
-        self._store.write(task.path, PAYLOAD)
-        facts = outline(task.key) if task.stage == "ingest" else ""
+        facts = FACTS[task.stage](task) if task.stage in FACTS else ""
+        for path in (task.path, *task.files):
+            self._store.write(path, CENSUS if task.stage == "census" else PAYLOAD)
         digest = hashlib.sha256(task.path.encode()).hexdigest()[:16]
         return outcome_of(task, "ok", "", "", output=digest, facts=facts, seconds=0.1, peak_mb=500.0, attempt=1)
 
 
-def outline(key: str) -> str:
+def outline(task: Task) -> str:
     """What ingest would tell of a minute's conversation."""
-    identity = hashlib.sha256(key.encode()).hexdigest()[:16]
+    identity = hashlib.sha256(task.key.encode()).hexdigest()[:16]
     return Outline(
-        id=identity, identity=key, frames=FRAMES, keyframes=((500, 1000),), early_keyframes=((0,),)
+        id=identity, identity=task.key, frames=FRAMES, keyframes=((500, 1000),), early_keyframes=((0,),)
     ).model_dump_json()
+
+
+def shard_row(task: Task) -> str:
+    """What shard would tell of a shard."""
+    plain = task.inline
+    entry = ShardEntry(
+        path=plain["path"],
+        split=plain["split"],
+        label=plain["label"],
+        samples=sum(part["count"] for part in plain["slices"]),
+        bytes=len(PAYLOAD),
+        sha256=hashlib.sha256(PAYLOAD).hexdigest(),
+    )
+    return ShardRow(entry=entry, weight=0.0).model_dump_json()
+
+
+FACTS: dict[str, Callable[[Task], str]] = {"ingest": outline, "shard": shard_row}
+CENSUS = dump_rows([Census(counts=np.ones((len(WINDOWS), BINS), np.int64), moments=np.full(1 + 2 * DIM, 10.0))])
 
 
 def main() -> None:
@@ -110,7 +142,8 @@ def main() -> None:
     sizes = options.items or (SIZES[:2] if options.quick else SIZES)
     rows = [measure(items) for items in sizes]
     largest = rows[-1]
-    figures = {name: largest[name] for name in ("items", "plan_s", "resume_plan_s", "status_s", "peak_mb")}
+    names = ("items", "plan_s", "resume_plan_s", "status_s", "dataset_s", "peak_mb")
+    figures = {name: largest[name] for name in names}
     against = "limits of 60 s to plan, 5 s for status, 1500 MB"
     print(json.dumps({"name": "plan", **figures, "against": against, "rows": rows, "machine": platform.platform()}))
 
@@ -124,7 +157,8 @@ def measure(items: int) -> dict[str, Any]:
         half = step("half", folder)
         resumed = step("plan", folder)
         status = step("status", folder)
-        steps = {"plan": fresh, "half": half, "resume": resumed, "status": status}
+        dataset = step("dataset", folder)
+        steps = {"plan": fresh, "half": half, "resume": resumed, "status": status, "dataset": dataset}
         done_rows = 4 * half["bound"]
         if items <= FINISHED:
             steps |= {"rest": step("rest", folder), "final status": step("status", folder)}
@@ -137,6 +171,8 @@ def measure(items: int) -> dict[str, Any]:
         "resume_plan_s": resumed["seconds"],
         "to_do": resumed["to_do"],
         "status_s": max(s["seconds"] for name, s in steps.items() if "status" in name),
+        "dataset_s": dataset["seconds"],
+        "shards": dataset["shards"],
         "run_s": {name: steps[name]["seconds"] for name in ("half", "rest") if name in steps},
         "peak_mb": max(s["peak_mb"] for s in steps.values()),
         "peak_mb_by_step": {name: s["peak_mb"] for name, s in steps.items()},
@@ -171,7 +207,7 @@ def build_of(folder: Path, stop_after: int) -> Build:
     def engine(stages: Stages, root: str) -> Iterator[Crew]:
         yield StubCrew(root, stop_after)
 
-    return Build(BuildConfig(), str(folder / "run"), engine, Reporter(Console(file=io.StringIO())))
+    return Build(BuildConfig(), str(folder / "run"), engine, QUIET)
 
 
 def plan(folder: Path) -> dict[str, Any]:
@@ -196,6 +232,31 @@ def status(folder: Path) -> dict[str, Any]:
     return done(began, rows=sum(row["ok"] for row in stages.values()))
 
 
+def dataset(folder: Path) -> dict[str, Any]:
+    """From as many dyads as there are conversations to the manifest."""
+    began = time.monotonic()
+    items = pq.read_metadata(folder / "corpus.parquet").num_rows
+    root = str(folder / "dataset-run")
+    build = build_of(folder, 10**9)
+    rng = np.random.default_rng(0)
+    ids = [f"{number:016x}" for number in rng.integers(2**63, size=items).tolist()]
+
+    def dyads() -> Iterator[tuple[str, Made]]:
+        for identity in ids:
+            facts = DyadFacts(participants=(f"{identity}-0", f"{identity}-1"), windows=WINDOWS).model_dump_json()
+            yield identity, Made(Artifact("", identity), facts)
+
+    codec = dump_rows([Codec(id="c", kind="landmark-pca", mean=np.zeros(3), basis=np.zeros((DIM, 3)), explained=1.0)])
+    with opened(root, lambda *_: nullcontext(StubCrew(root, 10**9)), {}, RunConfig(), {"config": {}}, QUIET) as run:
+        run.store.write("artifacts/codec/c.safetensors", codec)
+        where = Artifact("artifacts/codec/c.safetensors", "0" * 16)
+        rows = collect(dyads(), lambda identity: f"artifacts/windows/v2-0/{identity}.safetensors")
+        manifest = build_dataset(run, rows, where, build.config, build._task, "plan")
+    assert sum(shard.samples for shard in manifest.shards) == items * sum(WINDOWS)
+    shutil.rmtree(root)
+    return done(began, shards=len(manifest.shards))
+
+
 def done(began: float, **more: Any) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": round(time.monotonic() - began, 2), "peak_mb": round(peak), **more}
@@ -206,6 +267,7 @@ STEPS = {
     "half": lambda folder: run(folder, pq.read_metadata(folder / "corpus.parquet").num_rows // 2),
     "rest": lambda folder: run(folder, 10**9),
     "status": status,
+    "dataset": dataset,
 }
 
 if __name__ == "__main__":

@@ -78,15 +78,9 @@ class Known:
             return None
         _, inputs, output, has_output, present, kind, facts = self._rows[index].item()
         status, reason, fingerprint = self._kinds[kind]
-        return Verdict(
-            status=status,
-            reason=reason,
-            fingerprint=fingerprint,
-            inputs=f"{inputs:016x}",
-            output=f"{output:016x}" if has_output else "",
-            facts=self._facts[facts].as_py() if facts >= 0 else "",
-            present=present,
-        )
+        told = self._facts[facts].as_py() if facts >= 0 else ""
+        made = f"{output:016x}" if has_output else ""
+        return Verdict(status, reason, fingerprint, f"{inputs:016x}", made, told, present)
 
     def settled(self, task: Task) -> Verdict | None:
         """The verdict, if nothing needs to be done: made from the same inputs with the same settings, and there."""

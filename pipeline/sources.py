@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
+from pydantic_core import to_json
 
 from schemas.errors import UsageError
 from schemas.rows import Row, Source
@@ -94,8 +95,8 @@ def find_sources(inputs: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -
 
 def source_key(source: Source) -> str:
     """The item id of a listed conversation: its files' names, sizes and modification times."""
-    plain = [source.uris, source.participants, source.conversation, source.stamps]
-    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:16]
+    plain = (source.uris, source.participants, source.conversation, source.stamps)
+    return hashlib.sha256(to_json(plain)).hexdigest()[:16]
 
 
 def source_name(source: Source) -> str:

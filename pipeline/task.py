@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import resource
 import socket
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, get_args, get_origin
 
+from pydantic_core import to_json
 from threadpoolctl import threadpool_limits
 
 from pipeline.ledger import Outcome, Status
@@ -66,15 +66,12 @@ class Task:
 
     def digest(self) -> str:
         """What the output depends on, beside the stage's settings: content of all inputs."""
-        plain = {
-            "inputs": {name: [a.digest for a in artifacts] for name, artifacts in self.inputs.items()},
-            "inline": {name: value for name, value in self.inline.items() if name not in self.places},
-        }
-        return hashlib.sha256(_encode(plain).encode()).hexdigest()[:16]
+        inputs = [(name, [a.digest for a in self.inputs[name]]) for name in sorted(self.inputs)]
+        inline = [(name, self.inline[name]) for name in sorted(self.inline) if name not in self.places]
+        return hashlib.sha256(to_json((inputs, inline))).hexdigest()[:16]
 
 
 ARTIFACT_SUFFIX = ".safetensors"
-_encode = json.JSONEncoder(sort_keys=True).encode
 _DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 WHOLE = "*"
