@@ -152,7 +152,7 @@ class Build:
     def _bind_one(self, run: Run | None, source: Source, key: str, first: dict[int, str]) -> Road[Bound | None]:
         item = source_name(source)
         inline = source.model_dump(mode="json")
-        task = self._task("ingest", key, item, inline=inline, seconds=source_seconds(source))
+        task = self._task("ingest", key, item, inline=inline, seconds=source_seconds(source), guessed=True)
         (ingested,) = yield [task]
         if ingested is None:
             return None

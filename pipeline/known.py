@@ -36,7 +36,8 @@ _ROW = np.dtype(
         ("present", "?"),  # the artifact is where the ledger says
         ("kind", "i4"),
         ("facts", "i4"),  # index into the facts; −1: none
-    ]
+    ],
+    align=True,
 )
 
 
@@ -76,11 +77,11 @@ class Known:
         index = bisect_left(self._order, uid)
         if index == len(self._order) or self._order[index] != uid:
             return None
-        _, inputs, output, has_output, present, kind, facts = self._rows[index].item()
+        inputs, output, has_output, present, kind, facts = (column[index] for column in self._columns)
         status, reason, fingerprint = self._kinds[kind]
         told = self._facts[facts].as_py() if facts >= 0 else ""
         made = f"{output:016x}" if has_output else ""
-        return Verdict(status, reason, fingerprint, f"{inputs:016x}", made, told, present)
+        return Verdict(status, reason, fingerprint, f"{inputs:016x}", made, told, bool(present))
 
     def settled(self, task: Task) -> Verdict | None:
         """The verdict, if nothing needs to be done: made from the same inputs with the same settings, and there."""
@@ -121,7 +122,9 @@ class Known:
 
     def _index(self) -> None:
         self._uid = np.ascontiguousarray(self._rows["uid"])
-        self._order = memoryview(self._uid)  # type: ignore[arg-type]  # searched in a tenth of the time of an array
+        # Views, for single rows: searched and read in a tenth of the time of arrays.
+        self._order = memoryview(self._uid)  # type: ignore[arg-type]
+        self._columns = [memoryview(self._rows[name]) for name in _ROW.names[1:]]  # type: ignore[index]
 
     def _from_table(self, table: pa.Table) -> np.ndarray:
         rows = np.zeros(table.num_rows, _ROW)

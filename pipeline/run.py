@@ -22,7 +22,7 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from pipeline.crew import Crew, Engine
 from pipeline.known import Known, Verdict
@@ -43,8 +43,7 @@ _MOST_OPEN = 4096  # roads; bounds the driver's memory where workers are many
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(NamedTuple):
     """What a task that ended ok made."""
 
     artifact: Artifact

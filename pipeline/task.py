@@ -15,9 +15,8 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic_core import to_json
 from threadpoolctl import threadpool_limits
@@ -33,19 +32,17 @@ AnyStage = Stage[Any, Any]
 Stages = Mapping[str, AnyStage]
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(NamedTuple):
     """A committed artifact: its path in the run's folder, and the digest of its content."""
 
     path: str
     digest: str
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """Apply a stage to one item.
 
-    seconds: of media, as far as they are known; time limits grow with it.
+    seconds: of media; time limits grow with it. guessed: nobody has looked at the media yet.
     inputs: field of the stage's In → the artifacts it is loaded from. inline: fields given as plain data.
     A field that is a `Sequence` of rows has them loaded one at a time, as the stage looks at them; a tuple, at once.
     The single input `WHOLE`: In is itself an artifact's row, instead of being put together from fields.
@@ -59,10 +56,11 @@ class Task:
     path: str
     fingerprint: str
     seconds: float = 0.0
-    inputs: Mapping[str, tuple[Artifact, ...]] = field(default_factory=dict)
-    inline: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, tuple[Artifact, ...]] = {}
+    inline: Mapping[str, Any] = {}
     files: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
+    guessed: bool = False
 
     def digest(self) -> str:
         """What the output depends on, beside the stage's settings: content of all inputs."""
@@ -214,7 +212,7 @@ def outcome_of(
         inputs=task.digest(),
         output=output,
         facts=facts,
-        media=task.seconds,
+        media=0.0 if task.guessed else task.seconds,
         seconds=round(seconds, 4),
         peak_mb=round(peak_mb, 1),
         host=socket.gethostname(),
