@@ -1,6 +1,6 @@
 """From dyads to a dataset: the census, the balance plan, the shards, and the manifest last.
 
-A corpus has a thousand windows an hour and more. The driver only knows how many of which class each dyad has, 40 bytes
+A corpus has a thousand windows an hour and more. The driver only knows how many of which class each dyad has, 48 bytes
 each; the windows themselves are looked at by the workers that count them and write them.
 """
 

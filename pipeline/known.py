@@ -62,6 +62,7 @@ class Known:
         self._kind_of: dict[Kind, int] = {}
         self._facts = pa.chunked_array([], pa.large_string())
         self._fresh: dict[int, Verdict] = {}
+        self._listed: dict[str, frozenset[str]] = {}
         parts = [self._from_table(table) for table in ledger.tables(_COLUMNS)]
         rows = np.concatenate([np.zeros(0, _ROW), *parts])
         rows = rows[latest_rows(rows["uid"])]
@@ -88,9 +89,16 @@ class Known:
         known = self.get(task.stage, task.key)
         if known is None or known.status == "failed" or known.fingerprint != task.fingerprint:
             return None
-        if known.output and not (known.present and all(self._store.exists(path) for path in task.files)):
+        if known.output and not (known.present and all(map(self._was_there, task.files))):
             return None
         return known if known.inputs == task.digest() else None
+
+    def _was_there(self, path: str) -> bool:
+        """Whether a file existed when one of its folder was first asked for: one listing stands for all questions."""
+        folder = path.partition("/")[0]
+        if folder not in self._listed:
+            self._listed[folder] = frozenset(f"{folder}/{name}" for name in self._store.names(folder))
+        return path in self._listed[folder]
 
     def put(self, outcome: Outcome) -> None:
         """Take note of a new outcome."""
