@@ -28,7 +28,7 @@ from pipeline.dataset import DATASET, buckets_of, build_dataset, collect
 from pipeline.known import Known
 from pipeline.ledger import Ledger
 from pipeline.progress import Reporter
-from pipeline.run import InOrder, Made, Road, Run, next_stage, opened
+from pipeline.run import InOrder, Made, Road, Run, made_of, next_stage, opened
 from pipeline.sources import source_key, source_name, source_seconds
 from pipeline.spool import Spool
 from pipeline.status import account_of, rejections
@@ -251,11 +251,7 @@ class Build:
             whom = f"{len(members)} conversations"
             tasks.append(self._task("fit", name, whom, inputs, seconds=sum(b.seconds for b in members)))
         parts = run.execute("fit", tasks, len(tasks))
-        statistics = (
-            load_rows(run.store.read(made.artifact.path), CodecStatistics)[0]
-            for _, made in sorted(parts.items())
-            if made
-        )
+        statistics = (load_rows(run.store.read(made.artifact.path), CodecStatistics)[0] for made in made_of(parts))
         whole = reduce(lambda one, other: merge_statistics([one, other]), statistics)  # 16 MB each: one at a time
         return dump_rows([fit_codec(whole, self.config.motion)])
 
