@@ -21,7 +21,8 @@ from pipeline.build import Build, BuildSummary
 from pipeline.chain import check_chain
 from pipeline.crew import Engine, local_engine
 from pipeline.dataset import DATASET
-from pipeline.fleet import ray_engine, start_ray
+from pipeline.fleet import ray_engine
+from pipeline.machines import start_ray
 from pipeline.progress import Reporter
 from pipeline.replay import outline, replay
 from pipeline.sources import find_sources, source_name

@@ -9,34 +9,29 @@ of its own (a GPU, more memory, certain machines) has a pool of its own, which g
 from __future__ import annotations
 
 import itertools
-import logging
 import math
-import os
-import signal
 import socket
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.crew import Crew, Engine, InFlight
 from pipeline.ledger import Outcome
+from pipeline.machines import Machine, amounts_of, start_ray, take, times
 from pipeline.supervise import Supervisor
 from pipeline.task import AnyStage, Stages, Task, outcome_of
 from schemas.config import RunConfig, StageResources
 from schemas.errors import RunFailed, UsageError, VisavisError
-from stages.quiet import silent_stderr
 
 _LOST_LIMIT = 5  # machines that may be lost under one task
 _SHIFT_SECONDS = 2.0  # between two workers that change pools
 _IDLE_SECONDS = 15.0  # before a worker that nobody needs makes room for another pool
 _RELEASE_SECONDS = 300.0  # before it gives its room back to the cluster, which may then shrink
 _LATE_SECONDS = 30.0  # that a worker may take to start before people are told
-_CONNECT_SECONDS = 10.0
 _GRACE = 120.0  # on top of all limits, after which a supervisor itself counts as hung
 
 
@@ -54,54 +49,6 @@ def ray_engine(config: RunConfig) -> Engine:
             fleet.close()
 
     return open_fleet
-
-
-def start_ray(address: str | None) -> None:
-    """Join a cluster, or start one on this machine; once per process. Quiet, and nothing leaves the machine."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # or every worker rebuilds the environment
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings about its own internals help no user
-    import ray
-
-    if ray.is_initialized():
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    _check_reachable(address)
-    # Ray would end the process on SIGTERM in its own way, and nothing would be committed first.
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
-        with silent_stderr():  # it announces the log level that was asked for
-            ray.init(
-                # Without a word Ray would also join a cluster that some other process left a note of.
-                address=address,
-                log_to_driver=False,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-            )
-    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        raise UsageError(
-            f"no Ray cluster at {address} can be joined ({_first_line(str(error))}): start one with `ray start --head`,"
-            " or unset run.address; a cluster with tokens wants RAY_AUTH_MODE=token and its token here, too"
-        ) from error
-    finally:
-        if on_main_thread:
-            signal.signal(signal.SIGTERM, on_sigterm)
-
-
-def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes without a word."""
-    host, colon, port = address.rpartition(":")
-    if not colon or "/" in address or not port.isdigit():
-        return  # auto, local, or a kind of address that Ray knows about
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
-        raise UsageError(
-            f"no Ray cluster at {address} ({error.strerror or error}): start one with `ray start --head`,"
-            " or unset run.address"
-        ) from error
 
 
 class _RayWorker:
@@ -191,7 +138,7 @@ class _Fleet:
         self._pools = list({id(pool): pool for pool in self._pool_of.values()}.values())
         self._numbers = itertools.count()
         self._pending: dict[Any, _Hand] = {}
-        self._known_machines: tuple[float, list[_Machine]] = (-math.inf, [])
+        self._known_machines: tuple[float, list[Machine]] = (-math.inf, [])
         self._shifted = 0.0
 
     def submit(self, task: Task) -> None:
@@ -331,7 +278,7 @@ class _Fleet:
                 if len(pool.hands) > wanted:
                     self._dismiss(hand)
             if wanted and not any(p.hands for p in self._pools):
-                have = [{k: v for k, v in m.amounts.items() if k in _amounts(pool.needs)} for m in self._machines()]
+                have = [{k: v for k, v in m.amounts.items() if k in amounts_of(pool.needs)} for m in self._machines()]
                 names = ", ".join(pool.queues)
                 raise UsageError(
                     f"no worker for {names} fits: each takes {_told(pool.needs)}, the machines have {have}"
@@ -384,7 +331,7 @@ class _Fleet:
         if pool.needs.max_workers:
             return pool.needs.max_workers
         return max(
-            1, sum(_times(pool.needs, machine.amounts) for machine in self._machines() if machine.suits(pool.needs))
+            1, sum(times(pool.needs, machine.amounts) for machine in self._machines() if machine.suits(pool.needs))
         )
 
     def _has_room(self, pool: _Pool) -> bool:
@@ -395,52 +342,23 @@ class _Fleet:
         waiting = []
         for hand in (hand for p in self._pools for hand in p.hands):
             if hand.node in free:
-                _take(hand.pool.needs, free[hand.node])
+                take(hand.pool.needs, free[hand.node])
             elif not hand.host:
                 waiting.append(hand.pool.needs)
         for needs in [*waiting, pool.needs]:  # those that are not placed yet will be, somewhere
             suiting = (free[m.node] for m in self._machines() if m.suits(needs))
-            place = next((left for left in suiting if _times(needs, left)), None)
+            place = next((left for left in suiting if times(needs, left)), None)
             if place is None:
                 return False
-            _take(needs, place)
+            take(needs, place)
         return True
 
-    def _machines(self) -> list[_Machine]:
+    def _machines(self) -> list[Machine]:
         when, machines = self._known_machines
         if time.monotonic() - when > 5.0:
-            machines = [_Machine(n["NodeID"], n["Resources"], n["Labels"]) for n in self._ray.nodes() if n["Alive"]]
+            machines = [Machine(n["NodeID"], n["Resources"], n["Labels"]) for n in self._ray.nodes() if n["Alive"]]
             self._known_machines = (time.monotonic(), machines)
         return machines
-
-
-@dataclass(frozen=True)
-class _Machine:
-    """A node of the cluster, and all that it has."""
-
-    node: str
-    amounts: Mapping[str, float]
-    labels: Mapping[str, str]
-
-    def suits(self, needs: StageResources) -> bool:
-        return all(_selects(wanted, self.labels.get(name, "")) for name, wanted in needs.labels.items())
-
-
-def _selects(wanted: str, value: str) -> bool:
-    """Ray's label selectors: `value`, `!value`, `in(a, b)`, `!in(a, b)`."""
-    plain = wanted.removeprefix("!")
-    listed = plain.removeprefix("in(").removesuffix(")").split(",") if plain.startswith("in(") else [plain]
-    return (value in [v.strip() for v in listed]) != wanted.startswith("!")
-
-
-def _times(needs: StageResources, amounts: Mapping[str, float]) -> int:
-    """How many workers so much is enough for."""
-    return int(min((amounts.get(name, 0.0) / one + 1e-9 for name, one in _amounts(needs).items()), default=1.0))
-
-
-def _take(needs: StageResources, amounts: dict[str, float]) -> None:
-    for name, one in _amounts(needs).items():
-        amounts[name] = amounts.get(name, 0.0) - one
 
 
 def _pools(config: RunConfig, stages: Stages) -> dict[str, _Pool]:
@@ -461,19 +379,10 @@ def _default_needs(stage: AnyStage) -> StageResources:
     return StageResources(cpus=needs.cpus, gpus=needs.gpus, memory_gb=needs.memory_gb)
 
 
-def _amounts(needs: StageResources) -> dict[str, float]:
-    amounts = {"CPU": needs.cpus, "GPU": needs.gpus, "memory": needs.memory_gb * 1e9}
-    return {name: amount for name, amount in amounts.items() if amount}
-
-
 def _told(needs: StageResources) -> str:
     labels = [f"{name}={value}" for name, value in needs.labels.items()]
     amounts = {"CPU": needs.cpus, "GPU": needs.gpus, "GB": needs.memory_gb}
     return ", ".join([*(f"{amount:g} {name}" for name, amount in amounts.items() if amount), *labels])
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "no message")
 
 
 def _last_line(text: str) -> str:

@@ -71,17 +71,14 @@ def held_out(names_N2: np.ndarray, val_share: float) -> np.ndarray:
     numbers, index = np.unique(names_N2, return_inverse=True)
     index_N2 = index.reshape(names_N2.shape)
     ties = coo_array((np.ones(len(index_N2), bool), (index_N2[:, 0], index_N2[:, 1])), shape=(len(numbers),) * 2)
-    groups, group_of = connected_components(ties, directed=False)
+    _, group_of = connected_components(ties, directed=False)
     _, first = np.unique(group_of, return_index=True)  # of each group the least number: any order gives the same
     draw = np.array([name_number(f"{number:016x}") / 2**64 for number in numbers[first].tolist()])
     held = draw < val_share
-    if val_share > 0 and groups > 1:
-        if not held.any():
-            held[draw.argmin()] = True
-        elif held.all():
-            held[draw.argmax()] = False
-    if groups < 2:
-        held[:] = False
+    if val_share > 0 and not held.any():
+        held[draw.argmin()] = True
+    if held.all():  # also where there is but one group
+        held[draw.argmax()] = False
     return np.asarray(held[group_of[index_N2[:, 0]]])
 
 

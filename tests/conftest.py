@@ -40,7 +40,7 @@ def ray_cluster(server: S3Server) -> Iterator[None]:
     """One local cluster for the whole test session. Its workers find the S3 server, as it is started after that."""
     import ray
 
-    from pipeline.fleet import start_ray
+    from pipeline.machines import start_ray
 
     start_ray(None)
     yield

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.fleet import _Fleet, _selects
+from pipeline.fleet import _Fleet
+from pipeline.machines import selects
 from pipeline.task import Stages
 from schemas.config import RunConfig, StageResources
 from tests.pipeline.toy import STAGES
@@ -31,7 +32,7 @@ NVME = StageResources(labels={"disk": "nvme"})
     ],
 )
 def test_labels_select_as_ray_has_it(wanted: str, value: str, suits: bool) -> None:
-    assert _selects(wanted, value) is suits
+    assert selects(wanted, value) is suits
 
 
 class FakeRay(SimpleNamespace):
