@@ -57,7 +57,10 @@ class FacesConfig(Section):
     decoder: Literal["pyav", "decord"] = "pyav"
     piece_seconds: float = Field(60.0, gt=1, description="longest span that one task works on")
     max_faces: int = Field(4, ge=1, le=16, description="faces looked for in each frame")
-    min_confidence: float = Field(0.5, ge=0, le=1)
+    min_confidence: float = Field(0.5, ge=0, le=1, description="of the face model, to find and to follow a face")
+    min_likeness: float = Field(
+        0.3, ge=0, le=1, description="a frame in which the face looks less as it does in its track is invalid"
+    )
     cut_threshold: float = Field(27.0, gt=0, description="PySceneDetect ContentDetector")
     min_track: float = Field(1.0, ge=0, description="seconds; shorter tracks are dropped")
     max_gap: float = Field(0.4, ge=0, description="seconds without a face that a track survives")

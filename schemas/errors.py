@@ -29,6 +29,8 @@ class Reason(StrEnum):
     TOO_MANY_SPEAKERS = "too_many_speakers"  # more voices than two hold the conversation
     NO_FACE = "no_face"  # no face was tracked long enough
     ONE_FACE = "one_face"  # a single face where two are needed
+    NOT_ALIVE = "not_alive"  # a still picture where a person is needed
+    COPIED_FACE = "copied_face"  # one face shown several times where two people are needed
     UNBOUND_VOICE = "unbound_voice"  # lips do not tell whose voice is whose
     FACE_NOT_VISIBLE = "face_not_visible"  # a participant is out of sight too often
     NO_WINDOW = "no_window"  # no window has enough valid frames

@@ -139,12 +139,20 @@ class Track(Row):
     landmarks_TL3: float32, x and y in pixels of the displayed picture, z in the same scale; NaN where invalid.
     box_T4: float32, x0 y0 x1 y1 of the landmarks in pixels; NaN where invalid.
     valid_T: bool.
+    confidence_T, sharpness_T, luminance_T: float32, NaN where the face was not found. Confidence is 0…1: how much the
+    face looks as it usually does in this track, times the share of it that lies within the picture; it is known of
+    frames, too, that are invalid because it is low. Sharpness and luminance: see `stages.looks`.
+    portrait_SS3: uint8 RGB, 32 × 32, the mean of the upright faces.
     """
 
     first: int
     landmarks: Array
     box: Array
     valid: Array
+    confidence: Array
+    sharpness: Array
+    luminance: Array
+    portrait: Array
 
 
 class FaceTracks(Row):

@@ -36,6 +36,7 @@ from schemas.rows import (
 )
 from stages.audio import speech_state
 from stages.base import Stage
+from stages.participants import participants_of
 from stages.people import Person, people_of
 
 _WINDOW = 9  # frames (0.36 s): about two syllables
@@ -59,11 +60,11 @@ class BindStage(Stage[BindInput, Binding]):
 
     Order of participants: `one_frame` from left to right, `per_participant` as the files.
 
-    Rejects: NO_FACE, ONE_FACE, FACE_NOT_VISIBLE, UNBOUND_VOICE.
+    Rejects: NO_FACE, ONE_FACE, NOT_ALIVE, COPIED_FACE, FACE_NOT_VISIBLE, UNBOUND_VOICE.
     """
 
     name: ClassVar[str] = "bind"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config: BindConfig
 
     def __init__(self, config: BindConfig) -> None:
@@ -212,17 +213,14 @@ def lip_motion(opening_T: np.ndarray) -> np.ndarray:
 
 def _two_in_one_frame(item: BindInput) -> tuple[Person, Person]:
     people = people_of(item.faces, 0, item.conversation.frames)
-    if not people:
-        raise Rejected(Reason.NO_FACE, item.conversation.media[0].uri)
-    if len(people) == 1:
-        raise Rejected(Reason.ONE_FACE, f"{item.conversation.media[0].uri}: seen in {people[0].visible:.0%}")
-    left, right = sorted(people[:2], key=lambda p: float(p.place[0][0]))
+    found = participants_of(people, 2, item.conversation.media[0].uri)
+    left, right = sorted(found, key=lambda p: float(p.place[0][0]))
     return left, right
 
 
 def _one_per_file(item: BindInput) -> tuple[Person, Person]:
-    first, second = (people_of(item.faces, media, item.conversation.frames) for media in (0, 1))
-    for media, people in zip(item.conversation.media, (first, second), strict=True):
-        if not people:
-            raise Rejected(Reason.NO_FACE, media.uri)
-    return first[0], second[0]
+    people = [people_of(item.faces, media, item.conversation.frames) for media in (0, 1)]
+    (first,), (second,) = (
+        participants_of(found, 1, media.uri) for found, media in zip(people, item.conversation.media, strict=True)
+    )
+    return first, second

@@ -15,14 +15,11 @@ The trade-off: tracks are short and pure. One ends at every cut and wherever con
 from __future__ import annotations
 
 import bisect
-import contextlib
-import ctypes
 import itertools
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -30,7 +27,8 @@ from schemas import FPS
 from schemas.config import FacesConfig
 from schemas.rows import LANDMARKS, FaceTracks, Outline, Piece, Track
 from stages.base import Stage
-from stages.quiet import silent_stderr
+from stages.facemesh import FaceMeshTracker
+from stages.looks import Look, likeness, look_at, luminance
 from stages.video import display_size, frames_on_grid
 
 MAX_SIDE = 1280  # pixels; FaceMesh works on 192² crops, more resolution only costs time
@@ -38,7 +36,6 @@ _THUMBNAIL = (256, 144)
 _MAX_JUMP = 0.5  # mean landmark movement between two frames, in face sizes; real heads stay under 0.2
 _MAX_DRIFT = 0.05  # further allowance for each frame without the face
 _MAX_ZOOM = 1.6  # change of size
-_M_ARENA_MAX = -8  # malloc.h
 _SAME_FACE = 0.6  # of the smaller box inside the other: two detections of one face
 
 
@@ -67,7 +64,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
     """
 
     name: ClassVar[str] = "faces"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     config: FacesConfig
 
     def __init__(self, config: FacesConfig, tracker: FaceTracker | None = None) -> None:
@@ -97,8 +94,9 @@ class FacesStage(Stage[Piece, FaceTracks]):
             if n == item.last:
                 break
             faces_FL3 = self._tracker.landmarks(rgb, new_shot=cut or n == item.first)
-            follow.add(n, faces_FL3 * scale_3)
-        tracks = follow.tracks(round(self.config.min_track * FPS))
+            size_2 = np.array(rgb.shape[1::-1], np.float32)
+            follow.add(n, faces_FL3 * scale_3, [look_at(rgb, face_L3[:, :2] * size_2) for face_L3 in faces_FL3])
+        tracks = follow.tracks(round(self.config.min_track * FPS), self.config.min_likeness)
         piece = item.model_copy(update={"uri": ""})  # what was seen does not hang on where the file lay
         yield FaceTracks(piece=piece, width=width, height=height, cuts=tuple(cuts), tracks=tracks)
 
@@ -159,59 +157,20 @@ class CutDetector:
         return bool(self._detector.process_frame(self._timecode(n, fps=float(FPS)), bgr))
 
 
-class FaceMeshTracker:
-    """MediaPipe FaceMesh on the CPU; its weights lie in the wheel."""
-
-    def __init__(self, max_faces: int, min_confidence: float) -> None:
-        os.environ.setdefault("GLOG_minloglevel", "2")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        _share_one_heap()
-        with silent_stderr():
-            from mediapipe.python.solutions.face_mesh import FaceMesh
-
-            self._mesh: Any = FaceMesh(
-                static_image_mode=False,
-                max_num_faces=max_faces,
-                refine_landmarks=True,
-                min_detection_confidence=min_confidence,
-                min_tracking_confidence=min_confidence,
-            )
-            self._mesh.process(np.zeros((64, 64, 3), np.uint8))  # its threads speak up only now
-        self._settled = False
-
-    def landmarks(self, rgb_HW3: np.ndarray, *, new_shot: bool) -> np.ndarray:
-        """See `FaceTracker`."""
-        self._settled &= not new_shot
-        # Each part of a restarted graph has something to say when it first sees a face.
-        with contextlib.nullcontext() if self._settled else silent_stderr():
-            if new_shot:
-                self._mesh.reset()
-            faces = self._mesh.process(rgb_HW3).multi_face_landmarks
-        self._settled = bool(faces)
-        points = [[(p.x, p.y, p.z) for p in face.landmark] for face in faces or ()]
-        return np.array(points, np.float32).reshape(-1, LANDMARKS, 3)
-
-
-def _share_one_heap() -> None:
-    """Have glibc keep one heap for all threads. FaceMesh's hand pictures on to each other, and with a heap for each the
-    freed ones pile up: the same 88 s of video took between 0.3 and 2.1 GB; this way 0.3 GB, and no more time."""
-    with contextlib.suppress(AttributeError, OSError):  # other C libraries have no such setting
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-
-
 @dataclass(frozen=True)
 class _Face:
     """A detected face, and what is asked of it again and again."""
 
     landmarks_L3: np.ndarray
+    look: Look
     box_4: np.ndarray
     centre_2: np.ndarray  # mean of the landmarks
     size: float
 
     @classmethod
-    def of(cls, landmarks_L3: np.ndarray) -> _Face:
+    def of(cls, landmarks_L3: np.ndarray, look: Look) -> _Face:
         box = box_of(landmarks_L3)
-        return cls(landmarks_L3, box, landmarks_L3[:, :2].mean(axis=0), _size(box))
+        return cls(landmarks_L3, look, box, landmarks_L3[:, :2].mean(axis=0), _size(box))
 
 
 @dataclass
@@ -233,12 +192,12 @@ class Association:
         self._open: list[_Open] = []
         self._done: list[_Open] = []
 
-    def add(self, n: int, faces_FL3: np.ndarray) -> None:
+    def add(self, n: int, faces_FL3: np.ndarray, looks: Sequence[Look]) -> None:
         """Continue tracks with the faces of frame n (pixels); faces that fit none begin new ones."""
         gone = [t for t in self._open if n - t.last > self._max_gap + 1]
         self._done += gone
         self._open = [t for t in self._open if t not in gone]
-        faces = [_Face.of(face_L3) for face_L3 in faces_FL3]
+        faces = [_Face.of(face_L3, look) for face_L3, look in zip(faces_FL3, looks, strict=True)]
         owner = self._match(n, faces)
         # Of two detections of one face, the one that continues the longest track stays.
         order = sorted(range(len(faces)), key=lambda f: owner[f].first if f in owner else n)
@@ -260,11 +219,16 @@ class Association:
         self._done += self._open
         self._open = []
 
-    def tracks(self, min_frames: int) -> tuple[Track, ...]:
-        """All tracks in which the face is seen in at least `min_frames` frames, by first frame, then left to right."""
+    def tracks(self, min_frames: int, min_likeness: float = 0.0) -> tuple[Track, ...]:
+        """All tracks in which the face is seen in at least `min_frames` frames, by first frame, then left to right.
+
+        Args:
+            min_likeness: frames in which the face looks less as usual are invalid.
+        """
         self.end_all()
         long = [t for t in self._done if len(t.seen) >= max(1, min_frames)]
-        return tuple(_track(t) for t in sorted(long, key=lambda t: (t.first, float(t.seen[t.first].centre_2[0]))))
+        long.sort(key=lambda t: (t.first, float(t.seen[t.first].centre_2[0])))
+        return tuple(_track(t, min_likeness) for t in long)
 
     def _match(self, n: int, faces: Sequence[_Face]) -> dict[int, _Open]:
         from scipy.optimize import linear_sum_assignment
@@ -307,11 +271,30 @@ def _overlap(a: _Face, b: _Face) -> float:
     return float(max(sides[0], 0.0) * max(sides[1], 0.0) / min(a.size, b.size) ** 2)
 
 
-def _track(track: _Open) -> Track:
+def _track(track: _Open, min_likeness: float) -> Track:
     length = track.last - track.first + 1
+    where_V = np.array(sorted(track.seen), np.int64) - track.first
+    faces = [track.seen[n] for n in sorted(track.seen)]
+    thumbs_VSS3 = np.stack([face.look.thumb_SS3 for face in faces])
+    portrait_SS3 = np.rint(thumbs_VSS3.mean(axis=0)).astype(np.uint8)
+    inside_V = np.array([face.look.inside for face in faces], np.float32)
+    confidence_V = np.maximum(likeness(thumbs_VSS3, portrait_SS3), 0) * inside_V
+    taken_V = confidence_V >= min_likeness
     landmarks_TL3 = np.full((length, LANDMARKS, 3), np.nan, np.float32)
-    valid_T = np.zeros(length, np.bool_)
-    for n, face in track.seen.items():
-        landmarks_TL3[n - track.first] = face.landmarks_L3
-        valid_T[n - track.first] = True
-    return Track(first=track.first, landmarks=landmarks_TL3, box=box_of(landmarks_TL3), valid=valid_T)
+    landmarks_TL3[where_V[taken_V]] = np.stack([face.landmarks_L3 for face in faces])[taken_V]
+
+    def over_time(values_V: np.ndarray) -> np.ndarray:
+        values_T = np.full(length, np.nan, np.float32)
+        values_T[where_V] = values_V
+        return values_T
+
+    return Track(
+        first=track.first,
+        landmarks=landmarks_TL3,
+        box=box_of(landmarks_TL3),
+        valid=np.isin(np.arange(length), where_V[taken_V]),
+        confidence=over_time(confidence_V),
+        sharpness=over_time(np.array([face.look.sharpness for face in faces])),
+        luminance=over_time(luminance(thumbs_VSS3)),
+        portrait=portrait_SS3,
+    )

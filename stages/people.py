@@ -1,12 +1,13 @@
 """People: the face tracks of one video, joined into one person each.
 
 Two passes. Where no cut lies between, a track goes on where another stopped (place and size). Across cuts and long
-losses, the most alike are joined first, by place, size and face shape; faces seen at the same time never are.
+losses, the most alike are joined first, by their looks, the face's shape, place and size; faces seen at the same time
+never are.
 
-The trade-off: geometry only, no pixels. The shape descriptor helps to tell two people apart but is no face
-recognition: on five clips its distance was 0.02 (median) within a person and 0.05 between people, the ranges
-overlapping. So someone who reappears at another place after a cut stays unjoined, and counts as out of sight there
-rather than as somebody else.
+The trade-off: thumbnails and geometry, no network. Looks tell two people apart in one recording and light (see
+`stages.looks.strangeness`); shape alone does not (its distance was 0.02 in the median within a person and 0.05 between
+people on five clips, the ranges overlapping). Someone who comes back in another light may stay unjoined, and counts as
+out of sight there rather than as somebody else.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ import numpy as np
 
 from schemas import FPS
 from schemas.rows import FaceTracks, Track
+from stages.looks import strangeness
 
 _UPPER_LIP, _LOWER_LIP, _FOREHEAD, _CHIN = 13, 14, 10, 152
+_NOSE, _LEFT_EYE, _RIGHT_EYE = 1, 33, 263
+_LEFT_LIDS, _RIGHT_LIDS, _MOUTH_CORNERS = (159, 145), (386, 374), (61, 291)
+GESTURES = 7
 _CONTINUES = 2 * FPS  # frames; after a longer loss position alone proves nothing
 _MAX_MOVE = 0.6  # landmark movement in face sizes over such a loss
 _MAX_ZOOM = 1.6
@@ -30,9 +35,10 @@ _SKULL = (
     *(151, 9, 8, 127, 356, 234, 454, 93, 323, 132, 361, 70, 300, 107, 336),
 )
 # What counts as "a different person" on its own, across a cut: each term of `_difference` is in these units.
-_OTHER_PLACE = 1.5  # face sizes
+_OTHER_LOOKS = 0.2  # 1 − correlation of the portraits
+_OTHER_SHAPE = 0.1  # root mean square landmark distance at unit size
+_OTHER_PLACE = 1.5  # face sizes; a camera that zooms changes place and size, so that they never decide alone
 _OTHER_SIZE = 0.5  # natural logarithm
-_OTHER_SHAPE = 0.05  # root mean square landmark distance at unit size
 _SHARED_FRAMES = 3  # tracks seen together in more frames than this are two people
 
 
@@ -41,7 +47,8 @@ class TrackSummary:
     """What joining needs of a track: 7 % of it, so that the landmarks of an hour need not be in memory at once.
 
     V frames of the T are valid. box_V4, skull_VK3 (the points of `_SKULL`): float32, pixels. opening_T: distance of the
-    inner lips in face heights, NaN where invalid. entry_L2, exit_L2: landmarks of the first and last valid frame.
+    inner lips in face heights, NaN where invalid. gesture_VG: see `gestures`. entry_L2, exit_L2: landmarks of the first
+    and last valid frame. portrait_SS3: mean upright face.
     """
 
     first: int
@@ -49,8 +56,10 @@ class TrackSummary:
     box_V4: np.ndarray
     skull_VK3: np.ndarray
     opening_T: np.ndarray
+    gesture_VG: np.ndarray
     entry_L2: np.ndarray
     exit_L2: np.ndarray
+    portrait_SS3: np.ndarray
 
     @classmethod
     def of(cls, track: Track) -> TrackSummary:
@@ -63,8 +72,10 @@ class TrackSummary:
             box_V4=track.box[valid],
             skull_VK3=points[valid[:, None], _SKULL],
             opening_T=lips / np.maximum(height, 1e-6),
+            gesture_VG=gestures(points[valid]),
             entry_L2=points[valid[0], :, :2].copy(),
             exit_L2=points[valid[-1], :, :2].copy(),
+            portrait_SS3=track.portrait,
         )
 
 
@@ -116,6 +127,23 @@ class Person:
         return opening_T
 
     @cached_property
+    def gesture_TG(self) -> np.ndarray:
+        """`gestures` over time, NaN where the face is not seen."""
+        gesture_TG = np.full((self.frames, GESTURES), np.nan, np.float32)
+        for t in self.tracks:
+            where = np.flatnonzero(t.data.valid_T) + t.data.first
+            within = where < self.frames
+            gesture_TG[where[within]] = t.data.gesture_VG[within]
+        return gesture_TG
+
+    @cached_property
+    def portrait(self) -> np.ndarray:
+        """Mean upright face [S, S, 3], 0…255."""
+        weights = [len(t.data.box_V4) for t in self.tracks]
+        mean: np.ndarray = np.average([t.data.portrait_SS3 for t in self.tracks], axis=0, weights=weights)
+        return mean
+
+    @cached_property
     def place(self) -> tuple[np.ndarray, float]:
         """Median centre (x, y) and size of the face, pixels."""
         box_V4 = np.concatenate([t.data.box_V4 for t in self.tracks])
@@ -135,6 +163,35 @@ class Person:
     def presence(self) -> float:
         """How much of the picture this person takes over time."""
         return self.visible * self.place[1]
+
+
+def gestures(landmarks_VL3: np.ndarray) -> np.ndarray:
+    """How a face is turned and moved, whatever its place, size and roll: float32 [V, G], in face heights.
+
+    Nose tip against the middle of the eyes (across and along the face), chin against it (along), opening of mouth, left
+    and right eye, width of the mouth.
+    """
+    points = landmarks_VL3[..., :2].astype(np.float32)
+    left, right, nose, chin = (points[:, i] for i in (_LEFT_EYE, _RIGHT_EYE, _NOSE, _CHIN))
+    across = right - left
+    across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-6)
+    along = across[:, ::-1] * (-1, 1)
+    middle = (left + right) / 2
+
+    def opening(a: int, b: int) -> np.ndarray:
+        return np.linalg.norm(points[:, a] - points[:, b], axis=1)
+
+    height = np.maximum(opening(_FOREHEAD, _CHIN), 1e-6)
+    columns = (
+        ((nose - middle) * across).sum(axis=1),
+        ((nose - middle) * along).sum(axis=1),
+        ((chin - middle) * along).sum(axis=1),
+        opening(_UPPER_LIP, _LOWER_LIP),
+        opening(*_LEFT_LIDS),
+        opening(*_RIGHT_LIDS),
+        opening(*_MOUTH_CORNERS),
+    )
+    return (np.stack(columns, axis=1) / height[:, None]).astype(np.float32)
 
 
 def face_shape(landmarks_TL3: np.ndarray) -> np.ndarray:
@@ -261,4 +318,5 @@ def _difference(a: Person, b: Person) -> float:
     place = float(np.linalg.norm(centre_a - centre_b)) / max(size_a, size_b) / _OTHER_PLACE
     size = abs(float(np.log(size_a / size_b))) / _OTHER_SIZE
     shape = shape_distance(a.shape, b.shape) / _OTHER_SHAPE
-    return float(np.sqrt(place**2 + size**2 + shape**2))
+    looks = strangeness(a.portrait, b.portrait) / _OTHER_LOOKS
+    return float(np.sqrt(looks**2 + shape**2 + (min(place, 1.0) ** 2 + min(size, 1.0) ** 2) / 6))

@@ -31,7 +31,7 @@ from schemas.rows import (
 from schemas.sample import encode_audio
 from stages.audio import read_audio, speech_state, voice_of
 from stages.base import Stage
-from stages.motion import POSE_DIMS
+from stages.heads import POSE_DIMS
 
 _HEAD_RADIUS = 8.0  # cm; turns head rotation into the movement of a point on the face
 

@@ -16,8 +16,9 @@ from hypothesis.extra import numpy as hnp
 from schemas import SAMPLES_PER_FRAME
 from schemas.artifact import StoredRows, dump_rows, load_heads, load_rows, read_note
 from schemas.errors import DatasetError, Reason, Rejected
-from schemas.rows import Array, FaceTracks, Head, Piece, Row, Track, Turn
+from schemas.rows import Array, FaceTracks, Head, Piece, Row, Turn
 from schemas.sample import Sample, SampleMeta, decode_array, decode_sample, encode_array, encode_sample
+from tests.stages.tracks import track_of
 
 
 class Nested(Row):
@@ -73,9 +74,7 @@ class TracksHead(Head):
 
 
 def test_a_head_is_read_without_the_arrays() -> None:
-    track = Track(
-        first=3, landmarks=np.zeros((9, 478, 3), np.float32), box=np.zeros((9, 4), np.float32), valid=np.ones(9, bool)
-    )
+    track = track_of(np.zeros((9, 478, 3), np.float32), first=3)
     piece = Piece(conversation="c", media=0, uri="x", first=0, last=9)
     data = dump_rows([FaceTracks(piece=piece, width=4, height=3, cuts=(2,), tracks=(track,))])
     asked = []

@@ -11,9 +11,9 @@ from schemas.config import BindConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import Binding, Conversation, Diarization, FaceTracks, Layout, Media, Piece, Track, Turn
 from stages.bind import BindInput, BindStage, chance_margin, lip_motion, participant_landmarks, voice_contrast
-from stages.faces import box_of
 from stages.people import face_shape, people_of, shape_distance
 from tests.stages.test_faces import real_conversation, real_faces
+from tests.stages.tracks import track_of
 
 MEDIA = Media(
     uri="clip.mp4", sha256="", bytes=0, width=1280, height=720, fps=25, video_start=0, video_duration=60,
@@ -43,9 +43,11 @@ def track(
         contrast = voice_contrast(ALTERNATING, FRAMES)[first:last]
         speaks = contrast == (1 if voice == 0 else -1)
         points[:, 14, 1] += speaks * (0.05 + 0.05 * np.sin(frames * 1.6))
+    blinks = (frames + 23 * person) % 60 < 4
+    points[blinks, 159] = points[blinks, 145]
     place = np.stack([x + 10 * np.sin(frames / 30), 300 + 8 * np.sin(frames / 17), 0 * frames], axis=1)
     landmarks = (points * size + place[:, None]).astype(np.float32)
-    return Track(first=first, landmarks=landmarks, box=box_of(landmarks), valid=np.ones(len(frames), bool))
+    return track_of(landmarks, first=first, looks=person)
 
 
 def row(*tracks: Track, first: int = 0, last: int = FRAMES, media: int = 0, cuts: tuple[int, ...] = ()) -> FaceTracks:

@@ -14,11 +14,15 @@ from hypothesis import strategies as st
 from schemas.artifact import dump_rows
 from schemas.config import FacesConfig, IngestConfig
 from schemas.rows import Conversation, FaceTracks, Piece, Source, Track
-from stages.faces import Association, CutDetector, FaceMeshTracker, FacesStage, box_of, pieces_of
+from stages.facemesh import FaceMeshTracker
+from stages.faces import Association, CutDetector, FacesStage, box_of, pieces_of
 from stages.ingest import IngestStage, outline_of
+from stages.looks import Look
 from tests.stages.test_video import write_video
 
 TEMPLATE_L3 = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3)).astype(np.float32)
+
+LOOK = Look(np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8), 100.0, 1.0)
 
 
 def face(x: float, y: float = 200.0, size: float = 100.0) -> np.ndarray:
@@ -28,7 +32,7 @@ def face(x: float, y: float = 200.0, size: float = 100.0) -> np.ndarray:
 def follow(frames: list[list[np.ndarray]], *, max_gap: int = 10, min_frames: int = 1) -> tuple[Track, ...]:
     association = Association(max_gap)
     for n, faces in enumerate(frames):
-        association.add(n, np.array(faces, np.float32).reshape(-1, 478, 3))
+        association.add(n, np.array(faces, np.float32).reshape(-1, 478, 3), [LOOK] * len(faces))
     return association.tracks(min_frames)
 
 
@@ -119,7 +123,9 @@ def test_a_cut_ends_every_track_and_resets_the_model(tmp_path: Path) -> None:
     still = [face(0.5, 0.5, 0.2)]
     # Brightness climbs by three a frame, which is no cut; a threshold under that makes each frame one.
     calm = FakeTracker(lambda n: still)
-    [one_shot] = FacesStage(FacesConfig(min_track=0.0), calm).process(piece_of(tmp_path / "clip.mp4", 0, 60))
+    [one_shot] = FacesStage(FacesConfig(min_track=0.0, min_likeness=0.0), calm).process(
+        piece_of(tmp_path / "clip.mp4", 0, 60)
+    )
     assert one_shot.cuts == ()
     assert len(one_shot.tracks) == 1
     assert calm.shots == [0]

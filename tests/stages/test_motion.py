@@ -9,15 +9,8 @@ from hypothesis import strategies as st
 
 from schemas.config import MotionConfig
 from schemas.rows import LANDMARKS, Codec, CodecStatistics
-from stages.motion import (
-    align,
-    canonical_face,
-    decode_motion,
-    encode_expression,
-    fit_codec,
-    head_rotation,
-    merge_statistics,
-)
+from stages.heads import align, canonical_face, head_rotation
+from stages.motion import decode_motion, encode_expression, fit_codec, merge_statistics
 
 MOVING = np.arange(0, 20)
 """Points that the test's expressions move: the canonical face's lips are among the first."""

@@ -35,12 +35,13 @@ from schemas.rows import (
     Track,
 )
 from stages.bind import BindInput, BindStage, voice_contrast
-from stages.faces import FacesStage, box_of, pieces_of
+from stages.faces import FacesStage, pieces_of
 from stages.ingest import outline_of
 from stages.motion import FitInput, FitStage, MotionInput, MotionStage, fit_codec
 from tests.stages.test_bind import ALTERNATING, MEDIA
 from tests.stages.test_faces import FakeTracker, real_conversation
 from tests.stages.test_motion import face, filmed
+from tests.stages.tracks import track_of
 
 
 def conversation_of(frames: int, *keyframes: tuple[list[int], list[int]]) -> Conversation:
@@ -182,7 +183,7 @@ def speaker(voice: int) -> Track:
     speaks = voice_contrast(ALTERNATING, 500) == (1 if voice == 0 else -1)
     faces[:, 14, 1] -= speaks * (1 + np.sin(np.arange(500) * 1.6)) / 2
     landmarks = filmed(faces, np.zeros((500, 3))) + np.array([600 * voice, 0, 0], np.float32)
-    return Track(first=0, landmarks=landmarks, box=box_of(landmarks), valid=np.ones(500, bool))
+    return track_of(landmarks, looks=voice)
 
 
 def cut_at(edges: Sequence[int], *voices: int, media: int = 0) -> list[FaceTracks]:
@@ -190,9 +191,7 @@ def cut_at(edges: Sequence[int], *voices: int, media: int = 0) -> list[FaceTrack
     pieces = []
     for first, last in itertools.pairwise(edges):
         span, whole = slice(first, last), [speaker(voice) for voice in voices]
-        tracks = tuple(
-            Track(first=first, landmarks=t.landmarks[span], box=t.box[span], valid=t.valid[span]) for t in whole
-        )
+        tracks = tuple(track_of(t.landmarks[span], first=first, looks=i) for i, t in zip(voices, whole, strict=True))
         piece = Piece(conversation="c", media=media, uri="x", first=first, last=last)
         pieces.append(FaceTracks(piece=piece, width=1280, height=720, cuts=(), tracks=tracks))
     return pieces

@@ -1,0 +1,24 @@
+"""Face tracks made up for tests, with all that the face stage measures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from schemas.rows import Track
+from stages.faces import box_of
+
+
+def track_of(landmarks_TL3: np.ndarray, *, first: int = 0, looks: int = 0) -> Track:
+    """A track without gaps. looks: people of other numbers look different."""
+    ones = np.ones(len(landmarks_TL3), np.float32)
+    portrait = np.random.default_rng(looks).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+    return Track(
+        first=first,
+        landmarks=landmarks_TL3,
+        box=box_of(landmarks_TL3),
+        valid=np.ones(len(landmarks_TL3), bool),
+        confidence=ones,
+        sharpness=500 * ones,
+        luminance=120 * ones,
+        portrait=portrait,
+    )
