@@ -23,13 +23,14 @@ class Reason(StrEnum):
     TOO_SHORT = "too_short"  # shorter than the shortest useful clip
     AV_LENGTH_MISMATCH = "av_length_mismatch"  # audio and video cover different spans
     DUPLICATE_CONTENT = "duplicate_content"  # the same bytes were listed before
-    INCOMPLETE_DYAD = "incomplete_dyad"  # a conversation listed with one participant's file missing
+    INCOMPLETE_DYAD = "incomplete_dyad"  # a conversation listed with fewer or more than two participants
     NO_SPEECH = "no_speech"  # nobody speaks
     ONE_SPEAKER = "one_speaker"  # a single voice where two are needed
     TOO_MANY_SPEAKERS = "too_many_speakers"  # more voices than two hold the conversation
     NO_FACE = "no_face"  # no face was tracked long enough
     ONE_FACE = "one_face"  # a single face where two are needed
     UNBOUND_VOICE = "unbound_voice"  # lips do not tell whose voice is whose
+    AV_OFFSET = "av_offset"  # a voice comes too early or too late for the lips that speak it
     FACE_NOT_VISIBLE = "face_not_visible"  # a participant is out of sight too often
     NO_WINDOW = "no_window"  # no window has enough valid frames
 
