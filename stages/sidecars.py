@@ -85,7 +85,8 @@ def read_boxes(uri: str, start: float, duration: float, fps: float) -> np.ndarra
         Rejected: UNREADABLE.
     """
     try:
-        with open_bytes(uri) as file, np.load(file, allow_pickle=False) as arrays:
+        with open_bytes(uri) as file:
+            arrays = np.load(file, allow_pickle=False)
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise ValueError("not an archive of arrays")
             if _BOX not in arrays:
