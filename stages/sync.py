@@ -7,7 +7,7 @@ recording, so a minute of weak evidence is strong. How much of it is chance is r
 against speech of quite other moments.
 
 The trade-off: one number for each frame of lips and no learnt model, so it costs next to nothing and needs nobody's
-weights; the price is that it takes some 20 s of speech where a network that sees the mouth takes a few. Too little
+weights; the price is that it takes 10 to 60 s of speech where a network that sees the mouth takes a few. Too little
 evidence is no evidence: nothing is said then.
 """
 
