@@ -2,7 +2,8 @@
 
 A file, a folder, a glob, any fsspec URL, or a list (.jsonl, .csv, .parquet) with the column `uri` and, where
 known, `conversation` and `participant`, `size` and `modified`. Two rows of one conversation with different participants
-are one dyad with a file each; everything else is one conversation per file. Roles are never an input.
+are one dyad with a file each, as are two files that the Seamless Interaction corpus names so (`pipeline.seamless`);
+everything else is one conversation per file. Roles are never an input.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import io
 import json
 import os
 import posixpath
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -24,6 +26,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from pydantic_core import to_json
 
+from pipeline.seamless import Siblings, is_sidecar, named
 from schemas.errors import UsageError
 from schemas.rows import Row, Source
 
@@ -40,46 +43,63 @@ class _Listed(Row):
     conversation: str | None = None
     participant: str | None = None
     stamp: str = ""
+    sidecars: tuple[str, ...] = ()
+    corpus: bool = False  # who it is was read off the file's name
 
 
 class Sources(Collection[Source]):
     """All conversations behind the inputs, in their order. Lists are read anew at every pass, never held.
 
-    A dyad with a file per participant comes where its second file is listed; one whose second file is missing, at the
-    end.
+    A dyad with a file per participant comes where its second file is listed; one whose second file is missing, and what
+    a corpus has more than two files of, at the end.
     """
 
     def __init__(self, inputs: Sequence[str], pairs: Sequence[tuple[str, str]]) -> None:
         self._inputs, self._pairs = inputs, pairs
-        self._count = sum(1 for _ in self._groups(stamped=False))  # also finds whatever is wrong with them
+        self._crowds: frozenset[str] = frozenset()  # conversations of more than two
+        people: defaultdict[str, set[str]] = defaultdict(set)
+        self._count = sum(1 for _ in self._groups(_watched(self._rows(), people)))  # also finds what is wrong with them
+        self._crowds = frozenset(name for name, found in people.items() if len(found) > 2)
+        if self._crowds:
+            self._count = sum(1 for _ in self._groups(self._rows()))
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Source]:
-        for rows in self._groups(stamped=True):
+        for rows in self._groups(self._rows(Siblings())):
             rows = sorted(rows, key=lambda r: r.participant or "")  # stable: unnamed files keep their order
             yield Source(
                 uris=tuple(r.uri for r in rows),
                 participants=tuple(r.participant for r in rows),
                 conversation=rows[0].conversation,
                 stamps=tuple(r.stamp for r in rows),
+                sidecars=tuple(r.sidecars for r in rows) if any(r.sidecars for r in rows) else (),
             )
 
     def __contains__(self, source: object) -> bool:
         return any(source == other for other in self)
 
-    def _groups(self, *, stamped: bool) -> Iterator[list[_Listed]]:
+    def _rows(self, siblings: Siblings | None = None) -> Iterator[_Listed]:
+        """siblings: stamps and sidecars are wanted too."""
+        for text in self._inputs:
+            yield from _expand(text, siblings)
+
+    def _groups(self, rows: Iterator[_Listed]) -> Iterator[list[_Listed]]:
         waiting: dict[str, _Listed] = {}
-        for row in (row for text in self._inputs for row in _expand(text, stamped=stamped)):
+        crowds: defaultdict[str, list[_Listed]] = defaultdict(list)
+        for row in rows:
             if not (row.conversation and row.participant):  # a video that shows both people
                 yield [row]
+            elif row.conversation in self._crowds:
+                crowds[row.conversation].append(row)
             elif row.conversation in waiting:
                 yield [waiting.pop(row.conversation), row]
             else:
                 waiting[row.conversation] = row
         yield from ([row] for row in waiting.values())
-        yield from ([_one_file(uri) for uri in pair] for pair in self._pairs)
+        yield from crowds.values()
+        yield from ([_one_file(uri, Siblings()) for uri in pair] for pair in self._pairs)
 
 
 def find_sources(inputs: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -> Sources:
@@ -95,7 +115,7 @@ def find_sources(inputs: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -
 
 def source_key(source: Source) -> str:
     """The item id of a listed conversation: its files' names, sizes and modification times."""
-    plain = (source.uris, source.participants, source.conversation, source.stamps)
+    plain = (source.uris, source.participants, source.conversation, source.stamps, source.sidecars)
     return hashlib.sha256(to_json(plain)).hexdigest()[:16]
 
 
@@ -110,32 +130,62 @@ def source_seconds(source: Source) -> float:
     return sum(float(size) / _BYTES_PER_SECOND if size.isdecimal() else _UNKNOWN_SECONDS for size in sizes)
 
 
-def _expand(text: str, *, stamped: bool) -> Iterator[_Listed]:
+def _watched(rows: Iterator[_Listed], people: defaultdict[str, set[str]]) -> Iterator[_Listed]:
+    """The same rows; notes who is in the conversations of a corpus."""
+    for row in rows:
+        if row.corpus and row.conversation and row.participant:
+            people[row.conversation].add(row.participant)
+        yield row
+
+
+def _expand(text: str, siblings: Siblings | None) -> Iterator[_Listed]:
     fs, path = _locate(text)
     suffix = PurePosixPath(path).suffix.lower()
     if any(mark in path for mark in "*?[") and not fs.exists(path):
-        yield from _found(fs, fs.glob(path, detail=True), f"{text}: no file matches")
+        matching = {name: info for name, info in fs.glob(path, detail=True).items() if not is_sidecar(str(name))}
+        yield from _found(fs, matching, siblings, f"{text}: no file matches")
     elif not fs.exists(path):
         raise UsageError(f"{text}: no such file or folder")
     elif fs.isdir(path):
         found = fs.find(path, detail=True).items()
         videos = {name: info for name, info in found if PurePosixPath(str(name)).suffix.lower() in MEDIA_SUFFIXES}
         wanted = ", ".join(sorted(MEDIA_SUFFIXES))
-        yield from _found(fs, videos, f"{text}: no video in this folder (looked for {wanted})")
+        yield from _found(fs, videos, siblings, f"{text}: no video in this folder (looked for {wanted})")
     elif suffix in LIST_SUFFIXES:
-        yield from _read_list(text, fs, path, suffix, stamped=stamped)
+        yield from _read_list(text, fs, path, suffix, siblings)
     else:
-        yield _Listed(uri=_uri(fs, path), stamp=_stamp(fs.info(path)))
+        yield _recognised(_Listed(uri=_uri(fs, path), stamp=_stamp(fs.info(path))), siblings, fs, path)
 
 
-def _found(fs: AbstractFileSystem, files: dict[str, Any], otherwise: str) -> Iterator[_Listed]:
+def _found(
+    fs: AbstractFileSystem, files: dict[str, Any], siblings: Siblings | None, otherwise: str
+) -> Iterator[_Listed]:
     if not files:
         raise UsageError(otherwise)
     for name in sorted(files):
-        yield _Listed(uri=_uri(fs, name), stamp=_stamp(files[name]))
+        yield _recognised(_Listed(uri=_uri(fs, name), stamp=_stamp(files[name])), siblings, fs, str(name))
 
 
-def _read_list(text: str, fs: AbstractFileSystem, path: str, suffix: str, *, stamped: bool) -> Iterator[_Listed]:
+def _recognised(row: _Listed, siblings: Siblings | None, fs: AbstractFileSystem | None, path: str) -> _Listed:
+    """A corpus' file with what its name says of it, where the list does not say otherwise, and its sidecars."""
+    name = named(path)
+    if name is None or name.suffix not in MEDIA_SUFFIXES:
+        return row
+    update: dict[str, Any] = {}
+    if not (row.conversation or row.participant):
+        update = {"conversation": name.conversation, "participant": name.participant, "corpus": True}
+    if siblings:
+        if fs is None:
+            fs, path = _locate(path)
+        beside = siblings.of(fs, path)
+        update["sidecars"] = tuple(_uri(fs, found) for found in beside)
+        update["stamp"] = "+".join([row.stamp, *(_stamp(info) for info in beside.values())])
+    return row.model_copy(update=update)
+
+
+def _read_list(
+    text: str, fs: AbstractFileSystem, path: str, suffix: str, siblings: Siblings | None
+) -> Iterator[_Listed]:
     folder = "" if not isinstance(fs, LocalFileSystem) else str(PurePosixPath(path).parent)
     remote = "" if folder else f"{fs.unstrip_protocol(str(PurePosixPath(path).parent))}/"
     try:
@@ -148,7 +198,8 @@ def _read_list(text: str, fs: AbstractFileSystem, path: str, suffix: str, *, sta
                     uri = f"{remote}{uri}" if remote else posixpath.normpath(f"{folder}/{uri}")
                 values = {name: str(row[name]) for name in ("conversation", "participant") if row.get(name)}
                 # A missing file is that row's rejection, not the run's end.
-                yield _Listed(uri=uri, stamp=_listed_stamp(uri, row) if stamped else "", **values)
+                listed = _Listed(uri=uri, stamp=_listed_stamp(uri, row) if siblings else "", **values)
+                yield _recognised(listed, siblings, None, uri)
     except (ValueError, pa.ArrowException) as error:
         raise UsageError(f"{text}: not a readable {suffix} list ({str(error).splitlines()[0]})") from error
 
@@ -169,11 +220,11 @@ def _jsonl_rows(file: IO[bytes]) -> Iterator[dict[str, Any]]:
 _READERS = {".parquet": _parquet_rows, ".csv": _csv_rows, ".jsonl": _jsonl_rows}
 
 
-def _one_file(text: str) -> _Listed:
+def _one_file(text: str, siblings: Siblings) -> _Listed:
     fs, path = _locate(text)
     if not fs.isfile(path):
         raise UsageError(f"{text}: no such file")
-    return _Listed(uri=_uri(fs, path), stamp=_stamp(fs.info(path)))
+    return _recognised(_Listed(uri=_uri(fs, path), stamp=_stamp(fs.info(path))), siblings, fs, path)
 
 
 def _locate(text: str) -> tuple[AbstractFileSystem, str]:

@@ -73,6 +73,9 @@ class BindConfig(Section):
         ge=0,
         description="least lead of the right voice over the other, in correlation; few turns ask for more",
     )
+    max_offset: float = Field(
+        0.12, ge=0, description="seconds by which a voice may surely be early or late for its lips; 0: not looked at"
+    )
 
 
 class MotionConfig(Section):

@@ -23,7 +23,7 @@ class Reason(StrEnum):
     TOO_SHORT = "too_short"  # shorter than the shortest useful clip
     AV_LENGTH_MISMATCH = "av_length_mismatch"  # audio and video cover different spans
     DUPLICATE_CONTENT = "duplicate_content"  # the same bytes were listed before
-    INCOMPLETE_DYAD = "incomplete_dyad"  # a conversation listed with one participant's file missing
+    INCOMPLETE_DYAD = "incomplete_dyad"  # a conversation listed with fewer or more than two participants
     NO_SPEECH = "no_speech"  # nobody speaks
     ONE_SPEAKER = "one_speaker"  # a single voice where two are needed
     TOO_MANY_SPEAKERS = "too_many_speakers"  # more voices than two hold the conversation
@@ -32,6 +32,7 @@ class Reason(StrEnum):
     NOT_ALIVE = "not_alive"  # a still picture where a person is needed
     COPIED_FACE = "copied_face"  # one face shown several times where two people are needed
     UNBOUND_VOICE = "unbound_voice"  # lips do not tell whose voice is whose
+    AV_OFFSET = "av_offset"  # a voice comes too early or too late for the lips that speak it
     FACE_NOT_VISIBLE = "face_not_visible"  # a participant is out of sight too often
     NO_WINDOW = "no_window"  # no window has enough valid frames
 

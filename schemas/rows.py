@@ -54,6 +54,7 @@ class Source(Row):
     participants: tuple[str | None, ...] = ()  # names, aligned with uris where given
     conversation: str | None = None
     stamps: tuple[str, ...] = ()  # size and modification time of each file: a changed file is a new item
+    sidecars: tuple[tuple[str, ...], ...] = ()  # what lies beside each file: its sound, annotations, boxes
 
 
 class Media(Row):
@@ -62,6 +63,10 @@ class Media(Row):
     Key frames are named by the first grid frame that shows them or what follows; of each `KEYFRAME_SLOT` frames one is
     kept. `early_keyframes` came before a group of pictures was full, as encoders do at a scene change; `keyframes` are
     the others.
+
+    What sidecars add, None without them: `audio_uri`, the participant's voice in a file of its own, on the clock of the
+    pictures; `vad`, the spans in which the participant speaks, as the corpus says; boxes_S4: float32, where the
+    participant is at second s, x0 y0 x1 y1 in pixels of the picture, NaN where nobody knows.
     """
 
     uri: str
@@ -78,6 +83,15 @@ class Media(Row):
     audio_channels: int
     keyframes: tuple[int, ...] = ()
     early_keyframes: tuple[int, ...] = ()
+    audio_uri: str | None = None
+    audio_sha256: str | None = None
+    vad: tuple[tuple[float, float], ...] | None = None
+    boxes: Array | None = None
+
+    @property
+    def sound(self) -> str:
+        """The file that holds what is heard."""
+        return self.audio_uri or self.uri
 
 
 class Conversation(Row):
@@ -118,7 +132,7 @@ class Diarization(Row):
     """
 
     conversation: str
-    method: Literal["embedded", "pyannote", "channels"]
+    method: Literal["embedded", "pyannote", "channels", "vad"]
     speakers: int
     turns: tuple[Turn, ...]
 
@@ -173,7 +187,10 @@ class Segment(Row):
 
 
 class BoundParticipant(Row):
-    """One person of a conversation: a face, and the voice that belongs to it."""
+    """One person of a conversation: a face, and the voice that belongs to it.
+
+    offset_ms: how late the voice is against the lips, None where they do not tell. offset_confidence: `stages.sync`.
+    """
 
     name: str
     media: int
@@ -182,6 +199,8 @@ class BoundParticipant(Row):
     score: float  # lip motion against this voice, -1…1
     margin: float  # score minus the score with the other voice (0 where each has an own file)
     visible: float  # share of the grid with a valid face
+    offset_ms: float | None = None
+    offset_confidence: float = 0.0
 
 
 class Binding(Row):

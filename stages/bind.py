@@ -34,10 +34,12 @@ from schemas.rows import (
     Segment,
     Turn,
 )
-from stages.audio import speech_state
+from stages.audio import read_audio, speech_state
 from stages.base import Stage
+from stages.boxes import by_boxes
 from stages.participants import participants_of
 from stages.people import Person, people_of
+from stages.sync import Offset, voice_offset
 
 _WINDOW = 9  # frames (0.36 s): about two syllables
 _STILL = 0.003  # face heights; deviation below it is landmark noise
@@ -60,7 +62,7 @@ class BindStage(Stage[BindInput, Binding]):
 
     Order of participants: `one_frame` from left to right, `per_participant` as the files.
 
-    Rejects: NO_FACE, ONE_FACE, NOT_ALIVE, COPIED_FACE, FACE_NOT_VISIBLE, UNBOUND_VOICE.
+    Rejects: NO_FACE, ONE_FACE, NOT_ALIVE, COPIED_FACE, FACE_NOT_VISIBLE, UNBOUND_VOICE, AV_OFFSET.
     """
 
     name: ClassVar[str] = "bind"
@@ -79,6 +81,7 @@ class BindStage(Stage[BindInput, Binding]):
         contrast_T = voice_contrast(item.diarization.turns, conversation.frames)
         scores = lip_scores(people, contrast_T)
         voices = self._voices(scores, contrast_T) if one_frame else (0, 1)
+        offsets = tuple(self._offsets(conversation, people, voices, contrast_T))
         first, second = (
             BoundParticipant(
                 name=conversation.participants[i],
@@ -88,8 +91,10 @@ class BindStage(Stage[BindInput, Binding]):
                 score=scores[i][voices[i]],
                 margin=scores[i][voices[i]] - scores[i][1 - voices[i]] if one_frame else 0.0,
                 visible=people[i].visible,
+                offset_ms=offset.ms if offset and offset.sure else None,
+                offset_confidence=offset.confidence if offset else 0.0,
             )
-            for i in (0, 1)
+            for i, offset in enumerate(offsets)
         )
         yield Binding(conversation=conversation.id, participants=(first, second))
 
@@ -102,6 +107,24 @@ class BindStage(Stage[BindInput, Binding]):
         if margin < needed:
             raise Rejected(Reason.UNBOUND_VOICE, f"margin {margin:.2f}, at least {needed:.2f} needed")
         return (0, 1) if straight > crossed else (1, 0)
+
+    def _offsets(
+        self, conversation: Conversation, people: tuple[Person, Person], voices: tuple[int, int], contrast_T: np.ndarray
+    ) -> Iterator[Offset | None]:
+        """How late each person's voice is. Heard where it is alone: only its own lips can fit there."""
+        audio_N, of = None, ""
+        for person, voice in zip(people, voices, strict=True):
+            sound = conversation.media[person.media].sound
+            if not self.config.max_offset:
+                yield None
+                continue
+            if audio_N is None or sound != of:
+                audio_N, of = read_audio(sound, conversation.frames), sound
+            found = voice_offset(person.opening_T, audio_N, contrast_T == (1, -1)[voice])
+            if found and found.sure and abs(found.ms) > self.config.max_offset * 1000:
+                when = f"{abs(found.ms):.0f} ms {'late' if found.ms > 0 else 'early'}"
+                raise Rejected(Reason.AV_OFFSET, f"{sound}: {when} for the lips, evidence {found.confidence:.0f} nats")
+            yield found
 
     def _require_visible(self, name: str, person: Person) -> None:
         if person.visible < self.config.min_visible:
@@ -219,8 +242,8 @@ def _two_in_one_frame(item: BindInput) -> tuple[Person, Person]:
 
 
 def _one_per_file(item: BindInput) -> tuple[Person, Person]:
-    people = [people_of(item.faces, media, item.conversation.frames) for media in (0, 1)]
-    (first,), (second,) = (
-        participants_of(found, 1, media.uri) for found, media in zip(people, item.conversation.media, strict=True)
-    )
-    return first, second
+    conversation, found = item.conversation, list[Person]()
+    for number, media in enumerate(conversation.media):
+        people = by_boxes(people_of(item.faces, number, conversation.frames), media.boxes)
+        found += participants_of(people, 1, media.uri)
+    return found[0], found[1]

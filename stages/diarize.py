@@ -1,8 +1,9 @@
 """Who speaks when, overlap kept.
 
-`per_participant`: each track is one person's, so voice activity on each is the answer ("channels"); sound that
-leaks over from the other's microphone is dropped. `one_frame`: a `Diarizer` hears the mixed track: the embedded
-one (`stages.voices`, nothing to download), or any pyannote.audio pipeline.
+`per_participant`: each track is one person's, so voice activity on each is the answer: the corpus' own where it comes
+with one ("vad"), else a network's ("channels"); sound that leaks over from the other's microphone is dropped.
+`one_frame`: a `Diarizer` hears the mixed track: the embedded one (`stages.voices`, nothing to download), or any
+pyannote.audio pipeline.
 
 Both ways the same rules make turns of it (`tidy`), and the conversation is rejected unless exactly two people
 hold it: the unit of this data is a dyad.
@@ -40,7 +41,7 @@ class DiarizeStage(Stage[Conversation, Diarization]):
     """A conversation to the turns of its two people."""
 
     name: ClassVar[str] = "diarize"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config: DiarizeConfig
 
     def __init__(self, config: DiarizeConfig) -> None:
@@ -67,14 +68,17 @@ class DiarizeStage(Stage[Conversation, Diarization]):
         Raises:
             Rejected: NO_SPEECH, ONE_SPEAKER, TOO_MANY_SPEAKERS; NO_AUDIO, UNREADABLE.
         """
-        method: Literal["embedded", "pyannote", "channels"]
+        method: Literal["embedded", "pyannote", "channels", "vad"]
         if item.layout is Layout.PER_PARTICIPANT:
             # Nobody has to be told apart here, so one of the two may listen nearly all the time.
             method, ordered, least = "channels", False, 0.0
-            turns = channel_turns([read_audio(media.uri, item.frames) for media in item.media], self._activity)
+            given = [media.vad for media in item.media]
+            if all(given):
+                method = "vad"
+            turns = channel_turns([read_audio(media.sound, item.frames) for media in item.media], self._activity, given)
         else:
             method, ordered, least = self.config.backend, True, self.config.min_share
-            turns = self._diarizer(read_audio(item.media[0].uri, item.frames))
+            turns = self._diarizer(read_audio(item.media[0].sound, item.frames))
         tidied = tidy(turns, item.frames / FPS, self.config)
         people = dyad(tidied, least, renumber=ordered)
         yield Diarization(conversation=item.id, method=method, speakers=2, turns=people)
@@ -152,14 +156,22 @@ class PyannoteDiarizer:
         return sorted(turns, key=_order)
 
 
-def channel_turns(tracks: Sequence[np.ndarray], activity: Callable[[np.ndarray], np.ndarray]) -> list[Turn]:
-    """Turns from one track per person, float32 [N] each; speaker i is heard on track i."""
+def channel_turns(
+    tracks: Sequence[np.ndarray],
+    activity: Callable[[np.ndarray], np.ndarray],
+    given: Sequence[Sequence[tuple[float, float]] | None] | None = None,
+) -> list[Turn]:
+    """Turns from one track per person, float32 [N] each; speaker i is heard on track i.
+
+    Args:
+        given: for each track the spans in which its person speaks, where they are known already.
+    """
     from stages.voices import heard_spans
 
     turns = []
-    for speaker, own in enumerate(tracks):
-        for start, end in heard_spans(activity(own)):
-            first, last = round(start * SAMPLE_RATE), min(round(end * SAMPLE_RATE), len(own))
+    for speaker, (own, spans) in enumerate(zip(tracks, given or [None] * len(tracks), strict=True)):
+        for start, end in spans or heard_spans(activity(own)):
+            first, last = max(0, round(start * SAMPLE_RATE)), min(round(end * SAMPLE_RATE), len(own))
             for begin, stop in _pieces(first, last):
                 others = [track[begin:stop] for i, track in enumerate(tracks) if i != speaker]
                 if not any(is_leak(own[begin:stop], other) for other in others):

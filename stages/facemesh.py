@@ -4,8 +4,8 @@ MediaPipe's FaceMesh graph (Kartynnik et al. 2019, arXiv 1907.06724; Grishchenko
 for faces with a detector for selfies whenever it follows fewer than it may: in most frames of a dialogue, for nothing,
 and it misses faces of less than a tenth of the picture. So its own graph is taken without that part. Faces it follows
 it finds again by itself; new ones are searched for here: at once after a cut, then every 0.2 s (every frame while there
-is none) with the quick detector, and every 2 s thoroughly, with MediaPipe's detector for far faces, on the whole picture
-and on square tiles of it.
+is none) with the quick detector, and every 2 s thoroughly, with MediaPipe's detector for far faces, on the whole
+picture and on square tiles of it.
 
 The trade-off: a face that appears between cuts is found up to 0.2 s late (2 s if it is small). Measured on 720p with
 two faces: 6.5 ms a frame instead of 9.1 (CPU), and faces of 1/20 of the picture's longer side are found.

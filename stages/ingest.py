@@ -8,7 +8,8 @@ pictures is full (x264's scenecut), so they are where `stages.faces` likes to cu
 decoded twice there, and often a shot ends. The trade-off: a hint that costs nothing; fades and soft changes are missed,
 and the cuts themselves are found in the pictures. Only the best key frame of each 20 s is kept (180 an hour at most).
 
-The id is a hash of content: moving or renaming files changes nothing, and the same bytes listed twice collide.
+The id is a hash of content: moving or renaming files changes nothing, and the same bytes listed twice collide. It is
+that of the videos; what lies beside them (`stages.sidecars`) is read here, once, and is a part of the row.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import av
 from av.container import InputContainer
@@ -31,6 +32,7 @@ from schemas.errors import Reason, Rejected
 from schemas.rows import KEYFRAME_SLOT, Conversation, Layout, Media, Outline, Source
 from stages.base import Stage
 from stages.media import open_bytes, open_container, time_origin
+from stages.sidecars import BOXES, SOUND, VAD, read_boxes, read_vad
 from stages.video import decoded, displayed, main_video
 
 _MIN_PICTURES_PER_SECOND = 2.0  # fewer is a slide show
@@ -44,7 +46,7 @@ class IngestStage(Stage[Source, Conversation]):
     """
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     config: IngestConfig
 
     def __init__(self, config: IngestConfig) -> None:
@@ -52,7 +54,8 @@ class IngestStage(Stage[Source, Conversation]):
 
     def process(self, item: Source) -> Iterator[Conversation]:
         names = _names(item)
-        media = tuple(self._checked(probe(uri)) for uri in item.uris)
+        sidecars = item.sidecars or ((),) * len(item.uris)
+        media = tuple(self._checked(probe(uri, beside)) for uri, beside in zip(item.uris, sidecars, strict=True))
         if len({m.sha256 for m in media}) < len(media):
             raise Rejected(Reason.DUPLICATE_CONTENT, f"{item.uris[0]} and {item.uris[1]} hold the same bytes")
         layout = Layout.ONE_FRAME if len(media) == 1 else Layout.PER_PARTICIPANT
@@ -87,7 +90,9 @@ class IngestStage(Stage[Source, Conversation]):
 
 def outline_of(conversation: Conversation) -> Outline:
     """What the plan needs to know of a conversation."""
-    nowhere = tuple(m.model_copy(update={"uri": ""}) for m in conversation.media)
+    nowhere = tuple(
+        m.model_copy(update={"uri": "", "audio_uri": None if m.audio_uri is None else ""}) for m in conversation.media
+    )
     data = dump_rows([conversation.model_copy(update={"media": nowhere})])
     return Outline(
         id=conversation.id,
@@ -98,46 +103,70 @@ def outline_of(conversation: Conversation) -> Outline:
     )
 
 
-def probe(uri: str) -> Media:
-    """What there is to know of a file without decoding it.
+def probe(uri: str, sidecars: Sequence[str] = ()) -> Media:
+    """What there is to know of a file, and of what lies beside it, without decoding it.
 
     Raises:
         Rejected: UNREADABLE, NO_VIDEO (none, cover art only, or a slide show), NO_AUDIO.
     """
+    beside = {name[name.rfind(".") :].lower(): name for name in sidecars}
+    audio_uri = beside.get(SOUND)
     with open_container(uri) as container:
         video = main_video(container)
         if video is None:
             raise Rejected(Reason.NO_VIDEO, uri)
-        if not container.streams.audio:
-            raise Rejected(Reason.NO_AUDIO, uri)
-        audio = container.streams.audio[0]
-        rate, channels = audio.codec_context.sample_rate, audio.codec_context.channels
-        indices = (video.index, audio.index)
+        picture = video.index
+        heard = _heard(container, uri) if audio_uri is None else None
         width, height = _displayed_size(container, video, uri)
     with open_container(uri) as container:  # anew: not every demuxer can rewind
-        pictures, sound, groups = _spans(container, indices)
+        pictures, sound, groups = _spans(container, picture, heard.stream if heard else None)
     if pictures.count < 2 or pictures.count < _MIN_PICTURES_PER_SECOND * pictures.duration:
         raise Rejected(Reason.NO_VIDEO, f"{uri}: {pictures.count} pictures in {pictures.duration:.1f} s")
+    if heard is None:
+        assert audio_uri is not None
+        with open_container(audio_uri) as container:
+            heard = _heard(container, audio_uri)
+            _, sound, _ = _spans(container, None, heard.stream)
     if sound.count == 0:
-        raise Rejected(Reason.NO_AUDIO, f"{uri}: the audio stream is empty")
+        raise Rejected(Reason.NO_AUDIO, f"{audio_uri or uri}: the audio stream is empty")
     sha256, size = _hash(uri)
     keyframes, early_keyframes = _thinned(groups)
+    fps = pictures.count / pictures.duration
     return Media(
         uri=uri,
         sha256=sha256,
         bytes=size,
         width=width,
         height=height,
-        fps=pictures.count / pictures.duration,
+        fps=fps,
         video_start=pictures.start,
         video_duration=pictures.duration,
         audio_start=sound.start,
         audio_duration=sound.duration,
-        audio_rate=rate,
-        audio_channels=channels,
+        audio_rate=heard.rate,
+        audio_channels=heard.channels,
         keyframes=keyframes,
         early_keyframes=early_keyframes,
+        audio_uri=audio_uri,
+        audio_sha256=_hash(audio_uri)[0] if audio_uri else None,
+        vad=read_vad(beside[VAD]) if VAD in beside else None,
+        boxes=read_boxes(beside[BOXES], pictures.start, pictures.duration, fps) if BOXES in beside else None,
     )
+
+
+class _Heard(NamedTuple):
+    """The audio stream that counts."""
+
+    stream: int
+    rate: int
+    channels: int
+
+
+def _heard(container: InputContainer, uri: str) -> _Heard:
+    if not container.streams.audio:
+        raise Rejected(Reason.NO_AUDIO, uri)
+    audio = container.streams.audio[0]
+    return _Heard(audio.index, audio.codec_context.sample_rate, audio.codec_context.channels)
 
 
 @dataclass
@@ -165,21 +194,21 @@ class _Span:
             self.end += (self.last - self.start) / (self.count - 1)
 
 
-def _spans(container: InputContainer, indices: tuple[int, int]) -> tuple[_Span, _Span, dict[int, int]]:
-    """Spans of picture and sound; and the grid frame of each key frame → pictures since the key frame before."""
+def _spans(container: InputContainer, picture: int | None, sound: int | None) -> tuple[_Span, _Span, dict[int, int]]:
+    """Spans of the two streams, where given; and the grid frame of each key frame → pictures since the one before."""
     origin = time_origin(container)
     groups: dict[int, int] = {}
     since_key = 0
-    spans = {index: _Span() for index in indices}
+    spans = {picture: _Span(), sound: _Span(), None: _Span()}
     try:
-        for packet in container.demux(*(container.streams[index] for index in indices)):
+        for packet in container.demux(*(container.streams[index] for index in (picture, sound) if index is not None)):
             stamp = packet.pts if packet.pts is not None else packet.dts
             if stamp is None or packet.size == 0 or packet.is_discard:  # discarded: an edit list hides it
                 continue
             seconds = float(packet.time_base)
             time = stamp * seconds - origin
             spans[packet.stream.index].add(time, (packet.duration or 0) * seconds)
-            if packet.stream.index == indices[0]:
+            if packet.stream.index == picture:
                 if packet.is_keyframe:
                     groups[_first_shown(time)] = since_key
                     since_key = 0
@@ -188,7 +217,7 @@ def _spans(container: InputContainer, indices: tuple[int, int]) -> tuple[_Span, 
         pass  # cut off here: what came before counts
     for span in spans.values():
         span.close()
-    return spans[indices[0]], spans[indices[1]], groups
+    return spans[picture], spans[sound], groups
 
 
 def _first_shown(time: float) -> int:

@@ -67,7 +67,7 @@ class TranscribeStage(Stage[TranscribeInput, Transcript]):
 
     def process(self, item: TranscribeInput) -> Iterator[Transcript]:
         conversation, turns = item.conversation, item.diarization.turns
-        tracks = [read_audio(media.uri, conversation.frames) for media in conversation.media]
+        tracks = [read_audio(media.sound, conversation.frames) for media in conversation.media]
         voices = tracks if conversation.layout is Layout.PER_PARTICIPANT else separate(tracks[0], turns, fade=0.02)
         words, languages = [], []
         for speaker, voice in enumerate(voices):

@@ -132,9 +132,9 @@ def _voices(conversation: Conversation, turns: tuple[Turn, ...], frames: int, fa
     """Each person's own audio as FLAC, one after the other: no more than two hours of sound are in memory for one."""
     if conversation.layout is Layout.PER_PARTICIPANT:
         for media in conversation.media:
-            yield _flac(read_audio(media.uri, frames))
+            yield _flac(read_audio(media.sound, frames))
     else:
-        mix_N = read_audio(conversation.media[0].uri, frames)
+        mix_N = read_audio(conversation.media[0].sound, frames)
         for speaker in (0, 1):
             yield _flac(voice_of(mix_N, turns, speaker, fade))
 

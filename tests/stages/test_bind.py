@@ -67,7 +67,7 @@ def bind(
         id="c", layout=layout, media=media, participants=("first", "second"), frames=FRAMES
     )
     diarization = Diarization(conversation=conversation.id, method="embedded", speakers=2, turns=turns)
-    [binding] = BindStage(BindConfig()).process(
+    [binding] = BindStage(BindConfig(max_offset=0)).process(
         BindInput(conversation=conversation, diarization=diarization, faces=faces)
     )
     return binding

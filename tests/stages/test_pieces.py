@@ -203,7 +203,7 @@ def bound_and_encoded(layout: Layout, faces: Any) -> tuple[Binding, CodecStatist
     conversation = Conversation(id="c", layout=layout, media=media, participants=("a", "b"), frames=500)
     diarization = Diarization(conversation="c", method="embedded", speakers=2, turns=ALTERNATING)
     given = BindInput(conversation=conversation, diarization=diarization, faces=faces)
-    [binding] = BindStage(BindConfig()).process(given)
+    [binding] = BindStage(BindConfig(max_offset=0)).process(given)
     [statistics] = FitStage(MotionConfig()).process(FitInput(bindings=(binding,), faces=faces))
     codec = fit_codec(statistics, MotionConfig(expression_dims=4))
     [motion] = MotionStage().process(MotionInput(codec=codec, binding=binding, faces=faces, participant=1))
