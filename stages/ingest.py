@@ -30,10 +30,11 @@ from schemas.config import IngestConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import KEYFRAME_SLOT, Conversation, Layout, Media, Outline, Source
 from stages.base import Stage
-from stages.media import open_bytes, open_container, time_origin
+from stages.media import open_bytes, open_container, stamp, time_origin
 from stages.video import decoded, displayed, main_video
 
 _MIN_PICTURES_PER_SECOND = 2.0  # fewer is a slide show
+_LONGEST_STEP_BACK = 1.0  # seconds; recordings put end to end repeat their time stamps
 _EARLY = 0.9  # of the longest group of pictures; a key frame after less than that is early
 
 
@@ -44,7 +45,7 @@ class IngestStage(Stage[Source, Conversation]):
     """
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     config: IngestConfig
 
     def __init__(self, config: IngestConfig) -> None:
@@ -115,7 +116,10 @@ def probe(uri: str) -> Media:
         indices = (video.index, audio.index)
         width, height = _displayed_size(container, video, uri)
     with open_container(uri) as container:  # anew: not every demuxer can rewind
-        pictures, sound, groups = _spans(container, indices)
+        try:
+            pictures, sound, groups = _spans(container, indices)
+        except _BrokenStamps as error:
+            raise Rejected(Reason.UNREADABLE, f"{uri}: {error}") from error
     if pictures.count < 2 or pictures.count < _MIN_PICTURES_PER_SECOND * pictures.duration:
         raise Rejected(Reason.NO_VIDEO, f"{uri}: {pictures.count} pictures in {pictures.duration:.1f} s")
     if sound.count == 0:
@@ -138,6 +142,10 @@ def probe(uri: str) -> Media:
         keyframes=keyframes,
         early_keyframes=early_keyframes,
     )
+
+
+class _BrokenStamps(Exception):
+    pass
 
 
 @dataclass
@@ -170,14 +178,19 @@ def _spans(container: InputContainer, indices: tuple[int, int]) -> tuple[_Span, 
     origin = time_origin(container)
     groups: dict[int, int] = {}
     since_key = 0
+    decoded_at = dict.fromkeys(indices, -math.inf)
     spans = {index: _Span() for index in indices}
     try:
         for packet in container.demux(*(container.streams[index] for index in indices)):
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is None or packet.size == 0 or packet.is_discard:  # discarded: an edit list hides it
+            at = stamp(packet)
+            if at is None or packet.is_discard:  # the demuxer's flush; or hidden by an edit list
                 continue
             seconds = float(packet.time_base)
-            time = stamp * seconds - origin
+            time = at * seconds - origin
+            before, now = decoded_at[packet.stream.index], (at if packet.dts is None else packet.dts) * seconds
+            if now < before - _LONGEST_STEP_BACK:
+                raise _BrokenStamps(f"time stamps jump back by {before - now:.1f} s at {before - origin:.1f} s")
+            decoded_at[packet.stream.index] = now
             spans[packet.stream.index].add(time, (packet.duration or 0) * seconds)
             if packet.stream.index == indices[0]:
                 if packet.is_keyframe:
