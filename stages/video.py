@@ -119,6 +119,7 @@ class _Picture:
         self._stream = stream
         self._max_side = max_side
         self._reformatter = VideoReformatter()
+        self._flip: bool | None = None  # asked once: a frame that was asked lives until the next garbage collection
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         width, height = _square_size(frame, self._stream)
@@ -130,7 +131,9 @@ class _Picture:
             format="rgb24",
             interpolation=Interpolation.AREA if scale < 1 else Interpolation.BILINEAR,
         ).to_ndarray()
-        if _upside_down(frame):
+        if self._flip is None:
+            self._flip = _upside_down(frame)
+        if self._flip:
             rgb = rgb[::-1]
         return np.ascontiguousarray(np.rot90(rgb, _quarter_turns(frame)))
 
