@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
@@ -22,7 +21,7 @@ from av.container import InputContainer
 from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.errors import Reason, Rejected
 from schemas.rows import Turn
-from stages.media import open_container, time_origin
+from stages.media import decoded_frames, open_container, time_origin
 
 _TOLERANCE = 0.002  # seconds
 _LONGEST_GAP = 600.0  # seconds; more is a broken time stamp, which must not fill the memory with silence
@@ -66,23 +65,9 @@ class _BrokenStamps(Exception):
 def _timed(container: InputContainer, stream: AudioStream) -> Iterator[tuple[float | None, AudioFrame]]:
     """(seconds of media time or None, frame); packets that do not decode are skipped."""
     origin = time_origin(container)
-    for frame in _frames(container, stream):
+    for frame in decoded_frames(container.demux(stream), stream):
+        assert isinstance(frame, AudioFrame)
         yield (None if frame.time is None else frame.time - origin), frame
-
-
-def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.error.InvalidDataError:
-            return  # cut off here: what came before is good
-        if packet is None:
-            return
-        try:
-            yield from packet.decode()
-        except (av.error.InvalidDataError, av.error.EOFError):
-            continue
 
 
 def _chain(

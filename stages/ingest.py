@@ -31,11 +31,12 @@ from schemas.config import IngestConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import KEYFRAME_SLOT, Conversation, Layout, Media, Outline, Source
 from stages.base import Stage
-from stages.media import open_bytes, open_container, time_origin
+from stages.media import open_bytes, open_container, stamp, time_origin
 from stages.sidecars import BOXES, SOUND, VAD, read_boxes, read_vad
 from stages.video import decoded, displayed, main_video
 
 _MIN_PICTURES_PER_SECOND = 2.0  # fewer is a slide show
+_LONGEST_STEP_BACK = 1.0  # seconds; recordings put end to end repeat their time stamps
 _EARLY = 0.9  # of the longest group of pictures; a key frame after less than that is early
 
 
@@ -119,14 +120,14 @@ def probe(uri: str, sidecars: Sequence[str] = ()) -> Media:
         heard = _heard(container, uri) if audio_uri is None else None
         width, height = _displayed_size(container, video, uri)
     with open_container(uri) as container:  # anew: not every demuxer can rewind
-        pictures, sound, groups = _spans(container, picture, heard.stream if heard else None)
+        pictures, sound, groups = _spans(container, uri, picture, heard.stream if heard else None)
     if pictures.count < 2 or pictures.count < _MIN_PICTURES_PER_SECOND * pictures.duration:
         raise Rejected(Reason.NO_VIDEO, f"{uri}: {pictures.count} pictures in {pictures.duration:.1f} s")
     if heard is None:
         assert audio_uri is not None
         with open_container(audio_uri) as container:
             heard = _heard(container, audio_uri)
-            _, sound, _ = _spans(container, None, heard.stream)
+            _, sound, _ = _spans(container, audio_uri, None, heard.stream)
     if sound.count == 0:
         raise Rejected(Reason.NO_AUDIO, f"{audio_uri or uri}: the audio stream is empty")
     sha256, size = _hash(uri)
@@ -194,19 +195,28 @@ class _Span:
             self.end += (self.last - self.start) / (self.count - 1)
 
 
-def _spans(container: InputContainer, picture: int | None, sound: int | None) -> tuple[_Span, _Span, dict[int, int]]:
+def _spans(
+    container: InputContainer, uri: str, picture: int | None, sound: int | None
+) -> tuple[_Span, _Span, dict[int, int]]:
     """Spans of the two streams, where given; and the grid frame of each key frame → pictures since the one before."""
     origin = time_origin(container)
     groups: dict[int, int] = {}
     since_key = 0
+    streams = [index for index in (picture, sound) if index is not None]
+    decoded_at = dict.fromkeys(streams, -math.inf)
     spans = {picture: _Span(), sound: _Span(), None: _Span()}
     try:
-        for packet in container.demux(*(container.streams[index] for index in (picture, sound) if index is not None)):
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is None or packet.size == 0 or packet.is_discard:  # discarded: an edit list hides it
+        for packet in container.demux(*(container.streams[index] for index in streams)):
+            at = stamp(packet)
+            if at is None or packet.is_discard:  # the demuxer's flush; or hidden by an edit list
                 continue
             seconds = float(packet.time_base)
-            time = stamp * seconds - origin
+            time = at * seconds - origin
+            before, now = decoded_at[packet.stream.index], (at if packet.dts is None else packet.dts) * seconds
+            if now < before - _LONGEST_STEP_BACK:
+                jump = f"time stamps jump back by {before - now:.1f} s at {before - origin:.1f} s"
+                raise Rejected(Reason.UNREADABLE, f"{uri}: {jump}")
+            decoded_at[packet.stream.index] = now
             spans[packet.stream.index].add(time, (packet.duration or 0) * seconds)
             if packet.stream.index == picture:
                 if packet.is_keyframe:

@@ -16,11 +16,17 @@ from typing import IO
 
 import av
 import fsspec
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from schemas.errors import Reason, Rejected
 
 _NOT_THE_FILES_FAULT = (MemoryError, PermissionError, TimeoutError, ConnectionError)
+_LISTS = ("concat", "dash", "hls", "sdp")  # what they lead to is neither hashed nor what the user listed
 
 
 @contextmanager
@@ -37,7 +43,10 @@ def open_container(uri: str) -> Iterator[InputContainer]:
         try:
             # FFmpeg would read "-x.mp4" as an option and "concat:x" as a protocol: name the protocol.
             source = f"file:{local_path(uri)}" if is_local(uri) else stack.enter_context(open_bytes(uri))
-            yield stack.enter_context(av.open(source, "r"))
+            container = stack.enter_context(av.open(source, "r"))
+            if container.format.name in _LISTS:
+                raise Rejected(Reason.UNREADABLE, f"{uri}: a list of other files ({container.format.name}), not media")
+            yield container
         except av.error.FFmpegError as error:
             if isinstance(error, _NOT_THE_FILES_FAULT):
                 raise
@@ -65,13 +74,38 @@ def open_bytes(uri: str) -> Iterator[IO[bytes]]:
 
 
 def is_local(uri: str) -> bool:
-    return fsspec.core.split_protocol(uri)[0] in (None, "file")
+    return "://" not in uri or uri.startswith("file://")
 
 
 def local_path(uri: str) -> str:
     """The path of a local uri, with or without `file://`."""
-    path: str = fsspec.core.split_protocol(uri)[1]
-    return path
+    return uri.removeprefix("file://")
+
+
+def decoded_frames(packets: Iterator[Packet], stream: AudioStream | VideoStream) -> Iterator[AudioFrame | VideoFrame]:
+    """Frames of a stream's packets. Those that do not decode are skipped; a file that was cut off ends there."""
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.InvalidDataError:
+            packet = None  # cut off here: what came before is good
+        if packet is not None and packet.size == 0:
+            if stamp(packet) is not None:
+                continue  # "the picture before, once more" in Theora and AVI; decoders refuse it
+            packet = None  # the demuxer's own flush
+        try:
+            yield from stream.codec_context.decode(packet)
+        except av.error.MemoryError:
+            raise
+        except av.error.FFmpegError:
+            pass  # this packet is broken
+        if packet is None:
+            return
+
+
+def stamp(packet: Packet) -> int | None:
+    """When a packet is shown or heard, in units of its time base; containers without PTS tell when it is decoded."""
+    return packet.pts if packet.pts is not None else packet.dts
 
 
 def time_origin(container: InputContainer) -> float:

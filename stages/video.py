@@ -11,22 +11,27 @@ inside a decoder would only contend; a piece that starts inside a group of pictu
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Literal
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
+from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from schemas import FPS
 from schemas.errors import Reason, Rejected
-from stages.media import is_local, local_path, open_bytes, open_container, time_origin
+from stages.media import decoded_frames, is_local, local_path, open_bytes, open_container, stamp, time_origin
 
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds; some demuxers land after the place that was asked for
+_LOST_AFTER_SEEK = ("avi", "mpeg")  # they count pictures: after a seek, stamps were up to two frames off
 
 
 def frames_on_grid(
@@ -56,12 +61,15 @@ def main_video(container: InputContainer) -> VideoStream | None:
     return max(streams, key=lambda s: s.codec_context.width * s.codec_context.height, default=None)
 
 
-def decoded(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float, VideoFrame]]:
-    """(seconds of media time, frame) from the current position on; packets that do not decode are skipped."""
+def decoded(
+    container: InputContainer, stream: VideoStream, packets: Iterator[Packet] | None = None
+) -> Iterator[tuple[float, VideoFrame]]:
+    """(seconds of media time, frame) of packets, by default of all from the current position on."""
     origin = time_origin(container)
     step = float(1 / stream.average_rate) if stream.average_rate else 1 / FPS
     time = -origin - step
-    for frame in _frames(container, stream):
+    for frame in decoded_frames(packets or container.demux(stream), stream):
+        assert isinstance(frame, VideoFrame)
         time = frame.time - origin if frame.time is not None else time + step
         yield time, frame
 
@@ -86,25 +94,6 @@ def displayed(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
     return (height, width) if _quarter_turns(frame) % 2 else (width, height)
 
 
-def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.error.InvalidDataError:
-            packet = None  # cut off here: what came before is good
-        try:
-            if packet is None:
-                yield from stream.codec_context.decode(None)
-                return
-            yield from packet.decode()
-            if packet.size == 0:  # the demuxer's own flush
-                return
-        except (av.error.InvalidDataError, av.error.EOFError):
-            if packet is None:
-                return
-
-
 def _square_size(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
     aspect = stream.sample_aspect_ratio or 1
     return max(1, round(frame.width * aspect)), frame.height
@@ -114,6 +103,15 @@ def _quarter_turns(frame: VideoFrame) -> int:
     return round(frame.rotation / 90) % 4  # counter-clockwise
 
 
+def _upside_down(frame: VideoFrame) -> bool:
+    """Whether the display matrix mirrors, as selfie cameras' do: then top and bottom are swapped before turning."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
+        return False
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32, 5).tolist()
+    return bool(a * d < b * c)
+
+
 class _Picture:
     """Turns decoded frames into displayed pictures, each at most once."""
 
@@ -121,6 +119,7 @@ class _Picture:
         self._stream = stream
         self._max_side = max_side
         self._reformatter = VideoReformatter()
+        self._flip: bool | None = None  # asked once: a frame that was asked lives until the next garbage collection
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         width, height = _square_size(frame, self._stream)
@@ -132,14 +131,16 @@ class _Picture:
             format="rgb24",
             interpolation=Interpolation.AREA if scale < 1 else Interpolation.BILINEAR,
         ).to_ndarray()
+        if self._flip is None:
+            self._flip = _upside_down(frame)
+        if self._flip:
+            rgb = rgb[::-1]
         return np.ascontiguousarray(np.rot90(rgb, _quarter_turns(frame)))
 
 
 def _pyav_frames(uri: str, first: int, last: int, max_side: int | None) -> Iterator[tuple[int, np.ndarray]]:
-    with open_container(uri) as container:
-        stream = _require_video(container, uri)
+    with _opened_at(uri, first) as (stream, source):
         picture = _Picture(stream, max_side)
-        source = _from(container, stream, first)
         upcoming = next(source, None)
         if upcoming is None:
             raise Rejected(Reason.UNREADABLE, f"{uri}: no picture decodes")
@@ -154,24 +155,57 @@ def _pyav_frames(uri: str, first: int, last: int, max_side: int | None) -> Itera
             yield n, rgb
 
 
-def _from(container: InputContainer, stream: VideoStream, first: int) -> Iterator[tuple[float, VideoFrame]]:
-    """Frames from the key frame on that is the newest when grid frame `first` is shown."""
+@contextmanager
+def _opened_at(uri: str, first: int) -> Iterator[tuple[VideoStream, Iterator[tuple[float, VideoFrame]]]]:
+    """Frames from one on that is shown no later than grid frame `first`: from a key frame, or from the start."""
+    with open_container(uri) as container:
+        stream = _require_video(container, uri)
+        source = _sought(container, stream, (first + 0.5) / FPS) if first > 0 else decoded(container, stream)
+        if source is not None:
+            yield stream, source
+            return
+    with open_container(uri) as container:  # anew: not every demuxer can rewind
+        stream = _require_video(container, uri)
+        yield stream, decoded(container, stream)
+
+
+def _sought(container: InputContainer, stream: VideoStream, time: float) -> Iterator[tuple[float, VideoFrame]] | None:
+    """Frames from a key frame on that begins no later than `time`, or None if no such place was found."""
+    if container.format.name in _LOST_AFTER_SEEK:
+        return decoded(container, stream, _from_group_at(container, stream, time))
     assert stream.time_base is not None
-    start = (first + 0.5) / FPS
-    for back in _SEEK_BACK if first > 0 else ():
-        target = start - back + time_origin(container)
-        if start - back <= 0:
+    for back in _SEEK_BACK:
+        if time - back <= 0:
             break
-        container.seek(int(target / stream.time_base), stream=stream, backward=True)
+        target = time - back + time_origin(container)
+        try:
+            container.seek(int(target / stream.time_base), stream=stream, backward=True)
+        except av.error.PermissionError:  # how FFmpeg says that there is nothing before
+            continue
         source = decoded(container, stream)
         head = next(source, None)
-        if head is not None and head[0] <= start:
-            yield head
-            yield from source
-            return
-    if first > 0:
-        container.seek(int(min(0.0, time_origin(container)) / stream.time_base) - 1, stream=stream, backward=True)
-    yield from decoded(container, stream)
+        if head is not None and head[0] <= time:
+            return itertools.chain([head], source)
+    return None
+
+
+def _from_group_at(container: InputContainer, stream: VideoStream, time: float) -> Iterator[Packet]:
+    """The packets from the last key frame before `time` on. Those before are read, not decoded."""
+    packets = container.demux(stream)
+    group: list[Packet] = []
+    try:
+        for packet in packets:
+            if packet.is_keyframe and group:
+                at = stamp(packet)
+                if at is not None and float(at * packet.time_base) - time_origin(container) > time:
+                    packets = itertools.chain([packet], packets)
+                    break
+                group = []
+            group.append(packet)
+    except av.error.InvalidDataError:
+        pass  # cut off here
+    yield from group
+    yield from packets
 
 
 def _decord_frames(uri: str, first: int, last: int, max_side: int | None) -> Iterator[tuple[int, np.ndarray]]:
@@ -184,21 +218,31 @@ def _decord_frames(uri: str, first: int, last: int, max_side: int | None) -> Ite
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     start = _first_picture(uri)  # decord's time stamps count from the first picture
     with ExitStack() as stack:
-        source = local_path(uri) if is_local(uri) else stack.enter_context(open_bytes(uri))
-        try:
+        # An absolute path, or FFmpeg would read "concat:x" as a protocol.
+        source = str(Path(local_path(uri)).absolute()) if is_local(uri) else stack.enter_context(open_bytes(uri))
+        with _decord_errors(uri):
             reader = decord.VideoReader(source, num_threads=1)
-        except (decord.DECORDError, RuntimeError) as error:
-            raise Rejected(Reason.UNREADABLE, f"{uri}: decord: {str(error).splitlines()[0]}") from error
-    begins = reader.get_frame_timestamp(np.arange(len(reader)))[:, 0].astype(np.float64) + start
+            begins = reader.get_frame_timestamp(np.arange(len(reader)))[:, 0].astype(np.float64) + start
     wanted = (np.arange(first, last) + 0.5) / FPS
     indices = np.maximum(np.searchsorted(begins, wanted, side="right") - 1, 0)
     shown, rgb = -1, np.empty(0)
     for n, index in zip(range(first, last), indices.tolist(), strict=True):
         if index != shown:
-            shown, rgb = index, reader[index].asnumpy()
+            with _decord_errors(uri):
+                shown, rgb = index, reader[index].asnumpy()
             if rgb.shape[1::-1] != size:
                 rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
         yield n, rgb
+
+
+@contextmanager
+def _decord_errors(uri: str) -> Iterator[None]:
+    import decord
+
+    try:
+        yield
+    except (decord.DECORDError, RuntimeError) as error:
+        raise Rejected(Reason.UNREADABLE, f"{uri}: decord: {str(error).splitlines()[0]}") from error
 
 
 def _first_picture(uri: str) -> float:

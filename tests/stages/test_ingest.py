@@ -184,36 +184,6 @@ def test_ffmpeg_keeps_quiet(
     assert not caplog.records
 
 
-AWKWARD = {
-    "autoeditor_SAR-2by3.mp4": 50,
-    "autoeditor_h264-mjpeg.mp4": 50,
-    "autoeditor_man-on-green-screen.mp4": 610,
-    "autoeditor_mov_text.mp4": 48,
-    "autoeditor_testsrc-hevc.mp4": 50,
-    "decord_corrupted.mp4": Reason.NO_AUDIO,
-    "decord_unordered.mov": Reason.NO_AUDIO,
-    "decord_video_90.mov": Reason.NO_AUDIO,
-    "mediabunny_cursed-vfr.mp4": Reason.NO_AUDIO,
-    "mediabunny_frag-buck-bunny.mp4": 124,
-    "mediabunny_multiple-aac-tracks.mp4": Reason.NO_VIDEO,
-    "mediabunny_rotate-buck-bunny.mp4": 48,
-    "moviepy_no_duration.webm": 121,
-    "moviepy_zero_byte_result.webm": Reason.UNREADABLE,
-    "pyannote_empty.wav": Reason.NO_VIDEO,
-    "torchcodec_nasa_13013.mp4": 325,
-}
-
-
-def test_awkward_files_end_in_a_reason_or_a_length(shared_media: Path) -> None:
-    found: dict[str, int | Reason] = {}
-    for name in AWKWARD:
-        try:
-            found[name] = ingest(shared_media / "awkward" / name, min_duration=1.0).frames
-        except Rejected as rejected:
-            found[name] = rejected.reason
-    assert found == AWKWARD
-
-
 def test_real_conversations(shared_media: Path) -> None:
     folder = shared_media / "conversation"
     assert ingest(folder / "interview.mp4").frames == 438

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import pytest
 
 from schemas.errors import Reason, Rejected
@@ -81,6 +83,21 @@ def test_a_file_that_was_cut_off_shows_what_is_left(tmp_path: Path) -> None:
     assert seen[10:30] == list(range(10, 30))
     assert len(set(seen[-5:])) == 1
     assert seen[-1] < 74
+
+
+def test_memory_does_not_grow_with_the_span(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", [i / 25 for i in range(80)], size=(1280, 720))
+    frames = frames_on_grid(str(tmp_path / "clip.mp4"), 0, 80)
+    gc.disable()  # a picture that waits for it is 1.4 MB, and it comes late: there are few objects
+    try:
+        for _ in range(20):
+            next(frames)
+        before = psutil.Process().memory_info().rss
+        for _ in frames:
+            pass
+        assert psutil.Process().memory_info().rss - before < 20e6
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""What a worker does with media, alone in a process so that what it says, leaves and takes can be measured.
+
+python -m tests.stages.worker FOLDER …  → one JSON line: outcome by file, child processes, open files, peak memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import sys
+from collections import deque
+from pathlib import Path
+
+import psutil
+
+from schemas.config import FacesConfig, IngestConfig
+from schemas.errors import Rejected
+from schemas.rows import Piece, Source
+from stages.audio import read_audio
+from stages.faces import FacesStage
+from stages.ingest import IngestStage
+from stages.video import frames_on_grid
+
+_SOME = 10  # frames for the face model and the second decoder
+
+
+def main(folders: list[str]) -> None:
+    ingest, faces = IngestStage(IngestConfig(min_duration=1.0)), FacesStage(FacesConfig())
+    faces.setup()
+    outcomes = {}
+    for path in sorted(path for folder in folders for path in Path(folder).iterdir()):
+        try:
+            outcomes[str(path)] = _work(path, ingest, faces)
+        except Rejected as rejected:
+            outcomes[str(path)] = rejected.reason.value
+    peak = _peak_mb()
+    for path in (path for path, outcome in outcomes.items() if outcome == "ok"):
+        with contextlib.suppress(Rejected):  # it opens fewer files
+            deque(frames_on_grid(path, 0, _SOME, decoder="decord"), maxlen=0)
+    report = {
+        "outcomes": outcomes,
+        "processes": [child.name() for child in psutil.Process().children(recursive=True)],
+        "files": [file.path for file in psutil.Process().open_files() if Path(file.path).parent in map(Path, folders)],
+        "peak_mb": peak,
+        "peak_with_decord_mb": _peak_mb(),
+    }
+    print(json.dumps(report))
+
+
+def _peak_mb() -> int:
+    """Of this program alone: where there is no /proc, getrusage counts what its parent held when it was forked, too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def _work(path: Path, ingest: IngestStage, faces: FacesStage) -> str:
+    (conversation,) = ingest.process(Source(uris=(str(path),)))
+    read_audio(str(path), conversation.frames)
+    deque(faces.process(Piece(conversation=conversation.id, media=0, uri=str(path), first=0, last=_SOME)), maxlen=0)
+    return "ok"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
