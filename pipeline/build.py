@@ -1,6 +1,6 @@
 """The build: from sources to a dataset of shards.
 
-    bind      ingest → diarize → faces, transcribe → bind      one road per conversation, all of it overlapping
+    bind      ingest → diarize → faces, transcribe → cast → bind   one road per conversation, all of it overlapping
     fit       the corpus' codec
     windows   motion → windows                                 one road per conversation
     census    the windows counted, part by part
@@ -38,9 +38,10 @@ from schemas.artifact import dump_rows, load_rows
 from schemas.config import BuildConfig
 from schemas.errors import Reason, RunFailed, UsageError
 from schemas.manifest import BalancePlan
-from schemas.rows import Codec, CodecStatistics, Outline, Source
+from schemas.rows import CastFacts, Codec, CodecStatistics, Outline, Source
 from stages.faces import pieces_of
 from stages.motion import fit_codec, merge_statistics
+from stages.quality import faults
 from stages.store import Store
 
 _NOT_THE_DATA: Any = {"run": True, "diarize": {"device"}, "transcribe": {"device"}}  # where and how it runs
@@ -84,7 +85,7 @@ class Build:
         self._engine = engine
         self._reporter = reporter
         self.stages = stages_of(config, f"{root.rstrip('/')}/{DATASET}")
-        self._prints = fingerprints_of(config)
+        self.fingerprints = fingerprints_of(config)
 
     def run(self, sources: Collection[Source], *, reconfigure: bool = False) -> BuildSummary:
         """Build everything that is not built yet.
@@ -96,7 +97,7 @@ class Build:
         check_chain()
         settings = {
             "config": self.config.model_dump(mode="json", exclude=_NOT_THE_DATA),
-            "fingerprints": self._prints,
+            "fingerprints": self.fingerprints,
         }
         limits, reporter = self.config.run, self._reporter
         with opened(self.root, self._engine, self.stages, limits, settings, reporter, reconfigure=reconfigure) as run:
@@ -124,13 +125,13 @@ class Build:
             dyads = collect((dyad for dyad in ended if dyad), lambda identity: made("windows", identity, "").path)
         if not len(dyads):
             raise RunFailed(self._nothing_left(run, "window"))
-        manifest = build_dataset(run, dyads, codec, self.config, made, self._prints["shard"])
+        manifest = build_dataset(run, dyads, codec, self.config, made, self.fingerprints["shard"])
         run.ledger.flush()
         return BuildSummary(
             dataset=f"{self.root.rstrip('/')}/{DATASET}",
             sources=len(sources),
             kept=len(dyads),
-            rejected=rejections(account_of(run.ledger, self._prints)),
+            rejected=rejections(account_of(run.ledger, self.fingerprints)),
             plan=manifest.plan,
             samples=sum(s.samples for s in manifest.shards),
             processed=run.processed,
@@ -193,10 +194,24 @@ class Build:
         faces = tuple(made.artifact for made in done[: len(pieces)] if made)
         if len(faces) < len(pieces):
             return None
-        (bound,) = yield [self._task("bind", outline.id, item, both | {"faces": faces}, seconds=seconds)]
+        task = self._task("cast", outline.id, item, {"conversation": (whole,), "faces": faces}, seconds=seconds)
+        (cast,) = yield [task]
+        if cast is None or not self._good_enough(run, task, cast, source):
+            return None
+        (bound,) = yield [self._task("bind", outline.id, item, both | {"cast": (cast.artifact,)}, seconds=seconds)]
         if bound is None:
             return None
         return Bound(outline.id, item, seconds, whole, diarized.artifact, bound.artifact, faces)
+
+    def _good_enough(self, run: Run | None, task: Task, cast: Made, source: Source) -> bool:
+        """Hold what was measured against the thresholds. A verdict changes with them, and nothing is measured again."""
+        names = ("left", "right") if len(source.uris) == 1 else [uri.rpartition("/")[2] for uri in source.uris]
+        fault = next(faults(CastFacts.model_validate_json(cast.facts), names, self.config.quality), None)
+        if run and fault:
+            run.reject(task, *fault)
+        elif run:
+            run.keep(task)
+        return fault is None
 
     def road_to_dyad(self, b: Bound, codec: Artifact) -> Road[tuple[str, Made] | None]:
         """A bound conversation's way to its windows."""
@@ -265,13 +280,13 @@ class Build:
         also: str = "",
         **more: Any,
     ) -> Task:
-        print_ = f"{self._prints[stage]}{also and '-' + also[:8]}"
+        print_ = f"{self.fingerprints[stage]}{also and '-' + also[:8]}"
         path = artifact_path(stage, self.stages[stage].version, print_, key)
         return Task(stage, key, item, path, print_, inputs=inputs or {}, **more)
 
     def _nothing_left(self, run: Run, what: str) -> str:
         run.ledger.flush()
-        found = rejections(account_of(run.ledger, self._prints))
+        found = rejections(account_of(run.ledger, self.fingerprints))
         reasons = ", ".join(f"{n} × {reason}" for reason, n in found.items()) or "nothing was given"
         return f"no {what} is left to train on ({reasons}); see `visavis status {self.root}`"
 

@@ -1,7 +1,7 @@
 """The chain of stages: what they are, what hangs on what, and whether their types fit.
 
-ingest → diarize ─┐
-       → faces  ──┴→ bind → fit → motion → windows → census → shard
+ingest → diarize ────────┐
+       → faces  ─→ cast ─┴→ bind → fit → motion → windows → census → shard
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pipeline.task import WHOLE, AnyStage, Stages
 from schemas.config import BalanceConfig, BuildConfig, Section, ShardConfig
 from schemas.rows import Head
 from stages.bind import BindStage
+from stages.cast import CastStage
 from stages.census import CensusStage
 from stages.diarize import DiarizeStage
 from stages.faces import FacesStage
@@ -31,6 +32,7 @@ def stages_of(config: BuildConfig, dataset: str) -> Stages:
         DiarizeStage(config.diarize),
         TranscribeStage(config.transcribe),
         FacesStage(config.faces),
+        CastStage(),
         BindStage(config.bind),
         FitStage(config.motion),
         MotionStage(),
@@ -52,7 +54,8 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
     add(DiarizeStage, config.diarize, "ingest")
     add(TranscribeStage, config.transcribe, "diarize")
     add(FacesStage, config.faces, "ingest")
-    add(BindStage, config.bind, "diarize", "faces")
+    add(CastStage, Section(), "faces")
+    add(BindStage, config.bind, "diarize", "cast")
     add(FitStage, config.motion, "bind")
     add(MotionStage, Section(), "bind")
     add(WindowsStage, config.windows, "motion", "diarize")
@@ -70,9 +73,11 @@ _EDGES: tuple[tuple[type[AnyStage], str, type[AnyStage]], ...] = (
     (DiarizeStage, WHOLE, IngestStage),
     (TranscribeStage, "conversation", IngestStage),
     (TranscribeStage, "diarization", DiarizeStage),
+    (CastStage, "conversation", IngestStage),
+    (CastStage, "faces", FacesStage),
     (BindStage, "conversation", IngestStage),
     (BindStage, "diarization", DiarizeStage),
-    (BindStage, "faces", FacesStage),
+    (BindStage, "cast", CastStage),
     (FitStage, "bindings", BindStage),
     (FitStage, "faces", FacesStage),
     (MotionStage, "binding", BindStage),

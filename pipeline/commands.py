@@ -23,6 +23,7 @@ from pipeline.crew import Engine, local_engine
 from pipeline.dataset import DATASET
 from pipeline.fleet import ray_engine
 from pipeline.machines import start_ray
+from pipeline.preview import preview, preview_table
 from pipeline.progress import Reporter
 from pipeline.replay import outline, replay
 from pipeline.sources import find_sources, source_name
@@ -213,10 +214,12 @@ def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, as
 
         start_ray(config.run.address)
         cluster = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
-    left = Build(config, out, local_engine, Reporter()).remaining(sources)
+    build = Build(config, out, local_engine, Reporter())
+    left, quality = build.remaining(sources), preview(out, build.fingerprints["cast"], config.quality)
     if as_json:
         listed = [s.model_dump(mode="json") for s in sources]
         plan = {"conversations": listed, "out": out, "cluster": cluster, "to_do": dict(sorted(left.items()))}
+        plan["quality"] = quality
         typer.echo(json.dumps(plan, sort_keys=True))
         return
     for source in itertools.islice(sources, _SHOWN):
@@ -226,4 +229,6 @@ def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, as
     where = f"Ray cluster {cluster}" if cluster else f"this machine ({config.run.engine})"
     to_do = ", ".join(f"{count} from {stage} on" for stage, count in left.items()) or "none"
     typer.echo(f"{len(sources)} conversations → {out} on {where}; to do: {to_do}")
+    if quality["measured"]:
+        Console().print(preview_table(quality))
     typer.echo("settings and models are in order, nothing was written")

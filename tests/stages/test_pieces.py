@@ -35,6 +35,7 @@ from schemas.rows import (
     Track,
 )
 from stages.bind import BindInput, BindStage, voice_contrast
+from stages.cast import CastInput, CastStage
 from stages.faces import FacesStage, pieces_of
 from stages.ingest import outline_of
 from stages.motion import FitInput, FitStage, MotionInput, MotionStage, fit_codec
@@ -202,7 +203,8 @@ def bound_and_encoded(layout: Layout, faces: Any) -> tuple[Binding, CodecStatist
     media = (MEDIA,) if layout is Layout.ONE_FRAME else (MEDIA, MEDIA)
     conversation = Conversation(id="c", layout=layout, media=media, participants=("a", "b"), frames=500)
     diarization = Diarization(conversation="c", method="embedded", speakers=2, turns=ALTERNATING)
-    given = BindInput(conversation=conversation, diarization=diarization, faces=faces)
+    [cast] = CastStage().process(CastInput(conversation=conversation, faces=faces))
+    given = BindInput(conversation=conversation, diarization=diarization, cast=cast)
     [binding] = BindStage(BindConfig(max_offset=0)).process(given)
     [statistics] = FitStage(MotionConfig()).process(FitInput(bindings=(binding,), faces=faces))
     codec = fit_codec(statistics, MotionConfig(expression_dims=4))
