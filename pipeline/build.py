@@ -45,7 +45,7 @@ from stages.quality import faults
 from stages.store import Store
 
 _NOT_THE_DATA: Any = {"run": True, "diarize": {"device"}, "transcribe": {"device"}}  # where and how it runs
-_CODECS = "artifacts/codec"
+CODECS = "artifacts/codec"
 _FIT_CHUNK = 64  # conversations whose statistics are summed by one task, in a large corpus …
 _FIT_PARTS = 4  # … and so many tasks at least, or a small corpus would wait for one worker
 
@@ -237,14 +237,14 @@ class Build:
     def codecs(self) -> list[Artifact]:
         """The codecs that builds in this folder made or were given."""
         store = Store(self.root)
-        paths = [f"{_CODECS}/{name}" for name in store.list(_CODECS)]
+        paths = [f"{CODECS}/{name}" for name in store.list(CODECS)]
         return [Artifact(path, content_digest(store.read(path))) for path in paths]
 
     def _codec(self, run: Run, bound: Iterable[Bound]) -> Artifact:
         """The corpus' codec: given by the config, or fitted on its conversations."""
         given = self.config.motion.codec
         data = _read_codec(given) if given else self._fit(run, bound)
-        path = f"{_CODECS}/{load_rows(data, Codec)[0].id}.safetensors"
+        path = f"{CODECS}/{load_rows(data, Codec)[0].id}.safetensors"
         if not run.store.exists(path):
             run.store.write(path, data)
         return Artifact(path, content_digest(data))

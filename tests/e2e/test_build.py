@@ -12,6 +12,7 @@ from rich.console import Console
 from pipeline.build import Build, BuildSummary
 from pipeline.crew import local_engine
 from pipeline.demo.truth import check_build
+from pipeline.draw import draw, save_sheet
 from pipeline.fleet import ray_engine
 from pipeline.outputs import read_outputs
 from pipeline.preview import preview
@@ -202,6 +203,20 @@ def test_a_threshold_is_moved_without_measuring_again(built: Built, dialogues: P
     assert again().kept == 2
     assert read_status(str(root), "dataset")["stages"]["cast"]["seconds"] == before
     assert files(root / "dataset") == files(built[0] / "dataset")
+
+
+def test_a_conversation_can_be_looked_at(built: Built, tmp_path: Path) -> None:
+    root, out = str(built[0]), tmp_path / "sheet.png"
+    sheet = draw(root, "apart", 3)
+    assert sheet.shape[0] == 4 * 270  # two files, two people's motion
+    green = (sheet[:270] == (60, 220, 60)).all(axis=2)
+    assert green.any()  # the first participant's landmarks …
+    assert not green[:, : sheet.shape[1] // 12].any()  # … on the face
+    save_sheet(sheet, out)
+    assert out.read_bytes().startswith(b"\x89PNG")
+    for item, path, message in (("nobody", out, "no such conversation"), ("apart", tmp_path / "x.gif", "png")):
+        with pytest.raises(UsageError, match=message):
+            save_sheet(draw(root, item, 1), path)
 
 
 def test_the_account_has_times_memory_and_pace(built: Built) -> None:
