@@ -1,7 +1,8 @@
 """The chain of stages: what they are, what hangs on what, and whether their types fit.
 
-ingest → diarize ─┐
-       → faces  ──┴→ bind → fit → motion → windows → census → shard
+ingest → diarize ────────┐
+       → faces  ─→ cast ─┴→ bind → fit → motion → windows → census → shard
+                      └→ encode, for a network ──┘
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from pipeline.task import WHOLE, AnyStage, Stages
 from schemas.config import BalanceConfig, BuildConfig, Section, ShardConfig
 from schemas.rows import Head
 from stages.bind import BindStage
+from stages.cast import CastStage
 from stages.census import CensusStage
 from stages.diarize import DiarizeStage
+from stages.encode import EncodeStage, network_digest
 from stages.faces import FacesStage
 from stages.ingest import IngestStage
 from stages.motion import FitStage, MotionStage
@@ -31,6 +34,8 @@ def stages_of(config: BuildConfig, dataset: str) -> Stages:
         DiarizeStage(config.diarize),
         TranscribeStage(config.transcribe),
         FacesStage(config.faces),
+        CastStage(),
+        *([EncodeStage(config.encode)] if config.motion.kind == "network" else []),
         BindStage(config.bind),
         FitStage(config.motion),
         MotionStage(),
@@ -51,10 +56,16 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
     add(IngestStage, config.ingest)
     add(DiarizeStage, config.diarize, "ingest")
     add(TranscribeStage, config.transcribe, "diarize")
-    add(FacesStage, config.faces, "ingest")
-    add(BindStage, config.bind, "diarize", "faces")
-    add(FitStage, config.motion, "bind")
-    add(MotionStage, Section(), "bind")
+    add(FacesStage, config.faces.model_copy(update={"landmarker": None}), "ingest")  # its digest is enough
+    add(CastStage, Section(), "faces")
+    add(BindStage, config.bind, "diarize", "cast")
+    codes = []
+    if config.motion.kind == "network":
+        digest = network_digest(config.encode)
+        add(EncodeStage, config.encode.model_copy(update={"network": digest}), "cast")
+        codes = ["encode"]
+    add(FitStage, config.motion, "bind", *codes)
+    add(MotionStage, Section(), "bind", *codes)
     add(WindowsStage, config.windows, "motion", "diarize")
     add(CensusStage, Section(), "windows")
     add(ShardStage, _ShardSettings(shard=config.shard, balance=config.balance), "census")
@@ -70,13 +81,19 @@ _EDGES: tuple[tuple[type[AnyStage], str, type[AnyStage]], ...] = (
     (DiarizeStage, WHOLE, IngestStage),
     (TranscribeStage, "conversation", IngestStage),
     (TranscribeStage, "diarization", DiarizeStage),
+    (CastStage, "conversation", IngestStage),
+    (CastStage, "faces", FacesStage),
     (BindStage, "conversation", IngestStage),
     (BindStage, "diarization", DiarizeStage),
-    (BindStage, "faces", FacesStage),
+    (BindStage, "cast", CastStage),
+    (EncodeStage, "cast", CastStage),
+    (EncodeStage, "faces", FacesStage),
     (FitStage, "bindings", BindStage),
     (FitStage, "faces", FacesStage),
+    (FitStage, "encoded", EncodeStage),
     (MotionStage, "binding", BindStage),
     (MotionStage, "faces", FacesStage),
+    (MotionStage, "encoded", EncodeStage),
     (WindowsStage, "conversation", IngestStage),
     (WindowsStage, "diarization", DiarizeStage),
     (WindowsStage, "binding", BindStage),

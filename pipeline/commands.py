@@ -23,6 +23,7 @@ from pipeline.crew import Engine, local_engine
 from pipeline.dataset import DATASET
 from pipeline.fleet import ray_engine
 from pipeline.machines import start_ray
+from pipeline.preview import preview, preview_table
 from pipeline.progress import Reporter
 from pipeline.replay import outline, replay
 from pipeline.sources import find_sources, source_name
@@ -33,6 +34,7 @@ from schemas.pairs import PairsConfig
 from schemas.rows import Source, WindowClass
 from schemas.train import Drop, TrainConfig
 from stages.diarize import check_models
+from stages.landmarker import check_landmarker
 from stages.store import Store
 
 _SHOWN = 20  # conversations that --dry-run lists
@@ -57,6 +59,7 @@ def run_build(
     config = load_config(config_path, BuildConfig, overrides)
     sources = find_sources(inputs, pairs)
     check_models(config.diarize)
+    check_landmarker(config.faces)
     if only and item:
         _replay(Build(config, out, local_engine, Reporter()), sources, only, item, as_json=as_json)
         return
@@ -213,10 +216,12 @@ def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, as
 
         start_ray(config.run.address)
         cluster = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
-    left = Build(config, out, local_engine, Reporter()).remaining(sources)
+    build = Build(config, out, local_engine, Reporter())
+    left, quality = build.remaining(sources), preview(out, build.fingerprints["cast"], config.quality)
     if as_json:
         listed = [s.model_dump(mode="json") for s in sources]
         plan = {"conversations": listed, "out": out, "cluster": cluster, "to_do": dict(sorted(left.items()))}
+        plan["quality"] = quality
         typer.echo(json.dumps(plan, sort_keys=True))
         return
     for source in itertools.islice(sources, _SHOWN):
@@ -226,4 +231,6 @@ def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, as
     where = f"Ray cluster {cluster}" if cluster else f"this machine ({config.run.engine})"
     to_do = ", ".join(f"{count} from {stage} on" for stage, count in left.items()) or "none"
     typer.echo(f"{len(sources)} conversations → {out} on {where}; to do: {to_do}")
+    if quality["measured"]:
+        Console().print(preview_table(quality))
     typer.echo("settings and models are in order, nothing was written")

@@ -65,7 +65,7 @@ class FacesConfig(Section):
     )
     decoder: Literal["pyav", "decord"] = "pyav"
     piece_seconds: float = Field(60.0, gt=1, description="longest span that one task works on")
-    max_faces: int = Field(4, ge=1, le=16, description="faces looked for in each frame")
+    max_faces: int = Field(6, ge=1, le=16, description="faces looked for in each frame")
     min_confidence: float = Field(0.5, ge=0, le=1, description="of the face model, to find and to follow a face")
     min_likeness: float = Field(
         0.3, ge=0, le=1, description="a frame in which the face looks less as it does in its track is invalid"
@@ -75,8 +75,27 @@ class FacesConfig(Section):
     max_gap: float = Field(0.4, ge=0, description="seconds without a face that a track survives")
 
 
-class BindConfig(Section):
+class QualityConfig(Section):
+    """Which conversations are good enough to learn from. The figures are in the data whatever the thresholds.
+
+    `visavis build --dry-run` shows what other thresholds would leave out of what is measured already.
+    """
+
     min_visible: float = Field(0.8, ge=0, le=1, description="least share of frames in which a participant is seen")
+    min_face: float = Field(48.0, ge=0, description="pixels; side of a participant's face")
+    min_sharpness: float = Field(40.0, ge=0, description="variance of the Laplacian of the upright face, grey levels²")
+    min_luminance: float = Field(10.0, ge=0, le=255)
+    max_luminance: float = Field(210.0, ge=0, le=255)
+    max_yaw: float = Field(60.0, ge=0, description="degrees that a head may exceed in one frame of ten")
+    max_pitch: float = Field(45.0, ge=0, description="same")
+    max_jitter: float = Field(2.0, ge=0, description="percent of the face's height; noise of the landmarks")
+    max_crowd: float = Field(
+        0.3, ge=0, le=1, description="share of frames that show a third face of a participant's size"
+    )
+    max_cuts: float = Field(30.0, ge=0, description="cuts of the picture per minute")
+
+
+class BindConfig(Section):
     min_margin: float = Field(
         0.05,
         ge=0,
@@ -99,9 +118,7 @@ class EncodeConfig(Section):
 
 class MotionConfig(Section):
     kind: CodecKind = "landmark-pca"
-    expression_dims: int = Field(
-        26, ge=1, le=64, description="landmark-pca: size of the expression code; pose adds 6"
-    )
+    expression_dims: int = Field(26, ge=1, le=64, description="landmark-pca: size of the expression code; pose adds 6")
     rest_dims: int = Field(
         6,
         ge=0,
@@ -194,6 +211,7 @@ class BuildConfig(Section):
     diarize: DiarizeConfig = DiarizeConfig()
     transcribe: TranscribeConfig = TranscribeConfig()
     faces: FacesConfig = FacesConfig()
+    quality: QualityConfig = QualityConfig()
     bind: BindConfig = BindConfig()
     encode: EncodeConfig = EncodeConfig()
     motion: MotionConfig = MotionConfig()

@@ -34,6 +34,13 @@ class Reason(StrEnum):
     UNBOUND_VOICE = "unbound_voice"  # lips do not tell whose voice is whose
     AV_OFFSET = "av_offset"  # a voice comes too early or too late for the lips that speak it
     FACE_NOT_VISIBLE = "face_not_visible"  # a participant is out of sight too often
+    SMALL_FACE = "small_face"  # too few pixels to see a face move
+    BLURRED = "blurred"  # a face out of focus, or enlarged
+    BADLY_LIT = "badly_lit"  # a face too dark or too bright
+    TURNED_AWAY = "turned_away"  # a head turned or bent so far that half of the face is a guess
+    JITTERY = "jittery"  # landmarks that tremble more than faces do
+    TOO_MANY_PEOPLE = "too_many_people"  # more than two people in the picture
+    TOO_MANY_CUTS = "too_many_cuts"  # edited too fast to see anybody listen
     NO_WINDOW = "no_window"  # no window has enough valid frames
 
 

@@ -193,11 +193,64 @@ class Segment(Row):
     track: int
 
 
+class Figures(Row):
+    """How well one participant can be seen. Medians over the frames in which the face is seen, unless said otherwise.
+
+    visible: share of the grid in which it is. face_size: side of the face's box, pixels. sharpness: variance of the
+    Laplacian of the upright face (96 px), grey levels². luminance: 0…255. confidence: 0…1. yaw, pitch: degrees that the
+    head exceeds in one frame of ten, to either side. jitter: percent of the face's height by which gestures leave a
+    smooth course, root mean square.
+    """
+
+    visible: float
+    face_size: float
+    sharpness: float
+    luminance: float
+    confidence: float
+    yaw: float
+    pitch: float
+    jitter: float
+
+
+class Member(Row):
+    """One of the two people of a conversation, without a voice yet.
+
+    opening_T: float32, distance of the inner lips in face heights, NaN where the face is not seen.
+    box: x0 y0 x1 y1 of the face, pixels, mean of the whole conversation.
+    """
+
+    media: int
+    segments: tuple[Segment, ...]
+    opening: Array
+    box: tuple[float, float, float, float]
+    figures: Figures
+
+
+class Cast(Row):
+    """Who takes part in a conversation: `one_frame` from left to right, `per_participant` as the files.
+
+    crowd: share of the frames in which somebody else is seen whose face is half as large as a participant's or larger.
+    cuts: of the picture, per minute.
+    """
+
+    conversation: str
+    members: tuple[Member, Member]
+    crowd: float
+    cuts: float
+
+
+class CastFacts(Row):
+    """What the ledger keeps of a cast. members: `Figures` in the order of their fields."""
+
+    crowd: float
+    cuts: float
+    members: tuple[tuple[float, ...], tuple[float, ...]]
+
+
 class BoundParticipant(Row):
     """One person of a conversation: a face, and the voice that belongs to it.
 
     offset_ms: how late the voice is against the lips, None where they do not tell. offset_confidence: `stages.sync`.
-    box: x0 y0 x1 y1 of the face, pixels, mean over the whole conversation.
     """
 
     name: str
@@ -209,7 +262,6 @@ class BoundParticipant(Row):
     visible: float  # share of the grid with a valid face
     offset_ms: float | None = None
     offset_confidence: float = 0.0
-    box: tuple[float, float, float, float] | None = None
 
 
 class Binding(Row):
@@ -245,7 +297,7 @@ class CodecStatistics(Row):
 
 
 class Codec(Row):
-    """A motion codec: rigid pose (6) and a code of the expression whose decoder is linear, features = code · basis + mean.
+    """A motion codec: rigid pose (6), and a code of the expression with features = code · basis + mean.
 
     The first `given` numbers of the code come from the face model or a network, without the person's own neutral; the
     others are principal components of what those leave over. mean_K: float32; basis_EK: float32, the rows behind

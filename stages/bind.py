@@ -1,13 +1,13 @@
 """Bind: which face has which voice.
 
-Two steps. First the tracks of one person are joined again across pieces, losses and cuts (`stages.people`). Then, where
-both people are in one picture, each voice goes to the face whose lips move when it speaks alone (as in Chung and
+Where both people are in one picture, each voice goes to the face whose lips move when it speaks alone (as in Chung and
 Zisserman 2016, "Out of time", with the mouth's opening in place of a learnt embedding): per frame the logarithm of the
 short-time deviation of the inner lips' distance, correlated with the turns. A listener's smile is a mouth that opened
-and stays, so it deviates little; laughter does move the lips, and speaks against the right face while it lasts.
+and stays, so it deviates little; laughter does move the lips, and speaks against the right face while it lasts. Then
+the sound is held against the lips: a voice that comes late or early is not what this face said (`stages.sync`).
 
-The trade-off: geometry and lips only, no pixels and no network, so a conversation binds in milliseconds; a mouth that
-is hidden or chews binds wrongly or not at all.
+The trade-off: geometry and lips only, no pixels and no network; a mouth that is hidden or chews binds wrongly or not at
+all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from pydantic import SkipValidation
 
 from schemas import FPS
 from schemas.config import BindConfig
@@ -27,10 +26,12 @@ from schemas.rows import (
     LANDMARKS,
     Binding,
     BoundParticipant,
+    Cast,
     Conversation,
     Diarization,
     FaceTracks,
     Layout,
+    Member,
     Row,
     Segment,
     Track,
@@ -38,9 +39,6 @@ from schemas.rows import (
 )
 from stages.audio import read_audio, speech_state
 from stages.base import Stage
-from stages.boxes import by_boxes
-from stages.participants import participants_of
-from stages.people import Person, people_of
 from stages.sync import Offset, voice_offset
 
 _WINDOW = 9  # frames (0.36 s): about two syllables
@@ -52,19 +50,17 @@ _Scores = tuple[tuple[float, float], tuple[float, float]]
 
 
 class BindInput(Row):
-    """Everything known of a conversation's voices and faces. The faces are read piece by piece, and none is kept."""
+    """Everything known of a conversation's voices and people."""
 
     conversation: Conversation
     diarization: Diarization
-    faces: SkipValidation[Sequence[FaceTracks]]
+    cast: Cast
 
 
 class BindStage(Stage[BindInput, Binding]):
-    """Voices and face tracks → two people, each with a face and a voice.
+    """Voices and the cast → two people, each with a face and a voice.
 
-    Order of participants: `one_frame` from left to right, `per_participant` as the files.
-
-    Rejects: NO_FACE, ONE_FACE, NOT_ALIVE, COPIED_FACE, FACE_NOT_VISIBLE, UNBOUND_VOICE, AV_OFFSET.
+    Order of participants: as in the cast. Rejects: UNBOUND_VOICE, AV_OFFSET.
     """
 
     name: ClassVar[str] = "bind"
@@ -77,9 +73,7 @@ class BindStage(Stage[BindInput, Binding]):
     def process(self, item: BindInput) -> Iterator[Binding]:
         conversation = item.conversation
         one_frame = conversation.layout is Layout.ONE_FRAME
-        people = _two_in_one_frame(item) if one_frame else _one_per_file(item)
-        for name, person in zip(conversation.participants, people, strict=True):
-            self._require_visible(name, person)
+        people = item.cast.members
         contrast_T = voice_contrast(item.diarization.turns, conversation.frames)
         scores = lip_scores(people, contrast_T)
         voices = self._voices(scores, contrast_T) if one_frame else (0, 1)
@@ -89,13 +83,12 @@ class BindStage(Stage[BindInput, Binding]):
                 name=conversation.participants[i],
                 media=people[i].media,
                 speaker=voices[i],
-                segments=tuple(Segment(piece=t.piece, track=t.track) for t in people[i].tracks),
+                segments=people[i].segments,
                 score=scores[i][voices[i]],
                 margin=scores[i][voices[i]] - scores[i][1 - voices[i]] if one_frame else 0.0,
-                visible=people[i].visible,
+                visible=people[i].figures.visible,
                 offset_ms=offset.ms if offset and offset.sure else None,
                 offset_confidence=offset.confidence if offset else 0.0,
-                box=people[i].mean_box,
             )
             for i, offset in enumerate(offsets)
         )
@@ -112,7 +105,7 @@ class BindStage(Stage[BindInput, Binding]):
         return (0, 1) if straight > crossed else (1, 0)
 
     def _offsets(
-        self, conversation: Conversation, people: tuple[Person, Person], voices: tuple[int, int], contrast_T: np.ndarray
+        self, conversation: Conversation, people: tuple[Member, Member], voices: tuple[int, int], contrast_T: np.ndarray
     ) -> Iterator[Offset | None]:
         """How late each person's voice is. Heard where it is alone: only its own lips can fit there."""
         audio_N, of = None, ""
@@ -123,18 +116,11 @@ class BindStage(Stage[BindInput, Binding]):
                 continue
             if audio_N is None or sound != of:
                 audio_N, of = read_audio(sound, conversation.frames), sound
-            found = voice_offset(person.opening_T, audio_N, contrast_T == (1, -1)[voice])
+            found = voice_offset(person.opening, audio_N, contrast_T == (1, -1)[voice])
             if found and found.sure and abs(found.ms) > self.config.max_offset * 1000:
                 when = f"{abs(found.ms):.0f} ms {'late' if found.ms > 0 else 'early'}"
                 raise Rejected(Reason.AV_OFFSET, f"{sound}: {when} for the lips, evidence {found.confidence:.0f} nats")
             yield found
-
-    def _require_visible(self, name: str, person: Person) -> None:
-        if person.visible < self.config.min_visible:
-            raise Rejected(
-                Reason.FACE_NOT_VISIBLE,
-                f"{name} is seen in {person.visible:.0%} of the frames, at least {self.config.min_visible:.0%} needed",
-            )
 
 
 def participant_landmarks(
@@ -205,13 +191,13 @@ def seen_by_piece(binding: Binding, faces: Sequence[FaceTracks], participant_ind
         if row.piece.conversation != binding.conversation or row.piece.first <= before:
             raise ValueError(f"{row.piece} is not piece {piece} of {binding.conversation}")
         before = row.piece.first
-        yield seen_in(row, piece, binding, participant_index)
+        yield seen_in(row, piece, binding.participants[participant_index].segments)
 
 
-def seen_in(row: FaceTracks, piece: int, binding: Binding, participant_index: int) -> Seen:
+def seen_in(row: FaceTracks, piece: int, segments: Sequence[Segment]) -> Seen:
     """One person in a conversation's piece number `piece`, which may be nowhere."""
     seen: dict[int, tuple[Track, int]] = {}
-    for segment in binding.participants[participant_index].segments:
+    for segment in segments:
         if segment.piece == piece:
             track = row.tracks[segment.track]
             for i in np.flatnonzero(track.valid).tolist():
@@ -226,13 +212,13 @@ def voice_contrast(turns: Sequence[Turn], frames: int) -> np.ndarray:
     return (state_T & 1).astype(np.float64) - (state_T >> 1 & 1)
 
 
-def lip_scores(people: tuple[Person, Person], contrast_T: np.ndarray) -> _Scores:
+def lip_scores(people: tuple[Member, Member], contrast_T: np.ndarray) -> _Scores:
     """scores[person][voice]: correlation of lip motion with who speaks alone, −1…1.
 
     The two scores of a person are opposite by construction: overlap and silence do no harm, and someone who talks
     all the time is still told from someone who falls in. 0 where under a second of that is seen.
     """
-    first, second = (_correlation(lip_motion(person.opening_T), contrast_T) for person in people)
+    first, second = (_correlation(lip_motion(person.opening), contrast_T) for person in people)
     return (first, -first), (second, -second)
 
 
@@ -265,18 +251,3 @@ def lip_motion(opening_T: np.ndarray) -> np.ndarray:
         variance_T = np.convolve(known_T**2, box, "same") / count_T - mean_T**2
     motion_T = np.log(np.sqrt(np.maximum(variance_T, 0.0)) + _STILL)
     return np.where(count_T > _WINDOW / 2, motion_T, np.nan)
-
-
-def _two_in_one_frame(item: BindInput) -> tuple[Person, Person]:
-    people = people_of(item.faces, 0, item.conversation.frames)
-    found = participants_of(people, 2, item.conversation.media[0].uri)
-    left, right = sorted(found, key=lambda p: float(p.place[0][0]))
-    return left, right
-
-
-def _one_per_file(item: BindInput) -> tuple[Person, Person]:
-    conversation, found = item.conversation, list[Person]()
-    for number, media in enumerate(conversation.media):
-        people = by_boxes(people_of(item.faces, number, conversation.frames), media.boxes)
-        found += participants_of(people, 1, media.uri)
-    return found[0], found[1]

@@ -89,9 +89,10 @@ def fit_codec(statistics: CodecStatistics, config: MotionConfig, network: str = 
         raise Rejected(Reason.NO_FACE, f"{statistics.frames} frames cannot carry {given + rest} dimensions")
     mean = statistics.sum / statistics.frames
     covariance = statistics.outer / statistics.frames - np.outer(mean, mean)
-    whole = left = covariance[given:, given:]
+    whole: np.ndarray = covariance[given:, given:]
+    left: np.ndarray = whole
     with threadpool_limits(1):  # LAPACK's last bits depend on its threads
-        decoder = np.zeros((0, len(whole)))
+        decoder: np.ndarray = np.zeros((0, len(whole)))
         if given:
             codes, both = covariance[:given, :given], covariance[:given, given:]
             ridge = max(_RIDGE * float(np.trace(codes)) / given, 1.0)

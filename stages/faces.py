@@ -300,11 +300,11 @@ def _track(track: _Open, min_likeness: float) -> Track:
     landmarks_TL3 = np.full((length, LANDMARKS, 3), np.nan, np.float32)
     landmarks_TL3[where_V[taken_V]] = np.stack([face.landmarks_L3 for face in faces])[taken_V]
 
-    scores_UB = [face.blendshapes_B for face, taken in zip(faces, taken_V, strict=True) if taken]
+    scores = [face.blendshapes_B for face in faces if face.blendshapes_B is not None]
     blendshapes_TB = None
-    if faces[0].blendshapes_B is not None:
+    if scores:
         blendshapes_TB = np.full((length, BLENDSHAPES), np.nan, np.float32)
-        blendshapes_TB[where_V[taken_V]] = np.reshape(scores_UB, (-1, BLENDSHAPES))
+        blendshapes_TB[where_V[taken_V]] = np.stack(scores)[taken_V]
 
     def over_time(values_V: np.ndarray) -> np.ndarray:
         values_T = np.full(length, np.nan, np.float32)

@@ -77,11 +77,15 @@ class Heads:
         faces: np.ndarray = np.einsum("tji,tlj->tli", self.rotation_V33, points) / self.scale_V[:, None, None]
         return faces
 
+    def angles(self) -> np.ndarray:
+        """float64 [V, 3]: pitch, yaw, roll in rad (see `head_rotation`)."""
+        return Rotation.from_matrix(self.rotation_V33).as_euler("YXZ")[:, [1, 0, 2]]
+
     def pose(self) -> np.ndarray:
         """float64 [V, 6]: pitch, yaw, roll in rad (see `head_rotation`); translation in face widths relative to the
         median place of all these frames, third the log of the size relative to the median."""
         width = np.ptp(canonical_face()[:, 0]) * np.median(self.scale_V)  # of the person's median face, in pixels
-        yaw, pitch, roll = Rotation.from_matrix(self.rotation_V33).as_euler("YXZ").T
+        pitch, yaw, roll = self.angles().T
         x, y, _ = (self.origin_V3 - np.median(self.origin_V3, 0)).T / width
         return np.stack([pitch, yaw, roll, x, y, np.log(self.scale_V / np.median(self.scale_V))], axis=1)
 

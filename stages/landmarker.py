@@ -1,12 +1,11 @@
-"""MediaPipe's FaceLandmarker: 478 landmarks and 52 blendshape scores a face (Grishchenko et al. 2022, arXiv 2309.05782).
+"""MediaPipe's FaceLandmarker: 478 landmarks and 52 blendshape scores a face ("Blendshapes GHUM", arXiv 2309.05782).
 
-Its graph is run bare, as FaceMesh's is: the Tasks API around it does not work with protobuf 6. Each picture is looked at
-by itself, so nothing hangs on where a piece begins.
+Its graph is run bare, as FaceMesh's is: the Tasks API around it does not work with protobuf 6. Each picture is looked
+at by itself, so nothing hangs on where a piece begins.
 
-The trade-off: a file that is not part of any wheel, twice FaceMesh's time or more, and a detector for near faces only
-(see `docs/decisions.md`). Scoring FaceMesh's landmarks with the bundle's blendshape network alone would save both; on
-two real people those scores correlated by 0.3 to 0.99 with the bundle's own, most eye and brow scores below 0.9, because
-the two landmark networks place eyes and lips differently.
+The trade-off: a file that is not part of any wheel, about twice FaceMesh's time, and a detector for near faces only.
+Scoring FaceMesh's landmarks with the bundle's blendshape network alone would save both; on two real people those scores
+correlated by 0.3 to 0.99 with the bundle's own, eyes worst: the two landmark networks place eyes and lips differently.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class FaceLandmarkerTracker:
             self._graph.start_run()
             self.landmarks(np.zeros((64, 64, 3), np.uint8), new_shot=True)  # its threads speak up only now
 
-    def landmarks(self, rgb_HW3: np.ndarray, *, new_shot: bool) -> np.ndarray:  # noqa: ARG002
+    def landmarks(self, rgb_HW3: np.ndarray, *, new_shot: bool) -> np.ndarray:
         """See `stages.faces.FaceTracker`. It follows nothing, so shots make no difference."""
         from mediapipe.python import ImageFormat, packet_creator
 

@@ -16,6 +16,7 @@ a head does; two different renderings of one and the same person are two people.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -61,11 +62,18 @@ def _correlation(a_VG: np.ndarray, b_VG: np.ndarray) -> float:
     return float((a_VG * b_VG).sum()) / product if product > 0 else 0.0
 
 
-def participants_of(people: Sequence[Person], wanted: int, where: str) -> list[Person]:
-    """The `wanted` (one or two) participants among all people of a video, the most present first.
+class Chosen(NamedTuple):
+    """The participants, and the other people who are in the picture."""
+
+    participants: list[Person]
+    others: list[Person]
+
+
+def choose(people: Sequence[Person], wanted: int, where: str) -> Chosen:
+    """The `wanted` (one or two) participants among all people of a video.
 
     Args:
-        people: the most present first. where: what to call the video in a rejection.
+        people: the likeliest first. where: what to call the video in a rejection.
 
     Raises:
         Rejected: NO_FACE, ONE_FACE, NOT_ALIVE, COPIED_FACE.
@@ -80,7 +88,7 @@ def participants_of(people: Sequence[Person], wanted: int, where: str) -> list[P
     coloured = [colour(person.portrait) for person in different]
     real = [p for p, c in zip(different, coloured, strict=True) if c > _GREY or max(coloured) < _COLOURED]
     if len(real) >= wanted:
-        return real[:wanted]
+        return Chosen(real[:wanted], real[wanted:])
     shown = f"{where}: {len(people)} faces"
     if len(different) < len(alive):
         raise Rejected(Reason.COPIED_FACE, f"{shown}, of which {len(alive) - len(different)} are copies of another")

@@ -15,17 +15,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from schemas import FPS
 from schemas.rows import FaceTracks, Track
+from stages.heads import Heads
 from stages.looks import strangeness
 
 _UPPER_LIP, _LOWER_LIP, _FOREHEAD, _CHIN = 13, 14, 10, 152
 _NOSE, _LEFT_EYE, _RIGHT_EYE = 1, 33, 263
 _LEFT_LIDS, _RIGHT_LIDS, _MOUTH_CORNERS = (159, 145), (386, 374), (61, 291)
 GESTURES = 7
+_TURN_STEP = 5  # frames; heads do not turn faster
 _CONTINUES = 2 * FPS  # frames; after a longer loss position alone proves nothing
 _MAX_MOVE = 0.6  # landmark movement in face sizes over such a loss
 _MAX_ZOOM = 1.6
@@ -48,7 +51,8 @@ class TrackSummary:
 
     V frames of the T are valid. box_V4, skull_VK3 (the points of `_SKULL`): float32, pixels. opening_T: distance of the
     inner lips in face heights, NaN where invalid. gesture_VG: see `gestures`. entry_L2, exit_L2: landmarks of the first
-    and last valid frame. portrait_SS3: mean upright face.
+    and last valid frame. portrait_SS3: mean upright face. turn_W2: yaw and pitch in degrees of every fifth valid frame.
+    sharpness_V, luminance_V, confidence_V: as in `Track`.
     """
 
     first: int
@@ -60,6 +64,10 @@ class TrackSummary:
     entry_L2: np.ndarray
     exit_L2: np.ndarray
     portrait_SS3: np.ndarray
+    turn_W2: np.ndarray
+    sharpness_V: np.ndarray
+    luminance_V: np.ndarray
+    confidence_V: np.ndarray
 
     @classmethod
     def of(cls, track: Track) -> TrackSummary:
@@ -76,6 +84,10 @@ class TrackSummary:
             entry_L2=points[valid[0], :, :2].copy(),
             exit_L2=points[valid[-1], :, :2].copy(),
             portrait_SS3=track.portrait,
+            turn_W2=np.degrees(Heads.of(points[valid[::_TURN_STEP]]).angles()[:, [1, 0]]),
+            sharpness_V=track.sharpness[valid],
+            luminance_V=track.luminance[valid],
+            confidence_V=track.confidence[valid],
         )
 
 
@@ -238,8 +250,15 @@ def _rotated_onto(points_TK3: np.ndarray, target_K3: np.ndarray) -> np.ndarray:
     return rotated
 
 
-def people_of(faces: Iterable[FaceTracks], media: int, frames: int) -> list[Person]:
-    """The people of one video, the most present first. Tracks are joined, first by continuity, then by likeness.
+class Scene(NamedTuple):
+    """What there is to see in one video: its people, the most present first, and the frames at which shots begin."""
+
+    people: list[Person]
+    cuts: list[int]
+
+
+def scene_of(faces: Iterable[FaceTracks], media: int, frames: int) -> Scene:
+    """Join the tracks of one video, first by continuity, then by likeness.
 
     Args:
         faces: all pieces of the conversation in any order; they are gone through once, and none is kept.
@@ -255,7 +274,7 @@ def people_of(faces: Iterable[FaceTracks], media: int, frames: int) -> list[Pers
     tracks.sort(key=lambda t: (t.data.first, t.piece, t.track))
     cuts = sorted(cut for piece, cuts, _ in summarised if piece.media == media for cut in cuts)
     chains = [Person(media, frames, tuple(chain)) for chain in _chained(tracks, cuts)]
-    return sorted(_merged(chains), key=lambda p: (-p.presence, p.first, float(p.place[0][0])))
+    return Scene(sorted(_merged(chains), key=lambda p: (-p.presence, p.first, float(p.place[0][0]))), cuts)
 
 
 def _summaries(piece: FaceTracks) -> dict[int, TrackSummary]:

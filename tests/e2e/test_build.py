@@ -120,7 +120,7 @@ def test_a_fresh_run_on_ray_writes_the_same_bytes(
     assert files(tmp_path / "run" / "dataset") == files(built[0] / "dataset")
     assert not list(tmp_path.rglob(f"{TEMPORARY}*"))
     stages = read_status(str(tmp_path / "run"), "dataset")["stages"]
-    assert list(stages) == ["ingest", "diarize", "faces", "bind", "fit", "motion", "windows", "census", "shard"]
+    assert list(stages) == ["ingest", "diarize", "faces", "cast", "bind", "fit", "motion", "windows", "census", "shard"]
     assert all(row["ok"] and not row["failed"] and not row["rejected"] for row in stages.values())
 
 
@@ -166,7 +166,8 @@ def test_what_remains_is_known_without_doing_anything(built: Built, dialogues: P
         return dict(Build(recipe, str(folder), local_engine, Reporter()).remaining(sources_of(dialogues)))
 
     assert remaining() == {}
-    assert remaining(bind={"min_visible": 0.5}) == {"bind": 2}
+    assert remaining(bind={"min_margin": 0.06}) == {"bind": 2}
+    assert remaining(quality={"min_face": 20.0}) == {}  # a threshold measures nothing
     next((root / "artifacts" / "diarize").rglob("*.safetensors")).unlink()
     assert remaining() == {"diarize": 1}
     assert remaining(tmp_path / "new") == {"ingest": 2}

@@ -91,6 +91,7 @@ def test_a_run_on_s3_can_be_verified_and_asked(
         "ingest",
         "diarize",
         "faces",
+        "cast",
         "bind",
         "fit",
         "motion",

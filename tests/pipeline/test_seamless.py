@@ -20,6 +20,7 @@ from schemas.config import BindConfig, DiarizeConfig, FacesConfig, IngestConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import Binding, Conversation, Diarization, FaceTracks, Source, Turn
 from stages.bind import BindInput, BindStage
+from stages.cast import CastInput, CastStage
 from stages.diarize import DiarizeStage
 from stages.faces import FacesStage, pieces_of
 from stages.ingest import IngestStage, outline_of
@@ -362,7 +363,8 @@ def diarizer() -> DiarizeStage:
 
 
 def bound(talk: Talk, conversation: Conversation, diarization: Diarization) -> Binding:
-    given = BindInput(conversation=conversation, diarization=diarization, faces=talk.faces)
+    [cast] = CastStage().process(CastInput(conversation=conversation, faces=talk.faces))
+    given = BindInput(conversation=conversation, diarization=diarization, cast=cast)
     [binding] = BindStage(BindConfig()).process(given)
     return binding
 

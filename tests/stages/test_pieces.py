@@ -35,9 +35,11 @@ from schemas.rows import (
     Track,
 )
 from stages.bind import BindInput, BindStage, voice_contrast
+from stages.cast import CastInput, CastStage
+from stages.codec import fit_codec
 from stages.faces import FacesStage, pieces_of
 from stages.ingest import outline_of
-from stages.motion import FitInput, FitStage, MotionInput, MotionStage, fit_codec
+from stages.motion import FitInput, FitStage, MotionInput, MotionStage
 from tests.stages.test_bind import ALTERNATING, MEDIA
 from tests.stages.test_faces import FakeTracker, real_conversation
 from tests.stages.test_motion import face, filmed
@@ -202,7 +204,8 @@ def bound_and_encoded(layout: Layout, faces: Any) -> tuple[Binding, CodecStatist
     media = (MEDIA,) if layout is Layout.ONE_FRAME else (MEDIA, MEDIA)
     conversation = Conversation(id="c", layout=layout, media=media, participants=("a", "b"), frames=500)
     diarization = Diarization(conversation="c", method="embedded", speakers=2, turns=ALTERNATING)
-    given = BindInput(conversation=conversation, diarization=diarization, faces=faces)
+    [cast] = CastStage().process(CastInput(conversation=conversation, faces=faces))
+    given = BindInput(conversation=conversation, diarization=diarization, cast=cast)
     [binding] = BindStage(BindConfig(max_offset=0)).process(given)
     [statistics] = FitStage(MotionConfig()).process(FitInput(bindings=(binding,), faces=faces))
     codec = fit_codec(statistics, MotionConfig(expression_dims=4))

@@ -1,0 +1,118 @@
+"""Cast: who takes part in a conversation, and how well they can be seen.
+
+The tracks of one person are joined again across pieces, losses and cuts (`stages.people`), and two of all people are
+chosen (`stages.participants`): from the picture alone, before anybody knows who speaks.
+
+How well they can be seen is measured here and judged elsewhere (`stages.quality`): the figures are in the ledger, so a
+threshold can be moved without measuring again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import numpy as np
+from pydantic import SkipValidation
+
+from schemas import FPS
+from schemas.config import Section
+from schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Figures, Layout, Member, Row, Segment
+from stages.base import Stage
+from stages.boxes import by_boxes
+from stages.participants import choose
+from stages.people import Person, Scene, scene_of
+
+_SECOND_DIFFERENCE = np.sqrt(6.0)  # of white noise, over its own deviation
+_COUNTS = 0.5  # of a participant's size: who is smaller is in the background
+
+
+class CastInput(Row):
+    """A conversation and all that was seen of it. The faces are read piece by piece, and none is kept."""
+
+    conversation: Conversation
+    faces: SkipValidation[Sequence[FaceTracks]]
+
+
+class CastStage(Stage[CastInput, Cast]):
+    """Face tracks → the two participants. Rejects: NO_FACE, ONE_FACE, NOT_ALIVE, COPIED_FACE."""
+
+    name: ClassVar[str] = "cast"
+    version: ClassVar[int] = 2
+
+    def __init__(self, config: Section | None = None) -> None:
+        super().__init__(config or Section())
+
+    def process(self, item: CastInput) -> Iterator[Cast]:
+        conversation = item.conversation
+        scenes = [scene_of(item.faces, number, conversation.frames) for number in range(len(conversation.media))]
+        one_frame = conversation.layout is Layout.ONE_FRAME
+        members, crowd_T = list[Person](), np.zeros(conversation.frames, np.bool_)
+        for scene, media in zip(scenes, conversation.media, strict=True):
+            chosen = choose(by_boxes(scene.people, media.boxes), 2 if one_frame else 1, media.uri)
+            members += sorted(chosen.participants, key=lambda person: float(person.place[0][0]))
+            crowd_T |= _crowd(chosen.participants, chosen.others, conversation.frames)
+        first, second = (_member(person) for person in members)
+        yield Cast(
+            conversation=conversation.id,
+            members=(first, second),
+            crowd=round(float(crowd_T.mean()), 4),
+            cuts=round(max(_cuts_per_minute(scene, conversation.frames) for scene in scenes), 2),
+        )
+
+    def facts(self, rows: Sequence[Cast]) -> str:
+        """`CastFacts`."""
+        (cast,) = rows
+        one, other = (tuple(dict(member.figures).values()) for member in cast.members)
+        return CastFacts(crowd=cast.crowd, cuts=cast.cuts, members=(one, other)).model_dump_json()
+
+
+def _member(person: Person) -> Member:
+    return Member(
+        media=person.media,
+        segments=tuple(Segment(piece=t.piece, track=t.track) for t in person.tracks),
+        opening=person.opening_T.astype(np.float32),
+        box=person.mean_box,
+        figures=figures_of(person),
+    )
+
+
+def figures_of(person: Person) -> Figures:
+    """See `Figures`. Rounded, because they are kept in the ledger."""
+
+    def median(name: str) -> float:
+        return float(np.median(np.concatenate([getattr(t.data, name) for t in person.tracks])))
+
+    turn_W2 = np.abs(np.concatenate([t.data.turn_W2 for t in person.tracks]))
+    yaw, pitch = np.percentile(turn_W2, 90, axis=0)
+    return Figures(
+        visible=round(person.visible, 4),
+        face_size=round(person.place[1], 1),
+        sharpness=round(median("sharpness_V"), 1),
+        luminance=round(median("luminance_V"), 1),
+        confidence=round(median("confidence_V"), 3),
+        yaw=round(float(yaw), 1),
+        pitch=round(float(pitch), 1),
+        jitter=round(_jitter(person.gesture_TG), 3),
+    )
+
+
+def _jitter(gesture_TG: np.ndarray) -> float:
+    """Second differences of the gestures over seen frames, in percent, scaled to be the deviation of white noise."""
+    bends_TG = np.diff(gesture_TG, n=2, axis=0)
+    seen_TG = bends_TG[np.isfinite(bends_TG).all(axis=1)]
+    return float(100 * np.sqrt((seen_TG**2).mean()) / _SECOND_DIFFERENCE) if len(seen_TG) else 0.0
+
+
+def _crowd(participants: Sequence[Person], others: Sequence[Person], frames: int) -> np.ndarray:
+    """Frames in which somebody else is seen who is no background figure: bool [T]."""
+    smallest = min(person.place[1] for person in participants)
+    crowd_T = np.zeros(frames, np.bool_)
+    for person in others:
+        if person.place[1] >= _COUNTS * smallest:
+            crowd_T |= person.seen_T
+    return crowd_T
+
+
+def _cuts_per_minute(scene: Scene, frames: int) -> float:
+    return sum(cut < frames for cut in scene.cuts) / (frames / FPS / 60)

@@ -1,0 +1,64 @@
+"""Quality: which conversations are good enough to learn from.
+
+`stages.cast` measures, this module judges, from a few numbers that the ledger keeps: moving a threshold measures
+nothing again. Defaults follow published filters for talking-head corpora (luminance 10…210, no blurred faces, near
+frontal, at most two people); what is a matter of degree is set so that the real dialogues we know pass with a margin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from schemas.config import QualityConfig
+from schemas.errors import Reason
+from schemas.rows import CastFacts, Figures
+
+
+class Limit(NamedTuple):
+    """A threshold: a field of `QualityConfig`, the figure that it bounds, and what crossing it is called."""
+
+    setting: str
+    figure: str
+    reason: Reason
+
+    @property
+    def is_least(self) -> bool:
+        return self.setting.startswith("min_")
+
+    def crossed(self, value: float, config: QualityConfig) -> bool:
+        bound: float = getattr(config, self.setting)
+        return value < bound if self.is_least else value > bound
+
+
+LIMITS = (
+    Limit("min_visible", "visible", Reason.FACE_NOT_VISIBLE),
+    Limit("max_crowd", "crowd", Reason.TOO_MANY_PEOPLE),
+    Limit("max_cuts", "cuts", Reason.TOO_MANY_CUTS),
+    Limit("min_face", "face_size", Reason.SMALL_FACE),
+    Limit("min_sharpness", "sharpness", Reason.BLURRED),
+    Limit("min_luminance", "luminance", Reason.BADLY_LIT),
+    Limit("max_luminance", "luminance", Reason.BADLY_LIT),
+    Limit("max_yaw", "yaw", Reason.TURNED_AWAY),
+    Limit("max_pitch", "pitch", Reason.TURNED_AWAY),
+    Limit("max_jitter", "jitter", Reason.JITTERY),
+)
+
+
+def values_of(facts: CastFacts, limit: Limit) -> tuple[float, ...]:
+    """The figure that a limit bounds: of each participant, or of the conversation."""
+    if limit.figure in CastFacts.model_fields:
+        return (getattr(facts, limit.figure),)
+    place = list(Figures.model_fields).index(limit.figure)
+    return tuple(values[place] for values in facts.members)
+
+
+def faults(facts: CastFacts, names: Sequence[str], config: QualityConfig) -> Iterator[tuple[Reason, str]]:
+    """All that speaks against a conversation: reason, and a sentence with the number. names: of the participants."""
+    for limit in LIMITS:
+        values = values_of(facts, limit)
+        for whose, value in zip(names if len(values) > 1 else ("picture",), values, strict=True):
+            if limit.crossed(value, config):
+                wanted = "at least" if limit.is_least else "at most"
+                bound = getattr(config, limit.setting)
+                yield limit.reason, f"{whose}: {limit.figure} {value:g}, {wanted} {bound:g} (quality.{limit.setting})"
