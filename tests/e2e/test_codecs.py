@@ -6,9 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from pipeline.build import Build, BuildSummary
@@ -21,7 +19,6 @@ from schemas.artifact import load_rows
 from schemas.config import BuildConfig
 from schemas.rows import Codec
 from stages.bind import BindStage
-from stages.encode import EncodeStage
 from stages.faces import FacesStage
 from stages.motion import MotionStage
 from tests.e2e.conftest import SMALL
