@@ -197,7 +197,7 @@ def repeat_turns(root: str, conversation: Conversation) -> None:
 
 def fit_codec_of(root: str) -> None:
     """What the driver does between fit and motion."""
-    from stages.motion import fit_codec
+    from stages.codec import fit_codec
 
     codec = fit_codec(_one(root, _artifact("fit", "long"), CodecStatistics), CONFIG.motion)
     Store(root).write(_artifact("codec", "long").path, dump_rows([codec]))

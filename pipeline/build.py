@@ -1,6 +1,7 @@
 """The build: from sources to a dataset of shards.
 
     bind      ingest → diarize → faces, transcribe → cast → bind   one road per conversation, all of it overlapping
+              → encode, where the codec is a network
     fit       the corpus' codec
     windows   motion → windows                                 one road per conversation
     census    the windows counted, part by part
@@ -39,12 +40,19 @@ from schemas.config import BuildConfig
 from schemas.errors import Reason, RunFailed, UsageError
 from schemas.manifest import BalancePlan
 from schemas.rows import CastFacts, Codec, CodecStatistics, Outline, Source
+from stages.codec import fit_codec, merge_statistics
+from stages.encode import network_digest
 from stages.faces import pieces_of
-from stages.motion import fit_codec, merge_statistics
 from stages.quality import faults
 from stages.store import Store
 
-_NOT_THE_DATA: Any = {"run": True, "diarize": {"device"}, "transcribe": {"device"}}  # where and how it runs
+_NOT_THE_DATA: Any = {  # where and how it runs
+    "run": True,
+    "diarize": {"device"},
+    "transcribe": {"device"},
+    "faces": {"landmarker"},
+    "encode": {"device", "network"},
+}
 CODECS = "artifacts/codec"
 _FIT_CHUNK = 64  # conversations whose statistics are summed by one task, in a large corpus …
 _FIT_PARTS = 4  # … and so many tasks at least, or a small corpus would wait for one worker
@@ -74,6 +82,7 @@ class Bound:
     diarized: Artifact
     bound: Artifact
     faces: tuple[Artifact, ...]
+    encoded: tuple[Artifact, ...]
 
 
 class Build:
@@ -86,6 +95,7 @@ class Build:
         self._reporter = reporter
         self.stages = stages_of(config, f"{root.rstrip('/')}/{DATASET}")
         self.fingerprints = fingerprints_of(config)
+        self._network = network_digest(config.encode) if config.motion.kind == "network" else ""
 
     def run(self, sources: Collection[Source], *, reconfigure: bool = False) -> BuildSummary:
         """Build everything that is not built yet.
@@ -201,7 +211,25 @@ class Build:
         (bound,) = yield [self._task("bind", outline.id, item, both | {"cast": (cast.artifact,)}, seconds=seconds)]
         if bound is None:
             return None
-        return Bound(outline.id, item, seconds, whole, diarized.artifact, bound.artifact, faces)
+        codes: tuple[Artifact, ...] = ()
+        if self.config.motion.kind == "network":
+            encoded = yield [self._encoding(piece, n, cast.artifact, faces[n]) for n, piece in enumerate(pieces)]
+            codes = tuple(made.artifact for made in encoded if made)
+            if len(codes) < len(pieces):
+                return None
+        return Bound(outline.id, item, seconds, whole, diarized.artifact, bound.artifact, faces, codes)
+
+    def _encoding(self, piece: Task, number: int, cast: Artifact, faces: Artifact) -> Task:
+        """The network's task beside the face tracker's of a piece."""
+        return self._task(
+            "encode",
+            piece.key,
+            piece.item,
+            {"cast": (cast,), "faces": (faces,)},
+            inline={"uri": piece.inline["uri"], "number": number},
+            places=("uri",),
+            seconds=piece.seconds,
+        )
 
     def _good_enough(self, run: Run | None, task: Task, cast: Made, source: Source) -> bool:
         """Hold what was measured against the thresholds. A verdict changes with them, and nothing is measured again."""
@@ -220,7 +248,7 @@ class Build:
                 "motion",
                 f"{b.id}-{participant}",
                 f"{b.item}, participant {participant}",
-                {"codec": (codec,), "binding": (b.bound,), "faces": b.faces},
+                {"codec": (codec,), "binding": (b.bound,), "faces": b.faces} | _codes(b.encoded),
                 also=codec.digest,
                 inline={"participant": participant},
                 seconds=b.seconds,
@@ -231,6 +259,7 @@ class Build:
         if len(moved) < len(motion):
             return None
         inputs = {"conversation": (b.whole,), "diarization": (b.diarized,), "binding": (b.bound,), "motion": moved}
+        inputs["codec"] = (codec,)
         (dyad,) = yield [self._task("windows", b.id, b.item, inputs, also=codec.digest, seconds=b.seconds)]
         return (b.id, dyad) if dyad else None
 
@@ -244,7 +273,11 @@ class Build:
         """The corpus' codec: given by the config, or fitted on its conversations."""
         given = self.config.motion.codec
         data = _read_codec(given) if given else self._fit(run, bound)
-        path = f"{CODECS}/{load_rows(data, Codec)[0].id}.safetensors"
+        codec = load_rows(data, Codec)[0]
+        wanted, found = f"{self.config.motion.kind} {self._network}", f"{codec.kind} {codec.network}"
+        if found != wanted:
+            raise UsageError(f"motion.codec: {given} is a codec of kind {found.strip()}, not {wanted.strip()}")
+        path = f"{CODECS}/{codec.id}.safetensors"
         if not run.store.exists(path):
             run.store.write(path, data)
         return Artifact(path, content_digest(data))
@@ -263,12 +296,13 @@ class Build:
         for name, members in sorted(chunks.items()):
             members.sort(key=lambda b: b.id)
             inputs = {"bindings": tuple(b.bound for b in members), "faces": tuple(a for b in members for a in b.faces)}
+            inputs |= _codes(tuple(a for b in members for a in b.encoded))
             whom = f"{len(members)} conversations"
             tasks.append(self._task("fit", name, whom, inputs, seconds=sum(b.seconds for b in members)))
         parts = run.execute("fit", tasks, len(tasks))
         statistics = (load_rows(run.store.read(made.artifact.path), CodecStatistics)[0] for made in made_of(parts))
         whole = reduce(lambda one, other: merge_statistics([one, other]), statistics)  # 16 MB each: one at a time
-        return dump_rows([fit_codec(whole, self.config.motion)])
+        return dump_rows([fit_codec(whole, self.config.motion, self._network)])
 
     def _task(
         self,
@@ -289,6 +323,10 @@ class Build:
         found = rejections(account_of(run.ledger, self.fingerprints))
         reasons = ", ".join(f"{n} × {reason}" for reason, n in found.items()) or "nothing was given"
         return f"no {what} is left to train on ({reasons}); see `visavis status {self.root}`"
+
+
+def _codes(encoded: tuple[Artifact, ...]) -> dict[str, tuple[Artifact, ...]]:
+    return {"encoded": encoded} if encoded else {}
 
 
 def _read_codec(path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 ingest → diarize ────────┐
        → faces  ─→ cast ─┴→ bind → fit → motion → windows → census → shard
+                      └→ encode, for a network ──┘
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from stages.bind import BindStage
 from stages.cast import CastStage
 from stages.census import CensusStage
 from stages.diarize import DiarizeStage
+from stages.encode import EncodeStage, network_digest
 from stages.faces import FacesStage
 from stages.ingest import IngestStage
 from stages.motion import FitStage, MotionStage
@@ -33,6 +35,7 @@ def stages_of(config: BuildConfig, dataset: str) -> Stages:
         TranscribeStage(config.transcribe),
         FacesStage(config.faces),
         CastStage(),
+        *([EncodeStage(config.encode)] if config.motion.kind == "network" else []),
         BindStage(config.bind),
         FitStage(config.motion),
         MotionStage(),
@@ -53,11 +56,16 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
     add(IngestStage, config.ingest)
     add(DiarizeStage, config.diarize, "ingest")
     add(TranscribeStage, config.transcribe, "diarize")
-    add(FacesStage, config.faces, "ingest")
+    add(FacesStage, config.faces.model_copy(update={"landmarker": None}), "ingest")  # its digest is enough
     add(CastStage, Section(), "faces")
     add(BindStage, config.bind, "diarize", "cast")
-    add(FitStage, config.motion, "bind")
-    add(MotionStage, Section(), "bind")
+    codes = []
+    if config.motion.kind == "network":
+        digest = network_digest(config.encode)
+        add(EncodeStage, config.encode.model_copy(update={"network": digest}), "cast")
+        codes = ["encode"]
+    add(FitStage, config.motion, "bind", *codes)
+    add(MotionStage, Section(), "bind", *codes)
     add(WindowsStage, config.windows, "motion", "diarize")
     add(CensusStage, Section(), "windows")
     add(ShardStage, _ShardSettings(shard=config.shard, balance=config.balance), "census")
@@ -78,10 +86,14 @@ _EDGES: tuple[tuple[type[AnyStage], str, type[AnyStage]], ...] = (
     (BindStage, "conversation", IngestStage),
     (BindStage, "diarization", DiarizeStage),
     (BindStage, "cast", CastStage),
+    (EncodeStage, "cast", CastStage),
+    (EncodeStage, "faces", FacesStage),
     (FitStage, "bindings", BindStage),
     (FitStage, "faces", FacesStage),
+    (FitStage, "encoded", EncodeStage),
     (MotionStage, "binding", BindStage),
     (MotionStage, "faces", FacesStage),
+    (MotionStage, "encoded", EncodeStage),
     (WindowsStage, "conversation", IngestStage),
     (WindowsStage, "diarization", DiarizeStage),
     (WindowsStage, "binding", BindStage),

@@ -34,6 +34,7 @@ from schemas.pairs import PairsConfig
 from schemas.rows import Source, WindowClass
 from schemas.train import Drop, TrainConfig
 from stages.diarize import check_models
+from stages.landmarker import check_landmarker
 from stages.store import Store
 
 _SHOWN = 20  # conversations that --dry-run lists
@@ -58,6 +59,7 @@ def run_build(
     config = load_config(config_path, BuildConfig, overrides)
     sources = find_sources(inputs, pairs)
     check_models(config.diarize)
+    check_landmarker(config.faces)
     if only and item:
         _replay(Build(config, out, local_engine, Reporter()), sources, only, item, as_json=as_json)
         return

@@ -22,7 +22,7 @@ from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
 from schemas.rows import Census, Codec, DyadFacts, WindowClass
 from stages.balance import held_out, name_number, plan_balance
 from stages.census import merge, scale
-from stages.motion import motion_spec
+from stages.codec import motion_spec
 from stages.shard import ShardRow, Slice, capacity, cut_series
 
 DATASET = "dataset"

@@ -20,9 +20,10 @@ from schemas.artifact import load_rows
 from schemas.errors import UsageError
 from schemas.rows import Cast, Codec, Conversation, FaceTracks, Motion, Track
 from stages.cast import CastStage
+from stages.codec import decode_motion
 from stages.faces import FacesStage
 from stages.ingest import IngestStage
-from stages.motion import MotionStage, decode_motion
+from stages.motion import MotionStage
 from stages.store import Store
 from stages.video import frames_on_grid
 

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.errors import UsageError
-from schemas.rows import WindowClass
+from schemas.rows import CodecKind, WindowClass
 
 
 class Section(BaseModel):
@@ -54,6 +54,15 @@ class TranscribeConfig(Section):
 
 
 class FacesConfig(Section):
+    model: Literal["facemesh", "face-landmarker"] = Field(
+        "facemesh", description="face-landmarker adds blendshapes, and needs its file; it finds near faces only"
+    )
+    landmarker: str | None = Field(None, description="face-landmarker: its .task file, a path or URL")
+    landmarker_sha256: str = Field(
+        "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+        pattern=r"^[0-9a-f]{64}$",
+        description="of that file; the default is the float16 bundle named in configs/assets.yaml",
+    )
     decoder: Literal["pyav", "decord"] = "pyav"
     piece_seconds: float = Field(60.0, gt=1, description="longest span that one task works on")
     max_faces: int = Field(6, ge=1, le=16, description="faces looked for in each frame")
@@ -97,9 +106,25 @@ class BindConfig(Section):
     )
 
 
+class EncodeConfig(Section):
+    network: str | None = Field(
+        None, description="an encoder of face crops, a path or URL: torch.export (.pt2) or TorchScript (.pt, .ts)"
+    )
+    size: int = Field(256, ge=16, le=2048, description="pixels of a crop's side, as the network wants it")
+    span: Literal["-1..1", "0..1"] = Field("-1..1", description="of the network's input values")
+    batch: int = Field(32, ge=1, description="crops at a time, always so many: 1 where the network was exported for 1")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
 class MotionConfig(Section):
-    kind: Literal["landmark-pca"] = "landmark-pca"
-    expression_dims: int = Field(26, ge=1, le=64, description="size of the expression code; pose adds 6")
+    kind: CodecKind = "landmark-pca"
+    expression_dims: int = Field(26, ge=1, le=64, description="landmark-pca: size of the expression code; pose adds 6")
+    rest_dims: int = Field(
+        6,
+        ge=0,
+        le=64,
+        description="blendshapes, network: principal components of what their code leaves over of the landmarks",
+    )
     codec: str | None = Field(None, description="a fitted codec's file, used instead of fitting one")
     fit_conversations: int = Field(
         10_000, ge=1, description="a larger corpus' codec is fitted on so many of its conversations, chosen by hash"
@@ -188,11 +213,20 @@ class BuildConfig(Section):
     faces: FacesConfig = FacesConfig()
     quality: QualityConfig = QualityConfig()
     bind: BindConfig = BindConfig()
+    encode: EncodeConfig = EncodeConfig()
     motion: MotionConfig = MotionConfig()
     windows: WindowsConfig = WindowsConfig()
     balance: BalanceConfig = BalanceConfig()
     shard: ShardConfig = ShardConfig()
     run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.motion.kind == "blendshapes" and self.faces.model != "face-landmarker":
+            raise ValueError("motion.kind=blendshapes needs faces.model=face-landmarker")
+        if self.motion.kind == "network" and not self.encode.network:
+            raise ValueError("motion.kind=network needs encode.network, the encoder's file")
+        return self
 
 
 C = TypeVar("C", bound=Section)

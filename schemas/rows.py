@@ -17,6 +17,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 LANDMARKS = 478
 """FaceMesh with refined irises."""
 
+BLENDSHAPES = 52
+"""Scores of MediaPipe's FaceLandmarker, in its order; the first, `_neutral`, hardly moves."""
+
+CodecKind = Literal["landmark-pca", "blendshapes", "network"]
+
 KEYFRAME_SLOT = 500
 """Grid frames (20 s) of which `Media` keeps the best key frame."""
 
@@ -157,6 +162,7 @@ class Track(Row):
     face looks as it usually does in this track, times the share of it that lies within the picture; it is known of
     frames, too, that are invalid because it is low. Sharpness and luminance: see `stages.looks`.
     portrait_SS3: uint8 RGB, 32 × 32, the mean of the upright faces.
+    blendshapes_TB: float32, 0…1, NaN where invalid; None where the face model has none.
     """
 
     first: int
@@ -167,6 +173,7 @@ class Track(Row):
     sharpness: Array
     luminance: Array
     portrait: Array
+    blendshapes: Array | None = None
 
 
 class FaceTracks(Row):
@@ -209,11 +216,13 @@ class Member(Row):
     """One of the two people of a conversation, without a voice yet.
 
     opening_T: float32, distance of the inner lips in face heights, NaN where the face is not seen.
+    box: x0 y0 x1 y1 of the face, pixels, mean of the whole conversation.
     """
 
     media: int
     segments: tuple[Segment, ...]
     opening: Array
+    box: tuple[float, float, float, float]
     figures: Figures
 
 
@@ -265,28 +274,48 @@ class Binding(Row):
     participants: tuple[BoundParticipant, BoundParticipant]
 
 
-class CodecStatistics(Row):
-    """Sufficient statistics of a PCA over a chunk of participants, exact: integers, so order cannot matter.
+class FaceCodes(Row):
+    """What a network makes of one participant in a piece: code_VG float32, at frames where_V int64 of the grid."""
 
-    sum_K: int64, outer_KK: int64 (sums of quantised features and of their products), over `frames` frames.
+    where: Array
+    code: Array
+
+
+class Encoded(Row):
+    """What a network makes of both participants in one piece of video."""
+
+    conversation: str
+    people: tuple[FaceCodes, FaceCodes]
+
+
+class CodecStatistics(Row):
+    """Sufficient statistics of a codec over a chunk of participants, exact: integers, so order cannot matter.
+
+    Of vectors of G + K numbers, the given code and the landmark features, both quantised: sum_N int64 and outer_NN
+    int64 (sums of products), over `frames` frames.
     """
 
+    given: int
     frames: int
     sum: Array
     outer: Array
 
 
 class Codec(Row):
-    """A landmark codec: rigid pose (6) and a linear code of the expression.
+    """A motion codec: rigid pose (6), and a code of the expression with features = code · basis + mean.
 
-    mean_K: float32; basis_EK: float32, orthonormal rows. `id` names its content.
+    The first `given` numbers of the code come from the face model or a network, without the person's own neutral; the
+    others are principal components of what those leave over. mean_K: float32; basis_EK: float32, the rows behind
+    `given` orthonormal. network: digest of the encoder. `id` names its content.
     """
 
     id: str
-    kind: Literal["landmark-pca"]
+    kind: CodecKind
+    given: int
+    network: str
     mean: Array
     basis: Array
-    explained: float  # share of the expression's variance that the code keeps
+    explained: float  # share of the landmarks' variance that the code keeps
 
 
 class Motion(Row):
@@ -294,7 +323,9 @@ class Motion(Row):
 
     motion_TD: float32, columns: pitch, yaw, roll (rad), translation (3, face widths), expression code.
     valid_T: bool. reference_D: float32, the person's most neutral valid frame. neutral_L3: float32, the
-    person's own neutral face in canonical space; with it a decoded motion can be drawn.
+    person's own neutral face in canonical space; with it a decoded motion can be drawn. neutral_G: float32, the
+    person's own median of the codec's given code: added to the first G numbers of the expression code, it gives
+    blendshape scores, or what the network said.
     """
 
     conversation: str
@@ -304,6 +335,7 @@ class Motion(Row):
     valid: Array
     reference: Array
     neutral: Array
+    neutral_code: Array
 
 
 class WindowClass(StrEnum):

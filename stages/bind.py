@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -32,6 +33,8 @@ from schemas.rows import (
     Layout,
     Member,
     Row,
+    Segment,
+    Track,
     Turn,
 )
 from stages.audio import read_audio, speech_state
@@ -157,20 +160,50 @@ def landmarks_by_piece(
     Raises:
         ValueError: pieces of another conversation, or out of order.
     """
-    segments = binding.participants[participant_index].segments
+    for seen in seen_by_piece(binding, faces, participant_index):
+        yield seen.where_V, seen.landmarks()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One person in one piece: in frame where_V[i] of the grid, frame places[i][1] of the track places[i][0]."""
+
+    piece: int
+    where_V: np.ndarray
+    places: tuple[tuple[Track, int], ...]
+
+    def landmarks(self) -> np.ndarray:
+        """float32 [V, 478, 3], pixels."""
+        return np.stack([track.landmarks[i] for track, i in self.places])
+
+    def blendshapes(self) -> np.ndarray:
+        """float32 [V, 52]. Raises ValueError where the face model had none."""
+        if any(track.blendshapes is None for track, _ in self.places):
+            raise ValueError("these faces were tracked without blendshapes")
+        return np.stack([track.blendshapes[i] for track, i in self.places if track.blendshapes is not None])
+
+
+def seen_by_piece(binding: Binding, faces: Sequence[FaceTracks], participant_index: int) -> Iterator[Seen]:
+    """`landmarks_by_piece`, with all that the face model says."""
     before = -1
-    for piece in sorted({s.piece for s in segments}):
-        row, seen = faces[piece], dict[int, np.ndarray]()
+    for piece in sorted({s.piece for s in binding.participants[participant_index].segments}):
+        row = faces[piece]
         if row.piece.conversation != binding.conversation or row.piece.first <= before:
             raise ValueError(f"{row.piece} is not piece {piece} of {binding.conversation}")
         before = row.piece.first
-        for segment in segments:
-            if segment.piece == piece:
-                track = row.tracks[segment.track]
-                for i in np.flatnonzero(track.valid).tolist():
-                    seen.setdefault(track.first + i, track.landmarks[i])
-        where_V = np.array(sorted(seen), np.int64)
-        yield where_V, np.stack([seen[n] for n in where_V.tolist()])
+        yield seen_in(row, piece, binding.participants[participant_index].segments)
+
+
+def seen_in(row: FaceTracks, piece: int, segments: Sequence[Segment]) -> Seen:
+    """One person in a conversation's piece number `piece`, which may be nowhere."""
+    seen: dict[int, tuple[Track, int]] = {}
+    for segment in segments:
+        if segment.piece == piece:
+            track = row.tracks[segment.track]
+            for i in np.flatnonzero(track.valid).tolist():
+                seen.setdefault(track.first + i, (track, i))
+    frames = sorted(seen)
+    return Seen(piece, np.array(frames, np.int64), tuple(seen[n] for n in frames))
 
 
 def voice_contrast(turns: Sequence[Turn], frames: int) -> np.ndarray:

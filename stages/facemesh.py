@@ -37,6 +37,8 @@ _M_ARENA_MAX = -8  # malloc.h
 class FaceMeshTracker:
     """MediaPipe FaceMesh with refined irises, on the CPU; all weights lie in its wheel."""
 
+    blendshapes: np.ndarray | None = None
+
     def __init__(self, max_faces: int, min_confidence: float) -> None:
         os.environ.setdefault("GLOG_minloglevel", "2")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

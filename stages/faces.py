@@ -25,9 +25,10 @@ import numpy as np
 
 from schemas import FPS
 from schemas.config import FacesConfig
-from schemas.rows import LANDMARKS, FaceTracks, Outline, Piece, Track
+from schemas.rows import BLENDSHAPES, LANDMARKS, FaceTracks, Outline, Piece, Track
 from stages.base import Stage
 from stages.facemesh import FaceMeshTracker
+from stages.landmarker import FaceLandmarkerTracker, read_landmarker
 from stages.looks import Look, likeness, look_at, luminance
 from stages.video import display_size, frames_on_grid
 
@@ -40,7 +41,12 @@ _SAME_FACE = 0.6  # of the smaller box inside the other: two detections of one f
 
 
 class FaceTracker(Protocol):
-    """The seam to the face model."""
+    """The seam to the face model.
+
+    blendshapes: float32 [F, 52], of the faces that `landmarks` gave last; None where the model has none.
+    """
+
+    blendshapes: np.ndarray | None
 
     def landmarks(self, rgb_HW3: np.ndarray, *, new_shot: bool) -> np.ndarray:
         """Faces in a picture.
@@ -60,11 +66,11 @@ class FacesStage(Stage[Piece, FaceTracks]):
     A cut exactly between two pieces is found by the first of them.
 
     Args:
-        tracker: the face model; none: FaceMesh, loaded by `setup`.
+        tracker: the face model; none: the configured one, loaded by `setup`.
     """
 
     name: ClassVar[str] = "faces"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     config: FacesConfig
 
     def __init__(self, config: FacesConfig, tracker: FaceTracker | None = None) -> None:
@@ -73,7 +79,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
 
     def setup(self) -> None:
         if self._tracker is None:
-            self._tracker = FaceMeshTracker(self.config.max_faces, self.config.min_confidence)
+            self._tracker = _tracker_of(self.config)
 
     def process(self, item: Piece) -> Iterator[FaceTracks]:
         assert self._tracker is not None, "call setup() first"
@@ -95,10 +101,17 @@ class FacesStage(Stage[Piece, FaceTracks]):
                 break
             faces_FL3 = self._tracker.landmarks(rgb, new_shot=cut or n == item.first)
             size_2 = np.array(rgb.shape[1::-1], np.float32)
-            follow.add(n, faces_FL3 * scale_3, [look_at(rgb, face_L3[:, :2] * size_2) for face_L3 in faces_FL3])
+            looks = [look_at(rgb, face_L3[:, :2] * size_2) for face_L3 in faces_FL3]
+            follow.add(n, faces_FL3 * scale_3, looks, self._tracker.blendshapes)
         tracks = follow.tracks(round(self.config.min_track * FPS), self.config.min_likeness)
         piece = item.model_copy(update={"uri": ""})  # what was seen does not hang on where the file lay
         yield FaceTracks(piece=piece, width=width, height=height, cuts=tuple(cuts), tracks=tracks)
+
+
+def _tracker_of(config: FacesConfig) -> FaceTracker:
+    if config.model == "facemesh":
+        return FaceMeshTracker(config.max_faces, config.min_confidence)
+    return FaceLandmarkerTracker(read_landmarker(config), config.max_faces, config.min_confidence)
 
 
 def pieces_of(outline: Outline, uris: Sequence[str], config: FacesConfig) -> tuple[Piece, ...]:
@@ -166,11 +179,12 @@ class _Face:
     box_4: np.ndarray
     centre_2: np.ndarray  # mean of the landmarks
     size: float
+    blendshapes_B: np.ndarray | None
 
     @classmethod
-    def of(cls, landmarks_L3: np.ndarray, look: Look) -> _Face:
+    def of(cls, landmarks_L3: np.ndarray, look: Look, blendshapes_B: np.ndarray | None) -> _Face:
         box = box_of(landmarks_L3)
-        return cls(landmarks_L3, look, box, landmarks_L3[:, :2].mean(axis=0), _size(box))
+        return cls(landmarks_L3, look, box, landmarks_L3[:, :2].mean(axis=0), _size(box), blendshapes_B)
 
 
 @dataclass
@@ -192,12 +206,15 @@ class Association:
         self._open: list[_Open] = []
         self._done: list[_Open] = []
 
-    def add(self, n: int, faces_FL3: np.ndarray, looks: Sequence[Look]) -> None:
+    def add(
+        self, n: int, faces_FL3: np.ndarray, looks: Sequence[Look], blendshapes_FB: np.ndarray | None = None
+    ) -> None:
         """Continue tracks with the faces of frame n (pixels); faces that fit none begin new ones."""
         gone = [t for t in self._open if n - t.last > self._max_gap + 1]
         self._done += gone
         self._open = [t for t in self._open if t not in gone]
-        faces = [_Face.of(face_L3, look) for face_L3, look in zip(faces_FL3, looks, strict=True)]
+        scores = blendshapes_FB if blendshapes_FB is not None else [None] * len(looks)
+        faces = [_Face.of(*face) for face in zip(faces_FL3, looks, scores, strict=True)]
         owner = self._match(n, faces)
         # Of two detections of one face, the one that continues the longest track stays.
         order = sorted(range(len(faces)), key=lambda f: owner[f].first if f in owner else n)
@@ -283,6 +300,12 @@ def _track(track: _Open, min_likeness: float) -> Track:
     landmarks_TL3 = np.full((length, LANDMARKS, 3), np.nan, np.float32)
     landmarks_TL3[where_V[taken_V]] = np.stack([face.landmarks_L3 for face in faces])[taken_V]
 
+    scores = [face.blendshapes_B for face in faces if face.blendshapes_B is not None]
+    blendshapes_TB = None
+    if scores:
+        blendshapes_TB = np.full((length, BLENDSHAPES), np.nan, np.float32)
+        blendshapes_TB[where_V[taken_V]] = np.stack(scores)[taken_V]
+
     def over_time(values_V: np.ndarray) -> np.ndarray:
         values_T = np.full(length, np.nan, np.float32)
         values_T[where_V] = values_V
@@ -297,4 +320,5 @@ def _track(track: _Open, min_likeness: float) -> Track:
         sharpness=over_time(np.array([face.look.sharpness for face in faces])),
         luminance=over_time(luminance(thumbs_VSS3)),
         portrait=portrait_SS3,
+        blendshapes=blendshapes_TB,
     )

@@ -167,6 +167,13 @@ class Person:
         return _mean_shape([t.data.skull_VK3 for t in self.tracks])
 
     @property
+    def mean_box(self) -> tuple[float, float, float, float]:
+        """x0 y0 x1 y1 of the face in pixels, over all frames in which it is seen."""
+        boxes_V4 = np.concatenate([t.data.box_V4 for t in self.tracks])
+        x0, y0, x1, y1 = boxes_V4.mean(axis=0, dtype=np.float64).tolist()
+        return x0, y0, x1, y1
+
+    @property
     def visible(self) -> float:
         """Share of the grid in which the face is seen."""
         return float(self.seen_T.mean())

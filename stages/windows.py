@@ -15,8 +15,8 @@ import numpy as np
 from schemas.config import WindowsConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import (
-    LANDMARKS,
     Binding,
+    Codec,
     Conversation,
     Diarization,
     Dyad,
@@ -31,7 +31,7 @@ from schemas.rows import (
 from schemas.sample import encode_audio
 from stages.audio import read_audio, speech_state, voice_of
 from stages.base import Stage
-from stages.heads import POSE_DIMS
+from stages.codec import movement
 
 _HEAD_RADIUS = 8.0  # cm; turns head rotation into the movement of a point on the face
 
@@ -40,6 +40,7 @@ _CLASS_OF_STATE = (WindowClass.SILENCE, WindowClass.SPEAKING, WindowClass.LISTEN
 
 
 class WindowsInput(Row):
+    codec: Codec
     conversation: Conversation
     diarization: Diarization
     binding: Binding
@@ -58,7 +59,7 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
         first, second = sorted(item.motion, key=lambda m: m.participant)
         turns = turns_by_participant(item.diarization, item.binding)
         state = speech_state(turns, frames)
-        windows = tuple(_windows(item.conversation.id, state, (first, second), self.config))
+        windows = tuple(_windows(item.conversation.id, state, (first, second), item.codec, self.config))
         if not windows:
             raise Rejected(
                 Reason.NO_WINDOW, f"no {self.config.length} frames in a row with both people visible in {frames} frames"
@@ -102,15 +103,14 @@ def avatar_state(state_T: np.ndarray, avatar: int) -> np.ndarray:
     return ((state_T >> 1) & 1 | (state_T & 1) << 1).astype(np.uint8)
 
 
-def expressiveness(motion_TD: np.ndarray) -> float:
+def expressiveness(codec: Codec, motion_TD: np.ndarray) -> float:
     """How far a point of the face strays in a window: standard deviation in cm, expression and rotation together."""
-    expression = motion_TD[:, POSE_DIMS:].astype(np.float64).var(0).sum() / LANDMARKS  # the basis is orthonormal
     rotation = motion_TD[:, :3].astype(np.float64).var(0).sum()
-    return float(np.sqrt(expression + _HEAD_RADIUS**2 * rotation))
+    return float(np.sqrt(movement(codec, motion_TD) + _HEAD_RADIUS**2 * rotation))
 
 
 def _windows(
-    conversation: str, state_T: np.ndarray, motion: tuple[Motion, Motion], config: WindowsConfig
+    conversation: str, state_T: np.ndarray, motion: tuple[Motion, Motion], codec: Codec, config: WindowsConfig
 ) -> Iterator[Window]:
     seen = [np.concatenate([[0], np.cumsum(m.valid)]) for m in motion]
     for first in range(0, len(state_T) - config.length + 1, config.hop):
@@ -126,7 +126,7 @@ def _windows(
                 first=first,
                 length=config.length,
                 label=_CLASS_OF_STATE[int(counts.argmax())],
-                expressiveness=round(expressiveness(motion[avatar].motion[span]), 6),
+                expressiveness=round(expressiveness(codec, motion[avatar].motion[span]), 6),
             )
 
 

@@ -27,6 +27,15 @@ def shared_media() -> Path:
 
 
 @pytest.fixture(scope="session")
+def landmarker() -> Path:
+    """MediaPipe's FaceLandmarker bundle, which lies beside the project; it is not part of it."""
+    file = Path(__file__).parents[2] / "shared" / "models" / "face_landmarker.task"
+    if not file.is_file():
+        pytest.skip(f"no {file.name} beside the project")
+    return file
+
+
+@pytest.fixture(scope="session")
 def server() -> Iterator[S3Server]:
     """One S3 server for the whole test session."""
     from tests.bucket import s3_server

@@ -104,6 +104,8 @@ def test_short_tracks_are_dropped() -> None:
 class FakeTracker:
     """Faces at known places, in shares of the picture."""
 
+    blendshapes = None
+
     def __init__(self, faces: Callable[[int], list[np.ndarray]]) -> None:
         self._faces, self._calls, self.shots = faces, 0, list[int]()
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from schemas.config import MotionConfig
 from schemas.rows import LANDMARKS, Codec, CodecStatistics
+from stages.codec import decode_motion, encode_expression, fit_codec, merge_statistics
 from stages.heads import align, canonical_face, head_rotation
-from stages.motion import decode_motion, encode_expression, fit_codec, merge_statistics
 
 MOVING = np.arange(0, 20)
 """Points that the test's expressions move: the canonical face's lips are among the first."""
@@ -42,7 +42,7 @@ def filmed(faces: np.ndarray, rotation: np.ndarray, scale: float = 12.0) -> np.n
 
 def statistics(features: np.ndarray) -> CodecStatistics:
     steps = np.rint(features * 4096).astype(np.int64)
-    return CodecStatistics(frames=len(steps), sum=steps.sum(0), outer=steps.T @ steps)
+    return CodecStatistics(given=0, frames=len(steps), sum=steps.sum(0), outer=steps.T @ steps)
 
 
 @pytest.fixture(scope="module")

@@ -36,9 +36,10 @@ from schemas.rows import (
 )
 from stages.bind import BindInput, BindStage, voice_contrast
 from stages.cast import CastInput, CastStage
+from stages.codec import fit_codec
 from stages.faces import FacesStage, pieces_of
 from stages.ingest import outline_of
-from stages.motion import FitInput, FitStage, MotionInput, MotionStage, fit_codec
+from stages.motion import FitInput, FitStage, MotionInput, MotionStage
 from tests.stages.test_bind import ALTERNATING, MEDIA
 from tests.stages.test_faces import FakeTracker, real_conversation
 from tests.stages.test_motion import face, filmed

@@ -18,7 +18,7 @@ from schemas.rows import Dyad, DyadHead, Layout, Window, WindowClass
 from schemas.sample import Sample, decode_audio, encode_audio
 from stages.balance import plan_balance
 from stages.census import CensusInput, CensusStage
-from stages.motion import motion_spec
+from stages.codec import motion_spec
 from stages.shard import ShardInput, ShardStage, capacity, cut_series
 from stages.windows import avatar_state
 from tests.stages.test_quality import GOOD
