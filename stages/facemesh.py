@@ -32,6 +32,10 @@ _SAME_FACE = 0.3  # shared area over the area of both
 _IMAGE, _FOUND, _FACES = "image", "all_face_detections", "multi_face_landmarks"  # streams of MediaPipe's graph
 _OWN_SEARCH = {"NormalizedRectVectorHasMinSizeCalculator", "FaceDetectionShortRangeCpu", "gated_image"}
 _M_ARENA_MAX = -8  # malloc.h
+_TAGS = {"point": 0x0F0A, "of_x": 0x0D, "of_y": 0x15, "of_z": 0x1D}  # field 1 with 15 bytes; floats 1, 2 and 3
+_POINT = np.dtype(
+    [("point", "<u2"), ("of_x", "u1"), ("x", "<f4"), ("of_y", "u1"), ("y", "<f4"), ("of_z", "u1"), ("z", "<f4")]
+)
 
 
 class FaceMeshTracker:
@@ -63,8 +67,7 @@ class FaceMeshTracker:
             faces = self._follow(rgb_HW3, found)
         self._settled = bool(faces)
         self._followed = len(faces)
-        points = [[(p.x, p.y, p.z) for p in face.landmark] for face in faces]
-        return np.array(points, np.float32).reshape(-1, LANDMARKS, 3)
+        return np.array([points_of(face) for face in faces], np.float32).reshape(-1, LANDMARKS, 3)
 
     def _restart(self) -> None:
         """Forget where faces were."""
@@ -122,6 +125,20 @@ class FaceMeshTracker:
             for point in detection.location_data.relative_keypoints:
                 point.x, point.y = start + scale * (point.x, point.y)
             yield detection
+
+
+def points_of(face: Any) -> np.ndarray:
+    """x, y, z of a NormalizedLandmarkList: float32 [L, 3].
+
+    Read off its encoded form, in which a point with these three fields and no other takes 17 bytes: 0.01 ms, where
+    asking each point for each field takes 0.28.
+    """
+    data = face.SerializeToString()
+    if len(data) == len(face.landmark) * _POINT.itemsize:
+        points = np.frombuffer(data, _POINT)
+        if all((points[name] == tag).all() for name, tag in _TAGS.items()):
+            return np.stack([points["x"], points["y"], points["z"]], axis=1)
+    return np.array([(p.x, p.y, p.z) for p in face.landmark], np.float32).reshape(-1, 3)
 
 
 def _graph(max_faces: int, min_confidence: float) -> Any:

@@ -64,7 +64,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
     """
 
     name: ClassVar[str] = "faces"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     config: FacesConfig
 
     def __init__(self, config: FacesConfig, tracker: FaceTracker | None = None) -> None:
@@ -72,6 +72,9 @@ class FacesStage(Stage[Piece, FaceTracks]):
         self._tracker = tracker
 
     def setup(self) -> None:
+        import cv2
+
+        cv2.setNumThreads(1)  # a worker has one core; threads for pictures this small cost a third more
         if self._tracker is None:
             self._tracker = FaceMeshTracker(self.config.max_faces, self.config.min_confidence)
 
