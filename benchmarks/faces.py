@@ -12,7 +12,7 @@ Clips are `interview.mp4` of the media folder beside the project, or two rendere
 anew at 25 fps. Each side is a process of its own, all on the same core, models loaded before the clock starts. They
 take turns, for neighbours may be busy, and a ratio is the median of those within a turn. `ratio` is the stage's frames
 per second over the bare loop's, by wall clock, the smaller of 720p and 1080p; `cpu_ratio` is the same by CPU time. A
-piece of 16 s is shorter than those of a build, so what each costs once weighs more here.
+piece of 12 s is shorter than those of a build, so what each costs once weighs more here.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ PEOPLE = 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4 s of video instead of 16, two turns instead of five")
+    parser.add_argument("--quick", action="store_true", help="4 s of video instead of 12, two turns instead of five")
     parser.add_argument("--media", type=Path, default=SIBLING, help="folder with conversation/interview.mp4")
     options = parser.parse_args()
-    frames, turns = (4 * FPS, 2) if options.quick else (16 * FPS, 5)
+    frames, turns = (4 * FPS, 2) if options.quick else (12 * FPS, 5)
     source = options.media / "conversation" / "interview.mp4"
     rows = []
     with tempfile.TemporaryDirectory(prefix="visavis-faces-") as scratch, ExitStack() as stack:
