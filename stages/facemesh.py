@@ -134,7 +134,7 @@ class FaceMeshTracker:
 def points_of(face: Any) -> np.ndarray:
     """x, y, z of a NormalizedLandmarkList: float32 [L, 3].
 
-    Read off its encoded form, in which a point with these three fields and no other takes 17 bytes: 0.01 ms, where
+    Read off its encoded form, in which a point with these three fields and no other takes 17 bytes: 0.03 ms, where
     asking each point for each field takes 0.28.
     """
     data = face.SerializeToString()
