@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from schemas.artifact import dump_rows
 from schemas.config import FacesConfig, IngestConfig
 from schemas.rows import Conversation, FaceTracks, Piece, Source, Track
-from stages.facemesh import FaceMeshTracker
+from stages.facemesh import FaceMeshTracker, points_of
 from stages.faces import Association, CutDetector, FacesStage, box_of, pieces_of
 from stages.ingest import IngestStage, outline_of
 from stages.looks import Look
@@ -222,3 +222,21 @@ def test_the_face_model_starts_quietly(capfd: pytest.CaptureFixture[str], shared
     assert faces[1].dtype == np.float32
     assert box_of(faces[1][0]).shape == (4,)
     assert capfd.readouterr().err == ""
+
+
+def test_landmarks_are_read_right_whatever_their_encoding() -> None:
+    from mediapipe.framework.formats.landmark_pb2 import NormalizedLandmarkList
+
+    places = np.random.default_rng(0).standard_normal((478, 3)).astype(np.float32)
+    places[0] = 0
+    face = NormalizedLandmarkList()
+    for x, y, z in places.tolist():
+        face.landmark.add(x=x, y=y, z=z)
+    assert np.array_equal(points_of(face), places)
+    face.landmark[7].visibility = 0.5  # a longer encoding
+    assert np.array_equal(points_of(face), places)
+    face.landmark[7].ClearField("visibility")
+    face.landmark[7].ClearField("z")
+    face.landmark[7].presence = 0.5  # as long as before
+    assert np.array_equal(points_of(face)[8:], places[8:])
+    assert points_of(face)[7].tolist() == [*places[7, :2].tolist(), 0.0]

@@ -179,3 +179,24 @@ def test_pieces_of_a_real_clip_agree(shared_media: Path) -> None:
     for first in (1, 77, 140, 205):
         for n, rgb in frames_on_grid(uri, first, min(213, first + 6), max_side=320):
             np.testing.assert_array_equal(rgb, whole[n])
+
+
+@pytest.mark.parametrize("form", ["yuv420p", "yuvj420p", "yuv422p", "yuv420p10le"])
+@pytest.mark.parametrize("colours", [1, 6])  # BT.709, BT.601
+def test_a_picture_scaled_down_keeps_its_colours(tmp_path: Path, form: str, colours: int) -> None:
+    x, y = np.meshgrid(np.linspace(0, 1, 320), np.linspace(0, 1, 240))
+    drawn = (np.stack([x, y, 1 - x], axis=2) * 200 + 25).astype(np.uint8)
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        stream = container.add_stream("ffv1" if "10" in form else "libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, form
+        stream.codec_context.colorspace = colours
+        frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
+        container.mux(stream.encode(frame.reformat(format=form, dst_colorspace=colours)))
+        container.mux(stream.encode(None))
+    [(_, whole)], [(_, small)] = (
+        list(frames_on_grid(str(tmp_path / "clip.mkv"), 0, 1, max_side=side)) for side in (None, 160)
+    )
+    assert small.shape == (120, 160, 3)
+    pooled = whole.reshape(120, 2, 160, 2, 3).mean(axis=(1, 3))
+    # FFmpeg's ways to RGB differ by up to three levels; another matrix or range is off by ten and more.
+    assert np.abs(small - pooled).mean(axis=(0, 1)).max() < 4.0
