@@ -93,7 +93,7 @@ def measure(clip: Path, folder: Path, minutes: int) -> dict[str, float]:
         ready_mb, peaks[name], seconds, ended = alone(carry_out, root, tasks)
         say(f"{name:12} {peaks[name]:7.0f} MB, {ready_mb:5.0f} of it before the video, {seconds:6.1f} s, {ended}")
 
-    long = {name: (_artifact(name, "long"),) for name in ("ingest", "turns", "bind", "codec")}
+    long = {name: (_artifact(name, "long"),) for name in ("ingest", "turns", "cast", "bind", "codec")}
     work("ingest", _ingest("long", video))
     conversation = _one(root, *long["ingest"], Conversation)
     pieces = _pieces(conversation)
@@ -106,7 +106,9 @@ def measure(clip: Path, folder: Path, minutes: int) -> dict[str, float]:
     alone(repeat_turns, root, conversation)
 
     faces = tuple(_artifact("faces", f"long-{number:04d}") for number in range(len(pieces)))
-    bind = _task("bind", "long", {"conversation": long["ingest"], "diarization": long["turns"], "faces": faces})
+    cast = _task("cast", "long", {"conversation": long["ingest"], "faces": faces})
+    work("cast", cast)
+    bind = _task("bind", "long", {"conversation": long["ingest"], "diarization": long["turns"], "cast": long["cast"]})
     work("bind", bind)
     work("fit", _task("fit", "long", {"bindings": long["bind"], "faces": faces}))
     alone(fit_codec_of, root)
@@ -119,9 +121,9 @@ def measure(clip: Path, folder: Path, minutes: int) -> dict[str, float]:
     work("windows", windows)
 
     (whole_loop,) = _pieces(_one(root, _artifact("ingest", "loop"), Conversation))
-    for task in (*practice, bind, motion[0], windows):
+    for task in (*practice, cast, bind, motion[0], windows):
         (Path(root) / task.path).unlink()  # or it would be found and not made
-    work("all_in_one", *practice, _faces("loop", 0, whole_loop), bind, motion[0], windows)
+    work("all_in_one", *practice, _faces("loop", 0, whole_loop), cast, bind, motion[0], windows)
     return peaks
 
 

@@ -46,7 +46,7 @@ from pipeline.task import Artifact, Stages, Task, outcome_of
 from schemas.artifact import dump_rows
 from schemas.config import BuildConfig, RunConfig
 from schemas.manifest import ShardEntry
-from schemas.rows import Census, Codec, DyadFacts, Outline
+from schemas.rows import CastFacts, Census, Codec, DyadFacts, Outline
 from stages.balance import BINS
 from stages.shard import ShardRow
 from stages.store import Store
@@ -126,7 +126,13 @@ def shard_row(task: Task) -> str:
     return ShardRow(entry=entry, weight=0.0).model_dump_json()
 
 
-FACTS: dict[str, Callable[[Task], str]] = {"ingest": outline, "shard": shard_row}
+def cast_facts(task: Task) -> str:
+    """What cast would tell of two people who can be seen well."""
+    seen = (1.0, 180.5, 612.3, 121.4, 0.931, 14.2, 11.8, 0.412)
+    return CastFacts(crowd=0.0, cuts=1.25, members=(seen, seen)).model_dump_json()
+
+
+FACTS: dict[str, Callable[[Task], str]] = {"ingest": outline, "cast": cast_facts, "shard": shard_row}
 CENSUS = dump_rows([Census(counts=np.ones((len(WINDOWS), BINS), np.int64), moments=np.full(1 + 2 * DIM, 10.0))])
 
 

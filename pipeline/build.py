@@ -53,7 +53,7 @@ _NOT_THE_DATA: Any = {  # where and how it runs
     "faces": {"landmarker"},
     "encode": {"device", "network"},
 }
-_CODECS = "artifacts/codec"
+CODECS = "artifacts/codec"
 _FIT_CHUNK = 64  # conversations whose statistics are summed by one task, in a large corpus …
 _FIT_PARTS = 4  # … and so many tasks at least, or a small corpus would wait for one worker
 
@@ -266,7 +266,7 @@ class Build:
     def codecs(self) -> list[Artifact]:
         """The codecs that builds in this folder made or were given."""
         store = Store(self.root)
-        paths = [f"{_CODECS}/{name}" for name in store.list(_CODECS)]
+        paths = [f"{CODECS}/{name}" for name in store.list(CODECS)]
         return [Artifact(path, content_digest(store.read(path))) for path in paths]
 
     def _codec(self, run: Run, bound: Iterable[Bound]) -> Artifact:
@@ -277,7 +277,7 @@ class Build:
         wanted, found = f"{self.config.motion.kind} {self._network}", f"{codec.kind} {codec.network}"
         if found != wanted:
             raise UsageError(f"motion.codec: {given} is a codec of kind {found.strip()}, not {wanted.strip()}")
-        path = f"{_CODECS}/{codec.id}.safetensors"
+        path = f"{CODECS}/{codec.id}.safetensors"
         if not run.store.exists(path):
             run.store.write(path, data)
         return Artifact(path, content_digest(data))

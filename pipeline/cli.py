@@ -105,6 +105,21 @@ def status(
 
 
 @app.command()
+def draw(
+    run: Annotated[str, typer.Argument(help="Folder or URL of a run.")],
+    item: Annotated[str, typer.Argument(help="Beginning of a conversation's id, or part of its file's name.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .png or .jpg.")] = Path("conversation.png"),
+    moments: Annotated[int, typer.Option(min=1, max=60, help="Columns of the sheet.")] = 6,
+) -> None:
+    """Draw what was seen in a conversation: its faces at some moments, and the motion made of them."""
+    from pipeline.draw import draw as drawn
+    from pipeline.draw import save_sheet
+
+    save_sheet(drawn(run, item, moments), out)
+    typer.echo(str(out))
+
+
+@app.command()
 def verify(
     dataset: Annotated[str, typer.Argument(help="Folder or URL that holds manifest.json, or a run's folder.")],
     quick: Annotated[bool, typer.Option("--quick", help="Hash the shards only; do not decode samples.")] = False,

@@ -18,8 +18,14 @@ from stages.store import Store
 Out = TypeVar("Out", bound=Row)
 
 
-def read_outputs(root: str, stage: type[Stage[Any, Out]]) -> Iterator[tuple[str, Out]]:
-    """(item's key, row) of everything a stage made with the run's present settings, by key.
+def read_outputs(
+    root: str, stage: type[Stage[Any, Out]], of: str = "", *, left_out: bool = False
+) -> Iterator[tuple[str, Out]]:
+    """(item's key, row) of what a stage made with the run's present settings, by key.
+
+    Args:
+        of: how the key begins.
+        left_out: also what was made of items that a threshold or the corpus left out afterwards.
 
     Raises:
         UsageError: not a run's folder.
@@ -30,6 +36,8 @@ def read_outputs(root: str, stage: type[Stage[Any, Out]]) -> Iterator[tuple[str,
     wanted = json.loads(store.read(RUN_FILE))["fingerprints"].get(stage.name)
     kind: type[Any] = stage.types()[1]
     for (name, key), outcome in sorted(Ledger(store).latest().items()):
-        if name == stage.name and outcome.status == "ok" and outcome.fingerprint.split("-")[0] == wanted:
+        if name != stage.name or not key.startswith(of) or outcome.fingerprint.split("-")[0] != wanted:
+            continue
+        if outcome.status == "ok" or (left_out and outcome.output):
             for row in load_rows(store.read(artifact_path(name, stage.version, outcome.fingerprint, key)), kind):
                 yield key, row

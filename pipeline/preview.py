@@ -47,7 +47,7 @@ def preview(root: str, fingerprint: str, config: QualityConfig) -> dict[str, Any
 
 def preview_table(found: dict[str, Any]) -> Table:
     """For people. The percentiles are of the worse of the two participants."""
-    title = f"quality: of {found['measured']} conversations measured, these thresholds leave out {found['drops']}"
+    title = f"of {found['measured']} conversations measured, thresholds leave out {found['drops']}"
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("setting", "bound", "leaves out", *(f"{share} %" for share in _SHARES)):
         table.add_column(column, justify="left" if column == "setting" else "right")

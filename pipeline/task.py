@@ -178,8 +178,12 @@ class Worker:
 
 
 def committed(store: Store, task: Task) -> bytes | None:
-    """A task's artifact, if it exists, was made from the same inputs, and all its files are there."""
-    if not store.exists(task.path) or not all(store.exists(path) for path in task.files):
+    """A task's artifact, if it exists and was made from the same inputs.
+
+    Files beside it are not vouched for by it: other settings may have written others of that name since. Only the
+    ledger, which knows the last that was written, does (`Known.settled`).
+    """
+    if task.files or not store.exists(task.path):
         return None
     data = store.read(task.path)
     try:

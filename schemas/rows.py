@@ -259,9 +259,14 @@ class BoundParticipant(Row):
     segments: tuple[Segment, ...]
     score: float  # lip motion against this voice, -1…1
     margin: float  # score minus the score with the other voice (0 where each has an own file)
-    visible: float  # share of the grid with a valid face
+    figures: Figures
     offset_ms: float | None = None
     offset_confidence: float = 0.0
+
+    @property
+    def visible(self) -> float:
+        """Share of the grid with a valid face."""
+        return self.figures.visible
 
 
 class Binding(Row):
@@ -366,6 +371,7 @@ class Dyad(Row):
     layout: Layout
     codec: str
     scores: tuple[float, float]
+    figures: tuple[Figures, Figures]
     motion: tuple[Array, Array]
     valid: tuple[Array, Array]
     reference: tuple[Array, Array]

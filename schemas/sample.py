@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.errors import DatasetError
-from schemas.rows import WindowClass
+from schemas.rows import Figures, WindowClass
 
 _AUDIO_BLOCK = 60 * SAMPLE_RATE
 
@@ -46,6 +46,8 @@ class SampleMeta(BaseModel):
     weight: float  # probability to be kept when an epoch draws from its class, 0…1
     binding: float
     codec: str
+    avatar_figures: Figures | None = None  # how well the two can be seen; None where nobody measured
+    user_figures: Figures | None = None
 
 
 class PairRecord(BaseModel):

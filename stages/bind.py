@@ -64,7 +64,7 @@ class BindStage(Stage[BindInput, Binding]):
     """
 
     name: ClassVar[str] = "bind"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     config: BindConfig
 
     def __init__(self, config: BindConfig) -> None:
@@ -86,7 +86,7 @@ class BindStage(Stage[BindInput, Binding]):
                 segments=people[i].segments,
                 score=scores[i][voices[i]],
                 margin=scores[i][voices[i]] - scores[i][1 - voices[i]] if one_frame else 0.0,
-                visible=people[i].figures.visible,
+                figures=people[i].figures,
                 offset_ms=offset.ms if offset and offset.sure else None,
                 offset_confidence=offset.confidence if offset else 0.0,
             )

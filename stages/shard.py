@@ -63,7 +63,7 @@ class ShardStage(Stage[ShardInput, ShardRow]):
     """Writes a tar into the dataset's folder and yields its manifest entry."""
 
     name = "shard"
-    version = 2
+    version = 3
     config: ShardConfig
 
     def __init__(self, config: ShardConfig, dataset: str) -> None:
@@ -152,6 +152,8 @@ def _sample(dyad: Dyad, voices: tuple[bytes, bytes], window: Window, weight: flo
             expressiveness=window.expressiveness,
             weight=weight,
             binding=dyad.scores[avatar],
+            avatar_figures=dyad.figures[avatar],
+            user_figures=dyad.figures[user],
             codec=dyad.codec,
         ),
     )

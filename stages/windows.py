@@ -51,7 +51,7 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
     """A bound conversation to a dyad with its windows."""
 
     name = "windows"
-    version = 3
+    version = 4
     config: WindowsConfig
 
     def process(self, item: WindowsInput) -> Iterator[Dyad]:
@@ -64,13 +64,15 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
             raise Rejected(
                 Reason.NO_WINDOW, f"no {self.config.length} frames in a row with both people visible in {frames} frames"
             )
+        people = item.binding.participants
         one, other = _voices(item.conversation, turns, frames, self.config.voice_fade)
         yield Dyad(
             conversation=item.conversation.id,
             participants=item.conversation.participants,
             layout=item.conversation.layout,
             codec=first.codec,
-            scores=(item.binding.participants[0].score, item.binding.participants[1].score),
+            scores=(people[0].score, people[1].score),
+            figures=(people[0].figures, people[1].figures),
             motion=(first.motion, second.motion),
             valid=(first.valid, second.valid),
             reference=(first.reference, second.reference),

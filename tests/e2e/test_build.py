@@ -12,17 +12,20 @@ from rich.console import Console
 from pipeline.build import Build, BuildSummary
 from pipeline.crew import local_engine
 from pipeline.demo.truth import check_build
+from pipeline.draw import draw, save_sheet
 from pipeline.fleet import ray_engine
 from pipeline.outputs import read_outputs
+from pipeline.preview import preview
 from pipeline.progress import Reporter
 from pipeline.replay import outline, replay
 from pipeline.sources import find_sources
 from pipeline.status import read_status, status_tables
 from pipeline.verify import verify_dataset
 from schemas.config import BuildConfig, RunConfig
-from schemas.errors import UsageError
+from schemas.errors import RunFailed, UsageError
 from schemas.rows import Source
 from stages.bind import BindStage
+from stages.cast import CastStage
 from stages.store import TEMPORARY
 from tests.e2e.conftest import SECONDS, SMALL, build, sources_of
 from training.data import Dataset
@@ -171,6 +174,49 @@ def test_what_remains_is_known_without_doing_anything(built: Built, dialogues: P
     next((root / "artifacts" / "diarize").rglob("*.safetensors")).unlink()
     assert remaining() == {"diarize": 1}
     assert remaining(tmp_path / "new") == {"ingest": 2}
+
+
+def test_a_threshold_is_moved_without_measuring_again(built: Built, dialogues: Path, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    shutil.copytree(built[0], root)
+    casts = [cast for _, cast in read_outputs(str(root), CastStage)]
+    between = sum(min(member.figures.sharpness for member in cast.members) for cast in casts) / 2
+
+    def again(**quality: float) -> BuildSummary:
+        config = BuildConfig.model_validate(SMALL | {"quality": quality})
+        return Build(config, str(root), local_engine, Reporter()).run(sources_of(dialogues), reconfigure=True)
+
+    def drops(**quality: float) -> dict[str, int]:
+        config = BuildConfig.model_validate(SMALL | {"quality": quality})
+        fingerprint = Build(config, str(root), local_engine, Reporter()).fingerprints["cast"]
+        found = preview(str(root), fingerprint, config.quality)
+        assert found["measured"] == 2
+        return {limit["setting"]: limit["drops"] for limit in found["limits"] if limit["drops"]}
+
+    assert drops() == {}
+    assert drops(min_sharpness=between, min_face=10_000) == {"min_sharpness": 1, "min_face": 2}
+    stricter = again(min_sharpness=between)
+    assert (stricter.kept, stricter.rejected) == (1, {"blurred": 1})
+    with pytest.raises(RunFailed, match="blurred"):
+        again(min_sharpness=10_000)
+    before = read_status(str(root), "dataset")["stages"]["cast"]["seconds"]
+    assert again().kept == 2
+    assert read_status(str(root), "dataset")["stages"]["cast"]["seconds"] == before
+    assert files(root / "dataset") == files(built[0] / "dataset")
+
+
+def test_a_conversation_can_be_looked_at(built: Built, tmp_path: Path) -> None:
+    root, out = str(built[0]), tmp_path / "sheet.png"
+    sheet = draw(root, "apart", 3)
+    assert sheet.shape[0] == 4 * 270  # two files, two people's motion
+    green = (sheet[:270] == (60, 220, 60)).all(axis=2)
+    assert green.any()  # the first participant's landmarks …
+    assert not green[:, : sheet.shape[1] // 12].any()  # … on the face
+    save_sheet(sheet, out)
+    assert out.read_bytes().startswith(b"\x89PNG")
+    for item, path, message in (("nobody", out, "no such conversation"), ("apart", tmp_path / "x.gif", "png")):
+        with pytest.raises(UsageError, match=message):
+            save_sheet(draw(root, item, 1), path)
 
 
 def test_the_account_has_times_memory_and_pace(built: Built) -> None:

@@ -9,15 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
-from schemas.config import FacesConfig
+from schemas.config import FacesConfig, QualityConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Layout, Media, Piece, Track
 from stages.cast import CastInput, CastStage
 from stages.heads import canonical_face
 from stages.looks import THUMB, likeness, look_at, strangeness
-from stages.quality import LIMITS, values_of
+from stages.quality import LIMITS, faults, values_of
 from tests.stages.test_bind import FRAMES, row, skull, track
-from tests.stages.test_faces import loaded_stage
+from tests.stages.test_faces import loaded_stage, real_conversation, real_faces
 from tests.stages.tracks import track_of
 
 MEDIA = Media(
@@ -219,6 +219,19 @@ def test_on_real_faces(
         cast = cast_of(faces, frames=100)
         places = [float(np.nanmedian(faces.tracks[i].box[:, 0])) // 360 for i in tracks_in(cast)]
         assert places == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [["interview"], ["two_in_frame"], ["both_talk"], ["pair_user", "pair_avatar"]])
+def test_both_people_of_real_clips_are_seen_all_the_time(names: list[str], shared_media: Path) -> None:
+    clips = [shared_media / "conversation" / f"{name}.mp4" for name in names]
+    [cast] = CastStage().process(CastInput(conversation=real_conversation(*clips), faces=real_faces(*clips)))
+    for member in cast.members:
+        assert member.figures.visible >= 0.98
+        assert len(member.segments) == 1  # never lost, so never taken for the other
+    assert cast.crowd == 0
+    facts = CastFacts.model_validate_json(CastStage().facts([cast]))
+    assert list(faults(facts, ("one", "other"), QualityConfig())) == []
 
 
 @pytest.mark.slow

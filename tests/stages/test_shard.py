@@ -21,6 +21,7 @@ from stages.census import CensusInput, CensusStage
 from stages.codec import motion_spec
 from stages.shard import ShardInput, ShardStage, capacity, cut_series
 from stages.windows import avatar_state
+from tests.stages.test_quality import GOOD
 from training.data import Dataset
 
 FRAMES, DIM, LENGTH = 120, 8, 20
@@ -49,6 +50,7 @@ def make_dyad(name: str, seed: int) -> Dyad:
         layout=Layout.PER_PARTICIPANT,
         codec="test",
         scores=(0.5, 0.6),
+        figures=(GOOD, GOOD.model_copy(update={"yaw": 30.0})),
         motion=(motion[0], motion[1]),
         valid=(np.ones(FRAMES, bool), np.ones(FRAMES, bool)),
         reference=(motion[0][0], motion[1][0]),
@@ -117,6 +119,7 @@ def test_every_window_arrives_once_and_whole(tmp_path: Path) -> None:
     assert set(sample.state) == {2}  # the user speaks
     assert sample.meta.label is WindowClass.LISTENING
     assert (sample.meta.avatar, sample.meta.binding) == (dyad.participants[1], 0.6)
+    assert (sample.meta.avatar_figures, sample.meta.user_figures) == dyad.figures[::-1]
     for voice, person in ((sample.avatar_audio, 1), (sample.user_audio, 0)):
         whole = decode_audio(dyad.audio[person].tobytes())
         np.testing.assert_array_equal(voice, whole[40 * SAMPLES_PER_FRAME : 60 * SAMPLES_PER_FRAME])

@@ -1,0 +1,146 @@
+"""A picture of what was seen in a conversation: moments of its video with every tracked face, and its motion.
+
+Participants are drawn in colours of their own with all landmarks, other faces in grey with a box. Below, each
+participant's motion, decoded: what a model will know of that face. Also for conversations that were rejected, as far as
+they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.build import CODECS
+from pipeline.outputs import read_outputs
+from schemas import FPS
+from schemas.artifact import load_rows
+from schemas.errors import UsageError
+from schemas.rows import Cast, Codec, Conversation, FaceTracks, Motion, Track
+from stages.cast import CastStage
+from stages.codec import decode_motion
+from stages.faces import FacesStage
+from stages.ingest import IngestStage
+from stages.motion import MotionStage
+from stages.store import Store
+from stages.video import frames_on_grid
+
+_HEIGHT = 270  # pixels of a row
+_COLOURS = ((60, 220, 60), (255, 140, 30))  # of the two participants, RGB
+_GREY = (170, 170, 170)
+
+
+def draw(root: str, item: str, moments: int) -> np.ndarray:
+    """A sheet, uint8 [H, W, 3] RGB: a column for each moment, a row for each file and each participant.
+
+    Args:
+        item: beginning of a conversation's id, or part of its file's name.
+
+    Raises:
+        UsageError: no such conversation in this run, or none of its faces is tracked yet.
+    """
+    conversation = _find(root, item)
+    faces = [row for _, row in read_outputs(root, FacesStage, conversation.id)]
+    if not faces:
+        raise UsageError(f"{item}: no face of this conversation is tracked yet, or it was rejected before: see status")
+    faces.sort(key=lambda row: (row.piece.media, row.piece.first))
+    casts = [row for _, row in read_outputs(root, CastStage, conversation.id, left_out=True)]
+    motions = [row for _, row in read_outputs(root, MotionStage, conversation.id)]
+    shown = np.linspace(0, conversation.frames - 1, moments + 2).astype(int)[1:-1]
+    sheets = [
+        list(_moments(media.uri, number, shown, faces, casts[0] if casts else None))
+        for number, media in enumerate(conversation.media)
+    ]
+    codecs = {codec.id: codec for codec in _codecs(root)}
+    sheets += [list(_decoded(codecs[motion.codec], motion, shown)) for motion in motions if motion.codec in codecs]
+    width = max(picture.shape[1] for row in sheets for picture in row)
+    return np.concatenate([np.concatenate([_centred(p, width) for p in row], axis=1) for row in sheets])
+
+
+def save_sheet(sheet: np.ndarray, out: Path) -> None:
+    """Write a PNG or JPEG.
+
+    Raises:
+        UsageError: another ending, or a folder that is not there.
+    """
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg") or not out.parent.is_dir():
+        raise UsageError(f"--out {out}: a .png or .jpg in a folder that exists")
+    out.write_bytes(cv2.imencode(out.suffix.lower(), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
+def _find(root: str, item: str) -> Conversation:
+    for _, conversation in read_outputs(root, IngestStage):
+        names = (media.uri.rpartition("/")[2] for media in conversation.media)
+        if conversation.id.startswith(item) or any(item in name for name in names):
+            return conversation
+    raise UsageError(f"{item}: no such conversation in {root}")
+
+
+def _codecs(root: str) -> Iterator[Codec]:
+    store = Store(root)
+    for name in store.list(CODECS):
+        yield load_rows(store.read(f"{CODECS}/{name}"), Codec)[0]
+
+
+def _moments(
+    uri: str, media: int, shown: np.ndarray, faces: Sequence[FaceTracks], cast: Cast | None
+) -> Iterator[np.ndarray]:
+    """The picture at each moment, with its faces."""
+    colours: dict[tuple[int, int], tuple[int, int, int]] = {}
+    for member, colour in zip(cast.members if cast else (), _COLOURS, strict=False):
+        colours |= {(segment.piece, segment.track): colour for segment in member.segments}
+    for n in shown.tolist():
+        ((_, rgb),) = frames_on_grid(uri, n, n + 1)
+        picture = rgb.copy()
+        for p, row in enumerate(faces):
+            for t, track in enumerate(row.tracks):
+                i = n - track.first
+                if row.piece.media == media and 0 <= i < len(track.valid) and track.valid[i]:
+                    _draw_face(picture, track, i, f"{p}/{t}", colours.get((p, t)))
+        _write(picture, f"{n / FPS:.2f} s", (8, 30), (255, 255, 255))
+        yield cv2.resize(
+            picture, (round(picture.shape[1] * _HEIGHT / picture.shape[0]), _HEIGHT), interpolation=cv2.INTER_AREA
+        )
+
+
+def _draw_face(picture: np.ndarray, track: Track, i: int, name: str, colour: tuple[int, int, int] | None) -> None:
+    """Landmarks of a participant, the box of anybody else."""
+    x0, y0, x1, y1 = track.box[i].astype(int).tolist()
+    size = _stroke(picture)
+    if colour is None:
+        cv2.rectangle(picture, (x0, y0), (x1, y1), _GREY, size)
+    else:
+        for x, y in track.landmarks[i, :, :2].astype(int).tolist():
+            cv2.circle(picture, (x, y), size, colour, -1)
+    _write(picture, f"track {name}, {track.confidence[i]:.2f}", (x0, y0 - 5), colour or _GREY)
+
+
+def _write(picture: np.ndarray, text: str, place: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    size = _stroke(picture)
+    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55 * size, colour, size, cv2.LINE_AA)
+
+
+def _stroke(picture: np.ndarray) -> int:
+    """Thickness that is still seen when the picture is made smaller."""
+    return max(1, round(max(picture.shape) / 640))
+
+
+def _decoded(codec: Codec, motion: Motion, shown: np.ndarray) -> Iterator[np.ndarray]:
+    """The face that the motion says, at each moment, on white."""
+    points = decode_motion(codec, motion.motion[shown], motion.neutral)
+    centre, size = points[:, :, :2].mean(axis=(0, 1)), 1.25 * float(np.ptp(points[:, :, 1]))
+    for face, valid in zip(points, motion.valid[shown], strict=True):
+        picture = np.full((_HEIGHT, _HEIGHT, 3), 255, np.uint8)
+        places = (face[:, :2] - centre) * (1, -1) * _HEIGHT / size + _HEIGHT / 2
+        colour = tuple(c // 2 for c in _COLOURS[motion.participant]) if valid else _GREY
+        for x, y in places.astype(int).tolist():
+            cv2.circle(picture, (x, y), 1, colour, -1, cv2.LINE_AA)
+        yield picture
+
+
+def _centred(picture: np.ndarray, width: int) -> np.ndarray:
+    left = (width - picture.shape[1]) // 2
+    edges = ((0, 0), (left, width - picture.shape[1] - left), (0, 0))
+    return np.pad(picture, edges, constant_values=255)
