@@ -51,7 +51,7 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
     """A bound conversation to a dyad with its windows."""
 
     name = "windows"
-    version = 3
+    version = 4
     config: WindowsConfig
 
     def process(self, item: WindowsInput) -> Iterator[Dyad]:

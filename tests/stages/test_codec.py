@@ -29,8 +29,7 @@ from stages.landmarker import check_landmarker
 from stages.motion import FitInput, FitStage, MotionInput, MotionStage
 from tests.stages.roundtrip import round_trip
 from tests.stages.test_motion import expressions, filmed
-from tests.stages.test_quality import GOOD
-from tests.stages.tracks import track_of
+from tests.stages.tracks import FIGURES, track_of
 
 CONFIG = MotionConfig(kind="blendshapes", rest_dims=2)
 
@@ -66,7 +65,7 @@ def binding_of(name: str, faces: FaceTracks) -> Binding:
             segments=(Segment(piece=0, track=min(i, len(faces.tracks) - 1)),),
             score=0.0,
             margin=0.0,
-            figures=GOOD,
+            figures=FIGURES,
         )
         for i in (0, 1)
     )

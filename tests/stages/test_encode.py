@@ -17,15 +17,12 @@ from torch import Tensor, nn
 
 from schemas.config import EncodeConfig
 from schemas.errors import UsageError
-from schemas.rows import Cast, Encoded, FaceTracks, Figures, Member, Piece, Segment
+from schemas.rows import Cast, Encoded, FaceTracks, Member, Piece, Segment
 from stages.encode import EncodeInput, EncodeStage, crop_square, network_digest, square_of
 from tests.stages.networks import CODES, SIZE, exported, scripted
-from tests.stages.tracks import track_of
+from tests.stages.tracks import FIGURES, track_of
 
 FRAMES = 30
-FIGURES = Figures(
-    visible=1.0, face_size=80.0, sharpness=1.0, luminance=1.0, confidence=1.0, yaw=0.0, pitch=0.0, jitter=0.0
-)
 
 
 class Mean(nn.Module):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from schemas.rows import Track
+from schemas.rows import Figures, Track
 from stages.faces import box_of
+
+FIGURES = Figures(
+    visible=1.0, face_size=80.0, sharpness=1.0, luminance=1.0, confidence=1.0, yaw=0.0, pitch=0.0, jitter=0.0
+)
 
 
 def track_of(landmarks_TL3: np.ndarray, *, first: int = 0, looks: int = 0) -> Track:
