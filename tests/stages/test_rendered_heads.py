@@ -34,10 +34,12 @@ from pipeline.demo.script import Motion, Rule, gesture, still_motion
 from schemas import FPS
 from schemas.config import FacesConfig, MotionConfig
 from schemas.rows import Binding, BoundParticipant, FaceTracks, Segment
+from stages.codec import decode_motion, fit_codec, merge_statistics
 from stages.faces import FacesStage
 from stages.heads import Heads, canonical_face, head_rotation
-from stages.motion import FitInput, FitStage, MotionInput, MotionStage, decode_motion, fit_codec, merge_statistics
+from stages.motion import FitInput, FitStage, MotionInput, MotionStage
 from tests.stages.puppets import poses, rendered, tracked
+from tests.stages.tracks import FIGURES
 
 pytestmark = pytest.mark.slow
 
@@ -180,7 +182,13 @@ def opening(faces_TL3: np.ndarray) -> np.ndarray:
 def binding(conversation: str) -> Binding:
     people = [
         BoundParticipant(
-            name=str(m), media=m, speaker=m, segments=(Segment(piece=m, track=0),), score=1.0, margin=0.0, visible=1.0
+            name=str(m),
+            media=m,
+            speaker=m,
+            segments=(Segment(piece=m, track=0),),
+            score=1.0,
+            margin=0.0,
+            figures=FIGURES,
         )
         for m in (0, 1)
     ]
