@@ -7,12 +7,12 @@ only who knows the focal length could tell them apart).
 
 Measured, medians over the people:
                                             talking    sweep
-    rotation error                          0.78°      1.66°
-    … with the direction left in            0.81°      2.10°
-    … with offset and direction left in     2.88°      2.57°
-    r of the mouth's opening                .977       .925
-    … decoded from a codec of 26 numbers    .978       .933
-    its mean error                          0.09 cm    0.18 cm
+    rotation error                          0.64°      1.69°
+    … with the direction left in            0.70°      2.08°
+    … with offset and direction left in     2.82°      2.74°
+    r of the mouth's opening                .981       .934
+    … decoded from a codec of 26 numbers    .983       .935
+    its mean error                          0.10 cm    0.19 cm
 The sweep's mouths: an opening jaw swings back, which FaceMesh's depth hardly shows, so what is seen of the opening
 depends on the pitch.
 """
