@@ -27,15 +27,11 @@ import contextlib
 import json
 import os
 import platform
-import resource
-import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from fractions import Fraction
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +39,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from benchmarks.processes import alone, peak_mb, say
 from schemas import FPS
 from schemas.errors import Rejected
 from stages.video import frames_on_grid
@@ -201,20 +198,6 @@ def write_numbered(
                 file.mux(sound.encode(block))
             file.mux(sound.encode(None))
     return path
-
-
-def alone(work: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in a new process that ends with it."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(work, *args).result()
-
-
-def peak_mb() -> float:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -22,14 +22,11 @@ import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +34,11 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
+from benchmarks.processes import new_process, say
 from schemas import FPS
 from schemas.config import FacesConfig
 from schemas.rows import Piece
+from stages.quiet import silent_stderr
 
 SIBLING = Path(__file__).parents[1] / ".." / "shared" / "media"
 SIZES = {"720p": (1280, 720), "1080p": (1920, 1080)}
@@ -56,7 +55,7 @@ def main() -> None:
     source = options.media / "conversation" / "interview.mp4"
     rows = []
     with tempfile.TemporaryDirectory(prefix="visavis-faces-") as scratch, ExitStack() as stack:
-        processes = {side: stack.enter_context(process_of_its_own()) for side in SIDES}
+        processes = {side: stack.enter_context(new_process()) for side in SIDES}
         for name, size in SIZES.items():
             clip = Path(scratch) / f"{name}.mp4"
             write(clip, size, real(source, size, frames) if source.exists() else rendered(size, frames))
@@ -69,7 +68,7 @@ def main() -> None:
                 say("  ".join(f"{key} {value}" for key, value in row.items()))
 
     def least(field: str, floor: str) -> float:
-        return min(row[field] for row in rows if row["side"] == floor)
+        return min(float(row[field]) for row in rows if row["side"] == floor)
 
     result = {
         "name": "faces",
@@ -131,18 +130,19 @@ def stage(config: FacesConfig) -> Callable[[Path, int], int]:
 
 
 def bare(max_faces: int, config: FacesConfig) -> Callable[[Path, int], int]:
-    from mediapipe.python.solutions.face_mesh import FaceMesh
+    with silent_stderr():
+        from mediapipe.python.solutions.face_mesh import FaceMesh
 
-    mesh = FaceMesh(
-        max_num_faces=max_faces,
-        refine_landmarks=True,
-        min_detection_confidence=config.min_confidence,
-        min_tracking_confidence=config.min_confidence,
-    )
+        mesh = FaceMesh(
+            max_num_faces=max_faces,
+            refine_landmarks=True,
+            min_detection_confidence=config.min_confidence,
+            min_tracking_confidence=config.min_confidence,
+        )
 
     def work(clip: Path, frames: int) -> int:
         seen = 0
-        with av.open(str(clip)) as container:
+        with av.open(str(clip)) as container, silent_stderr():
             for _, frame in zip(range(frames), container.decode(video=0), strict=False):
                 seen += len(mesh.process(frame.to_ndarray(format="rgb24")).multi_face_landmarks or ())
         return seen
@@ -178,14 +178,6 @@ def write(path: Path, size: tuple[int, int], pictures: Iterator[np.ndarray]) -> 
             frame.pts = number
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
-
-
-def process_of_its_own() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ import psutil
 import pyarrow as pa
 
 from benchmarks.clips import make_clips
+from benchmarks.processes import say
 from pipeline.ledger import Ledger
 from stages.store import TEMPORARY, Store
 
@@ -240,10 +241,6 @@ def ok_rows(run: Path) -> Counter[tuple[str, str]]:
     """How many ok rows there are of each item of each stage, of all rows that were ever written."""
     table = pa.concat_tables(Ledger(Store(str(run))).tables(["stage", "key", "status"]))
     return Counter((r["stage"], r["key"]) for r in table.to_pylist() if r["status"] == "ok")
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -21,19 +21,15 @@ import itertools
 import json
 import os
 import platform
-import resource
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import av
 
+from benchmarks.processes import alone, peak_mb, say
 from pipeline.chain import stages_of
 from pipeline.task import WHOLE, Artifact, Task, Worker, artifact_path
 from schemas import FPS
@@ -201,21 +197,6 @@ def fit_codec_of(root: str) -> None:
 
     codec = fit_codec(_one(root, _artifact("fit", "long"), CodecStatistics), CONFIG.motion)
     Store(root).write(_artifact("codec", "long").path, dump_rows([codec]))
-
-
-def alone(work: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in a new process that ends with it. This one stays small: a child's peak begins with ours."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(work, *args).result()
-
-
-def peak_mb() -> float:
-    """Largest resident set of this process so far."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _pieces(conversation: Conversation) -> tuple[Piece, ...]:

@@ -33,6 +33,8 @@ from av.audio.resampler import AudioResampler
 from rich.console import Console
 
 from benchmarks.clips import make_clips
+from benchmarks.faces import bare
+from benchmarks.processes import say
 from pipeline.build import Build
 from pipeline.crew import Crew, Engine
 from pipeline.dataset import DATASET
@@ -112,18 +114,15 @@ def plain_loop(ready: Any, go: Any, todo: Any) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
-    from stages.faces import FaceMeshTracker
     from stages.voices import EmbeddedDiarizer
 
     torch.set_num_threads(1)
-    mesh = FaceMeshTracker(FacesConfig().max_faces, FacesConfig().min_confidence)
+    faces = bare(FacesConfig().max_faces, FacesConfig())
     diarizer = EmbeddedDiarizer(DiarizeConfig().clustering_threshold)
     ready.wait()
     go.wait()
     while (clip := todo.get()) is not None:
-        with av.open(clip) as container:
-            for n, frame in enumerate(container.decode(video=0)):
-                mesh.landmarks(frame.to_ndarray(format="rgb24"), new_shot=n == 0)
+        faces(Path(clip), sys.maxsize)
         with av.open(clip) as container:
             resampler = AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
             pieces = [p.to_ndarray()[0] for f in container.decode(audio=0) for p in resampler.resample(f)]
@@ -157,10 +156,6 @@ def opened_once(engine: Engine, root: Path) -> Iterator[Engine]:
 
 def run(clips: list[Path], root: Path, engine: Engine) -> None:
     Build(CONFIG, str(root), engine, Reporter(Console(file=io.StringIO()))).run(find_sources([str(c) for c in clips]))
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -252,7 +252,19 @@ def dataset(folder: Path) -> dict[str, Any]:
             facts = DyadFacts(participants=(f"{identity}-0", f"{identity}-1"), windows=WINDOWS).model_dump_json()
             yield identity, Made(Artifact("", identity), facts)
 
-    codec = dump_rows([Codec(id="c", kind="landmark-pca", mean=np.zeros(3), basis=np.zeros((DIM, 3)), explained=1.0)])
+    codec = dump_rows(
+        [
+            Codec(
+                id="c",
+                kind="landmark-pca",
+                mean=np.zeros(3),
+                basis=np.zeros((DIM, 3)),
+                explained=1.0,
+                given=0,
+                network="",
+            )
+        ]
+    )
     with opened(root, lambda *_: nullcontext(StubCrew(root, 10**9)), {}, RunConfig(), {"config": {}}, QUIET) as run:
         run.store.write("artifacts/codec/c.safetensors", codec)
         where = Artifact("artifacts/codec/c.safetensors", "0" * 16)

@@ -29,14 +29,13 @@ def preview(root: str, fingerprint: str, config: QualityConfig) -> dict[str, Any
     worst_NL = np.array(list(_worst_values(root, fingerprint)), np.float64).reshape(-1, len(LIMITS))
     limits, out_N = [], np.zeros(len(worst_NL), np.bool_)
     for limit, values_N in zip(LIMITS, worst_NL.T, strict=True):
-        bound: float = getattr(config, limit.setting)
-        crossed_N = values_N < bound if limit.is_least else values_N > bound
+        crossed_N = limit.crossed(values_N, config)
         out_N |= crossed_N
         shares = np.percentile(values_N, _SHARES).tolist() if len(values_N) else ()
         limits.append(
             {
                 "setting": limit.setting,
-                "bound": bound,
+                "bound": limit.bound(config),
                 "reason": limit.reason.value,
                 "drops": int(crossed_N.sum()),
                 "percentiles": dict(zip(_SHARES, shares, strict=False)),

@@ -21,7 +21,7 @@ from schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Figures, Lay
 from stages.base import Stage
 from stages.boxes import by_boxes
 from stages.participants import choose
-from stages.people import Person, Scene, scene_of
+from stages.people import Person, Scene, scenes_of
 
 _SECOND_DIFFERENCE = np.sqrt(6.0)  # of white noise, over its own deviation
 _COUNTS = 0.5  # of a participant's size: who is smaller is in the background
@@ -38,14 +38,14 @@ class CastStage(Stage[CastInput, Cast]):
     """Face tracks → the two participants. Rejects: NO_FACE, ONE_FACE, NOT_ALIVE, COPIED_FACE."""
 
     name: ClassVar[str] = "cast"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def __init__(self, config: Section | None = None) -> None:
         super().__init__(config or Section())
 
     def process(self, item: CastInput) -> Iterator[Cast]:
         conversation = item.conversation
-        scenes = [scene_of(item.faces, number, conversation.frames) for number in range(len(conversation.media))]
+        scenes = scenes_of(item.faces, len(conversation.media), conversation.frames)
         one_frame = conversation.layout is Layout.ONE_FRAME
         members, crowd_T = list[Person](), np.zeros(conversation.frames, np.bool_)
         for scene, media in zip(scenes, conversation.media, strict=True):
@@ -93,13 +93,16 @@ def figures_of(person: Person) -> Figures:
         confidence=round(median("confidence_V"), 3),
         yaw=round(float(yaw), 1),
         pitch=round(float(pitch), 1),
-        jitter=round(_jitter(person.gesture_TG), 3),
+        jitter=round(_jitter(person), 3),
     )
 
 
-def _jitter(gesture_TG: np.ndarray) -> float:
-    """Second differences of the gestures over seen frames, in percent, scaled to be the deviation of white noise."""
-    bends_TG = np.diff(gesture_TG, n=2, axis=0)
+def _jitter(person: Person) -> float:
+    """Second differences of the gestures over seen frames, in percent, scaled to be the deviation of white noise.
+
+    Within each track: a cut is no jitter.
+    """
+    bends_TG = np.concatenate([np.diff(track.data.gesture_TG, n=2, axis=0) for track in person.tracks])
     seen_TG = bends_TG[np.isfinite(bends_TG).all(axis=1)]
     return float(100 * np.sqrt((seen_TG**2).mean()) / _SECOND_DIFFERENCE) if len(seen_TG) else 0.0
 

@@ -4,24 +4,22 @@ MediaPipe's FaceMesh graph (Kartynnik et al. 2019, arXiv 1907.06724; Grishchenko
 for faces with a detector for selfies whenever it follows fewer than it may: in most frames of a dialogue, for nothing,
 and it misses faces of less than a tenth of the picture. So its own graph is taken without that part. New faces are
 searched for here: at once after a cut, then every 0.2 s (every frame while there is none) with the quick detector,
-every 0.6 s once no face has come or gone for 2 s, and every 2 s thoroughly, with MediaPipe's detector for far faces, on
-square tiles of the picture.
+and every 2 s thoroughly, with MediaPipe's detector for far faces, on square tiles of the picture; both a third as often
+once no face has come or gone for 2 s.
 
 Faces that it follows are handed to it from here, too: as boxes that its detector would have found, put on the face of
 the frame before by a similarity transform. Its own way, the landmarks' bounding box, moves with chin and nod, and takes
 a third of a nod away with it: of ±3° rendered on four people it showed 0.65 to 0.73, this way 0.88 to 0.99.
 
-The trade-off: a face that appears between cuts is found up to 0.6 s late (2 s if it is small). Measured on 720p with
-two faces: 7.3 ms a frame instead of 9.1 (CPU, searching every 0.2 s), and faces of 1/20 of the picture's longer side
-are found.
+The trade-off: a face that appears in a steady shot is found up to 0.6 s late (6 s if it is small). In return two faces
+in 720p cost about as much as FaceMesh alone (`python -m benchmarks.faces`), and faces of 1/20 of the picture's longer
+side are found.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,20 +27,23 @@ from typing import Any
 import numpy as np
 
 from schemas.rows import LANDMARKS
-from stages.heads import canonical_face
-from stages.quiet import silent_stderr
+from stages.heads import flat_face, flat_fit
+from stages.quiet import prepare_mediapipe, silent_stderr
 
-QUICK_EVERY = 5  # frames
-QUICK_EVERY_IF_STEADY = 15
-STEADY_AFTER = 50
-THOROUGH_EVERY = 50
+QUICK_EVERY, THOROUGH_EVERY = 5, 50  # frames
+STEADY_AFTER = 50  # frames without a face that comes or goes …
+RARER = 3  # … are followed by so many times fewer searches
+_NOBODY = np.zeros((0, LANDMARKS, 3), np.float32)
 _SAME_FACE = 0.3  # shared area over the area of both
-_IMAGE, _FOUND, _FACES = "image", "all_face_detections", "multi_face_landmarks"  # streams of MediaPipe's graph
-_SWITCHES = ("with_attention", "use_prev_landmarks")
+_IMAGE, _FOUND, _FACES = "image", "found", "multi_face_landmarks"  # streams
 _BOX_CENTRE, _BOX_SIDE = -1.2, 16.1  # cm on the canonical face: where the detector put its box on four rendered people
 _EYES = (33, 263)
-_OWN_SEARCH = {"NormalizedRectVectorHasMinSizeCalculator", "FaceDetectionShortRangeCpu", "gated_image"}
-_M_ARENA_MAX = -8  # malloc.h
+# Streams that MediaPipe's graph makes to search and to follow by itself, and what stands for those that are used.
+_NOT_NEEDED = {
+    "gated_prev_face_rects_from_landmarks", "prev_has_enough_faces", "gated_image", "all_face_detections", "face_rects",
+    "face_detections", "face_rect_from_landmarks", "face_rects_from_landmarks", "prev_face_rects_from_landmarks",
+}  # fmt: skip
+_INSTEAD = {"gated_image": _IMAGE, "face_detections": _FOUND, "face_rects": "face_rects_from_detections"}
 _TAGS = {"point": 0x0F0A, "of_x": 0x0D, "of_y": 0x15, "of_z": 0x1D}  # field 1 with 15 bytes; floats 1, 2 and 3
 _POINT = np.dtype(
     [("point", "<u2"), ("of_x", "u1"), ("x", "<f4"), ("of_y", "u1"), ("y", "<f4"), ("of_z", "u1"), ("z", "<f4")]
@@ -55,74 +56,60 @@ class FaceMeshTracker:
     blendshapes: np.ndarray | None = None
 
     def __init__(self, max_faces: int, min_confidence: float) -> None:
-        os.environ.setdefault("GLOG_minloglevel", "2")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        _share_one_heap()
+        prepare_mediapipe()
         self._max_faces, self._settled = max_faces, False
-        self._frame = self._steady = 0
-        self._seen_FL3: np.ndarray = np.zeros((0, LANDMARKS, 3), np.float32)
+        self._pictures = 0  # that the graph has seen
+        self._since = 0  # frames of this shot
+        self._steady = 0  # frames since a face came or went
+        self._seen_FL3: np.ndarray = _NOBODY
         with silent_stderr():
-            from mediapipe.python import CalculatorGraph, packet_getter
+            from mediapipe.python import CalculatorGraph, packet_creator, packet_getter
             from mediapipe.python.solutions.face_detection import FaceDetection
 
             self._near, self._far = (FaceDetection(min_confidence, model) for model in (0, 1))
             self._graph = CalculatorGraph(graph_config=_graph(max_faces, min_confidence))
             self._graph.observe_output_stream(_FACES, lambda _, p: self._faces.extend(packet_getter.get_proto_list(p)))
-            self._start()
+            self._graph.start_run({"with_attention": packet_creator.create_bool(True)})
             self.landmarks(np.zeros((64, 64, 3), np.uint8), new_shot=True)  # its threads speak up only now
 
     def landmarks(self, rgb_HW3: np.ndarray, *, new_shot: bool) -> np.ndarray:
         """See `stages.faces.FaceTracker`."""
-        self._settled &= not new_shot
-        # Each part of a restarted graph has something to say when it first sees a face.
+        if new_shot:
+            self._since = self._steady = 0
+            self._seen_FL3 = _NOBODY
+        # Each part of the graph has something to say when it first sees a face.
         with contextlib.nullcontext() if self._settled else silent_stderr():
-            if new_shot:
-                self._restart()
             known = _distinct([_where(points_L3, rgb_HW3.shape[:2]) for points_L3 in self._seen_FL3])
             faces = self._look(rgb_HW3, [*known, *self._search(rgb_HW3, known)])
-        self._settled = bool(faces)
+        self._settled |= bool(faces)
+        self._since += 1
         self._steady = self._steady + 1 if len(faces) == len(self._seen_FL3) else 0
         self._seen_FL3 = np.array([points_of(face) for face in faces], np.float32).reshape(-1, LANDMARKS, 3)
         return self._seen_FL3
-
-    def _restart(self) -> None:
-        """Forget where faces were."""
-        self._graph.close()
-        self._start()
-
-    def _start(self) -> None:
-        from mediapipe.python import packet_creator
-
-        self._faces: list[Any] = []
-        self._frame = self._steady = 0
-        self._seen_FL3 = np.zeros((0, LANDMARKS, 3), np.float32)
-        sides = {"num_faces": packet_creator.create_int(self._max_faces)}
-        sides |= {name: packet_creator.create_bool(name == "with_attention") for name in _SWITCHES}
-        self._graph.start_run(sides)
 
     def _look(self, rgb_HW3: np.ndarray, found: Sequence[Any]) -> list[Any]:
         """The faces at these detections, without those that turn out to be none."""
         from mediapipe.python import ImageFormat, Packet, packet_creator
 
-        self._faces = []
+        self._faces: list[Any] = []
         packets = {_IMAGE: packet_creator.create_image_frame(data=rgb_HW3, image_format=ImageFormat.SRGB)}
         packets |= {f"{_FOUND}_{i}": Packet() for i in range(self._max_faces)}
         packets |= {f"{_FOUND}_{i}": packet_creator.create_proto(face) for i, face in enumerate(found)}
         for stream, packet in packets.items():
-            self._graph.add_packet_to_input_stream(stream, packet.at(self._frame))
+            self._graph.add_packet_to_input_stream(stream, packet.at(self._pictures))
         self._graph.wait_until_idle()
-        self._frame += 1
+        self._pictures += 1
         return self._faces
 
     def _search(self, rgb_HW3: np.ndarray, known: Sequence[Any]) -> list[Any]:
         """New faces, in the whole picture's coordinates, the surest first, each once."""
         if len(known) >= self._max_faces:
             return []
-        thorough = self._frame % THOROUGH_EVERY == 0
-        every = QUICK_EVERY if self._steady < STEADY_AFTER else QUICK_EVERY_IF_STEADY
-        quick = not known or self._frame % every == 0
-        found = list(self._detections(self._near, rgb_HW3)) if quick else []
-        if thorough:
+        rarer = RARER if self._steady >= STEADY_AFTER else 1
+        found: list[Any] = []
+        if not known or self._since % (QUICK_EVERY * rarer) == 0:
+            found += self._detections(self._near, rgb_HW3)
+        if self._since % (THOROUGH_EVERY * rarer) == 0:
             for tile in _tiles(*rgb_HW3.shape[:2]):
                 found += self._detections(self._far, rgb_HW3, tile)
         found.sort(key=lambda detection: -detection.score[0])
@@ -148,22 +135,22 @@ def _where(points_L3: np.ndarray, size: tuple[int, int]) -> Any:
     """
     from mediapipe.framework.formats import detection_pb2, location_data_pb2
 
-    model_L = canonical_face()[:, :2] @ (1.0, -1.0j)
-    seen_L = points_L3[: len(model_L), :2].astype(np.float64) * size[::-1] @ (1.0, 1.0j)
-    arms_L, centred_L = model_L - model_L.mean(), seen_L - seen_L.mean()
-    turn = np.vdot(arms_L, centred_L) / np.vdot(arms_L, arms_L)
-    upright_L = centred_L * (turn.conjugate() / abs(turn))
-    scale = max(abs(turn), float(arms_L.imag @ upright_L.imag / (arms_L.imag @ arms_L.imag)))
-    centre = seen_L.mean() + turn / abs(turn) * scale * (complex(0, -_BOX_CENTRE) - model_L.mean())
+    seen_L = points_L3[:, :2].astype(np.float64) * size[::-1] @ (1.0, 1.0j)
+    turn, place = flat_fit(seen_L)
+    arms_L, middle = flat_face()
+    upright = turn / abs(turn)
+    height = float(arms_L.imag @ (seen_L[: len(arms_L)] / upright).imag / (arms_L.imag @ arms_L.imag))
+    scale = max(abs(turn), height)
+    centre = place + upright * scale * (complex(0, -_BOX_CENTRE) - middle)
     wide, high = _BOX_SIDE * scale / size[1], _BOX_SIDE * scale / size[0]
     detection = detection_pb2.Detection(score=[1.0])
-    place = detection.location_data
-    place.format = location_data_pb2.LocationData.RELATIVE_BOUNDING_BOX
-    box = place.relative_bounding_box
+    location = detection.location_data
+    location.format = location_data_pb2.LocationData.RELATIVE_BOUNDING_BOX
+    box = location.relative_bounding_box
     box.xmin, box.ymin = centre.real / size[1] - wide / 2, centre.imag / size[0] - high / 2
     box.width, box.height = wide, high
     for corner in _EYES:
-        place.relative_keypoints.add(x=float(points_L3[corner, 0]), y=float(points_L3[corner, 1]))
+        location.relative_keypoints.add(x=float(points_L3[corner, 0]), y=float(points_L3[corner, 1]))
     return detection
 
 
@@ -192,15 +179,20 @@ def _graph(max_faces: int, min_confidence: float) -> Any:
     resource_util.set_resource_dir(str(root))
     data = (root / "mediapipe" / "modules" / "face_landmark" / "face_landmark_front_cpu.binarypb").read_bytes()
     graph = calculator_pb2.CalculatorGraphConfig.FromString(data)
-    graph.type = ""
-    for node in reversed([node for node in graph.node if _OWN_SEARCH & {node.calculator, *node.output_stream}]):
+    graph.ClearField("type")
+    for node in reversed([node for node in graph.node if _NOT_NEEDED & set(_streams(node.output_stream))]):
         graph.node.remove(node)
-    for node in graph.node:  # what looked at pictures only when faces were missing now looks at each
+    for node in graph.node:
         for i, stream in enumerate(node.input_stream):
-            node.input_stream[i] = stream.replace("gated_image", _IMAGE)
+            tag, colon, name = stream.rpartition(":")
+            node.input_stream[i] = f"{tag}{colon}{_INSTEAD.get(name, name)}"
     streams = [f"{_FOUND}_{i}" for i in range(max_faces)]  # Python can make no packet of a list
-    graph.input_stream.extend(streams)
     graph.node.add(calculator="MergeDetectionsToVectorCalculator", input_stream=streams, output_stream=[_FOUND])
+    for field, names in (("input_stream", [_IMAGE, *streams]), ("output_stream", [_FACES])):
+        graph.ClearField(field)
+        getattr(graph, field).extend(names)
+    graph.ClearField("input_side_packet")
+    graph.input_side_packet.append("with_attention")
     validated = validated_graph_config.ValidatedGraphConfig()
     validated.initialize(graph_config=graph)
     expanded = calculator_pb2.CalculatorGraphConfig.FromString(validated.binary_config)
@@ -209,6 +201,10 @@ def _graph(max_faces: int, min_confidence: float) -> Any:
         thresholding_calculator_pb2.ThresholdingCalculatorOptions.ext
     ].threshold = min_confidence
     return expanded
+
+
+def _streams(tagged: Sequence[str]) -> Iterator[str]:
+    return (stream.rpartition(":")[2] for stream in tagged)
 
 
 def _tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
@@ -237,10 +233,3 @@ def _shared(a: Any, b: Any) -> float:
     high = min(first.ymin + first.height, second.ymin + second.height) - max(first.ymin, second.ymin)
     both = max(wide, 0.0) * max(high, 0.0)
     return both / max(first.width * first.height + second.width * second.height - both, 1e-9)
-
-
-def _share_one_heap() -> None:
-    """Have glibc keep one heap for all threads. FaceMesh's hand pictures on to each other, and with a heap for each the
-    freed ones pile up: the same 88 s of video took between 0.3 and 2.1 GB; this way 0.3 GB, and no more time."""
-    with contextlib.suppress(AttributeError, OSError):  # other C libraries have no such setting
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

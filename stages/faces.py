@@ -70,7 +70,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
     """
 
     name: ClassVar[str] = "faces"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     config: FacesConfig
 
     def __init__(self, config: FacesConfig, tracker: FaceTracker | None = None) -> None:

@@ -38,6 +38,29 @@ def canonical_face() -> np.ndarray:
     return load_tensors(data)["vertices"].astype(np.float64)
 
 
+@cache
+def flat_face() -> tuple[np.ndarray, complex]:
+    """The canonical face as seen from the front, in complex numbers x + i y, y down: its points around their middle
+    [468] and that middle, cm."""
+    points_L = canonical_face()[:, :2] @ (1.0, -1.0j)
+    middle = complex(points_L.mean())
+    return points_L - middle, middle
+
+
+def flat_fit(seen_L: np.ndarray) -> tuple[complex, complex]:
+    """The similarity that puts the flat face on points of a picture, least squares.
+
+    Args:
+        seen_L: complex, x + i y in pixels; landmarks beyond the canonical face's do not count.
+
+    Returns:
+        turn, place: what lies p cm from the face's middle is seen at place + turn · p.
+    """
+    arms_L, _ = flat_face()
+    seen_L = seen_L[: len(arms_L)]
+    return complex(np.vdot(arms_L, seen_L) / np.vdot(arms_L, arms_L)), complex(seen_L.mean())
+
+
 @dataclass(frozen=True)
 class Heads:
     """Where heads are, frame by frame: what puts the canonical face there. float64.

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from schemas.config import FacesConfig
 from schemas.errors import Rejected, UsageError
 from schemas.rows import BLENDSHAPES, LANDMARKS
 from stages.media import open_bytes
-from stages.quiet import silent_stderr
+from stages.quiet import prepare_mediapipe, silent_stderr
 
 _IMAGE, _FACES, _SCORES = "image", "faces", "scores"
 _FRAME = 40_000  # microseconds; only their order counts
@@ -37,8 +36,7 @@ class FaceLandmarkerTracker:
     blendshapes: np.ndarray | None
 
     def __init__(self, model: bytes, max_faces: int, min_confidence: float) -> None:
-        os.environ.setdefault("GLOG_minloglevel", "2")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        prepare_mediapipe()
         self._frame, self._settled = 0, False
         self._out: dict[str, list[Any]] = {}
         with silent_stderr():

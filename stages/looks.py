@@ -16,7 +16,7 @@ from functools import cache
 
 import numpy as np
 
-from stages.heads import canonical_face
+from stages.heads import flat_face, flat_fit
 
 CROP = 96  # pixels
 THUMB = 32
@@ -60,22 +60,18 @@ def look_at(rgb_HW3: np.ndarray, points_L2: np.ndarray) -> Look:
 
 
 def _upright(points_L2: np.ndarray) -> np.ndarray:
-    """The affine map [2, 3] from the crop to the picture. In complex numbers a similarity is q = a p + b."""
-    weights_L, corner = _similarity()
-    seen_L = points_L2[: len(weights_L)].astype(np.float64) @ (1.0, 1.0j)
-    turn = weights_L @ seen_L
-    start = seen_L.mean() + turn * corner
+    """The affine map [2, 3] from the crop to the picture."""
+    turn, place = flat_fit(points_L2.astype(np.float64) @ (1.0, 1.0j))
+    turn /= _PER_CM
+    start = place + turn * _corner()
     return np.array([[turn.real, -turn.imag, start.real], [turn.imag, turn.real, start.imag]])
 
 
 @cache
-def _similarity() -> tuple[np.ndarray, complex]:
-    """What a, least squares, takes of each landmark's place, and the crop's corner as seen from the face's centre."""
-    model_L = canonical_face()[:, :2] @ (1.0, -1.0j)
-    arms_L = model_L - model_L.mean()
-    middle = complex(_MIDDLE[0], -_MIDDLE[1]) - model_L.mean()
-    weights_L = arms_L.conj() / np.vdot(arms_L, arms_L) / _PER_CM
-    return weights_L, complex(middle * _PER_CM - CROP / 2 * (1 + 1j))
+def _corner() -> complex:
+    """The crop's upper left corner as seen from the face's middle, in the crop's pixels."""
+    _, middle = flat_face()
+    return (complex(_MIDDLE[0], -_MIDDLE[1]) - middle) * _PER_CM - CROP / 2 * (1 + 1j)
 
 
 def luminance(thumbs_VSS3: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from schemas import FPS
-from schemas.rows import FaceTracks, Track
+from schemas.rows import FaceTracks, Piece, Track
 from stages.heads import Heads
 from stages.looks import strangeness
 
@@ -50,9 +50,9 @@ class TrackSummary:
     """What joining needs of a track: 7 % of it, so that the landmarks of an hour need not be in memory at once.
 
     V frames of the T are valid. box_V4, skull_VK3 (the points of `_SKULL`): float32, pixels. opening_T: distance of the
-    inner lips in face heights, NaN where invalid. gesture_VG: see `gestures`. entry_L2, exit_L2: landmarks of the first
-    and last valid frame. portrait_SS3: mean upright face. turn_W2: yaw and pitch in degrees of every fifth valid frame.
-    sharpness_V, luminance_V, confidence_V: as in `Track`.
+    inner lips in face heights. gesture_TG: see `gestures`. Both are NaN where invalid. entry_L2, exit_L2: landmarks of
+    the first and last valid frame. portrait_SS3: mean upright face. turn_W2: yaw and pitch in degrees of every fifth
+    valid frame. sharpness_V, luminance_V, confidence_V: as in `Track`.
     """
 
     first: int
@@ -60,7 +60,7 @@ class TrackSummary:
     box_V4: np.ndarray
     skull_VK3: np.ndarray
     opening_T: np.ndarray
-    gesture_VG: np.ndarray
+    gesture_TG: np.ndarray
     entry_L2: np.ndarray
     exit_L2: np.ndarray
     portrait_SS3: np.ndarray
@@ -80,7 +80,7 @@ class TrackSummary:
             box_V4=track.box[valid],
             skull_VK3=points[valid[:, None], _SKULL],
             opening_T=lips / np.maximum(height, 1e-6),
-            gesture_VG=gestures(points[valid]),
+            gesture_TG=gestures(points),
             entry_L2=points[valid[0], :, :2].copy(),
             exit_L2=points[valid[-1], :, :2].copy(),
             portrait_SS3=track.portrait,
@@ -143,9 +143,8 @@ class Person:
         """`gestures` over time, NaN where the face is not seen."""
         gesture_TG = np.full((self.frames, GESTURES), np.nan, np.float32)
         for t in self.tracks:
-            where = np.flatnonzero(t.data.valid_T) + t.data.first
-            within = where < self.frames
-            gesture_TG[where[within]] = t.data.gesture_VG[within]
+            part = gesture_TG[t.data.first : t.last]
+            np.copyto(part, t.data.gesture_TG[: len(part)], where=np.isnan(part))
         return gesture_TG
 
     @cached_property
@@ -184,13 +183,13 @@ class Person:
         return self.visible * self.place[1]
 
 
-def gestures(landmarks_VL3: np.ndarray) -> np.ndarray:
-    """How a face is turned and moved, whatever its place, size and roll: float32 [V, G], in face heights.
+def gestures(landmarks_TL3: np.ndarray) -> np.ndarray:
+    """How a face is turned and moved, whatever its place, size and roll: float32 [T, G], in face heights.
 
     Nose tip against the middle of the eyes (across and along the face), chin against it (along), opening of mouth, left
     and right eye, width of the mouth.
     """
-    points = landmarks_VL3[..., :2].astype(np.float32)
+    points = landmarks_TL3[..., :2].astype(np.float32)
     left, right, nose, chin = (points[:, i] for i in (_LEFT_EYE, _RIGHT_EYE, _NOSE, _CHIN))
     across = right - left
     across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-6)
@@ -257,24 +256,31 @@ class Scene(NamedTuple):
     cuts: list[int]
 
 
-def scene_of(faces: Iterable[FaceTracks], media: int, frames: int) -> Scene:
-    """Join the tracks of one video, first by continuity, then by likeness.
+def scenes_of(faces: Iterable[FaceTracks], files: int, frames: int) -> list[Scene]:
+    """Join the tracks of each of a conversation's files, first by continuity, then by likeness.
 
     Args:
         faces: all pieces of the conversation in any order; they are gone through once, and none is kept.
     """
-    summarised = [(f.piece, f.cuts, _summaries(f) if f.piece.media == media else {}) for f in faces]
-    summarised.sort(key=lambda found: (found[0].media, found[0].first))
-    tracks = [
-        TrackOf(p, t, summary)
-        for p, (_, _, summaries) in enumerate(summarised)
-        for t, summary in summaries.items()
-        if summary.first < frames
-    ]
-    tracks.sort(key=lambda t: (t.data.first, t.piece, t.track))
-    cuts = sorted(cut for piece, cuts, _ in summarised if piece.media == media for cut in cuts)
-    chains = [Person(media, frames, tuple(chain)) for chain in _chained(tracks, cuts)]
-    return Scene(sorted(_merged(chains), key=lambda p: (-p.presence, p.first, float(p.place[0][0]))), cuts)
+    summarised = sorted(((f.piece, f.cuts, _summaries(f)) for f in faces), key=lambda found: _place(found[0]))
+    scenes = []
+    for media in range(files):
+        tracks = [
+            TrackOf(p, t, summary)
+            for p, (piece, _, summaries) in enumerate(summarised)
+            if piece.media == media
+            for t, summary in summaries.items()
+            if summary.first < frames
+        ]
+        tracks.sort(key=lambda t: (t.data.first, t.piece, t.track))
+        cuts = sorted(cut for piece, cuts, _ in summarised if piece.media == media for cut in cuts)
+        people = _merged([Person(media, frames, tuple(chain)) for chain in _chained(tracks, cuts)])
+        scenes.append(Scene(sorted(people, key=lambda p: (-p.presence, p.first, float(p.place[0][0]))), cuts))
+    return scenes
+
+
+def _place(piece: Piece) -> tuple[int, int]:
+    return piece.media, piece.first
 
 
 def _summaries(piece: FaceTracks) -> dict[int, TrackSummary]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from schemas.config import QualityConfig
 from schemas.errors import Reason
 from schemas.rows import CastFacts, Figures
@@ -26,9 +28,14 @@ class Limit(NamedTuple):
     def is_least(self) -> bool:
         return self.setting.startswith("min_")
 
-    def crossed(self, value: float, config: QualityConfig) -> bool:
-        bound: float = getattr(config, self.setting)
-        return value < bound if self.is_least else value > bound
+    def bound(self, config: QualityConfig) -> float:
+        value: float = getattr(config, self.setting)
+        return value
+
+    def crossed(self, values_N: np.ndarray, config: QualityConfig) -> np.ndarray:
+        """bool [N]."""
+        crossed_N: np.ndarray = values_N < self.bound(config) if self.is_least else values_N > self.bound(config)
+        return crossed_N
 
 
 LIMITS = (
@@ -57,8 +64,7 @@ def faults(facts: CastFacts, names: Sequence[str], config: QualityConfig) -> Ite
     """All that speaks against a conversation: reason, and a sentence with the number. names: of the participants."""
     for limit in LIMITS:
         values = values_of(facts, limit)
-        for whose, value in zip(names if len(values) > 1 else ("picture",), values, strict=True):
-            if limit.crossed(value, config):
-                wanted = "at least" if limit.is_least else "at most"
-                bound = getattr(config, limit.setting)
-                yield limit.reason, f"{whose}: {limit.figure} {value:g}, {wanted} {bound:g} (quality.{limit.setting})"
+        for i in np.flatnonzero(limit.crossed(np.array(values), config)):
+            whose = names[int(i)] if len(values) > 1 else "picture"
+            wanted = f"{'at least' if limit.is_least else 'at most'} {limit.bound(config):g}"
+            yield limit.reason, f"{whose}: {limit.figure} {values[int(i)]:g}, {wanted} (quality.{limit.setting})"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -174,6 +176,12 @@ def test_nothing_is_unpickled() -> None:
         encode_array(np.array([{"a": 1}], dtype=object))
 
 
+def reject() -> None:
+    raise Rejected(Reason.ONE_FACE, "x")
+
+
 def test_a_rejection_survives_the_way_between_processes() -> None:
-    rejected = pickle.loads(pickle.dumps(Rejected(Reason.ONE_FACE, "x")))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, pytest.raises(Rejected) as error:
+        pool.submit(reject).result()
+    rejected = error.value
     assert (rejected.reason, rejected.detail, str(rejected)) == (Reason.ONE_FACE, "x", "one_face: x")

@@ -12,7 +12,7 @@ from schemas.errors import Reason, Rejected
 from schemas.rows import Binding, Conversation, Diarization, FaceTracks, Layout, Media, Piece, Track, Turn
 from stages.bind import BindInput, BindStage, chance_margin, lip_motion, participant_landmarks, voice_contrast
 from stages.cast import CastInput, CastStage
-from stages.people import face_shape, scene_of, shape_distance
+from stages.people import face_shape, scenes_of, shape_distance
 from tests.stages.test_faces import real_conversation, real_faces
 from tests.stages.tracks import track_of
 
@@ -171,12 +171,12 @@ def test_a_person_is_joined_over_pieces_gaps_and_cuts() -> None:
 
 def test_faces_seen_together_are_never_one_person() -> None:
     twins = row(track(0, 300), track(0, 340))
-    assert len(scene_of((twins,), 0, FRAMES).people) == 2
+    assert len(scenes_of((twins,), 1, FRAMES)[0].people) == 2
 
 
 def test_a_far_place_after_a_cut_is_somebody_else() -> None:
     faces = row(track(0, 300, last=250), track(1, 1000, first=250), cuts=(250,))
-    assert [p.visible for p in scene_of((faces,), 0, FRAMES).people] == [0.5, 0.5]
+    assert [p.visible for p in scenes_of((faces,), 1, FRAMES)[0].people] == [0.5, 0.5]
 
 
 def test_shape_ignores_place_size_and_turn() -> None:

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from stages.audio import read_audio
-from stages.people import scene_of
+from stages.people import scenes_of
 from stages.sync import voice_offset
 from tests.stages.test_faces import real_faces
 
@@ -91,7 +91,7 @@ def test_a_real_guest_of_an_interview(shared_media: Path) -> None:
     path = shared_media / "conversation" / "interview.mp4"
     faces = real_faces(path)
     frames = faces[-1].piece.last
-    guest = max(scene_of(faces, 0, frames).people, key=lambda person: float(person.place[0][0]))
+    guest = max(scenes_of(faces, 1, frames)[0].people, key=lambda person: float(person.place[0][0]))
     audio_N, time_T = read_audio(str(path), frames), np.arange(frames) / FPS
     speaks_T = (time_T >= 8.0) & (time_T < 15.6)
     for late in (-0.48, -0.24, -0.12, 0.0, 0.12, 0.24, 0.48):
