@@ -79,7 +79,6 @@ class Bound:
     item: str
     seconds: float
     whole: Artifact
-    diarized: Artifact
     bound: Artifact
     faces: tuple[Artifact, ...]
     encoded: tuple[Artifact, ...]
@@ -217,7 +216,7 @@ class Build:
             codes = tuple(made.artifact for made in encoded if made)
             if len(codes) < len(pieces):
                 return None
-        return Bound(outline.id, item, seconds, whole, diarized.artifact, bound.artifact, faces, codes)
+        return Bound(outline.id, item, seconds, whole, bound.artifact, faces, codes)
 
     def _encoding(self, piece: Task, number: int, cast: Artifact, faces: Artifact) -> Task:
         """The network's task beside the face tracker's of a piece."""
@@ -258,7 +257,7 @@ class Build:
         moved = tuple(made.artifact for made in motion if made)
         if len(moved) < len(motion):
             return None
-        inputs = {"conversation": (b.whole,), "diarization": (b.diarized,), "binding": (b.bound,), "motion": moved}
+        inputs = {"conversation": (b.whole,), "binding": (b.bound,), "motion": moved}
         inputs["codec"] = (codec,)
         (dyad,) = yield [self._task("windows", b.id, b.item, inputs, also=codec.digest, seconds=b.seconds)]
         return (b.id, dyad) if dyad else None

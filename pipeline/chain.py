@@ -66,7 +66,7 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
         codes = ["encode"]
     add(FitStage, config.motion, "bind", *codes)
     add(MotionStage, Section(), "bind", *codes)
-    add(WindowsStage, config.windows, "motion", "diarize")
+    add(WindowsStage, config.windows, "motion")
     add(CensusStage, Section(), "windows")
     add(ShardStage, _ShardSettings(shard=config.shard, balance=config.balance), "census")
     return prints
@@ -95,7 +95,6 @@ _EDGES: tuple[tuple[type[AnyStage], str, type[AnyStage]], ...] = (
     (MotionStage, "faces", FacesStage),
     (MotionStage, "encoded", EncodeStage),
     (WindowsStage, "conversation", IngestStage),
-    (WindowsStage, "diarization", DiarizeStage),
     (WindowsStage, "binding", BindStage),
     (WindowsStage, "motion", MotionStage),
     (CensusStage, "dyads", WindowsStage),

@@ -270,8 +270,15 @@ class BoundParticipant(Row):
 
 
 class Binding(Row):
+    """Who is who, and who speaks when.
+
+    turns: as in `Diarization`, but `Turn.speaker` is a participant's number, and what the ear confused is corrected by
+    the lips.
+    """
+
     conversation: str
     participants: tuple[BoundParticipant, BoundParticipant]
+    turns: tuple[Turn, ...]
 
 
 class FaceCodes(Row):

@@ -64,7 +64,7 @@ class BindStage(Stage[BindInput, Binding]):
     """
 
     name: ClassVar[str] = "bind"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     config: BindConfig
 
     def __init__(self, config: BindConfig) -> None:
@@ -92,7 +92,8 @@ class BindStage(Stage[BindInput, Binding]):
             )
             for i, offset in enumerate(offsets)
         )
-        yield Binding(conversation=conversation.id, participants=(first, second))
+        turns = turns_of(item.diarization.turns, voices)
+        yield Binding(conversation=conversation.id, participants=(first, second), turns=turns)
 
     def _voices(self, scores: _Scores, contrast_T: np.ndarray) -> tuple[int, int]:
         """Each person's voice. Both faces give evidence for one decision, so a still listener does not undo it."""
@@ -121,6 +122,12 @@ class BindStage(Stage[BindInput, Binding]):
                 when = f"{abs(found.ms):.0f} ms {'late' if found.ms > 0 else 'early'}"
                 raise Rejected(Reason.AV_OFFSET, f"{sound}: {when} for the lips, evidence {found.confidence:.0f} nats")
             yield found
+
+
+def turns_of(turns: Sequence[Turn], voices: tuple[int, int]) -> tuple[Turn, ...]:
+    """Turns whose `speaker` is the participant's number instead of the voice's."""
+    named = (t.model_copy(update={"speaker": voices.index(t.speaker)}) for t in turns if t.speaker in voices)
+    return tuple(sorted(named, key=lambda t: (t.start, t.speaker)))
 
 
 def participant_landmarks(

@@ -18,7 +18,6 @@ from schemas.rows import (
     Binding,
     Codec,
     Conversation,
-    Diarization,
     Dyad,
     DyadFacts,
     Layout,
@@ -42,7 +41,6 @@ _CLASS_OF_STATE = (WindowClass.SILENCE, WindowClass.SPEAKING, WindowClass.LISTEN
 class WindowsInput(Row):
     codec: Codec
     conversation: Conversation
-    diarization: Diarization
     binding: Binding
     motion: tuple[Motion, ...]
 
@@ -57,7 +55,7 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
     def process(self, item: WindowsInput) -> Iterator[Dyad]:
         frames = item.conversation.frames
         first, second = sorted(item.motion, key=lambda m: m.participant)
-        turns = turns_by_participant(item.diarization, item.binding)
+        turns = item.binding.turns
         state = speech_state(turns, frames)
         windows = tuple(_windows(item.conversation.id, state, (first, second), item.codec, self.config))
         if not windows:
@@ -88,12 +86,6 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
         speaking, listening, overlap, silence = (found[label] for label in WindowClass)
         counts = (speaking, listening, overlap, silence)
         return DyadFacts(participants=rows[0].participants, windows=counts).model_dump_json()
-
-
-def turns_by_participant(diarization: Diarization, binding: Binding) -> tuple[Turn, ...]:
-    """Turns whose `speaker` is the participant's number instead of the voice's."""
-    person = {p.speaker: i for i, p in enumerate(binding.participants)}
-    return tuple(t.model_copy(update={"speaker": person[t.speaker]}) for t in diarization.turns if t.speaker in person)
 
 
 def avatar_state(state_T: np.ndarray, avatar: int) -> np.ndarray:

@@ -12,12 +12,10 @@ from pyannote.metrics.diarization import DiarizationErrorRate
 
 from pipeline.demo.dialogue import DialogueTruth, read_truth
 from pipeline.outputs import read_outputs
-from schemas.rows import Binding, Diarization, Motion, Turn
+from schemas.rows import Binding, Motion, Turn
 from stages.bind import BindStage
-from stages.diarize import DiarizeStage
 from stages.ingest import IngestStage
 from stages.motion import MotionStage
-from stages.windows import turns_by_participant
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,6 @@ class TruthCheck:
 def check_build(root: str, media: Path) -> list[TruthCheck]:
     """Every dialogue of `media` that the run in `root` kept, by name."""
     by_files = {tuple(sorted(t.files)): t for t in map(read_truth, sorted(media.glob("*.truth.json")))}
-    diarized = dict(read_outputs(root, DiarizeStage))
     bound = dict(read_outputs(root, BindStage))
     motion = {(m.conversation, m.participant): m for _, m in read_outputs(root, MotionStage)}
     checks = []
@@ -51,7 +48,7 @@ def check_build(root: str, media: Path) -> list[TruthCheck]:
             continue
         order = _participants(truth, [Path(m.uri).name for m in conversation.media])
         motions = [motion[conversation.id, i] for i in range(2) if (conversation.id, i) in motion]
-        checks.append(_check(truth, order, diarized[conversation.id], bound[conversation.id], motions))
+        checks.append(_check(truth, order, bound[conversation.id], motions))
     return sorted(checks, key=lambda c: c.name)
 
 
@@ -62,11 +59,8 @@ def _participants(truth: DialogueTruth, files: Sequence[str]) -> list[int]:
     return [next(i for i, p in enumerate(truth.participants) if p.file == name) for name in files]
 
 
-def _check(
-    truth: DialogueTruth, order: list[int], diarization: Diarization, binding: Binding, motions: list[Motion]
-) -> TruthCheck:
-    found = sorted(turns_by_participant(diarization, binding), key=lambda t: t.start)
-    found = [t.model_copy(update={"speaker": order[t.speaker]}) for t in found]
+def _check(truth: DialogueTruth, order: list[int], binding: Binding, motions: list[Motion]) -> TruthCheck:
+    found = [t.model_copy(update={"speaker": order[t.speaker]}) for t in binding.turns]
     pairs = list(zip(found, truth.turns, strict=False)) if len(found) == len(truth.turns) else []
     error = max((max(abs(a.start - b.start), abs(a.end - b.end)) for a, b in pairs), default=float("inf"))
     correlations = []

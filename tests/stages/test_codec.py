@@ -69,7 +69,7 @@ def binding_of(name: str, faces: FaceTracks) -> Binding:
         )
         for i in (0, 1)
     )
-    return Binding(conversation=name, participants=(first, second))
+    return Binding(conversation=name, participants=(first, second), turns=())
 
 
 def fitted(config: MotionConfig, *corpus: tuple[Binding, FaceTracks]) -> Codec:

@@ -192,7 +192,7 @@ def binding(conversation: str) -> Binding:
         )
         for m in (0, 1)
     ]
-    return Binding(conversation=conversation, participants=(people[0], people[1]))
+    return Binding(conversation=conversation, participants=(people[0], people[1]), turns=())
 
 
 def report(name: str, seen: list[Seen]) -> None:
