@@ -44,7 +44,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = small_model()
     path = tmp_path_factory.mktemp("model") / "checkpoint.pt"
-    config = TrainConfig(model=model.config, features=model.log_mel.config)
+    config = TrainConfig(model=model.config, features=model.features.config)
     weights = model.state_dict()
     save_checkpoint(
         Checkpoint(config=config, motion=model.motion, manifest="m", step=1, model=weights, ema=weights, optimizer={}),
