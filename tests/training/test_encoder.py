@@ -40,6 +40,7 @@ def clips() -> torch.Tensor:
     return 0.1 * torch.randn(3, 6400, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow  # transformers takes its time to load
 @pytest.mark.parametrize("architecture", [BASE_LIKE, LARGE_LIKE], ids=["base", "large"])
 @pytest.mark.parametrize("headed", [False, True], ids=["bare", "recogniser"])
 def test_a_transformers_folder_gives_what_transformers_computes(
@@ -90,6 +91,7 @@ def test_a_torchaudio_file_gives_what_torchaudio_computes(tmp_path: Path, archit
     assert len(encoder.network.encoder.transformer.layers) == 2  # none that nobody listens to
     for layer, found in zip((1, 2), encoder.layers(sound, (1, 2)), strict=True):
         torch.testing.assert_close(found, expected[layer - 1], rtol=0, atol=1e-5)
+        assert found.shape == (3, 19, a.width)
 
 
 def test_what_cannot_serve_is_told_in_one_line(tmp_path: Path):

@@ -70,7 +70,7 @@ def changed(audio_BN: torch.Tensor, frames: slice) -> torch.Tensor:
     return other
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(set_up=set_ups(), n=st.integers(0, LENGTH - 1))
 def test_features_ignore_every_sample_after_those_they_may_hear(encoders: dict[str, Encoder], set_up, n: int):
     features, audio = built(encoders, set_up), sound()
@@ -148,6 +148,29 @@ def test_too_little_sound_is_refused(encoders: dict[str, Encoder]):
             features(torch.zeros(1, 1000))
         with pytest.raises(ValueError, match=f"frame 12 needs {features.history} frames before it"):
             features(torch.zeros(1, 6400), start=12, first=12)
+
+
+class Clicks(Encoder):
+    """Says where in its 400 samples, 320 apart like wav2vec 2.0's, there is any sound."""
+
+    width = 2
+
+    def layers(self, clips_CN: torch.Tensor, wanted: tuple[int, ...]) -> list[torch.Tensor]:
+        loud_CJ = clips_CN.unfold(1, 400, 320).abs().sum(dim=2)
+        return [torch.stack([loud_CJ, -loud_CJ], dim=2) for _ in wanted]
+
+
+@settings(max_examples=60, deadline=None)
+@given(set_up=set_ups(), at=st.integers(0, 2 * LENGTH - 1), late=st.booleans())
+def test_a_click_is_heard_in_its_own_20_ms(encoders: dict[str, Encoder], set_up, at: int, late: bool):
+    """And, in the last 5 ms of them, in the next ones, whose first sample lies there."""
+    _, config, model = set_up
+    features = Wav2Vec2(config, model, Clicks(encoders["group"].network, BASE_LIKE, ""))
+    audio = torch.zeros(1, LENGTH * SAMPLES_PER_FRAME)
+    audio[0, 320 * at + (240 if late else 239)] = 0.5
+    heard = features(audio).reshape(2 * LENGTH, -1).abs().sum(dim=1).nonzero().flatten().tolist()
+    following = [at + 1] if late and at + 1 < 2 * LENGTH else []
+    assert heard == [at, *following]
 
 
 def test_many_chunks_at_once_or_few_give_the_same(encoders: dict[str, Encoder], monkeypatch: pytest.MonkeyPatch):
