@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pipeline.cli import main
 from schemas.config import parse_config
 from schemas.errors import UsageError
 from schemas.train import EncoderArchitecture, FeatureConfig, TrainConfig
@@ -211,7 +213,12 @@ def test_a_run_goes_on_with_its_encoder_and_with_no_other(
 
 
 def test_a_checkpoint_names_its_encoder_and_does_not_hold_it(
-    windows: Path, tmp_path: Path, encoded_config: TrainConfig, weights: Path
+    windows: Path,
+    tmp_path: Path,
+    encoded_config: TrainConfig,
+    weights: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     path = train(str(windows), tmp_path / "run", encoded_config)
     checkpoint = load_checkpoint(path)
@@ -226,8 +233,10 @@ def test_a_checkpoint_names_its_encoder_and_does_not_hold_it(
     moved = str(weights.rename(tmp_path / "moved.pt"))
     with pytest.raises(UsageError, match=r"cannot read .*weights\.pt"):
         evaluate(path, str(windows))
-    figures = evaluate(path, str(windows), limit=1, encoder=moved)
-    assert figures["audio"] == stated
+    monkeypatch.setattr(sys, "argv", f"visavis evaluate {path} {windows} --limit 1 --json --encoder {moved}".split())
+    with pytest.raises(SystemExit):
+        main()
+    assert json.loads(capsys.readouterr().out)["audio"] == stated
     key = next(Dataset(str(windows)).samples("val")).key
     assert generate(path, str(windows), key, tmp_path / "generated", encoder=moved).exists()
     other = write_torchaudio(tmp_path / "other.pt", seed=1)
@@ -269,6 +278,19 @@ def test_an_encoder_leaves_the_rest_of_a_run_as_it_is(windows: Path, tmp_path: P
     one, other = (train(str(windows), tmp_path / name, encoded_config) for name in ("a", "b"))
     assert torch.equal(torch.rand(3), expected)
     assert checkpoint_id(one) == checkpoint_id(other)
+
+
+def test_an_encoder_in_half_precision_follows_full_precision(
+    windows: Path, tmp_path: Path, encoded_config: TrainConfig
+):
+    optim = encoded_config.optim.model_copy(update={"precision": "bfloat16", "steps": 3})
+    half = encoded_config.model_copy(update={"optim": optim})
+    full = half.model_copy(update={"optim": optim.model_copy(update={"precision": "float32"})})
+    for name, config in (("half", half), ("full", full)):
+        train(str(windows), tmp_path / name, config)
+    rounded, exact = losses(tmp_path / "half"), losses(tmp_path / "full")
+    assert rounded != exact
+    assert list(rounded.values()) == pytest.approx(list(exact.values()), rel=0.02)
 
 
 def test_a_log_mel_checkpoint_states_that_it_hears_no_future(windows: Path, tmp_path: Path, small_config: TrainConfig):
