@@ -98,7 +98,7 @@ def test_a_torchaudio_file_gives_what_torchaudio_computes(tmp_path: Path, archit
 
 def test_what_cannot_serve_is_told_in_one_line(tmp_path: Path):
     good = write_torchaudio(tmp_path / "good.pt")
-    other = write_torchaudio(tmp_path / "other.pt", seed=1)
+    write_torchaudio(tmp_path / "other.pt", seed=1)
     digest = hashlib.sha256(good.read_bytes()).hexdigest()
     (tmp_path / "cut.pt").write_bytes(good.read_bytes()[:3000])
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0no header at all")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -246,10 +244,11 @@ def test_a_stream_waits_for_the_look_ahead_and_forgets_what_is_too_old(encoders:
         given = end
         kept.append(stream._end - stream._start)
     assert max(kept) == model.features.history + model.features.look_ahead
+    nothing = x["avatar_audio"][:, :0], x["user_audio"][:, :0], x["user_motion"][:, :0]
+    while stream._done < 60:
+        stream.step(*nothing, last=True)
     with pytest.raises(ValueError, match="every frame that was given has been generated"):
-        for _ in range(5):
-            stream.step(x["avatar_audio"][:, :0], x["user_audio"][:, :0], x["user_motion"][:, :0], last=True)
-    assert stream._done == 60
+        stream.step(*nothing, last=True)
 
 
 def test_the_encoder_is_no_part_of_the_model(encoders: dict[str, Encoder]):
