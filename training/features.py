@@ -93,16 +93,15 @@ class LogMel(nn.Module):
         Raises:
             ValueError: not a whole number of frames, or too little before `first`.
         """
-        skip = _skipped(self, audio_BN, start, first)
-        batch = len(audio_BN)
-        heard_BN = F.pad(audio_BN, (BEFORE, 0))[:, skip * SAMPLES_PER_FRAME :]
+        _check_sound(self, audio_BN, start, first)
+        heard_BN = F.pad(audio_BN, (BEFORE, 0))[:, (first - start) * SAMPLES_PER_FRAME :]
         hops_BJS = heard_BN.unfold(1, SPAN, HOP) * self.window
         spectrum_BJW = torch.fft.rfft(hops_BJS, FFT)
         power_BJW = spectrum_BJW.real.square() + spectrum_BJW.imag.square()
         with torch.autocast(audio_BN.device.type, enabled=False):  # energies span more than bfloat16 resolves
             mel_BJM = (power_BJW @ self.bank + self.config.floor).log()
         features_BJM: Tensor = (mel_BJM - self.config.mean) / self.config.std
-        return features_BJM.reshape(batch, -1, self.size)
+        return features_BJM.reshape(len(audio_BN), -1, self.size)
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ class Wav2Vec2:
     @torch.no_grad()
     def __call__(self, audio_BN: Tensor, start: int = 0, first: int = 0, *, last: bool = True) -> Tensor:
         """As `LogMel.forward`; `first` is where a chunk begins."""
-        _skipped(self, audio_BN, start, first)
+        _check_sound(self, audio_BN, start, first)
         heard = start + audio_BN.shape[1] // SAMPLES_PER_FRAME
         chunks = list(self._chunks(first, self.ready(heard, last=last), heard))
         if not chunks:
@@ -221,13 +220,12 @@ def audio_spec(config: FeatureConfig, model: ModelConfig) -> AudioSpec:
     )
 
 
-def _skipped(features: Features, audio_BN: Tensor, start: int, first: int) -> int:
-    """Frames of sound that are given for their history only."""
+def _check_sound(features: Features, audio_BN: Tensor, start: int, first: int) -> None:
+    """Whole frames, and enough of them before `first`? Raises ValueError."""
     if audio_BN.shape[1] % SAMPLES_PER_FRAME:
         raise ValueError(f"{audio_BN.shape[1]} samples are not a whole number of frames of {SAMPLES_PER_FRAME}")
     if start > max(0, first - features.history):
         raise ValueError(f"frame {first} needs {features.history} frames before it; the sound begins at {start}")
-    return first - start
 
 
 def _cut(audio_BN: Tensor, start: int, chunk: _Chunk) -> Tensor:

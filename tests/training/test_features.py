@@ -68,7 +68,7 @@ def changed(audio_BN: torch.Tensor, frames: slice) -> torch.Tensor:
     return other
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(set_up=set_ups(), n=st.integers(0, LENGTH - 1))
 def test_features_ignore_every_sample_after_those_they_may_hear(encoders: dict[str, Encoder], set_up, n: int):
     features, audio = built(encoders, set_up), sound()
@@ -78,7 +78,7 @@ def test_features_ignore_every_sample_after_those_they_may_hear(encoders: dict[s
     assert torch.equal(before[:, : n + 1], after[:, : n + 1])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(set_up=set_ups(), n=st.integers(0, LENGTH - 1))
 def test_the_bound_is_reached(encoders: dict[str, Encoder], set_up, n: int):
     """What is said to be heard is heard, so the test above does not pass because nothing matters."""
@@ -88,7 +88,7 @@ def test_the_bound_is_reached(encoders: dict[str, Encoder], set_up, n: int):
     assert not torch.equal(features(audio)[:, n], after[:, n])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(set_up=set_ups(), n=st.integers(0, LENGTH - 1))
 def test_features_remember_no_more_than_their_history(encoders: dict[str, Encoder], set_up, n: int):
     features, audio = built(encoders, set_up), sound()
@@ -99,7 +99,7 @@ def test_features_remember_no_more_than_their_history(encoders: dict[str, Encode
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(set_up=set_ups(), pieces=st.lists(st.integers(1, 15), min_size=LENGTH, max_size=LENGTH))
 @example(set_up=("group", FeatureConfig(kind="wav2vec2", layers=(1,)), ModelConfig()), pieces=[1] * LENGTH)
 def test_a_stream_hears_what_the_whole_hears(encoders: dict[str, Encoder], set_up, pieces: list[int]):
@@ -118,7 +118,7 @@ def test_a_stream_hears_what_the_whole_hears(encoders: dict[str, Encoder], set_u
     torch.testing.assert_close(torch.cat(parts, dim=1), features(audio), rtol=0, atol=2e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(set_up=set_ups())
 def test_the_record_states_what_features_hear(encoders: dict[str, Encoder], set_up):
     norm, config, model = set_up
@@ -158,7 +158,7 @@ class Clicks(Encoder):
         return [torch.stack([loud_CJ, -loud_CJ], dim=2) for _ in wanted]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(set_up=set_ups(), at=st.integers(0, 2 * LENGTH - 1), late=st.booleans())
 def test_a_click_is_heard_in_its_own_20_ms(encoders: dict[str, Encoder], set_up, at: int, late: bool):
     """And, in the last 5 ms of them, in the next ones, whose first sample lies there."""
