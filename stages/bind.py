@@ -63,7 +63,7 @@ class BindStage(Stage[BindInput, Binding]):
     """
 
     name: ClassVar[str] = "bind"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     config: BindConfig
 
     def __init__(self, config: BindConfig) -> None:
