@@ -79,8 +79,7 @@ class _ShardSettings(Section):
 
 _EDGES: tuple[tuple[type[AnyStage], str, type[AnyStage]], ...] = (
     (DiarizeStage, WHOLE, IngestStage),
-    (TranscribeStage, "conversation", IngestStage),
-    (TranscribeStage, "diarization", DiarizeStage),
+    (TranscribeStage, "binding", BindStage),
     (CastStage, "conversation", IngestStage),
     (CastStage, "faces", FacesStage),
     (BindStage, "conversation", IngestStage),

@@ -123,11 +123,15 @@ class Outline(Row):
 
 
 class Turn(Row):
-    """A span in which one voice speaks, seconds of media time, end exclusive."""
+    """A span in which one voice speaks, seconds of media time, end exclusive.
+
+    backchannel: "mm-hmm", "yeah", a laugh: a sound of listening, which takes no turn (`stages.backchannels`).
+    """
 
     speaker: int
     start: float
     end: float
+    backchannel: bool = False
 
 
 class Diarization(Row):
@@ -281,6 +285,35 @@ class Binding(Row):
     turns: tuple[Turn, ...]
 
 
+class Voices(Row):
+    """Each participant's own voice: FLAC bytes as uint8 arrays, 16 kHz mono, frames × 640 samples."""
+
+    conversation: str
+    audio: tuple[Array, Array]
+
+
+class Word(Row):
+    """Seconds of media time, end exclusive. turn: index into the turns of the `Binding`, one of `speaker`'s."""
+
+    speaker: int
+    turn: int
+    start: float
+    end: float
+    text: str
+
+
+class Transcript(Row):
+    """What was said. Words are sorted by (start, speaker).
+
+    aligned: False where there is no alignment model for the language; times and turns of words are rough then.
+    """
+
+    conversation: str
+    language: str
+    aligned: bool
+    words: tuple[Word, ...]
+
+
 class FaceCodes(Row):
     """What a network makes of one participant in a piece: code_VG float32, at frames where_V int64 of the grid."""
 
@@ -368,7 +401,7 @@ class Window(Row):
 class Dyad(Row):
     """A conversation ready to be cut: both people's motion and voice, and the windows worth training on.
 
-    state_T: uint8, bit i = participant i speaks. audio: FLAC bytes as uint8 arrays, 16 kHz mono, T × 640 samples.
+    state_T: uint8, bit i = participant i has a turn, bit 2 + i = participant i makes a back-channel. audio: FLAC bytes as uint8 arrays, 16 kHz mono, T × 640 samples.
     moments: per participant, over its valid frames: count, then sums (D) and sums of squares (D) of the motion.
     They are plain values, as the windows are, so that a `DyadHead` has them.
     """

@@ -4,7 +4,8 @@ A sample is the group of tar members that share a key (which has no dots):
 
     avatar.motion.npy  [T, D] float32      user.motion.npy  [T, D] float32
     avatar.audio.flac  16 kHz mono         user.audio.flac  16 kHz mono
-    state.npy          [T] uint8           bit 0 avatar speaks, bit 1 user speaks
+    state.npy          [T] uint8           bit 0 avatar speaks, bit 1 user speaks: turns
+                                           bit 2 avatar, bit 3 user makes a back-channel
     valid.npy          [T, 2] bool         avatar, user
     reference.npy      [D] float32         the avatar's reference motion
     meta.json          SampleMeta

@@ -11,6 +11,7 @@ frames of source audio, whatever the length.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 
 import numpy as np
 from av.audio.frame import AudioFrame
@@ -169,12 +170,18 @@ def voice_of(audio_N: np.ndarray, turns: Sequence[Turn], speaker: int, fade: flo
 
 
 def speech_state(turns: Iterable[Turn], frames: int) -> np.ndarray:
-    """Who speaks in each frame, uint8 [T]: bit i is set if speaker i's turns fill at least half of it."""
-    covered_2N = np.zeros((2, frames * SAMPLES_PER_FRAME), bool)
-    for turn in turns:
-        if turn.speaker in (0, 1):
-            first, last = (max(0, round(edge * SAMPLE_RATE)) for edge in (turn.start, turn.end))
-            covered_2N[turn.speaker, first:last] = True
-    half_2T = covered_2N.reshape(2, frames, SAMPLES_PER_FRAME).sum(axis=2) >= SAMPLES_PER_FRAME / 2
-    state: np.ndarray = (half_2T[0] | half_2T[1] << 1).astype(np.uint8)
-    return state
+    """Who speaks in each frame, uint8 [T]: bit i is set if turns of speaker i fill at least half of it.
+
+    Back-channels are no turns: they set bit 2 + i in the same way.
+    """
+    turns = list(turns)
+    state_T = np.zeros(frames, np.uint8)
+    for bit, (backchannel, speaker) in enumerate(product((False, True), (0, 1))):
+        covered_N = np.zeros(frames * SAMPLES_PER_FRAME, bool)
+        for turn in turns:
+            if (turn.backchannel, turn.speaker) == (backchannel, speaker):
+                first, last = (max(0, round(edge * SAMPLE_RATE)) for edge in (turn.start, turn.end))
+                covered_N[first:last] = True
+        half_T = covered_N.reshape(frames, SAMPLES_PER_FRAME).sum(axis=1) >= SAMPLES_PER_FRAME / 2
+        state_T |= half_T.astype(np.uint8) << bit
+    return state_T
