@@ -49,7 +49,7 @@ from stages.store import Store
 _NOT_THE_DATA: Any = {  # where and how it runs
     "run": True,
     "diarize": {"device"},
-    "transcribe": {"device"},
+    "transcribe": {"device", "folder"},
     "faces": {"landmarker"},
     "encode": {"device", "network"},
 }

@@ -55,7 +55,7 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
 
     add(IngestStage, config.ingest)
     add(DiarizeStage, config.diarize, "ingest")
-    add(TranscribeStage, config.transcribe, "diarize")
+    add(TranscribeStage, config.transcribe.model_copy(update={"folder": None}), "diarize")
     add(FacesStage, config.faces.model_copy(update={"landmarker": None}), "ingest")  # its digest is enough
     add(CastStage, Section(), "faces")
     add(BindStage, config.bind, "diarize", "cast")

@@ -157,7 +157,7 @@ class BackchannelsConfig(Section):
     quiet_after: float = Field(2.0, ge=0, description="the same after it: who goes on to speak took the turn")
     words: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
-        description="by language, what people say as back-channels, beside what is known of English",
+        description="by language, what people say as back-channels; English is known",
     )
 
 

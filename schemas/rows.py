@@ -401,7 +401,8 @@ class Window(Row):
 class Dyad(Row):
     """A conversation ready to be cut: both people's motion and voice, and the windows worth training on.
 
-    state_T: uint8, bit i = participant i has a turn, bit 2 + i = participant i makes a back-channel. audio: FLAC bytes as uint8 arrays, 16 kHz mono, T × 640 samples.
+    state_T: uint8, bit i = participant i has a turn, bit 2 + i = participant i makes a back-channel.
+    audio: FLAC bytes as uint8 arrays, 16 kHz mono, T × 640 samples.
     moments: per participant, over its valid frames: count, then sums (D) and sums of squares (D) of the motion.
     They are plain values, as the windows are, so that a `DyadHead` has them.
     """

@@ -52,11 +52,11 @@ def mark_backchannels(
     longest_K = np.array([_longest(texts.get(i), lexicon, config) for i in range(len(turns))])
     short_K = end_K - start_K <= longest_K + 1e-9  # 0.3 − 0.1 is more than 0.2
     isolated_K = short_K.copy()
-    for i in np.flatnonzero(short_K):
+    for i in np.flatnonzero(short_K).tolist():
         own_K = (speaker_K == speaker_K[i]) & ~short_K
         isolated_K[i] = not near(turns[i], own_K, config.quiet_before, config.quiet_after).any()
     marked_K = np.zeros(len(turns), bool)
-    for i in np.flatnonzero(isolated_K):
+    for i in np.flatnonzero(isolated_K).tolist():
         others_K = near(turns[i], (speaker_K != speaker_K[i]) & ~isolated_K, config.max_gap, config.max_gap)
         marked_K[i] = (others_K & (start_K < start_K[i])).any() and (others_K & (end_K > end_K[i])).any()
     return tuple(t.model_copy(update={"backchannel": bool(b)}) for t, b in zip(turns, marked_K, strict=True))
@@ -85,7 +85,7 @@ def is_backchannel_text(text: str, lexicon: Collection[tuple[str, ...]]) -> bool
 
 
 def plain_words(text: str) -> list[str]:
-    """Words without case, punctuation and hyphens; letters that are drawn out count once: Mm-hmm is mhm, okaaay okay."""
+    """Words without case, punctuation and hyphens; what is drawn out counts once: Mm-hmm is mhm, okaaay okay."""
     words = re.sub(r"[^\w\s]|_", "", text.lower().replace("’", "'")).split()
     return [re.sub(r"(.)\1+", r"\1", word) for word in words]
 

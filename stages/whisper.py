@@ -12,6 +12,7 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,13 @@ class WhisperX:
         try:
             with quiet_pyannote(), contextlib.redirect_stdout(io.StringIO()):  # it prints
                 import torch
-                import transformers
                 import whisperx.alignment
                 import whisperx.asr
         except ImportError as error:
             raise UsageError(_INSTALL) from error
-        logging.getLogger("whisperx").setLevel(logging.ERROR)  # it warns of every excerpt that cannot be aligned …
-        transformers.logging.set_verbosity_error()  # … and this of a parameter that only training has
+        # They warn of every excerpt that cannot be aligned, and of a parameter that only training has.
+        for name in ("whisperx", "transformers"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         # Sentences are of no use here, and their model is not in any wheel: WhisperX would download it.
         whisperx.alignment.nltk_load = lambda _: _OneSentence()
         self._alignment = whisperx.alignment
@@ -157,7 +158,7 @@ def _given_excerpts() -> Any:
             edges = np.cumsum([0, *self.lengths])
             # Half a sample on, because WhisperX cuts seconds × rate down to whole samples.
             times = ((edges + 0.5) / SAMPLE_RATE).tolist()
-            return [{"start": start, "end": end} for start, end in zip(times, times[1:], strict=False)]
+            return [{"start": start, "end": end} for start, end in pairwise(times)]
 
         @staticmethod
         def merge_chunks(segments: list[dict[str, float]], *_: Any, **__: Any) -> list[dict[str, float]]:
@@ -195,7 +196,8 @@ def whisper_folder(config: TranscribeConfig) -> Path:
     found = fetched(config.model, config.folder, WHISPER_FILES)
     if found is None:
         raise UsageError(
-            f"transcribe.model: {config.model} is not on this machine; run {_fetch(config.model, config)}, or name a folder"
+            f"transcribe.model: {config.model} is not on this machine;"
+            f" run {_fetch(config.model, config)}, or name a folder"
         )
     return found
 
