@@ -43,7 +43,7 @@ def build_whisper(folder: Path) -> Path:
     config = WhisperConfig(
         vocab_size=len(ids), num_mel_bins=_MELS, d_model=_WIDTH, encoder_layers=1, decoder_layers=1,
         encoder_attention_heads=1, decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8,
-        max_target_positions=448, tie_word_embeddings=False, suppress_tokens=[], begin_suppress_tokens=[],
+        max_target_positions=448, tie_word_embeddings=False,
         bos_token_id=_TEXT, eos_token_id=_TEXT, pad_token_id=_TEXT, decoder_start_token_id=_TEXT + 1,
     )  # fmt: skip
     model = WhisperForConditionalGeneration(config).eval()
@@ -73,6 +73,7 @@ def build_whisper(folder: Path) -> Path:
         say("gate", _PROMPT, HIGH)
         say("<|endoftext|>", _PROMPT, LOW)
         say("<|endoftext|>", _PROMPT + 1)
+    model.generation_config.suppress_tokens = model.generation_config.begin_suppress_tokens = []
     model.generation_config.lang_to_id = {f"<|{code}|>": ids[f"<|{code}|>"] for code in _languages()}
     source = folder / "source"
     model.save_pretrained(source)
@@ -128,7 +129,7 @@ def build_aligner(folder: Path) -> Path:
         Wav2Vec2Config(
             vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
             intermediate_size=32, conv_dim=(32,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,
-            pad_token_id=0,
+            pad_token_id=0, feat_extract_norm="layer", do_stable_layer_norm=True,
         )
     ).eval()  # fmt: skip
     pieces = [tone(seconds, pitch) for seconds, pitch in itertools.product((0.3, 0.6, 1.0), (LOW, HIGH))]
@@ -139,8 +140,8 @@ def build_aligner(folder: Path) -> Path:
         loud = torch.from_numpy(np.where(loudness > 1, 1.0, -1.0))
         with_one = torch.cat([hidden_FD, torch.ones(len(hidden_FD), 1, dtype=torch.float64)], 1)
         fit = torch.linalg.lstsq(with_one, loud[:, None]).solution[:, 0].float()
-        sign = torch.full((len(vocabulary),), 6.0)
-        sign[: vocabulary["|"]] = -6.0
+        sign = torch.full((len(vocabulary),), 30.0)
+        sign[: vocabulary["|"]] = -30.0
         model.lm_head.weight.copy_(sign[:, None] * fit[None, :-1])
         model.lm_head.bias.copy_(sign * fit[-1])
     model.save_pretrained(folder)
