@@ -144,7 +144,7 @@ class MotionConfig(Section):
 
 
 class BackchannelsConfig(Section):
-    """Which turns are back-channels. The silences are those by which VAP (arXiv 2205.09812) finds its own."""
+    """Which turns are back-channels."""
 
     max_seconds: float = Field(1.0, ge=0, description="longest back-channel told by its timing alone; 0: none is")
     max_spoken: float = Field(
@@ -154,7 +154,7 @@ class BackchannelsConfig(Section):
         1.0, ge=0, description="seconds between it and the other's speech, before and after; more, and nobody listens"
     )
     quiet_before: float = Field(1.0, ge=0, description="seconds without a longer turn of one's own before it")
-    quiet_after: float = Field(2.0, ge=0, description="the same after it: who goes on to speak took the turn")
+    quiet_after: float = Field(1.0, ge=0, description="the same after it: who goes on to speak took the turn")
     words: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
         description="by language, what people say as back-channels; English is known",

@@ -3,7 +3,9 @@
 They are the very reactions that a listener has to learn, so they must not make an overlap of a window that shows
 listening. A turn is one if it is short, if its speaker neither just had a longer turn nor soon takes one, and if the
 other has the floor: spoke before, and goes on (Skantze 2021, "Turn-taking in Conversational Systems and Human-Robot
-Interaction: A Review"; the silences that make it isolated are those of VAP, Ekstedt and Skantze, arXiv 2205.09812).
+Interaction: A Review"). Length, and silence on its own side before and after, are the rule by which VAP finds the
+back-channels that it is scored on (Ekstedt and Skantze, arXiv 2205.09812); its 2 s of silence after are 1 s here,
+because a listener who reacts may well be the next to speak.
 
 Its words decide where a transcript has some. The trade-off without one: an answer as short as a back-channel, after
 which the other goes on at once, sounds like one. Hums and laughter that a recogniser left out are told by their timing.
