@@ -247,8 +247,8 @@ class Dialogue:
 def dialogue(seed: int, minutes: float = 10.0) -> Dialogue:
     """Two people who take turns, drawn with the times that studies of conversation report.
 
-    Turns of 1.5 to 12 s are broken by pauses (log-normal, median 0.5 s); the next speaker begins 0.2 ± 0.4 s after the end
-    (in the way of Heldner and Edlund 2010). Listeners react for 0.25 to 0.9 s, half of the time in a pause, half
+    Turns of 1.5 to 12 s are broken by pauses (log-normal, median 0.5 s); the next speaker begins 0.2 ± 0.4 s after the
+    end (in the way of Heldner and Edlund 2010). Listeners react for 0.25 to 0.9 s, half of the time in a pause, half
     into the speech. One turn in eight is an answer as short as a reaction, after which the other speaks at once.
     """
     rng = np.random.default_rng(seed)
