@@ -33,7 +33,7 @@ from schemas.manifest import MANIFEST_NAME, Split
 from schemas.pairs import PairsConfig
 from schemas.rows import Source, WindowClass
 from schemas.train import Drop, TrainConfig
-from stages.diarize import check_models
+from stages import diarize, whisper
 from stages.landmarker import check_landmarker
 from stages.store import Store
 
@@ -58,7 +58,8 @@ def run_build(
         raise UsageError("--only STAGE and --item ITEM go together")
     config = load_config(config_path, BuildConfig, overrides)
     sources = find_sources(inputs, pairs)
-    check_models(config.diarize)
+    diarize.check_models(config.diarize)
+    whisper.check_models(config.transcribe)
     check_landmarker(config.faces)
     if only and item:
         _replay(Build(config, out, local_engine, Reporter()), sources, only, item, as_json=as_json)
