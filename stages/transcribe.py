@@ -13,18 +13,18 @@ import numpy as np
 
 from schemas.config import TranscribeConfig
 from schemas.errors import UsageError
-from schemas.rows import Conversation, Diarization, Layout, Row, Turn
-from stages.audio import read_audio, separate
+from schemas.rows import Binding, Row, Turn, Voices
+from schemas.sample import decode_audio
 from stages.base import Stage
 
 
 class TranscribeInput(Row):
-    conversation: Conversation
-    diarization: Diarization
+    binding: Binding
+    voices: Voices
 
 
 class Word(Row):
-    """Seconds of media time, end exclusive."""
+    """Seconds of media time, end exclusive. speaker: the participant's number."""
 
     speaker: int
     start: float
@@ -51,10 +51,10 @@ Transcriber = Callable[[np.ndarray], tuple[list[Heard], str]]
 
 
 class TranscribeStage(Stage[TranscribeInput, Transcript]):
-    """Each person's words, from their own track or from their turns in the mix."""
+    """Each participant's words, from their own voice."""
 
     name: ClassVar[str] = "transcribe"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config: TranscribeConfig
 
     def setup(self) -> None:
@@ -66,16 +66,13 @@ class TranscribeStage(Stage[TranscribeInput, Transcript]):
         self._transcriber: Transcriber = WhisperX(self.config)
 
     def process(self, item: TranscribeInput) -> Iterator[Transcript]:
-        conversation, turns = item.conversation, item.diarization.turns
-        tracks = [read_audio(media.sound, conversation.frames) for media in conversation.media]
-        voices = tracks if conversation.layout is Layout.PER_PARTICIPANT else separate(tracks[0], turns, fade=0.02)
         words, languages = [], []
-        for speaker, voice in enumerate(voices):
-            heard, language = self._transcriber(voice)
-            words += assign(heard, turns, speaker)
+        for speaker, flac in enumerate(item.voices.audio):
+            heard, language = self._transcriber(decode_audio(flac.tobytes()))
+            words += assign(heard, item.binding.turns, speaker)
             languages.append((len(heard), language))
         yield Transcript(
-            conversation=conversation.id,
+            conversation=item.binding.conversation,
             words=tuple(sorted(words, key=lambda w: (w.start, w.speaker))),
             language=max(languages, key=lambda counted: counted[0])[1],
         )
