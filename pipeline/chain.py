@@ -1,10 +1,8 @@
 """The chain of stages: what they are, what hangs on what, and whether their types fit.
 
-ingest → diarize ────────┐
-       → faces  ─→ cast ─┴→ bind → fit → motion → windows → census → shard
-                      │      └→ separate → transcribe, if enabled     ↑
-                      │             └─────────────────────────────────┘
-                      └→ encode, for a network: to fit and motion
+ingest → diarize ────────┐      ┌→ separate (→ transcribe → windows) ─────────┐
+       → faces  ─→ cast ─┴→ bind ┴→ fit → motion → windows → census ─────────┴→ shard
+                      └→ encode, for a network ──┘
 """
 
 from __future__ import annotations

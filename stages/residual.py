@@ -10,14 +10,15 @@ apart, so the numerator is put together from what can be measured:
     own track   While only the other speaks, its power here over its power on its own track, in 0.2 s each: the median
                 over the louder half is the leak's gain. A median, because the listener breathes, laughs and says "mhm"
                 there, which is no leak; of a track in which that fills most of the time nothing better is known.
-    mask        Inside a mask the other is there in full: its power while alone, times the mask's squared gain while
-                it speaks. Right as far as the turns are, and as far as people talk as loudly in overlap as alone.
+    mask        Inside a mask the other is there in full: the mix's power, times the mask's squared gain; where both
+                speak, the share of it that the two have by their powers while alone. Right as far as the turns are.
     network     Masks outside of overlaps as above. Inside, the network is put to the test on the very same voices: what
                 each says alone is added up, two seconds of overlap at a time, and taken apart as real overlaps are;
                 the truth is known there. Both tracks sum to the mix, so they share one error, and half of its power is
                 the other's voice and half what is missing of the own one: exact for equal leaks, else 3 dB at most too
-                low for the track that leaks more. (Correlation of the two outputs, in blocks and bands, finds linear
-                leaks to 1 dB, but sees −39 dB where an ideal ratio mask leaves −15: masks leave no correlation.)
+                low for the track that leaks more. It is taken in relation to the mix's power. (Correlation of the two
+                outputs, in blocks and bands, finds linear leaks to 1 dB, but sees −39 dB where an ideal ratio mask
+                leaves −15: masks leave no correlation.)
 
 Below −60 dB nothing is told apart from nothing.
 """
@@ -65,28 +66,31 @@ def residual_of_mix(
     power_T: np.ndarray,
     gains: Sequence[np.ndarray],
     state_T: np.ndarray,
-    crosstalk: float | None = 0.0,
     *,
     patched_T: np.ndarray | None = None,
+    crosstalk: float | None = None,
 ) -> Pair:
     """Of two tracks that are made of one mix.
 
     Args:
         power_T: of the mix, `frame_power`.
         gains: of each participant's mask, without what a network's patches replace, its mean square in each frame.
-        crosstalk: power of the other's voice in a network's patches (`crosstalk_of`), None where it is not known.
-        patched_T: share of each frame that patches make up; none without a network.
+        patched_T: of the patches' weight, its mean square in each frame; none without a network.
+        crosstalk: power of the other's voice in a patch over the mix's there, None where it is not known.
     """
-    voices = [_voice(power_T, state_T, i) for i in (0, 1)]
+    alone = [_voice(power_T, state_T, i) for i in (0, 1)]
+    if alone[0] is None or alone[1] is None:
+        return None, None
+    speech_T = np.maximum(0.0, power_T.astype(np.float64) - _floor(power_T, state_T))
     found = []
-    for i, other in enumerate(voices[::-1]):
-        speaks_T = (state_T >> (1 - i) & 1).astype(bool)
-        heard = None
-        if other is not None and speaks_T.any():
-            heard = other * float(gains[i][speaks_T].mean(dtype=np.float64))
-            if patched_T is not None and (share := float(patched_T[speaks_T].mean(dtype=np.float64))):
-                heard = None if crosstalk is None else heard + crosstalk * share
-        found.append(_decibels(heard, voices[i]))
+    for i in (0, 1):
+        own_T, other_T = (_share(speech_T, state_T, alone, person) for person in (i, 1 - i))
+        heard_T = other_T * gains[i]
+        if patched_T is not None and crosstalk is not None:
+            heard_T += crosstalk * speech_T * patched_T
+        heard = float(heard_T[state_T >> (1 - i) & 1 == 1].mean())
+        unknown = patched_T is not None and crosstalk is None
+        found.append(_decibels(None if unknown else heard, float(own_T[state_T >> i & 1 == 1].mean())))
     return found[0], found[1]
 
 
@@ -103,6 +107,14 @@ def _voice(power_T: np.ndarray, state_T: np.ndarray, participant: int) -> float 
         return None
     power = float(power_T[alone_T].mean(dtype=np.float64)) - _floor(power_T, state_T)
     return power if power > 0 else None
+
+
+def _share(speech_T: np.ndarray, state_T: np.ndarray, alone: Sequence[float], participant: int) -> np.ndarray:
+    """Power of a voice in a mix: all that is heard where it is alone, its usual share where both speak."""
+    share = alone[participant] / (alone[0] + alone[1])
+    share_T: np.ndarray = np.array([0, 0, 0, share])[state_T]
+    share_T[state_T == 1 << participant] = 1
+    return speech_T * share_T
 
 
 def _floor(power_T: np.ndarray, state_T: np.ndarray) -> float:

@@ -11,7 +11,7 @@ in which the other can be heard teaches a model to move its lips to the user's v
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -22,12 +22,15 @@ from schemas.sample import encode_audio
 from stages.audio import read_audio, speech_state, turn_mask
 from stages.base import Resources, Stage
 from stages.diarize import pick_device
-from stages.overlaps import WINDOW, Patch, Pictures, Speech, patches, picture
+from stages.overlaps import WINDOW, Patch, Speech, patches, picture
 from stages.residual import Pair, frame_power, overlapped, residual_of_mix, residual_of_tracks
 
+if TYPE_CHECKING:
+    from stages.embedded import SpeakerEncoder
+    from stages.separator import Separator
+
 _REHEARSALS = 4  # windows of overlap made of what both say alone, to measure a network on
-_REHEARSED = 2 * SAMPLE_RATE  # samples that overlap in each
-_SAID = 3 * SAMPLE_RATE  # samples that each says in one
+_SAID = 3 * SAMPLE_RATE  # samples that each says in one, two thirds of them at once
 _LEAST_SAID = SAMPLE_RATE // 2
 
 
@@ -98,7 +101,11 @@ class SeparateStage(Stage[SeparateInput, Voices]):
     def _from_mix(self, item: SeparateInput, state_T: np.ndarray) -> _Made:
         turns, fade = item.binding.turns, self.config.fade
         mix_N = read_audio(item.conversation.media[0].sound, item.conversation.frames)
-        laid, crosstalk = self._separated(mix_N, turns)
+        laid, crosstalk = (
+            network_patches(mix_N, turns, self._separator, self._encoder, fade)
+            if self.config.backend == "convtasnet"
+            else ([], None)
+        )
         audio, gains = [], []
         for participant in (0, 1):
             voice_N = turn_mask(turns, participant, item.conversation.frames, fade)
@@ -109,43 +116,43 @@ class SeparateStage(Stage[SeparateInput, Voices]):
             for patch in laid:
                 voice_N[patch.span] += patch.weight * patch.voices[participant]
             audio.append(_flac(voice_N))
-        patched_T = _patched(laid, len(state_T)) if laid else None
-        residuals = residual_of_mix(frame_power(mix_N), gains, state_T, crosstalk, patched_T=patched_T)
+        patched_T = patched(laid, len(state_T)) if laid else None
+        residuals = residual_of_mix(frame_power(mix_N), gains, state_T, patched_T=patched_T, crosstalk=crosstalk)
         return (audio[0], audio[1]), residuals, "network" if laid else "mask"
 
-    def _separated(self, mix_N: np.ndarray, turns: Sequence[Turn]) -> tuple[list[Patch], float | None]:
-        """The network's patches, and the power of the other's voice in them, None where it cannot be told."""
-        if self.config.backend == "mask":
-            return [], 0.0
-        speech = Speech.of(mix_N, turns)
-        alone = (speech.alone(0), speech.alone(1))
-        pictures = (picture(self._encoder, alone[0]), picture(self._encoder, alone[1]))
-        laid = patches(speech, pictures, self._separator, self._encoder, self.config.fade)
-        return laid, self._rehearsed(alone, pictures) if laid else 0.0
 
-    def _rehearsed(self, alone: tuple[np.ndarray, np.ndarray], pictures: Pictures) -> float | None:
-        """Power of the other's voice in a patch, measured where the truth is known (`stages.residual`)."""
-        if min(map(len, alone)) < _LEAST_SAID:
-            return None
-        truth_2N, turns = rehearsal(alone)
-        speech = Speech.of(truth_2N.sum(0), turns)
-        found = patches(speech, pictures, self._separator, self._encoder, 0.0)
-        errors = [patch.voices[0] - truth_2N[0, patch.span] for patch in found]
-        return float(np.square(np.concatenate(errors)).mean(dtype=np.float64)) / 2
+def network_patches(
+    mix_N: np.ndarray, turns: Sequence[Turn], separator: Separator, encoder: SpeakerEncoder, fade: float
+) -> tuple[list[Patch], float | None]:
+    """What a network makes of the overlaps, and its crosstalk: the power of the other's voice over the mix's there.
+
+    Crosstalk is measured on a rehearsal, where the truth is known (`stages.residual`); None where it cannot be told.
+    """
+    speech = Speech.of(mix_N, turns)
+    alone = (speech.alone(0), speech.alone(1))
+    pictures = (picture(encoder, alone[0]), picture(encoder, alone[1]))
+    laid = patches(speech, pictures, separator, encoder, fade)
+    if not laid or min(map(len, alone)) < _LEAST_SAID:
+        return laid, None
+    truth_2N, rehearsed = rehearsal(alone)
+    found = patches(Speech.of(truth_2N.sum(0), rehearsed), pictures, separator, encoder, 0.0)
+    errors = np.concatenate([patch.voices[0] - truth_2N[0, patch.span] for patch in found])
+    mixed = np.concatenate([patch.voices.sum(0) for patch in found])
+    return laid, float(np.square(errors).sum(dtype=np.float64) / np.square(mixed).sum(dtype=np.float64)) / 2
 
 
 def rehearsal(alone: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, list[Turn]]:
     """Overlaps of what two people say alone: their voices apart, float32 [2, N], and their turns.
 
-    Each window has up to two seconds of overlap in its middle, and up to a second of one person alone on either side.
+    Each window has up to two seconds of overlap in its middle, and half as much or more of one person alone on either
+    side.
     """
-    said = [min(_SAID, len(voice_N)) for voice_N in alone]
-    both = min(_REHEARSED, *said)
+    both = 2 * min(_SAID, *map(len, alone)) // 3
     count = min(_REHEARSALS, max(1, min(map(len, alone)) // _SAID))
     voices_2N, turns = np.zeros((2, count * WINDOW), np.float32), []
     for participant, voice_N in enumerate(alone):
-        length = said[participant]
-        begin = (WINDOW + both) // 2 - length if participant == 0 else (WINDOW - both) // 2
+        length = min(len(voice_N), (WINDOW + both) // 2)
+        begin = (WINDOW - both) // 2 if participant else (WINDOW + both) // 2 - length
         for number, first in enumerate(np.linspace(0, len(voice_N) - length, count).astype(int).tolist()):
             start = number * WINDOW + begin
             voices_2N[participant, start : start + length] = voice_N[first : first + length]
@@ -153,7 +160,7 @@ def rehearsal(alone: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, list[Tu
     return voices_2N, turns
 
 
-def _patched(laid: Sequence[Patch], frames: int) -> np.ndarray:
+def patched(laid: Sequence[Patch], frames: int) -> np.ndarray:
     """Mean square of the patches' weights in each frame, float32 [T]."""
     patched_T = np.zeros(frames, np.float32)
     for patch in laid:

@@ -76,7 +76,7 @@ def load_separator(config: SeparateConfig, device: str) -> Separator:
         state = torch.load(io.BytesIO(read_weights(config)), map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError) as error:
-        line = str(error).strip().splitlines()[0]
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(f"separate.weights: not the state of torchaudio's conv_tasnet_base(2): {line}") from error
     return ConvTasNetSeparator(network, device)
 
