@@ -98,13 +98,15 @@ Parts = np.ndarray
 
 
 def as_it_is(voices_2N: np.ndarray) -> Parts:
-    return np.eye(2, dtype=np.float32)[:, :, None] * voices_2N
+    parts: Parts = np.eye(2, dtype=np.float32)[:, :, None] * voices_2N
+    return parts
 
 
 def leaky(voices_2N: np.ndarray) -> Parts:
     """Each with the other at -10 dB."""
     leak = 10 ** (-10 / 20)
-    return np.array([[1, leak], [leak, 1]], np.float32)[:, :, None] * voices_2N
+    parts: Parts = np.array([[1, leak], [leak, 1]], np.float32)[:, :, None] * voices_2N
+    return parts
 
 
 def masked(voices_2N: np.ndarray, noise: float = 0.0) -> Parts:
@@ -114,7 +116,8 @@ def masked(voices_2N: np.ndarray, noise: float = 0.0) -> Parts:
     mask = power[0] / power.sum(0)
     mask = np.clip(mask + noise * np.random.default_rng(0).standard_normal(mask.shape), 0, 1)
     parts = np.stack([mask, 1 - mask])[:, None] * spectra
-    return scipy.signal.istft(parts, SAMPLE_RATE, nperseg=512)[1][..., : voices_2N.shape[1]].astype(np.float32)
+    outputs: Parts = scipy.signal.istft(parts, SAMPLE_RATE, nperseg=512)[1][..., : voices_2N.shape[1]]
+    return outputs.astype(np.float32)
 
 
 def noisy(voices_2N: np.ndarray) -> Parts:
@@ -279,7 +282,7 @@ def overlap_rows(
     """Overlaps of one kind and length each, over all pairs, both ways round."""
     for inside in (False, True):
         for seconds in OVERLAPS:
-            found = []
+            found: list[tuple[bool, tuple[float, float]]] = []
             for seed, (one_N, other_N) in enumerate(p for pair in pairs for p in (pair, pair[::-1])):
                 if min(len(one_N), len(other_N)) > (seconds + 1) * SAMPLE_RATE:
                     made = exchange(one_N, other_N, seconds, inside=inside)
@@ -309,7 +312,7 @@ def residual_rows(
         found = []
         for pair, seconds, inside in itertools.product(pairs, (0.4, 0.8), (False, True)):
             if min(map(len, pair)) > (seconds + 1) * SAMPLE_RATE:
-                talk = exchange(*pair, seconds, inside=inside)
+                talk = exchange(pair[0], pair[1], seconds, inside=inside)
                 found += residuals_of_mix(talk, random, StandIn(talk, spoil), encoder)
         cases[f"network ({name})"] = found
     for name, found in cases.items():

@@ -78,9 +78,10 @@ def residual_of_mix(
         patched_T: of the patches' weight, its mean square in each frame; none without a network.
         crosstalk: power of the other's voice in a patch over the mix's there, None where it is not known.
     """
-    alone = [_voice(power_T, state_T, i) for i in (0, 1)]
-    if alone[0] is None or alone[1] is None:
+    one, other = (_voice(power_T, state_T, i) for i in (0, 1))
+    if one is None or other is None:
         return None, None
+    alone = (one, other)
     speech_T = np.maximum(0.0, power_T.astype(np.float64) - _floor(power_T, state_T))
     found = []
     for i in (0, 1):
@@ -109,7 +110,7 @@ def _voice(power_T: np.ndarray, state_T: np.ndarray, participant: int) -> float 
     return power if power > 0 else None
 
 
-def _share(speech_T: np.ndarray, state_T: np.ndarray, alone: Sequence[float], participant: int) -> np.ndarray:
+def _share(speech_T: np.ndarray, state_T: np.ndarray, alone: tuple[float, float], participant: int) -> np.ndarray:
     """Power of a voice in a mix: all that is heard where it is alone, its usual share where both speak."""
     share = alone[participant] / (alone[0] + alone[1])
     share_T: np.ndarray = np.array([0, 0, 0, share])[state_T]

@@ -380,7 +380,7 @@ def test_weights_that_are_missing_wrong_or_a_trap_are_told(tmp_path: Path, weigh
         load_separator(config(other), "cpu")
     buffer, mark = io.BytesIO(), tmp_path / "mark"
     torch.save(Trap(mark), buffer)
-    for data in (b"", b"not weights", pickle.dumps(Trap(mark)), buffer.getvalue()):
+    for data in (b"", b"not weights", pickle.dumps(Trap(mark), protocol=2), buffer.getvalue()):
         other.write_bytes(data)
         with pytest.raises(UsageError, match="not the state of"):
             load_separator(config(other), "cpu")

@@ -7,16 +7,16 @@ assignment and the road of the audio, not recognition.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from schemas.config import TranscribeConfig
 from schemas.errors import UsageError
-from schemas.rows import Diarization, Turn
+from schemas.rows import Turn, VoiceFigures, Voices
+from schemas.sample import encode_audio
 from stages.transcribe import Heard, TranscribeInput, TranscribeStage, Transcript, WhisperX, assign
-from tests.stages.test_diarize import conversation, wav
+from tests.stages.test_separate import bound
 
 TURNS = (Turn(speaker=0, start=0.0, end=1.0), Turn(speaker=1, start=0.8, end=2.0))
 
@@ -32,7 +32,7 @@ def test_a_word_said_in_overlap_may_be_of_both() -> None:
     assert [w.speaker for s in (0, 1) for w in assign(heard, TURNS, s)] == [0, 1]
 
 
-def test_each_voice_is_transcribed_without_the_other(tmp_path: Path) -> None:
+def test_each_voice_is_transcribed_without_the_other() -> None:
     heard_levels = []
 
     def fake(audio_N: np.ndarray) -> tuple[list[Heard], str]:
@@ -41,9 +41,11 @@ def test_each_voice_is_transcribed_without_the_other(tmp_path: Path) -> None:
 
     stage = TranscribeStage(TranscribeConfig())
     stage._transcriber = fake
-    clip = wav(tmp_path / "mix.wav", np.full(2 * 16_000, 0.5, np.float32))
-    diarization = Diarization(conversation="c", method="embedded", speakers=2, turns=TURNS)
-    item = TranscribeInput(conversation=conversation(clip, frames=50), diarization=diarization)
+    said = [np.where(np.arange(2 * 16_000) // 16_000 == i, 0.5, 0.0).astype(np.float32) for i in (0, 1)]
+    one, other = (np.frombuffer(encode_audio(voice), np.uint8) for voice in said)
+    figures = VoiceFigures(method="mask", residual_db=None, overlapped=0.0)
+    voices = Voices(conversation="c", audio=(one, other), figures=(figures, figures))
+    item = TranscribeInput(binding=bound(list(TURNS), media=(0, 0)), voices=voices)
     (transcript,) = stage.process(item)
     assert isinstance(transcript, Transcript)
     assert transcript.language == "en"
