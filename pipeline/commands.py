@@ -35,6 +35,7 @@ from schemas.rows import Source, WindowClass
 from schemas.train import Drop, TrainConfig
 from stages import diarize, whisper
 from stages.landmarker import check_landmarker
+from stages.separator import check_separator
 from stages.store import Store
 
 _SHOWN = 20  # conversations that --dry-run lists
@@ -61,6 +62,7 @@ def run_build(
     diarize.check_models(config.diarize)
     whisper.check_models(config.transcribe)
     check_landmarker(config.faces)
+    check_separator(config.separate)
     if only and item:
         _replay(Build(config, out, local_engine, Reporter()), sources, only, item, as_json=as_json)
         return

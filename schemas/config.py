@@ -118,6 +118,20 @@ class BindConfig(Section):
     )
 
 
+class SeparateConfig(Section):
+    backend: Literal["mask", "convtasnet"] = Field(
+        "mask", description="one_frame: turns alone, or a separation network where both speak at once"
+    )
+    fade: float = Field(0.02, ge=0, le=0.2, description="seconds of fade at the edges of a turn mask")
+    weights: str | None = Field(
+        None,
+        description="convtasnet: state dict of torchaudio's conv_tasnet_base(2), a path or URL; none: torchaudio's own"
+        " is fetched",
+    )
+    weights_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of that file, if it matters")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
 class EncodeConfig(Section):
     network: str | None = Field(
         None, description="an encoder of face crops, a path or URL: torch.export (.pt2) or TorchScript (.pt, .ts)"
@@ -165,7 +179,6 @@ class WindowsConfig(Section):
     length: int = Field(50, ge=10, description="frames (25 per second); the paper trains on 50")
     hop: int = Field(25, ge=1, description="frames between the starts of two windows")
     min_valid: float = Field(0.9, ge=0, le=1, description="least share of valid frames, of each participant")
-    voice_fade: float = Field(0.02, ge=0, le=0.2, description="seconds of fade at the edges of a turn mask")
     backchannels: BackchannelsConfig = BackchannelsConfig()
 
 
@@ -244,6 +257,7 @@ class BuildConfig(Section):
     faces: FacesConfig = FacesConfig()
     quality: QualityConfig = QualityConfig()
     bind: BindConfig = BindConfig()
+    separate: SeparateConfig = SeparateConfig()
     encode: EncodeConfig = EncodeConfig()
     motion: MotionConfig = MotionConfig()
     windows: WindowsConfig = WindowsConfig()

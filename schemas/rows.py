@@ -285,11 +285,26 @@ class Binding(Row):
     turns: tuple[Turn, ...]
 
 
+class VoiceFigures(Row):
+    """How much of the other voice is left in one participant's track.
+
+    method: the participant's own track; the mix in the participant's turns; or that, with a network where both speak.
+    residual_db: power of the other's voice in this track while the other speaks, against the own voice's while its
+    owner speaks; -60 and less count as -60, None where nobody can tell (`stages.residual`). overlapped: share of the
+    time in which the participant speaks that the other speaks, too.
+    """
+
+    method: Literal["own_track", "mask", "network"]
+    residual_db: float | None
+    overlapped: float
+
+
 class Voices(Row):
-    """Each participant's own voice: FLAC bytes as uint8 arrays, 16 kHz mono, frames × 640 samples."""
+    """What each participant says, one track each. audio: FLAC bytes as uint8 arrays, 16 kHz mono, T × 640 samples."""
 
     conversation: str
     audio: tuple[Array, Array]
+    figures: tuple[VoiceFigures, VoiceFigures]
 
 
 class Word(Row):
@@ -399,10 +414,9 @@ class Window(Row):
 
 
 class Dyad(Row):
-    """A conversation ready to be cut: both people's motion and voice, and the windows worth training on.
+    """A conversation ready to be cut: both people's motion, and the windows worth training on. See `Voices` for sound.
 
     state_T: uint8, bit i = participant i has a turn, bit 2 + i = participant i makes a back-channel.
-    audio: FLAC bytes as uint8 arrays, 16 kHz mono, T × 640 samples.
     moments: per participant, over its valid frames: count, then sums (D) and sums of squares (D) of the motion.
     They are plain values, as the windows are, so that a `DyadHead` has them.
     """
@@ -416,7 +430,6 @@ class Dyad(Row):
     motion: tuple[Array, Array]
     valid: tuple[Array, Array]
     reference: tuple[Array, Array]
-    audio: tuple[Array, Array]
     state: Array
     windows: tuple[Window, ...]
     moments: tuple[tuple[float, ...], tuple[float, ...]]

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.errors import DatasetError
-from schemas.rows import Figures, WindowClass
+from schemas.rows import Figures, VoiceFigures, WindowClass
 
 _AUDIO_BLOCK = 60 * SAMPLE_RATE
 
@@ -49,6 +49,8 @@ class SampleMeta(BaseModel):
     codec: str
     avatar_figures: Figures | None = None  # how well the two can be seen; None where nobody measured
     user_figures: Figures | None = None
+    avatar_voice: VoiceFigures | None = None  # how their tracks were had, and what is left of the other voice in them
+    user_voice: VoiceFigures | None = None
 
 
 class PairRecord(BaseModel):

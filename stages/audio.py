@@ -10,7 +10,7 @@ frames of source audio, whatever the length.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import product
 
 import numpy as np
@@ -154,19 +154,6 @@ def turn_mask(turns: Iterable[Turn], speaker: int, frames: int, fade: float) -> 
         if begin < end:
             mask_N[begin:end] = np.maximum(mask_N[begin:end], gain[begin - (first - ramp) :][: end - begin])
     return mask_N
-
-
-def separate(audio_N: np.ndarray, turns: Sequence[Turn], fade: float) -> tuple[np.ndarray, np.ndarray]:
-    """Each person's voice in a mix, by turns alone: speakers 0 and 1, float32 [N]. Overlap stays in both."""
-    return voice_of(audio_N, turns, 0, fade), voice_of(audio_N, turns, 1, fade)
-
-
-def voice_of(audio_N: np.ndarray, turns: Sequence[Turn], speaker: int, fade: float) -> np.ndarray:
-    """One of the two of `separate`, float32 [N]: an hour takes 230 MB."""
-    frames = -(-len(audio_N) // SAMPLES_PER_FRAME)
-    voice_N = turn_mask(turns, speaker, frames, fade)[: len(audio_N)]
-    voice_N *= audio_N
-    return voice_N
 
 
 def speech_state(turns: Iterable[Turn], frames: int) -> np.ndarray:

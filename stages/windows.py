@@ -2,8 +2,8 @@
 
 Every dyad is used twice, once with each person as the avatar. A window's class is what most of its frames
 are, seen from the avatar (`method.md` §6): speaking, listening, overlap or silence. Back-channels are listening, not
-turns (`stages.backchannels`); their sound stays in the voices. Nothing is copied here: windows are spans, and the
-dyad's motion and voices are kept once.
+turns (`stages.backchannels`); their sound stays in the voices. Nothing is copied here: windows are spans, the dyad's
+motion is kept once, and its voices stay where `separate` put them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,13 @@ from schemas.rows import (
     Conversation,
     Dyad,
     DyadFacts,
-    Layout,
     Motion,
     Row,
     Transcript,
-    Turn,
     Window,
     WindowClass,
 )
-from schemas.sample import encode_audio
-from stages.audio import read_audio, speech_state, voice_of
+from stages.audio import speech_state
 from stages.backchannels import mark_backchannels
 from stages.base import Stage
 from stages.codec import movement
@@ -69,7 +66,6 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
                 Reason.NO_WINDOW, f"no {self.config.length} frames in a row with both people visible in {frames} frames"
             )
         people = item.binding.participants
-        one, other = _voices(item.conversation, turns, frames, self.config.voice_fade)
         yield Dyad(
             conversation=item.conversation.id,
             participants=item.conversation.participants,
@@ -80,7 +76,6 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
             motion=(first.motion, second.motion),
             valid=(first.valid, second.valid),
             reference=(first.reference, second.reference),
-            audio=(one, other),
             state=state,
             windows=windows,
             moments=(_moments(first), _moments(second)),
@@ -132,21 +127,6 @@ def _windows(
                 label=window_class(avatar_state(state_T[span], avatar)),
                 expressiveness=round(expressiveness(codec, motion[avatar].motion[span]), 6),
             )
-
-
-def _voices(conversation: Conversation, turns: tuple[Turn, ...], frames: int, fade: float) -> Iterator[np.ndarray]:
-    """Each person's own audio as FLAC, one after the other: no more than two hours of sound are in memory for one."""
-    if conversation.layout is Layout.PER_PARTICIPANT:
-        for media in conversation.media:
-            yield _flac(read_audio(media.sound, frames))
-    else:
-        mix_N = read_audio(conversation.media[0].sound, frames)
-        for speaker in (0, 1):
-            yield _flac(voice_of(mix_N, turns, speaker, fade))
-
-
-def _flac(audio_N: np.ndarray) -> np.ndarray:
-    return np.frombuffer(encode_audio(audio_N), np.uint8)
 
 
 def _moments(motion: Motion) -> tuple[float, ...]:

@@ -24,7 +24,6 @@ from schemas.rows import (
     WindowClass,
     Word,
 )
-from schemas.sample import decode_audio
 from stages.audio import speech_state
 from stages.backchannels import is_backchannel_text, lexicon_of, mark_backchannels, plain_words
 from stages.windows import WindowsInput, WindowsStage, avatar_state, window_class
@@ -233,8 +232,6 @@ def test_windows_of_a_listener_who_reacts_show_listening(conversation: Conversat
     speaks = sum(b - a for _, a, b in reactions) * 25
     assert np.count_nonzero(after.state & 0b0010) == 0
     assert np.count_nonzero(after.state & 0b1000) == pytest.approx(speaks, abs=3)
-    for dyad in (before, after):  # what was said stays in the voice
-        assert np.abs(decode_audio(dyad.audio[1].tobytes())[round(4.5 * 16_000) :][:1600]).min() > 0.2
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from schemas.config import TranscribeConfig
 from schemas.errors import UsageError
-from schemas.rows import Binding, BoundParticipant, Transcript, Turn, Voices
+from schemas.rows import Binding, BoundParticipant, Transcript, Turn, VoiceFigures, Voices
 from schemas.sample import encode_audio
 from stages.transcribe import (
     LONGEST,
@@ -59,9 +59,10 @@ def item(turns: Sequence[Turn], *voices: np.ndarray) -> TranscribeInput:
         for i, name in enumerate(("a", "b"))
     )
     flac = tuple(np.frombuffer(encode_audio(voice), np.uint8) for voice in voices)
+    own = VoiceFigures(method="own_track", residual_db=None, overlapped=0.0)
     return TranscribeInput(
         binding=Binding(conversation="c", participants=(one, other), turns=tuple(turns)),
-        voices=Voices(conversation="c", audio=flac),  # type: ignore[arg-type]
+        voices=Voices(conversation="c", audio=flac, figures=(own, own)),  # type: ignore[arg-type]
     )
 
 
