@@ -106,20 +106,23 @@ def measure(clip: Path, folder: Path, minutes: int) -> dict[str, float]:
     work("cast", cast)
     bind = _task("bind", "long", {"conversation": long["ingest"], "diarization": long["turns"], "cast": long["cast"]})
     work("bind", bind)
+    heard = {"conversation": long["ingest"], "binding": long["bind"]}
+    separate = _task("separate", "long", heard)
+    work("separate", separate)
     work("fit", _task("fit", "long", {"bindings": long["bind"], "faces": faces}))
     alone(fit_codec_of, root)
     seen = {"codec": long["codec"], "binding": long["bind"], "faces": faces}
     motion = tuple(_task("motion", f"long-{i}", seen, {"participant": i}) for i in (0, 1))
     work("motion", motion[0])
     alone(carry_out, root, motion[1:])
-    dyad = {"conversation": long["ingest"], "diarization": long["turns"], "binding": long["bind"]}
-    windows = _task("windows", "long", {**dyad, "motion": tuple(_artifact("motion", task.key) for task in motion)})
+    moved = {"codec": long["codec"], "motion": tuple(_artifact("motion", task.key) for task in motion)}
+    windows = _task("windows", "long", heard | moved)
     work("windows", windows)
 
     (whole_loop,) = _pieces(_one(root, _artifact("ingest", "loop"), Conversation))
-    for task in (*practice, cast, bind, motion[0], windows):
+    for task in (*practice, cast, bind, separate, motion[0], windows):
         (Path(root) / task.path).unlink()  # or it would be found and not made
-    work("all_in_one", *practice, _faces("loop", 0, whole_loop), cast, bind, motion[0], windows)
+    work("all_in_one", *practice, _faces("loop", 0, whole_loop), cast, bind, separate, motion[0], windows)
     return peaks
 
 

@@ -26,6 +26,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ FINISHED = 100_000  # larger runs are left at the half: their artifacts would fi
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - Linux' memory disk, where there is one
 FRAMES = 59 * 25
 PAYLOAD = b"an artifact"
+_STAGES = 6  # on a conversation's way to its voices, one piece of video each
 
 
 WINDOWS = (48, 44, 4, 20)  # of a minute's conversation: speaking, listening, overlap, silence
@@ -94,7 +96,7 @@ class StubCrew:
     def _commit(self, task: Task) -> Outcome:
         if task.stage == "fit":  # all conversations are bound: what follows is not the planner's
             raise Stopped
-        self._left -= task.stage == "bind"
+        self._left -= task.stage == "separate"
         if self._left < 0:
             raise Stopped
         facts = FACTS[task.stage](task) if task.stage in FACTS else ""
@@ -165,10 +167,10 @@ def measure(items: int) -> dict[str, Any]:
         status = step("status", folder)
         dataset = step("dataset", folder)
         steps = {"plan": fresh, "half": half, "resume": resumed, "status": status, "dataset": dataset}
-        done_rows = 4 * half["bound"]
+        done_rows = _STAGES * half["bound"]
         if items <= FINISHED:
             steps |= {"rest": step("rest", folder), "final status": step("status", folder)}
-            done_rows = 4 * items
+            done_rows = _STAGES * items
         rows = steps.get("final status", status)["rows"]
         parts = len(list(Path(folder, "run", "ledger").iterdir()))
     row = {
@@ -247,10 +249,10 @@ def dataset(folder: Path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     ids = [f"{number:016x}" for number in rng.integers(2**63, size=items).tolist()]
 
-    def dyads() -> Iterator[tuple[str, Made]]:
+    def dyads() -> Iterator[tuple[str, Made, Artifact]]:
         for identity in ids:
             facts = DyadFacts(participants=(f"{identity}-0", f"{identity}-1"), windows=WINDOWS).model_dump_json()
-            yield identity, Made(Artifact("", identity), facts)
+            yield identity, Made(Artifact("", identity), facts), Artifact("", identity)
 
     codec = dump_rows(
         [
@@ -268,7 +270,8 @@ def dataset(folder: Path) -> dict[str, Any]:
     with opened(root, lambda *_: nullcontext(StubCrew(root, 10**9)), {}, RunConfig(), {"config": {}}, QUIET) as run:
         run.store.write("artifacts/codec/c.safetensors", codec)
         where = Artifact("artifacts/codec/c.safetensors", "0" * 16)
-        rows = collect(dyads(), lambda identity: f"artifacts/windows/v2-0/{identity}.safetensors")
+        paths = [partial("artifacts/{}/v2-0/{}.safetensors".format, stage) for stage in ("windows", "separate")]
+        rows = collect(dyads(), *paths)
         manifest = build_dataset(run, rows, where, build.config, build._task, "plan")
     assert sum(shard.samples for shard in manifest.shards) == items * sum(WINDOWS)
     shutil.rmtree(root)

@@ -1,11 +1,14 @@
-"""Production models: what they are, under which licence, and whether they are at hand.
+"""Production models: what they are, under which licence, where they are fetched to, and whether they are sound.
 
-Nothing here is needed for a first run. Hub models are at hand when the hub's own cache on this machine has them.
+Nothing here is needed for a first run. A hub model is at hand when the hub's own cache on this machine has it, a file
+when it lies in `~/.cache/visavis`; or, for both, in the folder that they were fetched to.
 """
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,11 @@ import typer
 import yaml
 from pydantic import Field, ValidationError
 
+from pipeline.download import damaged_file, damaged_files, fetch_file, fetch_hub, names_in
+from pipeline.progress import Reporter
 from schemas.config import Section
 from schemas.errors import UsageError
+from stages.hub import fetched
 
 ASSETS_FILE = Path(__file__).parent.parent / "configs" / "assets.yaml"
 
@@ -26,10 +32,12 @@ class Asset(Section):
     what: str
     licence: str
     size_mb: float
-    source: str = Field(pattern=r"^(hub|project): ")
+    source: str = Field(pattern=r"^(hub: [^/\s]+/[^/\s]+|url: https?://\S+/[^/\s?#]+)$")
+    files: tuple[str, ...] | None = None
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     gated: bool
     used_by: str
+    setting: str | None = None
     extra: str | None = None
 
     @property
@@ -38,45 +46,132 @@ class Asset(Section):
         kind, _, name = self.source.partition(": ")
         return name if kind == "hub" else None
 
+    @property
+    def url(self) -> str:
+        """Where its one file is, if it has no hub id."""
+        return self.source.partition(": ")[2]
+
+    def file(self, folder: str | None) -> Path:
+        """Where that file is fetched to."""
+        return (Path(folder) if folder else _own_cache()) / self.url.rpartition("/")[2]
+
 
 class _Assets(Section):
     assets: tuple[Asset, ...]
 
 
-def read_assets(path: Path = ASSETS_FILE) -> tuple[Asset, ...]:
+def _own_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "visavis"
+
+
+def read_assets(path: Path | None = None) -> tuple[Asset, ...]:
     """The known production models.
 
     Raises:
         UsageError: the file is missing or not what its head describes.
     """
+    path = path or ASSETS_FILE
     try:
         return _Assets.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).assets
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise UsageError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
 
 
-def at_hand(asset: Asset) -> bool | None:
-    """True or False for a hub model; None where only its user can know."""
-    if asset.hub_id is None:
-        return None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        snapshot_download(asset.hub_id, local_files_only=True)
-    except LocalEntryNotFoundError:
-        return False
-    return True
+def at_hand(asset: Asset, folder: str | None = None) -> Path | None:
+    """The fetched file, or the folder of a fetched hub model. folder: where it was fetched to."""
+    if asset.hub_id:
+        return fetched(asset.hub_id, folder, names_in(asset.files))
+    path = asset.file(folder)
+    return path if path.is_file() else None
 
 
-def run_assets(*, as_json: bool) -> None:
+def run_list(folder: str | None, *, as_json: bool) -> None:
     """`visavis assets`."""
-    rows: list[dict[str, Any]] = [a.model_dump(mode="json") | {"at_hand": at_hand(a)} for a in read_assets()]
+    rows = [(asset, at_hand(asset, folder)) for asset in read_assets()]
+    if as_json:
+        plain = [a.model_dump(mode="json") | {"at_hand": path is not None, "path": _text(path)} for a, path in rows]
+        typer.echo(json.dumps({"assets": plain}, sort_keys=True))
+        return
+    for asset, path in rows:
+        gated = ", gated: accept its terms and set HF_TOKEN" if asset.gated else ""
+        known = f"at hand: {path}" if path else "not at hand"
+        typer.echo(f"{asset.name}: {asset.what}\n    {asset.licence}, {asset.size_mb:.0f} MB, {known}{gated}")
+        typer.echo(f"    from {asset.source}, used by {asset.used_by}")
+
+
+def run_fetch(names: Sequence[str], folder: str | None) -> None:
+    """`visavis assets fetch`.
+
+    Raises:
+        UsageError: an unknown name, or a model that is not ours to have yet.
+        RunFailed: one cannot be had.
+    """
+    reporter = Reporter()
+    for asset in _named(names):
+        path = at_hand(asset, folder)
+        if path is None or _findings(asset, path):
+            reporter.line(f"{asset.name}: fetching from {asset.url}")
+            path = _fetch(asset, folder, reporter, again=path is not None)
+        typer.echo(f"{asset.name}: {path}")
+        if asset.setting and (folder or not asset.hub_id):
+            value = asset.setting.format(path=path, folder=folder)
+            typer.echo(f"    use it with --set {value}")
+
+
+def run_check(names: Sequence[str], folder: str | None, *, as_json: bool) -> bool:
+    """`visavis assets check`: of those named, or of all that are at hand. True if all is well.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    rows: list[dict[str, Any]] = []
+    for asset in _named(names) if names else read_assets():
+        path = at_hand(asset, folder)
+        if path or names:
+            findings = _findings(asset, path) if path else ["not at hand"]
+            rows.append({"name": asset.name, "path": _text(path), "findings": findings})
     if as_json:
         typer.echo(json.dumps({"assets": rows}, sort_keys=True))
-        return
-    for row in rows:
-        known = {True: "at hand", False: "not at hand", None: "at hand only where you put it"}[row["at_hand"]]
-        gated = ", gated: accept its terms and set HF_TOKEN" if row["gated"] else ""
-        typer.echo(f"{row['name']}: {row['what']}\n    {row['licence']}, {row['size_mb']:.0f} MB, {known}{gated}")
-        typer.echo(f"    from {row['source']}, used by {row['used_by']}")
+    for row in rows if not as_json else ():
+        typer.echo(f"{row['name']}: {', '.join(row['findings']) or 'sound'}{row['path'] and '  ' + row['path']}")
+    if not rows and not as_json:
+        typer.echo("no model is at hand; `visavis assets` lists them")
+    return not any(row["findings"] for row in rows)
+
+
+def _named(names: Sequence[str]) -> list[Asset]:
+    """The assets of these names; one with a slash that is not on the list is a model of the hub."""
+    known = {key: asset for asset in read_assets() for key in (asset.name, asset.hub_id) if key}
+    return [known[name] if name in known else _of_hub(name) for name in names]
+
+
+def _of_hub(name: str) -> Asset:
+    try:
+        return Asset(
+            name=name, what="a model of the hub", licence="see its page", size_mb=0, source=f"hub: {name}",
+            gated=False, used_by="whoever names it",
+        )  # fmt: skip
+    except ValidationError as error:
+        raise UsageError(
+            f"no model is called {name!r}; `visavis assets` lists them, others of the hub are called OWNER/MODEL"
+        ) from error
+
+
+def _fetch(asset: Asset, folder: str | None, reporter: Reporter, *, again: bool) -> Path:
+    if asset.hub_id:
+        return fetch_hub(asset.hub_id, folder, asset.files, reporter, again=again)
+    path = asset.file(folder)
+    sha256 = fetch_file(asset.url, path, asset.sha256, reporter)
+    if asset.sha256 is None:
+        reporter.line(f"{asset.name}: sha256 {sha256}; nobody has pinned it")
+    return path
+
+
+def _findings(asset: Asset, path: Path) -> list[str]:
+    if asset.hub_id:
+        return [f"{name} is damaged" for name in damaged_files(path)]
+    return ["not the pinned file"] if damaged_file(path, asset.sha256) else []
+
+
+def _text(path: Path | None) -> str:
+    return str(path or "")

@@ -1,7 +1,7 @@
 """The build: from sources to a dataset of shards.
 
-    bind      ingest → diarize → faces, transcribe → cast → bind   one road per conversation, all of it overlapping
-              → encode, where the codec is a network
+    bind      ingest → diarize → faces → cast → bind → separate    one road per conversation, all of it overlapping
+              → transcribe, if enabled; encode, where the codec is a network
     fit       the corpus' codec
     windows   motion → windows                                 one road per conversation
     census    the windows counted, part by part
@@ -49,8 +49,9 @@ from stages.store import Store
 _NOT_THE_DATA: Any = {  # where and how it runs
     "run": True,
     "diarize": {"device"},
-    "transcribe": {"device"},
+    "transcribe": {"device", "folder"},
     "faces": {"landmarker"},
+    "separate": {"device", "weights", "weights_sha256"},
     "encode": {"device", "network"},
 }
 CODECS = "artifacts/codec"
@@ -80,6 +81,8 @@ class Bound:
     seconds: float
     whole: Artifact
     bound: Artifact
+    voices: Artifact
+    words: tuple[Artifact, ...]  # the transcript, if there is one
     faces: tuple[Artifact, ...]
     encoded: tuple[Artifact, ...]
 
@@ -131,7 +134,11 @@ class Build:
             codec = self._codec(run, bound)
             ended = run.follow("windows", (self.road_to_dyad(b, codec) for b in bound), len(bound))
             made = partial(self._task, also=codec.digest)
-            dyads = collect((dyad for dyad in ended if dyad), lambda identity: made("windows", identity, "").path)
+            dyads = collect(
+                (dyad for dyad in ended if dyad),
+                lambda identity: made("windows", identity, "").path,
+                lambda identity: self._task("separate", identity, "").path,
+            )
         if not len(dyads):
             raise RunFailed(self._nothing_left(run, "window"))
         manifest = build_dataset(run, dyads, codec, self.config, made, self.fingerprints["shard"])
@@ -182,7 +189,6 @@ class Build:
         (diarized,) = yield [self._task("diarize", outline.id, item, {WHOLE: (whole,)}, seconds=seconds)]
         if diarized is None:
             return None
-        both = {"conversation": (whole,), "diarization": (diarized.artifact,)}
         pieces = [
             self._task(
                 "faces",
@@ -194,29 +200,36 @@ class Build:
             )
             for piece in pieces_of(outline, source.uris, self.config.faces)
         ]
-        words = (
-            [self._task("transcribe", outline.id, item, both, seconds=seconds)]
-            if self.config.transcribe.enabled
-            else []
-        )
-        done = yield [*pieces, *words]
-        faces = tuple(made.artifact for made in done[: len(pieces)] if made)
+        done = yield pieces
+        faces = tuple(made.artifact for made in done if made)
         if len(faces) < len(pieces):
             return None
         task = self._task("cast", outline.id, item, {"conversation": (whole,), "faces": faces}, seconds=seconds)
         (cast,) = yield [task]
         if cast is None or not self._good_enough(run, task, cast, source):
             return None
-        (bound,) = yield [self._task("bind", outline.id, item, both | {"cast": (cast.artifact,)}, seconds=seconds)]
+        known = {"conversation": (whole,), "diarization": (diarized.artifact,), "cast": (cast.artifact,)}
+        (bound,) = yield [self._task("bind", outline.id, item, known, seconds=seconds)]
         if bound is None:
             return None
+        said = {"conversation": (whole,), "binding": (bound.artifact,)}
+        (voices,) = yield [self._task("separate", outline.id, item, said, seconds=seconds)]
+        if voices is None:
+            return None
+        words: tuple[Artifact, ...] = ()
+        if self.config.transcribe.enabled:
+            heard = {"binding": (bound.artifact,), "voices": (voices.artifact,)}
+            (transcript,) = yield [self._task("transcribe", outline.id, item, heard, seconds=seconds)]
+            if transcript is None:
+                return None
+            words = (transcript.artifact,)
         codes: tuple[Artifact, ...] = ()
         if self.config.motion.kind == "network":
             encoded = yield [self._encoding(piece, n, cast.artifact, faces[n]) for n, piece in enumerate(pieces)]
             codes = tuple(made.artifact for made in encoded if made)
             if len(codes) < len(pieces):
                 return None
-        return Bound(outline.id, item, seconds, whole, bound.artifact, faces, codes)
+        return Bound(outline.id, item, seconds, whole, bound.artifact, voices.artifact, words, faces, codes)
 
     def _encoding(self, piece: Task, number: int, cast: Artifact, faces: Artifact) -> Task:
         """The network's task beside the face tracker's of a piece."""
@@ -240,8 +253,8 @@ class Build:
             run.keep(task)
         return fault is None
 
-    def road_to_dyad(self, b: Bound, codec: Artifact) -> Road[tuple[str, Made] | None]:
-        """A bound conversation's way to its windows."""
+    def road_to_dyad(self, b: Bound, codec: Artifact) -> Road[tuple[str, Made, Artifact] | None]:
+        """A bound conversation's way to its windows. Returns its id, them, and its voices."""
         motion = yield [
             self._task(
                 "motion",
@@ -258,9 +271,9 @@ class Build:
         if len(moved) < len(motion):
             return None
         inputs = {"conversation": (b.whole,), "binding": (b.bound,), "motion": moved}
-        inputs["codec"] = (codec,)
+        inputs |= {"codec": (codec,)} | ({"transcript": b.words} if b.words else {})
         (dyad,) = yield [self._task("windows", b.id, b.item, inputs, also=codec.digest, seconds=b.seconds)]
-        return (b.id, dyad) if dyad else None
+        return (b.id, dyad, b.voices) if dyad else None
 
     def codecs(self) -> list[Artifact]:
         """The codecs that builds in this folder made or were given."""

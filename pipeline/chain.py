@@ -1,7 +1,7 @@
 """The chain of stages: what they are, what hangs on what, and whether their types fit.
 
-ingest → diarize ────────┐
-       → faces  ─→ cast ─┴→ bind → fit → motion → windows → census → shard
+ingest → diarize ────────┐      ┌→ separate (→ transcribe → windows) ─────────┐
+       → faces  ─→ cast ─┴→ bind ┴→ fit → motion → windows → census ─────────┴→ shard
                       └→ encode, for a network ──┘
 """
 
@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin
 
 from pipeline.run import fingerprint
 from pipeline.task import WHOLE, AnyStage, Stages
-from schemas.config import BalanceConfig, BuildConfig, Section, ShardConfig
+from schemas.config import BalanceConfig, BuildConfig, Section, SeparateConfig, ShardConfig
 from schemas.rows import Head
 from stages.bind import BindStage
 from stages.cast import CastStage
@@ -22,6 +22,8 @@ from stages.encode import EncodeStage, network_digest
 from stages.faces import FacesStage
 from stages.ingest import IngestStage
 from stages.motion import FitStage, MotionStage
+from stages.separate import SeparateStage
+from stages.separator import weights_digest
 from stages.shard import ShardStage
 from stages.transcribe import TranscribeStage
 from stages.windows import WindowsStage
@@ -32,11 +34,12 @@ def stages_of(config: BuildConfig, dataset: str) -> Stages:
     stages: tuple[AnyStage, ...] = (
         IngestStage(config.ingest),
         DiarizeStage(config.diarize),
-        TranscribeStage(config.transcribe),
         FacesStage(config.faces),
         CastStage(),
         *([EncodeStage(config.encode)] if config.motion.kind == "network" else []),
         BindStage(config.bind),
+        SeparateStage(config.separate),
+        TranscribeStage(config.transcribe),
         FitStage(config.motion),
         MotionStage(),
         WindowsStage(config.windows),
@@ -55,10 +58,11 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
 
     add(IngestStage, config.ingest)
     add(DiarizeStage, config.diarize, "ingest")
-    add(TranscribeStage, config.transcribe, "diarize")
     add(FacesStage, config.faces.model_copy(update={"landmarker": None}), "ingest")  # its digest is enough
     add(CastStage, Section(), "faces")
     add(BindStage, config.bind, "diarize", "cast")
+    add(SeparateStage, _separation(config.separate), "bind")
+    add(TranscribeStage, config.transcribe.model_copy(update={"folder": None}), "separate")
     codes = []
     if config.motion.kind == "network":
         digest = network_digest(config.encode)
@@ -66,10 +70,16 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
         codes = ["encode"]
     add(FitStage, config.motion, "bind", *codes)
     add(MotionStage, Section(), "bind", *codes)
-    add(WindowsStage, config.windows, "motion")
+    add(WindowsStage, config.windows, "motion", *(["transcribe"] if config.transcribe.enabled else []))
     add(CensusStage, Section(), "windows")
-    add(ShardStage, _ShardSettings(shard=config.shard, balance=config.balance), "census")
+    add(ShardStage, _ShardSettings(shard=config.shard, balance=config.balance), "census", "separate")
     return prints
+
+
+def _separation(config: SeparateConfig) -> Section:
+    """What of the settings shapes the voices: of the weights their content, and only where they are used."""
+    network = config.backend == "convtasnet"
+    return config.model_copy(update={"weights": weights_digest(config) if network else None, "weights_sha256": None})
 
 
 class _ShardSettings(Section):
@@ -79,13 +89,15 @@ class _ShardSettings(Section):
 
 _EDGES: tuple[tuple[type[AnyStage], str, type[AnyStage]], ...] = (
     (DiarizeStage, WHOLE, IngestStage),
-    (TranscribeStage, "conversation", IngestStage),
-    (TranscribeStage, "diarization", DiarizeStage),
     (CastStage, "conversation", IngestStage),
     (CastStage, "faces", FacesStage),
     (BindStage, "conversation", IngestStage),
     (BindStage, "diarization", DiarizeStage),
     (BindStage, "cast", CastStage),
+    (SeparateStage, "conversation", IngestStage),
+    (SeparateStage, "binding", BindStage),
+    (TranscribeStage, "binding", BindStage),
+    (TranscribeStage, "voices", SeparateStage),
     (EncodeStage, "cast", CastStage),
     (EncodeStage, "faces", FacesStage),
     (FitStage, "bindings", BindStage),
@@ -97,8 +109,10 @@ _EDGES: tuple[tuple[type[AnyStage], str, type[AnyStage]], ...] = (
     (WindowsStage, "conversation", IngestStage),
     (WindowsStage, "binding", BindStage),
     (WindowsStage, "motion", MotionStage),
+    (WindowsStage, "transcript", TranscribeStage),
     (CensusStage, "dyads", WindowsStage),
     (ShardStage, "dyads", WindowsStage),
+    (ShardStage, "voices", SeparateStage),
     (ShardStage, "census", CensusStage),
 )
 """(stage, field of its In, stage that makes what goes there)."""

@@ -33,8 +33,9 @@ from schemas.manifest import MANIFEST_NAME, Split
 from schemas.pairs import PairsConfig
 from schemas.rows import Source, WindowClass
 from schemas.train import Drop, TrainConfig
-from stages.diarize import check_models
+from stages import diarize, whisper
 from stages.landmarker import check_landmarker
+from stages.separator import check_separator
 from stages.store import Store
 
 _SHOWN = 20  # conversations that --dry-run lists
@@ -58,8 +59,10 @@ def run_build(
         raise UsageError("--only STAGE and --item ITEM go together")
     config = load_config(config_path, BuildConfig, overrides)
     sources = find_sources(inputs, pairs)
-    check_models(config.diarize)
+    diarize.check_models(config.diarize)
+    whisper.check_models(config.transcribe)
     check_landmarker(config.faces)
+    check_separator(config.separate)
     if only and item:
         _replay(Build(config, out, local_engine, Reporter()), sources, only, item, as_json=as_json)
         return

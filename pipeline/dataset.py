@@ -1,6 +1,6 @@
 """From dyads to a dataset: the census, the balance plan, the shards, and the manifest last.
 
-A corpus has a thousand windows an hour and more. The driver only knows how many of which class each dyad has, 48 bytes
+A corpus has a thousand windows an hour and more. The driver only knows how many of which class each dyad has, 56 bytes
 each; the windows themselves are looked at by the workers that count them and write them.
 """
 
@@ -29,7 +29,9 @@ DATASET = "dataset"
 _CENSUS = "artifacts/census-of-all"
 _CENSUS_CHUNK = 256  # dyads that one task counts
 
-_DYAD = np.dtype([("id", "u8"), ("digest", "u8"), ("names", "u8", 2), ("windows", "u4", len(WindowClass))])
+_DYAD = np.dtype(
+    [("id", "u8"), ("digest", "u8"), ("voices", "u8"), ("names", "u8", 2), ("windows", "u4", len(WindowClass))]
+)
 
 MakeTask = Callable[..., Task]
 """(stage, key, what people call the item, a `Task`'s other fields) → task."""
@@ -37,31 +39,39 @@ MakeTask = Callable[..., Task]
 
 @dataclass(frozen=True)
 class Dyads:
-    """The dyads of a corpus as columns, by id, and how to find their artifacts."""
+    """The dyads of a corpus as columns, by id, and how to find their artifacts and those of their voices."""
 
     rows: np.ndarray
     path_of: Callable[[str], str]
+    voices_path_of: Callable[[str], str]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def artifact(self, identity: str) -> Artifact:
-        number = np.uint64(int(identity, 16))
-        row = self.rows[np.searchsorted(self.rows["id"], number)]
-        return Artifact(self.path_of(identity), f"{int(row['digest']):016x}")
+        return Artifact(self.path_of(identity), f"{int(self._row(identity)['digest']):016x}")
+
+    def voices(self, identity: str) -> Artifact:
+        return Artifact(self.voices_path_of(identity), f"{int(self._row(identity)['voices']):016x}")
+
+    def _row(self, identity: str) -> np.void:
+        row: np.void = self.rows[np.searchsorted(self.rows["id"], np.uint64(int(identity, 16)))]
+        return row
 
 
-def collect(made: Iterable[tuple[str, Made]], path_of: Callable[[str], str]) -> Dyads:
-    """Dyads as they are made: conversation, and what became of its windows."""
+def collect(
+    made: Iterable[tuple[str, Made, Artifact]], path_of: Callable[[str], str], voices_path_of: Callable[[str], str]
+) -> Dyads:
+    """Dyads as they are made: conversation, what became of its windows, and its voices."""
 
-    def plain(identity: str, dyad: Made) -> tuple[Any, ...]:
+    def plain(identity: str, dyad: Made, voices: Artifact) -> tuple[Any, ...]:
         facts = DyadFacts.model_validate_json(dyad.facts)
         one, other = facts.participants
         names = (name_number(one), name_number(other))
-        return int(identity, 16), int(dyad.artifact.digest, 16), names, facts.windows
+        return int(identity, 16), int(dyad.artifact.digest, 16), int(voices.digest, 16), names, facts.windows
 
-    rows = np.fromiter((plain(identity, dyad) for identity, dyad in made), _DYAD)
-    return Dyads(rows[np.argsort(rows["id"])], path_of)
+    rows = np.fromiter((plain(*dyad) for dyad in made), _DYAD)
+    return Dyads(rows[np.argsort(rows["id"])], path_of, voices_path_of)
 
 
 def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, task: MakeTask, name: str) -> Manifest:
@@ -87,7 +97,11 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
                 "shard",
                 path.removesuffix(".tar").replace("/", "-"),
                 path,
-                {"dyads": tuple(dyads.artifact(part.conversation) for part in slices), "census": (census,)},
+                {
+                    "dyads": tuple(dyads.artifact(part.conversation) for part in slices),
+                    "voices": tuple(dyads.voices(part.conversation) for part in slices),
+                    "census": (census,),
+                },
                 inline={
                     "path": path,
                     "split": split,

@@ -23,7 +23,7 @@ from schemas.errors import Reason, Rejected, UsageError
 from schemas.rows import Row, Source
 from stages.store import Store
 
-STAGES = ("ingest", "diarize", "transcribe", "faces", "cast", "bind", "encode", "motion", "windows")
+STAGES = ("ingest", "diarize", "faces", "cast", "bind", "separate", "transcribe", "encode", "motion", "windows")
 """Stages that work on one conversation; fit and shard work on the corpus."""
 
 

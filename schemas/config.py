@@ -47,9 +47,21 @@ class DiarizeConfig(Section):
 
 
 class TranscribeConfig(Section):
+    """Nothing is downloaded while a build runs: `visavis assets fetch` does that before."""
+
     enabled: bool = False
-    model: str = Field("large-v3", description="a Whisper model's name or local folder")
-    language: str | None = None
+    model: str = Field(
+        "Systran/faster-whisper-large-v3", description="Whisper in CTranslate2's format: a local folder or a hub name"
+    )
+    folder: str | None = Field(
+        None, description="where hub models were fetched to (`visavis assets fetch --to`); none: the hub's own cache"
+    )
+    language: str | None = Field(None, description="code such as en; none: heard in each conversation")
+    alignment: dict[str, str] = Field(
+        default_factory=dict,
+        description="by language, the wav2vec2 CTC model that times words: a local folder or a hub name",
+    )
+    batch_size: int = Field(8, ge=1, description="excerpts of up to 30 s heard together; more need more GPU memory")
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
@@ -117,6 +129,20 @@ class BindConfig(Section):
     )
 
 
+class SeparateConfig(Section):
+    backend: Literal["mask", "convtasnet"] = Field(
+        "mask", description="one_frame: turns alone, or a separation network where both speak at once"
+    )
+    fade: float = Field(0.02, ge=0, le=0.2, description="seconds of fade at the edges of a turn mask")
+    weights: str | None = Field(
+        None,
+        description="convtasnet: state dict of torchaudio's conv_tasnet_base(2), a path or URL; none: torchaudio's own"
+        " is fetched",
+    )
+    weights_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of that file, if it matters")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
 class EncodeConfig(Section):
     network: str | None = Field(
         None, description="an encoder of face crops, a path or URL: torch.export (.pt2) or TorchScript (.pt, .ts)"
@@ -142,11 +168,29 @@ class MotionConfig(Section):
     )
 
 
+class BackchannelsConfig(Section):
+    """Which turns are back-channels."""
+
+    max_seconds: float = Field(1.0, ge=0, description="longest back-channel told by its timing alone; 0: none is")
+    max_spoken: float = Field(
+        1.5, ge=0, description="seconds; longest one where a transcript has nothing but its words in it"
+    )
+    max_gap: float = Field(
+        1.0, ge=0, description="seconds between it and the other's speech, before and after; more, and nobody listens"
+    )
+    quiet_before: float = Field(1.0, ge=0, description="seconds without a longer turn of one's own before it")
+    quiet_after: float = Field(1.0, ge=0, description="the same after it: who goes on to speak took the turn")
+    words: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="by language, what people say as back-channels; English is known",
+    )
+
+
 class WindowsConfig(Section):
     length: int = Field(50, ge=10, description="frames (25 per second); the paper trains on 50")
     hop: int = Field(25, ge=1, description="frames between the starts of two windows")
     min_valid: float = Field(0.9, ge=0, le=1, description="least share of valid frames, of each participant")
-    voice_fade: float = Field(0.02, ge=0, le=0.2, description="seconds of fade at the edges of a turn mask")
+    backchannels: BackchannelsConfig = BackchannelsConfig()
 
 
 class BalanceConfig(Section):
@@ -224,6 +268,7 @@ class BuildConfig(Section):
     faces: FacesConfig = FacesConfig()
     quality: QualityConfig = QualityConfig()
     bind: BindConfig = BindConfig()
+    separate: SeparateConfig = SeparateConfig()
     encode: EncodeConfig = EncodeConfig()
     motion: MotionConfig = MotionConfig()
     windows: WindowsConfig = WindowsConfig()

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from schemas.errors import DatasetError
 from schemas.rows import WindowClass
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1)."""
 MANIFEST_NAME = "manifest.json"
 
 Split = Literal["train", "val"]

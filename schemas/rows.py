@@ -123,11 +123,15 @@ class Outline(Row):
 
 
 class Turn(Row):
-    """A span in which one voice speaks, seconds of media time, end exclusive."""
+    """A span in which one voice speaks, seconds of media time, end exclusive.
+
+    backchannel: "mm-hmm", "yeah", a laugh: a sound of listening, which takes no turn (`stages.backchannels`).
+    """
 
     speaker: int
     start: float
     end: float
+    backchannel: bool = False
 
 
 class Diarization(Row):
@@ -282,6 +286,50 @@ class Binding(Row):
     corrected: float = 0.0
 
 
+class VoiceFigures(Row):
+    """How much of the other voice is left in one participant's track.
+
+    method: the participant's own track; the mix in the participant's turns; or that, with a network where both speak.
+    residual_db: power of the other's voice in this track while the other speaks, against the own voice's while its
+    owner speaks; -60 and less count as -60, None where nobody can tell (`stages.residual`). overlapped: share of the
+    time in which the participant speaks that the other speaks, too.
+    """
+
+    method: Literal["own_track", "mask", "network"]
+    residual_db: float | None
+    overlapped: float
+
+
+class Voices(Row):
+    """What each participant says, one track each. audio: FLAC bytes as uint8 arrays, 16 kHz mono, T × 640 samples."""
+
+    conversation: str
+    audio: tuple[Array, Array]
+    figures: tuple[VoiceFigures, VoiceFigures]
+
+
+class Word(Row):
+    """Seconds of media time, end exclusive. turn: index into the turns of the `Binding`, one of `speaker`'s."""
+
+    speaker: int
+    turn: int
+    start: float
+    end: float
+    text: str
+
+
+class Transcript(Row):
+    """What was said. Words are sorted by (start, speaker).
+
+    aligned: False where there is no alignment model for the language; times and turns of words are rough then.
+    """
+
+    conversation: str
+    language: str
+    aligned: bool
+    words: tuple[Word, ...]
+
+
 class FaceCodes(Row):
     """What a network makes of one participant in a piece: code_VG float32, at frames where_V int64 of the grid."""
 
@@ -367,9 +415,9 @@ class Window(Row):
 
 
 class Dyad(Row):
-    """A conversation ready to be cut: both people's motion and voice, and the windows worth training on.
+    """A conversation ready to be cut: both people's motion, and the windows worth training on. See `Voices` for sound.
 
-    state_T: uint8, bit i = participant i speaks. audio: FLAC bytes as uint8 arrays, 16 kHz mono, T × 640 samples.
+    state_T: uint8, bit i = participant i has a turn, bit 2 + i = participant i makes a back-channel.
     moments: per participant, over its valid frames: count, then sums (D) and sums of squares (D) of the motion.
     They are plain values, as the windows are, so that a `DyadHead` has them.
     """
@@ -383,7 +431,6 @@ class Dyad(Row):
     motion: tuple[Array, Array]
     valid: tuple[Array, Array]
     reference: tuple[Array, Array]
-    audio: tuple[Array, Array]
     state: Array
     windows: tuple[Window, ...]
     moments: tuple[tuple[float, ...], tuple[float, ...]]

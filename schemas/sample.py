@@ -4,7 +4,8 @@ A sample is the group of tar members that share a key (which has no dots):
 
     avatar.motion.npy  [T, D] float32      user.motion.npy  [T, D] float32
     avatar.audio.flac  16 kHz mono         user.audio.flac  16 kHz mono
-    state.npy          [T] uint8           bit 0 avatar speaks, bit 1 user speaks
+    state.npy          [T] uint8           bit 0 avatar speaks, bit 1 user speaks: turns
+                                           bit 2 avatar, bit 3 user makes a back-channel
     valid.npy          [T, 2] bool         avatar, user
     reference.npy      [D] float32         the avatar's reference motion
     meta.json          SampleMeta
@@ -27,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.errors import DatasetError
-from schemas.rows import Figures, WindowClass
+from schemas.rows import Figures, VoiceFigures, WindowClass
 
 _AUDIO_BLOCK = 60 * SAMPLE_RATE
 
@@ -48,6 +49,8 @@ class SampleMeta(BaseModel):
     codec: str
     avatar_figures: Figures | None = None  # how well the two can be seen; None where nobody measured
     user_figures: Figures | None = None
+    avatar_voice: VoiceFigures | None = None  # how their tracks were had, and what is left of the other voice in them
+    user_voice: VoiceFigures | None = None
 
 
 class PairRecord(BaseModel):

@@ -10,7 +10,8 @@ frames of source audio, whatever the length.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import product
 
 import numpy as np
 from av.audio.frame import AudioFrame
@@ -155,26 +156,19 @@ def turn_mask(turns: Iterable[Turn], speaker: int, frames: int, fade: float) -> 
     return mask_N
 
 
-def separate(audio_N: np.ndarray, turns: Sequence[Turn], fade: float) -> tuple[np.ndarray, np.ndarray]:
-    """Each person's voice in a mix, by turns alone: speakers 0 and 1, float32 [N]. Overlap stays in both."""
-    return voice_of(audio_N, turns, 0, fade), voice_of(audio_N, turns, 1, fade)
-
-
-def voice_of(audio_N: np.ndarray, turns: Sequence[Turn], speaker: int, fade: float) -> np.ndarray:
-    """One of the two of `separate`, float32 [N]: an hour takes 230 MB."""
-    frames = -(-len(audio_N) // SAMPLES_PER_FRAME)
-    voice_N = turn_mask(turns, speaker, frames, fade)[: len(audio_N)]
-    voice_N *= audio_N
-    return voice_N
-
-
 def speech_state(turns: Iterable[Turn], frames: int) -> np.ndarray:
-    """Who speaks in each frame, uint8 [T]: bit i is set if speaker i's turns fill at least half of it."""
-    covered_2N = np.zeros((2, frames * SAMPLES_PER_FRAME), bool)
-    for turn in turns:
-        if turn.speaker in (0, 1):
-            first, last = (max(0, round(edge * SAMPLE_RATE)) for edge in (turn.start, turn.end))
-            covered_2N[turn.speaker, first:last] = True
-    half_2T = covered_2N.reshape(2, frames, SAMPLES_PER_FRAME).sum(axis=2) >= SAMPLES_PER_FRAME / 2
-    state: np.ndarray = (half_2T[0] | half_2T[1] << 1).astype(np.uint8)
-    return state
+    """Who speaks in each frame, uint8 [T]: bit i is set if turns of speaker i fill at least half of it.
+
+    Back-channels are no turns: they set bit 2 + i in the same way.
+    """
+    turns = list(turns)
+    state_T = np.zeros(frames, np.uint8)
+    for bit, (backchannel, speaker) in enumerate(product((False, True), (0, 1))):
+        covered_N = np.zeros(frames * SAMPLES_PER_FRAME, bool)
+        for turn in turns:
+            if (turn.backchannel, turn.speaker) == (backchannel, speaker):
+                first, last = (max(0, round(edge * SAMPLE_RATE)) for edge in (turn.start, turn.end))
+                covered_N[first:last] = True
+        half_T = covered_N.reshape(frames, SAMPLES_PER_FRAME).sum(axis=1) >= SAMPLES_PER_FRAME / 2
+        state_T |= half_T.astype(np.uint8) << bit
+    return state_T

@@ -90,6 +90,7 @@ def check_models(config: DiarizeConfig) -> None:
     Raises:
         UsageError: it is not installed, or the pipeline is neither a folder here nor a hub name.
     """
+    from stages.hub import fetched
     from stages.wheels import check_wheels
 
     check_wheels(segmentation=config.backend == "embedded")
@@ -97,10 +98,10 @@ def check_models(config: DiarizeConfig) -> None:
         looks_local = config.pipeline.startswith((".", "/", "~"))
         if looks_local and not Path(config.pipeline).expanduser().exists():
             raise UsageError(f"diarize.pipeline: {config.pipeline}: no such folder")
-        if not looks_local and "HF_TOKEN" not in os.environ and not Path(config.pipeline).exists():
+        if not looks_local and not Path(config.pipeline).exists() and fetched(config.pipeline) is None:
             raise UsageError(
-                f"diarize.pipeline: {config.pipeline} is fetched from the model hub and needs HF_TOKEN,"
-                " or set diarize.backend=embedded"
+                f"diarize.pipeline: {config.pipeline} is not on this machine; accept its terms on its hub page, set"
+                f" HF_TOKEN, and run `visavis assets fetch {config.pipeline}`, or set diarize.backend=embedded"
             )
 
 

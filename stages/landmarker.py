@@ -96,13 +96,13 @@ def read_landmarker(config: FacesConfig) -> bytes:
     if config.landmarker is None:
         raise UsageError(
             "faces.model=face-landmarker needs faces.landmarker, the path of its .task file;"
-            " `visavis assets` says where it comes from"
+            " `visavis assets fetch face-landmarker` gets it"
         )
     try:
         with open_bytes(config.landmarker) as file:
             data = file.read()
     except (Rejected, OSError) as error:
-        raise UsageError(f"faces.landmarker: {error}; `visavis assets` says where it comes from") from error
+        raise UsageError(f"faces.landmarker: {error}; `visavis assets fetch face-landmarker` gets it") from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != config.landmarker_sha256:
         raise UsageError(

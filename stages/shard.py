@@ -17,7 +17,7 @@ from pydantic import SkipValidation
 from schemas import SAMPLES_PER_FRAME
 from schemas.config import ShardConfig
 from schemas.manifest import ShardEntry, Split
-from schemas.rows import Census, Dyad, Row, Window, WindowClass
+from schemas.rows import Census, Dyad, Row, VoiceFigures, Voices, Window, WindowClass
 from schemas.sample import Sample, SampleMeta, decode_audio, encode_sample
 from stages.balance import keep_weights
 from stages.base import Stage
@@ -37,10 +37,10 @@ class Slice(Row):
 
 
 class ShardInput(Row):
-    """One shard to be written at `path` of the dataset's folder, from slices of the dyads of the same places.
+    """One shard to be written at `path` of the dataset's folder, from slices of dyads and voices at the same places.
 
     census: of the whole training split, against which windows are weighed down to `dull_keep`.
-    The dyads are read one at a time, and none is kept: those of a rare class may be many.
+    Dyads and voices are read one at a time, and none is kept: those of a rare class may be many.
     """
 
     path: str
@@ -50,6 +50,7 @@ class ShardInput(Row):
     dull_keep: float
     census: Census
     dyads: SkipValidation[Sequence[Dyad]]
+    voices: SkipValidation[Sequence[Voices]]
 
 
 class ShardRow(Row):
@@ -63,7 +64,7 @@ class ShardStage(Stage[ShardInput, ShardRow]):
     """Writes a tar into the dataset's folder and yields its manifest entry."""
 
     name = "shard"
-    version = 3
+    version = 4
     config: ShardConfig
 
     def __init__(self, config: ShardConfig, dataset: str) -> None:
@@ -74,12 +75,13 @@ class ShardStage(Stage[ShardInput, ShardRow]):
         counts = item.census.counts[list(WindowClass).index(item.label)]
         encoded: list[tuple[str, dict[str, bytes]]] = []
         total = 0.0
-        for part, dyad in zip(item.slices, item.dyads, strict=True):
+        for part, dyad, voices in zip(item.slices, item.dyads, item.voices, strict=True):
+            assert part.conversation == dyad.conversation == voices.conversation
             windows = _of_class(dyad, item.label)[part.first : part.first + part.count]
             weights = keep_weights(np.array([w.expressiveness for w in windows]), counts, item.dull_keep)
-            voices = (dyad.audio[0].tobytes(), dyad.audio[1].tobytes())
+            tracks = (voices.audio[0].tobytes(), voices.audio[1].tobytes())
             for window, weight in zip(windows, weights.tolist(), strict=True):
-                encoded.append((window.key, encode_sample(_sample(dyad, voices, window, weight))))
+                encoded.append((window.key, encode_sample(_sample(dyad, tracks, voices.figures, window, weight))))
                 total += weight
         random.Random(f"{self.config.seed}:{item.path}").shuffle(encoded)
         size, digest, count = write_shard(Store(self._dataset), item.path, encoded)
@@ -130,16 +132,18 @@ def _of_class(dyad: Dyad, label: WindowClass) -> list[Window]:
     return sorted((w for w in dyad.windows if w.label is label), key=lambda w: w.key)
 
 
-def _sample(dyad: Dyad, voices: tuple[bytes, bytes], window: Window, weight: float) -> Sample:
+def _sample(
+    dyad: Dyad, tracks: tuple[bytes, bytes], heard: tuple[VoiceFigures, VoiceFigures], window: Window, weight: float
+) -> Sample:
     avatar, user = window.avatar, 1 - window.avatar
     frames = slice(window.first, window.first + window.length)
-    heard = (frames.start * SAMPLES_PER_FRAME, window.length * SAMPLES_PER_FRAME)  # first sample, and how many
+    span = (frames.start * SAMPLES_PER_FRAME, window.length * SAMPLES_PER_FRAME)  # first sample, and how many
     return Sample(
         key=window.key,
         avatar_motion=dyad.motion[avatar][frames],
         user_motion=dyad.motion[user][frames],
-        avatar_audio=decode_audio(voices[avatar], *heard),
-        user_audio=decode_audio(voices[user], *heard),
+        avatar_audio=decode_audio(tracks[avatar], *span),
+        user_audio=decode_audio(tracks[user], *span),
         state=avatar_state(dyad.state[frames], avatar),
         valid=np.stack([dyad.valid[avatar][frames], dyad.valid[user][frames]], axis=1),
         reference=dyad.reference[avatar],
@@ -154,6 +158,8 @@ def _sample(dyad: Dyad, voices: tuple[bytes, bytes], window: Window, weight: flo
             binding=dyad.scores[avatar],
             avatar_figures=dyad.figures[avatar],
             user_figures=dyad.figures[user],
+            avatar_voice=heard[avatar],
+            user_voice=heard[user],
             codec=dyad.codec,
         ),
     )

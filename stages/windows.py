@@ -1,8 +1,9 @@
 """Windows: the fixed-length samples that a dyad offers, in both role assignments.
 
 Every dyad is used twice, once with each person as the avatar. A window's class is what most of its frames
-are, seen from the avatar (`method.md` §6): speaking, listening, overlap or silence. Nothing is copied here:
-windows are spans, and the dyad's motion and voices are kept once.
+are, seen from the avatar (`method.md` §6): speaking, listening, overlap or silence. Back-channels are listening, not
+turns (`stages.backchannels`); their sound stays in the voices. Nothing is copied here: windows are spans, the dyad's
+motion is kept once, and its voices stay where `separate` put them.
 """
 
 from __future__ import annotations
@@ -20,22 +21,23 @@ from schemas.rows import (
     Conversation,
     Dyad,
     DyadFacts,
-    Layout,
     Motion,
     Row,
-    Turn,
+    Transcript,
     Window,
     WindowClass,
 )
-from schemas.sample import encode_audio
-from stages.audio import read_audio, speech_state, voice_of
+from stages.audio import speech_state
+from stages.backchannels import mark_backchannels
 from stages.base import Stage
 from stages.codec import movement
 
 _HEAD_RADIUS = 8.0  # cm; turns head rotation into the movement of a point on the face
 
-_CLASS_OF_STATE = (WindowClass.SILENCE, WindowClass.SPEAKING, WindowClass.LISTENING, WindowClass.OVERLAP)
+_CLASS_OF_TURNS = (WindowClass.SILENCE, WindowClass.SPEAKING, WindowClass.LISTENING, WindowClass.OVERLAP)
 """Indexed by bit 0 avatar speaks, bit 1 user speaks."""
+
+_TURNS, _LISTENS = 0b0011, 0b0100  # bits of the avatar's state: who has a turn; the avatar makes a back-channel
 
 
 class WindowsInput(Row):
@@ -43,19 +45,20 @@ class WindowsInput(Row):
     conversation: Conversation
     binding: Binding
     motion: tuple[Motion, ...]
+    transcript: tuple[Transcript, ...] = ()  # one, where there is one
 
 
 class WindowsStage(Stage[WindowsInput, Dyad]):
     """A bound conversation to a dyad with its windows."""
 
     name = "windows"
-    version = 4
+    version = 5
     config: WindowsConfig
 
     def process(self, item: WindowsInput) -> Iterator[Dyad]:
         frames = item.conversation.frames
         first, second = sorted(item.motion, key=lambda m: m.participant)
-        turns = item.binding.turns
+        turns = mark_backchannels(item.binding.turns, self.config.backchannels, next(iter(item.transcript), None))
         state = speech_state(turns, frames)
         windows = tuple(_windows(item.conversation.id, state, (first, second), item.codec, self.config))
         if not windows:
@@ -63,7 +66,6 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
                 Reason.NO_WINDOW, f"no {self.config.length} frames in a row with both people visible in {frames} frames"
             )
         people = item.binding.participants
-        one, other = _voices(item.conversation, turns, frames, self.config.voice_fade)
         yield Dyad(
             conversation=item.conversation.id,
             participants=item.conversation.participants,
@@ -74,7 +76,6 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
             motion=(first.motion, second.motion),
             valid=(first.valid, second.valid),
             reference=(first.reference, second.reference),
-            audio=(one, other),
             state=state,
             windows=windows,
             moments=(_moments(first), _moments(second)),
@@ -89,10 +90,17 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
 
 
 def avatar_state(state_T: np.ndarray, avatar: int) -> np.ndarray:
-    """State as the avatar sees it: bit 0 avatar speaks, bit 1 user speaks."""
+    """State as the avatar sees it: bits 0 and 1 avatar and user speak, bits 2 and 3 they make a back-channel."""
     if avatar == 0:
         return state_T
-    return ((state_T >> 1) & 1 | (state_T & 1) << 1).astype(np.uint8)
+    return ((state_T & 0b1010) >> 1 | (state_T & 0b0101) << 1).astype(np.uint8)
+
+
+def window_class(state_T: np.ndarray) -> WindowClass:
+    """What most frames are, by the avatar's state. Where nobody has a turn, its own back-channel is listening."""
+    listens_T = (state_T & (_TURNS | _LISTENS)) == _LISTENS
+    turns_T = np.where(listens_T, _CLASS_OF_TURNS.index(WindowClass.LISTENING), state_T & _TURNS)
+    return _CLASS_OF_TURNS[int(np.bincount(turns_T, minlength=4).argmax())]
 
 
 def expressiveness(codec: Codec, motion_TD: np.ndarray) -> float:
@@ -111,30 +119,14 @@ def _windows(
         if min(shares) < config.min_valid:
             continue
         for avatar in (0, 1):
-            counts = np.bincount(avatar_state(state_T[span], avatar), minlength=4)
             yield Window(
                 key=f"{conversation}-{avatar}-{first:07d}",
                 avatar=avatar,
                 first=first,
                 length=config.length,
-                label=_CLASS_OF_STATE[int(counts.argmax())],
+                label=window_class(avatar_state(state_T[span], avatar)),
                 expressiveness=round(expressiveness(codec, motion[avatar].motion[span]), 6),
             )
-
-
-def _voices(conversation: Conversation, turns: tuple[Turn, ...], frames: int, fade: float) -> Iterator[np.ndarray]:
-    """Each person's own audio as FLAC, one after the other: no more than two hours of sound are in memory for one."""
-    if conversation.layout is Layout.PER_PARTICIPANT:
-        for media in conversation.media:
-            yield _flac(read_audio(media.sound, frames))
-    else:
-        mix_N = read_audio(conversation.media[0].sound, frames)
-        for speaker in (0, 1):
-            yield _flac(voice_of(mix_N, turns, speaker, fade))
-
-
-def _flac(audio_N: np.ndarray) -> np.ndarray:
-    return np.frombuffer(encode_audio(audio_N), np.uint8)
 
 
 def _moments(motion: Motion) -> tuple[float, ...]:

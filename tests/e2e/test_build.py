@@ -68,6 +68,13 @@ def test_the_dataset_is_sound_and_uses_every_dyad_both_ways(built: Built) -> Non
     listening = [s for s in samples if s.meta.label == "listening"]
     for sample in listening:  # a listener's own track is silent, the user's is not
         assert (sample.avatar_audio**2).mean() < (sample.user_audio**2).mean()
+    methods = {s.meta.avatar_voice.method for s in samples if s.meta.avatar_voice and s.meta.user_voice}
+    assert methods == {"own_track", "mask"}
+    for sample in samples:  # the demo's own tracks hold no other voice, and in its mixes little overlaps
+        voice = sample.meta.avatar_voice
+        assert voice
+        assert voice.residual_db is not None
+        assert voice.residual_db <= (-60 if voice.method == "own_track" else -3)
 
 
 def test_run_twice_the_second_processes_nothing(built: Built, dialogues: Path) -> None:
@@ -123,7 +130,8 @@ def test_a_fresh_run_on_ray_writes_the_same_bytes(
     assert files(tmp_path / "run" / "dataset") == files(built[0] / "dataset")
     assert not list(tmp_path.rglob(f"{TEMPORARY}*"))
     stages = read_status(str(tmp_path / "run"), "dataset")["stages"]
-    assert list(stages) == ["ingest", "diarize", "faces", "cast", "bind", "fit", "motion", "windows", "census", "shard"]
+    before_codec = ["ingest", "diarize", "faces", "cast", "bind", "separate"]
+    assert list(stages) == [*before_codec, "fit", "motion", "windows", "census", "shard"]
     assert all(row["ok"] and not row["failed"] and not row["rejected"] for row in stages.values())
 
 
@@ -170,6 +178,7 @@ def test_what_remains_is_known_without_doing_anything(built: Built, dialogues: P
 
     assert remaining() == {}
     assert remaining(bind={"min_margin": 0.06}) == {"bind": 2}
+    assert remaining(separate={"fade": 0.05}) == {"separate": 2}
     assert remaining(quality={"min_face": 20.0}) == {}  # a threshold measures nothing
     next((root / "artifacts" / "diarize").rglob("*.safetensors")).unlink()
     assert remaining() == {"diarize": 1}

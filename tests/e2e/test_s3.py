@@ -93,6 +93,7 @@ def test_a_run_on_s3_can_be_verified_and_asked(
         "faces",
         "cast",
         "bind",
+        "separate",
         "fit",
         "motion",
         "windows",

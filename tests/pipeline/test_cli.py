@@ -44,6 +44,10 @@ def text_as_video(tmp_path: Path) -> str:
         (["build", CONFIG, "{video}", "--set", "windows.length=many"], "windows.length"),
         (["build", CONFIG, "{video}", "--engine", "slurm"], "run.engine"),
         (["build", CONFIG, "--pair", "a.mp4", "b.mp4"], "a.mp4: no such file"),
+        (
+            ["build", CONFIG, "{video}", "--set", "separate.backend=convtasnet", "--set", "separate.weights=absent.pt"],
+            "separate.weights: unreadable: absent.pt",
+        ),
         (["status", "{folder}"], "not a run's folder"),
         (["report", "{folder}"], "is not a dataset"),
         (["train", CONFIG, "{folder}"], "unknown key"),

@@ -14,7 +14,7 @@ from pipeline.verify import verify_dataset
 from schemas import SAMPLES_PER_FRAME
 from schemas.config import BalanceConfig, Section, ShardConfig
 from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
-from schemas.rows import Dyad, DyadHead, Layout, Window, WindowClass
+from schemas.rows import Dyad, DyadHead, Layout, VoiceFigures, Voices, Window, WindowClass
 from schemas.sample import Sample, decode_audio, encode_audio
 from stages.balance import plan_balance
 from stages.census import CensusInput, CensusStage
@@ -30,7 +30,6 @@ FRAMES, DIM, LENGTH = 120, 8, 20
 def make_dyad(name: str, seed: int) -> Dyad:
     rng = np.random.default_rng(seed)
     motion = tuple(rng.standard_normal((FRAMES, DIM)).astype(np.float32) for _ in range(2))
-    voices = tuple(rng.uniform(-0.5, 0.5, FRAMES * SAMPLES_PER_FRAME).astype(np.float32) for _ in range(2))
     state = np.where(np.arange(FRAMES) < 60, 1, 2).astype(np.uint8)
     windows = tuple(
         Window(
@@ -54,15 +53,26 @@ def make_dyad(name: str, seed: int) -> Dyad:
         motion=(motion[0], motion[1]),
         valid=(np.ones(FRAMES, bool), np.ones(FRAMES, bool)),
         reference=(motion[0][0], motion[1][0]),
-        audio=tuple(np.frombuffer(encode_audio(v), np.uint8) for v in voices),  # type: ignore[arg-type]
         state=state,
         windows=windows,
         moments=((0.0,), (0.0,)),
     )
 
 
+def make_voices(name: str, seed: int) -> Voices:
+    rng = np.random.default_rng(seed)
+    one, other = (rng.uniform(-0.5, 0.5, FRAMES * SAMPLES_PER_FRAME).astype(np.float32) for _ in range(2))
+    quiet = VoiceFigures(method="mask", residual_db=-31.5, overlapped=0.1)
+    return Voices(
+        conversation=name,
+        audio=(np.frombuffer(encode_audio(one), np.uint8), np.frombuffer(encode_audio(other), np.uint8)),
+        figures=(quiet, quiet.model_copy(update={"residual_db": None})),
+    )
+
+
 def write_dataset(folder: Path, config: ShardConfig) -> tuple[Manifest, list[Dyad]]:
     dyads = [make_dyad(f"c{i}", i) for i in range(3)]
+    voices = {d.conversation: make_voices(d.conversation, i) for i, d in enumerate(dyads)}
     heads = tuple(DyadHead(windows=d.windows, moments=d.moments) for d in dyads[:2])
     (census,) = CensusStage(Section()).process(CensusInput(dyads=heads))
     stage = ShardStage(config, str(folder))
@@ -79,6 +89,7 @@ def write_dataset(folder: Path, config: ShardConfig) -> tuple[Manifest, list[Dya
                 dull_keep=0.25,
                 census=census,
                 dyads=tuple(next(d for d in dyads if d.conversation == part.conversation) for part in slices),
+                voices=tuple(voices[part.conversation] for part in slices),
             )
             rows.extend(stage.process(item))
     entries = [row.entry for row in rows]
@@ -120,8 +131,10 @@ def test_every_window_arrives_once_and_whole(tmp_path: Path) -> None:
     assert sample.meta.label is WindowClass.LISTENING
     assert (sample.meta.avatar, sample.meta.binding) == (dyad.participants[1], 0.6)
     assert (sample.meta.avatar_figures, sample.meta.user_figures) == dyad.figures[::-1]
+    voices = make_voices(dyad.conversation, 1)
+    assert (sample.meta.avatar_voice, sample.meta.user_voice) == voices.figures[::-1]
     for voice, person in ((sample.avatar_audio, 1), (sample.user_audio, 0)):
-        whole = decode_audio(dyad.audio[person].tobytes())
+        whole = decode_audio(voices.audio[person].tobytes())
         np.testing.assert_array_equal(voice, whole[40 * SAMPLES_PER_FRAME : 60 * SAMPLES_PER_FRAME])
 
 
@@ -175,10 +188,10 @@ def test_a_missing_shard_a_cut_one_and_a_stray_one_are_found(dataset: Path) -> N
 
 def test_another_schema_version_and_no_manifest_are_told(dataset: Path) -> None:
     path = dataset / MANIFEST_NAME
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 7'))
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 7'))
     (finding,) = verify_dataset(str(dataset))
-    assert "schema version 7, this program reads 1" in finding
-    path.write_text(path.read_text().replace('"schema_version": 7', '"schema_version": 1').replace("train/", "../x/"))
+    assert "schema version 7, this program reads 2" in finding
+    path.write_text(path.read_text().replace('"schema_version": 7', '"schema_version": 2').replace("train/", "../x/"))
     (finding,) = verify_dataset(str(dataset))
     assert "path: String should match pattern" in finding  # a manifest cannot point outside its folder
     path.unlink()

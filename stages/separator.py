@@ -1,0 +1,139 @@
+"""Separation of two voices that speak at once: the seam, and torchaudio's Conv-TasNet behind it.
+
+Conv-TasNet (Luo & Mesgarani 2019, arXiv 1809.07454) learns a filter bank in place of the Fourier transform and a mask
+for each voice in it. torchaudio's `CONVTASNET_BASE_LIBRI2MIX` works at 8 kHz: what lies above 4 kHz is shared out by
+`stages.overlaps.settle`. Its outputs are right up to their scale and their order; both are settled there, too.
+
+The trade-off: 5 million parameters, 1.0 s of one CPU core for 4 s of sound, weights that ship in no wheel (20 MB), and
+training on read English speech in full overlap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import warnings
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from schemas import SAMPLE_RATE
+from schemas.config import SeparateConfig
+from schemas.errors import Rejected, UsageError
+from stages.media import open_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_BATCH = 8  # windows at a time, so that a GPU is busy and its memory bounded (0.5 GB)
+_BUNDLE = "CONVTASNET_BASE_LIBRI2MIX"
+
+
+class Separator(Protocol):
+    """Two voices of each mix: float32 [B, N] at 16 kHz → float32 [B, 2, N]. Order and scale of the two are free."""
+
+    def __call__(self, mixes_BN: np.ndarray, /) -> np.ndarray: ...
+
+
+class ConvTasNetSeparator:
+    """A network on [B, 1, N] → [B, 2, N], at a sampling rate of its own."""
+
+    def __init__(self, network: nn.Module, device: str = "cpu", rate: int = 8_000) -> None:
+        self._network = network.eval().to(device)
+        self._device, self._rate = device, rate
+
+    def __call__(self, mixes_BN: np.ndarray) -> np.ndarray:
+        import torch
+
+        parts = []
+        with torch.inference_mode():
+            for first in range(0, len(mixes_BN), _BATCH):
+                mixes = torch.from_numpy(mixes_BN[first : first + _BATCH]).to(self._device)
+                voices = self._network(self._resample(mixes, SAMPLE_RATE, self._rate)[:, None])
+                parts.append(self._resample(voices, self._rate, SAMPLE_RATE)[..., : mixes.shape[1]].cpu().numpy())
+        return np.concatenate(parts)
+
+    @staticmethod
+    def _resample(audio: Tensor, rate: int, wanted: int) -> Tensor:
+        from torchaudio.functional import resample
+
+        resampled: Tensor = resample(audio, rate, wanted)
+        return resampled
+
+
+def load_separator(config: SeparateConfig, device: str) -> Separator:
+    """torchaudio's Conv-TasNet for two voices, with the configured weights.
+
+    Raises:
+        UsageError: as `read_weights`, or they are not those of this network.
+    """
+    import torch
+    from torchaudio.models import conv_tasnet_base
+
+    network = conv_tasnet_base(num_sources=2)
+    try:
+        state = torch.load(io.BytesIO(read_weights(config)), map_location="cpu", weights_only=True)
+        network.load_state_dict(state)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"separate.weights: not the state of torchaudio's conv_tasnet_base(2): {line}") from error
+    return ConvTasNetSeparator(network, device)
+
+
+def read_weights(config: SeparateConfig) -> bytes:
+    """The configured file, or torchaudio's own, which is fetched once and kept in torch's cache.
+
+    Raises:
+        UsageError: it is not there, cannot be fetched, or is another file.
+    """
+    if config.weights is None:
+        data = _torchaudio_weights()
+    else:
+        try:
+            with open_bytes(config.weights) as file:
+                data = file.read()
+        except (Rejected, OSError) as error:
+            raise UsageError(f"separate.weights: {error}; `visavis assets` says where it comes from") from error
+    digest = hashlib.sha256(data).hexdigest()
+    if config.weights_sha256 and digest != config.weights_sha256:
+        raise UsageError(
+            f"separate.weights: {config.weights or _BUNDLE} has sha256 {digest[:12]}…, not"
+            f" {config.weights_sha256[:12]}…; fetch it again, or set separate.weights_sha256"
+        )
+    return data
+
+
+def _torchaudio_weights() -> bytes:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer versions will not have it; until then it does
+            from torchaudio import pipelines
+            from torchaudio.utils import download_asset
+
+            path = download_asset(getattr(pipelines, _BUNDLE)._model_path, progress=False)
+        with open_bytes(path) as file:
+            return file.read()
+    except (ImportError, AttributeError, OSError, RuntimeError, Rejected) as error:
+        raise UsageError(
+            f"separate.backend=convtasnet: torchaudio's {_BUNDLE} cannot be fetched here; fetch its file once"
+            " (`visavis assets`) and set separate.weights to it, or set separate.backend=mask"
+        ) from error
+
+
+def weights_digest(config: SeparateConfig) -> str:
+    """What the weights are, wherever their file lies. Raises as `read_weights`."""
+    return hashlib.sha256(read_weights(config)).hexdigest()[:16]
+
+
+def check_separator(config: SeparateConfig) -> None:
+    """Tell about missing or wrong weights before any work starts.
+
+    Raises:
+        UsageError: as `read_weights`; or a wheel is missing.
+    """
+    if config.backend == "convtasnet":
+        from stages.wheels import SPEAKER_ENCODER, wheel_file
+
+        wheel_file(*SPEAKER_ENCODER)
+        read_weights(config)
