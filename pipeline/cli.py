@@ -28,6 +28,10 @@ _STOPPED = 130  # exit code, as shells give it to a program that Ctrl-C ended
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; may be repeated.")
 ]
+Encoder = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Weights of the checkpoint's audio encoder, if not where they lay in training."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for scripts.")]
 
 
@@ -190,12 +194,13 @@ def evaluate(
     split: Annotated[str, typer.Option(help="val or train.")] = "val",
     seeds: Annotated[int, typer.Option(min=1, help="Generate with so many seeds and average.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Windows per class.")] = None,
+    encoder: Encoder = None,
     as_json: Json = False,
 ) -> None:
     """Score a checkpoint beside the ground truth and simple baselines."""
     from pipeline.commands import run_evaluate
 
-    run_evaluate(checkpoint, dataset, split, seeds, limit, as_json=as_json)
+    run_evaluate(checkpoint, dataset, split, seeds, limit, encoder, as_json=as_json)
 
 
 @app.command()
@@ -205,11 +210,12 @@ def generate(
     key: Annotated[str, typer.Argument(help="A sample's key, as `visavis report` lists them.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Folder for the motion, as .npy.")] = "runs/generated",
     drop: Annotated[str, typer.Option(help="Conditions left: full, no_user, no_avatar or none.")] = "full",
+    encoder: Encoder = None,
 ) -> None:
     """Generate the motion of one sample, beside its truth."""
     from pipeline.commands import run_generate
 
-    run_generate(checkpoint, dataset, key, Path(out), drop)
+    run_generate(checkpoint, dataset, key, Path(out), drop, encoder)
 
 
 @app.command()

@@ -140,14 +140,16 @@ def run_pairs(
     typer.echo(f"{summary.kept} pairs of {summary.tried} windows{left_out}\n{summary.dataset}")
 
 
-def run_evaluate(checkpoint: Path, dataset: str, split: str, seeds: int, limit: int | None, *, as_json: bool) -> None:
+def run_evaluate(
+    checkpoint: Path, dataset: str, split: str, seeds: int, limit: int | None, encoder: str | None, *, as_json: bool
+) -> None:
     """`visavis evaluate`."""
     from training.evaluate import evaluate
 
     if split not in ("train", "val"):
         raise UsageError(f"--split is train or val, not {split}")
     side: Split = "val" if split == "val" else "train"
-    result = evaluate(checkpoint, dataset_folder(dataset), side, seeds=range(seeds), limit=limit)
+    result = evaluate(checkpoint, dataset_folder(dataset), side, seeds=range(seeds), limit=limit, encoder=encoder)
     if as_json:
         typer.echo(json.dumps(result, sort_keys=True))
     else:
@@ -156,13 +158,14 @@ def run_evaluate(checkpoint: Path, dataset: str, split: str, seeds: int, limit: 
         Console().print(*metrics_tables({name: row["all"] for name, row in result["rows"].items()}))
 
 
-def run_generate(checkpoint: Path, dataset: str, key: str, out: Path, drop: str) -> None:
+def run_generate(checkpoint: Path, dataset: str, key: str, out: Path, drop: str, encoder: str | None) -> None:
     """`visavis generate`."""
     from training.evaluate import generate
 
     if drop not in get_args(Drop):
         raise UsageError(f"--drop is one of {', '.join(get_args(Drop))}, not {drop}")
-    typer.echo(str(generate(checkpoint, dataset_folder(dataset), key, out, drop=drop)))  # type: ignore[arg-type]
+    path = generate(checkpoint, dataset_folder(dataset), key, out, drop=drop, encoder=encoder)  # type: ignore[arg-type]
+    typer.echo(str(path))
 
 
 def metrics_tables(rows: dict[str, dict[str, float]], title: str = "") -> list[Table]:

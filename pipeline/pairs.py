@@ -16,11 +16,12 @@ from pipeline.run import fingerprint, opened
 from pipeline.task import Task, artifact_path
 from schemas.config import RunConfig
 from schemas.errors import RunFailed, UsageError
-from schemas.manifest import Manifest, PairsInfo
+from schemas.manifest import AudioSpec, Manifest, PairsInfo
 from schemas.pairs import PairsConfig
 from stages.pairs import DROPPED, PairsRow, PairsStage, plan_pairs
 from training.checkpoint import checkpoint_id, load_checkpoint
 from training.data import Dataset
+from training.encoder import load_encoder
 
 _SECONDS_PER_WINDOW = 5.0  # that sampling may take, as media time in time limits
 
@@ -54,14 +55,17 @@ def build_pairs(
         RunFailed: too many failures, or the gate left nothing.
     """
     source = Dataset(dataset)
-    codec = load_checkpoint(Path(checkpoint)).motion.codec
+    made_by = load_checkpoint(Path(checkpoint))
+    codec = made_by.motion.codec
     if codec != source.manifest.motion.codec:
         raise UsageError(f"{checkpoint} speaks codec {codec}, {dataset} has {source.manifest.motion.codec}")
+    load_encoder(made_by.config.features, weights=config.encoder)  # a wrong one is told before work starts
     planned = plan_pairs(source, config, limit)
     if not planned:
         raise UsageError(f"{dataset} has no training windows of class {', '.join(config.classes)} to make pairs from")
     generator = checkpoint_id(Path(checkpoint))
-    print_ = fingerprint(PairsStage, config.model_copy(update={"device": "auto"}), source.hash, generator)
+    shaping = config.model_copy(update={"encoder": None})  # its digest is in the checkpoint
+    print_ = fingerprint(PairsStage, shaping, source.hash, generator)
     stage = PairsStage(config, dataset, checkpoint, f"{root.rstrip('/')}/{DATASET}")
     tasks = [
         Task(
@@ -77,7 +81,7 @@ def build_pairs(
         for item in planned
     ]
     settings = {
-        "config": config.model_dump(mode="json", exclude={"device", "resources"})
+        "config": config.model_dump(mode="json", exclude={"device", "resources", "encoder"})
         | {"generator": generator, "dataset": source.hash},
         "fingerprints": {"pairs": print_},
     }
@@ -88,12 +92,18 @@ def build_pairs(
         tried, kept = sum(i.last - i.first for i in planned), sum(row.entry.samples for row in rows)
         if kept == 0:
             raise RunFailed(f"the gate left none of {tried} pairs ({dict(gated)}); loosen it with --set gate.…")
-        publish(run, _manifest(source, config, rows, generator, print_, gated))
+        publish(run, _manifest(source, config, rows, generator, made_by.audio, print_, gated))
     return PairsSummary(f"{root.rstrip('/')}/{DATASET}", tried, kept, dict(sorted(gated.items())), run.processed)
 
 
 def _manifest(
-    source: Dataset, config: PairsConfig, rows: list[PairsRow], generator: str, print_: str, gated: Counter[str]
+    source: Dataset,
+    config: PairsConfig,
+    rows: list[PairsRow],
+    generator: str,
+    audio: AudioSpec,
+    print_: str,
+    gated: Counter[str],
 ) -> Manifest:
     shares = Counter[str]()
     for row in rows:
@@ -111,6 +121,7 @@ def _manifest(
             "pairs": PairsInfo(
                 dataset=source.hash,
                 generator=generator,
+                audio=audio,
                 chosen=config.chosen,
                 rejected="dropped",
                 dropped=DROPPED[config.drop],

@@ -70,4 +70,6 @@ def _lines(manifest: Manifest) -> list[str]:
             f"pairs: chosen {manifest.pairs.chosen}, rejected without {', '.join(manifest.pairs.dropped)}"
             f" by {manifest.pairs.generator[:12]}; left out: {gated}"
         )
+        audio = manifest.pairs.audio
+        lines.append(f"its audio features: {audio.kind}, which hear at most {audio.horizon_ms} ms ahead")
     return lines

@@ -101,6 +101,17 @@ class BindConfig(Section):
         ge=0,
         description="least lead of the right voice over the other, in correlation; few turns ask for more",
     )
+    min_decisive: float = Field(
+        20.0,
+        ge=0,
+        description="nats a second by which lips tell speakers apart, from which they are believed against any ear",
+    )
+    max_unseen: float = Field(
+        0.2, ge=0, le=1, description="share of the speech during which nobody's lips may move, of those in view"
+    )
+    min_share: float = Field(
+        0.02, ge=0, le=0.5, description="one_frame: least share of the speech that is each person's, by the lips"
+    )
     max_offset: float = Field(
         0.12, ge=0, description="seconds by which a voice may surely be early or late for its lips; 0: not looked at"
     )

@@ -32,6 +32,9 @@ class Reason(StrEnum):
     NOT_ALIVE = "not_alive"  # a still picture where a person is needed
     COPIED_FACE = "copied_face"  # one face shown several times where two people are needed
     UNBOUND_VOICE = "unbound_voice"  # lips do not tell whose voice is whose
+    SWAPPED_VOICES = "swapped_voices"  # each person's file has the other one's voice
+    UNSEEN_VOICE = "unseen_voice"  # somebody speaks whose lips are not in the picture
+    SILENT_FACE = "silent_face"  # one of the two people never speaks, by the lips
     AV_OFFSET = "av_offset"  # a voice comes too early or too late for the lips that speak it
     FACE_NOT_VISIBLE = "face_not_visible"  # a participant is out of sight too often
     SMALL_FACE = "small_face"  # too few pixels to see a face move

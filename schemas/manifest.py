@@ -48,6 +48,24 @@ class MotionSpec(_Model):
     std: tuple[float, ...]
 
 
+class AudioSpec(_Model):
+    """What a model's audio features are, and how far they hear. Times are in ms of sound.
+
+    history: heard before a chunk. chunk: encoded together (a frame, where each is encoded for itself). look_ahead:
+    heard after a chunk. horizon: how far a feature hears beyond the end of its own frame, at most. stream_wait: what
+    a stream waits for, from the start of a block to its generation; none where the model cannot stream.
+    """
+
+    kind: Literal["log_mel", "wav2vec2"]
+    weights_sha256: str | None  # of the frozen encoder, where there is one
+    layers: tuple[int, ...]
+    history_ms: float
+    chunk_ms: int
+    look_ahead_ms: int
+    horizon_ms: int
+    stream_wait_ms: int | None
+
+
 class BalancePlan(_Model):
     """How the trainer mixes the classes: a plan, never copies.
 
@@ -67,6 +85,7 @@ class PairsInfo(_Model):
 
     dataset: str
     generator: str
+    audio: AudioSpec  # what the generator heard
     chosen: Literal["ground_truth", "full"]
     rejected: Literal["dropped", "checkpoint"]
     dropped: tuple[str, ...]

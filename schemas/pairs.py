@@ -36,5 +36,8 @@ class PairsConfig(Section):
     unit: int = Field(512, ge=1, description="windows per task and output shard")
     sampler: SamplerConfig = SamplerConfig()
     gate: GateConfig = GateConfig()
+    encoder: str | None = Field(
+        None, description="where the weights of the checkpoint's audio encoder lie, if not where they lay in training"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     resources: StageResources = StageResources()

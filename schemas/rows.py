@@ -215,13 +215,13 @@ class Figures(Row):
 class Member(Row):
     """One of the two people of a conversation, without a voice yet.
 
-    opening_T: float32, distance of the inner lips in face heights, NaN where the face is not seen.
+    mouth_T2: float32, distances of the inner and of the outer lips in face heights, NaN where the face is not seen.
     box: x0 y0 x1 y1 of the face, pixels, mean of the whole conversation.
     """
 
     media: int
     segments: tuple[Segment, ...]
-    opening: Array
+    mouth: Array
     box: tuple[float, float, float, float]
     figures: Figures
 
@@ -273,12 +273,13 @@ class Binding(Row):
     """Who is who, and who speaks when.
 
     turns: as in `Diarization`, but `Turn.speaker` is a participant's number, and what the ear confused is corrected by
-    the lips.
+    the lips. corrected: seconds of speech that this changed.
     """
 
     conversation: str
     participants: tuple[BoundParticipant, BoundParticipant]
     turns: tuple[Turn, ...]
+    corrected: float = 0.0
 
 
 class VoiceFigures(Row):

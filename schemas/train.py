@@ -6,7 +6,7 @@ is the same model at a size that trains on two CPU cores.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -44,12 +44,51 @@ class ModelConfig(Section):
         return self
 
 
+class EncoderArchitecture(Section):
+    """Sizes of a wav2vec 2.0 encoder (arXiv 2006.11477); the defaults are `base`. Strides and kernels are theirs."""
+
+    norm: Literal["group", "layer"] = Field("group", description="of the convolutions; layer: sound is normalised, too")
+    channels: int = Field(512, ge=1, description="of the seven convolutions")
+    conv_bias: bool = Field(False, description="convolutions have a bias")
+    width: int = Field(768, ge=1, description="hidden size")
+    depth: int = Field(12, ge=1, description="transformer layers")
+    heads: int = Field(12, ge=1, description="attention heads")
+    hidden: int = Field(3072, ge=1, description="hidden size of the feed-forward layers")
+    pre_norm: bool = Field(False, description="layer norm before attention and feed-forward, not after")
+    position_kernel: int = Field(128, ge=1, description="width of the convolution that tells positions, in 20 ms")
+    position_groups: int = Field(16, ge=1, description="its groups")
+
+    @model_validator(mode="after")
+    def _splits(self) -> Self:
+        for name, parts in (("heads", self.heads), ("position_groups", self.position_groups)):
+            if self.width % parts:
+                raise ValueError(f"{name}: a width of {self.width} does not split into {parts}")
+        return self
+
+
 class FeatureConfig(Section):
-    kind: Literal["log_mel"] = Field("log_mel", description="causal log-mel spectrogram")
-    n_mels: int = Field(32, ge=4, le=128, description="mel bands per 10 ms hop; a frame is four hops")
-    floor: float = Field(1e-5, gt=0, description="added to the band energy before the logarithm")
-    mean: float = Field(-5.0, description="fixed centre of ln(energy + floor), subtracted; silence is -11.5")
-    std: float = Field(4.0, gt=0, description="fixed scale of ln(energy + floor), divided by")
+    kind: Literal["log_mel", "wav2vec2"] = Field(
+        "log_mel", description="log_mel: causal log-mel spectrogram; wav2vec2: a frozen encoder, chunk by chunk"
+    )
+    n_mels: int = Field(32, ge=4, le=128, description="log_mel: bands per 10 ms hop; a frame is four hops")
+    floor: float = Field(1e-5, gt=0, description="log_mel: added to the band energy before the logarithm")
+    mean: float = Field(-5.0, description="log_mel: fixed centre of ln(energy + floor), subtracted; silence is -11.5")
+    std: float = Field(4.0, gt=0, description="log_mel: fixed scale of ln(energy + floor), divided by")
+    weights: str | None = Field(
+        None, description="wav2vec2: file or URL of torchaudio's or transformers' weights, or a transformers folder"
+    )
+    weights_sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="wav2vec2: of the weights' file; a checkpoint always has it"
+    )
+    architecture: EncoderArchitecture | None = Field(
+        None, description="wav2vec2: none: as config.json beside the weights says, or base"
+    )
+    layers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (8,), min_length=1, description="wav2vec2: transformer layers whose outputs are taken, the first is 1"
+    )
+    history: int = Field(25, ge=0, description="wav2vec2: frames before a chunk that are heard with it")
+    chunk: int = Field(10, ge=1, description="wav2vec2: frames encoded together; divides the model's block")
+    look_ahead: int = Field(2, ge=0, description="wav2vec2: frames after a chunk that are heard with it")
 
 
 class ObjectiveConfig(Section):
@@ -111,3 +150,11 @@ class TrainConfig(Section):
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
     val_batches: int = Field(4, ge=0, description="validation batches scored at each checkpoint")
     max_bad_samples: int = Field(10, ge=0, description="unreadable samples tolerated before training stops")
+
+    @model_validator(mode="after")
+    def _chunks_end_with_blocks(self) -> Self:
+        if self.features.kind == "wav2vec2" and self.model.block % self.features.chunk:
+            raise ValueError(
+                f"features.chunk: blocks of {self.model.block} frames do not split into chunks of {self.features.chunk}"
+            )
+        return self

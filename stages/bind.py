@@ -1,10 +1,10 @@
-"""Bind: which face has which voice.
+"""Bind: which face has which voice, and whether it is this face that speaks.
 
 Where both people are in one picture, each voice goes to the face whose lips move when it speaks alone (as in Chung and
-Zisserman 2016, "Out of time", with the mouth's opening in place of a learnt embedding): per frame the logarithm of the
-short-time deviation of the inner lips' distance, correlated with the turns. A listener's smile is a mouth that opened
-and stays, so it deviates little; laughter does move the lips, and speaks against the right face while it lasts. Then
-the sound is held against the lips: a voice that comes late or early is not what this face said (`stages.sync`).
+Zisserman 2016, "Out of time", with the mouth's motion in place of a learnt embedding). Then the lips correct what the
+ear confused (`stages.lips`), and the sound is held against them: a voice that comes late or early is not what this face
+said (`stages.sync`). Where each person has a file of their own, the voice is the file's, and the lips say whether the
+files were mixed up.
 
 The trade-off: geometry and lips only, no pixels and no network; a mouth that is hidden or chews binds wrongly or not at
 all.
@@ -39,10 +39,9 @@ from schemas.rows import (
 )
 from stages.audio import read_audio, speech_state
 from stages.base import Stage
-from stages.sync import Offset, voice_offset
+from stages.lips import decisiveness, fit_lips, lip_evidence, lip_motion, reassigned, unseen_share, voice_contrast
+from stages.sync import Lag, Offset, file_offset, lag_of
 
-_WINDOW = 9  # frames (0.36 s): about two syllables
-_STILL = 0.003  # face heights; deviation below it is landmark noise
 _MIN_EVIDENCE = FPS  # frames in which exactly one voice speaks while the face is seen: one second
 _CHANCE = 0.7  # times 1 / √turns: see `chance_margin`
 
@@ -60,7 +59,7 @@ class BindInput(Row):
 class BindStage(Stage[BindInput, Binding]):
     """Voices and the cast → two people, each with a face and a voice.
 
-    Order of participants: as in the cast. Rejects: UNBOUND_VOICE, AV_OFFSET.
+    Order of participants: as in the cast. Rejects: UNBOUND_VOICE, SWAPPED_VOICES, UNSEEN_VOICE, SILENT_FACE, AV_OFFSET.
     """
 
     name: ClassVar[str] = "bind"
@@ -71,57 +70,95 @@ class BindStage(Stage[BindInput, Binding]):
         super().__init__(config)
 
     def process(self, item: BindInput) -> Iterator[Binding]:
-        conversation = item.conversation
+        conversation, people, ear = item.conversation, item.cast.members, item.diarization.turns
         one_frame = conversation.layout is Layout.ONE_FRAME
-        people = item.cast.members
-        contrast_T = voice_contrast(item.diarization.turns, conversation.frames)
-        scores = lip_scores(people, contrast_T)
-        voices = self._voices(scores, contrast_T) if one_frame else (0, 1)
-        offsets = tuple(self._offsets(conversation, people, voices, contrast_T))
+        motion_PT = np.stack([lip_motion(person.mouth[:, 0]) for person in people])
+        state_T = speech_state(ear, conversation.frames)
+        evidence_PT = lip_evidence(motion_PT, fit_lips(motion_PT, state_T))
+        contrast_T = voice_contrast(ear, conversation.frames)
+        scores = lip_scores(motion_PT, contrast_T)  # of each person with each voice
+        if one_frame:
+            voices = self._voices(scores, contrast_T, decisiveness(evidence_PT, state_T))
+            turns, corrected = reassigned(turns_of(ear, voices), evidence_PT)
+            contrast_T = voice_contrast(turns, conversation.frames)
+            scores = lip_scores(motion_PT, contrast_T)
+        else:
+            voices, turns, corrected = (0, 1), tuple(ear), 0.0
+            self._check_own(scores, contrast_T)
+        self._check_seen(turns, evidence_PT, one_frame)
+        offsets = self._offsets(conversation, people, turns)
         first, second = (
             BoundParticipant(
                 name=conversation.participants[i],
                 media=people[i].media,
                 speaker=voices[i],
                 segments=people[i].segments,
-                score=scores[i][voices[i]],
-                margin=scores[i][voices[i]] - scores[i][1 - voices[i]] if one_frame else 0.0,
+                score=scores[i][i],
+                margin=scores[i][i] - scores[i][1 - i] if one_frame else 0.0,
                 figures=people[i].figures,
                 offset_ms=offset.ms if offset and offset.sure else None,
                 offset_confidence=offset.confidence if offset else 0.0,
             )
             for i, offset in enumerate(offsets)
         )
-        turns = turns_of(item.diarization.turns, voices)
-        yield Binding(conversation=conversation.id, participants=(first, second), turns=turns)
+        yield Binding(conversation=conversation.id, participants=(first, second), turns=turns, corrected=corrected)
 
-    def _voices(self, scores: _Scores, contrast_T: np.ndarray) -> tuple[int, int]:
-        """Each person's voice. Both faces give evidence for one decision, so a still listener does not undo it."""
-        straight = scores[0][0] + scores[1][1]
-        crossed = scores[0][1] + scores[1][0]
-        margin = abs(straight - crossed) / 2
+    def _voices(self, scores: _Scores, contrast_T: np.ndarray, decisive: float) -> tuple[int, int]:
+        """Each person's voice. Both faces give evidence for one decision, so a still listener does not undo it.
+
+        Lips that take turns are believed whatever the ear says: every turn then goes to the one who moves them.
+        """
+        margin = straightness(scores)
         needed = max(self.config.min_margin, chance_margin(contrast_T))
-        if margin < needed:
-            raise Rejected(Reason.UNBOUND_VOICE, f"margin {margin:.2f}, at least {needed:.2f} needed")
-        return (0, 1) if straight > crossed else (1, 0)
+        if abs(margin) < needed and decisive < self.config.min_decisive:
+            raise Rejected(
+                Reason.UNBOUND_VOICE,
+                f"margin {abs(margin):.2f}, at least {needed:.2f} needed; lips tell {decisive:.0f} nats a second apart,"
+                f" {self.config.min_decisive:g} would do",
+            )
+        return (0, 1) if margin > 0 else (1, 0)
+
+    def _check_own(self, scores: _Scores, contrast_T: np.ndarray) -> None:
+        """Files of two people whose voices were exchanged."""
+        margin, chance = straightness(scores), chance_margin(contrast_T)
+        if -margin > max(self.config.min_margin, chance):
+            raise Rejected(
+                Reason.SWAPPED_VOICES, f"lips fit the other file's voice by {-margin:.2f}, chance is {chance:.2f}"
+            )
+
+    def _check_seen(self, turns: Sequence[Turn], evidence_PT: np.ndarray, one_frame: bool) -> None:
+        """Voices of people who are not in the picture, and, where voices were told apart by ear, faces without one."""
+        for person in (None,) if one_frame else (0, 1):
+            unseen = unseen_share(turns, evidence_PT, person)
+            if unseen > self.config.max_unseen:
+                whose = "" if person is None else f" of participant {person}"
+                raise Rejected(Reason.UNSEEN_VOICE, f"nobody's lips move in {100 * unseen:.0f} % of the speech{whose}")
+        spoken = [sum(turn.end - turn.start for turn in turns if turn.speaker == person) for person in (0, 1)]
+        if one_frame and min(spoken) < self.config.min_share * sum(spoken):
+            raise Rejected(
+                Reason.SILENT_FACE,
+                f"by the lips, the {('left', 'right')[int(spoken[1] < spoken[0])]} one speaks for {min(spoken):.1f} of"
+                f" {sum(spoken):.1f} s",
+            )
 
     def _offsets(
-        self, conversation: Conversation, people: tuple[Member, Member], voices: tuple[int, int], contrast_T: np.ndarray
-    ) -> Iterator[Offset | None]:
-        """How late each person's voice is. Heard where it is alone: only its own lips can fit there."""
-        audio_N, of = None, ""
-        for person, voice in zip(people, voices, strict=True):
-            sound = conversation.media[person.media].sound
-            if not self.config.max_offset:
-                yield None
-                continue
-            if audio_N is None or sound != of:
-                audio_N, of = read_audio(sound, conversation.frames), sound
-            found = voice_offset(person.opening, audio_N, contrast_T == (1, -1)[voice])
-            if found and found.sure and abs(found.ms) > self.config.max_offset * 1000:
-                when = f"{abs(found.ms):.0f} ms {'late' if found.ms > 0 else 'early'}"
-                raise Rejected(Reason.AV_OFFSET, f"{sound}: {when} for the lips, evidence {found.confidence:.0f} nats")
-            yield found
+        self, conversation: Conversation, people: tuple[Member, Member], turns: Sequence[Turn]
+    ) -> list[Offset | None]:
+        """How late the sound of each person's file is, by the lips that speak in it."""
+        if not self.config.max_offset:
+            return [None, None]
+        state_T = speech_state(turns, conversation.frames)
+        sounds = [conversation.media[person.media].sound for person in people]
+        lags: dict[str, list[Lag]] = {sound: [] for sound in sounds}
+        for i, (person, sound) in enumerate(zip(people, sounds, strict=True)):
+            lag = lag_of(person.mouth, read_audio(sound, conversation.frames), (state_T >> i & 1).astype(bool))
+            lags[sound] += [lag] if lag else []
+        found = {sound: file_offset(heard) for sound, heard in lags.items()}
+        for sound, offset in found.items():
+            if offset and offset.sure and abs(offset.ms) > self.config.max_offset * 1000:
+                when = f"{abs(offset.ms):.0f} ms {'late' if offset.ms > 0 else 'early'}"
+                raise Rejected(Reason.AV_OFFSET, f"{sound}: {when} for the lips, evidence {offset.confidence:.0f} nats")
+        return [found[sound] for sound in sounds]
 
 
 def turns_of(turns: Sequence[Turn], voices: tuple[int, int]) -> tuple[Turn, ...]:
@@ -213,20 +250,19 @@ def seen_in(row: FaceTracks, piece: int, segments: Sequence[Segment]) -> Seen:
     return Seen(piece, np.array(frames, np.int64), tuple(seen[n] for n in frames))
 
 
-def voice_contrast(turns: Sequence[Turn], frames: int) -> np.ndarray:
-    """Float [T]: +1 where voice 0 speaks alone, −1 where voice 1 does, 0 where both or neither do."""
-    state_T = speech_state(turns, frames)
-    return (state_T & 1).astype(np.float64) - (state_T >> 1 & 1)
-
-
-def lip_scores(people: tuple[Member, Member], contrast_T: np.ndarray) -> _Scores:
+def lip_scores(motion_PT: np.ndarray, contrast_T: np.ndarray) -> _Scores:
     """scores[person][voice]: correlation of lip motion with who speaks alone, −1…1.
 
     The two scores of a person are opposite by construction: overlap and silence do no harm, and someone who talks
     all the time is still told from someone who falls in. 0 where under a second of that is seen.
     """
-    first, second = (_correlation(lip_motion(person.opening), contrast_T) for person in people)
+    first, second = (_correlation(motion_T, contrast_T) for motion_T in motion_PT)
     return (first, -first), (second, -second)
+
+
+def straightness(scores: _Scores) -> float:
+    """By how much the voices fit the people in their order, in correlation; negative where they fit crosswise."""
+    return (scores[0][0] + scores[1][1] - scores[0][1] - scores[1][0]) / 2
 
 
 def chance_margin(contrast_T: np.ndarray) -> float:
@@ -245,16 +281,3 @@ def _correlation(motion_T: np.ndarray, contrast_T: np.ndarray) -> float:
     if np.count_nonzero(contrast_E) < _MIN_EVIDENCE or np.ptp(contrast_E) == 0 or np.ptp(motion_E) == 0:
         return 0.0
     return float(np.corrcoef(motion_E, contrast_E)[0, 1])
-
-
-def lip_motion(opening_T: np.ndarray) -> np.ndarray:
-    """Logarithm of the opening's deviation over 0.36 s; NaN where less than half of that is seen."""
-    seen_T = np.isfinite(opening_T)
-    box = np.ones(_WINDOW)
-    count_T = np.convolve(seen_T, box, "same")
-    known_T = np.where(seen_T, opening_T, 0.0).astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean_T = np.convolve(known_T, box, "same") / count_T
-        variance_T = np.convolve(known_T**2, box, "same") / count_T - mean_T**2
-    motion_T = np.log(np.sqrt(np.maximum(variance_T, 0.0)) + _STILL)
-    return np.where(count_T > _WINDOW / 2, motion_T, np.nan)

@@ -38,7 +38,7 @@ class CastStage(Stage[CastInput, Cast]):
     """Face tracks → the two participants. Rejects: NO_FACE, ONE_FACE, NOT_ALIVE, COPIED_FACE."""
 
     name: ClassVar[str] = "cast"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def __init__(self, config: Section | None = None) -> None:
         super().__init__(config or Section())
@@ -71,7 +71,7 @@ def _member(person: Person) -> Member:
     return Member(
         media=person.media,
         segments=tuple(Segment(piece=t.piece, track=t.track) for t in person.tracks),
-        opening=person.opening_T.astype(np.float32),
+        mouth=person.mouth_T2,
         box=person.mean_box,
         figures=figures_of(person),
     )

@@ -69,7 +69,8 @@ class PairsStage(Stage[PairsInput, PairsRow]):
 
     def setup(self) -> None:
         self._data = Dataset(self._dataset)
-        self._model = load_model(load_checkpoint(Path(self._checkpoint)), pick_device(self.config.device))
+        device = pick_device(self.config.device)
+        self._model = load_model(load_checkpoint(Path(self._checkpoint)), device, weights=self.config.encoder)
         self._generator = checkpoint_id(Path(self._checkpoint))
 
     def process(self, item: PairsInput) -> Iterator[PairsRow]:

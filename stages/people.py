@@ -25,6 +25,7 @@ from stages.heads import Heads
 from stages.looks import strangeness
 
 _UPPER_LIP, _LOWER_LIP, _FOREHEAD, _CHIN = 13, 14, 10, 152
+_LIPS = ((_UPPER_LIP, 0), (_LOWER_LIP, 17))  # upper and lower: the inner edges, the outer ones
 _NOSE, _LEFT_EYE, _RIGHT_EYE = 1, 33, 263
 _LEFT_LIDS, _RIGHT_LIDS, _MOUTH_CORNERS = (159, 145), (386, 374), (61, 291)
 GESTURES = 7
@@ -49,17 +50,17 @@ _SHARED_FRAMES = 3  # tracks seen together in more frames than this are two peop
 class TrackSummary:
     """What joining needs of a track: 7 % of it, so that the landmarks of an hour need not be in memory at once.
 
-    V frames of the T are valid. box_V4, skull_VK3 (the points of `_SKULL`): float32, pixels. opening_T: distance of the
-    inner lips in face heights. gesture_TG: see `gestures`. Both are NaN where invalid. entry_L2, exit_L2: landmarks of
-    the first and last valid frame. portrait_SS3: mean upright face. turn_W2: yaw and pitch in degrees of every fifth
-    valid frame. sharpness_V, luminance_V, confidence_V: as in `Track`.
+    V frames of the T are valid. box_V4, skull_VK3 (the points of `_SKULL`): float32, pixels. mouth_T2: distances of
+    the inner and of the outer lips in face heights. gesture_TG: see `gestures`. Both are NaN where invalid. entry_L2,
+    exit_L2: landmarks of the first and last valid frame. portrait_SS3: mean upright face. turn_W2: yaw and pitch in
+    degrees of every fifth valid frame. sharpness_V, luminance_V, confidence_V: as in `Track`.
     """
 
     first: int
     valid_T: np.ndarray
     box_V4: np.ndarray
     skull_VK3: np.ndarray
-    opening_T: np.ndarray
+    mouth_T2: np.ndarray
     gesture_TG: np.ndarray
     entry_L2: np.ndarray
     exit_L2: np.ndarray
@@ -72,14 +73,14 @@ class TrackSummary:
     @classmethod
     def of(cls, track: Track) -> TrackSummary:
         valid, points = np.flatnonzero(track.valid), track.landmarks
-        lips = np.linalg.norm(points[:, _UPPER_LIP] - points[:, _LOWER_LIP], axis=1)
+        upper, lower = (points[:, lip] for lip in _LIPS)
         height = np.linalg.norm(points[:, _FOREHEAD] - points[:, _CHIN], axis=1)
         return cls(
             first=track.first,
             valid_T=track.valid,
             box_V4=track.box[valid],
             skull_VK3=points[valid[:, None], _SKULL],
-            opening_T=lips / np.maximum(height, 1e-6),
+            mouth_T2=np.linalg.norm(upper - lower, axis=2) / np.maximum(height, 1e-6)[:, None],
             gesture_TG=gestures(points),
             entry_L2=points[valid[0], :, :2].copy(),
             exit_L2=points[valid[-1], :, :2].copy(),
@@ -130,13 +131,13 @@ class Person:
         return seen_T
 
     @cached_property
-    def opening_T(self) -> np.ndarray:
-        """Distance of the inner lips in face heights, NaN where the face is not seen."""
-        opening_T = np.full(self.frames, np.nan)
+    def mouth_T2(self) -> np.ndarray:
+        """Distances of the inner and of the outer lips in face heights, NaN where the face is not seen."""
+        mouth_T2 = np.full((self.frames, 2), np.nan, np.float32)
         for t in self.tracks:
-            part = opening_T[t.data.first : t.last]
-            np.copyto(part, t.data.opening_T[: len(part)], where=np.isnan(part))
-        return opening_T
+            part = mouth_T2[t.data.first : t.last]
+            np.copyto(part, t.data.mouth_T2[: len(part)], where=np.isnan(part))
+        return mouth_T2
 
     @cached_property
     def gesture_TG(self) -> np.ndarray:

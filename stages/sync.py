@@ -1,18 +1,19 @@
 """Sync: how late a voice is against the lips that speak it.
 
-At each lag, canonical correlation of what the lips do (opening, its speed, how much they move) with what is heard
-(energy in three bands, its change), as the mutual information of Gaussians: −½ log det(1 − MᵀM) of the whitened
+At each lag, canonical correlation of what inner and outer lips do (distance, speed, how much they move) with what is
+heard (energy in three bands, its change), as the mutual information of Gaussians: −½ log det(1 − MᵀM) of the whitened
 cross-covariance M (Slaney and Covell 2000, "FaceSync"; Hershey and Movellan 1999, "Audio vision"). It adds up over a
 recording, so a minute of weak evidence is strong. How much of it is chance is read off the recording itself: lips
 against speech of quite other moments.
 
-The trade-off: one number for each frame of lips and no learnt model, so it costs next to nothing and needs nobody's
-weights; the price is that it takes 10 to 60 s of speech where a network that sees the mouth takes a few. Too little
+The trade-off: two numbers for each frame of lips and no learnt model, so it costs next to nothing and needs nobody's
+weights; the price is that it takes 4 to 60 s of speech where a network that sees the mouth takes a few. Too little
 evidence is no evidence: nothing is said then.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,13 +26,20 @@ _SEARCH = _RATE  # steps to either side: 1 s
 _APART = 16  # steps; two lags further apart than this are two answers
 _LEAD = 0.020  # seconds by which lips are ahead of the sound they make, and pictures of their own moment
 _BANDS = ((100, 800), (800, 2500), (3000, 7500))  # Hz: voiced, open vowels, fricatives
-_AROUND = 8  # frames beside speech: lips that begin and end with the sound say most
-_LEAST = 8 * FPS  # frames of speech with lips in view; chance cannot be told from less
+_AROUND = 16  # frames beside speech: lips that begin and end with the sound say most
+_LEAST = 2 * FPS  # frames of speech with lips in view; chance cannot be told from less
 _SPECTRUM = 512  # samples
 _BLOCK = 60 * _RATE
 _RIDGE = 0.05
 _OUTLIER = 4.0  # standard deviations, at which features are cut
-_SURE = 20.0  # nats
+_SURE = 12.0  # nats
+
+
+class Lag(NamedTuple):
+    """What lips say, in nats: information_L at each lag of the search, chance_C at lags far from it."""
+
+    information: np.ndarray
+    chance: np.ndarray
 
 
 class Offset(NamedTuple):
@@ -46,47 +54,67 @@ class Offset(NamedTuple):
         return self.confidence >= _SURE
 
 
-def voice_offset(opening_T: np.ndarray, audio_N: np.ndarray, speaks_T: np.ndarray) -> Offset | None:
-    """How late a voice is against a face, within ±1 s.
+def lag_of(mouth_T2: np.ndarray, audio_N: np.ndarray, speaks_T: np.ndarray) -> Lag | None:
+    """How well a voice fits a pair of lips at each lag within ±1 s.
 
     Args:
-        opening_T: distance of the lips on the 25 fps grid, NaN where not seen.
+        mouth_T2: distances of the inner and of the outer lips on the 25 fps grid, NaN where not seen.
         audio_N: float32 at 16 kHz, on the same clock.
-        speaks_T: bool, the frames in which this voice is heard alone, by the sound's clock.
+        speaks_T: bool, the frames in which this person is heard, by the sound's clock. What another says meanwhile
+            fits no lips of this face and makes the evidence fainter, not wrong.
 
     Returns:
-        None where less than 8 s of speech have lips to them.
+        None where less than 2 s of speech have lips to them.
     """
     from scipy.ndimage import binary_dilation
 
-    seen_T = np.isfinite(opening_T)
+    seen_T = np.isfinite(mouth_T2).all(axis=1)
+    if (seen_T & speaks_T).sum() < _LEAST:
+        return None
     speaks_T = np.asarray(binary_dilation(speaks_T, iterations=_AROUND))
     both_T = seen_T & speaks_T
-    if both_T.sum() < _LEAST:
-        return None
-    lips_TK = _whitened(_lip_features(opening_T), both_T) * both_T[:, None]
+    lips_TK = _whitened(_lip_features(mouth_T2), both_T) * both_T[:, None]
     heard_S = np.repeat(speaks_T, _PER_FRAME)
     sound_SK = _whitened(_sound_features(audio_N, len(heard_S)), heard_S) * heard_S[:, None]
 
     chance_C = _chance(lips_TK[both_T], sound_SK[::_PER_FRAME][both_T])
-    information_L = np.array([_at_lag(lips_TK, sound_SK, both_T, heard_S, k) for k in range(-_SEARCH, _SEARCH + 1)])
+    count = int(both_T.sum())
+    information_L = np.array([_at_lag(lips_TK, sound_SK, count, k) for k in range(-_SEARCH, _SEARCH + 1)])
     # Twice the information times the number of independent frames is chi-squared with one degree for each pair.
     independent = lips_TK.shape[1] * sound_SK.shape[1] / (2 * max(chance_C.mean(), 1e-9))
+    return Lag(independent * information_L, independent * chance_C)
+
+
+def offset_of(lags: Sequence[Lag]) -> Offset:
+    """How late a sound is, by these lips together."""
+    information_L = np.sum([lag.information for lag in lags], axis=0)
+    chances = min(len(lag.chance) for lag in lags)
+    chance_C = np.sum([lag.chance[:chances] for lag in lags], axis=0)
     best = int(information_L.argmax())
     elsewhere = np.abs(np.arange(len(information_L)) - best) > _APART
     rival = max(information_L[elsewhere].max(), chance_C.max())
     seconds = (best - _SEARCH + _vertex(information_L, best)) / _RATE - _LEAD
-    return Offset(round(seconds * 1000, 1), round(float(independent * (information_L[best] - rival)), 2))
+    return Offset(round(seconds * 1000, 1), round(float(information_L[best] - rival), 2))
 
 
-def _at_lag(lips_TK: np.ndarray, sound_SK: np.ndarray, seen_T: np.ndarray, heard_S: np.ndarray, lag: int) -> float:
-    """Information about the lips of a frame in the sound `lag` steps after it."""
+def file_offset(lags: Sequence[Lag]) -> Offset | None:
+    """`offset_of` all lips together, which one clock moves alike; where that is not sure, of the surest pair alone."""
+    if not lags:
+        return None
+    together = offset_of(lags)
+    alone = max((offset_of([lag]) for lag in lags), key=lambda offset: offset.confidence)
+    return together if together.sure or not alone.sure else alone
+
+
+def _at_lag(lips_TK: np.ndarray, sound_SK: np.ndarray, count: int, lag: int) -> float:
+    """Information about the lips of a frame in the sound `lag` steps after it.
+
+    Divided by all frames of speech instead of those that have a partner at this lag, which says less than there is
+    where a short clip's ends hang over, and so never finds much in a few frames.
+    """
     first = max(0, -(lag // _PER_FRAME))
-    sound_TK, heard_T = (x[first * _PER_FRAME + lag :: _PER_FRAME] for x in (sound_SK, heard_S))
+    sound_TK = sound_SK[first * _PER_FRAME + lag :: _PER_FRAME]
     frames = min(len(lips_TK) - first, len(sound_TK))
-    count = np.count_nonzero(seen_T[first : first + frames] & heard_T[:frames])
-    if count < _LEAST / 2:
-        return 0.0
     return float(_information(lips_TK[first : first + frames].T @ sound_TK[:frames] / count))
 
 
@@ -117,16 +145,17 @@ def _whitened(features_TK: np.ndarray, where_T: np.ndarray) -> np.ndarray:
     return whitened
 
 
-def _lip_features(opening_T: np.ndarray) -> np.ndarray:
-    """[T, 3]: opening, its speed, and how much it moves, each without its slow part."""
+def _lip_features(mouth_T2: np.ndarray) -> np.ndarray:
+    """[T, 5]: how far inner and outer lips are apart, the speed of both, and how much the inner ones move, each without
+    its slow part."""
     from scipy.ndimage import gaussian_filter1d
 
-    seen = np.flatnonzero(np.isfinite(opening_T))
-    opening_T = np.interp(np.arange(len(opening_T)), seen, opening_T[seen])
-    speed_T = np.gradient(opening_T)
-    moves_T = gaussian_filter1d(np.abs(speed_T), 1.5)
-    high_T = opening_T - gaussian_filter1d(opening_T, 12.0)
-    return np.stack([high_T, speed_T, moves_T - gaussian_filter1d(moves_T, 25.0)], axis=1)
+    seen = np.flatnonzero(np.isfinite(mouth_T2).all(axis=1))
+    apart_T2 = np.stack([np.interp(np.arange(len(mouth_T2)), seen, lips[seen]) for lips in mouth_T2.T], axis=1)
+    speed_T2 = np.gradient(apart_T2, axis=0)
+    moves_T1 = gaussian_filter1d(np.abs(speed_T2[:, :1]), 1.5, axis=0)
+    high_T2, varying_T1 = (x - gaussian_filter1d(x, s, axis=0) for x, s in ((apart_T2, 12.0), (moves_T1, 25.0)))
+    return np.concatenate([high_T2, speed_T2, varying_T1], axis=1)
 
 
 def _sound_features(audio_N: np.ndarray, steps: int) -> np.ndarray:

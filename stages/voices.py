@@ -31,6 +31,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from schemas import SAMPLE_RATE
 from schemas.rows import Turn
 from stages.embedded import VAD_STEP, SpeakerEncoder, load_segmentation, load_speaker_encoder, load_voice_activity
+from stages.viterbi import viterbi
 
 STEP = 270  # samples between frames of the segmentation
 CENTRE = 495  # sample in the middle of its first frame
@@ -241,25 +242,6 @@ def _agreement(local_CK3: np.ndarray, first_F: np.ndarray, part_F: np.ndarray) -
     merged = np.maximum(on_first.sum(axis=1), on_second.sum(axis=1))  # frames explained by a single voice
     gained = np.maximum(on_first, on_second).sum(axis=1) - merged
     return float(gained[both].sum() / smaller[both].sum()) if both.any() else 0.0
-
-
-def viterbi(evidence_F: np.ndarray, switch: float) -> np.ndarray:
-    """The path of two states that gathers most: +evidence on state one, −evidence on the other, −switch per change.
-
-    Returns:
-        bool [F], True on state one.
-    """
-    one = two = 0.0
-    came_one, came_two = np.zeros(len(evidence_F), bool), np.zeros(len(evidence_F), bool)  # from the other state
-    for i, e in enumerate(evidence_F.tolist()):
-        came_one[i], came_two[i] = two - switch > one, one - switch > two
-        one, two = max(one, two - switch) + e, max(two, one - switch) - e
-    path = np.zeros(len(evidence_F), bool)
-    state = one >= two
-    for i in range(len(path) - 1, -1, -1):
-        path[i] = state
-        state ^= bool(came_one[i] if state else came_two[i])
-    return path
 
 
 def chunked(values_F: np.ndarray, chunks: int) -> np.ndarray:

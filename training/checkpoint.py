@@ -1,8 +1,9 @@
 """Checkpoints: one file with everything that a run needs to go on, and that a sampler needs to start.
 
-Weights, averaged weights, optimizer, step, configuration, motion spec, the dataset's manifest hash, the position of
-the loaders. No random state: all randomness is a function of (seed, step), so there is none to carry. Written to a
-temporary name and renamed, so a checkpoint is whole or absent; read with `weights_only=True`, so it cannot run code.
+Weights, averaged weights, optimizer, step, configuration, motion spec, what the audio features hear, the dataset's
+manifest hash, the position of the loaders. A frozen encoder is not in it; its sha256 is, in the configuration, and no
+other is accepted. No random state: all randomness is a function of (seed, step), so there is none to carry. Written to
+a temporary name and renamed, so a checkpoint is whole or absent; read with `weights_only=True`, so it cannot run code.
 The same run gives the same bytes, and `checkpoint_id` (sha256) names them in pairs and reports.
 """
 
@@ -22,8 +23,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from schemas.errors import UsageError
-from schemas.manifest import MotionSpec
+from schemas.manifest import AudioSpec, MotionSpec
 from schemas.train import TrainConfig
+from training.encoder import Encoder, load_encoder
+from training.features import audio_spec
 from training.model import Listener, build_model
 
 FORMAT = 1
@@ -42,6 +45,10 @@ class Checkpoint:
     reference: str = ""  # preference tuning: id of the frozen checkpoint
     pairs: str = ""  # preference tuning: hash of the pairs' manifest
 
+    @property
+    def audio(self) -> AudioSpec:
+        return audio_spec(self.config.features, self.config.model)
+
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write atomically: the old file stays until the new one is complete on disk."""
@@ -53,6 +60,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
                 {
                     "config": checkpoint.config.model_dump(mode="json"),
                     "motion": checkpoint.motion.model_dump(mode="json"),
+                    "audio": checkpoint.audio.model_dump(mode="json"),
                     "manifest": checkpoint.manifest,
                     "step": checkpoint.step,
                     "loaders": checkpoint.loaders,
@@ -98,6 +106,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UsageError(f"{path} is not a checkpoint of format {FORMAT}; train again")
     try:
         header = json.loads(raw["header"])
+        header.pop("audio", None)  # follows from the config; written for those who read headers
         return Checkpoint(
             config=TrainConfig.model_validate(header.pop("config")),
             motion=MotionSpec.model_validate(header.pop("motion")),
@@ -116,8 +125,25 @@ def checkpoint_id(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_model(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Listener:
-    """The averaged model, ready to generate."""
-    model = build_model(checkpoint.config.model, checkpoint.config.features, checkpoint.motion, checkpoint.config.seed)
+def load_model(
+    checkpoint: Checkpoint,
+    device: torch.device | str = "cpu",
+    *,
+    encoder: Encoder | None = None,
+    weights: str | None = None,
+) -> Listener:
+    """The averaged model, ready to generate.
+
+    Args:
+        encoder: the frozen encoder of its features, if it is loaded already.
+        weights: where the encoder's weights lie, if not where they lay in training.
+
+    Raises:
+        UsageError: as `load_encoder`, above all where the weights are other ones than in training.
+    """
+    config = checkpoint.config
+    if encoder is None:
+        _, encoder = load_encoder(config.features, device, weights)
+    model = build_model(config.model, config.features, checkpoint.motion, config.seed, encoder)
     model.load_state_dict(checkpoint.ema)
     return model.to(device).eval().requires_grad_(False)

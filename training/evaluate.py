@@ -42,6 +42,7 @@ def evaluate(
     *,
     limit: int | None = None,
     device: str = "auto",
+    encoder: str | None = None,
 ) -> dict[str, Any]:
     """Metrics of `training.metrics` by row and class.
 
@@ -49,15 +50,16 @@ def evaluate(
         sampler: the checkpoint's own where not given; its seed is replaced by each of `seeds`.
         seeds: figures of generated rows are means over them.
         limit: windows per class, the first of each; none: all.
+        encoder: where the weights of the features' encoder lie, if not where they lay in training.
 
-    Returns: {"checkpoint", "dataset", "split", "windows": {class: n}, "seeds", "sampler",
+    Returns: {"checkpoint", "audio", "dataset", "split", "windows": {class: n}, "seeds", "sampler",
         "rows": {row: {class or "all": {metric: value}}}}; plain JSON values.
 
     Raises:
         UsageError: no samples in the split, or a codec the model was not trained on.
     """
     loaded = load_checkpoint(checkpoint)
-    model = load_model(loaded, pick_device(device))
+    model = load_model(loaded, pick_device(device), weights=encoder)
     data = _open_for(model, dataset)
     sampler = sampler or loaded.config.sampler
     samples = [sample for label in WindowClass for sample in islice(data.samples(split, label), limit)]
@@ -78,6 +80,7 @@ def evaluate(
         ]
     return {
         "checkpoint": checkpoint_id(checkpoint),
+        "audio": loaded.audio.model_dump(mode="json"),
         "dataset": data.hash,
         "split": split,
         "windows": {str(label): len(chosen) for label, chosen in windows.classes.items()},
@@ -96,6 +99,7 @@ def generate(
     *,
     drop: Drop = "full",
     device: str = "auto",
+    encoder: str | None = None,
 ) -> Path:
     """Write one window's generated motion beside its truth, as .npy files [T, D] in codec units, into `out`.
 
@@ -105,7 +109,7 @@ def generate(
         UsageError: no such key.
     """
     loaded = load_checkpoint(checkpoint)
-    model = load_model(loaded, pick_device(device))
+    model = load_model(loaded, pick_device(device), weights=encoder)
     data = _open_for(model, dataset)
     sampler = sampler or loaded.config.sampler
     sample = _find(data, key)
@@ -119,6 +123,7 @@ def generate(
     note = {
         "key": key,
         "checkpoint": checkpoint_id(checkpoint),
+        "audio": loaded.audio.model_dump(mode="json"),
         "dataset": data.hash,
         "drop": drop,
         "sampler": sampler.model_dump(mode="json"),

@@ -7,8 +7,8 @@
 Architecture from Avatar Forcing (arXiv 2601.00664, §4.1): dual motion encoder (attention from user motion to user
 audio, then from avatar audio to its result), RoPE, adaLN shared by all blocks and zero-initialised, cross-attention
 within ±2 frames. Ours: the encoder has positions and a mask, and look-ahead is spent once (see `training.masks`).
-Features and normalisation are part of the module, so that a checkpoint needs nothing beside it: everything public
-takes audio samples and motion in the codec's units.
+Features and normalisation are part of the module, so everything public takes audio samples and motion in the codec's
+units, and a checkpoint needs nothing beside it but the frozen encoder, if its features have one.
 
 Sizes with a 32-dimensional codec: `paper` 147 M parameters, `tiny` 1.0 M.
 
@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from schemas.manifest import MotionSpec
 from schemas.train import FeatureConfig, ModelConfig
-from training.features import LogMel
+from training.encoder import Encoder
+from training.features import build_features
 from training.layers import Attention, Block, KeysValues, NoiseLevel, extend, rotation
 from training.masks import cross_mask, encoder_mask, self_mask
 
@@ -116,15 +117,17 @@ class Listener(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: ModelConfig, features: FeatureConfig, motion: MotionSpec) -> None:
+    def __init__(
+        self, config: ModelConfig, features: FeatureConfig, motion: MotionSpec, encoder: Encoder | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.motion = motion
-        self.log_mel = LogMel(features)
+        self.features = build_features(features, config, encoder)
         self.register_buffer("mean", torch.tensor(motion.mean, dtype=torch.float32))
         std = torch.tensor(motion.std, dtype=torch.float32)
         self.register_buffer("std", torch.where(std > SMALLEST_STD, std, 1.0))
-        self.encoder = DualMotionEncoder(config, self.log_mel.size, motion.dim)
+        self.encoder = DualMotionEncoder(config, self.features.size, motion.dim)
         self.embed = nn.Linear(2 * motion.dim, config.width)
         self.noise_level = NoiseLevel(config.width)
         self.modulation = nn.Linear(config.width, 8 * config.width)  # six for all blocks, two for the last norm
@@ -148,15 +151,20 @@ class Listener(nn.Module):
         avatar_audio_BN: Tensor,
         user_audio_BN: Tensor,
         user_motion_BTD: Tensor,
-        history: tuple[Tensor, Tensor] | None = None,
+        start: int = 0,
+        first: int = 0,
+        *,
+        last: bool = True,
     ) -> Conditions:
-        """Conditions from samples and codec units; `history`: the samples before, of avatar and user (`LogMel`)."""
-        before_avatar, before_user = history or (None, None)
-        return Conditions(
-            avatar_audio=self.log_mel(avatar_audio_BN, before_avatar),
-            user_audio=self.log_mel(user_audio_BN, before_user),
-            user_motion=self.normalise(user_motion_BTD),
-        )
+        """Conditions of the frames from `first` on that are ready, from samples and codec units.
+
+        All that is given begins with frame `start` (see `LogMel.forward`); last: nothing follows. Both voices go
+        through the same features, together.
+        """
+        heard = self.features(torch.cat([avatar_audio_BN, user_audio_BN]), start, first, last=last)
+        avatar_audio, user_audio = heard.chunk(2)
+        seen = user_motion_BTD[:, first - start :][:, : heard.shape[1]]
+        return Conditions(avatar_audio, user_audio, self.normalise(seen))
 
     def codes(self, code_BTC: Tensor, first: int = 0) -> Codes:
         """Keys and values of every block's cross-attention, computed once for all noise levels."""
@@ -207,11 +215,13 @@ class Listener(nn.Module):
         return self.denoise(x_BTD, t_BT, reference_BD, self.codes(code_BTC))[0]
 
 
-def build_model(config: ModelConfig, features: FeatureConfig, motion: MotionSpec, seed: int) -> Listener:
+def build_model(
+    config: ModelConfig, features: FeatureConfig, motion: MotionSpec, seed: int, encoder: Encoder | None = None
+) -> Listener:
     """A fresh model; the weights depend on the seed alone. The global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Listener(config, features, motion)
+        return Listener(config, features, motion, encoder)
 
 
 def parameters(model: nn.Module) -> int:

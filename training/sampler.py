@@ -6,7 +6,8 @@ one of `steps` evaluations moves the state: none is a no-op. Conditions are enco
 branches share one batch and have separate rows in the caches. There is no priming block, positions have no end, and
 memory does not grow: after `context` frames the oldest are forgotten, exactly as the training mask forgets them.
 
-Latency: block + look-ahead frames of waiting (12 · 40 ms by default) before compute.
+Latency: block + look-ahead frames of waiting (12 · 40 ms by default) before compute; features that hear ahead add
+theirs (`training.features.audio_spec` tells the sum).
 
 Noise is drawn per session from (seed, key) alone, so a result does not depend on what else was in the batch, nor on
 whether it was streamed or rolled out.
@@ -26,7 +27,6 @@ from torch import Tensor
 from schemas import SAMPLES_PER_FRAME
 from schemas.errors import UsageError
 from schemas.train import Drop, SamplerConfig
-from training.features import HISTORY
 from training.layers import KeysValues, extend, tail
 from training.masks import ahead
 from training.model import Codes, Conditions, Keep, Listener
@@ -87,8 +87,8 @@ class Stream:
         while talking:
             motion_SBD = stream.step(avatar_audio, user_audio, user_motion)  # `stream.needs` new frames of each
 
-    The first step needs block + look-ahead frames, every later one a block; each returns one block of motion in the
-    codec's units. The last step of a session takes whatever frames are left.
+    The first step needs block + look-ahead frames (the conditions' and the features'), every later one a block; each
+    returns one block of motion in the codec's units. The last step of a session takes whatever frames are left.
     """
 
     def __init__(
@@ -104,8 +104,12 @@ class Stream:
         self._reference = self._branches(model.normalise(reference_SD))
         self._keep = _keep(self._weights, self._sessions, reference_SD.device)
         self._noise = [noise_source(config.seed, key) for key in keys]
-        self._heard: tuple[Tensor, Tensor] | None = None  # last samples of both voices
-        self._encoded = 0  # frames whose conditions were given
+        self._given: tuple[Tensor, Tensor, Tensor] | None = (
+            None  # both voices and the user's motion, as far back as features hear
+        )
+        self._start = 0  # the first frame of these
+        self._end = 0  # the frame after the last of these
+        self._encoded = 0  # frames whose conditions were encoded
         self._done = 0  # frames that were generated
         self._encoder_past: tuple[KeysValues, KeysValues] | None = None
         self._codes: Codes | None = None
@@ -114,7 +118,8 @@ class Stream:
     @property
     def needs(self) -> int:
         """Frames of new conditions that the next step takes."""
-        return self._done + self.model.config.block + ahead(self.model.config) - self._encoded
+        block_end = self._done + self.model.config.block
+        return block_end + ahead(self.model.config) + self.model.features.look_ahead - self._end
 
     @torch.no_grad()
     def step(
@@ -133,8 +138,9 @@ class Stream:
         frames = user_motion_STD.shape[1]
         if frames != self.needs and not (last and frames < self.needs):
             raise ValueError(f"this step needs {self.needs} new frames, got {frames}")
-        if frames:
-            self._encode(avatar_audio_SN, user_audio_SN, user_motion_STD)
+        self._take(avatar_audio_SN, user_audio_SN, user_motion_STD)
+        if self.model.features.ready(self._end, last=last) > self._encoded:
+            self._encode(last=last)
         size = min(self.model.config.block, self._encoded - self._done)
         if size <= 0:
             raise ValueError("every frame that was given has been generated")
@@ -143,16 +149,23 @@ class Stream:
         self._done += size
         return self.model.denormalise(block_SBD)
 
-    def _encode(self, avatar_audio_SN: Tensor, user_audio_SN: Tensor, user_motion_STD: Tensor) -> None:
+    def _take(self, *fresh: Tensor) -> None:
+        old = self._given or tuple(part[:, :0] for part in fresh)
+        avatar, user, motion = (torch.cat(both, dim=1) for both in zip(old, fresh, strict=True))
+        self._given = avatar, user, motion
+        self._end = self._start + motion.shape[1]
+
+    def _encode(self, *, last: bool) -> None:
         config = self.model.config
-        one = self.model.conditions(avatar_audio_SN, user_audio_SN, user_motion_STD, self._heard)
-        self._heard = (avatar_audio_SN[:, -HISTORY:], user_audio_SN[:, -HISTORY:])
+        assert self._given is not None
+        one = self.model.conditions(*self._given, self._start, self._encoded, last=last)
         conditions = Conditions(
             self._branches(one.avatar_audio), self._branches(one.user_audio), self._branches(one.user_motion)
         )
         code, past = self.model.encoder(conditions, self._keep, self._encoded, self._encoder_past)
         fresh = self.model.codes(code, self._encoded)
-        self._encoded += user_motion_STD.shape[1]
+        self._encoded += code.shape[1]
+        self._forget(max(0, self._encoded - self.model.features.history))
         reach = config.context + self._encoded % config.block
         self._encoder_past = (tail(past[0], reach), tail(past[1], reach))
         if self._codes is None:
@@ -161,6 +174,15 @@ class Stream:
         first = max(self._codes.first, self._done - config.cross_window)
         old = tuple(tail(layer, fresh.first - first) for layer in self._codes.layers)
         self._codes = Codes(first, tuple(extend(o, f) for o, f in zip(old, fresh.layers, strict=True)))
+
+    def _forget(self, frame: int) -> None:
+        """Drop what was given for frames before this one."""
+        assert self._given is not None
+        drop = max(0, frame - self._start)
+        avatar, user, motion = self._given
+        samples = drop * SAMPLES_PER_FRAME
+        self._given = avatar[:, samples:], user[:, samples:], motion[:, drop:]
+        self._start += drop
 
     def _integrate(self, size: int) -> Tensor:
         x = torch.stack([_draw(source, size, self.model.motion.dim) for source in self._noise])

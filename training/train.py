@@ -26,6 +26,7 @@ from schemas.train import OptimConfig, TrainConfig
 from training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, load_model, save_checkpoint
 from training.data import Batch, Dataset, Loader, class_mixture, prefetch
 from training.dpo import dpo_loss
+from training.encoder import load_encoder
 from training.flow import Noise, draw_keep, draw_noise, flow_loss
 from training.log import MetricsLog
 from training.model import Keep, Listener, build_model
@@ -35,7 +36,10 @@ METRICS_NAME = "metrics.jsonl"
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after every step with (steps done, steps in all, latest line of metrics, empty before the first)."""
 
-_MAY_CHANGE = {"sampler", "device", "log_every", "checkpoint_every", "val_batches", "max_bad_samples"}
+_MAY_CHANGE: dict[str, Any] = {
+    **dict.fromkeys(("sampler", "device", "log_every", "checkpoint_every", "val_batches", "max_bad_samples"), True),
+    "features": {"weights"},  # where they lie; what they are may not change
+}
 """Settings that do not shape the weights: a resumed run may have others."""
 
 
@@ -91,7 +95,8 @@ def train(
         dataset: folder or URL of a windows dataset; L_DF is computed on it.
         out: folder of `checkpoint.pt` and `metrics.jsonl`.
         init: checkpoint whose averaged weights are the start; its model, features and motion statistics are kept,
-            whatever `config` says. With `pairs` it is also the frozen reference model.
+            whatever `config` says (but for the place of a frozen encoder's weights). With `pairs` it is also the
+            frozen reference model.
         pairs: folder or URL of a pairs dataset; turns preference tuning on.
 
     Returns: the path of the checkpoint.
@@ -281,7 +286,9 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
         raise UsageError("preference tuning starts from a trained checkpoint: give one as init")
     started = None if init is None else load_checkpoint(init)
     if started is not None:
-        config = config.model_copy(update={"model": started.config.model, "features": started.config.features})
+        weights = config.features.weights or started.config.features.weights
+        features = started.config.features.model_copy(update={"weights": weights})
+        config = config.model_copy(update={"model": started.config.model, "features": features})
     motion = started.motion if started else windows.manifest.motion
     for each in (windows, preferences):
         if each is not None and (each.manifest.motion.codec, each.manifest.motion.dim) != (motion.codec, motion.dim):
@@ -289,14 +296,15 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
                 f"{each.location} has motion of codec {each.manifest.motion.codec}, the model was trained on "
                 f"{motion.codec}; rebuild the dataset with the model's codec (motion.codec)"
             )
+    features, encoder = load_encoder(config.features, device)
+    config = config.model_copy(update={"features": features})
     reference = checkpoint_id(init) if init is not None else ""
     path = out / CHECKPOINT_NAME
     resumed = load_checkpoint(path) if path.exists() else None
     if resumed is not None:
         _check_same_run(resumed, config, windows, preferences, reference, out)
 
-    model = build_model(config.model, config.features, motion, config.seed)
-    average = build_model(config.model, config.features, motion, config.seed)
+    model, average = (build_model(config.model, features, motion, config.seed, encoder) for _ in range(2))
     if resumed is not None:
         model.load_state_dict(resumed.model)
         average.load_state_dict(resumed.ema)
@@ -309,7 +317,7 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
         pairs=preferences,
         model=model.to(device).train(),
         average=average.to(device).eval().requires_grad_(False),
-        frozen=load_model(started, device) if started and preferences else None,
+        frozen=load_model(started, device, encoder=encoder) if started and preferences else None,
         reference=reference,
         device=device,
         resumed=resumed,
@@ -324,5 +332,7 @@ def _check_same_run(
         raise UsageError(f"{out} holds a run on another dataset (manifest {resumed.manifest[:12]}); {again}")
     if resumed.pairs != (pairs.hash if pairs else "") or resumed.reference != reference:
         raise UsageError(f"{out} holds a run from another initial checkpoint or with other pairs; {again}")
+    if resumed.config.features.weights_sha256 != config.features.weights_sha256:
+        raise UsageError(f"{out} holds a run with another encoder; name its weights (features.weights), {again}")
     if resumed.config.model_dump(exclude=_MAY_CHANGE) != config.model_dump(exclude=_MAY_CHANGE):
         raise UsageError(f"{out} holds a run of another training config; {again}")

@@ -11,6 +11,7 @@ from schemas.config import BuildConfig, load_config, parse_config
 from schemas.errors import UsageError
 from schemas.rows import WindowClass
 from schemas.train import TrainConfig
+from training.features import audio_spec
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -18,6 +19,13 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def test_the_default_recipe_states_the_defaults() -> None:
     assert load_config(CONFIGS / "default.yaml", BuildConfig) == BuildConfig()
     assert load_config(CONFIGS / "train" / "paper.yaml", TrainConfig).model == TrainConfig().model
+
+
+def test_wav2vec2_waits_no_longer_than_the_paper_does() -> None:
+    paper, encoded = (load_config(CONFIGS / "train" / f"{name}.yaml", TrainConfig) for name in ("paper", "wav2vec2"))
+    waits = [audio_spec(config.features, config.model).stream_wait_ms for config in (paper, encoded)]
+    assert waits == [480, 480]
+    assert (encoded.features.kind, encoded.optim.precision) == ("wav2vec2", paper.optim.precision)
 
 
 @pytest.mark.parametrize("name", ["default.yaml", "demo.yaml", "cluster.yaml"])

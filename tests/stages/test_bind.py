@@ -10,8 +10,9 @@ import pytest
 from schemas.config import BindConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import Binding, Conversation, Diarization, FaceTracks, Layout, Media, Piece, Track, Turn
-from stages.bind import BindInput, BindStage, chance_margin, lip_motion, participant_landmarks, voice_contrast
+from stages.bind import BindInput, BindStage, chance_margin, participant_landmarks
 from stages.cast import CastInput, CastStage
+from stages.lips import lip_motion, voice_contrast
 from stages.people import face_shape, scenes_of, shape_distance
 from tests.stages.test_faces import real_conversation, real_faces
 from tests.stages.tracks import track_of

@@ -21,7 +21,8 @@ from schemas.rows import Conversation, Diarization, Layout, Media, Turn
 from stages.audio import read_audio
 from stages.diarize import DiarizeStage, PyannoteDiarizer, dyad, is_leak, tidy
 from stages.embedded import quiet_pyannote
-from stages.voices import chunked, spread, viterbi
+from stages.viterbi import viterbi
+from stages.voices import chunked, spread
 from stages.wheels import wheel_file
 
 

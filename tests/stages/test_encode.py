@@ -72,7 +72,7 @@ def item_of(clip: Path, valid: np.ndarray | None = None) -> EncodeInput:
         Member(
             media=0,
             segments=(Segment(piece=0, track=i),),
-            opening=np.zeros(FRAMES, np.float32),
+            mouth=np.zeros((FRAMES, 2), np.float32),
             box=(x - 20.0, 40.0, x + 20.0, 80.0),
             figures=FIGURES,
         )

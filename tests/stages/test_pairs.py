@@ -23,12 +23,15 @@ from schemas.errors import RunFailed, UsageError
 from schemas.pairs import GateConfig, PairsConfig
 from schemas.rows import WindowClass
 from schemas.sample import PairRecord, Sample
-from schemas.train import SamplerConfig, TrainConfig
+from schemas.train import FeatureConfig, SamplerConfig, TrainConfig
 from stages.pairs import gate, plan_pairs
 from tests.training.conftest import small_model
-from tests.training.synthetic import CODEC, as_pair, sample, write_dataset
-from training.checkpoint import Checkpoint, checkpoint_id, save_checkpoint
+from tests.training.encoders import BASE_LIKE, write_torchaudio
+from tests.training.synthetic import CODEC, SPEC, as_pair, sample, write_dataset
+from training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, save_checkpoint
 from training.data import Dataset, collate
+from training.encoder import load_encoder
+from training.model import build_model
 from training.sampler import rollout
 
 OPEN = GateConfig(min_reactivity_margin=-10, min_distance=0, max_jerk_ratio=1e9)
@@ -44,7 +47,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = small_model()
     path = tmp_path_factory.mktemp("model") / "checkpoint.pt"
-    config = TrainConfig(model=model.config, features=model.log_mel.config)
+    config = TrainConfig(model=model.config, features=model.features.config)
     weights = model.state_dict()
     save_checkpoint(
         Checkpoint(config=config, motion=model.motion, manifest="m", step=1, model=weights, ema=weights, optimizer={}),
@@ -109,6 +112,37 @@ def test_built_again_nothing_is_done_and_fresh_bytes_are_the_same(
     assert len(names) == first.processed + 1
     for name in names:
         assert (Path(first.dataset) / name).read_bytes() == (Path(fresh.dataset) / name).read_bytes()
+
+
+def test_the_manifest_says_how_far_the_generator_hears(source: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """And pairs are made with the checkpoint's own encoder, wherever it lies now."""
+    plain = Dataset(build(source, checkpoint, tmp_path / "plain", limit=2).dataset).manifest.pairs
+    assert plain is not None
+    assert (plain.audio.kind, plain.audio.horizon_ms) == ("log_mel", 0)
+
+    weights = write_torchaudio(tmp_path / "weights.pt")
+    features, encoder = load_encoder(
+        FeatureConfig(kind="wav2vec2", weights=str(weights), architecture=BASE_LIKE, layers=(1,), chunk=5)
+    )
+    config = TrainConfig(model=small_model().config, features=features)
+    model = build_model(config.model, config.features, SPEC, 0, encoder)
+    state = model.state_dict()
+    path = tmp_path / "encoded.pt"
+    save_checkpoint(
+        Checkpoint(config=config, motion=SPEC, manifest="m", step=1, model=state, ema=state, optimizer={}), path
+    )
+    moved = weights.rename(tmp_path / "moved.pt")
+    with pytest.raises(UsageError, match=r"cannot read .*weights\.pt"):
+        build(source, path, tmp_path / "encoded", limit=2)
+    assert not (tmp_path / "encoded").exists()
+    there = CONFIG.model_copy(update={"encoder": str(moved)})
+    made = Dataset(build(source, path, tmp_path / "encoded", there, limit=2).dataset).manifest.pairs
+    assert made is not None
+    assert made.audio == load_checkpoint(path).audio
+    assert (made.audio.kind, made.audio.weights_sha256) == ("wav2vec2", features.weights_sha256)
+    assert (made.audio.look_ahead_ms, made.audio.horizon_ms) == (80, (5 + 2 - 1 + 2) * 40)
+    moved.rename(weights)
+    assert build(source, path, tmp_path / "encoded", limit=2).processed == 0  # where it lies shapes nothing
 
 
 def test_another_checkpoint_is_not_mixed_in(source: Path, checkpoint: Path, tmp_path: Path) -> None:

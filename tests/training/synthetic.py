@@ -29,6 +29,8 @@ from schemas.manifest import (
 )
 from schemas.rows import WindowClass
 from schemas.sample import PairRecord, Sample, SampleMeta, encode_sample
+from schemas.train import FeatureConfig, ModelConfig
+from training.features import audio_spec
 
 DIM = 12
 JAW, SMILE, NOD = 6, 7, 0
@@ -153,6 +155,7 @@ def write_dataset(
     info = PairsInfo(
         dataset="0" * 64,
         generator="0" * 64,
+        audio=audio_spec(FeatureConfig(), ModelConfig()),
         chosen="ground_truth",
         rejected="dropped",
         dropped=("user_audio", "user_motion"),

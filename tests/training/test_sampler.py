@@ -124,6 +124,10 @@ def test_a_long_stream_keeps_its_memory_and_its_speed():
     assert len(sizes) == 1
 
 
+BEFORE = {"avatar_audio": SAMPLES_PER_FRAME, "user_audio": SAMPLES_PER_FRAME, "user_motion": 1}
+"""One frame of silence, as a stream has none before it."""
+
+
 def test_positions_are_relative_even_after_days():
     """The same past gives the same block, whether it is the tenth or the ten-millionth."""
     model = small_model()
@@ -131,7 +135,10 @@ def test_positions_are_relative_even_after_days():
     results = []
     for start in (0, 50_000_000):
         stream = Stream(model, x["reference"], SamplerConfig(steps=2), ["a", "b"])
-        stream._done = stream._encoded = start
+        if start:
+            stream._done = stream._encoded = start
+            stream._start = start - 1
+            stream._take(*(torch.zeros_like(x[n][:, :f]) for n, f in BEFORE.items()))
         first = (x["avatar_audio"][:, : 7 * 640], x["user_audio"][:, : 7 * 640], x["user_motion"][:, :7])
         second = (x["avatar_audio"][:, 7 * 640 :], x["user_audio"][:, 7 * 640 :], x["user_motion"][:, 7:])
         results.append(torch.cat([stream.step(*first), stream.step(*second, last=True)], dim=1))
