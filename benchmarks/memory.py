@@ -106,7 +106,7 @@ def measure(clip: Path, folder: Path, minutes: int) -> dict[str, float]:
     work("cast", cast)
     bind = _task("bind", "long", {"conversation": long["ingest"], "diarization": long["turns"], "cast": long["cast"]})
     work("bind", bind)
-    heard = {"conversation": long["ingest"], "binding": long["bind"]}
+    heard: dict[str, tuple[Artifact, ...]] = {"conversation": long["ingest"], "binding": long["bind"]}
     separate = _task("separate", "long", heard)
     work("separate", separate)
     work("fit", _task("fit", "long", {"bindings": long["bind"], "faces": faces}))
@@ -116,7 +116,7 @@ def measure(clip: Path, folder: Path, minutes: int) -> dict[str, float]:
     work("motion", motion[0])
     alone(carry_out, root, motion[1:])
     moved = {"codec": long["codec"], "motion": tuple(_artifact("motion", task.key) for task in motion)}
-    windows = _task("windows", "long", heard | moved)
+    windows = _task("windows", "long", {**heard, **moved})
     work("windows", windows)
 
     (whole_loop,) = _pieces(_one(root, _artifact("ingest", "loop"), Conversation))

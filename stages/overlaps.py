@@ -8,10 +8,10 @@
 The trade-off: only overlaps are touched, so nothing is lost where one person speaks alone; how well two voices come
 apart in an overlap is the network's affair. Sharing out the rest is the mixture consistency of Wisdom et al. 2019
 (arXiv 1811.08521), weighted by the short-time power of the differentiated outputs: what an 8 kHz network leaves over
-lies above 4 kHz, and hiss goes to whom it fits. With the true voices at 8 kHz in place of a network, eight pairs of
-voices come back with 20 to 25 dB of SI-SDR in the median; with equal shares 18 to 22.
+lies above 4 kHz, and hiss goes to whom it fits. With the true voices at 8 kHz in place of a network, those of eight
+pairs come back with a median SI-SDR of 19 to 24 dB (`benchmarks.separation`).
 
-Whose voice it is, is asked of the half second on either side too: an overlap of 0.2 s says too little by itself.
+Whose voice it is, is asked of half a second on either side too: an overlap of 0.2 s says too little by itself.
 
 Shape suffixes: N samples, B windows, K samples of a part of the mix.
 """

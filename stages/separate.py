@@ -138,7 +138,8 @@ def network_patches(
     found = patches(Speech.of(truth_2N.sum(0), rehearsed), pictures, separator, encoder, 0.0)
     errors = np.concatenate([patch.voices[0] - truth_2N[0, patch.span] for patch in found])
     mixed = np.concatenate([patch.voices.sum(0) for patch in found])
-    return laid, float(np.square(errors).sum(dtype=np.float64) / np.square(mixed).sum(dtype=np.float64)) / 2
+    power = float(np.square(mixed).sum(dtype=np.float64))
+    return laid, float(np.square(errors).sum(dtype=np.float64)) / power / 2 if power else None
 
 
 def rehearsal(alone: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, list[Turn]]:

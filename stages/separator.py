@@ -24,9 +24,8 @@ from schemas.errors import Rejected, UsageError
 from stages.media import open_bytes
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-_BATCH = 8  # windows at a time, so that a GPU is busy and its memory bounded (0.5 GB)
 _BUNDLE = "CONVTASNET_BASE_LIBRI2MIX"
 
 
@@ -45,21 +44,13 @@ class ConvTasNetSeparator:
 
     def __call__(self, mixes_BN: np.ndarray) -> np.ndarray:
         import torch
-
-        parts = []
-        with torch.inference_mode():
-            for first in range(0, len(mixes_BN), _BATCH):
-                mixes = torch.from_numpy(mixes_BN[first : first + _BATCH]).to(self._device)
-                voices = self._network(self._resample(mixes, SAMPLE_RATE, self._rate)[:, None])
-                parts.append(self._resample(voices, self._rate, SAMPLE_RATE)[..., : mixes.shape[1]].cpu().numpy())
-        return np.concatenate(parts)
-
-    @staticmethod
-    def _resample(audio: Tensor, rate: int, wanted: int) -> Tensor:
         from torchaudio.functional import resample
 
-        resampled: Tensor = resample(audio, rate, wanted)
-        return resampled
+        with torch.inference_mode():
+            mixes = torch.from_numpy(mixes_BN).to(self._device)
+            voices = self._network(resample(mixes, SAMPLE_RATE, self._rate)[:, None])
+            found: np.ndarray = resample(voices, self._rate, SAMPLE_RATE)[..., : mixes.shape[1]].cpu().numpy()
+        return found
 
 
 def load_separator(config: SeparateConfig, device: str) -> Separator:
