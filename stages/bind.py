@@ -43,6 +43,7 @@ from stages.lips import decisiveness, fit_lips, lip_evidence, lip_motion, reassi
 from stages.sync import Lag, Offset, file_offset, lag_of
 
 _MIN_EVIDENCE = FPS  # frames in which exactly one voice speaks while the face is seen: one second
+_PRECISION = 0.04  # seconds by which an offset of a few seconds of speech is wrong: rejected is what is surely too much
 _CHANCE = 0.7  # times 1 / √turns: see `chance_margin`
 
 _Scores = tuple[tuple[float, float], tuple[float, float]]
@@ -155,7 +156,7 @@ class BindStage(Stage[BindInput, Binding]):
             lags[sound] += [lag] if lag else []
         found = {sound: file_offset(heard) for sound, heard in lags.items()}
         for sound, offset in found.items():
-            if offset and offset.sure and abs(offset.ms) > self.config.max_offset * 1000:
+            if offset and offset.sure and abs(offset.ms) > 1000 * (self.config.max_offset + _PRECISION):
                 when = f"{abs(offset.ms):.0f} ms {'late' if offset.ms > 0 else 'early'}"
                 raise Rejected(Reason.AV_OFFSET, f"{sound}: {when} for the lips, evidence {offset.confidence:.0f} nats")
         return [found[sound] for sound in sounds]

@@ -3,7 +3,8 @@
 Per frame and face, the logarithm of the short-time deviation of the mouth's opening: two syllables move it far, a smile
 is a mouth that opened and stays. Log deviations of talking and of resting lips are about Gaussian; the four of a
 conversation are fitted by expectation-maximisation over the frames in which one voice is heard, where one of the two
-people speaks, and the pauses, where nobody does. The priors are those of the clips at hand, worth some seconds of data.
+people speaks, or at times nobody in the picture, and the pauses. The priors are those of the clips at hand, worth some
+seconds of data.
 
 The ear's labels are then held against the lips, turn by turn (`reassigned`): a two-state path through each turn, on
 which leaving the ear's label costs as much as the ear has shown to be right elsewhere, and changing inside a turn costs
@@ -34,8 +35,11 @@ _MEAN_S, _DEVIATION_S = np.array([-5.0, -3.5]), np.array([0.7, 0.5])
 _PRIOR = 60.0  # frames that the priors are worth
 _ROUNDS = 20
 _REPEATS = 4  # of weighing the ear, which converges in two or three
+_APART = 1.0  # by which lips that speak move more, at least: someone who never speaks would teach us otherwise
+_NOBODY = 0.1  # odds that a voice is nobody's in the picture, against each of the two
 _CLIP = 6.0  # nats that one frame of one face may say
 _CHANGE = 4.0  # nats: a speaker who changes inside of a turn
+_AT_REST = 6.0  # nats a second for lips that do not speak; people who hardly move theirs reach 3 in a turn of seconds
 _EAR = 20.0  # seconds of turns that the ear is believed to have had right before anything is seen
 _UNSURE = 1.0  # the same, wrong
 
@@ -88,10 +92,10 @@ def fit_lips(motion_PT: np.ndarray, state_T: np.ndarray) -> LipModel:
     rest_PT = motion_PT[:, seen_T & (state_T == 0)]
     model = LipModel(np.tile(_MEAN_S, (2, 1)), np.tile(_DEVIATION_S, (2, 1)))
     for _ in range(_ROUNDS):
-        first, second = _evidence(one_PT, model)
-        speaks_T = 1 / (1 + np.exp(second - first))
+        odds_PT = np.exp(_evidence(one_PT, model))  # of each speaking against nobody
+        speaks_PT = odds_PT / (odds_PT.sum(axis=0) + _NOBODY)
         mean_PS, deviation_PS = np.empty((2, 2)), np.empty((2, 2))
-        for person, spoken_T in enumerate((speaks_T, 1 - speaks_T)):
+        for person, spoken_T in enumerate(speaks_PT):
             parts = (
                 (np.concatenate([one_PT[person], rest_PT[person]]), np.append(1 - spoken_T, np.ones(rest_PT.shape[1]))),
                 (one_PT[person], spoken_T),
@@ -101,6 +105,7 @@ def fit_lips(motion_PT: np.ndarray, state_T: np.ndarray) -> LipModel:
                 mean = (_PRIOR * _MEAN_S[s] + weights @ values) / total
                 spread = (_PRIOR * _DEVIATION_S[s] ** 2 + weights @ (values - mean) ** 2) / total
                 mean_PS[person, s], deviation_PS[person, s] = mean, np.sqrt(spread)
+        mean_PS[:, 1] = np.maximum(mean_PS[:, 1], mean_PS[:, 0] + _APART)
         model = LipModel(mean_PS, deviation_PS)
     return model
 
@@ -164,8 +169,9 @@ def unseen_share(turns: Sequence[Turn], evidence_PT: np.ndarray, person: int | N
             span = slice(round(turn.start * FPS), round(turn.end * FPS))
             said_PT = evidence_PT[:, span][:, alone_T[span]]
             best = said_PT.sum(axis=1).max() if person is None else said_PT[person].sum()
-            heard += said_PT.shape[1]
-            unseen += said_PT.shape[1] * bool(best < -_CHANGE)
+            length = said_PT.shape[1]
+            heard += length
+            unseen += length * bool(best < -_AT_REST * length / FPS)
     return unseen / heard if heard else 0.0
 
 

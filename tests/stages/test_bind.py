@@ -10,6 +10,7 @@ import pytest
 from schemas.config import BindConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import Binding, Conversation, Diarization, FaceTracks, Layout, Media, Piece, Track, Turn
+from stages.audio import speech_state
 from stages.bind import BindInput, BindStage, chance_margin, participant_landmarks
 from stages.cast import CastInput, CastStage
 from stages.lips import lip_motion, voice_contrast
@@ -110,6 +111,41 @@ def test_lips_that_tell_nothing_bind_nothing() -> None:
     assert reason_of(moving, turns=()) is Reason.UNBOUND_VOICE
     both_always = (Turn(speaker=0, start=0, end=20), Turn(speaker=1, start=0, end=20))
     assert reason_of(moving, turns=both_always) is Reason.UNBOUND_VOICE
+
+
+def test_files_with_each_others_voices_are_found() -> None:
+    exchanged = (row(track(0, 600, voice=1)), row(track(1, 600, voice=0), media=1))
+    assert reason_of(*exchanged, layout=Layout.PER_PARTICIPANT) is Reason.SWAPPED_VOICES
+
+
+def test_a_voice_without_a_face_is_found() -> None:
+    """Somebody out of the picture has a third of the turns, in the voice that the ear takes for the right one's."""
+    elsewhere = (*ALTERNATING[:6], *(turn.model_copy(update={"speaker": 1}) for turn in ALTERNATING[6:]))
+    left, right = track(0, 300, voice=0), track(1, 900, voice=1)
+    silent = np.arange(FRAMES) >= 300
+    for face in (left, right):
+        face.landmarks[silent, 14, 1] = face.landmarks[silent, 13, 1]
+    assert reason_of(row(left, right), turns=elsewhere) is Reason.UNSEEN_VOICE
+
+
+def test_a_face_that_never_speaks_is_found() -> None:
+    """A monologue that the ear cut into two voices."""
+    left = track(0, 300, voice=0)
+    left.landmarks[:, 14, 1] = np.maximum(left.landmarks[:, 14, 1], track(0, 300, voice=1).landmarks[:, 14, 1])
+    assert reason_of(row(left, track(1, 900))) is Reason.SILENT_FACE
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_half_of_the_turns_in_the_wrong_voice_are_restored(seed: int) -> None:
+    faces = (row(track(0, 300, voice=0), track(1, 900, voice=1)),)
+    wrong = np.random.default_rng(seed).permutation(10)[:5]
+    confused = tuple(
+        turn.model_copy(update={"speaker": 1 - turn.speaker}) if i in wrong else turn
+        for i, turn in enumerate(ALTERNATING)
+    )
+    binding = bind(faces, confused)
+    true_T, found_T = (speech_state(turns, FRAMES) for turns in (ALTERNATING, binding.turns))
+    assert (true_T == found_T).mean() > 0.95 or (true_T[true_T > 0] == 3 - found_T[true_T > 0]).mean() > 0.95
 
 
 def test_few_turns_need_a_clearer_answer() -> None:
