@@ -119,7 +119,7 @@ class BindConfig(Section):
         description="nats a second by which lips tell speakers apart, from which they are believed against any ear",
     )
     max_unseen: float = Field(
-        0.2, ge=0, le=1, description="share of the speech during which nobody's lips may move, of those in view"
+        0.3, ge=0, le=1, description="share of the speech during which nobody's lips may move, of those in view"
     )
     min_share: float = Field(
         0.02, ge=0, le=0.5, description="one_frame: least share of the speech that is each person's, by the lips"
