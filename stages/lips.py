@@ -40,6 +40,7 @@ _NOBODY = 0.1  # odds that a voice is nobody's in the picture, against each of t
 _CLIP = 6.0  # nats that one frame of one face may say
 _CHANGE = 4.0  # nats: a speaker who changes inside of a turn
 _AT_REST = 6.0  # nats a second for lips that do not speak; people who hardly move theirs reach 3 in a turn of seconds
+_SAYS_ENOUGH = 5 * FPS
 _EAR = 20.0  # seconds of turns that the ear is believed to have had right before anything is seen
 _UNSURE = 1.0  # the same, wrong
 
@@ -160,6 +161,9 @@ def unseen_share(turns: Sequence[Turn], evidence_PT: np.ndarray, person: int | N
 
     Args:
         person: whose turns and lips count; None: everybody's.
+
+    Returns:
+        0 where less than 5 s are heard: a few sounds of a listener with closed lips say nothing.
     """
     frames = evidence_PT.shape[1]
     alone_T = np.isin(speech_state(turns, frames), (1, 2))
@@ -172,7 +176,7 @@ def unseen_share(turns: Sequence[Turn], evidence_PT: np.ndarray, person: int | N
             length = said_PT.shape[1]
             heard += length
             unseen += length * bool(best < -_AT_REST * length / FPS)
-    return unseen / heard if heard else 0.0
+    return unseen / heard if heard >= _SAYS_ENOUGH else 0.0
 
 
 def _path(turn: Turn, lead_T: np.ndarray, belief: float) -> np.ndarray:

@@ -94,6 +94,12 @@ def test_a_voice_from_elsewhere_moves_nobodys_lips() -> None:
     assert unseen_share(narrated, found) < 0.1
 
 
+def test_a_listener_who_hums_with_closed_lips_is_not_missing() -> None:
+    hums = (Turn(speaker=0, start=1, end=20), Turn(speaker=1, start=22, end=22.5), Turn(speaker=1, start=25, end=25.6))
+    found = evidence(hums, hums[:1])
+    assert unseen_share(hums, found, 1) == 0.0
+
+
 def test_lips_out_of_sight_say_nothing() -> None:
     motion_PT = np.full((2, FRAMES), np.nan)
     found = lip_evidence(motion_PT, fit_lips(motion_PT, speech_state(TURNS, FRAMES)))
