@@ -32,13 +32,13 @@ from benchmarks.processes import say
 from pipeline.demo.dialogue import make_dialogue
 from schemas.config import BindConfig, DiarizeConfig, FacesConfig, IngestConfig
 from schemas.errors import Rejected
-from schemas.rows import Cast, Conversation, Diarization, Outline, Source, Turn
+from schemas.rows import Cast, Conversation, Diarization, Source, Turn
 from stages.audio import speech_state
 from stages.bind import BindInput, BindStage
 from stages.cast import CastInput, CastStage
 from stages.diarize import DiarizeStage
 from stages.faces import FacesStage, pieces_of
-from stages.ingest import IngestStage
+from stages.ingest import IngestStage, outline_of
 
 SIBLING = Path(__file__).parents[1] / ".." / "shared" / "media"
 LEFT_IN_RTTM = {"two_in_frame": "left"}
@@ -99,14 +99,7 @@ class Stages:
         [heard] = self.diarize.process(conversation)
         seconds["diarize"] = time.process_time() - began
         began = time.process_time()
-        outline = Outline(
-            id=conversation.id,
-            identity="",
-            frames=conversation.frames,
-            keyframes=tuple(media.keyframes for media in conversation.media),
-            early_keyframes=tuple(media.early_keyframes for media in conversation.media),
-        )
-        pieces = pieces_of(outline, (str(video),), self.faces.config)
+        pieces = pieces_of(outline_of(conversation), (str(video),), self.faces.config)
         faces = tuple(row for piece in pieces for row in self.faces.process(piece))
         seconds["faces"] = time.process_time() - began
         began = time.process_time()

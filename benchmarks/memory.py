@@ -35,7 +35,8 @@ from pipeline.task import WHOLE, Artifact, Task, Worker, artifact_path
 from schemas import FPS
 from schemas.artifact import dump_rows, load_rows
 from schemas.config import BuildConfig
-from schemas.rows import CodecStatistics, Conversation, Diarization, FaceTracks, Piece, Source, Turn
+from schemas.dyads import CodecStatistics
+from schemas.rows import Conversation, Diarization, FaceTracks, Piece, Source, Turn
 from stages.faces import pieces_of
 from stages.ingest import outline_of
 from stages.store import Store

@@ -46,8 +46,9 @@ from pipeline.status import read_status
 from pipeline.task import Artifact, Stages, Task, outcome_of
 from schemas.artifact import dump_rows
 from schemas.config import BuildConfig, RunConfig
+from schemas.dyads import Census, Codec, DyadFacts
 from schemas.manifest import ShardEntry
-from schemas.rows import CastFacts, Census, Codec, DyadFacts, Outline
+from schemas.rows import CastFacts, Outline
 from stages.balance import BINS
 from stages.shard import ShardRow
 from stages.store import Store

@@ -37,9 +37,10 @@ from pipeline.task import WHOLE, Artifact, Task, artifact_path, content_digest
 from schemas import FPS
 from schemas.artifact import dump_rows, load_rows
 from schemas.config import BuildConfig
+from schemas.dyads import Codec, CodecStatistics
 from schemas.errors import Reason, RunFailed, UsageError
 from schemas.manifest import BalancePlan
-from schemas.rows import CastFacts, Codec, CodecStatistics, Outline, Source
+from schemas.rows import CastFacts, Outline, Source
 from stages.codec import fit_codec, merge_statistics
 from stages.encode import network_digest
 from stages.faces import pieces_of

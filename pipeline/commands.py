@@ -28,10 +28,11 @@ from pipeline.progress import Reporter
 from pipeline.replay import outline, replay
 from pipeline.sources import find_sources, source_name
 from schemas.config import BuildConfig, RunConfig, load_config, parse_config
+from schemas.dyads import WindowClass
 from schemas.errors import UsageError
 from schemas.manifest import MANIFEST_NAME, Split
 from schemas.pairs import PairsConfig
-from schemas.rows import Source, WindowClass
+from schemas.rows import Source
 from schemas.train import Drop, TrainConfig
 from stages import diarize, whisper
 from stages.landmarker import check_landmarker

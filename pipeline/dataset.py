@@ -17,9 +17,9 @@ from pipeline.task import Artifact, Task, content_digest
 from schemas import FPS, SAMPLE_RATE
 from schemas.artifact import dump_rows, load_rows
 from schemas.config import BuildConfig
+from schemas.dyads import Census, Codec, DyadFacts, WindowClass
 from schemas.errors import RunFailed
 from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
-from schemas.rows import Census, Codec, DyadFacts, WindowClass
 from stages.balance import held_out, name_number, plan_balance
 from stages.census import merge, scale
 from stages.codec import motion_spec

@@ -17,8 +17,9 @@ from pipeline.build import CODECS
 from pipeline.outputs import read_outputs
 from schemas import FPS
 from schemas.artifact import load_rows
+from schemas.dyads import Codec, Motion
 from schemas.errors import UsageError
-from schemas.rows import Cast, Codec, Conversation, FaceTracks, Motion, Track
+from schemas.rows import Cast, Conversation, FaceTracks, Track
 from stages.cast import CastStage
 from stages.codec import decode_motion
 from stages.faces import FacesStage

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.commands import dataset_folder
+from schemas.dyads import WindowClass
 from schemas.manifest import Manifest
-from schemas.rows import WindowClass
 from training.data import Dataset
 
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from schemas.dyads import CodecKind, WindowClass
 from schemas.errors import UsageError
-from schemas.rows import CodecKind, WindowClass
 
 
 class Section(BaseModel):

@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from schemas.dyads import WindowClass
 from schemas.errors import DatasetError
-from schemas.rows import WindowClass
 
 SCHEMA_VERSION = 2
 """2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1)."""

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from schemas.config import Section, StageResources
-from schemas.rows import WindowClass
+from schemas.dyads import WindowClass
 from schemas.train import SamplerConfig
 
 

@@ -27,8 +27,9 @@ import soundfile
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
+from schemas.dyads import WindowClass
 from schemas.errors import DatasetError
-from schemas.rows import Figures, VoiceFigures, WindowClass
+from schemas.rows import Figures, VoiceFigures
 
 _AUDIO_BLOCK = 60 * SAMPLE_RATE
 

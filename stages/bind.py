@@ -40,7 +40,7 @@ from schemas.rows import (
 from stages.audio import read_audio, speech_state
 from stages.base import Stage
 from stages.lips import decisiveness, fit_lips, lip_evidence, lip_motion, reassigned, unseen_share, voice_contrast
-from stages.sync import Lag, Offset, file_offset, lag_of
+from stages.sync import Offset, file_offset, lag_of
 
 _MIN_EVIDENCE = FPS  # frames in which exactly one voice speaks while the face is seen: one second
 _PRECISION = 0.04  # seconds by which an offset of a few seconds of speech is wrong: rejected is what is surely too much
@@ -150,12 +150,15 @@ class BindStage(Stage[BindInput, Binding]):
             return [None, None]
         state_T = speech_state(turns, conversation.frames)
         sounds = [conversation.media[person.media].sound for person in people]
-        lags: dict[str, list[Lag]] = {sound: [] for sound in sounds}
-        for i, (person, sound) in enumerate(zip(people, sounds, strict=True)):
-            lag = lag_of(person.mouth, read_audio(sound, conversation.frames), (state_T >> i & 1).astype(bool))
-            lags[sound] += [lag] if lag else []
-        found = {sound: file_offset(heard) for sound, heard in lags.items()}
-        for sound, offset in found.items():
+        found: dict[str, Offset | None] = {}
+        for sound in dict.fromkeys(sounds):
+            audio_N = read_audio(sound, conversation.frames)
+            lags = (
+                lag_of(person.mouth, audio_N, (state_T >> i & 1).astype(bool))
+                for i, person in enumerate(people)
+                if sounds[i] == sound
+            )
+            found[sound] = offset = file_offset([lag for lag in lags if lag])
             if offset and offset.sure and abs(offset.ms) > 1000 * (self.config.max_offset + _PRECISION):
                 when = f"{abs(offset.ms):.0f} ms {'late' if offset.ms > 0 else 'early'}"
                 raise Rejected(Reason.AV_OFFSET, f"{sound}: {when} for the lips, evidence {offset.confidence:.0f} nats")

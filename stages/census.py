@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from schemas.rows import Census, DyadHead, Row, WindowClass
+from schemas.dyads import Census, DyadHead, WindowClass
+from schemas.rows import Row
 from stages.balance import histogram
 from stages.base import Stage
 

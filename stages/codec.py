@@ -23,9 +23,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from schemas.config import MotionConfig
+from schemas.dyads import Codec, CodecStatistics
 from schemas.errors import Reason, Rejected
 from schemas.manifest import MotionSpec
-from schemas.rows import LANDMARKS, Codec, CodecStatistics
+from schemas.rows import LANDMARKS
 from stages.heads import POSE_DIMS, canonical_face, head_rotation
 
 CODE_LIMIT = 64.0

@@ -11,7 +11,6 @@ TorchScript brings code for its own interpreter, which can read and write files.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import os
@@ -25,13 +24,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from schemas.config import EncodeConfig
-from schemas.errors import Rejected, UsageError
-from schemas.rows import Cast, Encoded, FaceCodes, FaceTracks, Member, Row
+from schemas.dyads import Encoded, FaceCodes
+from schemas.errors import UsageError
+from schemas.rows import Cast, FaceTracks, Member, Row
 from stages.base import Resources, Stage
 from stages.bind import seen_in
 from stages.codec import CODE_LIMIT
 from stages.diarize import pick_device
-from stages.media import open_bytes
+from stages.given import read_given, short_digest
 from stages.video import frames_on_grid
 
 if TYPE_CHECKING:
@@ -160,11 +160,7 @@ def read_network(config: EncodeConfig) -> bytes:
     """
     if config.network is None:
         raise UsageError("motion.kind=network needs encode.network, the encoder's file")
-    try:
-        with open_bytes(config.network) as file:
-            data = file.read()
-    except (Rejected, OSError) as error:
-        raise UsageError(f"encode.network: {error}") from error
+    data = read_given("encode.network", config.network)
     try:
         _kind(data)
     except ValueError as error:
@@ -174,7 +170,7 @@ def read_network(config: EncodeConfig) -> bytes:
 
 def network_digest(config: EncodeConfig) -> str:
     """What the network is, wherever its file lies. Raises as `read_network`."""
-    return hashlib.sha256(read_network(config)).hexdigest()[:16]
+    return short_digest(read_network(config))
 
 
 def _kind(data: bytes) -> Literal["export", "script"]:

@@ -11,15 +11,14 @@ correlated by 0.3 to 0.99 with the bundle's own, eyes worst: the two landmark ne
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from typing import Any
 
 import numpy as np
 
 from schemas.config import FacesConfig
-from schemas.errors import Rejected, UsageError
+from schemas.errors import UsageError
 from schemas.rows import BLENDSHAPES, LANDMARKS
-from stages.media import open_bytes
+from stages.given import read_given
 from stages.quiet import prepare_mediapipe, silent_stderr
 
 _IMAGE, _FACES, _SCORES = "image", "faces", "scores"
@@ -98,18 +97,8 @@ def read_landmarker(config: FacesConfig) -> bytes:
             "faces.model=face-landmarker needs faces.landmarker, the path of its .task file;"
             " `visavis assets fetch face-landmarker` gets it"
         )
-    try:
-        with open_bytes(config.landmarker) as file:
-            data = file.read()
-    except (Rejected, OSError) as error:
-        raise UsageError(f"faces.landmarker: {error}; `visavis assets fetch face-landmarker` gets it") from error
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != config.landmarker_sha256:
-        raise UsageError(
-            f"faces.landmarker: {config.landmarker} has sha256 {digest[:12]}…, not {config.landmarker_sha256[:12]}…;"
-            " fetch it again, or set faces.landmarker_sha256 if it is another bundle on purpose"
-        )
-    return data
+    remedy = "`visavis assets fetch face-landmarker` gets it"
+    return read_given("faces.landmarker", config.landmarker, config.landmarker_sha256, remedy)
 
 
 def check_landmarker(config: FacesConfig) -> None:

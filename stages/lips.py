@@ -112,8 +112,10 @@ def fit_lips(motion_PT: np.ndarray, state_T: np.ndarray) -> LipModel:
 
 
 def lip_evidence(motion_PT: np.ndarray, model: LipModel) -> np.ndarray:
-    """[P, T], nats by which each person's lips look like speech rather than rest, one frame in a second's 25; 0 where
-    they are not seen."""
+    """[P, T], nats by which each person's lips look like speech rather than rest; 0 where they are not seen.
+
+    Sums over frames are evidence: what `_WINDOW` frames share is counted once.
+    """
     return np.nan_to_num(_evidence(motion_PT, model)) / _WINDOW
 
 

@@ -20,19 +20,9 @@ import numpy as np
 from pydantic import SkipValidation
 
 from schemas.config import MotionConfig, Section
+from schemas.dyads import Codec, CodecKind, CodecStatistics, Encoded, Motion
 from schemas.errors import Reason, Rejected
-from schemas.rows import (
-    BLENDSHAPES,
-    LANDMARKS,
-    Binding,
-    Codec,
-    CodecKind,
-    CodecStatistics,
-    Encoded,
-    FaceTracks,
-    Motion,
-    Row,
-)
+from schemas.rows import BLENDSHAPES, LANDMARKS, Binding, FaceTracks, Row
 from stages.base import Stage
 from stages.bind import seen_by_piece
 from stages.codec import encode_linear, merge_statistics, no_statistics, statistics_of

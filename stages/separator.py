@@ -10,7 +10,6 @@ training on read English speech in full overlap.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 import warnings
@@ -20,8 +19,8 @@ import numpy as np
 
 from schemas import SAMPLE_RATE
 from schemas.config import SeparateConfig
-from schemas.errors import Rejected, UsageError
-from stages.media import open_bytes
+from schemas.errors import UsageError
+from stages.given import read_given, short_digest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,34 +77,21 @@ def read_weights(config: SeparateConfig) -> bytes:
     Raises:
         UsageError: it is not there, cannot be fetched, or is another file.
     """
-    if config.weights is None:
-        data = _torchaudio_weights()
-    else:
-        try:
-            with open_bytes(config.weights) as file:
-                data = file.read()
-        except (Rejected, OSError) as error:
-            raise UsageError(f"separate.weights: {error}; `visavis assets` says where it comes from") from error
-    digest = hashlib.sha256(data).hexdigest()
-    if config.weights_sha256 and digest != config.weights_sha256:
-        raise UsageError(
-            f"separate.weights: {config.weights or _BUNDLE} has sha256 {digest[:12]}…, not"
-            f" {config.weights_sha256[:12]}…; fetch it again, or set separate.weights_sha256"
-        )
-    return data
+    where = _torchaudio_weights() if config.weights is None else config.weights
+    remedy = "`visavis assets` says where it comes from"
+    return read_given("separate.weights", where, config.weights_sha256, remedy)
 
 
-def _torchaudio_weights() -> bytes:
+def _torchaudio_weights() -> str:
+    """The path of the file in torch's cache."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # newer versions will not have it; until then it does
             from torchaudio import pipelines
             from torchaudio.utils import download_asset
 
-            path = download_asset(getattr(pipelines, _BUNDLE)._model_path, progress=False)
-        with open_bytes(path) as file:
-            return file.read()
-    except (ImportError, AttributeError, OSError, RuntimeError, Rejected) as error:
+            return str(download_asset(getattr(pipelines, _BUNDLE)._model_path, progress=False))
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:
         raise UsageError(
             f"separate.backend=convtasnet: torchaudio's {_BUNDLE} cannot be fetched here; fetch its file once"
             " (`visavis assets`) and set separate.weights to it, or set separate.backend=mask"
@@ -114,7 +100,7 @@ def _torchaudio_weights() -> bytes:
 
 def weights_digest(config: SeparateConfig) -> str:
     """What the weights are, wherever their file lies. Raises as `read_weights`."""
-    return hashlib.sha256(read_weights(config)).hexdigest()[:16]
+    return short_digest(read_weights(config))
 
 
 def check_separator(config: SeparateConfig) -> None:

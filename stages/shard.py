@@ -16,8 +16,9 @@ from pydantic import SkipValidation
 
 from schemas import SAMPLES_PER_FRAME
 from schemas.config import ShardConfig
+from schemas.dyads import Census, Dyad, Window, WindowClass
 from schemas.manifest import ShardEntry, Split
-from schemas.rows import Census, Dyad, Row, VoiceFigures, Voices, Window, WindowClass
+from schemas.rows import Row, VoiceFigures, Voices
 from schemas.sample import Sample, SampleMeta, decode_audio, encode_sample
 from stages.balance import keep_weights
 from stages.base import Stage

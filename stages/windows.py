@@ -14,19 +14,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from schemas.config import WindowsConfig
+from schemas.dyads import Codec, Dyad, DyadFacts, Motion, Window, WindowClass
 from schemas.errors import Reason, Rejected
-from schemas.rows import (
-    Binding,
-    Codec,
-    Conversation,
-    Dyad,
-    DyadFacts,
-    Motion,
-    Row,
-    Transcript,
-    Window,
-    WindowClass,
-)
+from schemas.rows import Binding, Conversation, Row, Transcript
 from stages.audio import speech_state
 from stages.backchannels import mark_backchannels
 from stages.base import Stage

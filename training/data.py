@@ -32,9 +32,9 @@ import torch
 from torch import Tensor
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from schemas.dyads import WindowClass
 from schemas.errors import DatasetError, UsageError
 from schemas.manifest import MANIFEST_NAME, Manifest, ShardEntry, Split, manifest_hash, parse_manifest
-from schemas.rows import WindowClass
 from schemas.sample import Sample, decode_sample
 
 Members = Mapping[str, bytes]

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from schemas.dyads import WindowClass
 from schemas.errors import UsageError
 from schemas.manifest import Split
-from schemas.rows import WindowClass
 from schemas.sample import Sample
 from schemas.train import Drop, SamplerConfig
 from training.checkpoint import checkpoint_id, load_checkpoint, load_model

@@ -12,7 +12,8 @@ from pyannote.metrics.diarization import DiarizationErrorRate
 
 from pipeline.demo.dialogue import DialogueTruth, read_truth
 from pipeline.outputs import read_outputs
-from schemas.rows import Binding, Motion, Turn
+from schemas.dyads import Motion
+from schemas.rows import Binding, Turn
 from stages.bind import BindStage
 from stages.ingest import IngestStage
 from stages.motion import MotionStage

@@ -17,7 +17,7 @@ from pipeline.sources import find_sources
 from pipeline.verify import verify_dataset
 from schemas.artifact import load_rows
 from schemas.config import BuildConfig
-from schemas.rows import Codec
+from schemas.dyads import Codec
 from stages.bind import BindStage
 from stages.faces import FacesStage
 from stages.motion import MotionStage

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.config import BuildConfig, load_config, parse_config
+from schemas.dyads import WindowClass
 from schemas.errors import UsageError
-from schemas.rows import WindowClass
 from schemas.train import TrainConfig
 from training.features import audio_spec
 

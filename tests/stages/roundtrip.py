@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from schemas.rows import Binding, Codec, FaceTracks, Motion
+from schemas.dyads import Codec, Motion
+from schemas.rows import Binding, FaceTracks
 from stages.bind import landmarks_by_piece
 from stages.codec import decode_motion
 from stages.heads import canonical_face

@@ -11,19 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.config import BackchannelsConfig, WindowsConfig
-from schemas.rows import (
-    Binding,
-    BoundParticipant,
-    Codec,
-    Conversation,
-    Dyad,
-    Layout,
-    Motion,
-    Transcript,
-    Turn,
-    WindowClass,
-    Word,
-)
+from schemas.dyads import Codec, Dyad, Motion, WindowClass
+from schemas.rows import Binding, BoundParticipant, Conversation, Layout, Transcript, Turn, Word
 from stages.audio import speech_state
 from stages.backchannels import is_backchannel_text, lexicon_of, mark_backchannels, plain_words
 from stages.windows import WindowsInput, WindowsStage, avatar_state, window_class

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.config import BalanceConfig, Section
-from schemas.rows import Census, DyadHead, Window, WindowClass
+from schemas.dyads import Census, DyadHead, Window, WindowClass
 from stages.balance import BINS, held_out, histogram, keep_weights, name_number, plan_balance
 from stages.census import CensusInput, CensusStage, merge, scale
 

@@ -11,17 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.config import BuildConfig, FacesConfig, MotionConfig, load_config
+from schemas.dyads import Codec, Motion
 from schemas.errors import Rejected, UsageError
-from schemas.rows import (
-    BLENDSHAPES,
-    Binding,
-    BoundParticipant,
-    Codec,
-    FaceTracks,
-    Motion,
-    Piece,
-    Segment,
-)
+from schemas.rows import BLENDSHAPES, Binding, BoundParticipant, FaceTracks, Piece, Segment
 from stages.codec import CODE_LIMIT, decode_motion, fit_codec, merge_statistics, movement, statistics_of
 from stages.faces import FacesStage
 from stages.heads import POSE_DIMS, canonical_face

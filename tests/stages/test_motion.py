@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.config import MotionConfig
-from schemas.rows import LANDMARKS, Codec, CodecStatistics
+from schemas.dyads import Codec, CodecStatistics
+from schemas.rows import LANDMARKS
 from stages.codec import decode_motion, encode_expression, fit_codec, merge_statistics
 from stages.heads import align, canonical_face, head_rotation
 

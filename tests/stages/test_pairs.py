@@ -19,9 +19,9 @@ from pipeline.crew import local_engine
 from pipeline.pairs import PairsSummary, build_pairs
 from pipeline.progress import Reporter
 from pipeline.verify import verify_dataset
+from schemas.dyads import WindowClass
 from schemas.errors import RunFailed, UsageError
 from schemas.pairs import GateConfig, PairsConfig
-from schemas.rows import WindowClass
 from schemas.sample import PairRecord, Sample
 from schemas.train import FeatureConfig, SamplerConfig, TrainConfig
 from stages.pairs import gate, plan_pairs

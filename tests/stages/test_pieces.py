@@ -22,18 +22,8 @@ from hypothesis import strategies as st
 import stages.video
 from schemas.artifact import dump_rows, load_rows
 from schemas.config import BindConfig, FacesConfig, MotionConfig
-from schemas.rows import (
-    Binding,
-    CodecStatistics,
-    Conversation,
-    Diarization,
-    FaceTracks,
-    Layout,
-    Media,
-    Motion,
-    Piece,
-    Track,
-)
+from schemas.dyads import CodecStatistics, Motion
+from schemas.rows import Binding, Conversation, Diarization, FaceTracks, Layout, Media, Piece, Track
 from stages.bind import BindInput, BindStage, voice_contrast
 from stages.cast import CastInput, CastStage
 from stages.codec import fit_codec

@@ -73,7 +73,7 @@ def with_sound(clip: Path, to: Path, sound: str) -> Conversation:
     return real_conversation(to).model_copy(update={"frames": frames})
 
 
-def one_decides(diarization: Diarization) -> Diarization:
+def every_other_flipped(diarization: Diarization) -> Diarization:
     """Half of the turns, every other one, in the other's name."""
     turns = tuple(t.model_copy(update={"speaker": t.speaker ^ i % 2}) for i, t in enumerate(diarization.turns))
     return diarization.model_copy(update={"turns": turns})
@@ -107,7 +107,7 @@ def test_a_confused_ear_is_set_right(shared_media: Path) -> None:
     conversation, cast = real_conversation(clip), cast_of(clip)
     found_T, wanted_T = (
         speech_state(bound(conversation, cast, tampered).turns, conversation.frames)
-        for tampered in (one_decides, lambda as_it_is: as_it_is)
+        for tampered in (every_other_flipped, lambda as_it_is: as_it_is)
     )
     assert (found_T == wanted_T).mean() > 0.95
 

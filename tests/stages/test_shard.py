@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from pipeline.verify import verify_dataset
 from schemas import SAMPLES_PER_FRAME
 from schemas.config import BalanceConfig, Section, ShardConfig
+from schemas.dyads import Dyad, DyadHead, Window, WindowClass
 from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
-from schemas.rows import Dyad, DyadHead, Layout, VoiceFigures, Voices, Window, WindowClass
+from schemas.rows import Layout, VoiceFigures, Voices
 from schemas.sample import Sample, decode_audio, encode_audio
 from stages.balance import plan_balance
 from stages.census import CensusInput, CensusStage

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from schemas.dyads import WindowClass
 from schemas.manifest import (
     MANIFEST_NAME,
     BalancePlan,
@@ -27,7 +28,6 @@ from schemas.manifest import (
     Split,
     dump_manifest,
 )
-from schemas.rows import WindowClass
 from schemas.sample import PairRecord, Sample, SampleMeta, encode_sample
 from schemas.train import FeatureConfig, ModelConfig
 from training.features import audio_spec

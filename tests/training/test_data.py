@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from schemas.dyads import WindowClass
 from schemas.errors import DatasetError, UsageError
 from schemas.manifest import MANIFEST_NAME, dump_manifest
-from schemas.rows import WindowClass
 from tests.training.synthetic import DIM, sample, write_dataset
 from training.data import Dataset, Loader, class_mixture, prefetch
 

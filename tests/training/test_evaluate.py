@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from schemas.dyads import WindowClass
 from schemas.errors import UsageError
-from schemas.rows import WindowClass
 from schemas.train import FeatureConfig, ModelConfig, OptimConfig, SamplerConfig, TrainConfig
 from tests.training.synthetic import DELAY, SMILE, write_dataset
 from training.checkpoint import load_checkpoint, load_model

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from schemas.dyads import WindowClass
 from schemas.errors import RunFailed, UsageError
-from schemas.rows import WindowClass
 from schemas.train import ModelConfig, OptimConfig, TrainConfig
 from tests.training.synthetic import sample, write_dataset
 from training.checkpoint import checkpoint_id, load_checkpoint, load_model, save_checkpoint
