@@ -23,7 +23,6 @@ from schemas import FPS
 from schemas.config import BindConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import (
-    LANDMARKS,
     Binding,
     BoundParticipant,
     Cast,
@@ -171,47 +170,6 @@ def turns_of(turns: Sequence[Turn], voices: tuple[int, int]) -> tuple[Turn, ...]
     return tuple(sorted(named, key=lambda t: (t.start, t.speaker)))
 
 
-def participant_landmarks(
-    binding: Binding, faces: Sequence[FaceTracks], participant_index: int, frames: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """One person's landmarks on the conversation's grid: 0.5 GB per hour (see `landmarks_by_piece`).
-
-    Args:
-        faces: all pieces of the conversation, in any order.
-        participant_index: 0 or 1.
-        frames: T, the length of the grid.
-
-    Returns:
-        landmarks_TL3: float32, pixels as in `Track`; NaN where invalid. valid_T: bool.
-    """
-    landmarks_TL3 = np.full((frames, LANDMARKS, 3), np.nan, np.float32)
-    valid_T = np.zeros(frames, np.bool_)
-    pieces = sorted(faces, key=lambda f: (f.piece.media, f.piece.first))
-    for where_V, landmarks_VL3 in landmarks_by_piece(binding, pieces, participant_index):
-        within_V = where_V < frames
-        landmarks_TL3[where_V[within_V]] = landmarks_VL3[within_V]
-        valid_T[where_V[within_V]] = True
-    return landmarks_TL3, valid_T
-
-
-def landmarks_by_piece(
-    binding: Binding, faces: Sequence[FaceTracks], participant_index: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """One person's landmarks, piece by piece: one row of `faces` is held at a time.
-
-    Args:
-        faces: all pieces of the conversation by (media, first frame), which is how `Segment.piece` counts them.
-
-    Yields:
-        The frames of a piece in which the person is seen: where_V int64, in order; landmarks_VL3 float32, pixels.
-
-    Raises:
-        ValueError: pieces of another conversation, or out of order.
-    """
-    for seen in seen_by_piece(binding, faces, participant_index):
-        yield seen.where_V, seen.landmarks()
-
-
 @dataclass(frozen=True)
 class Seen:
     """One person in one piece: in frame where_V[i] of the grid, frame places[i][1] of the track places[i][0]."""
@@ -232,7 +190,14 @@ class Seen:
 
 
 def seen_by_piece(binding: Binding, faces: Sequence[FaceTracks], participant_index: int) -> Iterator[Seen]:
-    """`landmarks_by_piece`, with all that the face model says."""
+    """One person, piece by piece: one row of `faces` is held at a time.
+
+    Args:
+        faces: all pieces of the conversation by (media, first frame), which is how `Segment.piece` counts them.
+
+    Raises:
+        ValueError: pieces of another conversation, or out of order.
+    """
     before = -1
     for piece in sorted({s.piece for s in binding.participants[participant_index].segments}):
         row = faces[piece]

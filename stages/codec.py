@@ -126,18 +126,6 @@ def encode_linear(codec: Codec, given_TG: np.ndarray, features_TK: np.ndarray) -
     return np.concatenate([given_TG, rest], axis=1)
 
 
-def encode_expression(
-    codec: Codec, face_TL3: np.ndarray, neutral_L3: np.ndarray, given_TG: np.ndarray | None = None
-) -> np.ndarray:
-    """Faces in canonical space to expression codes [T, E] float64.
-
-    Args:
-        given_TG: the given code without the person's own neutral, where the codec has one.
-    """
-    given_TG = np.zeros((len(face_TL3), 0)) if given_TG is None else given_TG
-    return encode_linear(codec, given_TG, (face_TL3 - neutral_L3).reshape(len(face_TL3), -1) - codec.mean)
-
-
 def decode_motion(codec: Codec, motion_TD: np.ndarray, neutral_L3: np.ndarray) -> np.ndarray:
     """Motion back to landmarks [T, 478, 3] float32 in face widths, y up, around the person's median place."""
     code = motion_TD[:, POSE_DIMS:].astype(np.float64)

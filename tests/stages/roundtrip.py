@@ -8,7 +8,7 @@ import numpy as np
 
 from schemas.dyads import Codec, Motion
 from schemas.rows import Binding, FaceTracks
-from stages.bind import landmarks_by_piece
+from stages.bind import seen_by_piece
 from stages.codec import decode_motion
 from stages.heads import canonical_face
 
@@ -22,7 +22,7 @@ def round_trip(codec: Codec, binding: Binding, faces: Sequence[FaceTracks], moti
     Both are held in face widths of the picture; only the person's place in it, which no motion tells, is put back.
     """
     ordered = sorted(faces, key=lambda f: (f.piece.media, f.piece.first))
-    truth = [part for _, part in landmarks_by_piece(binding, ordered, motion.participant)]
+    truth = [seen.landmarks() for seen in seen_by_piece(binding, ordered, motion.participant)]
     true_VL3 = np.concatenate(truth).astype(np.float64) * (1, -1, -1)
     decoded_VL3 = decode_motion(codec, motion.motion[motion.valid], motion.neutral).astype(np.float64)
     # One scale (pixels in a face width) and one place for the whole clip.

@@ -11,7 +11,7 @@ from schemas.config import BindConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import Binding, Conversation, Diarization, FaceTracks, Layout, Media, Piece, Track, Turn
 from stages.audio import speech_state
-from stages.bind import BindInput, BindStage, chance_margin, participant_landmarks
+from stages.bind import BindInput, BindStage, chance_margin, seen_by_piece
 from stages.cast import CastInput, CastStage
 from stages.lips import lip_motion, voice_contrast
 from stages.people import face_shape, scenes_of, shape_distance
@@ -197,13 +197,14 @@ def test_a_person_is_joined_over_pieces_gaps_and_cuts() -> None:
     assert left.visible == pytest.approx(485 / 500)
     assert right.visible == 1.0
 
-    landmarks, valid = participant_landmarks(binding, pieces, 0, FRAMES)
-    assert landmarks.shape == (FRAMES, 478, 3)
+    seen = list(seen_by_piece(binding, pieces, 0))
+    where = np.concatenate([part.where_V for part in seen])
+    np.testing.assert_array_equal(where, np.delete(np.arange(FRAMES), np.arange(230, 245)))
+    landmarks = np.concatenate([part.landmarks() for part in seen])
+    assert landmarks.shape == (len(where), 478, 3)
     assert landmarks.dtype == np.float32
-    np.testing.assert_array_equal(np.flatnonzero(~valid), np.arange(230, 245))
-    assert np.isnan(landmarks[~valid]).all()
-    assert np.isfinite(landmarks[valid]).all()
-    np.testing.assert_array_equal(landmarks[300:], pieces[1].tracks[4].landmarks)
+    assert np.isfinite(landmarks).all()
+    np.testing.assert_array_equal(landmarks[where >= 300], pieces[1].tracks[4].landmarks)
 
 
 def test_faces_seen_together_are_never_one_person() -> None:
@@ -258,9 +259,9 @@ def test_interview_binds_host_and_guest(shared_media: Path) -> None:
     assert [p.speaker for p in binding.participants] == [1, 0]  # the host sits on the left
     assert min(p.visible for p in binding.participants) >= 0.98
     assert min(p.score for p in binding.participants) > 0.1
-    landmarks, valid = participant_landmarks(binding, real_faces(clip), 1, 438)
-    assert valid.mean() >= 0.98
-    assert np.nanmin(landmarks[..., 0]) > 700
+    [seen] = seen_by_piece(binding, real_faces(clip), 1)
+    assert len(seen.where_V) >= 0.98 * 438
+    assert seen.landmarks()[..., 0].min() > 700
 
 
 @pytest.mark.slow
