@@ -56,6 +56,8 @@ BALANCED = 0.15  # without that: least share of the quieter side, …
 SHORT = 1.2  # … and seconds: what the distance of two centroids gains by chance is about this over their speech
 SHORT_AGAIN = 1.8  # the same for a third person, who is less likely than a second
 TRIABLE = 3.0  # seconds of speech below which no split is tried
+ALONE = 0.8  # seconds below which a word between two pauses is embedded by itself, …
+TOO_SHORT = 0.15  # … and below which that says nothing
 BATCH = 8  # the segmentation takes 10 MB for each; larger batches are no faster on a CPU
 _PART = 500  # chunks looked at together: four minutes
 
@@ -69,6 +71,7 @@ class Cues:
     local: np.ndarray
     window: np.ndarray
     pure: np.ndarray
+    gain: float  # that the encoder hears the sound with
     starts: np.ndarray  # seconds at which speech is heard to begin, and to end
     ends: np.ndarray
 
@@ -99,6 +102,7 @@ class EmbeddedDiarizer:
         cues = self.hear(audio_N)
         voices = self._voices(cues, cues.speech)
         if len(voices) == 2:
+            voices = self._reheard(audio_N, cues, voices)
             both = spread(np.sort(cues.local, axis=2)[:, :, 1], len(cues.speech)) > OVERLAP
             voices = [voice | (both & cues.speech) for voice in voices]
         turns = (turn for i, voice_F in enumerate(voices) for turn in _turns(voice_F, i, cues))
@@ -119,14 +123,15 @@ class EmbeddedDiarizer:
         unsure_F = (spread(local.max(axis=2), frames) > CERTAIN) & ~sure_F
         speech_F = sure_F | _longer(unsure_F, MISSED)
         window = np.empty((len(audio_N) // WINDOW_HOP + 1, EMBEDDING), np.float32)
-        for part, mels in self._mels(audio_N, len(window), _gain(audio_N, vad)):
+        gain = _gain(audio_N, vad)
+        for part, mels in self._mels(audio_N, len(window), gain):
             window[part] = self._encoder(mels).cpu().numpy()
         width = WINDOW // STEP
         at_W = window_frames(len(window), frames)
         whole_W = (at_W >= width // 2) & (at_W < frames - width // 2)  # the others reach past the ends
         pure_W = _moving_mean(sure_F, width)[at_W] * whole_W
         edges = heard_spans(vad, audio_N)
-        return Cues(len(audio_N), speech_F, local, window, pure_W, edges[:, 0], edges[:, 1])
+        return Cues(len(audio_N), speech_F, local, window, pure_W, gain, edges[:, 0], edges[:, 1])
 
     def _chunks(self, audio_N: np.ndarray, count: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """(which of them, [B, 80000]) of the chunks."""
@@ -157,6 +162,35 @@ class EmbeddedDiarizer:
         if not self._believed(split, sides, SHORT if whole else SHORT_AGAIN):
             return [part_F]
         return [voice for side in sides for voice in self._voices(cues, side)]
+
+    @torch.inference_mode()
+    def _reheard(self, audio_N: np.ndarray, cues: Cues, voices: list[np.ndarray]) -> list[np.ndarray]:
+        """Short words between pauses go to the voice that they are closest to by themselves.
+
+        A window of 1.6 s around them is full of what others say before and after.
+        """
+        first_F, second_F = (voice.copy() for voice in voices)
+        at_W = window_frames(len(cues.window), len(first_F))
+        side_W = _moving_mean(first_F.astype(np.float64) - second_F, WINDOW // STEP)[at_W]
+        centroids = [
+            _mean_direction(cues.window, np.maximum(sign * side_W - 0.3, 0) * (cues.pure > 0.3), cues.window[0])
+            for sign in (1, -1)
+        ]
+        for begin, end in _runs(first_F | second_F):
+            seconds = (end - begin) * STEP / SAMPLE_RATE
+            whose = first_F[begin:end]
+            if TOO_SHORT < seconds < ALONE and (whose.all() or not whose.any()):
+                edges = (edge * STEP + CENTRE - STEP // 2 for edge in (begin, end))
+                embedding_E = self._embedded(audio_N[slice(*edges)] * cues.gain)
+                first_F[begin:end] = embedding_E @ (centroids[0] - centroids[1]) > 0
+                second_F[begin:end] = ~first_F[begin:end]
+        return [first_F, second_F]
+
+    def _embedded(self, word_N: np.ndarray) -> np.ndarray:
+        """One embedding [E] of a sound shorter than a window, which is repeated to fill it."""
+        filled = torch.from_numpy(np.resize(word_N, WINDOW + 400)).to(self.device)
+        embedding: np.ndarray = self._encoder(self._encoder.mel(filled)[None, : self._encoder.frames]).cpu().numpy()[0]
+        return embedding
 
     def _believed(self, split: Split, sides: list[np.ndarray], short: float) -> bool:
         first, second = (side.sum() * STEP / SAMPLE_RATE for side in sides)
