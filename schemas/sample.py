@@ -133,7 +133,9 @@ def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
         )
     except KeyError as error:
         raise DatasetError(f"sample {key}: member {error.args[0]} is missing") from error
-    except (ValueError, ValidationError, soundfile.LibsndfileError) as error:
+    except soundfile.LibsndfileError as error:  # its text has the address of the object that was read
+        raise DatasetError(f"sample {key}: audio: {error.error_string}") from error
+    except (ValueError, ValidationError) as error:
         raise DatasetError(f"sample {key}: {str(error).splitlines()[0]}") from error
     _check_shapes(sample)
     return sample

@@ -9,6 +9,10 @@ numbers can, with no randomness to carry. Order and thinning are hashes of (seed
 visits its shards and, inside them, its samples in an order of its own, and keeps a sample with probability
 `meta.weight`.
 
+Each of `world` ranks takes one part of that order, cut at sample counts that the manifest tells: in every epoch each
+sample is looked at by exactly one rank, and a rank opens its own shards and at most two that it shares. Nothing is
+exchanged between ranks, and none waits for another: what thinning keeps differs, so one may be an epoch ahead.
+
 The trade-off: one shard per class is held in memory, undecoded (≤ 256 MB each as built), and samples are shuffled
 inside a shard, not across. In exchange the position in the data is three numbers per class, and a resumed run goes on
 with the very sample it would have seen. Shards are checked against their sha256 as they are read.
@@ -123,9 +127,10 @@ class Dataset:
 
 
 class Loader:
-    """Endless batches of a split, mixed by the manifest's plan.
+    """Endless batches of a rank's part of a split, mixed by the manifest's plan.
 
-    Iterating yields (batch, state): `state` is plain data that `Loader(…, state=state)` goes on from.
+    Iterating yields (batch, state): `state` is plain data (JSON) that `Loader(…, state=state)` of the same dataset,
+    seed, rank and world goes on from.
     """
 
     def __init__(
@@ -134,34 +139,41 @@ class Loader:
         batch: int,
         *,
         seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
         split: Split = "train",
         max_bad: int = 0,
         state: dict[str, Any] | None = None,
     ) -> None:
         """
         Args:
-            max_bad: unreadable samples that are skipped (and named in `bad`) before DatasetError is raised.
+            batch: windows per batch of this rank.
+            max_bad: unreadable samples that are skipped (and named in `bad`) before DatasetError is raised; those
+                met before `state` was taken count, too.
 
         Raises:
             UsageError: the split has no samples of any class that the plan mixes.
         """
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} of {world}")
         self.dataset, self.batch, self.max_bad = dataset, batch, max_bad
-        self.bad: dict[str, str] = {}
         self.mixture = class_mixture(dataset.manifest, split)
         if not self.mixture:
             raise UsageError(f"{dataset.location} has no {split} samples to draw from")
-        state = state or {label.value: [0, 0, 0, 0] for label in self.mixture}
+        state = state or {"bad": {}, **{label.value: [0, 0, 0] for label in self.mixture}}
+        self.bad: dict[str, str] = dict(state["bad"])
         self._drawn = {label: state[label.value][0] for label in self.mixture}
         self._classes = {
-            label: _ClassStream(dataset, dataset.manifest.of(split, label), seed, state[label.value][1:])
+            label: _ClassStream(dataset, dataset.manifest.of(split, label), seed, rank, world, state[label.value][1:])
             for label in self.mixture
         }
 
-    def state(self) -> dict[str, list[int]]:
-        """Per class: samples drawn, epoch, shards finished in it, samples finished in the shard."""
-        return {label.value: [self._drawn[label], *stream.position] for label, stream in self._classes.items()}
+    def state(self) -> dict[str, Any]:
+        """Per class: samples drawn, epoch, samples of the rank's part of it that were looked at. And `bad`."""
+        drawn = {label.value: [self._drawn[label], *stream.position] for label, stream in self._classes.items()}
+        return {"bad": dict(self.bad), **drawn}
 
-    def __iter__(self) -> Iterator[tuple[Batch, dict[str, list[int]]]]:
+    def __iter__(self) -> Iterator[tuple[Batch, dict[str, Any]]]:
         while True:
             yield collate([self._draw() for _ in range(self.batch)]), self.state()
 
@@ -184,10 +196,12 @@ class Loader:
 
 
 class _ClassStream:
-    """Endless undecoded samples of one class; `position` is (epoch, shards finished, samples finished)."""
+    """Endless undecoded samples of one class; `position` is (epoch, samples looked at in the rank's part of it)."""
 
-    def __init__(self, dataset: Dataset, shards: Sequence[ShardEntry], seed: int, position: Sequence[int]) -> None:
-        self.dataset, self.shards, self.seed = dataset, shards, seed
+    def __init__(
+        self, dataset: Dataset, shards: Sequence[ShardEntry], seed: int, rank: int, world: int, position: Sequence[int]
+    ) -> None:
+        self.dataset, self.shards, self.seed, self.rank, self.world = dataset, shards, seed, rank, world
         self.position = tuple(position)
         self._loaded: tuple[str, list[tuple[str, Members]]] = ("", [])
         self._iterator = self._run()
@@ -197,32 +211,45 @@ class _ClassStream:
 
     def _run(self) -> Iterator[tuple[str, Members]]:
         empty = 0
-        while True:
-            epoch, shard, done = self.position
-            if shard == len(self.shards):
-                empty += 1
-                if empty > EMPTY_EPOCHS:
-                    raise DatasetError(f"no sample of class {self.shards[0].label} has a weight above 0")
-                self.position = (epoch + 1, 0, 0)
-                continue
-            entry = sorted(self.shards, key=lambda s: chance(self.seed, epoch, s.path))[shard]
-            groups = self._groups(entry)
-            for i, (key, members) in enumerate(self._order(groups, epoch)):
-                if i < done:
-                    continue
-                self.position = (epoch, shard, i + 1)
-                if keeps(self.seed, epoch, key, members):
-                    empty = 0
-                    yield key, members
-            self.position = (epoch, shard + 1, 0)
+        while empty < EMPTY_EPOCHS:
+            epoch, done = self.position
+            start, kept = 0, False
+            for entry, first, last in spans(self.shards, self.seed, epoch, self.rank, self.world):
+                if start + last - first > done:
+                    for i, (key, members) in enumerate(self._order(entry, epoch)[first:last], start):
+                        if i < done:
+                            continue
+                        self.position = (epoch, i + 1)
+                        if keeps(self.seed, epoch, key, members):
+                            kept = True
+                            yield key, members
+                start += last - first
+            empty = 0 if kept else empty + (start > 0)
+            self.position = (epoch + 1, 0)
+        raise DatasetError(f"no sample of class {self.shards[0].label} has a weight above 0")
 
-    def _groups(self, entry: ShardEntry) -> list[tuple[str, Members]]:
+    def _order(self, entry: ShardEntry, epoch: int) -> list[tuple[str, Members]]:
         if self._loaded[0] != entry.path:
             self._loaded = (entry.path, self.dataset.shard(entry))
-        return self._loaded[1]
+        return sorted(self._loaded[1], key=lambda g: chance(self.seed, epoch, g[0]))
 
-    def _order(self, groups: list[tuple[str, Members]], epoch: int) -> list[tuple[str, Members]]:
-        return sorted(groups, key=lambda g: chance(self.seed, epoch, g[0]))
+
+def spans(
+    shards: Sequence[ShardEntry], seed: int, epoch: int, rank: int, world: int
+) -> Iterator[tuple[ShardEntry, int, int]]:
+    """A rank's part of an epoch: shards in order, and which of each one's samples [first, last) are the rank's.
+
+    Parts go round from epoch to epoch: where there are fewer samples than ranks, each rank gets some in its turn.
+    """
+    order = sorted(shards, key=lambda s: chance(seed, epoch, s.path))
+    total, turn = sum(s.samples for s in order), (rank + epoch) % world
+    begin, end = turn * total // world, (turn + 1) * total // world
+    start = 0
+    for entry in order:
+        first, last = max(begin - start, 0), min(end - start, entry.samples)
+        if first < last:
+            yield entry, first, last
+        start += entry.samples
 
 
 def class_mixture(manifest: Manifest, split: Split) -> dict[WindowClass, float]:
