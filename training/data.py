@@ -5,28 +5,22 @@
                (plan.mixture says how much of each class) ───────────┘
 
 The class of each draw is the one that is furthest behind its share, so a batch holds the mixture as exactly as whole
-numbers can, with no randomness to carry. Order and thinning are hashes of (seed, epoch, key): a pass over a class
-visits its shards and, inside them, its samples in an order of its own, and keeps a sample with probability
-`meta.weight`.
+numbers can, with no randomness to carry.
 
-Each of `world` ranks takes one part of that order, cut at sample counts that the manifest tells: in every epoch each
-sample is looked at by exactly one rank, and a rank opens its own shards and at most two that it shares. Nothing is
-exchanged between ranks, and none waits for another: what thinning keeps differs, so one may be an epoch ahead.
-
-The trade-off: one shard per class is held in memory, undecoded (≤ 256 MB each as built), and samples are shuffled
-inside a shard, not across. In exchange the position in the data is three numbers per class, and a resumed run goes on
-with the very sample it would have seen. Shards are checked against their sha256 as they are read.
+Which samples are whose, and in which order, is told by `training.epochs`. The position in the data is three numbers per
+class, and a resumed run goes on with the very sample it would have seen. Shards are checked against their sha256 as
+they are read. Memory holds one shard per class, undecoded (≤ 256 MB each as built), and for a while the next one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import queue
 import tarfile
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -40,11 +34,9 @@ from schemas.dyads import WindowClass
 from schemas.errors import DatasetError, UsageError
 from schemas.manifest import MANIFEST_NAME, Manifest, ShardEntry, Split, manifest_hash, parse_manifest
 from schemas.sample import Sample, decode_sample
+from training.epochs import ClassStream, Members
 
-Members = Mapping[str, bytes]
 T = TypeVar("T")
-EMPTY_EPOCHS = 1000
-"""Passes over a class in which nothing was kept, after which it counts as empty."""
 BAD_IN_A_ROW = 100
 """Unreadable samples in a row after which a class is given up, however few different ones they are."""
 
@@ -83,26 +75,39 @@ class Dataset:
         self.manifest: Manifest = parse_manifest(data, f"{self.location}/{MANIFEST_NAME}")
         self.hash = manifest_hash(data)
 
-    def shard(self, entry: ShardEntry) -> list[tuple[str, Members]]:
-        """Keys and undecoded members of one shard, in its order.
+    def fetch(self, entry: ShardEntry) -> bytes:
+        """The bytes of a shard.
 
         Raises:
-            DatasetError: missing, not the bytes the manifest speaks of, or not a tar of so many samples.
+            DatasetError: missing, or not the bytes the manifest speaks of.
         """
         try:
-            data = self._files.cat_file(f"{self._root}/{entry.path}")
+            data: bytes = self._files.cat_file(f"{self._root}/{entry.path}")
         except OSError as error:
             raise DatasetError(f"shard {entry.path} is missing") from error
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise DatasetError(f"shard {entry.path} is not the one the manifest lists (sha256 differs)")
+        return data
+
+    def groups(self, entry: ShardEntry, data: bytes) -> Iterator[tuple[str, Members]]:
+        """Keys and undecoded members of a shard's samples, in its order.
+
+        Raises:
+            DatasetError: not a tar of as many samples as the manifest says.
+        """
+        seen = 0
         try:
-            files = tar_file_expander([{"url": entry.path, "stream": io.BytesIO(data)}])
-            groups = [(g["__key__"], g) for g in group_by_keys(files)]
+            for group in group_by_keys(tar_file_expander([{"url": entry.path, "stream": io.BytesIO(data)}])):
+                seen += 1
+                yield group["__key__"], group
         except (tarfile.TarError, ValueError) as error:
             raise DatasetError(f"shard {entry.path} is not a readable tar: {error.args[0]}") from error
-        if len(groups) != entry.samples:
-            raise DatasetError(f"shard {entry.path} holds {len(groups)} samples, the manifest says {entry.samples}")
-        return groups
+        if seen != entry.samples:
+            raise DatasetError(f"shard {entry.path} holds {seen} samples, the manifest says {entry.samples}")
+
+    def shard(self, entry: ShardEntry) -> list[tuple[str, Members]]:
+        """All of `groups`. Raises DatasetError as it and `fetch` do."""
+        return list(self.groups(entry, self.fetch(entry)))
 
     def decode(self, key: str, members: Members) -> Sample:
         """A sample that fits the manifest.
@@ -163,8 +168,11 @@ class Loader:
         state = state or {"bad": {}, **{label.value: [0, 0, 0] for label in self.mixture}}
         self.bad: dict[str, str] = dict(state["bad"])
         self._drawn = {label: state[label.value][0] for label in self.mixture}
+        readers = ThreadPoolExecutor(1, "shards")
         self._classes = {
-            label: _ClassStream(dataset, dataset.manifest.of(split, label), seed, rank, world, state[label.value][1:])
+            label: ClassStream(
+                dataset, dataset.manifest.of(split, label), seed, rank, world, state[label.value][1:], readers
+            )
             for label in self.mixture
         }
 
@@ -195,63 +203,6 @@ class Loader:
         raise DatasetError(f"{self.dataset.location}: {BAD_IN_A_ROW} {label} samples in a row were unreadable")
 
 
-class _ClassStream:
-    """Endless undecoded samples of one class; `position` is (epoch, samples looked at in the rank's part of it)."""
-
-    def __init__(
-        self, dataset: Dataset, shards: Sequence[ShardEntry], seed: int, rank: int, world: int, position: Sequence[int]
-    ) -> None:
-        self.dataset, self.shards, self.seed, self.rank, self.world = dataset, shards, seed, rank, world
-        self.position = tuple(position)
-        self._loaded: tuple[str, list[tuple[str, Members]]] = ("", [])
-        self._iterator = self._run()
-
-    def __next__(self) -> tuple[str, Members]:
-        return next(self._iterator)
-
-    def _run(self) -> Iterator[tuple[str, Members]]:
-        empty = 0
-        while empty < EMPTY_EPOCHS:
-            epoch, done = self.position
-            start, kept = 0, False
-            for entry, first, last in spans(self.shards, self.seed, epoch, self.rank, self.world):
-                if start + last - first > done:
-                    for i, (key, members) in enumerate(self._order(entry, epoch)[first:last], start):
-                        if i < done:
-                            continue
-                        self.position = (epoch, i + 1)
-                        if keeps(self.seed, epoch, key, members):
-                            kept = True
-                            yield key, members
-                start += last - first
-            empty = 0 if kept else empty + (start > 0)
-            self.position = (epoch + 1, 0)
-        raise DatasetError(f"no sample of class {self.shards[0].label} has a weight above 0")
-
-    def _order(self, entry: ShardEntry, epoch: int) -> list[tuple[str, Members]]:
-        if self._loaded[0] != entry.path:
-            self._loaded = (entry.path, self.dataset.shard(entry))
-        return sorted(self._loaded[1], key=lambda g: chance(self.seed, epoch, g[0]))
-
-
-def spans(
-    shards: Sequence[ShardEntry], seed: int, epoch: int, rank: int, world: int
-) -> Iterator[tuple[ShardEntry, int, int]]:
-    """A rank's part of an epoch: shards in order, and which of each one's samples [first, last) are the rank's.
-
-    Parts go round from epoch to epoch: where there are fewer samples than ranks, each rank gets some in its turn.
-    """
-    order = sorted(shards, key=lambda s: chance(seed, epoch, s.path))
-    total, turn = sum(s.samples for s in order), (rank + epoch) % world
-    begin, end = turn * total // world, (turn + 1) * total // world
-    start = 0
-    for entry in order:
-        first, last = max(begin - start, 0), min(end - start, entry.samples)
-        if first < last:
-            yield entry, first, last
-        start += entry.samples
-
-
 def class_mixture(manifest: Manifest, split: Split) -> dict[WindowClass, float]:
     """Share of each class that has samples in the split; what absent classes leave goes to the others in proportion."""
     shares = {
@@ -261,20 +212,6 @@ def class_mixture(manifest: Manifest, split: Split) -> dict[WindowClass, float]:
     }
     total = sum(shares.values())
     return {label: share / total for label, share in shares.items()}
-
-
-def chance(seed: int, epoch: int, name: str) -> float:
-    """A number in [0, 1) that depends on its arguments alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{name}".encode()).digest()[:8], "big") / 2**64
-
-
-def keeps(seed: int, epoch: int, key: str, members: Members) -> bool:
-    """Does this epoch keep the sample? With probability `meta.weight`. Unreadable ones are kept, to be counted."""
-    try:
-        weight = float(json.loads(members["meta.json"])["weight"])
-    except (KeyError, ValueError, TypeError):
-        return True
-    return chance(seed, epoch, f"keep/{key}") < weight
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
