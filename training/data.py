@@ -14,11 +14,16 @@ they are read. Memory holds one shard per class, undecoded (≤ 256 MB each as b
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import logging
+import os
 import queue
+import sys
 import tarfile
 import threading
+import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -37,6 +42,9 @@ from schemas.sample import Sample, decode_sample
 from training.epochs import ClassStream, Members
 
 T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
+RETRIES = (2.0, 10.0, 30.0)
+"""Seconds."""
 BAD_IN_A_ROW = 100
 """Unreadable samples in a row after which a class is given up, however few different ones they are."""
 
@@ -69,24 +77,47 @@ class Dataset:
         self.location = str(location).rstrip("/")
         try:
             self._files, self._root = fsspec.core.url_to_fs(self.location)
-            data = self._files.cat_file(f"{self._root}/{MANIFEST_NAME}")
+            data = self._read(MANIFEST_NAME)
         except (OSError, ValueError, ImportError) as error:
-            raise UsageError(f"{self.location} is not a dataset: cannot read its {MANIFEST_NAME}") from error
+            why = f"cannot read its {MANIFEST_NAME} ({_reason(error)})"
+            raise UsageError(f"{self.location} is not a dataset: {why}") from error
         self.manifest: Manifest = parse_manifest(data, f"{self.location}/{MANIFEST_NAME}")
         self.hash = manifest_hash(data)
 
     def fetch(self, entry: ShardEntry) -> bytes:
         """The bytes of a shard.
 
+        A read that breaks off is tried again after each of RETRIES: a run of weeks outlives a store that is away for a
+        minute. (s3fs itself tries five times within seconds.)
+
         Raises:
-            DatasetError: missing, or not the bytes the manifest speaks of.
+            DatasetError: missing, not to be read, or not the bytes the manifest speaks of.
         """
-        try:
-            data: bytes = self._files.cat_file(f"{self._root}/{entry.path}")
-        except OSError as error:
-            raise DatasetError(f"shard {entry.path} is missing") from error
+        for wait in (*RETRIES, None):
+            try:
+                data = self._read(entry.path)
+                break
+            except FileNotFoundError as error:
+                raise DatasetError(f"shard {entry.path} is missing") from error
+            except OSError as error:
+                what = f"shard {entry.path} cannot be read ({_reason(error)})"
+                if wait is None or isinstance(error, PermissionError):
+                    raise DatasetError(what) from error
+                _LOG.warning("%s; trying again in %g s", what, wait)
+                time.sleep(wait)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise DatasetError(f"shard {entry.path} is not the one the manifest lists (sha256 differs)")
+        return data
+
+    def _read(self, path: str) -> bytes:
+        try:
+            data: bytes = self._files.cat_file(f"{self._root}/{path}")
+        except FileNotFoundError as error:
+            if path not in str(error):
+                raise  # s3fs: no such bucket
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+        except _client_errors() as error:
+            raise OSError(errno.EIO, str(error)) from error
         return data
 
     def groups(self, entry: ShardEntry, data: bytes) -> Iterator[tuple[str, Members]]:
@@ -194,6 +225,8 @@ class Loader:
             try:
                 return self.dataset.decode(key, members)
             except DatasetError as error:
+                if key not in self.bad:
+                    _LOG.warning("left out: %s", error)
                 self.bad[key] = str(error)
                 if len(self.bad) > self.max_bad:
                     raise DatasetError(
@@ -212,6 +245,18 @@ def class_mixture(manifest: Manifest, split: Split) -> dict[WindowClass, float]:
     }
     total = sum(shares.values())
     return {label: share / total for label, share in shares.items()}
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """Errors of botocore's own, which are no OSError. If it raised one, it is imported."""
+    botocore = sys.modules.get("botocore.exceptions")
+    return (botocore.BotoCoreError,) if botocore else ()
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a few words."""
+    told = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return told.splitlines()[0]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

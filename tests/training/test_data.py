@@ -204,11 +204,14 @@ def spoil(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
     return members
 
 
-def test_a_corrupt_sample_is_skipped_counted_and_named(tmp_path: Path):
+def test_a_corrupt_sample_is_skipped_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     data = Dataset(str(write_dataset(tmp_path, {LISTENING: 6}, damage=spoil, frames=10)))
     loader = Loader(data, 2, max_bad=2)
     assert set(keys(loader, 20)) == {f"listening-0000{i}" for i in (0, 2, 4, 5)}
     assert set(loader.bad) == {"listening-00001", "listening-00003"}
+    assert sorted(caplog.messages) == [  # each is told once, however often it is met
+        f"left out: sample listening-0000{i}: audio: Format not recognised." for i in (1, 3)
+    ]
     with pytest.raises(DatasetError, match=r"2 unreadable samples .* sample listening-0000[13]"):
         keys(Loader(data, 2, max_bad=1), 20)
 
