@@ -193,14 +193,15 @@ def evaluate(
     dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
     split: Annotated[str, typer.Option(help="val or train.")] = "val",
     seeds: Annotated[int, typer.Option(min=1, help="Generate with so many seeds and average.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="Windows per class.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Windows per class; none: all.")] = None,
     encoder: Encoder = None,
+    by_class: Annotated[bool, typer.Option("--by-class", help="Tables for every class, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Score a checkpoint beside the ground truth and simple baselines."""
     from pipeline.commands import run_evaluate
 
-    run_evaluate(checkpoint, dataset, split, seeds, limit, encoder, as_json=as_json)
+    run_evaluate(checkpoint, dataset, split, seeds, limit, encoder, by_class=by_class, as_json=as_json)
 
 
 @app.command()
