@@ -158,7 +158,7 @@ class Dataset:
     def samples(self, split: Split, label: WindowClass | None = None) -> Iterator[Sample]:
         """Every sample of a split once, in the manifest's order, unweighted. For evaluation."""
         for entry in self.manifest.of(split, label):
-            for key, members in self.shard(entry):
+            for key, members in self.groups(entry, self.fetch(entry)):
                 yield self.decode(key, members)
 
 

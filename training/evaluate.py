@@ -130,9 +130,10 @@ def generate(
     device: str = "auto",
     encoder: str | None = None,
 ) -> Path:
-    """Write one window's generated motion beside its truth, as .npy files [T, D] in codec units, into `out`.
+    """Write one window's generated motion beside its truth, as .npy files, into `out`.
 
-    Returns: the path of the generated motion; `KEY.truth.npy`, `KEY.user.npy` and `KEY.json` lie beside it.
+    Returns: the path of the generated motion [T, D] in codec units; `KEY.truth.npy` and `KEY.user.npy` like it, and
+        `KEY.state.npy`, `KEY.valid.npy` (as in `schemas.sample`) and `KEY.json` (where it comes from) lie beside it.
 
     Raises:
         UsageError: no such key.
@@ -146,7 +147,13 @@ def generate(
         raise UsageError(f"the key {key!r} cannot name a file")
     motion = _generated(model, collate([sample]).to(model.mean.device), sampler, drop)
     out.mkdir(parents=True, exist_ok=True)
-    arrays = {"generated": motion[0].cpu().numpy(), "truth": sample.avatar_motion, "user": sample.user_motion}
+    arrays = {
+        "generated": motion[0].cpu().numpy(),
+        "truth": sample.avatar_motion,
+        "user": sample.user_motion,
+        "state": sample.state,
+        "valid": sample.valid,
+    }
     for name, array in arrays.items():
         np.save(out / f"{key}.{name}.npy", array, allow_pickle=False)
     note = {
@@ -154,6 +161,9 @@ def generate(
         "checkpoint": checkpoint_id(checkpoint),
         "audio": loaded.audio.model_dump(mode="json"),
         "dataset": data.hash,
+        "location": data.location,
+        "motion": data.manifest.motion.model_dump(mode="json"),
+        "window": {name: getattr(sample.meta, name) for name in ("conversation", "avatar", "user", "start", "label")},
         "drop": drop,
         "sampler": sampler.model_dump(mode="json"),
     }
@@ -300,8 +310,9 @@ def _open_for(model: Listener, dataset: str) -> Dataset:
 
 
 def _find(data: Dataset, key: str) -> Sample:
-    for entry in data.manifest.shards:
-        for found, members in data.shard(entry):
+    """Held-out samples first: there is no index, and they are fewer."""
+    for entry in (*data.manifest.of("val"), *data.manifest.of("train")):
+        for found, members in data.groups(entry, data.fetch(entry)):
             if found == key:
                 return data.decode(key, members)
     raise UsageError(f"{data.location} has no sample {key}")
