@@ -136,10 +136,11 @@ def run_pairs(
         limit=limit, reconfigure=reconfigure,
     )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(asdict(summary), sort_keys=True))
+        figures = {name: histogram.model_dump() for name, histogram in summary.figures.items()}
+        typer.echo(json.dumps(asdict(summary) | {"figures": figures}, sort_keys=True))
         return
     left_out = "".join(f", {n} {reason}" for reason, n in summary.gated.items())
-    typer.echo(f"{summary.kept} pairs of {summary.tried} windows{left_out}\n{summary.dataset}")
+    typer.echo(f"{summary.kept} pairs of {summary.tried} tried{left_out}\n{summary.dataset}")
 
 
 def run_evaluate(

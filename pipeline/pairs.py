@@ -7,34 +7,78 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from pipeline.crew import Engine
 from pipeline.dataset import DATASET, publish, write_shards
 from pipeline.progress import Reporter
-from pipeline.run import fingerprint, opened
-from pipeline.task import Task, artifact_path
+from pipeline.run import Run, fingerprint, opened
+from pipeline.task import Artifact, Task, artifact_path, content_digest
+from schemas.artifact import dump_rows
 from schemas.config import RunConfig
+from schemas.dyads import WindowClass
 from schemas.errors import RunFailed, UsageError
-from schemas.manifest import AudioSpec, Manifest, PairsInfo
+from schemas.manifest import AudioSpec, Histogram, Manifest, PairsInfo
 from schemas.pairs import PairsConfig
-from stages.pairs import DROPPED, PairsRow, PairsStage, plan_pairs
-from training.checkpoint import checkpoint_id, load_checkpoint
+from stages.gate import RANGES, histograms
+from stages.pairs import PairsPlan, PairsRow, PairsStage, learn_from, plan_pairs
+from stages.sides import DROPPED, check_checkpoints
 from training.data import Dataset
-from training.encoder import load_encoder
 
-_SECONDS_PER_WINDOW = 5.0  # that sampling may take, as media time in time limits
+_SECONDS_PER_SIDE = 5.0  # that sampling one may take, as media time in time limits
+_PLACES = {"device", "resources", "encoder", "rejected_checkpoint"}
+"""Settings that say where something lies or runs, and may change."""
 
 
 @dataclass(frozen=True)
 class PairsSummary:
-    """What came of the windows that were tried."""
+    """What came of the windows that were looked at: so many passed over as dull, so many pairs tried and kept."""
 
     dataset: str
+    windows: int
+    passed_over: int
     tried: int
     kept: int
     gated: dict[str, int]
+    figures: dict[str, Histogram]
     processed: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made, checked: of which windows, by whom."""
+
+    dataset: Dataset
+    checkpoint: str
+    config: PairsConfig
+    planned: list[PairsPlan]
+    digests: tuple[str, str]  # who the pairs are for, and who makes the losing side
+    heard: tuple[AudioSpec, AudioSpec]
+
+    @property
+    def windows(self) -> int:
+        return sum(item.last - item.first for item in self.planned)
+
+    @property
+    def classes(self) -> tuple[WindowClass, ...]:
+        """Those that there are any windows of."""
+        return tuple(dict.fromkeys(item.source.label for item in self.planned))
+
+
+def check_pairs(dataset: str, checkpoint: str, config: PairsConfig, limit: int | None = None) -> Order:
+    """See that there is something to do, and everything to do it with.
+
+    Raises:
+        UsageError: no such dataset or checkpoint, another codec, or nothing to pair.
+    """
+    source = Dataset(dataset)
+    digests, heard = check_checkpoints(config, checkpoint, source.manifest.motion)
+    planned = plan_pairs(source, config, limit)
+    if not planned:
+        raise UsageError(f"{dataset} has no training windows of class {', '.join(config.classes)} to make pairs from")
+    return Order(source, checkpoint, config, planned, digests, heard)
 
 
 def build_pairs(
@@ -51,85 +95,113 @@ def build_pairs(
     """Make pairs of a dataset's training windows with a checkpoint's model.
 
     Raises:
-        UsageError: no such dataset or checkpoint, another codec, nothing to pair, or the folder is in use.
+        UsageError: as `check_pairs`, or the folder is in use.
         RunFailed: too many failures, or the gate left nothing.
     """
-    source = Dataset(dataset)
-    made_by = load_checkpoint(Path(checkpoint))
-    codec = made_by.motion.codec
-    if codec != source.manifest.motion.codec:
-        raise UsageError(f"{checkpoint} speaks codec {codec}, {dataset} has {source.manifest.motion.codec}")
-    load_encoder(made_by.config.features, weights=config.encoder)  # a wrong one is told before work starts
-    planned = plan_pairs(source, config, limit)
-    if not planned:
-        raise UsageError(f"{dataset} has no training windows of class {', '.join(config.classes)} to make pairs from")
-    generator = checkpoint_id(Path(checkpoint))
-    shaping = config.model_copy(update={"encoder": None})  # its digest is in the checkpoint
-    print_ = fingerprint(PairsStage, shaping, source.hash, generator)
+    order = check_pairs(dataset, checkpoint, config, limit)
+    shaping = config.model_copy(update={"encoder": None, "rejected_checkpoint": None})  # their digests shape the pairs
+    print_ = fingerprint(PairsStage, shaping, order.dataset.hash, *order.digests)
     stage = PairsStage(config, dataset, checkpoint, f"{root.rstrip('/')}/{DATASET}")
-    tasks = [
-        Task(
-            stage="pairs",
-            key=item.path.removesuffix(".tar").replace("/", "-"),
-            item=item.path,
-            path=artifact_path("pairs", PairsStage.version, print_, item.path.removesuffix(".tar").replace("/", "-")),
-            fingerprint=print_,
-            inline=item.model_dump(mode="json"),
-            files=(f"{DATASET}/{item.path}",),
-            seconds=_SECONDS_PER_WINDOW * (item.last - item.first),
-        )
-        for item in planned
-    ]
     settings = {
-        "config": config.model_dump(mode="json", exclude={"device", "resources", "encoder"})
-        | {"generator": generator, "dataset": source.hash},
+        "config": config.model_dump(mode="json", exclude=_PLACES)
+        | {"generator": order.digests[0], "rejected_generator": order.digests[1], "dataset": order.dataset.hash},
         "fingerprints": {"pairs": print_},
+        "places": {"dataset": dataset, "checkpoint": checkpoint, "rejected_checkpoint": config.rejected_checkpoint},
     }
     limits = RunConfig(max_failure_share=0.0)
     with opened(root, engine, {stage.name: stage}, limits, settings, reporter, reconfigure=reconfigure) as run:
+        tasks = _tasks(run, order, print_)
         rows: list[PairsRow] = write_shards(run, "pairs", lambda: tasks, PairsRow)
-        gated = sum((Counter(row.gated) for row in rows), Counter[str]())
-        tried, kept = sum(i.last - i.first for i in planned), sum(row.entry.samples for row in rows)
-        if kept == 0:
-            raise RunFailed(f"the gate left none of {tried} pairs ({dict(gated)}); loosen it with --set gate.…")
-        publish(run, _manifest(source, config, rows, generator, made_by.audio, print_, gated))
-    return PairsSummary(f"{root.rstrip('/')}/{DATASET}", tried, kept, dict(sorted(gated.items())), run.processed)
+        summary = _summary(run, order, rows)
+        if summary.kept == 0:
+            raise RunFailed(
+                f"the gate left none of {summary.tried} pairs ({summary.gated}); loosen it with --set gate.…"
+            )
+        publish(run, _manifest(order, rows, print_, summary))
+    return summary
 
 
-def _manifest(
-    source: Dataset,
-    config: PairsConfig,
-    rows: list[PairsRow],
-    generator: str,
-    audio: AudioSpec,
-    print_: str,
-    gated: Counter[str],
-) -> Manifest:
+def _tasks(run: Run, order: Order, print_: str) -> list[Task]:
+    yardsticks = {label: _yardstick(run, order, label) for label in order.classes}
+    sides = 2 if order.config.chosen == "full" else 1
+
+    def task(item: PairsPlan) -> Task:
+        key = item.path.removesuffix(".tar").replace("/", "-")
+        return Task(
+            stage="pairs",
+            key=key,
+            item=item.path,
+            path=artifact_path("pairs", PairsStage.version, print_, key),
+            fingerprint=print_,
+            inputs={"yardstick": (yardsticks[item.source.label],)},
+            inline=item.model_dump(mode="json"),
+            files=(f"{DATASET}/{item.path}",),
+            seconds=_SECONDS_PER_SIDE * sides * order.config.per_window * (item.last - item.first),
+        )
+
+    return [task(item) for item in order.planned]
+
+
+def _yardstick(run: Run, order: Order, label: WindowClass) -> Artifact:
+    data = dump_rows([learn_from(order.dataset, label, order.config)])
+    artifact = Artifact(f"artifacts/yardstick/{content_digest(data)}.safetensors", content_digest(data))
+    if not run.store.exists(artifact.path):
+        run.store.write(artifact.path, data)
+    return artifact
+
+
+def _summary(run: Run, order: Order, rows: list[PairsRow]) -> PairsSummary:
+    gated = sum((Counter(row.gated) for row in rows), Counter[str]())
+    figures = {name: np.sum([row.figures[name] for row in rows], axis=0) for name in RANGES}
+    kept = sum(row.entry.samples for row in rows)
+    return PairsSummary(
+        dataset=f"{run.root.rstrip('/')}/{DATASET}",
+        windows=order.windows,
+        passed_over=sum(row.passed_over for row in rows),
+        tried=kept + gated.total(),
+        kept=kept,
+        gated=dict(sorted(gated.items())),
+        figures=histograms(figures),
+        processed=run.processed,
+    )
+
+
+def _manifest(order: Order, rows: list[PairsRow], print_: str, summary: PairsSummary) -> Manifest:
+    source, config = order.dataset, order.config
     shares = Counter[str]()
     for row in rows:
         shares[row.entry.label] += row.entry.samples
-    total = shares.total()
     plan = source.manifest.plan.model_copy(
-        update={"mixture": {label: round(shares[label] / total, 9) for label in source.manifest.plan.mixture}}
+        update={"mixture": {label: round(shares[label] / summary.kept, 9) for label in source.manifest.plan.mixture}}
     )
-    return source.manifest.model_copy(
-        update={
-            "kind": "pairs",
-            "fingerprint": print_,
-            "plan": plan,
-            "shards": tuple(row.entry for row in rows),
-            "pairs": PairsInfo(
-                dataset=source.hash,
-                generator=generator,
-                audio=audio,
-                chosen=config.chosen,
-                rejected="dropped",
-                dropped=DROPPED[config.drop],
-                steps=config.sampler.steps,
-                guidance=(config.sampler.w_a, config.sampler.w_u),
-                seed=config.sampler.seed,
-                kept=total,
-                gated=dict(sorted(gated.items())),
-            ),
-        }
-    )
+    sampler = config.sampler
+    made: dict[str, Any] = {
+        "kind": "pairs",
+        "fingerprint": print_,
+        "plan": plan,
+        "shards": tuple(row.entry for row in rows),
+        "pairs": PairsInfo(
+            dataset=source.hash,
+            generator=order.digests[0],
+            rejected_generator=order.digests[1],
+            audio=order.heard[0],
+            rejected_audio=order.heard[1],
+            chosen=config.chosen,
+            rejected=config.rejected,
+            dropped=DROPPED[config.left],
+            solver="euler",
+            steps=sampler.steps,
+            guidance_form=sampler.guidance,
+            guidance=(sampler.w_a, sampler.w_u),
+            seeds=config.seeds,
+            classes=config.classes,
+            min_expressiveness=config.min_expressiveness,
+            gate=config.gate.model_dump(),
+            windows=summary.windows,
+            passed_over=summary.passed_over,
+            kept=summary.kept,
+            gated=summary.gated,
+            figures=summary.figures,
+        ),
+    }
+    return source.manifest.model_copy(update=made)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -81,20 +82,52 @@ class BalancePlan(_Model):
     seconds_after: dict[WindowClass, float]
 
 
+class Histogram(_Model):
+    """How a figure is distributed: counts of equal bins from low to high; what lies beyond is in the outer ones."""
+
+    low: float
+    high: float
+    counts: tuple[int, ...]
+
+    def quantile(self, share: float) -> float:
+        """Where so much lies below, to within a bin; NaN of nothing."""
+        total, below = sum(self.counts), 0
+        width = (self.high - self.low) / len(self.counts)
+        for number, count in enumerate(self.counts):
+            if count and below + count >= share * total:
+                return self.low + width * (number + (share * total - below) / count)
+            below += count
+        return math.nan
+
+
 class PairsInfo(_Model):
-    """How a set of preference pairs was made, and what the gate left out."""
+    """How a set of preference pairs was made, and what the gate left out. Words are those of `PairRecord`.
+
+    windows: looked at. passed_over: of these, not expressive enough. figures: of every pair that was made, whether the
+    gate left it out or not; of two sides the worse.
+    """
 
     dataset: str
     generator: str
+    rejected_generator: str
     audio: AudioSpec  # what the generator heard
+    rejected_audio: AudioSpec  # what the generator of the rejected side heard
     chosen: Literal["ground_truth", "full"]
     rejected: Literal["dropped", "checkpoint"]
     dropped: tuple[str, ...]
+    solver: Literal["euler"]
     steps: int
+    guidance_form: Literal["paper", "full", "none"]
     guidance: tuple[float, float]
-    seed: int
+    seeds: tuple[int, ...]  # one for each pair of a window
+    classes: tuple[WindowClass, ...]
+    min_expressiveness: float
+    gate: dict[str, float | None]  # its thresholds
+    windows: int
+    passed_over: int
     kept: int
     gated: dict[str, int]
+    figures: dict[str, Histogram]
 
 
 class Manifest(_Model):

@@ -35,6 +35,10 @@ from schemas.errors import DatasetError
 from schemas.rows import Figures, VoiceFigures
 
 _AUDIO_BLOCK = 60 * SAMPLE_RATE
+_WINDOW_MEMBERS = (
+    *("avatar.motion.npy", "user.motion.npy", "avatar.audio.flac", "user.audio.flac"),
+    *("state.npy", "valid.npy", "reference.npy", "meta.json"),
+)
 
 
 class SampleMeta(BaseModel):
@@ -58,21 +62,32 @@ class SampleMeta(BaseModel):
 
 
 class PairRecord(BaseModel):
-    """How the two sides of a preference pair were made. TRL's words."""
+    """How the two sides of a preference pair were made, and how they differ. TRL's words.
+
+    Figures of a side are (chosen, rejected). `stages.gate` says how they are measured.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    window: str  # key of the window in its dataset
     chosen: Literal["ground_truth", "full"]
     rejected: Literal["dropped", "checkpoint"]
-    dropped: tuple[str, ...]  # names of the user conditions that were dropped
-    generator: str  # sha256 of the checkpoint that generated
+    dropped: tuple[str, ...]  # names of the conditions that the rejected side did not get
+    generator: str  # sha256 of the checkpoint that the pairs are for; made what was generated, unless…
+    rejected_generator: str  # …the rejected side is another's: sha256 of its checkpoint
     dataset: str  # sha256 of the manifest the window came from
+    solver: Literal["euler"]
     steps: int  # function evaluations per block
+    guidance_form: Literal["paper", "full", "none"]
     guidance: tuple[float, float]  # weights for avatar audio and user
     seed: int
-    reactivity_margin: float  # lagged correlation with the user, chosen minus rejected
+    reactivity_margin: float  # fit to the corpus' reactions to this user, chosen minus rejected: the two below, added
+    lagged_margin: float  # lagged correlation with the user, −2…2
+    event_margin: float | None  # response to the ends of the user's phrases, −2…2; none where none ends in time
     energy_margin: float  # log ratio of motion energy, chosen over rejected
     distance: float  # root mean square difference, in units of the corpus deviation
+    jerk_ratio: tuple[float, float]  # over the recorded motion's
+    off_manifold: tuple[float, float]  # distance from the corpus' frames, over that which 1 % of its windows exceed
 
 
 @dataclass(frozen=True)
@@ -106,10 +121,19 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
         "meta.json": _encode_json(sample.meta),
     }
     if sample.pair is not None and sample.chosen is not None and sample.rejected is not None:
-        members["chosen.motion.npy"] = encode_array(sample.chosen.astype(np.float32))
-        members["rejected.motion.npy"] = encode_array(sample.rejected.astype(np.float32))
-        members["pair.json"] = _encode_json(sample.pair)
+        return encode_pair(members, sample.chosen, sample.rejected, sample.pair)
     return members
+
+
+def encode_pair(
+    members: Mapping[str, bytes], chosen_TD: np.ndarray, rejected_TD: np.ndarray, record: PairRecord
+) -> dict[str, bytes]:
+    """Members of a pair from those of its window, which are not encoded anew, in the order of `encode_sample`."""
+    return {name: members[name] for name in _WINDOW_MEMBERS} | {
+        "chosen.motion.npy": encode_array(chosen_TD.astype(np.float32)),
+        "rejected.motion.npy": encode_array(rejected_TD.astype(np.float32)),
+        "pair.json": _encode_json(record),
+    }
 
 
 def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:

@@ -1,39 +1,50 @@
-"""Preference pairs: what a listener should do, and what the same model does when it cannot perceive the user.
+"""Preference pairs: what a listener should do, and what a model does when it cannot perceive the user.
 
-Avatar Forcing (§4.2) needs no labels: the losing sample is motion generated without the user's signals. Here both
-sides belong to one window and the losing side comes from the same model with the same noise; only the user's
-conditions are dropped, so that what differs is the reaction. TRL's words: `chosen` and `rejected`.
+    windows ─ expressive enough? ─┬─► sides (two models' motion, same noise) ─► gate ─► shard of pairs
+    recorded windows ─► yardstick ┴──────────────────────────────────────────────┘
 
-A gate leaves out pairs that would teach nothing or the wrong thing, and counts them by reason. The trade-off: in a
-window of 2 s a lagged correlation is noisy, so the default gate asks no more than its sign.
+Both sides belong to one window. Those pairs that would teach nothing or the wrong thing are left out and counted by
+reason; what `stages.gate` measured is in every pair's record and, as histograms, in the manifest. TRL's words: `chosen`
+and `rejected`.
+
+Sampling is what costs time, so nothing else waits for it: a thread reads and decodes ahead, members that do not change
+are copied as they are, and the gate judges a batch at a time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
+from schemas.dyads import WindowClass
 from schemas.manifest import ShardEntry
-from schemas.pairs import GateConfig, PairsConfig
+from schemas.pairs import PairsConfig
 from schemas.rows import Row
-from schemas.sample import PairRecord, Sample, encode_sample
-from schemas.train import Drop
+from schemas.sample import PairRecord, Sample, encode_pair
 from stages.base import Resources, Stage
+from stages.gate import BINS, RANGES, Expected, Figures, counts, measure, verdicts
 from stages.shard import write_shard
+from stages.sides import DROPPED, Sides
 from stages.store import Store
-from training.checkpoint import checkpoint_id, load_checkpoint, load_model
-from training.data import Dataset, collate
-from training.metrics import jerk, lagged
-from training.model import Listener
-from training.sampler import rollout
-from training.train import pick_device
+from stages.yardstick import Windows, Yardstick, learn, normalised
+from training.data import Dataset
+from training.epochs import Members
+from training.evaluate import choose
+
+LEARNT_FROM = 2048
+"""Recorded windows of a class that the yardstick is made from, from up to eight shards."""
+
+_DIGITS = 6
 
 
-class PairsInput(Row):
+class PairsPlan(Row):
     """A run of windows [first, last) of one source shard, to become one shard of pairs at `path`."""
 
     source: ShardEntry
@@ -42,18 +53,41 @@ class PairsInput(Row):
     path: str
 
 
+class PairsInput(PairsPlan):
+    """With the yardstick of the shard's class."""
+
+    yardstick: Yardstick
+
+
 class PairsRow(Row):
-    """The written shard, and how many pairs the gate left out, by reason."""
+    """The written shard; how many windows were not expressive enough; how many pairs the gate left out, by reason;
+    histogram counts of every figure (`stages.gate.RANGES`) over all pairs that were made."""
 
     entry: ShardEntry
+    passed_over: int
     gated: dict[str, int]
+    figures: dict[str, tuple[int, ...]]
+
+
+@dataclass
+class Tally:
+    """What became of windows and pairs so far."""
+
+    passed_over: int = 0
+    gated: Counter[str] = field(default_factory=Counter)
+    figures: dict[str, np.ndarray] = field(default_factory=lambda: {name: np.zeros(BINS, int) for name in RANGES})
+
+
+T = TypeVar("T")
+Pair = tuple[str, dict[str, bytes]]
+"""Key and members."""
 
 
 class PairsStage(Stage[PairsInput, PairsRow]):
-    """Samples both sides of each window's pair, gates them, and writes what is left as a shard."""
+    """Samples both sides of each window's pairs, gates them, and writes what is left as a shard."""
 
     name = "pairs"
-    version = 2
+    version = 3
     config: PairsConfig
 
     def __init__(self, config: PairsConfig, dataset: str, checkpoint: str, out: str) -> None:
@@ -61,6 +95,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
         self._dataset = dataset
         self._checkpoint = checkpoint
         self._out = out
+        self._held: tuple[str, list[tuple[str, Members]]] = ("", [])
 
     @property
     def resources(self) -> Resources:
@@ -69,107 +104,107 @@ class PairsStage(Stage[PairsInput, PairsRow]):
 
     def setup(self) -> None:
         self._data = Dataset(self._dataset)
-        device = pick_device(self.config.device)
-        self._model = load_model(load_checkpoint(Path(self._checkpoint)), device, weights=self.config.encoder)
-        self._generator = checkpoint_id(Path(self._checkpoint))
+        self._sides = Sides(self.config, self._checkpoint)
 
     def process(self, item: PairsInput) -> Iterator[PairsRow]:
-        groups = self._data.shard(item.source)[item.first : item.last]
-        samples = [self._data.decode(key, members) for key, members in groups]
-        gated: Counter[str] = Counter()
-        kept = ((pair.key, encode_sample(pair)) for pair in self._pairs(samples, gated))
+        tally = Tally()
+        groups = self._shard(item.source)[item.first : item.last]
+        kept = self.pairs(groups, item.yardstick, tally)
         size, digest, count = write_shard(Store(self._out), item.path, kept)
         entry = item.source.model_copy(update={"path": item.path, "samples": count, "bytes": size, "sha256": digest})
-        yield PairsRow(entry=entry, gated=dict(sorted(gated.items())))
+        yield PairsRow(
+            entry=entry,
+            passed_over=tally.passed_over,
+            gated=dict(sorted(tally.gated.items())),
+            figures={name: tuple(found.tolist()) for name, found in tally.figures.items()},
+        )
 
     def facts(self, rows: Sequence[PairsRow]) -> str:
         """The row itself."""
         return rows[0].model_dump_json()
 
-    def _pairs(self, samples: Sequence[Sample], gated: Counter[str]) -> Iterator[Sample]:
-        for first in range(0, len(samples), self.config.batch):
-            part = samples[first : first + self.config.batch]
-            rejected = self._generate(part, self.config.drop)
-            truth = self.config.chosen == "ground_truth"
-            chosen = [s.avatar_motion for s in part] if truth else self._generate(part, "full")
-            for sample, good, bad in zip(part, chosen, rejected, strict=True):
-                pair = replace(sample, chosen=good, rejected=bad)
-                record = self._record(pair)
-                reason = gate(pair, record, self._model, self.config.gate)
-                if reason:
-                    gated[reason] += 1
+    def pairs(self, groups: Iterable[tuple[str, Members]], yardstick: Yardstick, tally: Tally) -> Iterator[Pair]:
+        """The pairs of windows that the gate lets through, in the order of windows and seeds."""
+        config = self.config
+        motion = self._data.manifest.motion
+        with closing(_read_ahead(self._decoded(groups, yardstick.dull, tally))) as parts:
+            for part in parts:
+                samples = [sample for sample, _ in part]
+                windows, batch = Windows.of(samples, motion), self._sides.batch(samples)
+                expected = Expected(windows, yardstick)
+                made: list[list[Pair]] = [[] for _ in part]
+                for number, seed in enumerate(config.seeds):
+                    chosen, rejected = self._sides.make(batch, seed)
+                    good, bad = normalised(chosen, motion), normalised(rejected, motion)
+                    figures = measure(windows, good, bad, yardstick, expected)
+                    for name, found in counts(figures).items():
+                        tally.figures[name] += found
+                    for i, reason in enumerate(verdicts(figures, good, bad, config.gate)):
+                        if reason:
+                            tally.gated[reason] += 1
+                            continue
+                        key = samples[i].key if config.per_window == 1 else f"{samples[i].key}-r{number}"
+                        record = self._record(samples[i].key, seed, figures, i)
+                        made[i].append((key, encode_pair(part[i][1], chosen[i], rejected[i], record)))
+                for of_window in made:
+                    yield from of_window
+
+    def _shard(self, entry: ShardEntry) -> list[tuple[str, Members]]:
+        """A source shard's samples. The last one is kept: it is cut into several tasks."""
+        if self._held[0] != entry.path:
+            self._held = (entry.path, self._data.shard(entry))
+        return self._held[1]
+
+    def _decoded(
+        self, groups: Iterable[tuple[str, Members]], dull: float, tally: Tally
+    ) -> Iterator[list[tuple[Sample, Members]]]:
+        """Batches of windows that are expressive enough."""
+        source = iter(groups)
+
+        def expressive() -> Iterator[tuple[Sample, Members]]:
+            for key, members in source:
+                sample = self._data.decode(key, members)
+                if sample.meta.expressiveness < dull:
+                    tally.passed_over += 1
                 else:
-                    yield replace(pair, pair=record)
+                    yield sample, members
 
-    def _generate(self, samples: Sequence[Sample], drop: Drop) -> list[np.ndarray]:
-        batch = collate(samples).to(self._model.mean.device)
-        motion = rollout(
-            self._model,
-            batch.avatar_audio,
-            batch.user_audio,
-            batch.user_motion,
-            batch.reference,
-            self.config.sampler,
-            batch.keys,  # the noise hangs on the key, so both sides and every batching share it
-            drop,
-        )
-        return list(motion.cpu().numpy())
+        found = expressive()
+        while part := list(islice(found, self.config.batch)):
+            yield part
 
-    def _record(self, pair: Sample) -> PairRecord:
-        assert pair.chosen is not None
-        assert pair.rejected is not None
-        sampler, scale = self.config.sampler, self._model.std.cpu().numpy()
-        margin = reactivity(pair, pair.chosen, self._model) - reactivity(pair, pair.rejected, self._model)
-        energy = [float((side / scale).var(0).sum()) for side in (pair.chosen, pair.rejected)]
-        distance = float(np.sqrt((((pair.chosen - pair.rejected) / scale) ** 2).mean()))
+    def _record(self, key: str, seed: int, figures: Figures, i: int) -> PairRecord:
+        config, sampler = self.config, self.config.sampler
+        numbers = {name: np.round(found[i], _DIGITS).tolist() for name, found in figures.items()}
+        if np.isnan(numbers["event_margin"]):
+            numbers["event_margin"] = None
         return PairRecord(
-            chosen=self.config.chosen,
-            rejected="dropped",
-            dropped=DROPPED[self.config.drop],
-            generator=self._generator,
+            window=key,
+            chosen=config.chosen,
+            rejected=config.rejected,
+            dropped=DROPPED[config.left],
+            generator=self._sides.generator,
+            rejected_generator=self._sides.rejected_generator,
             dataset=self._data.hash,
+            solver="euler",
             steps=sampler.steps,
+            guidance_form=sampler.guidance,
             guidance=(sampler.w_a, sampler.w_u),
-            seed=sampler.seed,
-            reactivity_margin=round(margin, 6),
-            energy_margin=round(float(np.log((energy[0] + 1e-9) / (energy[1] + 1e-9))), 6),
-            distance=round(distance, 6),
+            seed=seed,
+            **numbers,
         )
 
 
-DROPPED: dict[str, tuple[str, ...]] = {
-    "no_user": ("user_audio", "user_motion"),
-    "none": ("avatar_audio", "user_audio", "user_motion"),
-}
-"""Names of the conditions that the losing side did not get."""
+def _read_ahead(source: Iterator[T]) -> Generator[T]:
+    """The same items, the next of which a thread is getting ready meanwhile."""
+    with ThreadPoolExecutor(1, "pairs") as reader:
+        following = reader.submit(next, source, None)
+        while (item := following.result()) is not None:
+            following = reader.submit(next, source, None)
+            yield item
 
 
-def reactivity(pair: Sample, side_TD: np.ndarray, model: Listener) -> float:
-    """Largest correlation of a side with the user some time before, mean over dimensions, −1…1."""
-    mean, std = model.mean.cpu().numpy(), model.std.cpu().numpy()
-    avatar, user = ((motion - mean) / std for motion in (side_TD, pair.user_motion))
-    seen_WT = np.all(pair.valid, axis=1, keepdims=True).T
-    return max(lagged(avatar[None], user[None], seen_WT).correlation)
-
-
-def gate(pair: Sample, record: PairRecord, model: Listener, config: GateConfig) -> str:
-    """Why a pair is left out, or nothing."""
-    assert pair.chosen is not None
-    assert pair.rejected is not None
-    if not (np.isfinite(pair.chosen).all() and np.isfinite(pair.rejected).all()):
-        return "not_finite"
-    if record.distance < config.min_distance:
-        return "too_similar"
-    std, seen = model.std.cpu().numpy(), pair.valid[None, :, 0]
-    truth, *sides = (jerk((m / std)[None], seen) for m in (pair.avatar_motion, pair.chosen, pair.rejected))
-    if max(sides) > config.max_jerk_ratio * max(truth, 1e-9):
-        return "broken_motion"
-    if record.reactivity_margin <= config.min_reactivity_margin:
-        return "not_less_reactive"
-    return ""
-
-
-def plan_pairs(dataset: Dataset, config: PairsConfig, limit: int | None = None) -> list[PairsInput]:
+def plan_pairs(dataset: Dataset, config: PairsConfig, limit: int | None = None) -> list[PairsPlan]:
     """Cut the training shards of the wanted classes into tasks of `unit` windows, at most `limit` windows in all."""
     tasks = []
     left = limit if limit is not None else sum(s.samples for s in dataset.manifest.shards)
@@ -178,6 +213,25 @@ def plan_pairs(dataset: Dataset, config: PairsConfig, limit: int | None = None) 
             for number, first in enumerate(range(0, min(entry.samples, left), config.unit)):
                 last = min(first + config.unit, entry.samples, first + left)
                 path = entry.path.removesuffix(".tar") + f"-{number:04d}.tar"
-                tasks.append(PairsInput(source=entry, first=first, last=last, path=path))
+                tasks.append(PairsPlan(source=entry, first=first, last=last, path=path))
                 left -= last - first
     return tasks
+
+
+def learn_from(dataset: Dataset, label: WindowClass, config: PairsConfig) -> Yardstick:
+    """The yardstick of a class of training windows.
+
+    Raises:
+        DatasetError: a shard or sample cannot be read.
+    """
+    samples = [dataset.decode(key, members) for key, members in some_of(dataset, label, LEARNT_FROM)]
+    return learn(samples, dataset.manifest.motion, config.min_expressiveness)
+
+
+def some_of(dataset: Dataset, label: WindowClass, count: int) -> list[tuple[str, Members]]:
+    """So many training windows of a class, undecoded, from up to eight of its shards, whose order is random."""
+    return [
+        group
+        for entry, some in choose(dataset.manifest.of("train", label), count)
+        for group in islice(dataset.groups(entry, dataset.fetch(entry)), some)
+    ]

@@ -7,7 +7,6 @@ import json
 import shutil
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +21,18 @@ from pipeline.verify import verify_dataset
 from schemas.dyads import WindowClass
 from schemas.errors import RunFailed, UsageError
 from schemas.pairs import GateConfig, PairsConfig
-from schemas.sample import PairRecord, Sample
 from schemas.train import FeatureConfig, SamplerConfig, TrainConfig
-from stages.pairs import gate, plan_pairs
+from stages.pairs import plan_pairs
 from tests.training.conftest import small_model
 from tests.training.encoders import BASE_LIKE, write_torchaudio
-from tests.training.synthetic import CODEC, SPEC, as_pair, sample, write_dataset
+from tests.training.synthetic import CODEC, SPEC, write_dataset
 from training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, save_checkpoint
 from training.data import Dataset, collate
 from training.encoder import load_encoder
 from training.model import build_model
 from training.sampler import rollout
 
-OPEN = GateConfig(min_reactivity_margin=-10, min_distance=0, max_jerk_ratio=1e9)
+OPEN = GateConfig(min_reactivity_margin=-10, min_distance=0, max_jerk_ratio=1e9, max_off_manifold=1e9)
 CONFIG = PairsConfig(sampler=SamplerConfig(steps=2, guidance="none"), gate=OPEN, unit=5, batch=2, device="cpu")
 
 
@@ -155,26 +153,6 @@ def test_another_checkpoint_is_not_mixed_in(source: Path, checkpoint: Path, tmp_
         build(source, other, tmp_path / "run")
 
 
-def record(pair: Sample, **changes: float) -> PairRecord:
-    assert pair.pair is not None
-    values = {"reactivity_margin": 0.2, "distance": 1.0, **changes}
-    return pair.pair.model_copy(update=values)
-
-
-def test_the_gate_names_its_reason() -> None:
-    model = small_model()
-    pair = as_pair(sample(0))
-    assert pair.rejected is not None
-    config = GateConfig()
-    good = replace(pair, rejected=pair.avatar_motion * 0.5)
-    assert gate(good, record(pair), model, config) == ""
-    assert gate(good, record(pair, reactivity_margin=0.0), model, config) == "not_less_reactive"
-    assert gate(good, record(pair, distance=0.01), model, config) == "too_similar"
-    assert gate(replace(pair, rejected=pair.rejected * np.nan), record(pair), model, config) == "not_finite"
-    shaking = pair.avatar_motion + 9 * np.where(np.arange(50)[:, None] % 2, 1, -1).astype(np.float32)
-    assert gate(replace(pair, rejected=shaking), record(pair), model, config) == "broken_motion"
-
-
 def test_what_the_gate_leaves_out_is_counted(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     strict = CONFIG.model_copy(update={"gate": OPEN.model_copy(update={"min_distance": 1.0})})
     summary = build(source, checkpoint, tmp_path / "a", strict)
@@ -201,7 +179,20 @@ def test_the_command_makes_pairs(
 ) -> None:
     words = [str(source), str(checkpoint), "--out", str(tmp_path), "--engine", "local", "--limit", "4", "--json"]
     settings = ["--set", "sampler.steps=2", "--set", "gate.min_reactivity_margin=-10", "--set", "gate.min_distance=0"]
-    monkeypatch.setattr(sys, "argv", ["visavis", "pairs", *words, *settings, "--set", "gate.max_jerk_ratio=1e9"])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "visavis",
+            "pairs",
+            *words,
+            *settings,
+            "--set",
+            "gate.max_jerk_ratio=1e9",
+            "--set",
+            "gate.max_off_manifold=1e9",
+        ],
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code

@@ -105,17 +105,25 @@ def as_pair(window: Sample) -> Sample:
     rejected = window.avatar_motion.copy()
     rejected[:, SMILE] = 0.25
     record = PairRecord(
+        window=window.key,
         chosen="ground_truth",
         rejected="dropped",
         dropped=("user_audio", "user_motion"),
         generator="0" * 64,
+        rejected_generator="0" * 64,
         dataset="0" * 64,
+        solver="euler",
         steps=10,
+        guidance_form="none",
         guidance=(1.0, 1.0),
         seed=0,
         reactivity_margin=0.5,
+        lagged_margin=0.5,
+        event_margin=None,
         energy_margin=0.1,
         distance=0.3,
+        jerk_ratio=(1.0, 0.9),
+        off_manifold=(0.9, 0.8),
     )
     return replace(window, chosen=window.avatar_motion, rejected=rejected, pair=record)
 
@@ -155,15 +163,25 @@ def write_dataset(
     info = PairsInfo(
         dataset="0" * 64,
         generator="0" * 64,
+        rejected_generator="0" * 64,
         audio=audio_spec(FeatureConfig(), ModelConfig()),
+        rejected_audio=audio_spec(FeatureConfig(), ModelConfig()),
         chosen="ground_truth",
         rejected="dropped",
         dropped=("user_audio", "user_motion"),
+        solver="euler",
         steps=10,
+        guidance_form="none",
         guidance=(1.0, 1.0),
-        seed=0,
+        seeds=(0,),
+        classes=tuple(counts),
+        min_expressiveness=0.0,
+        gate={},
+        windows=sum(counts.values()),
+        passed_over=0,
         kept=sum(counts.values()),
         gated={},
+        figures={},
     )
     manifest = Manifest(
         kind="pairs" if pairs else "windows",
