@@ -172,19 +172,49 @@ def pairs(
     config: Annotated[
         str | None, typer.Option(help="Recipe; without it the defaults and the checkpoint's sampler.")
     ] = None,
+    rejected: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Checkpoint that makes the losing side instead, under every condition."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Try at most so many windows.")] = None,
     engine: Annotated[str, typer.Option(help="ray or local.")] = "ray",
     address: Annotated[str | None, typer.Option(help="A Ray cluster; none: one is started here.")] = None,
     set_: Overrides = None,
     reconfigure: Annotated[bool, typer.Option("--reconfigure", help="Rebuild a folder of other settings.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Make pairs of a few windows to tell yield and time; write nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make preference pairs: the recorded motion, and the model's without the user's signals."""
     from pipeline.commands import run_pairs
 
     run_pairs(
-        dataset, checkpoint, out, config, limit, engine, address, set_ or [], reconfigure=reconfigure, as_json=as_json
+        dataset,
+        checkpoint,
+        out,
+        config,
+        rejected,
+        limit,
+        engine,
+        address,
+        set_ or [],
+        reconfigure=reconfigure,
+        dry_run=dry_run,
+        as_json=as_json,
     )
+
+
+@app.command()
+def export(
+    pairs: Annotated[str, typer.Argument(help="Dataset or run of `visavis pairs`.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="A .parquet, as a path or URL.")] = "runs/pairs.parquet",
+) -> None:
+    """Write preference pairs as one Parquet file that Hugging Face `datasets`, and so other trainers, can read."""
+    from pipeline.commands import dataset_folder
+    from pipeline.export import export_pairs
+
+    typer.echo(f"{export_pairs(dataset_folder(pairs), out)} pairs\n{out}")
 
 
 @app.command()

@@ -20,7 +20,7 @@ from pipeline.build import Build, BuildSummary
 from pipeline.chain import check_chain
 from pipeline.crew import Engine, local_engine
 from pipeline.dataset import DATASET
-from pipeline.figures import doubt_tables, metrics_tables
+from pipeline.figures import doubt_tables, metrics_tables, pairs_table
 from pipeline.fleet import ray_engine
 from pipeline.machines import start_ray
 from pipeline.preview import preview, preview_table
@@ -30,7 +30,7 @@ from pipeline.sources import find_sources, source_name
 from schemas.config import BuildConfig, RunConfig, load_config, parse_config
 from schemas.dyads import WindowClass
 from schemas.errors import UsageError
-from schemas.manifest import MANIFEST_NAME, Split
+from schemas.manifest import MANIFEST_NAME, Histogram, Split
 from schemas.pairs import PairsConfig
 from schemas.rows import Source
 from schemas.train import Drop, TrainConfig
@@ -113,31 +113,45 @@ def run_pairs(
     checkpoint: Path,
     out: str,
     config_path: str | None,
+    rejected: Path | None,
     limit: int | None,
     engine: str,
     address: str | None,
     overrides: Sequence[str],
     *,
     reconfigure: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """`visavis pairs`."""
-    from pipeline.pairs import build_pairs
+    from pipeline.pairs import build_pairs, check_pairs
     from training.checkpoint import load_checkpoint
 
+    other = ["rejected=checkpoint", f"rejected_checkpoint={json.dumps(str(rejected))}"] if rejected else []
     if config_path:
-        config = load_config(config_path, PairsConfig, overrides)
+        config = load_config(config_path, PairsConfig, [*other, *overrides])
     else:
         sampler = load_checkpoint(checkpoint).config.sampler.model_dump(mode="json")
-        config = parse_config(json.dumps({"sampler": sampler}), PairsConfig, overrides, where="pairs")
+        config = parse_config(json.dumps({"sampler": sampler}), PairsConfig, [*other, *overrides], where="pairs")
+    folder = dataset_folder(dataset)
+    if dry_run:
+        from pipeline.trial import trial_lines, try_pairs
+
+        found = try_pairs(check_pairs(folder, str(checkpoint), config, limit))
+        if as_json:
+            typer.echo(json.dumps(found, sort_keys=True))
+            return
+        figures = {name: Histogram.model_validate(each) for name, each in found["figures"].items()}
+        Console().print(pairs_table(figures, config.gate.model_dump()))
+        typer.echo("\n".join(trial_lines(found)))
+        return
     run = parse_config(json.dumps({"engine": engine, "address": address}), RunConfig, where="pairs")
     summary = build_pairs(
-        dataset_folder(dataset), str(checkpoint), out, config, engine_of(run), Reporter(),
-        limit=limit, reconfigure=reconfigure,
-    )  # fmt: skip
+        folder, str(checkpoint), out, config, engine_of(run), Reporter(), limit=limit, reconfigure=reconfigure
+    )
     if as_json:
-        figures = {name: histogram.model_dump() for name, histogram in summary.figures.items()}
-        typer.echo(json.dumps(asdict(summary) | {"figures": figures}, sort_keys=True))
+        plain = {name: found.model_dump() for name, found in summary.figures.items()}
+        typer.echo(json.dumps(asdict(summary) | {"figures": plain}, sort_keys=True))
         return
     left_out = "".join(f", {n} {reason}" for reason, n in summary.gated.items())
     typer.echo(f"{summary.kept} pairs of {summary.tried} tried{left_out}\n{summary.dataset}")

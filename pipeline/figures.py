@@ -1,4 +1,4 @@
-"""Tables of what `training.evaluate` found; each fits 80 columns."""
+"""Tables of what `training.evaluate` and the gate of pairs found; each fits 80 columns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from schemas.manifest import Histogram
+
 PARTS = ("expression", "pose")
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MODELS = {"model": "model", "model_no_user": "no user"}
 
 
@@ -51,6 +54,19 @@ def doubt_tables(result: dict[str, Any], label: str) -> list[Table]:
                 table.add_row(metric.removesuffix(f"_{part}"), *("" if c is None else _figure(c) for c in cells))
         tables.append(table)
     return tables
+
+
+def pairs_table(figures: dict[str, Histogram], gate: dict[str, float | None]) -> Table:
+    """Quantiles of what the gate measured, beside its thresholds."""
+    table = _table("what the gate measured")
+    for column in ("figure", "bound", *(f"{q:.0%}" for q in _QUANTILES)):
+        table.add_column(column, justify="left" if column == "figure" else "right")
+    bounds = {name.removeprefix("min_").removeprefix("max_"): (name[:3], bound) for name, bound in gate.items()}
+    for name, found in figures.items():
+        kind, bound = bounds.get(name, ("", None))
+        shown = "" if bound is None else f"{'>' if kind == 'min' else '<'} {bound:g}"
+        table.add_row(name, shown, *(f"{found.quantile(q):.2f}" for q in _QUANTILES if sum(found.counts)))
+    return table
 
 
 def _table(title: str) -> Table:

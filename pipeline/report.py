@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline.commands import dataset_folder
 from pipeline.draw import save_sheet
+from pipeline.figures import pairs_table
 from pipeline.generated import ENDING, draw_generated
 from schemas.dyads import WindowClass
 from schemas.errors import UsageError
@@ -43,6 +44,8 @@ def _report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
         typer.echo(json.dumps(summarise(data.manifest) | {"sha256": data.hash, "samples": keys}, sort_keys=True))
         return
     Console().print(_table(data))
+    if data.manifest.pairs and data.manifest.pairs.figures:
+        Console().print(pairs_table(data.manifest.pairs.figures, data.manifest.pairs.gate))
     for line in _lines(data.manifest):
         typer.echo(line)
     for split, classes in keys.items():
@@ -82,10 +85,12 @@ def _lines(manifest: Manifest) -> list[str]:
         f" {manifest.motion.dim} dimensions",
     ]
     if manifest.pairs:
-        gated = ", ".join(f"{n} {reason}" for reason, n in manifest.pairs.gated.items()) or "none"
+        made = manifest.pairs
+        gated = ", ".join(f"{n} {reason}" for reason, n in made.gated.items()) or "none"
+        without = f" without {', '.join(made.dropped)}" if made.dropped else ""
         lines.append(
-            f"pairs: chosen {manifest.pairs.chosen}, rejected without {', '.join(manifest.pairs.dropped)}"
-            f" by {manifest.pairs.generator[:12]}; left out: {gated}"
+            f"pairs: chosen {made.chosen}, rejected {made.rejected}{without} by {made.rejected_generator[:12]};"
+            f" left out: {gated}"
         )
         audio = manifest.pairs.audio
         lines.append(f"its audio features: {audio.kind}, which hear at most {audio.horizon_ms} ms ahead")
