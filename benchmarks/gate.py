@@ -36,7 +36,7 @@ from stages.windows import avatar_state
 from stages.yardstick import Windows, Yardstick, learn
 from training.metrics import lagged
 
-SAMPLES = (32, 128, 512, 2048)
+SAMPLES = (32, 128, 512, 1024, 2048)
 
 
 def main() -> None:
@@ -111,8 +111,8 @@ def listening(conversations: int) -> list[Sample]:
     return found
 
 
-Scores = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Of the recorded avatar and of two others, [W] each."""
+Scores = tuple[Any, Any, Any]
+"""Of the recorded avatar and of two others, float [W] each."""
 
 
 def _others(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +120,7 @@ def _others(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
     return np.roll(windows.truth, count // 3, axis=0), np.roll(windows.truth, 2 * count // 3, axis=0)
 
 
-def _by_yardstick(windows: Windows, yardstick: Yardstick) -> dict[str, tuple[np.ndarray, Scores]]:
+def _by_yardstick(windows: Windows, yardstick: Yardstick) -> dict[str, tuple[Any, Scores]]:
     expected = Expected(windows, yardstick)
     (truth, after), (one, one_after), (two, two_after) = (
         expected.fit(side) for side in (windows.truth, *_others(windows))

@@ -127,4 +127,4 @@ def _feature(kind: pa.DataType, rate: int) -> dict[str, Any]:
         return {"sampling_rate": rate, "_type": "Audio"}
     if pa.types.is_fixed_size_list(kind):
         return {"feature": _feature(kind.value_type, rate), "length": kind.list_size, "_type": "Sequence"}
-    return {"dtype": str(kind), "_type": "Value"}
+    return {"dtype": "float32" if kind == pa.float32() else str(kind), "_type": "Value"}  # pyarrow's name is "float"

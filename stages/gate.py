@@ -60,6 +60,7 @@ class Expected:
         return np.asarray((expected_WTD - mean) * weight)
 
 
+@np.errstate(invalid="ignore", over="ignore")  # motion that is not finite has figures that are not
 def measure(
     windows: Windows, chosen_WTD: np.ndarray, rejected_WTD: np.ndarray, yardstick: Yardstick, expected: Expected
 ) -> Figures:

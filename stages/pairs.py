@@ -38,7 +38,7 @@ from training.data import Dataset
 from training.epochs import Members
 from training.evaluate import choose
 
-LEARNT_FROM = 2048
+LEARNT_FROM = 1024
 """Recorded windows of a class that the yardstick is made from, from up to eight shards."""
 
 _DIGITS = 6
@@ -95,7 +95,8 @@ class PairsStage(Stage[PairsInput, PairsRow]):
         self._dataset = dataset
         self._checkpoint = checkpoint
         self._out = out
-        self._held: tuple[str, list[tuple[str, Members]]] = ("", [])
+        self._held: tuple[str, list[tuple[str, Members]]]
+        self.forget()
 
     @property
     def resources(self) -> Resources:
@@ -148,6 +149,10 @@ class PairsStage(Stage[PairsInput, PairsRow]):
                         made[i].append((key, encode_pair(part[i][1], chosen[i], rejected[i], record)))
                 for of_window in made:
                     yield from of_window
+
+    def forget(self) -> None:
+        """Let go of the source shard that was read last."""
+        self._held = ("", [])
 
     def _shard(self, entry: ShardEntry) -> list[tuple[str, Members]]:
         """A source shard's samples. The last one is kept: it is cut into several tasks."""

@@ -48,10 +48,14 @@ def test_from_a_build_to_a_tuned_listener(
     assert all(np.isfinite(line["loss"]) for line in lines if "loss" in line)
 
     open_gate = ["--set", "gate.min_reactivity_margin=-10", "--set", "gate.max_jerk_ratio=1e9"]
+    open_gate += ["--set", "gate.max_off_manifold=1e9", "--set", "gate.min_distance=0"]
     words = ["pairs", run, checkpoint, "--out", pairs, "--engine", "local", "--limit", "8", "--json", *open_gate]
     made = json.loads(visavis(capsys, monkeypatch, *words))
     assert (made["tried"], made["kept"]) == (8, 8)
     assert visavis(capsys, monkeypatch, "verify", pairs).endswith("sound\n")
+
+    said = visavis(capsys, monkeypatch, "export", pairs, "--out", str(tmp_path / "pairs.parquet"))
+    assert said.startswith("8 pairs\n")
 
     words = ["train", RECIPE, run, "--init", checkpoint, "--pairs", pairs, "--out", tuned, *quick]
     after = visavis(capsys, monkeypatch, *words).strip()

@@ -20,6 +20,7 @@ from pipeline.progress import Reporter
 from pipeline.verify import verify_dataset
 from schemas.dyads import WindowClass
 from schemas.errors import RunFailed, UsageError
+from schemas.manifest import MotionSpec
 from schemas.pairs import GateConfig, PairsConfig
 from schemas.train import FeatureConfig, SamplerConfig, TrainConfig
 from stages.pairs import plan_pairs
@@ -29,7 +30,7 @@ from tests.training.synthetic import CODEC, SPEC, write_dataset
 from training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, save_checkpoint
 from training.data import Dataset, collate
 from training.encoder import load_encoder
-from training.model import build_model
+from training.model import Listener, build_model
 from training.sampler import rollout
 
 OPEN = GateConfig(min_reactivity_margin=-10, min_distance=0, max_jerk_ratio=1e9, max_off_manifold=1e9)
@@ -43,13 +44,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = small_model()
-    path = tmp_path_factory.mktemp("model") / "checkpoint.pt"
+    return save_model(small_model(), tmp_path_factory.mktemp("model") / "checkpoint.pt")
+
+
+def save_model(model: Listener, path: Path, motion: MotionSpec | None = None) -> Path:
     config = TrainConfig(model=model.config, features=model.features.config)
-    weights = model.state_dict()
+    weights, motion = model.state_dict(), motion or model.motion
     save_checkpoint(
-        Checkpoint(config=config, motion=model.motion, manifest="m", step=1, model=weights, ema=weights, optimizer={}),
-        path,
+        Checkpoint(config=config, motion=motion, manifest="m", step=1, model=weights, ema=weights, optimizer={}), path
     )
     return path
 
@@ -151,6 +153,136 @@ def test_another_checkpoint_is_not_mixed_in(source: Path, checkpoint: Path, tmp_
         file.write(b"\0")
     with pytest.raises(UsageError, match="was built with generator="):
         build(source, other, tmp_path / "run")
+
+
+def test_another_checkpoint_makes_the_losing_side(source: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Its motion under every condition, from the same noise; record and manifest have both digests."""
+    other = save_model(small_model(seed=1), tmp_path / "other.pt")
+    config = CONFIG.model_copy(update={"rejected": "checkpoint", "rejected_checkpoint": str(other), "chosen": "full"})
+    made = Dataset(build(source, checkpoint, tmp_path / "run", config).dataset)
+    pair = next(iter(made.samples("train")))
+    batch = collate([pair])
+    for seed, side in ((0, pair.chosen), (1, pair.rejected)):
+        arguments = batch.avatar_audio, batch.user_audio, batch.user_motion, batch.reference
+        motion = rollout(small_model(seed=seed), *arguments, CONFIG.sampler, [pair.key])
+        assert side is not None
+        np.testing.assert_allclose(motion[0].numpy(), side, atol=1e-4)
+    digests = (checkpoint_id(checkpoint), checkpoint_id(other))
+    for said in (pair.pair, made.manifest.pairs):
+        assert said is not None
+        assert (said.generator, said.rejected_generator, said.rejected, said.dropped) == (*digests, "checkpoint", ())
+    moved = other.rename(tmp_path / "moved.pt")
+    there = config.model_copy(update={"rejected_checkpoint": str(moved)})
+    assert build(source, checkpoint, tmp_path / "run", there).processed == 0  # where it lies shapes nothing
+    save_model(small_model(seed=2), moved)
+    with pytest.raises(UsageError, match="was built with rejected_generator="):
+        build(source, checkpoint, tmp_path / "run", there)
+
+
+def test_a_checkpoint_that_does_not_fit_is_told_before_work_starts(
+    source: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    def refused(motion: MotionSpec, match: str) -> None:
+        other = save_model(small_model(seed=1), tmp_path / "other.pt", motion)
+        config = CONFIG.model_copy(update={"rejected": "checkpoint", "rejected_checkpoint": str(other)})
+        with pytest.raises(UsageError, match=match):
+            build(source, checkpoint, tmp_path / "run", config)
+        assert not (tmp_path / "run").exists()
+
+    refused(SPEC.model_copy(update={"codec": "other"}), "speaks codec other")
+    refused(SPEC.model_copy(update={"expression": (7, 12)}), "other columns")
+    same = CONFIG.model_copy(update={"rejected": "checkpoint", "rejected_checkpoint": str(checkpoint)})
+    with pytest.raises(UsageError, match="no worse"):
+        build(source, checkpoint, tmp_path / "run", same)
+    with pytest.raises(ValueError, match="drops nothing"):
+        PairsConfig(drop="full")
+    with pytest.raises(ValueError, match="come together"):
+        PairsConfig(rejected="checkpoint")
+
+
+def test_several_pairs_of_a_window_differ_by_their_noise(source: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Keys stay unique and have no dots; each pair's sides share their noise; the first is that of a single one."""
+    config = CONFIG.model_copy(update={"per_window": 3, "chosen": "full"})
+    made = Dataset(build(source, checkpoint, tmp_path / "three", config).dataset)
+    found = {s.key: s for s in made.samples("train")}
+    single = Dataset(build(source, checkpoint, tmp_path / "one", CONFIG.model_copy(update={"chosen": "full"})).dataset)
+    windows = {s.key: s for s in single.samples("train")}
+    assert set(found) == {f"{key}-r{number}" for key in windows for number in range(3)}
+    assert made.manifest.pairs is not None
+    assert (made.manifest.pairs.seeds, made.manifest.pairs.kept) == ((0, 1, 2), 3 * len(windows))
+    for key, window in windows.items():
+        several = [found[f"{key}-r{number}"] for number in range(3)]
+        assert [(p.pair.window, p.pair.seed) for p in several if p.pair] == [(key, 0), (key, 1), (key, 2)]
+        np.testing.assert_array_equal(several[0].rejected, window.rejected)
+        np.testing.assert_array_equal(several[0].chosen, window.chosen)
+        sides = [side for p in several for side in (p.chosen, p.rejected) if side is not None]
+        assert len({side.tobytes() for side in sides}) == 6
+    assert verify_dataset(made.location) == []
+
+
+def test_the_least_expressive_windows_are_passed_over(checkpoint: Path, tmp_path: Path) -> None:
+    def dull(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
+        meta = json.loads(members["meta.json"]) | {"expressiveness": int(key[-2:]) / 10}
+        return members | {"meta.json": json.dumps(meta).encode()}
+
+    source = write_dataset(tmp_path / "source", {WindowClass.LISTENING: 8, WindowClass.SPEAKING: 4}, damage=dull)
+    classes = (WindowClass.SPEAKING, WindowClass.LISTENING)
+    config = CONFIG.model_copy(update={"min_expressiveness": 0.5, "classes": classes})
+    summary = build(source, checkpoint, tmp_path / "run", config)
+    kept = {s.key for s in Dataset(summary.dataset).samples("train")}
+    named = {f"speaking-1000{i}" for i in range(4)} | {f"listening-{i:05d}" for i in range(8)}
+    lively = {key for key in named if int(key[-1]) >= (2 if key.startswith("speaking") else 4)}
+    assert len(lively) == len(kept)
+    assert {key.split("-")[0] for key in kept} == {"speaking", "listening"}
+    assert all(int(key[-2:]) in (2, 3) if key.startswith("speaking") else int(key[-2:]) >= 4 for key in kept)
+    assert (summary.windows, summary.passed_over, summary.tried) == (12, 6, 6)
+
+
+def test_members_of_the_window_are_copied_as_they_are(source: Path, checkpoint: Path, tmp_path: Path) -> None:
+    windows, pairs = (
+        {
+            key: dict(members)
+            for entry in data.manifest.of("train", WindowClass.LISTENING)
+            for key, members in data.shard(entry)
+        }
+        for data in (Dataset(str(source)), Dataset(build(source, checkpoint, tmp_path).dataset))
+    )
+    for key, members in pairs.items():
+        for name in ("avatar.audio.flac", "user.audio.flac", "avatar.motion.npy", "meta.json"):
+            assert members[name] == windows[key][name]
+        assert members["chosen.motion.npy"] == members["avatar.motion.npy"]
+
+
+def test_a_dry_run_tells_what_a_run_would_give(
+    source: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With no more windows than are tried, exactly; and it writes nothing."""
+    out = tmp_path / "run"
+    words = ["visavis", "pairs", str(source), str(checkpoint), "--out", str(out), "--set", "sampler.steps=2"]
+    words += ["--set", "gate.min_reactivity_margin=0.1", "--set", "gate.max_jerk_ratio=1e9", "--engine", "local"]
+    words += ["--set", "gate.max_off_manifold=1e9"]
+
+    def said(*more: str) -> str:
+        monkeypatch.setattr(sys, "argv", [*words, *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    found = json.loads(said("--dry-run", "--json"))
+    table = said("--dry-run")
+    assert not out.exists()
+    done = json.loads(said("--json"))
+    assert (found["pairs"], found["gated"], found["windows"]) == (done["kept"], done["gated"], done["windows"])
+    assert found["figures"] == done["figures"]
+    assert found["seconds"] > 0
+    assert "nothing was written" in table
+    monkeypatch.setattr(sys, "argv", ["visavis", "report", str(out)])
+    with pytest.raises(SystemExit):
+        main()
+    report = capsys.readouterr().out
+    assert "reactivity_margin" in report
+    assert max(map(len, report.splitlines()[:20])) <= 80
 
 
 def test_what_the_gate_leaves_out_is_counted(source: Path, checkpoint: Path, tmp_path: Path) -> None:

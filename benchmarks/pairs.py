@@ -1,0 +1,203 @@
+"""Pairs per second beside the bare sampler's rate on the same windows, in one run, in turns.
+
+    python -m benchmarks.pairs [--quick] [--windows 2048] [--batch 64] [--repeat 3] [--device cpu] [--preset tiny]
+
+bare   `rollout` of the losing side, batch by batch, of windows that lie decoded in memory: nothing is read or written
+pairs  the stage: reads a shard, decodes, samples with the same batches, judges, encodes and writes a shard
+
+Both take one thread of the processor, as a worker with one CPU does (reading ahead has a thread of its own). Weights
+are random: what a model costs does not depend on what it knows. The gate lets every pair through, so that all are
+written.
+With `--kills` a run on the command line is killed so many times, resumed, and compared byte for byte with one that was
+not (`byte_identical`). `done_before`: shards that the last run found done; the ledger is written every 5 s.
+
+`ratio` is the median of those within a turn, of seconds of the clock; `ratio_cpu` of the processor's time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from benchmarks.loader import write_windows
+from benchmarks.processes import alone, peak_mb, say
+from pipeline.crew import local_engine
+from pipeline.pairs import build_pairs
+from pipeline.progress import Reporter
+from schemas.config import load_config
+from schemas.dyads import WindowClass
+from schemas.pairs import GateConfig, PairsConfig
+from schemas.train import FeatureConfig, ModelConfig, SamplerConfig, TrainConfig
+from stages.pairs import PairsInput, PairsStage, learn_from, plan_pairs
+from training.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
+from training.data import Batch, Dataset, collate
+from training.model import Listener, build_model
+from training.sampler import rollout
+
+OPEN = GateConfig(min_reactivity_margin=-10, min_distance=0, max_jerk_ratio=1e9, max_off_manifold=1e9)
+
+
+TINY = ModelConfig(width=32, depth=2, heads=2, encoder_width=16, encoder_heads=2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--windows", type=int, default=2048)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--preset", default="tiny", help="of configs/train")
+    options = parser.parse_args()
+    if options.quick:
+        options.windows, options.repeat, options.kills = 512, 2, 1
+    with tempfile.TemporaryDirectory(prefix="visavis-pairs-") as folder:
+        result = alone(compared, f"{folder}/speed", vars(options))
+        result |= alone(killed_and_resumed, Path(folder) / "kills", options.windows, options.kills)
+        print(json.dumps(result))
+
+
+def compared(folder: str, options: dict[str, Any]) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    megabytes = write_windows(f"{folder}/windows", (WindowClass.LISTENING,), options["windows"], 1)
+    say(f"{options['windows']} windows, {megabytes:.0f} MB")
+    recipe = load_config(Path("configs/train") / f"{options['preset']}.yaml", TrainConfig)
+    data = Dataset(f"{folder}/windows")
+    checkpoint = Path(folder) / "checkpoint.pt"
+    untrained(checkpoint, recipe, data)
+    sampler = SamplerConfig(steps=recipe.sampler.steps, guidance="none")
+    config = PairsConfig(
+        gate=OPEN, sampler=sampler, batch=options["batch"], unit=options["windows"], device=options["device"]
+    )
+    stage = PairsStage(config, data.location, str(checkpoint), f"{folder}/pairs")
+    stage.setup()
+    yardstick = learn_from(data, WindowClass.LISTENING, config)
+    (plan,) = plan_pairs(data, config)
+    item = PairsInput(**dict(plan), yardstick=yardstick)
+    model = load_model(load_checkpoint(checkpoint), options["device"])
+    batches = decoded(data, options["batch"], options["device"])
+
+    def ours() -> int:
+        stage.forget()  # reading and unpacking the shard is a part of it
+        (row,) = stage.process(item)
+        return row.entry.samples
+
+    sides: dict[str, Callable[[], int]] = {"bare": lambda: bare(model, batches, sampler), "pairs": ours}
+    bare(model, batches[:1], sampler)
+    wall: dict[str, list[float]] = {name: [] for name in sides}
+    cpu: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(options["repeat"]):
+        for name, side in sides.items():
+            began, began_cpu = time.perf_counter(), time.process_time()
+            assert side() == options["windows"]
+            wall[name].append(time.perf_counter() - began)
+            cpu[name].append(time.process_time() - began_cpu)
+        say(f"turn {turn + 1}: " + ", ".join(f"{n} {wall[n][-1]:.1f} s ({cpu[n][-1]:.1f} s CPU)" for n in sides))
+
+    def ratio(times: dict[str, list[float]]) -> float:
+        return round(statistics.median(b / p for b, p in zip(times["bare"], times["pairs"], strict=True)), 3)
+
+    return {
+        "name": "pairs",
+        "ratio": ratio(wall),
+        "ratio_cpu": ratio(cpu),
+        "pairs_s": round(options["windows"] / statistics.median(wall["pairs"]), 1),
+        "bare_s": round(options["windows"] / statistics.median(wall["bare"]), 1),
+        "windows": options["windows"],
+        "batch": options["batch"],
+        "preset": options["preset"],
+        "steps": sampler.steps,
+        "device": options["device"],
+        "peak_mb": peak_mb(),
+        "against": "rollout of the losing side of the same windows, decoded in memory, in the same batches",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def killed_and_resumed(folder: Path, windows: int, kills: int, model: ModelConfig = TINY) -> dict[str, Any]:
+    """A run that was killed after every other few shards, beside one that was not."""
+    unit = max(1, windows // 16)
+    write_windows(str(folder / "windows"), (WindowClass.LISTENING,), windows // 2, 2)
+    data = Dataset(str(folder / "windows"))
+    untrained(folder / "checkpoint.pt", TrainConfig(model=model, features=FeatureConfig(n_mels=8)), data)
+    sampler = SamplerConfig(steps=1, guidance="none")
+    gate = GateConfig(min_reactivity_margin=0.0, max_jerk_ratio=1e9, max_off_manifold=1e9)
+    config = PairsConfig(sampler=sampler, gate=gate, unit=unit, device="cpu")
+    recipe = folder / "pairs.yaml"
+    recipe.write_text(config.model_dump_json(), encoding="utf-8")  # JSON is YAML
+    words = [sys.executable, "-m", "pipeline.cli", "pairs", data.location, str(folder / "checkpoint.pt")]
+    words += ["--out", str(folder / "killed"), "--engine", "local", "--config", str(recipe)]
+    shards = folder / "killed" / "dataset" / "train"
+    for number in range(kills):
+        wanted = len(list(shards.glob("*.tar"))) + max(1, 12 // kills)
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        while len(list(shards.glob("*.tar"))) < wanted and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+        if process.wait() != -signal.SIGKILL:
+            raise RuntimeError(f"the run ended with {process.returncode} before it could be killed")
+        say(f"kill {number + 1}: {len(list(shards.glob('*.tar')))} of 16 shards were written")
+    quiet = Reporter(Console(file=io.StringIO()))
+    killed, whole = (
+        build_pairs(data.location, str(folder / "checkpoint.pt"), str(folder / name), config, local_engine, quiet)
+        for name in ("killed", "whole")
+    )
+    files = [
+        {path.relative_to(made.dataset): path.read_bytes() for path in Path(made.dataset).rglob("*") if path.is_file()}
+        for made in (killed, whole)
+    ]
+    return {
+        "kills": kills,
+        "killed_windows": windows,
+        "killed_kept": killed.kept,
+        "done_before": whole.processed - killed.processed,
+        "byte_identical": files[0] == files[1],
+    }
+
+
+def untrained(path: Path, recipe: TrainConfig, data: Dataset) -> None:
+    """A checkpoint of random weights."""
+    model = build_model(recipe.model, recipe.features, data.manifest.motion, 0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(0.02 * torch.randn(weight.shape, generator=generator))
+    weights = model.state_dict()
+    made = Checkpoint(
+        config=recipe, motion=data.manifest.motion, manifest=data.hash, step=0, model=weights, ema=weights, optimizer={}
+    )
+    save_checkpoint(made, path)
+
+
+def decoded(data: Dataset, size: int, device: str) -> list[Batch]:
+    samples = list(data.samples("train"))
+    return [collate(samples[i : i + size]).to(torch.device(device)) for i in range(0, len(samples), size)]
+
+
+def bare(model: Listener, batches: list[Batch], sampler: SamplerConfig) -> int:
+    """Windows sampled."""
+    for b in batches:
+        rollout(
+            model, b.avatar_audio, b.user_audio, b.user_motion, b.reference, sampler, b.keys, "no_user"
+        ).cpu().numpy()
+    return sum(len(b.keys) for b in batches)
+
+
+if __name__ == "__main__":
+    main()

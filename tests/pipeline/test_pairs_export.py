@@ -1,0 +1,93 @@
+"""Pairs as Parquet: everything another trainer needs, read back without our code."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from pipeline.cli import main
+from pipeline.export import ROWS, export_pairs
+from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
+from schemas.dyads import WindowClass
+from schemas.errors import DatasetError, UsageError
+from tests.training.synthetic import DIM, write_dataset
+from training.data import Dataset
+
+FRAMES = 50
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("pairs"), {WindowClass.LISTENING: 10}, pairs=True, shards=3)
+
+
+def test_read_back_it_is_what_the_shards_hold(pairs: Path, tmp_path: Path) -> None:
+    assert export_pairs(str(pairs), f"{tmp_path}/deep/pairs.parquet") == 10
+    table = pq.read_table(tmp_path / "deep" / "pairs.parquet")
+    data = Dataset(str(pairs))
+    for row, sample in zip(table.to_pylist(), data.samples("train"), strict=True):
+        assert sample.pair is not None
+        assert (row["key"], row["conversation"], row["label"]) == (sample.key, sample.meta.conversation, "listening")
+        for name, array in (
+            ("chosen", sample.chosen),
+            ("rejected", sample.rejected),
+            ("user_motion", sample.user_motion),
+            ("reference", sample.reference),
+            ("state", sample.state),
+            ("avatar_valid", sample.valid[:, 0]),
+            ("user_valid", sample.valid[:, 1]),
+        ):
+            np.testing.assert_array_equal(np.array(row[name]), array)
+        sound, rate = soundfile.read(io.BytesIO(row["user_audio"]["bytes"]), dtype="int16")
+        assert (rate, len(sound)) == (SAMPLE_RATE, FRAMES * SAMPLES_PER_FRAME)
+        np.testing.assert_array_equal(sound, np.round(sample.user_audio * 32767))
+        assert json.loads(row["pair"])["generator"] == sample.pair.generator
+        assert json.loads(row["meta"])["conversation"] == sample.meta.conversation
+
+
+def test_the_schema_says_how_to_read_it_and_where_it_is_from(pairs: Path, tmp_path: Path) -> None:
+    export_pairs(str(pairs), str(tmp_path / "pairs.parquet"))
+    schema = pq.read_schema(tmp_path / "pairs.parquet")
+    kind = schema.field("chosen").type
+    assert (kind.list_size, kind.value_type.list_size, str(kind.value_type.value_type)) == (FRAMES, DIM, "float")
+    assert schema.metadata[b"visavis.manifest_sha256"].decode() == Dataset(str(pairs)).hash
+    features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    assert set(features) == set(schema.names)
+    assert features["user_audio"] == {"sampling_rate": SAMPLE_RATE, "_type": "Audio"}
+    frame = {"feature": {"dtype": "float32", "_type": "Value"}, "length": DIM, "_type": "Sequence"}
+    assert features["chosen"] == {"feature": frame, "length": FRAMES, "_type": "Sequence"}
+
+
+def test_it_is_whole_or_absent_and_the_same_again(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.export.ROWS", 4)
+    export_pairs(str(pairs), str(tmp_path / "a.parquet"))
+    export_pairs(str(pairs), str(tmp_path / "b.parquet"))
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    parts = pq.ParquetFile(tmp_path / "a.parquet").metadata
+    assert [parts.row_group(i).num_rows for i in range(parts.num_row_groups)] == [4, 4, 2]
+    assert ROWS > 4
+    broken = write_dataset(tmp_path / "broken", {WindowClass.LISTENING: 10}, pairs=True, shards=5)
+    last = sorted(broken.glob("*.tar"))[-1]
+    last.write_bytes(last.read_bytes()[:-512] + bytes(512)[:-1] + b"x")
+    with pytest.raises(DatasetError, match="sha256"):
+        export_pairs(str(broken), str(tmp_path / "c.parquet"))
+    assert [p.name for p in tmp_path.glob("*c.parquet*")] == []
+
+
+def test_only_pairs_are_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows = write_dataset(tmp_path / "windows", {WindowClass.LISTENING: 1})
+    with pytest.raises(UsageError, match="holds windows, not pairs"):
+        export_pairs(str(windows), str(tmp_path / "pairs.parquet"))
+    monkeypatch.setattr(sys, "argv", ["visavis", "export", str(windows), "--out", str(tmp_path / "pairs.parquet")])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "make some with `visavis pairs`" in capsys.readouterr().err

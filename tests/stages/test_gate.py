@@ -1,0 +1,151 @@
+"""The gate: who reacts, who is broken, and what a yardstick may not know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from schemas.manifest import Histogram
+from schemas.pairs import GateConfig
+from schemas.sample import Sample
+from stages.gate import Expected, Figures, counts, histograms, measure, verdicts
+from stages.yardstick import Windows, Yardstick, fold_of, learn, normalised, unit
+from tests.training.synthetic import DELAY, NOD, SMILE, SPEC, sample, smooth
+
+FRAMES = 50
+
+
+def windows_of(seeds: range) -> list[Sample]:
+    """Listening windows that follow the rule, each of a conversation of its own; the user's turns can be seen."""
+    found = []
+    for seed in seeds:
+        window = sample(seed)
+        spoken = np.array([np.abs(part).max() > 1e-3 for part in window.user_audio.reshape(FRAMES, -1)])
+        found.append(replace(window, state=np.where(spoken, 2, 0).astype(np.uint8)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def yardstick() -> Yardstick:
+    return learn(windows_of(range(256)), SPEC)
+
+
+def figures(samples: list[Sample], chosen: np.ndarray, rejected: np.ndarray, yardstick: Yardstick) -> Figures:
+    windows = Windows.of(samples, SPEC)
+    sides = (normalised(side, SPEC) for side in (chosen, rejected))
+    return measure(windows, *sides, yardstick, Expected(windows, yardstick))
+
+
+def motion(samples: list[Sample]) -> np.ndarray:
+    return np.stack([s.avatar_motion for s in samples])
+
+
+def test_the_corpus_tells_how_avatars_react(yardstick: Yardstick) -> None:
+    """The smile is mirrored DELAY frames later, and the head dips three frames after speech ends."""
+    for fold in (0, 1):
+        assert np.unravel_index(yardstick.lagged[fold].argmax(), yardstick.lagged[fold].shape) == (DELAY, SMILE)
+        lag, dim = np.unravel_index(yardstick.event[fold].argmin(), yardstick.event[fold].shape)
+        assert dim == NOD
+        assert 3 <= lag < 9
+
+
+def test_a_listener_who_reacts_is_told_from_one_who_does_not(yardstick: Yardstick) -> None:
+    """Both move like people; the other one's user is another. Knowing nothing of the corpus, half would be right."""
+    judged = windows_of(range(1000, 1200))
+    truth, one, two = motion(judged), np.roll(motion(judged), 61, axis=0), np.roll(motion(judged), 127, axis=0)
+    right = figures(judged, truth, one, yardstick)
+    null = figures(judged, one, two, yardstick)
+    assert (right["reactivity_margin"] > 0).mean() > 0.85
+    assert 0.38 < (null["reactivity_margin"] > 0).mean() < 0.62
+    assert np.nanmean(right["event_margin"]) > 3 * abs(np.nanmean(null["event_margin"]))
+    swapped = figures(judged, one, truth, yardstick)
+    np.testing.assert_allclose(swapped["reactivity_margin"], -right["reactivity_margin"], atol=1e-6)
+
+
+def test_a_window_is_not_judged_by_what_it_taught() -> None:
+    """Where nobody reacts, the recorded side looks no better than another, even to the corpus it is from."""
+    random = np.random.default_rng(0)
+    deaf = []
+    for window in windows_of(range(48)):
+        drift = np.stack([smooth(random, FRAMES) for _ in range(SPEC.dim)], axis=1).astype(np.float32)
+        deaf.append(replace(window, avatar_motion=drift))
+    seen = figures(deaf, motion(deaf), np.roll(motion(deaf), 13, axis=0), learn(deaf, SPEC))
+    assert 0.3 < (seen["reactivity_margin"] > 0).mean() < 0.7
+    assert {fold_of(w.meta.conversation) for w in deaf} == {0, 1}
+
+
+def test_a_corpus_of_one_conversation_judges_itself() -> None:
+    same = [replace(w, meta=w.meta.model_copy(update={"conversation": "only"})) for w in windows_of(range(16))]
+    found = figures(same, motion(same), np.roll(motion(same), 5, axis=0), learn(same, SPEC))
+    assert np.isfinite(found["reactivity_margin"]).all()
+
+
+def test_frames_that_are_not_seen_say_nothing(yardstick: Yardstick) -> None:
+    judged = windows_of(range(2000, 2008))
+    hidden = [replace(w, valid=np.where(np.arange(FRAMES)[:, None] < 40, True, [False, True])) for w in judged]
+    spoilt = motion(judged)
+    spoilt[:, 40:] += 50
+    clean, same = (figures(hidden, motion(hidden), side, yardstick) for side in (motion(judged) * 0.9, spoilt * 0.9))
+    for name in clean:
+        np.testing.assert_allclose(same[name], clean[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_the_gate_names_its_reason(yardstick: Yardstick) -> None:
+    judged = windows_of(range(3000, 3001))
+    truth = motion(judged)
+    still = np.repeat(truth.mean(axis=1, keepdims=True), FRAMES, axis=1)
+    shaking = truth + 9 * np.where(np.arange(FRAMES)[:, None] % 2, 1, -1).astype(np.float32)
+
+    def reason(chosen: np.ndarray, rejected: np.ndarray, **gate: float) -> str:
+        found = figures(judged, chosen, rejected, yardstick)
+        sides = (normalised(side, SPEC) for side in (chosen, rejected))
+        return verdicts(found, *sides, GateConfig(**gate))[0]  # type: ignore[arg-type]
+
+    assert reason(truth, still) == ""
+    assert reason(still, truth) == "not_less_reactive"
+    assert reason(truth, still, min_reactivity_margin=2.0) == "not_less_reactive"
+    assert reason(truth, truth * 0.99) == "too_similar"
+    assert reason(truth, shaking) == reason(shaking, still) == "broken_motion"
+    assert reason(truth, still + 20) == reason(truth + 20, still) == "off_manifold"
+    assert reason(truth, truth * np.nan) == reason(truth * np.inf, still) == "not_finite"
+    assert reason(truth, still, min_energy_margin=100) == "less_lively"
+
+
+def test_figures_are_what_they_say() -> None:
+    """Against plain loops over one window."""
+    learnt, judged = windows_of(range(64)), windows_of(range(4000, 4001))
+    yardstick = learn(learnt, SPEC)
+    truth, rejected = motion(judged), 0.5 * motion(windows_of(range(5000, 5001)))
+    found = {name: values[0] for name, values in figures(judged, truth, rejected, yardstick).items()}
+    a, b = normalised(truth, SPEC)[0].astype(float), normalised(rejected, SPEC)[0].astype(float)
+    assert found["energy_margin"] == pytest.approx(np.log(a.var(0).sum() / b.var(0).sum()), rel=1e-4)
+    assert found["distance"] == pytest.approx(np.sqrt(((a - b) ** 2).mean()), rel=1e-4)
+    assert found["jerk_ratio"][0] == pytest.approx(1)
+    jerks = [np.abs(np.diff(side, n=3, axis=0)).mean() for side in (a, b)]
+    assert found["jerk_ratio"][1] == pytest.approx(jerks[1] / jerks[0], rel=1e-4)
+    expected = np.zeros_like(a)
+    user = unit(normalised(np.stack([judged[0].user_motion]), SPEC), np.ones((1, FRAMES), bool))[0]
+    response = yardstick.lagged[fold_of(judged[0].meta.conversation)]
+    for t in range(FRAMES):
+        for lag in range(min(len(response), t + 1)):
+            expected[t] += response[lag] * user[t - lag]
+    expected -= expected.mean(0)
+    fits = []
+    for side in (a, b):
+        moves = (side - side.mean(0)) / np.where(side.std(0) > 1e-6, side.std(0), np.inf)  # silent jaws do not move
+        fits.append(np.corrcoef(moves.ravel(), expected.ravel())[0, 1])
+    assert found["lagged_margin"] == pytest.approx(fits[0] - fits[1], abs=1e-4)
+
+
+def test_histograms_add_up_and_tell_quantiles(yardstick: Yardstick) -> None:
+    judged = windows_of(range(6000, 6060))
+    found = figures(judged, motion(judged), np.roll(motion(judged), 7, axis=0), yardstick)
+    halves = [{name: values[part] for name, values in found.items()} for part in (slice(30), slice(30, None))]
+    whole, parts = histograms(counts(found)), [counts(half) for half in halves]
+    assert histograms({name: parts[0][name] + parts[1][name] for name in parts[0]}) == whole
+    for share in (0.1, 0.5, 0.9):
+        near = np.quantile(found["reactivity_margin"], share)
+        assert whole["reactivity_margin"].quantile(share) == pytest.approx(near, abs=0.11)  # a bin
+    assert np.isnan(Histogram(low=0, high=1, counts=(0, 0)).quantile(0.5))
