@@ -223,14 +223,14 @@ def _what_broke(
         if not torch.isfinite(error_T).all()
     ]
     everything = [key for part in parts for key in part.keys]
-    said = [json.loads(text) for text in run.world.gather(json.dumps([broken, everything, loss.item(), norm.item()]))]
+    said = [json.loads(text) for text in run.world.gather(json.dumps([broken, everything, loss.item()]))]
     suspects = [key for each in said for key in each[0]] or [key for each in said for key in each[1]]
     named = ", ".join(suspects[:_SUSPECTS]) + (f" and {len(suspects) - _SUSPECTS} more" if suspects[_SUSPECTS:] else "")
-    value, size = next(((v, n) for *_, v, n in said if not (math.isfinite(v) and math.isfinite(n))), said[0][2:])
+    value = sum(each[2] for each in said) / run.world.size
     left = f"{out / CHECKPOINT_NAME} is of step {saved}" if saved else "no checkpoint was written before it"
     return (
-        f"step {step + 1}: loss is {value}, gradient norm {size}; {left}; lower the learning rate, or look at the "
-        f"samples {named}"
+        f"step {step + 1}: loss is {value}, gradient norm {norm.item()}; {left}; "
+        f"lower the learning rate, or look at the samples {named}"
     )
 
 
