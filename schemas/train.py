@@ -123,7 +123,7 @@ class OptimConfig(Section):
     grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, reached gradually")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products (autocast)")
-    compile: bool = Field(False, description="torch.compile the network; needs a C++ compiler, starts slowly")
+    compile: bool = Field(False, description="torch.compile the transformer; needs a C++ compiler, starts slowly")
 
 
 class SamplerConfig(Section):

@@ -152,8 +152,7 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
 
 
 def compile_network(model: Listener) -> None:
-    """Compile what takes the time, in place: the names of weights stay, and so do checkpoints."""
-    model.encoder.compile()  # type: ignore[no-untyped-call]
+    """Compile what takes the time, the transformer, in place: the names of weights stay, and so do checkpoints."""
     model.denoise = torch.compile(model.denoise)  # type: ignore[method-assign]
 
 
