@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ray_train import train_on_ray
+from pipeline.ray_train import _work, train_on_ray
 from schemas.errors import UsageError
 from schemas.train import FeatureConfig, ModelConfig, OptimConfig, TrainConfig
 from tests.training.synthetic import write_dataset
@@ -51,8 +51,12 @@ def test_two_processes_on_ray_are_one_run_that_can_be_stopped(tmp_path: Path):
     assert seen
     assert {steps for _, steps in seen} == {100_000}
 
-    with pytest.raises(UsageError, match="a run of 2 processes, and now there are 1"):
-        train_on_ray(dataset, tmp_path / "run", long, workers=1, address=None)
+
+def test_an_expected_error_is_an_answer_and_no_reason_to_try_again(tmp_path: Path):
+    work = {"dataset": str(tmp_path), "out": tmp_path / "run", "config": CONFIG, "init": None, "pairs": None}
+    answer = _work(work)
+    assert answer["error"] == "UsageError"
+    assert "is not a dataset" in answer["message"]
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -56,9 +56,10 @@ def answer(call: dict[str, Any]) -> dict[str, Any]:
     os.environ |= call["env"]
     broken = call["fault"] if call["fault_rank"] == int(os.environ["RANK"]) else None
     config = TrainConfig.model_validate(call["config"])
+    more = call["more"] | ({"init": Path(call["more"]["init"])} if "init" in call["more"] else {})
     try:
         with fault(broken, call["fault_at"]):
-            loop.train(call["dataset"], Path(call["out"]), config, **call["more"])
+            loop.train(call["dataset"], Path(call["out"]), config, **more)
     except (VisavisError, KeyboardInterrupt, ValueError, RuntimeError) as error:
         return {"error": type(error).__name__, "message": str(error)}
     return {"error": None, "message": ""}

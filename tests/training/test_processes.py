@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,15 +88,22 @@ def test_two_processes_do_what_one_does_with_their_batches(
 def test_two_processes_stop_together_on_a_signal_to_one_and_go_on_as_if_they_had_not(
     ranks: Ranks, windows: Path, pairs: Path, tmp_path: Path, small_config: TrainConfig
 ):
-    config = changed(small_config, batch=2, steps=4)
-    ranks.train(windows, tmp_path / "whole", config)
-    stopped = ranks.train(windows, tmp_path / "cut", config, fault="signal", fault_at=2)
+    """Tuning by pairs, so that there are two loaders in each, and a frozen model."""
+    base = train(str(windows), tmp_path / "base", changed(small_config, steps=1))
+    dpo = small_config.dpo.model_copy(update={"steps": 4, "warmup": 0})
+    config = changed(small_config.model_copy(update={"dpo": dpo}), batch=2)
+    more = {"init": str(base), "pairs": str(pairs)}
+    ranks.train(windows, tmp_path / "whole", config, **more)
+    first = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["loss_dpo"] == pytest.approx(math.log(2), abs=1e-6)
+    assert first["implicit_accuracy"] == 0.5
+    stopped = ranks.train(windows, tmp_path / "cut", config, **more, fault="signal", fault_at=2)
     assert [a["error"] for a in stopped] == ["Stopped", "Stopped"]
     assert "stopped after step 2 of 4" in stopped[0]["message"]
     assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt").step == 2
     with pytest.raises(UsageError, match="a run of 2 processes, and now there are 1"):
-        train(str(windows), tmp_path / "cut", config)
-    assert [a["error"] for a in ranks.train(windows, tmp_path / "cut", config)] == [None, None]
+        train(str(windows), tmp_path / "cut", config, init=base, pairs=str(pairs))
+    assert [a["error"] for a in ranks.train(windows, tmp_path / "cut", config, **more)] == [None, None]
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     whole, cut = (tmp_path / name / "checkpoint.pt" for name in ("whole", "cut"))
     assert checkpoint_id(whole) == checkpoint_id(cut)
