@@ -8,8 +8,10 @@ on from its last checkpoint.
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +68,14 @@ def train_on_ray(
         _work,
         train_loop_config=work,
         torch_config=TorchConfig(backend="gloo"),  # the loop adds nccl itself
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, "GPU": gpu}),
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": cpus, "GPU": int(gpu)}
+        ),
         run_config=RunConfig(name="ray", storage_path=str(out), failure_config=FailureConfig(max_failures=_RESTARTS)),
     )
     try:
-        answer = _look_on(trainer, out, stop, config.optim.steps if pairs is None else config.dpo.steps, progress)
+        with redirect_stdout(sys.stderr):  # where Ray's word of a lost process goes
+            answer = _look_on(trainer, out, stop, config.optim.steps if pairs is None else config.dpo.steps, progress)
     finally:
         stop.unlink(missing_ok=True)
     if answer["error"]:

@@ -21,7 +21,15 @@ from training.world import World
 METRICS_NAME = "metrics.jsonl"
 EVENTS_NAME = "tensorboard"
 QUARTILES = 4
-_GROUPS = {"loss": "loss", "val": "val", "samples": "speed", "media": "speed", "data": "speed", "eta": "speed"}
+_GROUPS = {
+    "loss": "loss",
+    "val": "val",
+    "samples": "speed",
+    "media": "speed",
+    "data": "speed",
+    "eta": "speed",
+    "gpu": "speed",
+}
 
 
 class MetricsLog:
