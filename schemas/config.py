@@ -127,6 +127,9 @@ class BindConfig(Section):
     max_offset: float = Field(
         0.12, ge=0, description="seconds by which a voice may surely be early or late for its lips; 0: not looked at"
     )
+    max_unsynced: float = Field(
+        180.0, ge=0, description="seconds of speech with lips in view in which some offset must fit; 0: none need"
+    )
 
 
 class SeparateConfig(Section):

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     UNSEEN_VOICE = "unseen_voice"  # somebody speaks whose lips are not in the picture
     SILENT_FACE = "silent_face"  # one of the two people never speaks, by the lips
     AV_OFFSET = "av_offset"  # a voice comes too early or too late for the lips that speak it
+    DUBBED = "dubbed"  # the lips fit the sound at no offset: another language, or more than a second away
     FACE_NOT_VISIBLE = "face_not_visible"  # a participant is out of sight too often
     SMALL_FACE = "small_face"  # too few pixels to see a face move
     BLURRED = "blurred"  # a face out of focus, or enlarged

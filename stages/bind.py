@@ -59,11 +59,12 @@ class BindInput(Row):
 class BindStage(Stage[BindInput, Binding]):
     """Voices and the cast → two people, each with a face and a voice.
 
-    Order of participants: as in the cast. Rejects: UNBOUND_VOICE, SWAPPED_VOICES, UNSEEN_VOICE, SILENT_FACE, AV_OFFSET.
+    Order of participants: as in the cast. Rejects: UNBOUND_VOICE, SWAPPED_VOICES, UNSEEN_VOICE, SILENT_FACE, AV_OFFSET,
+    DUBBED.
     """
 
     name: ClassVar[str] = "bind"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     config: BindConfig
 
     def __init__(self, config: BindConfig) -> None:
@@ -152,12 +153,16 @@ class BindStage(Stage[BindInput, Binding]):
         found: dict[str, Offset | None] = {}
         for sound in dict.fromkeys(sounds):
             audio_N = read_audio(sound, conversation.frames)
-            lags = (
+            lags = [
                 lag_of(person.mouth, audio_N, (state_T >> i & 1).astype(bool))
                 for i, person in enumerate(people)
                 if sounds[i] == sound
-            )
-            found[sound] = offset = file_offset([lag for lag in lags if lag])
+            ]
+            known = [lag for lag in lags if lag]
+            found[sound] = offset = file_offset(known)
+            seconds = sum(lag.seconds for lag in known)
+            if offset and not offset.sure and 0 < self.config.max_unsynced <= seconds:
+                raise Rejected(Reason.DUBBED, f"{sound}: lips fit it at no offset in {seconds:.0f} s of speech")
             if offset and offset.sure and abs(offset.ms) > 1000 * (self.config.max_offset + _PRECISION):
                 when = f"{abs(offset.ms):.0f} ms {'late' if offset.ms > 0 else 'early'}"
                 raise Rejected(Reason.AV_OFFSET, f"{sound}: {when} for the lips, evidence {offset.confidence:.0f} nats")

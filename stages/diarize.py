@@ -41,7 +41,7 @@ class DiarizeStage(Stage[Conversation, Diarization]):
     """A conversation to the turns of its two people."""
 
     name: ClassVar[str] = "diarize"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     config: DiarizeConfig
 
     def __init__(self, config: DiarizeConfig) -> None:
@@ -171,7 +171,7 @@ def channel_turns(
 
     turns = []
     for speaker, (own, spans) in enumerate(zip(tracks, given or [None] * len(tracks), strict=True)):
-        for start, end in spans or heard_spans(activity(own)):
+        for start, end in spans or heard_spans(activity(own), own):
             first, last = max(0, round(start * SAMPLE_RATE)), min(round(end * SAMPLE_RATE), len(own))
             for begin, stop in _pieces(first, last):
                 others = [track[begin:stop] for i, track in enumerate(tracks) if i != speaker]

@@ -27,7 +27,7 @@ _APART = 16  # steps; two lags further apart than this are two answers
 _LEAD = 0.020  # seconds by which lips are ahead of the sound they make, and pictures of their own moment
 _BANDS = ((100, 800), (800, 2500), (3000, 7500))  # Hz: voiced, open vowels, fricatives
 _AROUND = 16  # frames beside speech: lips that begin and end with the sound say most
-_LEAST = 2 * FPS  # frames of speech with lips in view; chance cannot be told from less
+_LEAST = 2.0  # seconds of speech with lips in view; chance cannot be told from less
 _SPECTRUM = 512  # samples
 _BLOCK = 60 * _RATE
 _RIDGE = 0.05
@@ -36,10 +36,14 @@ _SURE = 12.0  # nats
 
 
 class Lag(NamedTuple):
-    """What lips say, in nats: information_L at each lag of the search, chance_C at lags far from it."""
+    """What lips say, in nats: information_L at each lag of the search, chance_C at lags far from it.
+
+    seconds: of speech with lips to it.
+    """
 
     information: np.ndarray
     chance: np.ndarray
+    seconds: float
 
 
 class Offset(NamedTuple):
@@ -69,7 +73,8 @@ def lag_of(mouth_T2: np.ndarray, audio_N: np.ndarray, speaks_T: np.ndarray) -> L
     from scipy.ndimage import binary_dilation
 
     seen_T = np.isfinite(mouth_T2).all(axis=1)
-    if (seen_T & speaks_T).sum() < _LEAST:
+    seconds = (seen_T & speaks_T).sum() / FPS
+    if seconds < _LEAST:
         return None
     speaks_T = np.asarray(binary_dilation(speaks_T, iterations=_AROUND))
     both_T = seen_T & speaks_T
@@ -82,7 +87,7 @@ def lag_of(mouth_T2: np.ndarray, audio_N: np.ndarray, speaks_T: np.ndarray) -> L
     information_L = np.array([_at_lag(lips_TK, sound_SK, count, k) for k in range(-_SEARCH, _SEARCH + 1)])
     # Twice the information times the number of independent frames is chi-squared with one degree for each pair.
     independent = lips_TK.shape[1] * sound_SK.shape[1] / (2 * max(chance_C.mean(), 1e-9))
-    return Lag(independent * information_L, independent * chance_C)
+    return Lag(independent * information_L, independent * chance_C, float(seconds))
 
 
 def offset_of(lags: Sequence[Lag]) -> Offset:

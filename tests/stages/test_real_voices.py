@@ -58,10 +58,16 @@ def heard(conversation: Conversation) -> Diarization:
 
 
 def bound(
-    conversation: Conversation, cast: Cast, tampered: Callable[[Diarization], Diarization] = lambda as_it_is: as_it_is
+    conversation: Conversation,
+    cast: Cast,
+    tampered: Callable[[Diarization], Diarization] = lambda as_it_is: as_it_is,
 ) -> Binding:
-    given = BindInput(conversation=conversation, diarization=tampered(heard(conversation)), cast=cast)
-    [binding] = BindStage(BindConfig()).process(given)
+    return bound_to(tampered(heard(conversation)), conversation, cast)
+
+
+def bound_to(diarization: Diarization, conversation: Conversation, cast: Cast, **config: float) -> Binding:
+    given = BindInput(conversation=conversation, diarization=diarization, cast=cast)
+    [binding] = BindStage(BindConfig(**config)).process(given)
     return binding
 
 
@@ -135,6 +141,23 @@ def test_sound_that_is_half_a_second_off_is_found(
         bound(with_sound(clip, tmp_path / "shifted.mp4", sound), cast_of(clip))
     assert rejection.value.reason is Reason.AV_OFFSET
     assert rejection.value.detail.split(": ")[1].split(" ms ")[1].startswith("late" if late > 0 else "early")
+
+
+def test_a_dubbed_voice_fits_the_lips_at_no_offset(shared_media: Path, tmp_path: Path) -> None:
+    """Turns as they were and other people's words in them. The clip is short, so the limit is, too."""
+    clip = shared_media / "conversation" / "interview.mp4"
+    original = heard(real_conversation(clip))
+    bound_to(original, real_conversation(clip), cast_of(clip), max_unsynced=15)
+    other = shared_media / "diarization" / "pyannote_sample.wav"
+    files = ["-i", str(clip), "-i", str(other), "-map", "0:v", "-map", "1:a"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *files, "-c:v", "copy", "-shortest"]
+    subprocess.run([*command, str(tmp_path / "dubbed.mp4")], check=True)
+    dubbed = real_conversation(tmp_path / "dubbed.mp4").model_copy(update={"frames": real_conversation(clip).frames})
+    with pytest.raises(Rejected) as rejection:
+        bound_to(original, dubbed, cast_of(clip), max_unsynced=15)
+    assert rejection.value.reason is Reason.DUBBED
+    binding = bound_to(original, dubbed, cast_of(clip))  # under three minutes: told by a figure
+    assert all(p.offset_ms is None and p.offset_confidence < 12 for p in binding.participants)
 
 
 @pytest.mark.parametrize("name", ["interview", "two_in_frame"])
