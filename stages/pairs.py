@@ -30,7 +30,7 @@ from training.data import Dataset, collate
 from training.metrics import jerk, lagged
 from training.model import Listener
 from training.sampler import rollout
-from training.train import pick_device
+from training.world import pick_device
 
 
 class PairsInput(Row):
