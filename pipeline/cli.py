@@ -203,14 +203,15 @@ def evaluate(
     dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
     split: Annotated[str, typer.Option(help="val or train.")] = "val",
     seeds: Annotated[int, typer.Option(min=1, help="Generate with so many seeds and average.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="Windows per class.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Windows per class; none: all.")] = None,
     encoder: Encoder = None,
+    by_class: Annotated[bool, typer.Option("--by-class", help="Tables for every class, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Score a checkpoint beside the ground truth and simple baselines."""
     from pipeline.commands import run_evaluate
 
-    run_evaluate(checkpoint, dataset, split, seeds, limit, encoder, as_json=as_json)
+    run_evaluate(checkpoint, dataset, split, seeds, limit, encoder, by_class=by_class, as_json=as_json)
 
 
 @app.command()
@@ -218,11 +219,13 @@ def generate(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of `visavis train`.")],
     dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
     key: Annotated[str, typer.Argument(help="A sample's key, as `visavis report` lists them.")],
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder for the motion, as .npy.")] = "runs/generated",
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Folder for KEY.generated.npy and others.")
+    ] = "runs/generated",
     drop: Annotated[str, typer.Option(help="Conditions left: full, no_user, no_avatar or none.")] = "full",
     encoder: Encoder = None,
 ) -> None:
-    """Generate the motion of one sample, beside its truth."""
+    """Generate the motion of one sample, beside its truth. `visavis report` draws it."""
     from pipeline.commands import run_generate
 
     run_generate(checkpoint, dataset, key, Path(out), drop, encoder)
@@ -230,14 +233,20 @@ def generate(
 
 @app.command()
 def report(
-    dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build` or `visavis pairs`.")],
-    samples: Annotated[int, typer.Option(min=0, help="Sample keys to list per class.")] = 2,
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", help="Dataset or run of `visavis build` or `visavis pairs`, or a KEY.generated.npy."
+        ),
+    ],
+    samples: Annotated[int, typer.Option(min=0, help="Sample keys to list per class and split.")] = 2,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The picture; none: KEY.png beside it.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Summarise a dataset: classes, shards, balance, codec, pairs."""
+    """Summarise a dataset: classes, shards, balance, codec, pairs. Or draw what `visavis generate` wrote."""
     from pipeline.report import run_report
 
-    run_report(dataset, samples, as_json=as_json)
+    run_report(what, samples, out, as_json=as_json)
 
 
 Fetched = Annotated[

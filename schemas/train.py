@@ -134,6 +134,10 @@ class SamplerConfig(Section):
     w_a: float = Field(2.0, description="guidance weight of the avatar's audio")
     w_u: float = Field(1.0, description="guidance weight of the user")
     seed: int = Field(0, description="noise is drawn from (seed, key), whatever the batching")
+    anchor: float = Field(
+        0.0, ge=0, le=1, description="share of a lasting offset from the session's reference that is taken off; 0: off"
+    )
+    anchor_seconds: float = Field(10.0, gt=0, description="what is quicker than this is no lasting offset")
 
 
 class DpoConfig(Section):

@@ -53,7 +53,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     """Samples both sides of each window's pair, gates them, and writes what is left as a shard."""
 
     name = "pairs"
-    version = 2
+    version = 3
     config: PairsConfig
 
     def __init__(self, config: PairsConfig, dataset: str, checkpoint: str, out: str) -> None:

@@ -17,7 +17,8 @@ from schemas.dyads import WindowClass
 from schemas.errors import DatasetError, UsageError
 from schemas.manifest import MANIFEST_NAME, ShardEntry, dump_manifest
 from tests.training.synthetic import DIM, sample, write_dataset
-from training.data import Dataset, Loader, class_mixture, prefetch, spans
+from training.data import Dataset, Loader, class_mixture, prefetch
+from training.epochs import spans
 
 LISTENING, SPEAKING, SILENCE = WindowClass.LISTENING, WindowClass.SPEAKING, WindowClass.SILENCE
 
@@ -121,12 +122,14 @@ def test_ranks_share_an_epoch_and_no_sample_is_left_or_taken_twice(sizes: list[i
         for i, n in enumerate(sizes)
     ]
     parts = [list(spans(shards, seed, epoch, rank, world)) for rank in range(world)]
-    looked_at = Counter((entry.path, i) for part in parts for entry, first, last in part for i in range(first, last))
+    looked_at = Counter((span.entry.path, i) for part in parts for span in part for i in range(span.first, span.last))
     assert looked_at == Counter((entry.path, i) for entry in shards for i in range(entry.samples))
-    counts = [sum(last - first for _, first, last in part) for part in parts]
+    counts = [part[-1].end if part else 0 for part in parts]
+    assert sum(counts) == sum(sizes)
     assert max(counts) - min(counts) <= 1
-    for part in parts:  # whole shards, but for the first and the last
-        assert all((first, last) == (0, entry.samples) for entry, first, last in part[1:-1])
+    for part in parts:
+        assert [0, *(span.end for span in part)][: len(part)] == [span.start for span in part]
+        assert all(span.last - span.first == span.entry.samples for span in part[1:-1])  # whole shards in between
 
 
 def by_epoch(loader: Loader, epochs: int) -> list[list[str]]:
@@ -184,14 +187,17 @@ def test_every_rank_mixes_the_classes_by_the_plan(tmp_path: Path):
 def test_a_rank_opens_its_own_shards_and_at_most_two_that_it_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     data = Dataset(str(write_dataset(tmp_path, {LISTENING: 24}, shards=12, frames=1)))
     opened: list[str] = []
-    shard = Dataset.shard
-    monkeypatch.setattr(Dataset, "shard", lambda self, entry: opened.append(entry.path) or shard(self, entry))
+    fetch = Dataset.fetch
+    monkeypatch.setattr(Dataset, "fetch", lambda self, entry: opened.append(entry.path) or fetch(self, entry))
     for rank in range(5):
         opened.clear()
         loader = iter(Loader(data, 1, rank=rank, world=5))
         while next(loader)[1]["listening"][1] == 0:
-            first_epoch = list(opened)
-        assert len(first_epoch) <= 12 / 5 + 2
+            pass
+        own = [span.entry.path for span in spans(data.manifest.of("train"), 0, 0, rank, 5)]
+        assert opened[: len(own)] == own
+        assert len(own) <= 12 / 5 + 2
+        assert len(opened) <= len(own) + 2  # of the next epoch: the one just begun, and the one read ahead
 
 
 def spoil(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
@@ -200,11 +206,14 @@ def spoil(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
     return members
 
 
-def test_a_corrupt_sample_is_skipped_counted_and_named(tmp_path: Path):
+def test_a_corrupt_sample_is_skipped_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     data = Dataset(str(write_dataset(tmp_path, {LISTENING: 6}, damage=spoil, frames=10)))
     loader = Loader(data, 2, max_bad=2)
     assert set(keys(loader, 20)) == {f"listening-0000{i}" for i in (0, 2, 4, 5)}
     assert set(loader.bad) == {"listening-00001", "listening-00003"}
+    assert sorted(caplog.messages) == [  # each is told once, however often it is met
+        f"left out: sample listening-0000{i}: audio: Format not recognised." for i in (1, 3)
+    ]
     with pytest.raises(DatasetError, match=r"2 unreadable samples .* sample listening-0000[13]"):
         keys(Loader(data, 2, max_bad=1), 20)
 

@@ -1,0 +1,361 @@
+"""Conversations at motion level whose listener reacts by a known rule, written as the shard stage writes them.
+
+    turns, phrases, back-channels → two voices (sound) and two motions → dyads → windows → shards, manifest
+
+The user talks and moves. The avatar, by a `Rule`:
+
+    nods    `nod_delay` frames after a phrase of the user ends (drawn from a range), with `nod_probability`;
+            back-channels of the user are no phrases, and evoke nothing
+    smiles  `smile_gain` times the user's smile, `smile_delay` frames later, plus a smile of its own;
+            while it speaks, it does not mirror
+    speaks  the jaw follows the loudness of its own voice
+
+Everything else drifts slowly and means nothing. Only the avatar reacts, so each conversation is used one way round:
+were both to mirror each other, the gain could not be read off the data.
+
+Motion has no codec behind it, and sound is noise under a speaker's resonances and a syllable's envelope: enough for
+what a model could get wrong about timing, not for what faces or words are like. From here on nothing is special:
+classes, weights, plan and tars come from `stages`, so what trains on this trains on a build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from scipy.signal import lfilter
+
+from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from schemas.config import BalanceConfig, Section, ShardConfig
+from schemas.dyads import Codec, Dyad, DyadHead, Window, WindowClass
+from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
+from schemas.rows import Figures, Layout, VoiceFigures, Voices
+from schemas.sample import encode_audio
+from stages.balance import plan_balance
+from stages.census import CensusInput, CensusStage, scale
+from stages.codec import POSE_DIMS, motion_spec
+from stages.shard import ShardInput, ShardRow, ShardStage, Slice
+from stages.store import Store
+from stages.windows import avatar_state, expressiveness, window_class
+
+DIM = 12
+PITCH, JAW, SMILES = 0, 6, (7, 8)
+"""Columns: the head's pitch nods; two independent columns of the expression are smiles."""
+USER, AVATAR = 0, 1
+CODEC = "reactive"
+HOP = 4  # envelope values per frame
+UNITS = np.array([0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 1, 1, 1, 1, 1, 1])
+"""Deviation of each column's drift: rad, face widths, and the code's own units."""
+CHUNK = 64
+"""Conversations whose sound is held at once."""
+
+_SEEN = Figures(visible=1, face_size=200, sharpness=400, luminance=120, confidence=1, yaw=0, pitch=0, jitter=0)
+_HEARD = VoiceFigures(method="own_track", residual_db=-60, overlapped=0)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the avatar reacts. Times are frames of 40 ms."""
+
+    nod_probability: float = 0.7
+    nod_delay: tuple[int, int] = (8, 15)  # from the end of a phrase to the onset, both ends included
+    nod_frames: int = 12
+    nod_depth: float = 0.2  # rad, of a head that drifts by `pitch_drift`
+    nod_spread: float = 0.15  # deviation of the depth, as a share of it
+    pitch_drift: float = 0.04
+    smile_gain: float = 0.6
+    smile_delay: int = 8
+    smile_noise: float = 0.4  # deviation of the avatar's own smile, the user's being 1
+    jaw_gain: float = 3.0
+    jaw_noise: float = 0.2
+
+    @property
+    def nod_mean_delay(self) -> float:
+        """Frames."""
+        return sum(self.nod_delay) / 2
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """How much there is of what.
+
+    speaking: share of the time in which the avatar has the floor. lively: share of conversations whose avatar follows
+    the rule in full; in the others gain and probability are `dull` times the rule's.
+    """
+
+    train: int = 200  # conversations
+    val: int = 30
+    seconds: int = 60  # of a conversation
+    window: int = 50  # frames
+    hop: int | None = None  # frames between windows; none: the window
+    speaking: float = 0.4
+    lively: float = 1.0
+    dull: float = 0.2
+    seed: int = 0
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+
+
+@dataclass(frozen=True)
+class Talk:
+    """Who says what when: [first, end) frames of phrases and back-channels, of USER and AVATAR."""
+
+    phrases: tuple[list[tuple[int, int]], list[tuple[int, int]]]
+    backchannels: tuple[list[tuple[int, int]], list[tuple[int, int]]]
+
+    def state(self, frames: int) -> np.ndarray:
+        """uint8 [T]: bit i, person i is in a phrase; bit 2 + i, in a back-channel."""
+        state = np.zeros(frames, np.uint8)
+        for person in (USER, AVATAR):
+            for bit, spans in ((person, self.phrases[person]), (2 + person, self.backchannels[person])):
+                for first, end in spans:
+                    state[first:end] |= 1 << bit
+        return state
+
+
+def write_corpus(folder: Path, corpus: Corpus, rule: Rule) -> Manifest:
+    """Write shards and manifest. The same arguments give the same bytes."""
+    dyads = {number: make_dyad(corpus, rule, number) for number in range(corpus.train + corpus.val)}
+    train = [dyads[number] for number in range(corpus.train)]
+    heads = tuple(DyadHead(windows=dyad.windows, moments=dyad.moments) for dyad in train)
+    (census,) = CensusStage(Section()).process(CensusInput(dyads=heads))
+    stage = ShardStage(ShardConfig(seed=corpus.seed), str(folder))
+    rows: list[ShardRow] = []
+    for first in range(0, len(dyads), CHUNK):
+        chunk = range(first, min(first + CHUNK, len(dyads)))
+        sounds = {number: make_voices(corpus, number) for number in chunk}
+        splits: tuple[tuple[Split, list[int]], ...] = (
+            ("train", [number for number in chunk if number < corpus.train]),
+            ("val", [number for number in chunk if number >= corpus.train]),
+        )
+        for split, numbers in splits:
+            for label in WindowClass:
+                slices, used = _of_class([dyads[number] for number in numbers], label)
+                if not used:
+                    continue
+                item = ShardInput(
+                    path=f"{split}/{label.value}-{first // CHUNK:06d}.tar",
+                    split=split,
+                    label=label,
+                    slices=slices,
+                    dull_keep=corpus.balance.dull_keep,
+                    census=census,
+                    dyads=used,
+                    voices=[sounds[int(dyad.conversation.removeprefix("c"))] for dyad in used],
+                )
+                rows += stage.process(item)
+    mean, std = scale(census)
+    counts = {label: sum(row.entry.samples for row in rows if _is_train(row, label)) for label in WindowClass}
+    kept = {label: sum(row.weight for row in rows if _is_train(row, label)) for label in WindowClass}
+    manifest = Manifest(
+        kind="windows",
+        fingerprint=fingerprint(corpus, rule),
+        fps=FPS,
+        sample_rate=SAMPLE_RATE,
+        window=corpus.window,
+        motion=motion_spec(CODEC, DIM, mean, std),
+        conversations=len(dyads),
+        participants=2 * len(dyads),
+        plan=plan_balance(
+            {label: count * corpus.window / FPS for label, count in counts.items()},
+            {label: kept[label] / count if count else 0.0 for label, count in counts.items()},
+            corpus.balance,
+        ),
+        shards=tuple(sorted((row.entry for row in rows), key=lambda entry: entry.path)),
+    )
+    Store(str(folder)).write(MANIFEST_NAME, dump_manifest(manifest))
+    return manifest
+
+
+def fingerprint(corpus: Corpus, rule: Rule) -> str:
+    """Of everything that shapes the data."""
+    balance = corpus.balance.model_dump(mode="json")
+    described = json.dumps({**asdict(rule), **asdict(corpus), "balance": balance}, sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
+def make_dyad(corpus: Corpus, rule: Rule, number: int) -> Dyad:
+    """Motion, state and windows of one conversation; `make_voices` is its sound."""
+    frames = corpus.seconds * FPS
+    talk = make_talk(corpus, number)
+    state = talk.state(frames)
+    motion = tuple(part.astype(np.float32) for part in make_motion(corpus, rule, number, talk))
+    windows = tuple(_windows(f"c{number:06d}", state, motion[AVATAR], corpus))
+    return Dyad(
+        conversation=f"c{number:06d}",
+        participants=(f"user-{number:06d}", f"avatar-{number:06d}"),
+        layout=Layout.PER_PARTICIPANT,
+        codec=CODEC,
+        scores=(1.0, 1.0),
+        figures=(_SEEN, _SEEN),
+        motion=(motion[USER], motion[AVATAR]),
+        valid=(np.ones(frames, bool), np.ones(frames, bool)),
+        reference=(np.zeros(DIM, np.float32), np.zeros(DIM, np.float32)),
+        state=state,
+        windows=windows,
+        moments=(_moments(motion[USER]), _moments(motion[AVATAR])),
+    )
+
+
+def make_talk(corpus: Corpus, number: int) -> Talk:
+    """Turns of some seven seconds, made of phrases with pauses between, now and then a back-channel in a pause."""
+    random = np.random.default_rng([corpus.seed, number, 0])
+    frames = corpus.seconds * FPS
+    phrases: tuple[list[tuple[int, int]], ...] = ([], [])
+    backchannels: tuple[list[tuple[int, int]], ...] = ([], [])
+    share = (1 - corpus.speaking, corpus.speaking)
+    speaker = AVATAR if random.random() < corpus.speaking else USER
+    now = int(random.integers(0, 15))
+    while now < frames:
+        turn_end = now + random.uniform(0.5, 1.5) * 14 * FPS * share[speaker]
+        while True:
+            end = now + int(random.integers(15, 40))
+            phrases[speaker].append((now, end))
+            pause = int(random.integers(14, 28))
+            if random.random() < 0.2:
+                hum = end + int(random.integers(2, 5))
+                backchannels[1 - speaker].append((hum, hum + int(random.integers(6, 10))))
+            now = end + pause
+            if now >= min(turn_end, frames):
+                break
+        now = end + int(random.integers(-6, 16))  # the other one takes the turn, sometimes too early
+        speaker = 1 - speaker
+
+    def inside(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        return [(first, min(end, frames)) for first, end in spans if first < frames]
+
+    return Talk(
+        phrases=(inside(phrases[USER]), inside(phrases[AVATAR])),
+        backchannels=(inside(backchannels[USER]), inside(backchannels[AVATAR])),
+    )
+
+
+def make_motion(corpus: Corpus, rule: Rule, number: int, talk: Talk) -> tuple[np.ndarray, np.ndarray]:
+    """float64 [T, DIM] of USER and AVATAR."""
+    random = np.random.default_rng([corpus.seed, number, 1])
+    frames = corpus.seconds * FPS
+    lively = 1.0 if random.random() < corpus.lively else corpus.dull
+    user, avatar = (np.stack([_drift(random, frames, 12) for _ in range(DIM)], axis=1) * UNITS for _ in (USER, AVATAR))
+    for person, motion in ((USER, user), (AVATAR, avatar)):
+        motion[:, PITCH] *= rule.pitch_drift / UNITS[PITCH]
+        loudness = make_envelope(corpus, number, talk, person).reshape(-1, HOP).mean(axis=1)
+        motion[:, JAW] = rule.jaw_gain * loudness + rule.jaw_noise * motion[:, JAW]
+    speaks = np.zeros(frames)
+    for first, end in talk.phrases[AVATAR]:
+        speaks[first:end] = 1
+    listens = 1 - np.convolve(speaks, _hann(5), mode="same")
+    for column in SMILES:
+        mirrored = np.concatenate([np.zeros(rule.smile_delay), user[: frames - rule.smile_delay, column]])
+        avatar[:, column] = rule.smile_noise * avatar[:, column] + lively * rule.smile_gain * listens * mirrored
+    nod = np.sin(np.pi * (np.arange(rule.nod_frames) + 0.5) / rule.nod_frames) ** 2
+    for _, end in talk.phrases[USER]:
+        chance, depth = random.random(), rule.nod_depth * (1 + rule.nod_spread * random.standard_normal())
+        onset = end + int(random.integers(rule.nod_delay[0], rule.nod_delay[1] + 1))
+        if chance < lively * rule.nod_probability and onset + rule.nod_frames <= frames:
+            avatar[onset : onset + rule.nod_frames, PITCH] -= depth * nod
+    return user, avatar
+
+
+def make_envelope(corpus: Corpus, number: int, talk: Talk, person: int) -> np.ndarray:
+    """Loudness of a person's phrases, 0…1, 100 values a second: syllables, never silent inside a phrase."""
+    random = np.random.default_rng([corpus.seed, number, 2, person])
+    envelope = np.zeros(corpus.seconds * FPS * HOP)
+    for first, end in talk.phrases[person]:
+        time = np.arange((end - first) * HOP) / (FPS * HOP)
+        rate = random.uniform(3.0, 4.5)
+        stress = random.uniform(0.5, 1.0, int(time[-1] * rate) + 1)[(time * rate).astype(int)]
+        envelope[first * HOP : end * HOP] = stress * (0.2 + 0.8 * np.sin(np.pi * rate * time) ** 2)
+    return envelope
+
+
+def make_voices(corpus: Corpus, number: int) -> Voices:
+    """The sound of a conversation, one track each: phrases, hummed back-channels, a quiet room."""
+    talk = make_talk(corpus, number)
+    tracks = tuple(np.frombuffer(encode_audio(_sound(corpus, number, talk, p)), np.uint8) for p in (USER, AVATAR))
+    return Voices(conversation=f"c{number:06d}", audio=(tracks[USER], tracks[AVATAR]), figures=(_HEARD, _HEARD))
+
+
+def _sound(corpus: Corpus, number: int, talk: Talk, person: int) -> np.ndarray:
+    random = np.random.default_rng([corpus.seed, number, 3, person])
+    speech = make_envelope(corpus, number, talk, person)
+    hum = np.zeros_like(speech)
+    for first, end in talk.backchannels[person]:
+        hum[first * HOP : end * HOP] = 0.6
+    samples = corpus.seconds * SAMPLE_RATE
+
+    def noise(low: float, high: float) -> np.ndarray:
+        return np.roll(_resonance(low, high), int(random.integers(20 * SAMPLE_RATE)))
+
+    def loud(envelope: np.ndarray) -> np.ndarray:
+        return np.repeat(envelope.astype(np.float32), SAMPLES_PER_FRAME // HOP)
+
+    formant = 400.0 + 100.0 * int(random.integers(6))
+    voice = np.resize(noise(formant, 3.5 * formant), samples)
+    low = np.resize(noise(150.0, 250.0), samples)
+    return np.asarray((0.08 * loud(speech) + 5e-4) * voice + 0.08 * loud(hum) * low, dtype=np.float32)
+
+
+@lru_cache(maxsize=8)
+def _resonance(low: float, high: float) -> np.ndarray:
+    """20 s of noise with two resonances, deviation 1. Made once: sound is what costs time here."""
+    random = np.random.default_rng([int(low), int(high)])
+    noise = random.standard_normal(20 * SAMPLE_RATE)
+    for frequency in (low, high):
+        angle, radius = 2 * np.pi * frequency / SAMPLE_RATE, 0.95
+        noise = lfilter([1], [1, -2 * radius * np.cos(angle), radius**2], noise)
+    return np.asarray(noise / noise.std(), dtype=np.float32)
+
+
+def _hann(half: int) -> np.ndarray:
+    window = np.hanning(2 * half + 3)[1:-1]
+    return np.asarray(window / window.sum())
+
+
+def _drift(random: np.random.Generator, frames: int, half: int) -> np.ndarray:
+    """A slow random curve of deviation 1."""
+    kernel = _hann(half)
+    noise = random.standard_normal(frames + 2 * half)
+    return np.convolve(noise, kernel / np.sqrt((kernel**2).sum()), mode="valid")
+
+
+def _windows(conversation: str, state: np.ndarray, motion: np.ndarray, corpus: Corpus) -> Iterator[Window]:
+    for first in range(0, len(state) - corpus.window + 1, corpus.hop or corpus.window):
+        span = slice(first, first + corpus.window)
+        yield Window(
+            key=f"{conversation}-{AVATAR}-{first:07d}",
+            avatar=AVATAR,
+            first=first,
+            length=corpus.window,
+            label=window_class(avatar_state(state[span], AVATAR)),
+            expressiveness=round(expressiveness(_codec(), motion[span]), 6),
+        )
+
+
+@lru_cache(maxsize=1)
+def _codec() -> Codec:
+    """Only for `expressiveness`: each number of the code moves the face by itself."""
+    code = DIM - POSE_DIMS
+    basis = np.eye(code, dtype=np.float32)
+    return Codec(
+        id=CODEC, kind="landmark-pca", given=0, network="", mean=np.zeros(code, np.float32), basis=basis, explained=1.0
+    )
+
+
+def _moments(motion: np.ndarray) -> tuple[float, ...]:
+    values = motion.astype(np.float64)
+    return (float(len(values)), *values.sum(0).tolist(), *(values**2).sum(0).tolist())
+
+
+def _of_class(dyads: list[Dyad], label: WindowClass) -> tuple[tuple[Slice, ...], list[Dyad]]:
+    counts = [(dyad, sum(window.label is label for window in dyad.windows)) for dyad in dyads]
+    used = [(dyad, count) for dyad, count in counts if count]
+    slices = tuple(Slice(conversation=dyad.conversation, first=0, count=count) for dyad, count in used)
+    return slices, [dyad for dyad, _ in used]
+
+
+def _is_train(row: ShardRow, label: WindowClass) -> bool:
+    return row.entry.split == "train" and row.entry.label is label

@@ -1,0 +1,204 @@
+"""What the trainer learns of a known rule, and what causality costs it.
+
+    python -m benchmarks.reactivity [--quick] [--out FOLDER]
+
+Writes the corpus of `benchmarks.reactive`, trains the preset `tiny` on it twice, with the causal mask `block` and with
+`full`, which sees the whole window, and holds what both generate on held-out windows against the rule
+(`benchmarks.reactions` explains the figures), beside the same model without its user, the truth, and what costs
+nothing. Every model row is a mean over seeds of sampling, with the largest deviation of a seed from it.
+
+`causal_share` is the smaller of the two ratios, block over full, of recall (above chance) and of gain: 0.95 or more is
+within 5 %. The losses are in the rows too, but say less: with `full` a window has one noise level, with `block` each
+block has its own, which makes two different tasks. `rpcc_reduction` is that of the expression, with the user against
+without. All is deterministic, but for the number of threads.
+
+A folder that is given is kept, and a run that was stopped goes on there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.processes import say
+from benchmarks.reactions import Windows, baselines, measure
+from benchmarks.reactive import Corpus, Rule, fingerprint, write_corpus
+from schemas.dyads import WindowClass
+from schemas.manifest import MANIFEST_NAME
+from schemas.sample import Sample
+from schemas.train import Drop, Mask, SamplerConfig, TrainConfig
+from training.checkpoint import load_checkpoint, load_model
+from training.data import Dataset, collate
+from training.metrics import columns, pcc
+from training.model import Listener
+from training.sampler import rollout
+from training.train import METRICS_NAME, train
+
+TINY = Path(__file__).parents[1] / "configs" / "train" / "tiny.yaml"
+SAMPLER = SamplerConfig(steps=10, guidance="none")
+BATCH = 64
+SHOWN = ("recall", "chance", "alarms_min", "nod_delay_ms", "nod_spread_ms", "gain", "gain_delay_ms", "jaw")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is made, trained and sampled."""
+
+    corpus: Corpus
+    steps: int
+    seeds: tuple[int, ...]
+    held_out: int  # windows per class
+
+
+QUICK = Scale(Corpus(train=120, val=20, window=100), steps=1500, seeds=(0,), held_out=60)
+WHOLE = Scale(Corpus(train=600, val=60, window=100), steps=6000, seeds=(0, 1, 2), held_out=400)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="less of everything")
+    parser.add_argument("--out", type=Path, help="keep corpus and checkpoints here, and go on with what lies here")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        result = bench(QUICK if options.quick else WHOLE, options.out or Path(scratch))
+    print(json.dumps(result))
+
+
+def bench(scale: Scale, out: Path) -> dict[str, Any]:
+    """Corpus, models and rows, made in `out` or taken from there."""
+    rule = Rule()
+    data = prepare(out / "corpus", scale.corpus, rule)
+    samples = held_out(data, scale.held_out)
+    windows = Windows.of(samples, data.manifest.motion)
+    rows: dict[str, Row] = {name: measure(motion, windows, rule) for name, motion in baselines(windows).items()}
+    rows["ground_truth"] |= noise_floor(windows)
+    for mask in ("block", "full"):
+        checkpoint = learn(data, out / mask, recipe(mask, scale.steps))
+        model = load_model(load_checkpoint(checkpoint))
+        for drop, suffix in (("full", ""), ("no_user", "_no_user")):
+            rows[f"{mask}{suffix}"] = model_row(model, samples, windows, rule, SAMPLER, scale.seeds, drop)
+        rows[mask] |= last_losses(checkpoint.parent / METRICS_NAME)
+    show(rows)
+    block, full, blind = rows["block"], rows["full"], rows["block_no_user"]
+    return {
+        "name": "reactivity",
+        "recall": round(block["recall"], 3),
+        "delay_ms": round(abs(block["nod_delay_ms"] - rule.nod_mean_delay * 40), 1),
+        "rpcc_reduction": round(1 - block["rpcc_expression"] / blind["rpcc_expression"], 3),
+        "causal_share": round(min(_above_chance(block) / _above_chance(full), block["gain"] / full["gain"]), 3),
+        "rows": {name: {key: round(value, 4) for key, value in row.items()} for name, row in rows.items()},
+        "against": "the rule; the bidirectional mask; the same model without its user",
+        "windows": len(samples),
+        "steps": scale.steps,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def recipe(mask: Mask, steps: int) -> TrainConfig:
+    """The preset `tiny` with a narrower model, for so many steps."""
+    raw = yaml.safe_load(TINY.read_text(encoding="utf-8"))
+    raw["model"] |= {"width": 64, "mask": mask}
+    raw["features"] = {"n_mels": 16}
+    raw["optim"] |= {"steps": steps, "batch": 8, "lr": 2e-3, "ema": 0.995}
+    return TrainConfig.model_validate(raw | {"log_every": 50, "checkpoint_every": 500, "val_batches": 8})
+
+
+def prepare(folder: Path, corpus: Corpus, rule: Rule) -> Dataset:
+    """The corpus, written unless it lies there already."""
+    if (folder / MANIFEST_NAME).exists():
+        found = Dataset(str(folder))
+        if found.manifest.fingerprint == fingerprint(corpus, rule):
+            return found
+    say(f"writing {corpus.train + corpus.val} conversations of {corpus.seconds} s")
+    write_corpus(folder, corpus, rule)
+    return Dataset(str(folder))
+
+
+def held_out(data: Dataset, per_class: int) -> list[Sample]:
+    """The first held-out windows of each class."""
+    return [sample for label in WindowClass for sample in islice(data.samples("val", label), per_class)]
+
+
+def learn(data: Dataset, out: Path, config: TrainConfig) -> Path:
+    """Train, or go on; a line every hundred steps."""
+
+    def progress(done: int, steps: int, line: dict[str, float]) -> None:
+        if done % 100 == 0 and line:
+            say(f"{out.name}  step {done} of {steps}  loss {line['loss']:.4f}  {line['samples_s']:.0f} windows/s")
+
+    return train(data.location, out, config, progress=progress)
+
+
+def model_row(
+    model: Listener,
+    samples: Sequence[Sample],
+    windows: Windows,
+    rule: Rule,
+    sampler: SamplerConfig,
+    seeds: Sequence[int],
+    drop: Drop = "full",
+) -> Row:
+    """Figures of generated motion, mean over seeds of sampling; `…_spread` is the largest deviation from it."""
+    each = [
+        measure(generated(model, samples, sampler.model_copy(update={"seed": seed}), drop), windows, rule)
+        for seed in seeds
+    ]
+    row: Row = {name: float(np.mean([figures[name] for figures in each])) for name in each[0]}
+    for name in ("recall", "gain"):
+        row[f"{name}_spread"] = max(abs(figures[name] - row[name]) for figures in each)
+    return row
+
+
+def generated(model: Listener, samples: Sequence[Sample], sampler: SamplerConfig, drop: Drop) -> np.ndarray:
+    """Motion of every window, float32 [W, T, D] in codec units."""
+    parts = []
+    for first in range(0, len(samples), BATCH):
+        batch = collate(samples[first : first + BATCH]).to(model.mean.device)
+        voices = batch.avatar_audio, batch.user_audio
+        motion = rollout(model, *voices, batch.user_motion, batch.reference, sampler, batch.keys, drop)
+        parts.append(motion.cpu().numpy())
+    return np.concatenate(parts)
+
+
+def noise_floor(windows: Windows) -> Row:
+    """rPCC between two halves of the truth, each with its own users: what sampling of windows alone gives."""
+    mean, std = np.array(windows.motion.mean), np.array(windows.motion.std)
+    truth, user = (windows.truth - mean) / std, (windows.user - mean) / std
+    valid = np.ones(truth.shape[:2], bool)
+    floor = {}
+    for part, chosen in columns(windows.motion).items():
+        one, other = (pcc(truth[i::2][..., chosen], user[i::2][..., chosen], valid[i::2]) for i in (0, 1))
+        floor[f"rpcc_{part}_floor"] = abs(one - other)
+    return floor
+
+
+def last_losses(metrics: Path) -> Row:
+    """The last validation line of a run."""
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    return {key: value for key, value in next(x for x in reversed(lines) if "val_loss" in x).items() if key != "step"}
+
+
+def show(rows: dict[str, Row]) -> None:
+    say(f"{'':16}" + "".join(f"{name:>15}" for name in SHOWN))
+    for name, row in rows.items():
+        say(f"{name:16}" + "".join(f"{row[key]:15.3f}" for key in SHOWN))
+
+
+def _above_chance(row: Row) -> float:
+    return float(row["recall"] - row["chance"])
+
+
+if __name__ == "__main__":
+    main()

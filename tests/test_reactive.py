@@ -1,0 +1,170 @@
+"""The rule that conversations were made by can be read back from them, and the ruler is not fooled by noise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.reactions import Windows, baselines, far_from, measure, nods
+from benchmarks.reactive import (
+    AVATAR,
+    CODEC,
+    DIM,
+    HOP,
+    PITCH,
+    USER,
+    Corpus,
+    Rule,
+    make_envelope,
+    make_motion,
+    make_talk,
+    write_corpus,
+)
+from pipeline.verify import verify_dataset
+from schemas import FPS
+from schemas.config import BalanceConfig
+from schemas.dyads import WindowClass
+from schemas.manifest import MANIFEST_NAME
+from schemas.train import FeatureConfig
+from stages.codec import motion_spec
+from training.data import Dataset, Loader
+from training.features import LogMel
+
+RULE = Rule()
+CORPUS = Corpus(train=40, val=0)
+TINY = Corpus(train=5, val=3, seconds=16)
+
+
+def conversations(corpus: Corpus, rule: Rule) -> Windows:
+    """Whole conversations as windows, without their sound."""
+    talks = [make_talk(corpus, number) for number in range(corpus.train)]
+    user, avatar = zip(*(make_motion(corpus, rule, i, talk) for i, talk in enumerate(talks)), strict=True)
+    states = [talk.state(corpus.seconds * FPS) for talk in talks]
+    both = np.concatenate(user + avatar)
+    return Windows(
+        truth=np.stack(avatar),
+        user=np.stack(user),
+        loudness=np.stack(
+            [make_envelope(corpus, i, talk, AVATAR).reshape(-1, HOP).mean(axis=1) for i, talk in enumerate(talks)]
+        ),
+        ends=tuple(np.array([end for _, end in talk.phrases[USER]]) for talk in talks),
+        listens=np.stack([far_from(state & 2 > 0) for state in states]),
+        motion=motion_spec(CODEC, DIM, both.mean(axis=0), both.std(axis=0)),
+    )
+
+
+@pytest.fixture(scope="module")
+def windows() -> Windows:
+    return conversations(CORPUS, RULE)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        RULE,
+        replace(RULE, nod_probability=0.25, smile_gain=0.3),
+        replace(RULE, nod_delay=(4, 6), smile_delay=4, nod_frames=8),
+    ],
+    ids=["as_it_is", "rarer_and_fainter", "sooner"],
+)
+def test_the_rule_can_be_read_back(rule: Rule) -> None:
+    windows = conversations(CORPUS, rule)
+    found = measure(windows.truth, windows, rule)
+    assert found["recall"] == pytest.approx(rule.nod_probability, abs=0.06)
+    assert found["nod_delay_ms"] == pytest.approx(rule.nod_mean_delay * 40, abs=20)
+    assert found["gain"] == pytest.approx(rule.smile_gain, abs=0.05)
+    assert found["gain_delay_ms"] == pytest.approx(rule.smile_delay * 40, abs=40)
+    assert found["jaw"] > 0.85
+    assert found["alarms_min"] < 3
+
+
+def test_a_dull_listener_reacts_less(windows: Windows) -> None:
+    dull = conversations(replace(CORPUS, lively=0.0, dull=0.2), RULE)
+    found = measure(dull.truth, dull, RULE)
+    assert found["recall"] == pytest.approx(0.2 * RULE.nod_probability, abs=0.06)
+    assert found["gain"] == pytest.approx(0.2 * RULE.smile_gain, abs=0.05)
+    half = conversations(replace(CORPUS, lively=0.5, dull=0.0), RULE)
+    assert 0.2 < measure(half.truth, half, RULE)["recall"] < 0.5
+
+
+def test_noise_and_other_peoples_reactions_score_what_chance_gives(windows: Windows) -> None:
+    rows = {name: measure(motion, windows, RULE) for name, motion in baselines(windows).items()}
+    assert rows["shuffled"]["recall"] == pytest.approx(rows["ground_truth"]["chance"], abs=0.08)
+    assert abs(rows["shuffled"]["gain"]) < 0.06
+    assert rows["hold_still"]["recall"] == rows["mean_motion"]["recall"] == rows["hold_still"]["alarms_min"] == 0
+    assert rows["copy_user"]["gain_delay_ms"] == 0
+    assert rows["ground_truth"]["rpcc_expression"] == 0
+    assert rows["hold_still"]["rpcc_expression"] > 0.05
+
+    drifting = np.stack([make_motion(CORPUS, replace(RULE, nod_probability=0), i, make_talk(CORPUS, i))[AVATAR]
+                         for i in range(CORPUS.train)])  # fmt: skip
+    assert measure(drifting, windows, RULE)["recall"] < 0.1
+    trembling = np.random.default_rng(0).normal(0, RULE.pitch_drift, windows.truth.shape)
+    assert measure(trembling, windows, RULE)["recall"] < 0.1
+
+
+def test_a_nod_of_another_shape_is_a_nod_too(windows: Windows) -> None:
+    motion = np.zeros((1, 100, DIM))
+    motion[0, 40:52, PITCH] = -RULE.nod_depth * np.minimum(np.arange(12), 12 - np.arange(12)) / 6
+    motion[0, 70:82, PITCH] = 0.3 * motion[0, 40:52, PITCH]  # too faint
+    assert nods(motion, RULE)[0].tolist() == pytest.approx([46], abs=1)
+
+
+def test_backchannels_of_the_user_evoke_nothing(windows: Windows) -> None:
+    talks = [make_talk(CORPUS, number) for number in range(CORPUS.train)]
+    hums = tuple(np.array([end for _, end in talk.backchannels[USER]], int) for talk in talks)
+    assert sum(map(len, hums)) > 50
+    found = measure(windows.truth, replace(windows, ends=hums), RULE)
+    assert found["recall"] < 0.2  # others' phrases end near some of them
+
+
+def test_listeners_do_not_mirror_while_they_speak(windows: Windows) -> None:
+    speaking = np.stack([np.convolve(x, np.ones(11), mode="same") > 10.5 for x in windows.loudness > 0])
+    assert speaking.sum() > 1000
+    assert abs(measure(windows.truth, replace(windows, listens=speaking), RULE)["gain"]) < 0.08
+
+
+def test_the_share_of_speaking_is_as_asked() -> None:
+    for asked in (0.2, 0.8):
+        talks = [make_talk(replace(CORPUS, speaking=asked), number) for number in range(20)]
+        spoken = [sum(end - first for talk in talks for first, end in talk.phrases[who]) for who in (USER, AVATAR)]
+        assert spoken[AVATAR] / sum(spoken) == pytest.approx(asked, abs=0.1)
+
+
+def test_the_dataset_is_one_like_any_other(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_corpus(tmp_path / name, TINY, RULE)
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert all((tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes() for path in files)
+    assert verify_dataset(str(tmp_path / "one")) == []
+
+    data = Dataset(str(tmp_path / "one"))
+    batch, _ = next(iter(Loader(data, 8)))
+    assert batch.avatar_motion.shape == (8, TINY.window, DIM)
+    samples = [sample for split in ("train", "val") for sample in data.samples(split)]  # type: ignore[arg-type]
+    assert len(samples) == (TINY.train + TINY.val) * TINY.seconds * FPS // TINY.window
+    assert {s.meta.conversation for s in data.samples("val")} == {f"c{n:06d}" for n in range(TINY.train, 8)}
+
+    features = LogMel(FeatureConfig())
+    loud, quiet = [], []
+    for sample in samples:
+        heard = features(torch.from_numpy(sample.user_audio)[None])[0].mean(dim=1).numpy()
+        silent = sample.state & 0b1010 == 0
+        loud.append(heard[sample.state & 2 > 0])
+        quiet.append(heard[1:][(silent[1:] & silent[:-1])])
+    threshold = (np.concatenate(loud).mean() + np.concatenate(quiet).mean()) / 2
+    assert (np.concatenate(loud) > threshold).mean() > 0.95
+    assert (np.concatenate(quiet) < threshold).mean() > 0.95
+
+
+def test_unbalanced_corpora_are_told_by_their_manifest(tmp_path: Path) -> None:
+    plain = BalanceConfig(mixture={WindowClass.SPEAKING: 0.8, WindowClass.LISTENING: 0.2}, dull_keep=1.0)
+    manifest = write_corpus(tmp_path, replace(TINY, speaking=0.8, lively=0.3, balance=plain), RULE)
+    assert manifest.plan.seconds_before[WindowClass.SPEAKING] > manifest.plan.seconds_before[WindowClass.LISTENING]
+    assert manifest.plan.mixture[WindowClass.SPEAKING] == 0.8
+    assert manifest.plan.keep[WindowClass.LISTENING] == 1.0
+    assert (tmp_path / MANIFEST_NAME).exists()
