@@ -124,8 +124,9 @@ def join(device: str) -> Iterator[World]:
         if own.type == "cuda":
             world = replace(world, gradients=dist.new_group(backend="nccl", timeout=PATIENCE))
         yield replace(world, device=own)
-    except (VisavisError, KeyboardInterrupt):  # all of them end here; of other errors the others may not know yet
-        if not joined:
+    except BaseException as error:
+        # All end by an error of ours. Of others they learn as connections close, but nccl might wait for them first.
+        if not joined and (world.gradients is group or isinstance(error, VisavisError | KeyboardInterrupt)):
             dist.destroy_process_group()
         raise
     if not joined:

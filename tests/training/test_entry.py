@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas.train import TrainConfig
+from training.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 ABSENT = ("ray", "mediapipe", "pyannote", "whisperx", "decord", "cv2", "pyarrow", "typer", "rich", "stages", "pipeline")
@@ -36,8 +37,19 @@ def test_it_trains_where_only_its_own_needs_are_installed(windows: Path, tmp_pat
     assert done.stdout.strip() == str(tmp_path / "out" / "checkpoint.pt")
     assert "step 2/2  loss" in done.stderr
 
-    wrong = subprocess.run([*command, "--set", "seed=5"], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert wrong.returncode == 2
-    assert wrong.stderr.startswith("training: ")
-    assert "holds a run of another training config" in wrong.stderr
-    assert wrong.stderr.count("\n") == 1
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_wrong_use_is_one_line_of_one_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, rank: str
+):
+    recipe = str(ROOT / "configs" / "train" / "tiny.yaml")
+    monkeypatch.setattr(sys, "argv", ["training", recipe, str(tmp_path), "--out", str(tmp_path / "out")])
+    monkeypatch.setenv("RANK", rank)
+    assert main() == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    if rank == "0":
+        assert said.err.startswith(f"training: {tmp_path} is not a dataset")
+        assert said.err.count("\n") == 1
+    else:
+        assert said.err == ""
