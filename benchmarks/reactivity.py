@@ -46,7 +46,7 @@ from training.flow import Noise, interpolate
 from training.metrics import columns, pcc
 from training.model import Keep, Listener
 from training.sampler import rollout
-from training.train import METRICS_NAME, train
+from training.train import train
 
 TINY = Path(__file__).parents[1] / "configs" / "train" / "tiny.yaml"
 SAMPLER = SamplerConfig(steps=10, guidance="none")
@@ -65,7 +65,7 @@ class Scale:
     held_out: int  # windows per class
 
 
-QUICK = Scale(Corpus(train=120, val=20, window=100), steps=2000, seeds=(0,), held_out=60)
+QUICK = Scale(Corpus(train=160, val=20, window=100), steps=2400, seeds=(0,), held_out=100)
 WHOLE = Scale(Corpus(train=600, val=60, window=100), steps=6000, seeds=(0, 1, 2), held_out=400)
 
 
@@ -92,7 +92,7 @@ def bench(scale: Scale, out: Path) -> dict[str, Any]:
         model = load_model(load_checkpoint(checkpoint))
         for drop, suffix in (("full", ""), ("no_user", "_no_user")):
             rows[f"{mask}{suffix}"] = model_row(model, samples, windows, rule, SAMPLER, scale.seeds, drop)
-        rows[mask] |= explained_by_user(model, samples) | last_losses(checkpoint.parent / METRICS_NAME)
+        rows[mask] |= explained_by_user(model, samples) | last_losses(checkpoint.with_name("metrics.jsonl"))
     show(rows)
     block, full, blind = rows["block"], rows["full"], rows["block_no_user"]
     return {
