@@ -154,12 +154,22 @@ def train(
     pairs: Annotated[
         str | None, typer.Option(help="Pairs of `visavis pairs`: preference tuning of --init, which is its reference.")
     ] = None,
+    num_workers: Annotated[
+        int | None, typer.Option(min=1, help="Train in so many processes on Ray, with a GPU each where there are some.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="With --num-workers: a Ray cluster, auto or host:port. None: one is started here."),
+    ] = None,
     set_: Overrides = None,
 ) -> None:
-    """Train the causal listener on shards, or tune it by preference pairs. Running it again goes on."""
+    """Train the causal listener on shards, or tune it by preference pairs. Running it again goes on.
+
+    Ctrl-C or SIGTERM finishes the step and writes a checkpoint. torchrun … -m pipeline.cli train works, too.
+    """
     from pipeline.commands import run_train
 
-    run_train(config, dataset, Path(out), init, pairs, set_ or [])
+    run_train(config, dataset, Path(out), init, pairs, set_ or [], num_workers, address)
 
 
 @app.command()
@@ -193,14 +203,15 @@ def evaluate(
     dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
     split: Annotated[str, typer.Option(help="val or train.")] = "val",
     seeds: Annotated[int, typer.Option(min=1, help="Generate with so many seeds and average.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="Windows per class.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Windows per class; none: all.")] = None,
     encoder: Encoder = None,
+    by_class: Annotated[bool, typer.Option("--by-class", help="Tables for every class, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Score a checkpoint beside the ground truth and simple baselines."""
     from pipeline.commands import run_evaluate
 
-    run_evaluate(checkpoint, dataset, split, seeds, limit, encoder, as_json=as_json)
+    run_evaluate(checkpoint, dataset, split, seeds, limit, encoder, by_class=by_class, as_json=as_json)
 
 
 @app.command()
@@ -208,11 +219,13 @@ def generate(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of `visavis train`.")],
     dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
     key: Annotated[str, typer.Argument(help="A sample's key, as `visavis report` lists them.")],
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder for the motion, as .npy.")] = "runs/generated",
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Folder for KEY.generated.npy and others.")
+    ] = "runs/generated",
     drop: Annotated[str, typer.Option(help="Conditions left: full, no_user, no_avatar or none.")] = "full",
     encoder: Encoder = None,
 ) -> None:
-    """Generate the motion of one sample, beside its truth."""
+    """Generate the motion of one sample, beside its truth. `visavis report` draws it."""
     from pipeline.commands import run_generate
 
     run_generate(checkpoint, dataset, key, Path(out), drop, encoder)
@@ -220,14 +233,20 @@ def generate(
 
 @app.command()
 def report(
-    dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build` or `visavis pairs`.")],
-    samples: Annotated[int, typer.Option(min=0, help="Sample keys to list per class.")] = 2,
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", help="Dataset or run of `visavis build` or `visavis pairs`, or a KEY.generated.npy."
+        ),
+    ],
+    samples: Annotated[int, typer.Option(min=0, help="Sample keys to list per class and split.")] = 2,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The picture; none: KEY.png beside it.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Summarise a dataset: classes, shards, balance, codec, pairs."""
+    """Summarise a dataset: classes, shards, balance, codec, pairs. Or draw what `visavis generate` wrote."""
     from pipeline.report import run_report
 
-    run_report(dataset, samples, as_json=as_json)
+    run_report(what, samples, out, as_json=as_json)
 
 
 Fetched = Annotated[
@@ -315,7 +334,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"visavis: {' '.join(message.split())}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun all processes end alike, and one says why
+        print(f"visavis: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +22,7 @@ from pipeline.build import Build, BuildSummary
 from pipeline.chain import check_chain
 from pipeline.crew import Engine, local_engine
 from pipeline.dataset import DATASET
+from pipeline.figures import doubt_tables, metrics_tables
 from pipeline.fleet import ray_engine
 from pipeline.machines import start_ray
 from pipeline.preview import preview, preview_table
@@ -95,17 +97,38 @@ def _replay(build: Build, sources: Collection[Source], stage: str, item: str, *,
 
 
 def run_train(
-    config_path: str, dataset: str, out: Path, init: Path | None, pairs: str | None, overrides: Sequence[str]
+    config_path: str,
+    dataset: str,
+    out: Path,
+    init: Path | None,
+    pairs: str | None,
+    overrides: Sequence[str],
+    workers: int | None,
+    address: str | None,
 ) -> None:
     """`visavis train`."""
-    from training.train import train
+    from training.train import Stopped, train
 
+    if address and workers is None:
+        raise UsageError("--address goes with --num-workers")
     config = load_config(config_path, TrainConfig, overrides)
     reporter = Reporter()
-    folder = dataset_folder(dataset)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun may have started
+    run: Callable[..., Path] = train
+    if workers is not None:
+        from pipeline.ray_train import train_on_ray
+
+        run = partial(train_on_ray, workers=workers, address=address)
+    inputs = {"init": init, "pairs": dataset_folder(pairs) if pairs else None}
     with reporter.training("dpo" if pairs else "train") as progress:
-        path = train(folder, out, config, init=init, pairs=dataset_folder(pairs) if pairs else None, progress=progress)
-    typer.echo(str(path))
+        try:
+            path = run(dataset_folder(dataset), out, config, **inputs, progress=progress)
+        except Stopped as stopped:
+            if first:
+                reporter.line(str(stopped))
+            raise
+    if first:
+        typer.echo(str(path))
 
 
 def run_pairs(
@@ -143,7 +166,15 @@ def run_pairs(
 
 
 def run_evaluate(
-    checkpoint: Path, dataset: str, split: str, seeds: int, limit: int | None, encoder: str | None, *, as_json: bool
+    checkpoint: Path,
+    dataset: str,
+    split: str,
+    seeds: int,
+    limit: int | None,
+    encoder: str | None,
+    *,
+    by_class: bool,
+    as_json: bool,
 ) -> None:
     """`visavis evaluate`."""
     from training.evaluate import evaluate
@@ -151,13 +182,20 @@ def run_evaluate(
     if split not in ("train", "val"):
         raise UsageError(f"--split is train or val, not {split}")
     side: Split = "val" if split == "val" else "train"
-    result = evaluate(checkpoint, dataset_folder(dataset), side, seeds=range(seeds), limit=limit, encoder=encoder)
+    with Reporter().training("evaluate") as progress:
+        result = evaluate(
+            checkpoint, dataset_folder(dataset), side, seeds=range(seeds), limit=limit, encoder=encoder,
+            progress=progress,
+        )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(result, sort_keys=True))
-    else:
-        counts = ", ".join(f"{n} {label}" for label, n in result["windows"].items() if label != "all")
-        typer.echo(f"{result['split']} windows: {counts}")
-        Console().print(*metrics_tables({name: row["all"] for name, row in result["rows"].items()}))
+        return
+    counts = ", ".join(f"{n} {label}" for label, n in result["windows"].items() if label != "all")
+    typer.echo(f"{result['split']} windows: {counts}")
+    for label in result["windows"] if by_class else ("all",):
+        title = "" if label == "all" else label
+        Console().print(*metrics_tables({name: row[label] for name, row in result["rows"].items()}, title))
+        Console().print(*doubt_tables(result, label))
 
 
 def run_generate(checkpoint: Path, dataset: str, key: str, out: Path, drop: str, encoder: str | None) -> None:
@@ -168,27 +206,6 @@ def run_generate(checkpoint: Path, dataset: str, key: str, out: Path, drop: str,
         raise UsageError(f"--drop is one of {', '.join(get_args(Drop))}, not {drop}")
     path = generate(checkpoint, dataset_folder(dataset), key, out, drop=drop, encoder=encoder)  # type: ignore[arg-type]
     typer.echo(str(path))
-
-
-def metrics_tables(rows: dict[str, dict[str, float]], title: str = "") -> list[Table]:
-    """Expression and pose each a table: metrics down, rows of an evaluation across; fits 80 columns."""
-    tables = []
-    for part in ("expression", "pose"):
-        heading = f"{part}, {title}" if title else part
-        table = Table(title=heading, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-        table.add_column("metric", no_wrap=True)
-        for name in rows:
-            table.add_column(name.replace("_", " "), justify="right")
-        for metric in next(iter(rows.values())):
-            if metric.endswith(f"_{part}"):
-                table.add_row(metric.removesuffix(f"_{part}"), *(_figure(row[metric]) for row in rows.values()))
-        tables.append(table)
-    return tables
-
-
-def _figure(value: float) -> str:
-    """Three digits that matter, no exponents: a narrow column."""
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def engine_of(config: RunConfig) -> Engine:

@@ -30,7 +30,8 @@ from stages.video import frames_on_grid
 
 _HEIGHT = 270  # pixels of a row
 _COLOURS = ((60, 220, 60), (255, 140, 30))  # of the two participants, RGB
-_GREY = (170, 170, 170)
+GREY = (170, 170, 170)
+Colour = tuple[int, int, int]
 
 
 def draw(root: str, item: str, moments: int) -> np.ndarray:
@@ -54,7 +55,7 @@ def draw(root: str, item: str, moments: int) -> np.ndarray:
         list(_moments(media.uri, number, shown, faces, casts[0] if casts else None))
         for number, media in enumerate(conversation.media)
     ]
-    codecs = {codec.id: codec for codec in _codecs(root)}
+    codecs = {codec.id: codec for codec in read_codecs(root)}
     sheets += [list(_decoded(codecs[motion.codec], motion, shown)) for motion in motions if motion.codec in codecs]
     width = max(picture.shape[1] for row in sheets for picture in row)
     return np.concatenate([np.concatenate([_centred(p, width) for p in row], axis=1) for row in sheets])
@@ -79,7 +80,8 @@ def _find(root: str, item: str) -> Conversation:
     raise UsageError(f"{item}: no such conversation in {root}")
 
 
-def _codecs(root: str) -> Iterator[Codec]:
+def read_codecs(root: str) -> Iterator[Codec]:
+    """The codecs that a run fitted or was given."""
     store = Store(root)
     for name in store.list(CODECS):
         yield load_rows(store.read(f"{CODECS}/{name}"), Codec)[0]
@@ -89,7 +91,7 @@ def _moments(
     uri: str, media: int, shown: np.ndarray, faces: Sequence[FaceTracks], cast: Cast | None
 ) -> Iterator[np.ndarray]:
     """The picture at each moment, with its faces."""
-    colours: dict[tuple[int, int], tuple[int, int, int]] = {}
+    colours: dict[tuple[int, int], Colour] = {}
     for member, colour in zip(cast.members if cast else (), _COLOURS, strict=False):
         colours |= {(segment.piece, segment.track): colour for segment in member.segments}
     for n in shown.tolist():
@@ -106,19 +108,19 @@ def _moments(
         )
 
 
-def _draw_face(picture: np.ndarray, track: Track, i: int, name: str, colour: tuple[int, int, int] | None) -> None:
+def _draw_face(picture: np.ndarray, track: Track, i: int, name: str, colour: Colour | None) -> None:
     """Landmarks of a participant, the box of anybody else."""
     x0, y0, x1, y1 = track.box[i].astype(int).tolist()
     size = _stroke(picture)
     if colour is None:
-        cv2.rectangle(picture, (x0, y0), (x1, y1), _GREY, size)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), GREY, size)
     else:
         for x, y in track.landmarks[i, :, :2].astype(int).tolist():
             cv2.circle(picture, (x, y), size, colour, -1)
-    _write(picture, f"track {name}, {track.confidence[i]:.2f}", (x0, y0 - 5), colour or _GREY)
+    _write(picture, f"track {name}, {track.confidence[i]:.2f}", (x0, y0 - 5), colour or GREY)
 
 
-def _write(picture: np.ndarray, text: str, place: tuple[int, int], colour: tuple[int, int, int]) -> None:
+def _write(picture: np.ndarray, text: str, place: tuple[int, int], colour: Colour) -> None:
     size = _stroke(picture)
     cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55 * size, colour, size, cv2.LINE_AA)
 
@@ -130,15 +132,25 @@ def _stroke(picture: np.ndarray) -> int:
 
 def _decoded(codec: Codec, motion: Motion, shown: np.ndarray) -> Iterator[np.ndarray]:
     """The face that the motion says, at each moment, on white."""
-    points = decode_motion(codec, motion.motion[shown], motion.neutral)
-    centre, size = points[:, :, :2].mean(axis=(0, 1)), 1.25 * float(np.ptp(points[:, :, 1]))
-    for face, valid in zip(points, motion.valid[shown], strict=True):
-        picture = np.full((_HEIGHT, _HEIGHT, 3), 255, np.uint8)
-        places = (face[:, :2] - centre) * (1, -1) * _HEIGHT / size + _HEIGHT / 2
-        colour = tuple(c // 2 for c in _COLOURS[motion.participant]) if valid else _GREY
+    dark = _dark(_COLOURS[motion.participant])
+    colours = [dark if valid else GREY for valid in motion.valid[shown]]
+    yield from draw_faces(decode_motion(codec, motion.motion[shown], motion.neutral), colours, _HEIGHT)
+
+
+def draw_faces(points_TL3: np.ndarray, colours: Sequence[Colour], height: int) -> Iterator[np.ndarray]:
+    """Decoded landmarks as seen from the front, on white squares with one view for all."""
+    centre, size = points_TL3[:, :, :2].mean(axis=(0, 1)), 1.25 * float(np.ptp(points_TL3[:, :, 1]))
+    for face, colour in zip(points_TL3, colours, strict=True):
+        picture = np.full((height, height, 3), 255, np.uint8)
+        places = (face[:, :2] - centre) * (1, -1) * height / size + height / 2
         for x, y in places.astype(int).tolist():
             cv2.circle(picture, (x, y), 1, colour, -1, cv2.LINE_AA)
         yield picture
+
+
+def _dark(colour: Colour) -> Colour:
+    red, green, blue = colour
+    return red // 2, green // 2, blue // 2
 
 
 def _centred(picture: np.ndarray, width: int) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""A plain summary of a dataset."""
+"""A plain summary of a dataset, or a picture of a window that was generated from one."""
 
 from __future__ import annotations
 
 import json
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -11,18 +12,32 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.commands import dataset_folder
+from pipeline.draw import save_sheet
+from pipeline.generated import ENDING, draw_generated
 from schemas.dyads import WindowClass
-from schemas.manifest import Manifest
+from schemas.errors import UsageError
+from schemas.manifest import Manifest, Split
 from training.data import Dataset
 
 
-def run_report(dataset: str, samples: int, *, as_json: bool) -> None:
+def run_report(what: str, samples: int, out: Path | None, *, as_json: bool) -> None:
     """`visavis report`."""
+    if what.endswith(ENDING):
+        picture = out or Path(what.removesuffix(ENDING) + ".png")
+        save_sheet(draw_generated(Path(what)), picture)
+        typer.echo(json.dumps({"picture": str(picture)}) if as_json else str(picture))
+        return
+    if out is not None:
+        raise UsageError(f"--out is for a picture of a generated window (KEY{ENDING}); {what} is a dataset")
+    _report_dataset(what, samples, as_json=as_json)
+
+
+def _report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
     data = Dataset(dataset_folder(dataset))
+    sides: tuple[Split, ...] = ("train", "val")
     keys = {
-        label.value: [s.key for s in islice(data.samples("train", label), samples)]
-        for label in WindowClass
-        if data.manifest.of("train", label)
+        split: {label.value: [s.key for s in islice(data.samples(split, label), samples)] for label in WindowClass}
+        for split in sides
     }
     if as_json:
         typer.echo(json.dumps(summarise(data.manifest) | {"sha256": data.hash, "samples": keys}, sort_keys=True))
@@ -30,8 +45,10 @@ def run_report(dataset: str, samples: int, *, as_json: bool) -> None:
     Console().print(_table(data))
     for line in _lines(data.manifest):
         typer.echo(line)
-    for label, found in keys.items():
-        typer.echo(f"{label}: {', '.join(found)}")
+    for split, classes in keys.items():
+        for label, found in classes.items():
+            if found:
+                typer.echo(f"{split} {label}: {', '.join(found)}")
 
 
 def summarise(manifest: Manifest) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from schemas.errors import DatasetError
 from schemas.manifest import MANIFEST_NAME, ShardEntry
 from stages.store import Store
-from training.data import Dataset, Members
+from training.data import Dataset
+from training.epochs import Members
 
 
 def verify_dataset(dataset: str, *, decode: bool = True) -> list[str]:

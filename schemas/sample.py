@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -133,7 +136,9 @@ def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
         )
     except KeyError as error:
         raise DatasetError(f"sample {key}: member {error.args[0]} is missing") from error
-    except (ValueError, ValidationError, soundfile.LibsndfileError) as error:
+    except soundfile.LibsndfileError as error:  # its text has the address of the object that was read
+        raise DatasetError(f"sample {key}: audio: {error.error_string}") from error
+    except (ValueError, ValidationError) as error:
         raise DatasetError(f"sample {key}: {str(error).splitlines()[0]}") from error
     _check_shapes(sample)
     return sample
@@ -168,9 +173,33 @@ def encode_array(array: np.ndarray) -> bytes:
 
 
 def decode_array(data: bytes) -> np.ndarray:
-    """The array of an .npy file; object arrays are refused."""
-    array: np.ndarray = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    return array
+    """The array of an .npy file of version 1 or 2; object arrays are refused.
+
+    Raises:
+        ValueError: another version, cut short, or objects.
+    """
+    size = struct.calcsize("<8sI") if data[6:7] == b"\x02" else struct.calcsize("<8sH")
+    if len(data) < size:
+        raise ValueError("an .npy file ends within its header")
+    first = size + int.from_bytes(data[8:size], "little")
+    dtype, shape, fortran = _array_header(data[:first])
+    array = np.frombuffer(data, dtype, math.prod(shape), first)
+    return array.reshape(shape, order="F" if fortran else "C").copy()  # what frombuffer gives cannot be written to
+
+
+@lru_cache(1024)
+def _array_header(data: bytes) -> tuple[np.dtype, tuple[int, ...], bool]:
+    """dtype, shape and whether in Fortran's order. A dataset has few headers, and parsing one takes longer than all
+    the rest of an array."""
+    file = io.BytesIO(data)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in read:
+        raise ValueError(f"an .npy file of version {version}")
+    shape, fortran, dtype = read[version](file)
+    if dtype.hasobject:
+        raise ValueError("an .npy file of objects, which would have to be unpickled")
+    return dtype, shape, fortran
 
 
 def encode_audio(audio: np.ndarray) -> bytes:
@@ -192,9 +221,10 @@ def decode_audio(data: bytes, first: int = 0, count: int = -1) -> np.ndarray:
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         if file.samplerate != SAMPLE_RATE or file.channels != 1:
             raise ValueError(f"audio is {file.samplerate} Hz, {file.channels} channels, expected {SAMPLE_RATE} Hz mono")
-        file.seek(first)
-        pcm = file.read(count, dtype="int16")
-    return (pcm / np.float32(32767.0)).astype(np.float32)
+        if first:  # even a seek to where it is starts the decoder anew
+            file.seek(first)
+        pcm: np.ndarray = file.read(count, dtype="int16")
+    return pcm / np.float32(32767.0)
 
 
 def _encode_json(model: BaseModel) -> bytes:

@@ -30,7 +30,7 @@ from training.data import Dataset, collate
 from training.metrics import jerk, lagged
 from training.model import Listener
 from training.sampler import rollout
-from training.train import pick_device
+from training.world import pick_device
 
 
 class PairsInput(Row):
@@ -53,7 +53,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     """Samples both sides of each window's pair, gates them, and writes what is left as a shard."""
 
     name = "pairs"
-    version = 2
+    version = 3
     config: PairsConfig
 
     def __init__(self, config: PairsConfig, dataset: str, checkpoint: str, out: str) -> None:

@@ -5,24 +5,27 @@
                (plan.mixture says how much of each class) ───────────┘
 
 The class of each draw is the one that is furthest behind its share, so a batch holds the mixture as exactly as whole
-numbers can, with no randomness to carry. Order and thinning are hashes of (seed, epoch, key): a pass over a class
-visits its shards and, inside them, its samples in an order of its own, and keeps a sample with probability
-`meta.weight`.
+numbers can, with no randomness to carry.
 
-The trade-off: one shard per class is held in memory, undecoded (≤ 256 MB each as built), and samples are shuffled
-inside a shard, not across. In exchange the position in the data is three numbers per class, and a resumed run goes on
-with the very sample it would have seen. Shards are checked against their sha256 as they are read.
+Which samples are whose, and in which order, is told by `training.epochs`. The position in the data is three numbers per
+class, and a resumed run goes on with the very sample it would have seen. Shards are checked against their sha256 as
+they are read. Memory holds one shard per class, undecoded (≤ 256 MB each as built), and for a while the next one.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
-import json
+import logging
+import os
 import queue
+import sys
 import tarfile
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -36,11 +39,12 @@ from schemas.dyads import WindowClass
 from schemas.errors import DatasetError, UsageError
 from schemas.manifest import MANIFEST_NAME, Manifest, ShardEntry, Split, manifest_hash, parse_manifest
 from schemas.sample import Sample, decode_sample
+from training.epochs import ClassStream, Members
 
-Members = Mapping[str, bytes]
 T = TypeVar("T")
-EMPTY_EPOCHS = 1000
-"""Passes over a class in which nothing was kept, after which it counts as empty."""
+_LOG = logging.getLogger(__name__)
+RETRIES = (2.0, 10.0, 30.0)
+"""Seconds."""
 BAD_IN_A_ROW = 100
 """Unreadable samples in a row after which a class is given up, however few different ones they are."""
 
@@ -73,32 +77,68 @@ class Dataset:
         self.location = str(location).rstrip("/")
         try:
             self._files, self._root = fsspec.core.url_to_fs(self.location)
-            data = self._files.cat_file(f"{self._root}/{MANIFEST_NAME}")
+            data = self._read(MANIFEST_NAME)
         except (OSError, ValueError, ImportError) as error:
-            raise UsageError(f"{self.location} is not a dataset: cannot read its {MANIFEST_NAME}") from error
+            why = f"cannot read its {MANIFEST_NAME} ({_reason(error)})"
+            raise UsageError(f"{self.location} is not a dataset: {why}") from error
         self.manifest: Manifest = parse_manifest(data, f"{self.location}/{MANIFEST_NAME}")
         self.hash = manifest_hash(data)
 
-    def shard(self, entry: ShardEntry) -> list[tuple[str, Members]]:
-        """Keys and undecoded members of one shard, in its order.
+    def fetch(self, entry: ShardEntry) -> bytes:
+        """The bytes of a shard.
+
+        A read that breaks off is tried again after each of RETRIES: a run of weeks outlives a store that is away for a
+        minute. (s3fs itself tries five times within seconds.)
 
         Raises:
-            DatasetError: missing, not the bytes the manifest speaks of, or not a tar of so many samples.
+            DatasetError: missing, not to be read, or not the bytes the manifest speaks of.
         """
-        try:
-            data = self._files.cat_file(f"{self._root}/{entry.path}")
-        except OSError as error:
-            raise DatasetError(f"shard {entry.path} is missing") from error
+        for wait in (*RETRIES, None):
+            try:
+                data = self._read(entry.path)
+                break
+            except FileNotFoundError as error:
+                raise DatasetError(f"shard {entry.path} is missing") from error
+            except OSError as error:
+                what = f"shard {entry.path} cannot be read ({_reason(error)})"
+                if wait is None or isinstance(error, PermissionError):
+                    raise DatasetError(what) from error
+                _LOG.warning("%s; trying again in %g s", what, wait)
+                time.sleep(wait)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise DatasetError(f"shard {entry.path} is not the one the manifest lists (sha256 differs)")
+        return data
+
+    def _read(self, path: str) -> bytes:
         try:
-            files = tar_file_expander([{"url": entry.path, "stream": io.BytesIO(data)}])
-            groups = [(g["__key__"], g) for g in group_by_keys(files)]
+            data: bytes = self._files.cat_file(f"{self._root}/{path}")
+        except FileNotFoundError as error:
+            if path not in str(error):
+                raise  # s3fs: no such bucket
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+        except _client_errors() as error:
+            raise OSError(errno.EIO, str(error)) from error
+        return data
+
+    def groups(self, entry: ShardEntry, data: bytes) -> Iterator[tuple[str, Members]]:
+        """Keys and undecoded members of a shard's samples, in its order.
+
+        Raises:
+            DatasetError: not a tar of as many samples as the manifest says.
+        """
+        seen = 0
+        try:
+            for group in group_by_keys(tar_file_expander([{"url": entry.path, "stream": io.BytesIO(data)}])):
+                seen += 1
+                yield group["__key__"], group
         except (tarfile.TarError, ValueError) as error:
             raise DatasetError(f"shard {entry.path} is not a readable tar: {error.args[0]}") from error
-        if len(groups) != entry.samples:
-            raise DatasetError(f"shard {entry.path} holds {len(groups)} samples, the manifest says {entry.samples}")
-        return groups
+        if seen != entry.samples:
+            raise DatasetError(f"shard {entry.path} holds {seen} samples, the manifest says {entry.samples}")
+
+    def shard(self, entry: ShardEntry) -> list[tuple[str, Members]]:
+        """All of `groups`. Raises DatasetError as it and `fetch` do."""
+        return list(self.groups(entry, self.fetch(entry)))
 
     def decode(self, key: str, members: Members) -> Sample:
         """A sample that fits the manifest.
@@ -118,14 +158,15 @@ class Dataset:
     def samples(self, split: Split, label: WindowClass | None = None) -> Iterator[Sample]:
         """Every sample of a split once, in the manifest's order, unweighted. For evaluation."""
         for entry in self.manifest.of(split, label):
-            for key, members in self.shard(entry):
+            for key, members in self.groups(entry, self.fetch(entry)):
                 yield self.decode(key, members)
 
 
 class Loader:
-    """Endless batches of a split, mixed by the manifest's plan.
+    """Endless batches of a rank's part of a split, mixed by the manifest's plan.
 
-    Iterating yields (batch, state): `state` is plain data that `Loader(…, state=state)` goes on from.
+    Iterating yields (batch, state): `state` is plain data (JSON) that `Loader(…, state=state)` of the same dataset,
+    seed, rank and world goes on from.
     """
 
     def __init__(
@@ -134,34 +175,44 @@ class Loader:
         batch: int,
         *,
         seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
         split: Split = "train",
         max_bad: int = 0,
         state: dict[str, Any] | None = None,
     ) -> None:
         """
         Args:
-            max_bad: unreadable samples that are skipped (and named in `bad`) before DatasetError is raised.
+            batch: windows per batch of this rank.
+            max_bad: unreadable samples that are skipped (and named in `bad`) before DatasetError is raised; those
+                met before `state` was taken count, too.
 
         Raises:
             UsageError: the split has no samples of any class that the plan mixes.
         """
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} of {world}")
         self.dataset, self.batch, self.max_bad = dataset, batch, max_bad
-        self.bad: dict[str, str] = {}
         self.mixture = class_mixture(dataset.manifest, split)
         if not self.mixture:
             raise UsageError(f"{dataset.location} has no {split} samples to draw from")
-        state = state or {label.value: [0, 0, 0, 0] for label in self.mixture}
+        state = state or {"bad": {}, **{label.value: [0, 0, 0] for label in self.mixture}}
+        self.bad: dict[str, str] = dict(state["bad"])
         self._drawn = {label: state[label.value][0] for label in self.mixture}
+        readers = ThreadPoolExecutor(1, "shards")
         self._classes = {
-            label: _ClassStream(dataset, dataset.manifest.of(split, label), seed, state[label.value][1:])
+            label: ClassStream(
+                dataset, dataset.manifest.of(split, label), seed, rank, world, state[label.value][1:], readers
+            )
             for label in self.mixture
         }
 
-    def state(self) -> dict[str, list[int]]:
-        """Per class: samples drawn, epoch, shards finished in it, samples finished in the shard."""
-        return {label.value: [self._drawn[label], *stream.position] for label, stream in self._classes.items()}
+    def state(self) -> dict[str, Any]:
+        """Per class: samples drawn, epoch, samples of the rank's part of it that were looked at. And `bad`."""
+        drawn = {label.value: [self._drawn[label], *stream.position] for label, stream in self._classes.items()}
+        return {"bad": dict(self.bad), **drawn}
 
-    def __iter__(self) -> Iterator[tuple[Batch, dict[str, list[int]]]]:
+    def __iter__(self) -> Iterator[tuple[Batch, dict[str, Any]]]:
         while True:
             yield collate([self._draw() for _ in range(self.batch)]), self.state()
 
@@ -174,6 +225,8 @@ class Loader:
             try:
                 return self.dataset.decode(key, members)
             except DatasetError as error:
+                if key not in self.bad:
+                    _LOG.warning("left out: %s", error)
                 self.bad[key] = str(error)
                 if len(self.bad) > self.max_bad:
                     raise DatasetError(
@@ -181,48 +234,6 @@ class Loader:
                         f"the last: {error}"
                     ) from error
         raise DatasetError(f"{self.dataset.location}: {BAD_IN_A_ROW} {label} samples in a row were unreadable")
-
-
-class _ClassStream:
-    """Endless undecoded samples of one class; `position` is (epoch, shards finished, samples finished)."""
-
-    def __init__(self, dataset: Dataset, shards: Sequence[ShardEntry], seed: int, position: Sequence[int]) -> None:
-        self.dataset, self.shards, self.seed = dataset, shards, seed
-        self.position = tuple(position)
-        self._loaded: tuple[str, list[tuple[str, Members]]] = ("", [])
-        self._iterator = self._run()
-
-    def __next__(self) -> tuple[str, Members]:
-        return next(self._iterator)
-
-    def _run(self) -> Iterator[tuple[str, Members]]:
-        empty = 0
-        while True:
-            epoch, shard, done = self.position
-            if shard == len(self.shards):
-                empty += 1
-                if empty > EMPTY_EPOCHS:
-                    raise DatasetError(f"no sample of class {self.shards[0].label} has a weight above 0")
-                self.position = (epoch + 1, 0, 0)
-                continue
-            entry = sorted(self.shards, key=lambda s: chance(self.seed, epoch, s.path))[shard]
-            groups = self._groups(entry)
-            for i, (key, members) in enumerate(self._order(groups, epoch)):
-                if i < done:
-                    continue
-                self.position = (epoch, shard, i + 1)
-                if keeps(self.seed, epoch, key, members):
-                    empty = 0
-                    yield key, members
-            self.position = (epoch, shard + 1, 0)
-
-    def _groups(self, entry: ShardEntry) -> list[tuple[str, Members]]:
-        if self._loaded[0] != entry.path:
-            self._loaded = (entry.path, self.dataset.shard(entry))
-        return self._loaded[1]
-
-    def _order(self, groups: list[tuple[str, Members]], epoch: int) -> list[tuple[str, Members]]:
-        return sorted(groups, key=lambda g: chance(self.seed, epoch, g[0]))
 
 
 def class_mixture(manifest: Manifest, split: Split) -> dict[WindowClass, float]:
@@ -236,18 +247,16 @@ def class_mixture(manifest: Manifest, split: Split) -> dict[WindowClass, float]:
     return {label: share / total for label, share in shares.items()}
 
 
-def chance(seed: int, epoch: int, name: str) -> float:
-    """A number in [0, 1) that depends on its arguments alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{name}".encode()).digest()[:8], "big") / 2**64
+def _client_errors() -> tuple[type[Exception], ...]:
+    """Errors of botocore's own, which are no OSError. If it raised one, it is imported."""
+    botocore = sys.modules.get("botocore.exceptions")
+    return (botocore.BotoCoreError,) if botocore else ()
 
 
-def keeps(seed: int, epoch: int, key: str, members: Members) -> bool:
-    """Does this epoch keep the sample? With probability `meta.weight`. Unreadable ones are kept, to be counted."""
-    try:
-        weight = float(json.loads(members["meta.json"])["weight"])
-    except (KeyError, ValueError, TypeError):
-        return True
-    return chance(seed, epoch, f"keep/{key}") < weight
+def _reason(error: Exception) -> str:
+    """What went wrong, in a few words."""
+    told = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return told.splitlines()[0]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

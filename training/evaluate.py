@@ -3,13 +3,16 @@
 A figure means little alone, so every table has the same rows: the model, the model without its user, the ground
 truth, and four baselines — hold still (the reference motion throughout), copy the user, the corpus mean, and the
 truth of another window (which moves like a person, at the wrong time).
+
+The trade-off: some of the split is read twice, first to fit SID's clusters on a sample of the truth's frames, then to
+generate and score batch by batch. In exchange memory holds a shard, a batch and, of each row, ten numbers a window.
+Clusters are those of all classes together, so classes can be compared and added up.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,17 +23,27 @@ import torch
 
 from schemas.dyads import WindowClass
 from schemas.errors import UsageError
-from schemas.manifest import Split
+from schemas.manifest import ShardEntry, Split
 from schemas.sample import Sample
 from schemas.train import Drop, SamplerConfig
 from training.checkpoint import checkpoint_id, load_checkpoint, load_model
-from training.data import Dataset, collate
-from training.metrics import compare
+from training.data import Batch, Dataset, collate
 from training.model import Listener
 from training.sampler import rollout
-from training.train import pick_device
+from training.tally import Tally, fit_centres
+from training.world import pick_device
 
 BATCH = 32
+SHARDS = 8
+"""Shards of a class that a limited evaluation reads; all samples of a conversation may lie in one."""
+CLUSTERED, CLUSTERED_WINDOWS = 20_000, 1000
+"""Frames of the truth that SID's clusters are fitted on, about, and of how many windows of a class, at most."""
+
+_GENERATED: dict[str, Drop] = {"model": "full", "model_no_user": "no_user"}
+Table = dict[str, dict[str, dict[str, float]]]
+"""By row, class or "all", and metric."""
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called after every batch with (batches done, batches in all, nothing)."""
 
 
 def evaluate(
@@ -43,50 +56,66 @@ def evaluate(
     limit: int | None = None,
     device: str = "auto",
     encoder: str | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Metrics of `training.metrics` by row and class.
 
     Args:
         sampler: the checkpoint's own where not given; its seed is replaced by each of `seeds`.
         seeds: figures of generated rows are means over them.
-        limit: windows per class, the first of each; none: all.
+        limit: windows per class, from up to SHARDS shards spread over the split; none: all.
         encoder: where the weights of the features' encoder lie, if not where they lay in training.
 
-    Returns: {"checkpoint", "audio", "dataset", "split", "windows": {class: n}, "seeds", "sampler",
-        "rows": {row: {class or "all": {metric: value}}}}; plain JSON values.
+    Returns: {"checkpoint", "audio", "dataset", "split", "windows": {class: n}, "seeds", "sampler", and three tables
+        {row: {class or "all": {metric: value}}}: "rows", "spread" (deviation over seeds; generated rows, two seeds or
+        more) and "standard_errors" (over windows); "noise_floor": {class or "all": {rpcc and rpcc_flat: between two
+        halves of the truth}}}; plain JSON values.
 
     Raises:
         UsageError: no samples in the split, or a codec the model was not trained on.
+        DatasetError: an unreadable sample.
     """
     loaded = load_checkpoint(checkpoint)
     model = load_model(loaded, pick_device(device), weights=encoder)
     data = _open_for(model, dataset)
     sampler = sampler or loaded.config.sampler
-    samples = [sample for label in WindowClass for sample in islice(data.samples(split, label), limit)]
-    if not samples:
+    shards = {label: data.manifest.of(split, label) for label in WindowClass}
+    chosen = {label: choose(entries, limit) for label, entries in shards.items()}
+    counts = {label: sum(n for _, n in entries) for label, entries in chosen.items() if entries}
+    if not counts:
         raise UsageError(f"{dataset} has no {split} samples; build it with a larger balance.val_share")
-    windows = _Windows.of(model, samples)
-    rows: dict[str, list[np.ndarray]] = {"ground_truth": [windows.truth], **_baselines(windows)}
-    drops: dict[str, Drop] = {"model": "full", "model_no_user": "no_user"}
-    for name, drop in drops.items():
-        rows[name] = [
-            np.concatenate(
-                [
-                    model.normalise(part).cpu().numpy()
-                    for part in _generated(model, samples, sampler.model_copy(update={"seed": seed}), drop)
-                ]
-            )
-            for seed in seeds
-        ]
+
+    some = [choose(entries, min(limit or CLUSTERED_WINDOWS, CLUSTERED_WINDOWS)) for entries in shards.values()]
+    centres = fit_centres(_frames_of_truth(model, data, some), model.motion)
+    tallies: dict[str, dict[str, list[Tally]]] = {}  # by row, class and seed
+    done, batches = 0, sum(-(-n // BATCH) for n in counts.values())
+    for label, count in counts.items():
+        for batch in _batches(model, data, chosen[label], count):
+            windows = _Windows.of(model, batch)
+            for row, motions in _rows(model, batch, windows, sampler, seeds).items():
+                of_class = tallies.setdefault(row, {}).setdefault(label.value, [])
+                of_class.extend(Tally(model.motion, centres) for _ in range(len(motions) - len(of_class)))
+                for tally, (motion, valid) in zip(of_class, motions, strict=True):
+                    tally.add(windows.truth, motion, windows.user, valid)
+            done += 1
+            if progress is not None:
+                progress(done, batches, {})
+    for classes in tallies.values():
+        classes["all"] = [_merged(model, centres, each) for each in zip(*classes.values(), strict=True)]
     return {
         "checkpoint": checkpoint_id(checkpoint),
         "audio": loaded.audio.model_dump(mode="json"),
         "dataset": data.hash,
         "split": split,
-        "windows": {str(label): len(chosen) for label, chosen in windows.classes.items()},
+        "windows": {"all": sum(counts.values())} | {label.value: n for label, n in counts.items()},
         "seeds": list(seeds),
         "sampler": sampler.model_dump(mode="json"),
-        "rows": {name: windows.table(model, motions) for name, motions in rows.items()},
+        "rows": _table(tallies, Tally.figures, np.mean),
+        "spread": _table({row: tallies[row] for row in _GENERATED}, Tally.figures, _deviation)
+        if len(seeds) > 1
+        else {},
+        "standard_errors": _table(tallies, Tally.errors, np.mean),
+        "noise_floor": {label: each[0].floor() for label, each in tallies["ground_truth"].items()},
     }
 
 
@@ -101,9 +130,10 @@ def generate(
     device: str = "auto",
     encoder: str | None = None,
 ) -> Path:
-    """Write one window's generated motion beside its truth, as .npy files [T, D] in codec units, into `out`.
+    """Write one window's generated motion beside its truth, as .npy files, into `out`.
 
-    Returns: the path of the generated motion; `KEY.truth.npy`, `KEY.user.npy` and `KEY.json` lie beside it.
+    Returns: the path of the generated motion [T, D] in codec units; `KEY.truth.npy` and `KEY.user.npy` like it, and
+        `KEY.state.npy`, `KEY.valid.npy` (as in `schemas.sample`) and `KEY.json` (where it comes from) lie beside it.
 
     Raises:
         UsageError: no such key.
@@ -115,9 +145,15 @@ def generate(
     sample = _find(data, key)
     if Path(key).name != key:  # it names files, and datasets may come from others
         raise UsageError(f"the key {key!r} cannot name a file")
-    (motion,) = _generated(model, [sample], sampler, drop)
+    motion = _generated(model, collate([sample]).to(model.mean.device), sampler, drop)
     out.mkdir(parents=True, exist_ok=True)
-    arrays = {"generated": motion[0].cpu().numpy(), "truth": sample.avatar_motion, "user": sample.user_motion}
+    arrays = {
+        "generated": motion[0].cpu().numpy(),
+        "truth": sample.avatar_motion,
+        "user": sample.user_motion,
+        "state": sample.state,
+        "valid": sample.valid,
+    }
     for name, array in arrays.items():
         np.save(out / f"{key}.{name}.npy", array, allow_pickle=False)
     note = {
@@ -125,6 +161,9 @@ def generate(
         "checkpoint": checkpoint_id(checkpoint),
         "audio": loaded.audio.model_dump(mode="json"),
         "dataset": data.hash,
+        "location": data.location,
+        "motion": data.manifest.motion.model_dump(mode="json"),
+        "window": {name: getattr(sample.meta, name) for name in ("conversation", "avatar", "user", "start", "label")},
         "drop": drop,
         "sampler": sampler.model_dump(mode="json"),
     }
@@ -132,70 +171,132 @@ def generate(
     return out / f"{key}.generated.npy"
 
 
+def choose(entries: Sequence[ShardEntry], limit: int | None) -> list[tuple[ShardEntry, int]]:
+    """Which shards are read, and how many of the first samples of each: all, or about as many of each of a few."""
+    entries = [entry for entry in entries if entry.samples]
+    total = sum(entry.samples for entry in entries)
+    if limit is None or limit >= total:
+        return [(entry, entry.samples) for entry in entries]
+    spread = sorted(
+        {i * len(entries) // SHARDS for i in range(SHARDS)} if len(entries) > SHARDS else range(len(entries))
+    )
+    entries = [entries[i] for i in spread] + [entry for i, entry in enumerate(entries) if i not in spread]
+    share = -(-limit // len(spread))
+    while sum(min(entry.samples, share) for entry in entries) < limit:
+        share *= 2
+    chosen = []
+    for entry in entries:
+        count = min(entry.samples, share, limit)
+        limit -= count
+        if count:
+            chosen.append((entry, count))
+    return chosen
+
+
+def _samples(data: Dataset, chosen: Sequence[tuple[ShardEntry, int]]) -> Iterator[Sample]:
+    for entry, count in chosen:
+        for key, members in islice(data.groups(entry, data.fetch(entry)), count):
+            yield data.decode(key, members)
+
+
+def _batches(model: Listener, data: Dataset, chosen: Sequence[tuple[ShardEntry, int]], count: int) -> Iterator[Batch]:
+    """Batches of much the same size: of two windows or more, where there are two."""
+    samples, number = _samples(data, chosen), -(-count // BATCH)
+    for i in range(number):
+        size = (i + 1) * count // number - i * count // number
+        yield collate(list(islice(samples, size))).to(model.mean.device)
+
+
 @dataclass(frozen=True)
 class _Windows:
-    """Evaluated windows, normalised, [W, T, D]; `classes` are window numbers by class, and all of them."""
+    """A batch of windows, normalised, [W, T, D]."""
 
     truth: np.ndarray
     user: np.ndarray
     reference: np.ndarray  # [W, D]
     valid: np.ndarray  # [W, T]: both faces are valid
-    classes: dict[str, list[int]]
 
     @classmethod
-    def of(cls, model: Listener, samples: Sequence[Sample]) -> _Windows:
-        classes: dict[str, list[int]] = defaultdict(list)
-
-        def normalised(arrays: list[np.ndarray]) -> np.ndarray:
-            stacked = torch.from_numpy(np.stack(arrays)).to(model.mean.device)
-            return np.asarray(model.normalise(stacked).cpu().numpy())
-
-        for i, sample in enumerate(samples):
-            classes["all"].append(i)
-            classes[sample.meta.label.value].append(i)
+    def of(cls, model: Listener, batch: Batch) -> _Windows:
         return cls(
-            truth=normalised([s.avatar_motion for s in samples]),
-            user=normalised([s.user_motion for s in samples]),
-            reference=normalised([s.reference for s in samples]),
-            valid=np.stack([s.valid.all(axis=1) for s in samples]),
-            classes=dict(classes),
+            truth=_normalised(model, batch.avatar_motion),
+            user=_normalised(model, batch.user_motion),
+            reference=_normalised(model, batch.reference),
+            valid=batch.valid.all(dim=2).cpu().numpy(),
         )
 
-    def table(self, model: Listener, motions: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
-        """Metrics by class, averaged over `motions` (one per seed)."""
-        table = {}
-        for label, chosen in self.classes.items():
-            truth, user, valid = self.truth[chosen], self.user[chosen], self.valid[chosen]
-            figures = [compare(truth, motion[chosen], user, valid, model.motion) for motion in motions]
-            table[label] = {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
-        return table
+
+def _normalised(model: Listener, motion: torch.Tensor) -> np.ndarray:
+    return np.asarray(model.normalise(motion).cpu().numpy())
 
 
-def _baselines(windows: _Windows) -> dict[str, list[np.ndarray]]:
-    return {
-        "hold_still": [np.broadcast_to(windows.reference[:, None], windows.truth.shape)],
-        "copy_user": [windows.user],
-        "mean_motion": [np.zeros_like(windows.truth)],
-        "shuffled": [np.roll(windows.truth, len(windows.truth) // 2, axis=0)],
+def _rows(
+    model: Listener, batch: Batch, windows: _Windows, sampler: SamplerConfig, seeds: Sequence[int]
+) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Motion and the frames in which it can be compared, by row; of generated rows one for each seed."""
+    half = len(windows.truth) // 2  # to roll by: another window of the class, where there is one
+    other, seen = (np.roll(array, half, axis=0) for array in (windows.truth, windows.valid))
+    rows: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {
+        name: [
+            (
+                _normalised(model, _generated(model, batch, sampler.model_copy(update={"seed": seed}), drop)),
+                windows.valid,
+            )
+            for seed in seeds
+        ]
+        for name, drop in _GENERATED.items()
+    }
+    return rows | {
+        "ground_truth": [(windows.truth, windows.valid)],
+        "hold_still": [(np.broadcast_to(windows.reference[:, None], windows.truth.shape), windows.valid)],
+        "copy_user": [(windows.user, windows.valid)],
+        "mean_motion": [(np.zeros_like(windows.truth), windows.valid)],
+        "shuffled": [(other, windows.valid & seen)],
     }
 
 
-def _generated(
-    model: Listener, samples: Sequence[Sample], sampler: SamplerConfig, drop: Drop
-) -> Iterator[torch.Tensor]:
-    """Rollouts of the samples, batch by batch, [b, T, D] in codec units."""
-    for first in range(0, len(samples), BATCH):
-        batch = collate(samples[first : first + BATCH]).to(model.mean.device)
-        yield rollout(
-            model,
-            batch.avatar_audio,
-            batch.user_audio,
-            batch.user_motion,
-            batch.reference,
-            sampler,
-            batch.keys,
-            drop,
-        )
+def _generated(model: Listener, batch: Batch, sampler: SamplerConfig, drop: Drop) -> torch.Tensor:
+    """Rollouts of a batch, [b, T, D] in codec units."""
+    return rollout(
+        model, batch.avatar_audio, batch.user_audio, batch.user_motion, batch.reference, sampler, batch.keys, drop
+    )
+
+
+def _frames_of_truth(model: Listener, data: Dataset, chosen: Sequence[Sequence[tuple[ShardEntry, int]]]) -> np.ndarray:
+    """Valid frames, normalised, [N, D]: all, or of each window as many, drawn at random, as make about CLUSTERED."""
+    random = np.random.default_rng(0)
+    each = max(1, CLUSTERED // sum(n for entries in chosen for _, n in entries))
+    found: list[np.ndarray] = []
+    for entries in chosen:
+        for sample in _samples(data, entries):
+            frames = sample.avatar_motion[sample.valid.all(axis=1)]
+            found.append(random.permutation(frames)[:each] if each < len(frames) else frames)
+    return _normalised(model, torch.from_numpy(np.concatenate(found)).to(model.mean.device))
+
+
+def _merged(model: Listener, centres: Mapping[str, np.ndarray], parts: Sequence[Tally]) -> Tally:
+    whole = Tally(model.motion, centres)
+    for part in parts:
+        whole.merge(part)
+    return whole
+
+
+def _table(
+    tallies: Mapping[str, Mapping[str, Sequence[Tally]]],
+    ask: Callable[[Tally], dict[str, float]],
+    over_seeds: Callable[[list[float]], Any],
+) -> Table:
+    def summed_up(found: list[dict[str, float]]) -> dict[str, float]:
+        return {metric: float(over_seeds([each[metric] for each in found])) for metric in found[0]}
+
+    return {
+        row: {label: summed_up([ask(tally) for tally in each]) for label, each in classes.items()}
+        for row, classes in tallies.items()
+    }
+
+
+def _deviation(values: list[float]) -> float:
+    return float(np.std(values, ddof=1))
 
 
 def _open_for(model: Listener, dataset: str) -> Dataset:
@@ -209,8 +310,9 @@ def _open_for(model: Listener, dataset: str) -> Dataset:
 
 
 def _find(data: Dataset, key: str) -> Sample:
-    for entry in data.manifest.shards:
-        for found, members in data.shard(entry):
+    """Held-out samples first: there is no index, and they are fewer."""
+    for entry in (*data.manifest.of("val"), *data.manifest.of("train")):
+        for found, members in data.groups(entry, data.fetch(entry)):
             if found == key:
                 return data.decode(key, members)
     raise UsageError(f"{data.location} has no sample {key}")

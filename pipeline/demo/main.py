@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.build import Build
-from pipeline.commands import engine_of, metrics_tables, summary_table
+from pipeline.commands import engine_of, summary_table
 from pipeline.demo.dialogue import Clip, demo_corpus, make_clip
 from pipeline.demo.truth import check_build
+from pipeline.figures import metrics_tables
 from pipeline.pairs import build_pairs
 from pipeline.progress import Reporter
 from pipeline.sources import find_sources

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -70,6 +71,17 @@ def test_from_a_build_to_a_tuned_listener(
     truth = np.load(path.replace("generated.npy", "truth.npy"), allow_pickle=False)
     assert motion.shape == truth.shape
     assert np.isfinite(motion).all()
+    picture = visavis(capsys, monkeypatch, "report", path).strip()
+    sheet = cv2.imread(picture)
+    assert sheet.shape[0] > 8 * 90 + 3 * 170  # curves and faces
+    faces = sheet[52 : 52 + 3 * 170, 130:].reshape(3, 170, -1, 170, 3)
+    assert (faces.min(axis=(1, 3, 4)) < 128).all()  # each side, at each moment
+    (tmp_path / "generated" / f"{key}.truth.npy").unlink()
+    words = ["visavis", "report", path]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "not what `visavis generate` writes" in capsys.readouterr().err
 
     report = json.loads(visavis(capsys, monkeypatch, "report", pairs, "--json"))
     assert report["pairs"]["dropped"] == ["user_audio", "user_motion"]

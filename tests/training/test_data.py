@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -9,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError, UsageError
-from schemas.manifest import MANIFEST_NAME, dump_manifest
+from schemas.manifest import MANIFEST_NAME, ShardEntry, dump_manifest
 from tests.training.synthetic import DIM, sample, write_dataset
 from training.data import Dataset, Loader, class_mixture, prefetch
+from training.epochs import spans
 
 LISTENING, SPEAKING, SILENCE = WindowClass.LISTENING, WindowClass.SPEAKING, WindowClass.SILENCE
 
@@ -106,19 +110,127 @@ def test_a_loader_goes_on_where_its_state_says(tmp_path: Path, stop: int):
     assert keys(Loader(data, 4, state=state), 12 - stop) == whole[4 * stop :]
 
 
+@given(
+    sizes=st.lists(st.integers(0, 30), min_size=1, max_size=8),
+    world=st.integers(1, 40),
+    seed=st.integers(0, 9),
+    epoch=st.integers(0, 99),
+)
+def test_ranks_share_an_epoch_and_no_sample_is_left_or_taken_twice(sizes: list[int], world: int, seed: int, epoch: int):
+    shards = [
+        ShardEntry(path=f"s-{i}.tar", split="train", label=LISTENING, samples=n, bytes=0, sha256="")
+        for i, n in enumerate(sizes)
+    ]
+    parts = [list(spans(shards, seed, epoch, rank, world)) for rank in range(world)]
+    looked_at = Counter((span.entry.path, i) for part in parts for span in part for i in range(span.first, span.last))
+    assert looked_at == Counter((entry.path, i) for entry in shards for i in range(entry.samples))
+    counts = [part[-1].end if part else 0 for part in parts]
+    assert sum(counts) == sum(sizes)
+    assert max(counts) - min(counts) <= 1
+    for part in parts:
+        assert [0, *(span.end for span in part)][: len(part)] == [span.start for span in part]
+        assert all(span.last - span.first == span.entry.samples for span in part[1:-1])  # whole shards in between
+
+
+def by_epoch(loader: Loader, epochs: int) -> list[list[str]]:
+    """Keys in the order in which a loader of batches of one, of one class, draws them."""
+    drawn: list[list[str]] = [[] for _ in range(epochs)]
+    for batch, state in loader:
+        epoch = state["listening"][1]
+        if epoch >= epochs:
+            return drawn
+        drawn[epoch] += batch.keys
+    raise AssertionError("a loader does not end")
+
+
+@pytest.fixture(scope="module")
+def thinned(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
+    """The same samples with weights of 1 and of 0.6, in three shards."""
+    folders = {weight: tmp_path_factory.mktemp("thinned") for weight in (1.0, 0.6)}
+    return [
+        Dataset(str(write_dataset(folder, {LISTENING: 11}, shards=3, weight=weight, frames=1)))
+        for weight, folder in folders.items()
+    ]
+
+
+@settings(max_examples=8, deadline=None)
+@given(world=st.integers(1, 14), seed=st.integers(0, 99))
+def test_all_ranks_together_see_in_an_epoch_what_one_alone_would(thinned: list[Dataset], world: int, seed: int):
+    for data in thinned:
+        alone = by_epoch(Loader(data, 1, seed=seed), 3)
+        ranks = [by_epoch(Loader(data, 1, seed=seed, rank=rank, world=world), 3) for rank in range(world)]
+        for epoch, expected in enumerate(alone):
+            assert sorted(key for rank in ranks for key in rank[epoch]) == sorted(expected)
+        if data is thinned[0]:
+            assert [len(set(keys)) for keys in alone] == [11, 11, 11]
+
+
+@settings(max_examples=8, deadline=None)
+@given(world=st.integers(1, 14), rank=st.integers(0, 13), stop=st.integers(1, 11), seed=st.integers(0, 9))
+def test_any_rank_goes_on_where_its_state_says(thinned: list[Dataset], world: int, rank: int, stop: int, seed: int):
+    place = {"seed": seed, "rank": rank % world, "world": world}
+    for data in thinned:
+        whole = keys(Loader(data, 2, **place), 12)
+        *_, (_, state) = islice(iter(Loader(data, 2, **place)), stop)
+        state = json.loads(json.dumps(state))  # as a checkpoint keeps it
+        assert keys(Loader(data, 2, **place, state=state), 12 - stop) == whole[2 * stop :]
+
+
+def test_every_rank_mixes_the_classes_by_the_plan(tmp_path: Path):
+    counts = {SPEAKING: 12, LISTENING: 3, SILENCE: 1}
+    folder = write_dataset(tmp_path, counts, mixture={SPEAKING: 0.3, LISTENING: 0.6, SILENCE: 0.1}, frames=1)
+    for rank in range(4):
+        loader = Loader(Dataset(str(folder)), 10, rank=rank, world=4)
+        assert Counter(map(label, keys(loader, 10))) == {"speaking": 30, "listening": 60, "silence": 10}
+
+
+def test_a_rank_opens_its_own_shards_and_at_most_two_that_it_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    data = Dataset(str(write_dataset(tmp_path, {LISTENING: 24}, shards=12, frames=1)))
+    opened: list[str] = []
+    fetch = Dataset.fetch
+    monkeypatch.setattr(Dataset, "fetch", lambda self, entry: opened.append(entry.path) or fetch(self, entry))
+    for rank in range(5):
+        opened.clear()
+        loader = iter(Loader(data, 1, rank=rank, world=5))
+        while next(loader)[1]["listening"][1] == 0:
+            pass
+        own = [span.entry.path for span in spans(data.manifest.of("train"), 0, 0, rank, 5)]
+        assert opened[: len(own)] == own
+        assert len(own) <= 12 / 5 + 2
+        assert len(opened) <= len(own) + 2  # of the next epoch: the one just begun, and the one read ahead
+
+
 def spoil(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
     if key in ("listening-00001", "listening-00003"):
         return members | {"user.audio.flac": b"not audio"}
     return members
 
 
-def test_a_corrupt_sample_is_skipped_counted_and_named(tmp_path: Path):
+def test_a_corrupt_sample_is_skipped_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     data = Dataset(str(write_dataset(tmp_path, {LISTENING: 6}, damage=spoil, frames=10)))
     loader = Loader(data, 2, max_bad=2)
     assert set(keys(loader, 20)) == {f"listening-0000{i}" for i in (0, 2, 4, 5)}
     assert set(loader.bad) == {"listening-00001", "listening-00003"}
+    assert sorted(caplog.messages) == [  # each is told once, however often it is met
+        f"left out: sample listening-0000{i}: audio: Format not recognised." for i in (1, 3)
+    ]
     with pytest.raises(DatasetError, match=r"2 unreadable samples .* sample listening-0000[13]"):
         keys(Loader(data, 2, max_bad=1), 20)
+
+
+def test_corrupt_samples_stay_counted_when_a_run_goes_on(tmp_path: Path):
+    data = Dataset(str(write_dataset(tmp_path, {LISTENING: 6}, damage=spoil, frames=10)))
+    loader = Loader(data, 1, max_bad=2)
+    for _ in loader:
+        if len(loader.bad) == 2:
+            break
+    state = json.loads(json.dumps(loader.state()))
+    again = Loader(data, 1, max_bad=2, state=state)
+    assert again.bad == loader.bad
+    keys(again, 20)  # the same two are met again, and are no more than two
+    assert again.bad == loader.bad
+    with pytest.raises(DatasetError, match="2 unreadable samples"):
+        keys(Loader(data, 1, max_bad=1, state=state), 20)
 
 
 def test_a_class_of_corrupt_samples_only_is_an_error_and_not_a_hang(tmp_path: Path):

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.dyads import WindowClass
 from schemas.errors import UsageError
+from schemas.manifest import ShardEntry
 from schemas.train import FeatureConfig, ModelConfig, OptimConfig, SamplerConfig, TrainConfig
 from tests.training.synthetic import DELAY, SMILE, write_dataset
 from training.checkpoint import load_checkpoint, load_model
 from training.data import Dataset, collate
-from training.evaluate import evaluate, generate
+from training.evaluate import SHARDS, choose, evaluate, generate
 from training.metrics import lagged
 from training.sampler import rollout
 from training.train import train
@@ -92,6 +95,15 @@ def test_evaluation_compares_the_model_with_the_truth_and_with_what_costs_nothin
     assert rows["shuffled"]["fd_expression"] == pytest.approx(0, abs=1e-3)
     assert rows["model"]["lagged_best_expression"] > rows["model_no_user"]["lagged_best_expression"]
     assert table == evaluate(checkpoint, str(dataset), seeds=(0, 1))
+    single = [evaluate(checkpoint, str(dataset), seeds=(seed,)) for seed in (0, 1)]
+    each = [found["rows"]["model"]["all"]["var_pose"] for found in single]
+    assert table["rows"]["model"]["all"]["var_pose"] == pytest.approx(np.mean(each))
+    assert table["spread"]["model"]["all"]["var_pose"] == pytest.approx(abs(each[0] - each[1]) / np.sqrt(2))
+    assert single[0]["spread"] == {}
+    assert set(table["noise_floor"]["listening"]) == {
+        f"{name}_{part}" for name in ("rpcc", "rpcc_flat") for part in ("expression", "pose")
+    }
+    assert table["standard_errors"]["model"]["all"]["pcc_pose"] > 0
 
 
 @pytest.mark.slow
@@ -104,6 +116,40 @@ def test_generate_writes_arrays_that_anyone_can_read(dataset: Path, checkpoint: 
     assert json.loads((tmp_path / f"{key}.json").read_text())["key"] == key
     with pytest.raises(UsageError, match="has no sample nobody"):
         generate(checkpoint, str(dataset), "nobody", tmp_path)
+
+
+def test_memory_is_that_of_a_batch_and_its_size_changes_nothing(
+    trained_elsewhere: Path, windows: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[int] = []
+    whole = evaluate(trained_elsewhere, str(windows), "train", limit=5)
+    monkeypatch.setattr("training.evaluate.BATCH", 3)
+    monkeypatch.setattr(
+        "training.evaluate.rollout", lambda *args, **named: seen.append(len(args[1])) or rollout(*args, **named)
+    )
+    steps: list[tuple[int, int]] = []
+    cut = evaluate(trained_elsewhere, str(windows), "train", limit=5, progress=lambda i, n, _: steps.append((i, n)))
+    assert set(seen) == {2, 3}  # never a batch of one: its shuffled row would be the truth
+    assert steps == [(i + 1, 8) for i in range(8)]
+    assert whole["windows"] == cut["windows"] == {"all": 20} | dict.fromkeys(WindowClass, 5)
+    for row in set(whole["rows"]) - {"shuffled"}:
+        for label, figures in whole["rows"][row].items():
+            assert cut["rows"][row][label] == pytest.approx(figures, rel=1e-4, abs=1e-5)
+
+
+@given(sizes=st.lists(st.integers(0, 9), max_size=20), limit=st.integers(1, 60))
+def test_a_limited_evaluation_spreads_over_the_split(sizes: list[int], limit: int):
+    shards = [
+        ShardEntry(path=f"s-{i}.tar", split="val", label=WindowClass.LISTENING, samples=n, bytes=0, sha256="")
+        for i, n in enumerate(sizes)
+    ]
+    chosen = choose(shards, limit)
+    assert sum(count for _, count in chosen) == min(limit, sum(sizes))
+    assert len({entry.path for entry, _ in chosen}) == len(chosen)
+    assert all(0 < count <= entry.samples for entry, count in chosen)
+    full = sum(map(bool, sizes))
+    assert len(chosen) >= min(full, SHARDS, limit) // 2
+    assert choose(shards, None) == [(entry, entry.samples) for entry in shards if entry.samples]
 
 
 def test_evaluation_says_what_is_missing(dataset: Path, trained_elsewhere: Path, tmp_path: Path):

@@ -8,7 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.synthetic import SPEC, smooth
-from training.metrics import columns, compare, fd, jerk, kmeans, lagged, pcc, rpcc, rpcc_flat, sid, var
+from training.metrics import (
+    CLUSTERS,
+    columns,
+    fd,
+    flat_pcc,
+    flat_sums,
+    jerk,
+    kmeans,
+    lagged,
+    pcc,
+    rpcc,
+    rpcc_flat,
+    sid,
+    var,
+)
+from training.tally import Tally, fit_centres
 
 
 def motion(seed: int, windows: int = 6, frames: int = 75, dims: int = 4) -> np.ndarray:
@@ -92,7 +107,7 @@ def test_sid_is_the_entropy_over_clusters():
     assert len(kmeans(truth, 9, seed=0)) == 4  # no more clusters than points that differ
 
 
-def test_compare_keeps_expression_and_pose_apart():
+def test_a_tally_keeps_expression_and_pose_apart():
     truth, user = motion(6, dims=SPEC.dim), motion(7, dims=SPEC.dim)
     assert {name: part.tolist() for name, part in columns(SPEC).items()} == {
         "expression": [6, 7, 8, 9, 10, 11],
@@ -100,9 +115,85 @@ def test_compare_keeps_expression_and_pose_apart():
     }
     generated = truth.copy()
     generated[..., :6] = user[..., :6]
-    figures = compare(truth, generated, user, VALID, SPEC)
+    figures = tallied(truth, generated, user, VALID).figures()
     assert figures["rpcc_expression"] == 0
     assert figures["fd_expression"] == pytest.approx(0, abs=1e-6)
     assert figures["pcc_pose"] == pytest.approx(1)
     assert figures["rpcc_pose"] > 0.5
     assert all(isinstance(value, float) for value in figures.values())
+
+
+def tallied(truth: np.ndarray, generated: np.ndarray, user: np.ndarray, valid: np.ndarray, cuts=()) -> Tally:
+    """A tally of everything, taken in batches that begin at `cuts`."""
+    tally = Tally(SPEC, fit_centres(truth[valid], SPEC))
+    for part in np.split(np.arange(len(truth)), cuts):
+        tally.add(truth[part], generated[part], user[part], valid[part])
+    return tally
+
+
+@settings(max_examples=10, deadline=None)
+@given(cuts=st.sets(st.integers(1, 5)), seed=st.integers(0, 9))
+def test_a_tally_is_the_metrics_however_the_windows_are_cut_into_batches(cuts: set[int], seed: int):
+    truth, generated, user = (motion(seed + i, dims=SPEC.dim) for i in (10, 20, 30))
+    generated = 0.5 * generated + 0.3 * user
+    valid = np.random.default_rng(seed).random(truth.shape[:2]) < 0.9
+    tally = tallied(truth, generated, user, valid, sorted(cuts))
+    for part, chosen in columns(SPEC).items():
+        sides = [side[..., chosen] for side in (truth, generated, user)]
+        timing = lagged(*sides[1:], valid)
+        expected = {
+            "pcc": pcc(*sides[1:], valid),
+            "rpcc": rpcc(*sides, valid),
+            "rpcc_flat": rpcc_flat(*sides, valid),
+            "pcc_truth": pcc(sides[1], sides[0], valid),
+            "lagged_best": timing.correlation[timing.best],
+            "lagged_delay": timing.delay,
+            "var": var(sides[1], valid),
+            "sid": sid(sides[0][valid], sides[1][valid], CLUSTERS[part]),
+            "fd": fd(sides[0][valid], sides[1][valid]),
+            "jerk": jerk(sides[1], valid),
+        }
+        assert {name: tally.figures()[f"{name}_{part}"] for name in expected} == pytest.approx(expected)
+    assert len(tally.figures()) == 2 * len(expected)
+
+
+def test_flat_correlation_is_numpys():
+    avatar = motion(1)
+    expected = np.corrcoef(avatar[VALID].ravel(), USER[VALID].ravel())[0, 1]
+    assert flat_pcc(flat_sums(avatar, USER, VALID).sum(axis=0)) == pytest.approx(expected)
+
+
+def test_tallies_of_classes_add_up():
+    truth, generated, user = (motion(i, dims=SPEC.dim) for i in (1, 2, 3))
+    centres = fit_centres(truth[VALID], SPEC)
+    whole, parts = Tally(SPEC, centres), [Tally(SPEC, centres), Tally(SPEC, centres)]
+    whole.add(truth, generated, user, VALID)
+    for part, chosen in zip(parts, (slice(0, 4), slice(4, 6)), strict=True):
+        part.add(truth[chosen], generated[chosen], user[chosen], VALID[chosen])
+    parts[0].merge(parts[1])
+    assert parts[0].figures() == pytest.approx(whole.figures())
+    assert parts[0].errors() == pytest.approx(whole.errors())
+    assert parts[0].floor() == pytest.approx(whole.floor())
+
+
+def test_the_noise_floor_and_the_standard_errors_are_what_chance_does():
+    """Avatars that do not react: rPCC of new ones is nothing but noise, and the floor says how much to expect."""
+    found: list[dict[str, float]] = []
+    for seed in range(40):
+        truth, generated, user = (motion(1000 * seed + i, windows=24, frames=40, dims=SPEC.dim) for i in (1, 2, 3))
+        valid = np.ones(truth.shape[:2], bool)
+        tally = tallied(truth, generated, user, valid)
+        floor = {f"floor_{name}": value for name, value in tally.floor().items()}
+        errors = {f"error_{name}": value for name, value in tally.errors().items()}
+        found.append(tally.figures() | floor | errors)
+    mean = {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+    for part in columns(SPEC):
+        # halves of n / 2 windows differ by √2 as much as two sets of n do
+        assert mean[f"floor_rpcc_{part}"] == pytest.approx(np.sqrt(2) * mean[f"rpcc_{part}"], rel=0.3)
+        assert mean[f"floor_rpcc_flat_{part}"] == pytest.approx(np.sqrt(2) * mean[f"rpcc_flat_{part}"], rel=0.3)
+        deviation = np.std([each[f"pcc_{part}"] for each in found])
+        assert mean[f"error_pcc_{part}"] == pytest.approx(deviation, rel=0.3)
+    one = tallied(
+        USER[:1, :, :1].repeat(12, 2), USER[:1, :, :1].repeat(12, 2), USER[:1, :, :1].repeat(12, 2), VALID[:1]
+    )
+    assert one.floor() == one.errors() == {}  # nothing to compare

@@ -1,0 +1,62 @@
+"""Tables of what `training.evaluate` found; each fits 80 columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+PARTS = ("expression", "pose")
+_MODELS = {"model": "model", "model_no_user": "no user"}
+
+
+def metrics_tables(rows: dict[str, dict[str, float]], title: str = "") -> list[Table]:
+    """Expression and pose each a table: metrics down, rows of an evaluation across; fits 80 columns."""
+    tables = []
+    for part in PARTS:
+        table = _table(f"{part}, {title}" if title else part)
+        table.add_column("metric", no_wrap=True)
+        for name in rows:
+            table.add_column(name.replace("_", " "), justify="right")
+        for metric in next(iter(rows.values())):
+            if metric.endswith(f"_{part}"):
+                table.add_row(metric.removesuffix(f"_{part}"), *(_figure(row[metric]) for row in rows.values()))
+        tables.append(table)
+    return tables
+
+
+def doubt_tables(result: dict[str, Any], label: str) -> list[Table]:
+    """How far the model's figures may be off, in one class or all: by the windows that were drawn (one standard error),
+    by the sampler's seeds (their deviation, of two or more), and what halves of the truth differ by.
+    """
+    doubts = {"± windows": result["standard_errors"], "± seeds": result["spread"]}
+    doubts = {name: found for name, found in doubts.items() if found}
+    floor = result["noise_floor"][label]
+    tables = []
+    for part in PARTS:
+        table = _table(f"{part}: how far off, {result['windows'][label]} windows, seeds {len(result['seeds'])}")
+        table.add_column("metric", no_wrap=True)
+        for heading in _MODELS.values():
+            for name in (heading, *doubts):
+                table.add_column(name, justify="right")
+        table.add_column("floor", justify="right")
+        for metric in result["rows"]["model"][label]:
+            cells = []
+            for row in _MODELS:
+                found = [doubt[row][label].get(metric) for doubt in doubts.values()]
+                cells += [result["rows"][row][label][metric], *found]
+            cells.append(floor.get(metric))
+            if metric.endswith(f"_{part}"):
+                table.add_row(metric.removesuffix(f"_{part}"), *("" if c is None else _figure(c) for c in cells))
+        tables.append(table)
+    return tables
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
+
+
+def _figure(value: float) -> str:
+    """Three digits that matter, no exponents: a narrow column."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"

@@ -1,0 +1,159 @@
+"""A picture of a generated window: the user, the recorded avatar and the generated one, as faces and as curves.
+
+What `visavis generate` wrote is enough for the curves. Faces need the codec and the people's neutral faces, which lie
+in the run that built the dataset; where that run is not at hand, they are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pydantic import ValidationError
+
+from pipeline.dataset import DATASET
+from pipeline.draw import GREY, Colour, draw_faces, read_codecs
+from pipeline.outputs import read_outputs
+from schemas import FPS
+from schemas.errors import UsageError
+from schemas.manifest import MotionSpec
+from stages.codec import decode_motion
+from stages.motion import MotionStage
+
+ENDING = ".generated.npy"
+_SIDES: dict[str, Colour] = {"user": (200, 90, 0), "truth": (30, 130, 30), "generated": (40, 60, 200)}
+_FACE, _MOMENTS = 170, 7  # pixels of a face's square, and how many there are in a row
+_LEFT, _ROW = 130, 90  # pixels: room for names, height of a curve
+_CURVES = 4  # dimensions of the expression
+_SCALE = 2  # drawn larger and made smaller, for smooth lines
+_BLACK: Colour = (0, 0, 0)
+
+
+def draw_generated(path: Path) -> np.ndarray:
+    """A sheet, uint8 [H, W, 3] RGB.
+
+    Args:
+        path: KEY.generated.npy, with all that `visavis generate` wrote beside it.
+
+    Raises:
+        UsageError: something beside it is missing or not what was written.
+    """
+    key = path.name.removesuffix(ENDING)
+    try:
+        note = json.loads((path.parent / f"{key}.json").read_text(encoding="utf-8"))
+        motion = MotionSpec.model_validate(note["motion"])
+        arrays = {
+            name: np.load(path.parent / f"{key}.{name}.npy", allow_pickle=False) for name in (*_SIDES, "state", "valid")
+        }
+        frames = len(arrays["state"])
+        shapes = {**dict.fromkeys(_SIDES, (frames, motion.dim)), "state": (frames,), "valid": (frames, 2)}
+        if {name: array.shape for name, array in arrays.items()} != shapes:
+            raise ValueError("shapes do not fit together")
+        faces = _faces(key, note, arrays)
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise UsageError(f"{path}: not what `visavis generate` writes ({str(error).splitlines()[0]})") from error
+    title = f"{key}  {note['window']['label']}, conditions: {note['drop']}, seed {note['sampler']['seed']}"
+    return np.concatenate([_heading(title), *faces, _curves(motion, arrays)])
+
+
+def _faces(key: str, note: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """A row for each side; none where the codec or the people are not at hand."""
+    run, name = str(note["location"]).rpartition("/")[::2]
+    codec = next((c for c in read_codecs(run) if c.id == note["motion"]["codec"]), None) if name == DATASET else None
+    if codec is None:
+        return []
+    conversation, avatar, _ = key.rsplit("-", 2)
+    neutral = {row.participant: row.neutral for _, row in read_outputs(run, MotionStage, conversation)}
+    if set(neutral) != {0, 1}:
+        return []
+    shown = np.linspace(0, len(arrays["state"]) - 1, _MOMENTS).astype(int)
+    rows = []
+    for side, colour in _SIDES.items():
+        person = 1 - int(avatar) if side == "user" else int(avatar)
+        valid_M = arrays["valid"][shown, 1 if side == "user" else 0] | (side == "generated")
+        points = decode_motion(codec, arrays[side][shown], neutral[person])
+        pictures = draw_faces(points, [colour if valid else GREY for valid in valid_M], _FACE)
+        rows.append(np.concatenate([_named(side, colour, _FACE), *pictures], axis=1))
+    moments = [_text(f"{n / FPS:.2f} s", _FACE, 24, _BLACK, left=_FACE // 2 - 24) for n in shown]
+    return [*rows, np.concatenate([_named("", _BLACK, 24), *moments], axis=1)]
+
+
+def _curves(motion: MotionSpec, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Who speaks, pose in degrees, and the expression's dimensions that move most, in deviations of the corpus."""
+    mean, std = np.array(motion.mean), np.array(motion.std)
+    first, last = motion.expression
+    moves = ((arrays["truth"] - mean) / std)[:, first:last].std(axis=0)
+    picked = np.sort(np.argsort(-moves, kind="stable")[:_CURVES])
+    rows = [_speech(arrays["state"])]
+    for i, name in enumerate(("pitch", "yaw", "roll")[: motion.rotation[1] - motion.rotation[0]]):
+        sides = {side: np.rad2deg(arrays[side][:, motion.rotation[0] + i]) for side in _SIDES}
+        rows.append(_curve(f"{name}, deg", sides))
+    for i in picked.tolist():
+        sides = {side: (arrays[side][:, first + i] - mean[first + i]) / std[first + i] for side in _SIDES}
+        rows.append(_curve(f"expression {i}", sides))
+    return np.concatenate(rows)
+
+
+def _speech(state_T: np.ndarray) -> np.ndarray:
+    """A bar for each person's turns; a thinner one for back-channels."""
+    picture = _blank(44)
+    x_T = _places(len(state_T) + 1)
+    for bit, (side, top) in enumerate((("truth", 8), ("user", 26))):
+        for t in range(len(state_T)):
+            thickness = 10 if state_T[t] >> bit & 1 else 4 if state_T[t] >> (bit + 2) & 1 else 0
+            if thickness:
+                corners = ((x_T[t], top + (10 - thickness) // 2), (x_T[t + 1], top + (10 + thickness) // 2))
+                cv2.rectangle(picture, *corners, _SIDES[side], -1)
+    picture[:, :_LEFT] = _named("who speaks", _BLACK, 44)
+    return picture
+
+
+def _curve(name: str, sides: Mapping[str, np.ndarray]) -> np.ndarray:
+    """One dimension over time, all sides with one scale, which is written beside it."""
+    values = np.concatenate(list(sides.values()))
+    low, high = float(values.min()), float(values.max())
+    room = max(high - low, 1e-3)
+    large = np.full((_ROW * _SCALE, (_LEFT + _FACE * _MOMENTS) * _SCALE, 3), 255, np.uint8)
+    for side, value_T in sides.items():
+        y_T = _ROW - 8 - (value_T - low) / room * (_ROW - 16)
+        x_T = (np.array(_places(len(value_T) + 1))[:-1] + np.array(_places(len(value_T) + 1))[1:]) / 2
+        points = np.stack([x_T, y_T], axis=1) * _SCALE
+        cv2.polylines(large, [points.round().astype(np.int32)], False, _SIDES[side], 2 * _SCALE, cv2.LINE_AA)
+    picture = cv2.resize(large, None, fx=1 / _SCALE, fy=1 / _SCALE, interpolation=cv2.INTER_AREA)
+    picture[:, :_LEFT] = _named(name, _BLACK, _ROW)
+    for text, y in ((f"{high:.1f}", 14), (f"{low:.1f}", _ROW - 4)):
+        cv2.putText(picture, text, (_LEFT - 44, y), cv2.FONT_HERSHEY_SIMPLEX, 0.4, GREY, 1, cv2.LINE_AA)
+    picture[-1:] = 225
+    return picture
+
+
+def _heading(title: str) -> np.ndarray:
+    picture = _blank(52)
+    cv2.putText(picture, title, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, _BLACK, 1, cv2.LINE_AA)
+    for i, (side, colour) in enumerate(_SIDES.items()):
+        shown = {"user": "user", "truth": "avatar, recorded", "generated": "avatar, generated"}[side]
+        cv2.putText(picture, shown, (8 + 180 * i, 42), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+    return picture
+
+
+def _blank(height: int) -> np.ndarray:
+    return np.full((height, _LEFT + _FACE * _MOMENTS, 3), 255, np.uint8)
+
+
+def _places(count: int) -> list[int]:
+    """Borders of the frames, in pixels."""
+    return [round(float(x)) for x in np.linspace(_LEFT, _LEFT + _FACE * _MOMENTS - 1, count)]
+
+
+def _named(text: str, colour: Colour, height: int) -> np.ndarray:
+    return _text(text, _LEFT, height, colour)
+
+
+def _text(text: str, width: int, height: int, colour: Colour, left: int = 8) -> np.ndarray:
+    picture = np.full((height, width, 3), 255, np.uint8)
+    cv2.putText(picture, text, (left, height // 2 + 5), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
+    return picture
