@@ -38,7 +38,8 @@ from schemas.rows import Figures, Layout, VoiceFigures, Voices
 from schemas.sample import encode_audio
 from stages.balance import plan_balance
 from stages.census import CensusInput, CensusStage, scale
-from stages.codec import POSE_DIMS, motion_spec
+from stages.codec import motion_spec
+from stages.heads import POSE_DIMS
 from stages.shard import ShardInput, ShardRow, ShardStage, Slice
 from stages.store import Store
 from stages.windows import avatar_state, expressiveness, window_class
@@ -46,6 +47,8 @@ from stages.windows import avatar_state, expressiveness, window_class
 DIM = 12
 PITCH, JAW, SMILES = 0, 6, (7, 8)
 """Columns: the head's pitch nods; two independent columns of the expression are smiles."""
+NECK = {PITCH: 1.0, 4: 0.4, 5: 0.7}
+"""A head nods about its neck, so the face sinks and comes forward, too: face widths per rad."""
 USER, AVATAR = 0, 1
 CODEC = "reactive"
 HOP = 4  # envelope values per frame
@@ -256,7 +259,8 @@ def make_motion(corpus: Corpus, rule: Rule, number: int, talk: Talk) -> tuple[np
         chance, depth = random.random(), rule.nod_depth * (1 + rule.nod_spread * random.standard_normal())
         onset = end + int(random.integers(rule.nod_delay[0], rule.nod_delay[1] + 1))
         if chance < lively * rule.nod_probability and onset + rule.nod_frames <= frames:
-            avatar[onset : onset + rule.nod_frames, PITCH] -= depth * nod
+            for column, lever in NECK.items():
+                avatar[onset : onset + rule.nod_frames, column] -= lever * depth * nod
     return user, avatar
 
 

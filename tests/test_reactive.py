@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from benchmarks.reactive import (
     CODEC,
     DIM,
     HOP,
+    NECK,
     PITCH,
     USER,
     Corpus,
@@ -24,6 +26,7 @@ from benchmarks.reactive import (
     make_talk,
     write_corpus,
 )
+from benchmarks.reactivity import Scale, bench
 from pipeline.verify import verify_dataset
 from schemas import FPS
 from schemas.config import BalanceConfig
@@ -114,6 +117,14 @@ def test_a_nod_of_another_shape_is_a_nod_too(windows: Windows) -> None:
     assert nods(motion, RULE)[0].tolist() == pytest.approx([46], abs=1)
 
 
+def test_a_nodding_head_turns_about_its_neck(windows: Windows) -> None:
+    for column, lever in NECK.items():
+        still = make_motion(CORPUS, replace(RULE, nod_probability=0), 0, make_talk(CORPUS, 0))[AVATAR]
+        nodded = still[:, column] - windows.truth[0, :, column]
+        assert nodded.max() == pytest.approx(lever * RULE.nod_depth, rel=0.6)
+        assert nodded.min() >= 0
+
+
 def test_backchannels_of_the_user_evoke_nothing(windows: Windows) -> None:
     talks = [make_talk(CORPUS, number) for number in range(CORPUS.train)]
     hums = tuple(np.array([end for _, end in talk.backchannels[USER]], int) for talk in talks)
@@ -168,3 +179,17 @@ def test_unbalanced_corpora_are_told_by_their_manifest(tmp_path: Path) -> None:
     assert manifest.plan.mixture[WindowClass.SPEAKING] == 0.8
     assert manifest.plan.keep[WindowClass.LISTENING] == 1.0
     assert (tmp_path / MANIFEST_NAME).exists()
+
+
+@pytest.mark.slow
+def test_the_benchmark_goes_on_with_what_it_made(tmp_path: Path) -> None:
+    """A few steps teach nothing: this is about the road from corpus to rows."""
+    scale = Scale(TINY, steps=2, seeds=(0,), held_out=2)
+    result = bench(scale, tmp_path)
+    json.dumps(result, allow_nan=False)
+    made = {"block", "block_no_user", "full", "full_no_user"}
+    assert set(result["rows"]) == made | {"ground_truth", "hold_still", "copy_user", "mean_motion", "shuffled"}
+    assert all(np.isfinite(result["rows"][name]["explained_pitch"]) for name in ("block", "full"))
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}
+    assert bench(scale, tmp_path)["rows"] == result["rows"]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")} == stamps
