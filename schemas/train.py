@@ -144,6 +144,10 @@ class DpoConfig(Section):
     beta: float = Field(1000.0, gt=0, description="sharpness of the preference, eq. 12")
     lambda_: float = Field(0.1, ge=0, description="weight of the preference loss beside the flow loss")
     norm: Norm = Field("l1", description="error inside the preference loss; paper: l1")
+    frames: Literal["all", "listening"] = Field(
+        "all",
+        description="frames that count in the preference loss; listening: the user speaks and the avatar does not",
+    )
     steps: int = Field(5000, ge=1, description="steps of preference tuning")
     lr: float = Field(1e-4, gt=0, description="Adam's peak learning rate of preference tuning")
     warmup: int = Field(100, ge=0, description="steps of linear warm-up of preference tuning")

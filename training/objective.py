@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from schemas.train import ObjectiveConfig, TrainConfig
+from schemas.train import DpoConfig, ObjectiveConfig, TrainConfig
 from training.data import Batch
 from training.dpo import dpo_loss
 from training.flow import Noise, draw_keep, draw_noise, flow_errors, masked_mean, step_error, valid_steps
@@ -37,10 +37,10 @@ class Part:
     def keys(self) -> tuple[str, ...]:
         return self.windows.keys + (self.pairs.keys if self.pairs else ())
 
-    def counts(self) -> list[int]:
-        """Valid frames, valid steps from frame to frame, valid frames of pairs."""
+    def counts(self, config: DpoConfig) -> list[int]:
+        """Valid frames, valid steps from frame to frame, frames of pairs that are compared."""
         valid = self.windows.valid[..., 0]
-        pairs = 0 if self.pairs is None else int(self.pairs.valid[..., 0].sum())
+        pairs = 0 if self.pairs is None else int(compared_frames(self.pairs, config).sum())
         return [int(valid.sum()), int(valid_steps(valid).sum()), pairs]
 
     def to(self, device: torch.device) -> Part:
@@ -112,10 +112,16 @@ class Objective(nn.Module):
             model.normalise(pairs.reference),
             model.conditions(pairs.avatar_audio, pairs.user_audio, pairs.user_motion),
             window_noise(model, pairs, generator, self.config.objective),
-            pairs.valid[..., 0],
+            compared_frames(pairs, self.config.dpo),
             beta=self.config.dpo.beta,
             norm=self.config.dpo.norm,
         )
+
+
+def compared_frames(pairs: Batch, config: DpoConfig) -> Tensor:
+    """Frames of pairs whose sides are compared, bool [B, T]."""
+    valid_BT = pairs.valid[..., 0]
+    return valid_BT if config.frames == "all" else valid_BT & (pairs.state & 0b11 == 0b10)  # turns: the user's alone
 
 
 def window_noise(

@@ -174,7 +174,7 @@ def _next_parts(run: Run, feed: _Feed, log: MetricsLog) -> tuple[list[Part], lis
     except Exception as caught:  # noqa: BLE001 - raised again by `agree`, in all processes
         error = caught
     log.waited += time.perf_counter() - waiting
-    counts = [part.counts() for part in parts]
+    counts = [part.counts(run.config.dpo) for part in parts]
     own = [sum(column) for column in zip(*counts, strict=True)] or [0, 0, 0]
     failed, *totals = run.world.total([error is not None, *own])
     if failed:

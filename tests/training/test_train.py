@@ -19,13 +19,13 @@ from torch import Tensor
 
 from schemas.dyads import WindowClass
 from schemas.errors import RunFailed, UsageError
-from schemas.train import ModelConfig, ObjectiveConfig, OptimConfig, TrainConfig
+from schemas.train import DpoConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrainConfig
 from tests.training.synthetic import SPEC, sample, write_dataset
 from training.checkpoint import checkpoint_id, load_checkpoint, load_model, save_checkpoint
 from training.data import Batch, Dataset, Loader
 from training.flow import Noise, draw_noise, step_error
 from training.model import build_model
-from training.objective import Objective, Part, step_generator
+from training.objective import Objective, Part, compared_frames, step_generator
 from training.train import Stopped, learning_rate, train
 
 
@@ -208,6 +208,16 @@ def test_the_newest_checkpoints_are_kept_and_some_for_good(windows: Path, tmp_pa
     assert {file.name for file in tmp_path.glob("checkpoint*.pt")} == set(kept)
 
 
+def test_preferences_can_be_about_listening_alone(pairs: Path):
+    batch = next(iter(Loader(Dataset(str(pairs)), 2)))[0]
+    batch.state[0, :6] = torch.tensor([0, 1, 2, 3, 0b0110, 0b1001], dtype=torch.uint8)
+    batch.valid[0, 2, 0] = False
+    everything, listening = (compared_frames(batch, DpoConfig(frames=frames)) for frames in ("all", "listening"))
+    assert everything.equal(batch.valid[..., 0])
+    assert listening[0, :6].tolist() == [False, False, False, False, True, False]
+    assert Part(batch, batch).counts(DpoConfig(frames="listening"))[2] == int(listening.sum())
+
+
 def test_steps_of_accumulated_batches_are_means_over_all_their_frames(
     windows: Path, tmp_path: Path, small_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ):
@@ -221,11 +231,13 @@ def test_steps_of_accumulated_batches_are_means_over_all_their_frames(
 
     def loss(*slices: slice) -> Tensor:
         parts = [Part(Batch(**{f.name: _cut(getattr(whole, f.name), s) for f in fields(Batch)})) for s in slices]
-        totals = [max(sum(column), 1) for column in zip(*(part.counts() for part in parts), strict=True)]
+        totals = [
+            max(sum(column), 1) for column in zip(*(part.counts(small_config.dpo) for part in parts), strict=True)
+        ]
         sums = []
         for part, s in zip(parts, slices, strict=True):
             drawn = Noise(noise.x0[s], noise.t[s])
-            shares = [n / total for n, total in zip(part.counts(), totals, strict=True)]
+            shares = [n / total for n, total in zip(part.counts(small_config.dpo), totals, strict=True)]
             with monkeypatch.context() as patch:
                 patch.setattr("training.objective.window_noise", lambda *_, drawn=drawn: drawn)
                 sums.append(objective(part, shares, torch.Generator()).total)
