@@ -38,7 +38,8 @@ from schemas.rows import Figures, Layout, VoiceFigures, Voices
 from schemas.sample import encode_audio
 from stages.balance import plan_balance
 from stages.census import CensusInput, CensusStage, scale
-from stages.codec import POSE_DIMS, motion_spec
+from stages.codec import motion_spec
+from stages.heads import POSE_DIMS
 from stages.shard import ShardInput, ShardRow, ShardStage, Slice
 from stages.store import Store
 from stages.windows import avatar_state, expressiveness, window_class

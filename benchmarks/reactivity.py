@@ -46,10 +46,12 @@ from training.flow import Noise, interpolate
 from training.metrics import columns, pcc
 from training.model import Keep, Listener
 from training.sampler import rollout
-from training.train import METRICS_NAME, train
+from training.train import train
 
 TINY = Path(__file__).parents[1] / "configs" / "train" / "tiny.yaml"
 SAMPLER = SamplerConfig(steps=10, guidance="none")
+MASKS: tuple[Mask, ...] = ("block", "full")
+DROPS: dict[str, Drop] = {"": "full", "_no_user": "no_user"}
 BATCH = 64
 SHOWN = ("recall", "chance", "alarms_min", "nod_delay_ms", "nod_spread_ms", "gain", "gain_delay_ms", "jaw")
 Row = dict[str, Any]
@@ -65,7 +67,7 @@ class Scale:
     held_out: int  # windows per class
 
 
-QUICK = Scale(Corpus(train=120, val=20, window=100), steps=2000, seeds=(0,), held_out=60)
+QUICK = Scale(Corpus(train=160, val=20, window=100), steps=2400, seeds=(0,), held_out=100)
 WHOLE = Scale(Corpus(train=600, val=60, window=100), steps=6000, seeds=(0, 1, 2), held_out=400)
 
 
@@ -87,12 +89,12 @@ def bench(scale: Scale, out: Path) -> dict[str, Any]:
     windows = Windows.of(samples, data.manifest.motion)
     rows: dict[str, Row] = {name: measure(motion, windows, rule) for name, motion in baselines(windows).items()}
     rows["ground_truth"] |= noise_floor(windows)
-    for mask in ("block", "full"):
+    for mask in MASKS:
         checkpoint = learn(data, out / mask, recipe(mask, scale.steps))
         model = load_model(load_checkpoint(checkpoint))
-        for drop, suffix in (("full", ""), ("no_user", "_no_user")):
+        for suffix, drop in DROPS.items():
             rows[f"{mask}{suffix}"] = model_row(model, samples, windows, rule, SAMPLER, scale.seeds, drop)
-        rows[mask] |= explained_by_user(model, samples) | last_losses(checkpoint.parent / METRICS_NAME)
+        rows[mask] |= explained_by_user(model, samples) | last_losses(checkpoint.with_name("metrics.jsonl"))
     show(rows)
     block, full, blind = rows["block"], rows["full"], rows["block_no_user"]
     return {

@@ -154,12 +154,22 @@ def train(
     pairs: Annotated[
         str | None, typer.Option(help="Pairs of `visavis pairs`: preference tuning of --init, which is its reference.")
     ] = None,
+    num_workers: Annotated[
+        int | None, typer.Option(min=1, help="Train in so many processes on Ray, with a GPU each where there are some.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="With --num-workers: a Ray cluster, auto or host:port. None: one is started here."),
+    ] = None,
     set_: Overrides = None,
 ) -> None:
-    """Train the causal listener on shards, or tune it by preference pairs. Running it again goes on."""
+    """Train the causal listener on shards, or tune it by preference pairs. Running it again goes on.
+
+    Ctrl-C or SIGTERM finishes the step and writes a checkpoint. torchrun … -m pipeline.cli train works, too.
+    """
     from pipeline.commands import run_train
 
-    run_train(config, dataset, Path(out), init, pairs, set_ or [])
+    run_train(config, dataset, Path(out), init, pairs, set_ or [], num_workers, address)
 
 
 @app.command()
@@ -354,7 +364,8 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"visavis: {' '.join(message.split())}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # under torchrun all processes end alike, and one says why
+        print(f"visavis: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -95,17 +97,38 @@ def _replay(build: Build, sources: Collection[Source], stage: str, item: str, *,
 
 
 def run_train(
-    config_path: str, dataset: str, out: Path, init: Path | None, pairs: str | None, overrides: Sequence[str]
+    config_path: str,
+    dataset: str,
+    out: Path,
+    init: Path | None,
+    pairs: str | None,
+    overrides: Sequence[str],
+    workers: int | None,
+    address: str | None,
 ) -> None:
     """`visavis train`."""
-    from training.train import train
+    from training.train import Stopped, train
 
+    if address and workers is None:
+        raise UsageError("--address goes with --num-workers")
     config = load_config(config_path, TrainConfig, overrides)
     reporter = Reporter()
-    folder = dataset_folder(dataset)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun may have started
+    run: Callable[..., Path] = train
+    if workers is not None:
+        from pipeline.ray_train import train_on_ray
+
+        run = partial(train_on_ray, workers=workers, address=address)
+    inputs = {"init": init, "pairs": dataset_folder(pairs) if pairs else None}
     with reporter.training("dpo" if pairs else "train") as progress:
-        path = train(folder, out, config, init=init, pairs=dataset_folder(pairs) if pairs else None, progress=progress)
-    typer.echo(str(path))
+        try:
+            path = run(dataset_folder(dataset), out, config, **inputs, progress=progress)
+        except Stopped as stopped:
+            if first:
+                reporter.line(str(stopped))
+            raise
+    if first:
+        typer.echo(str(path))
 
 
 def run_pairs(

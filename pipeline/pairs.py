@@ -174,7 +174,6 @@ def _manifest(order: Order, rows: list[PairsRow], print_: str, summary: PairsSum
     plan = source.manifest.plan.model_copy(
         update={"mixture": {label: round(shares[label] / summary.kept, 9) for label in source.manifest.plan.mixture}}
     )
-    sampler = config.sampler
     made: dict[str, Any] = {
         "kind": "pairs",
         "fingerprint": print_,
@@ -190,9 +189,7 @@ def _manifest(order: Order, rows: list[PairsRow], print_: str, summary: PairsSum
             rejected=config.rejected,
             dropped=DROPPED[config.left],
             solver="euler",
-            steps=sampler.steps,
-            guidance_form=sampler.guidance,
-            guidance=(sampler.w_a, sampler.w_u),
+            sampler=config.sampler,
             seeds=config.seeds,
             classes=config.classes,
             min_expressiveness=config.min_expressiveness,

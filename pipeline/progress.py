@@ -158,11 +158,12 @@ class Reporter:
             def advance(step: int, steps: int, latest: dict[str, float]) -> None:
                 nonlocal said
                 note = f"loss {latest['loss']:.3f}, {latest['samples_s']:.0f} samples/s" if latest else ""
+                left = f", about {describe_seconds(latest['eta_s'])} left" if latest and step < steps else ""
                 if bar and task is not None:
                     bar.update(task, completed=step, total=steps, note=note)
                 elif time.monotonic() - said > _LINE_SECONDS or step == steps:
                     said = time.monotonic()
-                    self.line(f"{name:<10} step {step}/{steps}  {note}  {time.monotonic() - started:.0f} s")
+                    self.line(f"{name:<10} step {step}/{steps}  {note}{left}  {time.monotonic() - started:.0f} s")
 
             yield advance
         if bar:

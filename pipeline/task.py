@@ -93,7 +93,7 @@ class Worker:
         """
         stage = self._stages[task.stage]
         self.set_up(task.stage)
-        with _threads(max(1, int(stage.resources.cpus))):
+        with threads(max(1, int(stage.resources.cpus))):
             started = time.monotonic()
             try:
                 output, facts = self._commit(stage, task)
@@ -133,7 +133,7 @@ class Worker:
             return
         stage = self._stages[name]
         try:
-            with _threads(max(1, int(stage.resources.cpus))):
+            with threads(max(1, int(stage.resources.cpus))):
                 stage.setup()
         except VisavisError:
             raise
@@ -236,7 +236,7 @@ def artifact_path(stage: str, version: int, fingerprint: str, key: str) -> str:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """The same number of threads on every engine and machine: sums then have the same last bit everywhere."""
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 0

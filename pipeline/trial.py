@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.pairs import Order
+from pipeline.task import threads
 from stages.gate import histograms
 from stages.pairs import PairsStage, Tally, learn_from, some_of
 
@@ -25,6 +26,11 @@ def try_pairs(order: Order) -> dict[str, Any]:
     `seconds` is the time that one worker like this process takes for everything.
     """
     stage = PairsStage(order.config, order.dataset.location, order.checkpoint, out="")
+    with threads(max(1, int(stage.resources.cpus))):
+        return _tried(order, stage)
+
+
+def _tried(order: Order, stage: PairsStage) -> dict[str, Any]:
     stage.setup()
     tally, tried, kept, seconds = Tally(), 0, 0, 0.0
     for label in order.classes:

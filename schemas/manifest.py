@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError
+from schemas.train import SamplerConfig
 
 SCHEMA_VERSION = 2
 """2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1)."""
@@ -116,9 +117,7 @@ class PairsInfo(_Model):
     rejected: Literal["dropped", "checkpoint"]
     dropped: tuple[str, ...]
     solver: Literal["euler"]
-    steps: int
-    guidance_form: Literal["paper", "full", "none"]
-    guidance: tuple[float, float]
+    sampler: SamplerConfig
     seeds: tuple[int, ...]  # one for each pair of a window
     classes: tuple[WindowClass, ...]
     min_expressiveness: float

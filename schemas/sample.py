@@ -33,6 +33,7 @@ from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError
 from schemas.rows import Figures, VoiceFigures
+from schemas.train import SamplerConfig
 
 _AUDIO_BLOCK = 60 * SAMPLE_RATE
 _WINDOW_MEMBERS = (
@@ -77,10 +78,7 @@ class PairRecord(BaseModel):
     rejected_generator: str  # …the rejected side is another's: sha256 of its checkpoint
     dataset: str  # sha256 of the manifest the window came from
     solver: Literal["euler"]
-    steps: int  # function evaluations per block
-    guidance_form: Literal["paper", "full", "none"]
-    guidance: tuple[float, float]  # weights for avatar audio and user
-    seed: int
+    sampler: SamplerConfig  # function evaluations per block, guidance, and the seed of this pair
     reactivity_margin: float  # fit to the corpus' reactions to this user, chosen minus rejected: the two below, added
     lagged_margin: float  # lagged correlation with the user, −2…2
     event_margin: float | None  # response to the ends of the user's phrases, −2…2; none where none ends in time

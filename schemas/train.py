@@ -97,6 +97,12 @@ class ObjectiveConfig(Section):
     no_user: float = Field(0.1, ge=0, le=1, description="share that sees no user (neither audio nor motion)")
     no_avatar: float = Field(0.1, ge=0, le=1, description="share that does not hear the avatar")
     none: float = Field(0.1, ge=0, le=1, description="share that sees no condition at all")
+    level: Literal["uniform", "logit_normal"] = Field(
+        "uniform", description="how noise levels are drawn; logit_normal: arXiv 2403.03206, rarely near 0 or 1"
+    )
+    level_mean: float = Field(0.0, description="logit_normal: mean of ln(t / (1 - t)); above 0 is less noise")
+    level_std: float = Field(1.0, gt=0, description="logit_normal: deviation of ln(t / (1 - t))")
+    velocity: float = Field(0.0, ge=0, description="weight of the error of motion between frames (arXiv 2209.14916)")
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:
@@ -109,13 +115,15 @@ class ObjectiveConfig(Section):
 class OptimConfig(Section):
     lr: float = Field(1e-4, gt=0, description="Adam's peak learning rate")
     betas: tuple[float, float] = Field((0.9, 0.999), description="Adam's moment decays")
-    batch: int = Field(8, ge=1, description="windows per step")
+    batch: int = Field(8, ge=1, description="windows that a process works on at once")
+    accumulate: int = Field(1, ge=1, description="batches of each process that make a step")
     steps: int = Field(2_000_000, ge=1, description="steps of the first stage")
     warmup: int = Field(1000, ge=0, description="steps of linear warm-up")
     schedule: Literal["constant", "cosine"] = Field("constant", description="learning rate after the warm-up")
     grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, reached gradually")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products (autocast)")
+    compile: bool = Field(False, description="torch.compile the transformer; needs a C++ compiler, starts slowly")
 
 
 class SamplerConfig(Section):
@@ -126,12 +134,20 @@ class SamplerConfig(Section):
     w_a: float = Field(2.0, description="guidance weight of the avatar's audio")
     w_u: float = Field(1.0, description="guidance weight of the user")
     seed: int = Field(0, description="noise is drawn from (seed, key), whatever the batching")
+    anchor: float = Field(
+        0.0, ge=0, le=1, description="share of a lasting offset from the session's reference that is taken off; 0: off"
+    )
+    anchor_seconds: float = Field(10.0, gt=0, description="what is quicker than this is no lasting offset")
 
 
 class DpoConfig(Section):
     beta: float = Field(1000.0, gt=0, description="sharpness of the preference, eq. 12")
     lambda_: float = Field(0.1, ge=0, description="weight of the preference loss beside the flow loss")
     norm: Norm = Field("l1", description="error inside the preference loss; paper: l1")
+    frames: Literal["all", "listening"] = Field(
+        "all",
+        description="frames that count in the preference loss; listening: the user speaks and the avatar does not",
+    )
     steps: int = Field(5000, ge=1, description="steps of preference tuning")
     lr: float = Field(1e-4, gt=0, description="Adam's peak learning rate of preference tuning")
     warmup: int = Field(100, ge=0, description="steps of linear warm-up of preference tuning")
@@ -148,6 +164,8 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
     log_every: int = Field(50, ge=1, description="steps between lines of metrics.jsonl")
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=0, description="newest checkpoints kept beside checkpoint.pt, by their step")
+    keep_every: int = Field(100_000, ge=1, description="checkpoints of steps that this divides are kept for good")
     val_batches: int = Field(4, ge=0, description="validation batches scored at each checkpoint")
     max_bad_samples: int = Field(10, ge=0, description="unreadable samples tolerated before training stops")
 

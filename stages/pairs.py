@@ -87,7 +87,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     """Samples both sides of each window's pairs, gates them, and writes what is left as a shard."""
 
     name = "pairs"
-    version = 3
+    version = 4
     config: PairsConfig
 
     def __init__(self, config: PairsConfig, dataset: str, checkpoint: str, out: str) -> None:
@@ -179,7 +179,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
             yield part
 
     def _record(self, key: str, seed: int, figures: Figures, i: int) -> PairRecord:
-        config, sampler = self.config, self.config.sampler
+        config = self.config
         numbers = {name: np.round(found[i], _DIGITS).tolist() for name, found in figures.items()}
         if np.isnan(numbers["event_margin"]):
             numbers["event_margin"] = None
@@ -192,10 +192,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
             rejected_generator=self._sides.rejected_generator,
             dataset=self._data.hash,
             solver="euler",
-            steps=sampler.steps,
-            guidance_form=sampler.guidance,
-            guidance=(sampler.w_a, sampler.w_u),
-            seed=seed,
+            sampler=config.sampler.model_copy(update={"seed": seed}),
             **numbers,
         )
 

@@ -22,7 +22,7 @@ from training.data import Batch, collate
 from training.encoder import load_encoder
 from training.model import Listener
 from training.sampler import rollout
-from training.train import pick_device
+from training.world import pick_device
 
 DROPPED: dict[Drop, tuple[str, ...]] = {
     "full": (),

@@ -1,10 +1,11 @@
 """Checkpoints: one file with everything that a run needs to go on, and that a sampler needs to start.
 
 Weights, averaged weights, optimizer, step, configuration, motion spec, what the audio features hear, the dataset's
-manifest hash, the position of the loaders. A frozen encoder is not in it; its sha256 is, in the configuration, and no
-other is accepted. No random state: all randomness is a function of (seed, step), so there is none to carry. Written to
-a temporary name and renamed, so a checkpoint is whole or absent; read with `weights_only=True`, so it cannot run code.
-The same run gives the same bytes, and `checkpoint_id` (sha256) names them in pairs and reports.
+manifest hash, the positions of the loaders of every process. A frozen encoder is not in it; its sha256 is, in the
+configuration, and no other is accepted. No random state: all randomness is a function of (seed, step, process), so
+there is none to carry. Written to a temporary name and renamed, so a checkpoint is whole or absent; read with
+`weights_only=True`, so it cannot run code. The same run gives the same bytes, and `checkpoint_id` (sha256) names them
+in pairs and reports.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import io
 import json
 import os
 import pickle
+import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,8 @@ from training.encoder import Encoder, load_encoder
 from training.features import audio_spec
 from training.model import Listener, build_model
 
-FORMAT = 1
+FORMAT = 2
+CHECKPOINT_NAME = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,18 @@ class Checkpoint:
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
-    loaders: dict[str, dict[str, list[int]]] = field(default_factory=dict)  # by dataset: "windows", "pairs"
+    loaders: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # "windows" and "pairs": by process
     reference: str = ""  # preference tuning: id of the frozen checkpoint
     pairs: str = ""  # preference tuning: hash of the pairs' manifest
 
     @property
     def audio(self) -> AudioSpec:
         return audio_spec(self.config.features, self.config.model)
+
+    @property
+    def processes(self) -> int:
+        """How many the run has."""
+        return len(self.loaders.get("windows", ()))
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -85,6 +94,30 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def keep_copy(path: Path, step: int, newest: int, every: int) -> None:
+    """Keep `checkpoint.pt` as `checkpoint-0000500.pt` too, and the `newest` such up to this step.
+
+    Those of steps that `every` divides stay for good; those of later steps belong to a run that was turned back, and
+    are left alone. A second name costs no space until the first one's file is replaced.
+    """
+    if newest or step % every == 0:
+        copy = _numbered(path, step)
+        copy.unlink(missing_ok=True)
+        try:
+            os.link(path, copy)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, copy)
+    pattern = re.compile(rf"{re.escape(path.stem)}-(\d{{7,}}){re.escape(path.suffix)}")
+    found = (pattern.fullmatch(file.name) for file in path.parent.iterdir())
+    old = sorted(s for s in (int(match[1]) for match in found if match) if s <= step and s % every)
+    for s in old[: max(0, len(old) - newest)]:
+        _numbered(path, s).unlink(missing_ok=True)
+
+
+def _numbered(path: Path, step: int) -> Path:
+    return path.with_name(f"{path.stem}-{step:07d}{path.suffix}")
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -60,7 +60,7 @@ def pair_errors(
     both = Noise(noise.x0.repeat(2, 1, 1), noise.t.repeat(2, 1))
     x_t, target = interpolate(torch.cat([chosen_BTD, rejected_BTD]), both)
     code, _ = model.encoder(conditions, Keep.all(len(chosen_BTD), chosen_BTD.device))
-    velocity, _ = model.denoise(x_t, both.t, reference_BD.repeat(2, 1), model.codes(code.repeat(2, 1, 1)))
+    velocity = model.denoise_window(x_t, both.t, reference_BD.repeat(2, 1), model.codes(code.repeat(2, 1, 1)))
     chosen, rejected = frame_error(velocity.float(), target, norm).chunk(2)
     return chosen, rejected
 

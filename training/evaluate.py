@@ -31,7 +31,7 @@ from training.data import Batch, Dataset, collate
 from training.model import Listener
 from training.sampler import rollout
 from training.tally import Tally, fit_centres
-from training.train import pick_device
+from training.world import pick_device
 
 BATCH = 32
 SHARDS = 8

@@ -17,10 +17,19 @@ correlation of the mirrored smile with its cause, the truth being 1):
 
 Normalised there is (x + 7.5) / 3; with today's (x + 5) / 4 and l2 the last column is 3.4 % after 200 steps and 6.3 %
 after 600, against 2.7 % and 3.7 %.
-So it is the features' scale that decides whether a reaction is learned, not the norm. `l2` is the default because its
-minimiser, the conditional mean, is the velocity that transports the distribution; `l1` (paper) has the conditional
-median as its minimiser, which can erase a reaction that comes less than half of the time. A rare nod was learned by
-neither in so few steps.
+So it was the features' scale that decided whether this reaction was learned, not the norm. A rare nod was learned by
+neither in so few steps; on the corpus of docs/results.md it takes `l2` 900 steps, and `l1` more than 2,200. `l2` is the
+default because its minimiser, the conditional mean, is the velocity that transports the distribution; `l1` (paper) has
+the conditional median, which makes a reaction that comes less than half of the time two to four times rarer still.
+
+Two options found useful elsewhere, off by default:
+
+- `level: logit_normal` draws t as the sigmoid of a normal variable (Stable Diffusion 3, arXiv 2403.03206, §3.1), so
+  that training spends less on levels near pure noise and near clean motion. Beware: there a sample has one level; here
+  the past of a stream is clean (t = 1), and with mean 0 and deviation 1 only one block in 600 is cleaner than .95,
+  where uniform levels make it one in 20.
+- `velocity` adds the error of the motion from one frame to the next, between the clean motion that the network implies,
+  x_t + (1 − t)·v, and the true one (Human Motion Diffusion, arXiv 2209.14916, eq. 5), in the norm of the loss.
 """
 
 from __future__ import annotations
@@ -42,12 +51,19 @@ class Noise:
     t: Tensor  # [B, T], constant inside a block
 
 
-def draw_noise(shape: tuple[int, int, int], block: int, generator: torch.Generator) -> Noise:
-    """Noise and levels for a batch [B, T, D], drawn on the generator's device."""
+def draw_noise(
+    shape: tuple[int, int, int], block: int, generator: torch.Generator, config: ObjectiveConfig | None = None
+) -> Noise:
+    """Noise and levels for a batch [B, T, D], drawn on the generator's device; without a config levels are uniform."""
     batch, frames, _ = shape
     device = generator.device
     x0 = torch.randn(shape, generator=generator, device=device)
-    t_per_block = torch.rand(batch, -(-frames // block), generator=generator, device=device)
+    blocks = (batch, -(-frames // block))
+    if config is None or config.level == "uniform":
+        t_per_block = torch.rand(blocks, generator=generator, device=device)
+    else:
+        normal = torch.randn(blocks, generator=generator, device=device)
+        t_per_block = torch.sigmoid(config.level_mean + config.level_std * normal)
     return Noise(x0, t_per_block.repeat_interleave(block, dim=1)[:, :frames])
 
 
@@ -78,6 +94,24 @@ def masked_mean(value_BT: Tensor, valid_BT: Tensor) -> Tensor:
     return (value_BT * weight).sum() / weight.sum().clamp(min=1)
 
 
+def flow_errors(
+    model: Listener,
+    x1_BTD: Tensor,
+    reference_BD: Tensor,
+    conditions: Conditions,
+    keep: Keep,
+    noise: Noise,
+    norm: Norm,
+) -> tuple[Tensor, Tensor]:
+    """Eq. 6 on normalised motion, before the mean.
+
+    Returns: the error per frame [B, T], and by how much the clean motion that the velocity implies is off [B, T, D].
+    """
+    x_t, target = interpolate(x1_BTD, noise)
+    velocity = model(x_t, noise.t, reference_BD, conditions, keep).float()
+    return frame_error(velocity, target, norm), (1 - noise.t[..., None]) * (velocity - target)
+
+
 def flow_loss(
     model: Listener,
     x1_BTD: Tensor,
@@ -92,6 +126,16 @@ def flow_loss(
 
     Returns: the loss over valid frames, and the error per frame [B, T] (detached) for the logs.
     """
-    x_t, target = interpolate(x1_BTD, noise)
-    error_BT = frame_error(model(x_t, noise.t, reference_BD, conditions, keep).float(), target, norm)
+    error_BT, _ = flow_errors(model, x1_BTD, reference_BD, conditions, keep, noise, norm)
     return masked_mean(error_BT, valid_BT), error_BT.detach()
+
+
+def valid_steps(valid_BT: Tensor) -> Tensor:
+    """From which frames to the next one motion is known: [B, T − 1]."""
+    return valid_BT[:, 1:] & valid_BT[:, :-1]
+
+
+def step_error(off_BTD: Tensor, valid_BT: Tensor, norm: Norm) -> Tensor:
+    """Mean error of the motion from one valid frame to the next, given by how much each frame is off."""
+    steps = off_BTD.diff(dim=1)
+    return masked_mean(frame_error(steps, torch.zeros_like(steps), norm), valid_steps(valid_BT))

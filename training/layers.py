@@ -9,6 +9,7 @@ Shape suffixes: B batch, T frames, Q queries, K keys, H hidden, N attention head
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,15 @@ KeysValues = tuple[Tensor, Tensor]
 """Rotated keys and values, each [B, N, K, E]."""
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, each [T, E / 2] float32."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where frames stand to each other: the same for every layer and noise level."""
+
+    by: Rotation  # angles of the frames themselves
+    self_TK: Tensor  # bool: which motion they see
+    cross_TK: Tensor  # bool: which codes they see
 
 
 def rotation(positions_T: Tensor, size: int, base: float = 10_000.0) -> Rotation:
@@ -42,10 +52,9 @@ def extend(past: KeysValues | None, fresh: KeysValues) -> KeysValues:
 
 
 def tail(kept: KeysValues, frames: int) -> KeysValues:
-    """The last `frames` keys and values."""
-    length = kept[0].shape[2]
-    first = max(0, length - frames)
-    return kept[0][:, :, first:], kept[1][:, :, first:]
+    """A copy of the last `frames` keys and values; what lies before them can be freed."""
+    first = kept[0].shape[2] - frames
+    return kept[0][:, :, first:].contiguous(), kept[1][:, :, first:].contiguous()
 
 
 class Attention(nn.Module):
@@ -88,26 +97,20 @@ class Block(nn.Module):
         self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
 
-    def codes(self, code_BTH: Tensor, by: Rotation) -> KeysValues:
-        """Keys and values of condition codes: the same at every noise level, so they are computed apart."""
-        return self.cross_attention.keys_values(code_BTH, by)
-
     def forward(
         self,
         x_BTH: Tensor,
         modulation: tuple[Tensor, ...],
-        by: Rotation,
+        layout: Layout,
         past: KeysValues | None,
-        self_mask_TK: Tensor,
         codes: KeysValues,
-        cross_mask_TK: Tensor,
     ) -> tuple[Tensor, KeysValues]:
         """Returns the new x and this call's own keys and values of self-attention."""
         shift_s, scale_s, gate_s, shift_m, scale_m, gate_m = modulation
         h = modulate(self.norm_self(x_BTH), shift_s, scale_s)
-        fresh = self.self_attention.keys_values(h, by)
-        x_BTH = x_BTH + gate_s * self.self_attention(h, extend(past, fresh), self_mask_TK, by)
-        x_BTH = x_BTH + self.cross_attention(self.norm_cross(x_BTH), codes, cross_mask_TK, by)
+        fresh = self.self_attention.keys_values(h, layout.by)
+        x_BTH = x_BTH + gate_s * self.self_attention(h, extend(past, fresh), layout.self_TK, layout.by)
+        x_BTH = x_BTH + self.cross_attention(self.norm_cross(x_BTH), codes, layout.cross_TK, layout.by)
         x_BTH = x_BTH + gate_m * self.mlp(modulate(self.norm_mlp(x_BTH), shift_m, scale_m))
         return x_BTH, fresh
 
@@ -121,7 +124,7 @@ class NoiseLevel(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
     def forward(self, t_BT: Tensor) -> Tensor:
-        steps = torch.arange(self.frequencies, dtype=torch.float32, device=t_BT.device)
+        steps = torch.arange(self.frequencies, dtype=t_BT.dtype, device=t_BT.device)
         frequency = torch.exp(-math.log(10_000.0) * steps / self.frequencies)
         angles = 1000.0 * t_BT[..., None] * frequency
         level_BTH: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))

@@ -1,31 +1,55 @@
 """metrics.jsonl: one JSON object a line, flushed as it is written, readable while a run is under way.
 
-Sums stay on the device until a line is due, so logging does not make a GPU wait at every step.
+Sums stay on the device until a line is due, so logging does not make a GPU wait at every step; then they are summed
+over the processes, and the first one writes. The same numbers go to TensorBoard's event files, where its package is
+installed.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from training.world import World
+
+METRICS_NAME = "metrics.jsonl"
+EVENTS_NAME = "tensorboard"
 QUARTILES = 4
+_GROUPS = {
+    "loss": "loss",
+    "val": "val",
+    "samples": "speed",
+    "media": "speed",
+    "data": "speed",
+    "eta": "speed",
+    "gpu": "speed",
+}
 
 
 class MetricsLog:
     """Means over the steps since the last line, by name; losses also by quartile of the noise level."""
 
-    def __init__(self, path: Path, step: int) -> None:
-        """Lines of steps after `step` (of a run that was cut off after its last checkpoint) are dropped."""
-        self.path = path
+    def __init__(self, out: Path, step: int, world: World, window_s: float) -> None:
+        """Lines of steps after `step` (of a run that was cut off after its last checkpoint) are dropped.
+
+        window_s: seconds of media in a sample.
+        """
+        self.path = out / METRICS_NAME
         self.latest: dict[str, float] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text(encoding="utf-8").splitlines() if step and path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._world, self._device, self._window_s = world, world.device, window_s
+        self._events: Any = None  # torch's SummaryWriter has no types
+        if world.first:
+            out.mkdir(parents=True, exist_ok=True)
+            lines = self.path.read_text(encoding="utf-8").splitlines() if step and self.path.exists() else []
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            self._events = _event_writer(out / EVENTS_NAME, step)
         self._reset()
 
     def _reset(self) -> None:
@@ -34,34 +58,77 @@ class MetricsLog:
         self._samples = 0
         self._steps = 0
         self._sums: dict[str, Tensor] = {}
-        self._error: Tensor | None = None
-        self._count: Tensor | None = None
+        self._error = torch.zeros(QUARTILES, dtype=torch.float64, device=self._device)
+        self._count = torch.zeros(QUARTILES, dtype=torch.float64, device=self._device)
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
 
-    def add(self, values: dict[str, Tensor], t_BT: Tensor, error_BT: Tensor, valid_BT: Tensor) -> None:
-        """Take in one step: scalars, and the error of each frame with its noise level."""
-        self._steps += 1
-        self._samples += len(t_BT)
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Take in scalars of a step. Those that are parts of a mean over all processes may come in several calls."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value.detach()
-        quartile = (t_BT * QUARTILES).long().clamp(max=QUARTILES - 1)[valid_BT]
-        error = torch.bincount(quartile, weights=error_BT[valid_BT].double(), minlength=QUARTILES)
-        count = torch.bincount(quartile, minlength=QUARTILES)
-        self._error = error if self._error is None else self._error + error
-        self._count = count if self._count is None else self._count + count
 
-    def write(self, step: int, **extra: float) -> None:
-        """One line: means since the last one."""
-        line: dict[str, float] = {"step": step}
-        line |= {name: value.item() / self._steps for name, value in self._sums.items()}
-        if self._error is not None and self._count is not None:
-            by_quartile = (self._error / self._count.clamp(min=1)).tolist()
-            line |= {f"loss_t{i + 1}of{QUARTILES}": value for i, value in enumerate(by_quartile)}
+    def add_errors(self, t_BT: Tensor, error_BT: Tensor, valid_BT: Tensor) -> None:
+        """Take in the error of each frame with its noise level."""
+        self._samples += len(t_BT)
+        quartile = (t_BT * QUARTILES).long().clamp(max=QUARTILES - 1).flatten()
+        valid = valid_BT.flatten().double()
+        self._error.index_add_(0, quartile, error_BT.flatten().double() * valid)
+        self._count.index_add_(0, quartile, valid)
+
+    def end_step(self) -> None:
+        self._steps += 1
+
+    def write(self, step: int, steps: int, *, lr: float, bad_samples: int) -> None:
+        """One line: means since the last one, over all processes, which call this together."""
+        names, size = list(self._sums), self._world.size
+        own = torch.cat([torch.stack([v.double() for v in self._sums.values()]), self._error, self._count]).tolist()
+        *totals, samples, bad = self._world.total([*own, self._samples, bad_samples])
+        means = [value / (size * self._steps) for value in totals[: len(names)]]
+        errors, counts = totals[len(names) : -QUARTILES], totals[-QUARTILES:]
         seconds = time.perf_counter() - self._started
-        line |= {"samples_s": self._samples / seconds, "data_wait_share": self.waited / seconds, **extra}
+        memory = torch.cuda.max_memory_allocated(self._device) / 1e9 if self._device.type == "cuda" else 0.0
+        waited, memory = self._world.largest([self.waited, memory])
+
+        line = {"step": step, **dict(zip(names, means, strict=True))}
+        for i in range(QUARTILES):
+            line[f"loss_t{i + 1}of{QUARTILES}"] = errors[i] / max(counts[i], 1)
+        line |= {
+            "samples_s": samples / seconds,
+            "media_hours_s": samples * self._window_s / 3600 / seconds,
+            "data_wait_share": waited / seconds,
+            "eta_s": (steps - step) * seconds / self._steps,
+            **({"gpu_peak_gb": memory} if memory else {}),
+            "lr": lr,
+            "bad_samples": int(bad),
+        }
         self.latest = line
         self.write_line(line)
         self._reset()
 
     def write_line(self, line: dict[str, float]) -> None:
+        """Only the first process writes."""
+        if not self._world.first:
+            return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        if self._events is not None:
+            for name, value in line.items():
+                if name != "step":
+                    group = _GROUPS.get(name.split("_")[0], "train")
+                    self._events.add_scalar(f"{group}/{name}", value, int(line["step"]))
+            self._events.flush()
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+
+def _event_writer(folder: Path, step: int) -> Any:
+    """TensorBoard then forgets what an earlier run wrote of later steps."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logging.getLogger(__name__).warning("no TensorBoard files: the package tensorboard (extra) is not installed")
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]

@@ -35,14 +35,14 @@ def visible(kind: Mask, q_Q: Tensor, k_K: Tensor, *, block: int, look_ahead: int
         context: if given, nothing is seen that lies more than so many frames before the start of the query's block
             (ignored by `full`). This is the length of the streaming cache.
 
-    Returns: bool [Q, K].
+    Returns: bool [Q, K]. There is nothing to see before frame 0: caches that are not full yet hold zeros there.
     """
     q_Q1, k_1K = q_Q[:, None], k_K[None, :]
     if kind == "full":
         return torch.ones(len(q_Q), len(k_K), dtype=torch.bool, device=q_Q.device)
     start_Q1 = torch.div(q_Q1, block, rounding_mode="floor") * block
     last_Q1 = (start_Q1 + block - 1 if kind == "block" else q_Q1) + look_ahead
-    seen_QK = k_1K <= last_Q1
+    seen_QK = (k_1K >= 0) & (k_1K <= last_Q1)
     return seen_QK if context is None else seen_QK & (k_1K >= start_Q1 - context)
 
 

@@ -17,8 +17,9 @@ Shape suffixes: B batch, T frames, D motion dimensions, F audio features, H hidd
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ from schemas.manifest import MotionSpec
 from schemas.train import FeatureConfig, ModelConfig
 from training.encoder import Encoder
 from training.features import build_features
-from training.layers import Attention, Block, KeysValues, NoiseLevel, extend, rotation
+from training.layers import Attention, Block, KeysValues, Layout, NoiseLevel, extend, modulate, rotation
 from training.masks import cross_mask, encoder_mask, self_mask
 
 SMALLEST_STD = 1e-4
@@ -57,12 +58,8 @@ class Keep:
         return cls(everything, everything)
 
 
-@dataclass(frozen=True)
-class Codes:
-    """Encoded conditions as every block's cross-attention reads them; `first` is the frame of the first code."""
-
-    first: int
-    layers: tuple[KeysValues, ...]
+Codes = tuple[KeysValues, ...]
+"""Encoded conditions as the cross-attention of each block reads them."""
 
 
 class DualMotionEncoder(nn.Module):
@@ -167,52 +164,82 @@ class Listener(nn.Module):
         return Conditions(avatar_audio, user_audio, self.normalise(seen))
 
     def codes(self, code_BTC: Tensor, first: int = 0) -> Codes:
-        """Keys and values of every block's cross-attention, computed once for all noise levels."""
+        """Keys and values of codes of frames `first` …, computed once for all noise levels."""
         frames_T = torch.arange(first, first + code_BTC.shape[1], device=code_BTC.device)
         by = rotation(frames_T, self.config.width // self.config.heads)
-        return Codes(first, tuple(cast(Block, block).codes(code_BTC, by) for block in self.blocks))
+        with self._precision():
+            return tuple(cross.keys_values(code_BTC, by) for _, cross in self.attentions())
+
+    def attentions(self) -> list[tuple[Attention, Attention]]:
+        """Self-attention and cross-attention of each block."""
+        blocks = (cast(Block, block) for block in self.blocks)
+        return [(block.self_attention, block.cross_attention) for block in blocks]
+
+    def use_bfloat16(self) -> Self:
+        """Convert the weights of the transformer's products, for generation; sums and all else stay float32."""
+        for layer in self.blocks.modules():
+            if isinstance(layer, nn.Linear):
+                layer.to(torch.bfloat16)
+        return self
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """What `use_bfloat16` asks for; otherwise as the caller has it."""
+        converted = cast(Block, self.blocks[0]).mlp[0].weight.dtype == torch.bfloat16
+        return torch.autocast(self.mean.device.type, torch.bfloat16) if converted else nullcontext()
+
+    def layout(self, frames: range, keys: range, codes: range) -> Layout:
+        """For denoising `frames`, which see motion of the frames `keys` and codes of the frames `codes`."""
+        frames_T, keys_K, codes_K = (
+            torch.arange(span.start, span.stop, device=self.mean.device) for span in (frames, keys, codes)
+        )
+        return Layout(
+            rotation(frames_T, self.config.width // self.config.heads),
+            self_mask(self.config, frames_T, keys_K),
+            cross_mask(self.config, frames_T, codes_K),
+        )
+
+    def modulations(self, t_BT: Tensor) -> Tensor:
+        """What adaLN does at noise levels t (0 noise … 1 clean), [B, T, 8H]: for all blocks alike."""
+        level_BTM: Tensor = self.modulation(self.noise_level(t_BT))
+        return level_BTM
 
     def denoise(
         self,
         x_BTD: Tensor,
-        t_BT: Tensor,
         reference_BD: Tensor,
+        modulation_BTM: Tensor,
         codes: Codes,
-        start: int = 0,
+        layout: Layout,
         past: tuple[KeysValues, ...] | None = None,
     ) -> tuple[Tensor, tuple[KeysValues, ...]]:
-        """Velocity of frames start … start + T − 1 at noise levels t.
+        """Velocity of noisy motion.
 
         Args:
             x_BTD, reference_BD: normalised motion.
-            t_BT: 0 noise … 1 clean, [B, T] or anything that broadcasts to it.
-            past: per block, keys and values of the frames just before `start`.
+            modulation_BTM: from `modulations`, [B, T, 8H] or anything that broadcasts to it.
+            past: per block, keys and values of the frames just before these.
 
         Returns: velocity [B, T, D], and per block the keys and values of these frames.
         """
-        frames, device = x_BTD.shape[1], x_BTD.device
-        frames_T = torch.arange(start, start + frames, device=device)
-        known = 0 if past is None else past[0][0].shape[2]
-        self_TK = self_mask(self.config, frames_T, torch.arange(start - known, start + frames, device=device))
-        code_frames = codes.layers[0][0].shape[2]
-        cross_TK = cross_mask(
-            self.config, frames_T, torch.arange(codes.first, codes.first + code_frames, device=device)
-        )
-        by = rotation(frames_T, self.config.width // self.config.heads)
-        *modulation, shift, scale = self.modulation(self.noise_level(t_BT)).chunk(8, dim=-1)
-
-        reference_BTD = reference_BD[:, None].expand(-1, frames, -1)
+        *modulation, shift, scale = modulation_BTM.chunk(8, dim=-1)
+        reference_BTD = reference_BD[:, None].expand(-1, x_BTD.shape[1], -1)
         x_BTH = self.embed(torch.cat([x_BTD, reference_BTD], dim=2))
         fresh = []
-        for i, block in enumerate(self.blocks):
-            x_BTH, own = block(x_BTH, tuple(modulation), by, past and past[i], self_TK, codes.layers[i], cross_TK)
-            fresh.append(own)
-        return self.velocity(self.norm(x_BTH) * (1 + scale) + shift), tuple(fresh)
+        with self._precision():
+            for i, block in enumerate(self.blocks):
+                x_BTH, own = block(x_BTH, tuple(modulation), layout, past and past[i], codes[i])
+                fresh.append(own)
+        return self.velocity(modulate(self.norm(x_BTH), shift, scale)), tuple(fresh)
 
     def forward(self, x_BTD: Tensor, t_BT: Tensor, reference_BD: Tensor, conditions: Conditions, keep: Keep) -> Tensor:
-        """Velocity of a whole window, [B, T, D]: what training uses."""
+        """Velocity of a whole window, [B, T, D]: what training uses. t_BT: noise levels, broadcast to [B, T]."""
         code_BTC, _ = self.encoder(conditions, keep)
-        return self.denoise(x_BTD, t_BT, reference_BD, self.codes(code_BTC))[0]
+        return self.denoise_window(x_BTD, t_BT, reference_BD, self.codes(code_BTC))
+
+    def denoise_window(self, x_BTD: Tensor, t_BT: Tensor, reference_BD: Tensor, codes: Codes) -> Tensor:
+        """As `forward`, from codes of the same frames."""
+        window = range(x_BTD.shape[1])
+        return self.denoise(x_BTD, reference_BD, self.modulations(t_BT), codes, self.layout(window, window, window))[0]
 
 
 def build_model(

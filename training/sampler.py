@@ -1,33 +1,37 @@
 """Streaming generation, block by block, with a bounded cache and no limit on length.
 
 A block of B frames is integrated from noise (t = 0) to motion (t = 1) by Euler steps; its past is seen through a
-cache of keys and values that one extra pass at t = 1 writes when the block is done (Avatar Forcing, alg. 1–2). Every
-one of `steps` evaluations moves the state: none is a no-op. Conditions are encoded once, as they arrive; guidance
-branches share one batch and have separate rows in the caches. There is no priming block, positions have no end, and
-memory does not grow: after `context` frames the oldest are forgotten, exactly as the training mask forgets them.
+cache of keys and values that one extra pass at t = 1 writes before the next block (Avatar Forcing, alg. 1–2). Every one
+of `steps` evaluations moves the state: none is a no-op. Conditions are encoded once, as they arrive; guidance branches
+share one batch and have separate rows in the caches; noise levels are embedded once in the life of a stream. There is
+no priming block, positions have no end, and caches have their full size from the start (zeros that no mask shows), so
+every block costs the same time and memory: after `context` frames the oldest are forgotten, exactly as the training
+mask forgets them.
 
 Latency: block + look-ahead frames of waiting (12 · 40 ms by default) before compute; features that hear ahead add
 theirs (`training.features.audio_spec` tells the sum).
 
-Noise is drawn per session from (seed, key) alone, so a result does not depend on what else was in the batch, nor on
-whether it was streamed or rolled out.
+Noise is a function of (seed, key, number of the block) alone, so a result does not depend on what else was in the
+batch, on whether it was streamed or rolled out, nor on where a session was saved and restored.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from schemas import SAMPLES_PER_FRAME
+from schemas import FPS, SAMPLES_PER_FRAME
 from schemas.errors import UsageError
 from schemas.train import Drop, SamplerConfig
-from training.layers import KeysValues, extend, tail
+from training.layers import Attention, KeysValues, Layout, extend, tail
 from training.masks import ahead
 from training.model import Codes, Conditions, Keep, Listener
 
@@ -66,10 +70,31 @@ def guidance_weights(config: SamplerConfig, drop: Drop = "full") -> dict[Branch,
     return {branch: weight for branch, weight in merged.items() if weight != 0}
 
 
-def noise_source(seed: int, key: str) -> np.random.Generator:
-    """The stream of noise of one session: a function of (seed, key) and nothing else."""
-    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+def noise(seed: int, keys: Sequence[str], block: int, frames: int, dim: int) -> Tensor:
+    """Standard normal noise of one block of each session, [S, T, D] float32 on the CPU."""
+    drawn = []
+    for key in keys:
+        digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
+        source = np.random.Philox(key=int.from_bytes(digest[:16], "little"), counter=[0, 0, 0, block])
+        drawn.append(np.random.Generator(source).standard_normal((frames, dim), dtype=np.float32))
+    return torch.from_numpy(np.stack(drawn))
+
+
+def anchored(x_STD: Tensor, mean_SD: Tensor, reference_SD: Tensor, config: SamplerConfig) -> tuple[Tensor, Tensor]:
+    """Take off a share of what has separated the motion from its reference for long; all normalised.
+
+    x'(n) = x(n) − anchor · (m(n) − reference), m the mean of x, weighted by exp(−age / anchor_seconds). A lasting
+    offset shrinks to (1 − anchor) of itself; what is quick against `anchor_seconds` passes. The result is what the
+    model sees as its past, so an offset that each block adds to the one before stays below offset / anchor.
+
+    Returns: x', and m of the last frame.
+    """
+    share = -math.expm1(-1 / (config.anchor_seconds * FPS))
+    frames = []
+    for x_SD in x_STD.unbind(1):
+        mean_SD = torch.lerp(mean_SD, x_SD, share)
+        frames.append(x_SD - config.anchor * (mean_SD - reference_SD))
+    return torch.stack(frames, dim=1), mean_SD
 
 
 @dataclass
@@ -78,6 +103,26 @@ class Counts:
 
     evaluations: int = 0  # that moved a block towards motion
     cache_writes: int = 0
+
+
+@dataclass
+class StreamState:
+    """All that changes while a stream runs; rows of caches are guidance branches · sessions."""
+
+    avatar_audio: Tensor  # [S, 640 · frames] given, as far back as features hear
+    user_audio: Tensor  # [S, 640 · frames]
+    user_motion: Tensor  # [S, frames, D]
+    mean: Tensor  # [S, D] slow mean of the motion, for the anchor
+    encoder: tuple[KeysValues, ...]  # of the `context + look-ahead` frames before `encoded`
+    codes: Codes  # of the frames that cross-attention reaches from here, up to `encoded`
+    past: tuple[KeysValues, ...]  # of `context` frames up to the last that was written
+    start: int = 0  # the first frame that `user_motion` holds
+    encoded: int = 0  # frames whose conditions were encoded
+    done: int = 0  # frames that were generated
+
+    @property
+    def given(self) -> int:
+        return self.start + self.user_motion.shape[1]
 
 
 class Stream:
@@ -89,37 +134,63 @@ class Stream:
 
     The first step needs block + look-ahead frames (the conditions' and the features'), every later one a block; each
     returns one block of motion in the codec's units. The last step of a session takes whatever frames are left.
+    `training.session` saves a stream and restores it.
     """
 
     def __init__(
-        self, model: Listener, reference_SD: Tensor, config: SamplerConfig, keys: Sequence[str], drop: Drop = "full"
+        self,
+        model: Listener,
+        reference_SD: Tensor,
+        config: SamplerConfig,
+        keys: Sequence[str],
+        drop: Drop = "full",
+        *,
+        compile: bool = False,
     ) -> None:
-        """Raises UsageError for a model with mask `full`, which cannot stream."""
+        """compile: the denoiser by torch.compile, which takes a minute and a compiler. The model must not change then.
+
+        Raises UsageError for a model with mask `full`, which cannot stream.
+        """
         if model.config.mask == "full":
             raise UsageError("a model with mask `full` sees the whole future and cannot stream")
-        self.model, self.config = model, config
+        self.model, self.config, self.keys, self.drop = model, config, tuple(keys), drop
+        self.reference = reference_SD
         self.counts = Counts()
-        self._sessions = len(keys)
         self._weights = guidance_weights(config, drop)
-        self._reference = self._branches(model.normalise(reference_SD))
-        self._keep = _keep(self._weights, self._sessions, reference_SD.device)
-        self._noise = [noise_source(config.seed, key) for key in keys]
-        self._given: tuple[Tensor, Tensor, Tensor] | None = (
-            None  # both voices and the user's motion, as far back as features hear
+        self._reference = model.normalise(reference_SD)
+        self._keep = _keep(self._weights, len(keys), reference_SD.device)
+        self._levels = _levels(config)
+        with torch.no_grad():
+            t_LT = torch.tensor(self._levels, device=reference_SD.device)[:, None]
+            self._modulations = model.modulations(t_LT)[:, None].unbind(0)  # of each level, [1, 1, 8H]
+        self._denoise = compiled(model) if compile else model.denoise
+        self._unwritten: tuple[Tensor, Layout] | None = None
+        self.state = self._fresh_state()
+
+    def _fresh_state(self) -> StreamState:
+        config, sessions = self.model.config, len(self.keys)
+        rows, zeros = len(self._weights) * sessions, self.reference.new_zeros
+
+        def empty(attention: Attention, frames: int) -> KeysValues:
+            shape = rows, attention.heads, frames, attention.head_size
+            return zeros(shape), zeros(shape)
+
+        encoder, blocks = self.model.encoder, self.model.attentions()
+        return StreamState(
+            avatar_audio=zeros(sessions, 0),
+            user_audio=zeros(sessions, 0),
+            user_motion=zeros(sessions, 0, self.model.motion.dim),
+            mean=self._reference.clone(),
+            encoder=tuple(empty(a, config.context + ahead(config)) for a in (encoder.hear_user, encoder.join_avatar)),
+            codes=tuple(empty(cross, config.cross_window) for _, cross in blocks),
+            past=tuple(empty(own, config.context) for own, _ in blocks),
         )
-        self._start = 0  # the first frame of these
-        self._end = 0  # the frame after the last of these
-        self._encoded = 0  # frames whose conditions were encoded
-        self._done = 0  # frames that were generated
-        self._encoder_past: tuple[KeysValues, KeysValues] | None = None
-        self._codes: Codes | None = None
-        self._past: tuple[KeysValues, ...] | None = None
 
     @property
     def needs(self) -> int:
         """Frames of new conditions that the next step takes."""
-        block_end = self._done + self.model.config.block
-        return block_end + ahead(self.model.config) + self.model.features.look_ahead - self._end
+        block_end = self.state.done + self.model.config.block
+        return block_end + ahead(self.model.config) + self.model.features.look_ahead - self.state.given
 
     @torch.no_grad()
     def step(
@@ -135,74 +206,78 @@ class Stream:
         Raises:
             ValueError: not `needs` frames (with `last`: more than that), or nothing left to generate.
         """
-        frames = user_motion_STD.shape[1]
+        state, frames = self.state, user_motion_STD.shape[1]
         if frames != self.needs and not (last and frames < self.needs):
             raise ValueError(f"this step needs {self.needs} new frames, got {frames}")
-        self._take(avatar_audio_SN, user_audio_SN, user_motion_STD)
-        if self.model.features.ready(self._end, last=last) > self._encoded:
+        self.remember()
+        state.avatar_audio = torch.cat([state.avatar_audio, avatar_audio_SN], dim=1)
+        state.user_audio = torch.cat([state.user_audio, user_audio_SN], dim=1)
+        state.user_motion = torch.cat([state.user_motion, user_motion_STD], dim=1)
+        if self.model.features.ready(state.given, last=last) > state.encoded:
             self._encode(last=last)
-        size = min(self.model.config.block, self._encoded - self._done)
+        size = min(self.model.config.block, state.encoded - state.done)
         if size <= 0:
             raise ValueError("every frame that was given has been generated")
-        block_SBD = self._integrate(size)
-        self._remember(block_SBD)
-        self._done += size
-        return self.model.denormalise(block_SBD)
-
-    def _take(self, *fresh: Tensor) -> None:
-        old = self._given or tuple(part[:, :0] for part in fresh)
-        avatar, user, motion = (torch.cat(both, dim=1) for both in zip(old, fresh, strict=True))
-        self._given = avatar, user, motion
-        self._end = self._start + motion.shape[1]
+        return self.model.denormalise(self._generate(size))
 
     def _encode(self, *, last: bool) -> None:
-        config = self.model.config
-        assert self._given is not None
-        one = self.model.conditions(*self._given, self._start, self._encoded, last=last)
-        conditions = Conditions(
-            self._branches(one.avatar_audio), self._branches(one.user_audio), self._branches(one.user_motion)
-        )
-        code, past = self.model.encoder(conditions, self._keep, self._encoded, self._encoder_past)
-        fresh = self.model.codes(code, self._encoded)
-        self._encoded += code.shape[1]
-        self._forget(max(0, self._encoded - self.model.features.history))
-        reach = config.context + self._encoded % config.block
-        self._encoder_past = (tail(past[0], reach), tail(past[1], reach))
-        if self._codes is None:
-            self._codes = fresh
-            return
-        first = max(self._codes.first, self._done - config.cross_window)
-        old = tuple(tail(layer, fresh.first - first) for layer in self._codes.layers)
-        self._codes = Codes(first, tuple(extend(o, f) for o, f in zip(old, fresh.layers, strict=True)))
+        """Codes of all frames that are ready; what no later frame will need is forgotten."""
+        state, config = self.state, self.model.config
+        given = state.avatar_audio, state.user_audio, state.user_motion
+        one = self.model.conditions(*given, state.start, state.encoded, last=last)
+        conditions = Conditions(*(self._branches(part) for part in (one.avatar_audio, one.user_audio, one.user_motion)))
+        code, encoder = self.model.encoder(conditions, self._keep, state.encoded, state.encoder)
+        fresh = self.model.codes(code, state.encoded)
+        state.encoded += code.shape[1]
+        reach = state.encoded - (state.done - config.cross_window)
+        state.codes = tuple(tail(extend(o, f), reach) for o, f in zip(state.codes, fresh, strict=True))
+        state.encoder = tuple(tail(layer, config.context + ahead(config)) for layer in encoder)
 
-    def _forget(self, frame: int) -> None:
-        """Drop what was given for frames before this one."""
-        assert self._given is not None
-        drop = max(0, frame - self._start)
-        avatar, user, motion = self._given
+        drop = max(0, state.encoded - self.model.features.history - state.start)
         samples = drop * SAMPLES_PER_FRAME
-        self._given = avatar[:, samples:], user[:, samples:], motion[:, drop:]
-        self._start += drop
+        state.avatar_audio = state.avatar_audio[:, samples:].clone()
+        state.user_audio = state.user_audio[:, samples:].clone()
+        state.user_motion = state.user_motion[:, drop:].clone()
+        state.start += drop
 
-    def _integrate(self, size: int) -> Tensor:
-        x = torch.stack([_draw(source, size, self.model.motion.dim) for source in self._noise])
+    def _generate(self, size: int) -> Tensor:
+        """The next block, normalised [S, T, D]."""
+        state, config = self.state, self.model.config
+        x = noise(self.config.seed, self.keys, state.done // config.block, size, self.model.motion.dim)
         x = x.to(self._reference.device)
-        levels = torch.linspace(0, 1, self.config.steps + 1).tolist()
-        for t, following in pairwise(levels):
-            x = x + (following - t) * guided(self._weights, self._denoise(x, t)[0])
+        layout = self.model.layout(
+            frames=range(state.done, state.done + size),
+            keys=range(state.done - config.context, state.done + size),
+            codes=range(state.encoded - state.codes[0][0].shape[2], state.encoded),
+        )
+        for level, (t, following) in enumerate(pairwise(self._levels)):
+            x = x + (following - t) * guided(self._weights, self._velocity(x, level, layout)[0])
             self.counts.evaluations += 1
+        if self.config.anchor:
+            x, state.mean = anchored(x, state.mean, self._reference, self.config)
+        self._unwritten = x, layout
+        state.done += size
         return x
 
-    def _remember(self, block_SBD: Tensor) -> None:
-        _, fresh = self._denoise(block_SBD, 1.0)
-        self.counts.cache_writes += 1
-        past = self._past or (None,) * len(fresh)
-        self._past = tuple(tail(extend(p, f), self.model.config.context) for p, f in zip(past, fresh, strict=True))
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Write the last block into the cache, if that is not done yet: one pass at t = 1.
 
-    def _denoise(self, x_SBD: Tensor, t: float) -> tuple[Tensor, tuple[KeysValues, ...]]:
-        assert self._codes is not None
-        level = torch.full((1, 1), t, device=x_SBD.device)
-        return self.model.denoise(self._branches(x_SBD), level, self._reference, self._codes, self._done, self._past)
+        `step` does it when it needs it; done while one waits for the next conditions, it costs no latency.
+        """
+        if self._unwritten is None:
+            return
+        x, layout = self._unwritten
+        _, fresh = self._velocity(x, -1, layout)
+        past = zip(self.state.past, fresh, strict=True)
+        self.state.past = tuple(tail(extend(p, f), self.model.config.context) for p, f in past)
+        self.counts.cache_writes += 1
+        self._unwritten = None
+
+    def _velocity(self, x_STD: Tensor, level: int, layout: Layout) -> tuple[Tensor, tuple[KeysValues, ...]]:
+        denoise = self._denoise if x_STD.shape[1] == self.model.config.block else self.model.denoise  # one shape only
+        x, reference = self._branches(x_STD), self._branches(self._reference)
+        return denoise(x, reference, self._modulations[level], self.state.codes, layout, self.state.past)
 
     def _branches(self, x: Tensor) -> Tensor:
         return x.repeat(len(self._weights), *(1 for _ in x.shape[1:]))
@@ -259,17 +334,29 @@ def _rollout_plain(
     conditions = Conditions(
         one.avatar_audio.repeat(n, 1, 1), one.user_audio.repeat(n, 1, 1), one.user_motion.repeat(n, 1, 1)
     )
-    keep = _keep(weights, batch, user_motion_BTD.device)
-    reference = model.normalise(reference_BD).repeat(n, 1)
-    x = torch.stack([_draw(noise_source(config.seed, key), frames, dim) for key in keys]).to(reference.device)
-    levels = torch.linspace(0, 1, config.steps + 1).tolist()
-    for start in range(0, frames, block):
-        for t, following in pairwise(levels):
-            level = torch.ones(1, frames, device=x.device)
-            level[:, start:] = t
-            v = guided(weights, model(x.repeat(n, 1, 1), level, reference, conditions, keep))
-            x[:, start : start + block] += (following - t) * v[:, start : start + block]
-    return model.denormalise(x)
+    reference_BD, keep = model.normalise(reference_BD), _keep(weights, batch, user_motion_BTD.device)
+    mean = reference_BD
+    done: list[Tensor] = []
+    for number, start in enumerate(range(0, frames, block)):
+        size = min(block, frames - start)
+        x = noise(config.seed, keys, number, size, dim).to(reference_BD.device)
+        past = torch.cat([*done, x.new_zeros(batch, frames - start, dim)], dim=1)
+        for t, following in pairwise(_levels(config)):
+            past[:, start : start + size] = x
+            level_1T = torch.ones(1, frames, device=x.device)
+            level_1T[:, start:] = t
+            v = model(past.repeat(n, 1, 1), level_1T, reference_BD.repeat(n, 1), conditions, keep)
+            x = x + (following - t) * guided(weights, v[:, start : start + size])
+        if config.anchor:
+            x, mean = anchored(x, mean, reference_BD, config)
+        done.append(x)
+    return model.denormalise(torch.cat(done, dim=1))
+
+
+def compiled(model: Listener) -> Callable[..., tuple[Tensor, tuple[KeysValues, ...]]]:
+    """`model.denoise` by torch.compile, for one shape of inputs. On the CPU weights are packed for its products."""
+    packed: dict[str, Any] = {"freezing": model.mean.device.type == "cpu"}
+    return torch.compile(model.denoise, dynamic=False, fullgraph=True, options=packed)
 
 
 def guided(weights: dict[Branch, float], velocity: Tensor) -> Tensor:
@@ -286,5 +373,6 @@ def _keep(weights: dict[Branch, float], sessions: int, device: torch.device) -> 
     )
 
 
-def _draw(source: np.random.Generator, frames: int, dim: int) -> Tensor:
-    return torch.from_numpy(source.standard_normal((frames, dim), dtype=np.float32))
+def _levels(config: SamplerConfig) -> list[float]:
+    """Noise levels from noise to motion; the steps of Euler's method lie between them."""
+    return torch.linspace(0, 1, config.steps + 1).tolist()

@@ -212,7 +212,7 @@ def test_several_pairs_of_a_window_differ_by_their_noise(source: Path, checkpoin
     assert (made.manifest.pairs.seeds, made.manifest.pairs.kept) == ((0, 1, 2), 3 * len(windows))
     for key, window in windows.items():
         several = [found[f"{key}-r{number}"] for number in range(3)]
-        assert [(p.pair.window, p.pair.seed) for p in several if p.pair] == [(key, 0), (key, 1), (key, 2)]
+        assert [(p.pair.window, p.pair.sampler.seed) for p in several if p.pair] == [(key, 0), (key, 1), (key, 2)]
         np.testing.assert_array_equal(several[0].rejected, window.rejected)
         np.testing.assert_array_equal(several[0].chosen, window.chosen)
         sides = [side for p in several for side in (p.chosen, p.rejected) if side is not None]

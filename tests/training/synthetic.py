@@ -29,7 +29,7 @@ from schemas.manifest import (
     dump_manifest,
 )
 from schemas.sample import PairRecord, Sample, SampleMeta, encode_sample
-from schemas.train import FeatureConfig, ModelConfig
+from schemas.train import FeatureConfig, ModelConfig, SamplerConfig
 from training.features import audio_spec
 
 DIM = 12
@@ -113,10 +113,7 @@ def as_pair(window: Sample) -> Sample:
         rejected_generator="0" * 64,
         dataset="0" * 64,
         solver="euler",
-        steps=10,
-        guidance_form="none",
-        guidance=(1.0, 1.0),
-        seed=0,
+        sampler=SamplerConfig(guidance="none"),
         reactivity_margin=0.5,
         lagged_margin=0.5,
         event_margin=None,
@@ -170,9 +167,7 @@ def write_dataset(
         rejected="dropped",
         dropped=("user_audio", "user_motion"),
         solver="euler",
-        steps=10,
-        guidance_form="none",
-        guidance=(1.0, 1.0),
+        sampler=SamplerConfig(guidance="none"),
         seeds=(0,),
         classes=tuple(counts),
         min_expressiveness=0.0,

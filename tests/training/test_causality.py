@@ -159,3 +159,42 @@ def test_a_stream_gives_each_block_before_it_is_given_more_than_the_look_ahead(m
         motion = stream.step(x["avatar_audio"][:, samples], x["user_audio"][:, samples], x["user_motion"][:, given:end])
         assert torch.equal(motion, whole[:, block * 5 : block * 5 + 5])
         given = end
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+@pytest.mark.parametrize("mask", ["block", "frame"])
+@torch.no_grad()
+def test_a_code_holds_nothing_later_than_its_own_frame(mask: Mask, name: str):
+    model, original = MODELS[mask], inputs()
+
+    def codes(x: dict[str, torch.Tensor]) -> torch.Tensor:
+        code, _ = model.encoder(model.conditions(*(x[condition] for condition in CONDITIONS)), Keep.all(2))
+        return code
+
+    before = codes(original)
+    for n in range(0, FRAMES - 1, 4):
+        after = codes(changed_after(original, name, n))
+        assert torch.equal(before[:, : n + 1], after[:, : n + 1])
+        assert not torch.equal(before[:, n + 1], after[:, n + 1])
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    mask=st.sampled_from(["block", "frame"]),
+    name=st.sampled_from(CONDITIONS),
+    n=st.integers(0, 17),
+    change=st.sampled_from([0.0, -1.0, 1e6, float("inf"), float("nan")]),
+    anchor=st.sampled_from([0.0, 0.7]),
+)
+def test_whatever_the_future_brings_the_past_of_a_stream_stays(mask: Mask, name: str, n: int, change, anchor: float):
+    model, original = MODELS[mask], inputs(20)
+    sampler = SamplerConfig(steps=1, anchor=anchor, anchor_seconds=0.5)
+    last = n // 5 * 5 + 4  # a block is generated as one
+    future = original[name].clone()
+    future[:, (bound(model, name, last) + 1) * (SAMPLES_PER_FRAME if name.endswith("audio") else 1) :] = change
+
+    def generated(x: dict[str, torch.Tensor]) -> torch.Tensor:
+        return rollout(model, *(x[condition] for condition in CONDITIONS), x["reference"], sampler, ["a", "b"])
+
+    past, other = generated(original)[:, : last + 1], generated(original | {name: future})[:, : last + 1]
+    assert torch.equal(past, other)

@@ -236,16 +236,16 @@ def test_a_stream_waits_for_the_look_ahead_and_forgets_what_is_too_old(encoders:
     given, kept = 0, []
     while given < 60:
         end = min(60, given + stream.needs)
-        assert end == 60 or end * MS == stream._done * MS + spec.stream_wait_ms  # type: ignore[operator]
+        assert end == 60 or end * MS == stream.state.done * MS + spec.stream_wait_ms  # type: ignore[operator]
         samples = slice(given * SAMPLES_PER_FRAME, end * SAMPLES_PER_FRAME)
         stream.step(
             x["avatar_audio"][:, samples], x["user_audio"][:, samples], x["user_motion"][:, given:end], last=end == 60
         )
         given = end
-        kept.append(stream._end - stream._start)
+        kept.append(stream.state.user_motion.shape[1])
     assert max(kept) == model.features.history + model.features.look_ahead
     nothing = x["avatar_audio"][:, :0], x["user_audio"][:, :0], x["user_motion"][:, :0]
-    while stream._done < 60:
+    while stream.state.done < 60:
         stream.step(*nothing, last=True)
     with pytest.raises(ValueError, match="every frame that was given has been generated"):
         stream.step(*nothing, last=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from itertools import product
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from schemas import SAMPLES_PER_FRAME
 from schemas.errors import UsageError
 from schemas.train import Drop, Mask, SamplerConfig
 from tests.training.conftest import small_model
 from tests.training.synthetic import DIM
-from tests.training.test_causality import inputs
-from training.model import Listener
-from training.sampler import Counts, Stream, guidance_weights, rollout
+from tests.training.test_causality import CONDITIONS, inputs
+from training.model import Keep, Listener
+from training.sampler import Counts, Stream, anchored, guidance_weights, rollout
 
 
 def generate(
@@ -97,51 +100,48 @@ def test_every_evaluation_is_counted():
     stream.step(x["avatar_audio"][:, : cut[0]], x["user_audio"][:, : cut[0]], x["user_motion"][:, :first])
     voices = x["avatar_audio"][:, cut[0] : cut[1]], x["user_audio"][:, cut[0] : cut[1]]
     stream.step(*voices, x["user_motion"][:, first:rest])
+    assert stream.counts == Counts(evaluations=20, cache_writes=1)
+    for _ in range(2):  # the second time there is nothing left to do
+        stream.remember()
     assert stream.counts == Counts(evaluations=20, cache_writes=2)
     assert passes == 22
 
 
-def test_a_long_stream_keeps_its_memory_and_its_speed():
+def held(stream: Stream) -> int:
+    """Bytes that a stream keeps from one step to the next."""
+    state = stream.state
+    caches = [part for layer in (*state.past, *state.encoder, *state.codes) for part in layer]
+    tensors = [*caches, state.avatar_audio, state.user_audio, state.user_motion, state.mean]
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+
+
+def test_a_long_stream_keeps_its_memory():
     model = small_model()
-    x = inputs(5)
+    x, ahead = inputs(5), inputs(2)
     stream = Stream(model, x["reference"], SamplerConfig(steps=1, guidance="none"), ["a", "b"])
-    ahead = inputs(2)
-    stream.step(*(torch.cat([x[n], ahead[n]], dim=1) for n in ("avatar_audio", "user_audio", "user_motion")))
-
-    def held() -> int:
-        assert stream._past is not None
-        assert stream._encoder_past is not None
-        assert stream._codes is not None
-        layers = [*stream._past, *stream._encoder_past, *stream._codes.layers]
-        return sum(k.numel() + v.numel() for k, v in layers)
-
-    sizes = set()
-    for block in range(220):  # 1,100 frames: past the released code's limit
-        motion = stream.step(x["avatar_audio"], x["user_audio"], x["user_motion"])
-        if block > 10:
-            sizes.add(held())
+    stream.step(*(torch.cat([x[n], ahead[n]], dim=1) for n in CONDITIONS))
+    first = held(stream)
+    for _ in range(220):  # 1,100 frames: past the released code's limit
+        motion = stream.step(*(x[n] for n in CONDITIONS))
+        assert held(stream) == first
     assert torch.isfinite(motion).all()
-    assert len(sizes) == 1
 
 
-BEFORE = {"avatar_audio": SAMPLES_PER_FRAME, "user_audio": SAMPLES_PER_FRAME, "user_motion": 1}
-"""One frame of silence, as a stream has none before it."""
-
-
+@torch.no_grad()
 def test_positions_are_relative_even_after_days():
-    """The same past gives the same block, whether it is the tenth or the ten-millionth."""
+    """The same past gives the same velocity, whether it is the tenth frame or the fifty-millionth."""
     model = small_model()
-    x = inputs(10)
+    x = inputs(20)
+    conditions = model.conditions(*(x[n] for n in CONDITIONS))
     results = []
     for start in (0, 50_000_000):
-        stream = Stream(model, x["reference"], SamplerConfig(steps=2), ["a", "b"])
-        if start:
-            stream._done = stream._encoded = start
-            stream._start = start - 1
-            stream._take(*(torch.zeros_like(x[n][:, :f]) for n, f in BEFORE.items()))
-        first = (x["avatar_audio"][:, : 7 * 640], x["user_audio"][:, : 7 * 640], x["user_motion"][:, :7])
-        second = (x["avatar_audio"][:, 7 * 640 :], x["user_audio"][:, 7 * 640 :], x["user_motion"][:, 7:])
-        results.append(torch.cat([stream.step(*first), stream.step(*second, last=True)], dim=1))
+        code, _ = model.encoder(conditions, Keep.all(2), start)
+        frames = range(start, start + 20)
+        layout = model.layout(frames, frames, frames)
+        modulation = model.modulations(x["noise_level"])
+        results.append(
+            model.denoise(x["noisy_motion"], x["reference"], modulation, model.codes(code, start), layout)[0]
+        )
     torch.testing.assert_close(results[0], results[1], atol=1e-4, rtol=0)
 
 
@@ -156,3 +156,103 @@ def test_a_model_that_sees_the_future_cannot_stream():
     x = inputs(6)
     with pytest.raises(UsageError, match="cannot stream"):
         Stream(small_model("full"), x["reference"], SamplerConfig(), ["a", "b"])
+
+
+@pytest.mark.slow
+def test_cached_equals_uncached_over_2000_frames():
+    """80 seconds; blocks are long because the uncached way costs their number times the square of the length."""
+    model = small_model(depth=2, block=100, context=150)
+    x = inputs(2000, batch=1)
+    sampler = SamplerConfig(steps=1, guidance="none", anchor=0.5)
+    cached, plain = generate(model, x, sampler), generate(model, x, sampler, cached=False)
+    assert plain.std() > 0.1
+    torch.testing.assert_close(cached, plain, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_ten_minutes_cost_the_same_at_the_end_as_at_the_start():
+    """15,000 frames: no error, no growth, and the last minute looks like the first."""
+    model = small_model(depth=2, block=10, context=38)
+    stream = Stream(model, inputs(1)["reference"][:1], SamplerConfig(steps=1, guidance="none"), ["a"])
+    generator = torch.Generator().manual_seed(2)
+    motion, seconds, sizes = [], [], []
+    for _ in range(1500):
+        frames = stream.needs
+        voices = (0.1 * torch.randn(1, frames * SAMPLES_PER_FRAME, generator=generator) for _ in range(2))
+        seen = torch.randn(1, frames, DIM, generator=generator)
+        began = time.process_time()
+        motion.append(stream.step(*voices, seen))
+        seconds.append(time.process_time() - began)
+        sizes.append(held(stream))
+    whole = torch.cat(motion, dim=1)[0]
+    assert whole.shape == (15_000, DIM)
+    assert torch.isfinite(whole).all()
+    assert len(set(sizes)) == 1
+    first, last = slice(10, 160), slice(-150, None)
+    assert statistics.median(seconds[last]) < 1.5 * statistics.median(seconds[first])
+    begins, ends = whole[:1500], whole[-1500:]
+    torch.testing.assert_close(ends.std(0), begins.std(0), rtol=0.1, atol=0)
+    assert ((ends.mean(0) - begins.mean(0)).abs() < 0.1 * begins.std(0)).all()
+
+
+def test_the_anchor_takes_off_what_lasts_and_lets_pass_what_is_quick():
+    frames, config = 25 * 60, SamplerConfig(anchor=0.75, anchor_seconds=4.0)
+    reference, offset = torch.tensor([[1.0, 1.0]]), 2.0
+    seconds = torch.arange(frames) / 25
+    nod = torch.sin(2 * torch.pi * seconds)
+    x = torch.stack([torch.full((frames,), 1 + offset), 1 + nod], dim=1)[None]
+    y, _ = anchored(x, reference, reference, config)
+    torch.testing.assert_close(y[0, -1, 0].item(), 1 + 0.25 * offset, atol=1e-3, rtol=0)
+    assert y[0, 0, 0] > 1 + 0.98 * offset  # it comes on slowly
+    assert ((y[0, 500:, 1] - x[0, 500:, 1]).abs() < 0.05).all()  # a nod a second is passed by 97 %
+
+
+def test_an_offset_that_every_block_adds_to_the_last_is_bounded():
+    """Drift as it comes about in streaming: a block begins where the last one ended, and leans a little further."""
+    config, lean = SamplerConfig(anchor=0.5, anchor_seconds=1.0), 0.1
+    mean = reference = torch.zeros(1, 1)
+    y = torch.zeros(1, 10, 1)
+    for _ in range(400):
+        y, mean = anchored(y[:, -1:].expand(1, 10, 1) + lean, mean, reference, config)
+    assert y.abs().max() < lean / config.anchor
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_anchor_holds_a_model_that_leans(cached: bool):
+    """A constant in the velocity moves every block; the mean of what is generated comes back by the anchor's share."""
+    model, x = small_model(), inputs(150)
+    with torch.no_grad():
+        for weight in (model.velocity.weight, model.velocity.bias):
+            weight.zero_()
+        model.velocity.bias += 1.5
+    x["reference"] = model.mean.expand(2, DIM)
+    free = SamplerConfig(steps=1, guidance="none")
+    held = free.model_copy(update={"anchor": 0.8, "anchor_seconds": 1.0})
+    offsets = [model.normalise(generate(model, x, config, cached=cached))[:, 75:].mean() for config in (free, held)]
+    assert offsets[0] == pytest.approx(1.5, abs=0.1)
+    assert offsets[1] == pytest.approx(0.2 * 1.5, abs=0.1)
+
+
+def test_one_graph_serves_every_block(monkeypatch: pytest.MonkeyPatch):
+    """The compiled denoiser gives the same motion, and is not compiled again while caches fill and positions grow."""
+    graphs, compile = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, options, **rest: compile(f, backend=graphs, **rest))
+    model, x = small_model(), inputs(32)
+    made = []
+    for compiled in (False, True):
+        stream, blocks = Stream(model, x["reference"], SamplerConfig(steps=2), ["a", "b"], compile=compiled), []
+        for _ in range(6):
+            given, end = stream.state.given, stream.state.given + stream.needs
+            samples = slice(given * SAMPLES_PER_FRAME, end * SAMPLES_PER_FRAME)
+            voices = x["avatar_audio"][:, samples], x["user_audio"][:, samples]
+            blocks.append(stream.step(*voices, x["user_motion"][:, given:end]))
+        made.append(torch.cat(blocks, dim=1))
+    assert graphs.frame_count == 1
+    torch.testing.assert_close(made[0], made[1], atol=1e-5, rtol=0)
+
+
+def test_bfloat16_changes_the_motion_by_little():
+    x, sampler = inputs(30), SamplerConfig(steps=4)
+    exact, rounded = generate(small_model(), x, sampler), generate(small_model().use_bfloat16(), x, sampler)
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).square().mean().sqrt() < 0.05 * exact.std()

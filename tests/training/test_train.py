@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import os
+import shutil
+import signal
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from schemas.dyads import WindowClass
 from schemas.errors import RunFailed, UsageError
-from schemas.train import ModelConfig, OptimConfig, TrainConfig
-from tests.training.synthetic import sample, write_dataset
+from schemas.train import DpoConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrainConfig
+from tests.training.synthetic import SPEC, sample, write_dataset
 from training.checkpoint import checkpoint_id, load_checkpoint, load_model, save_checkpoint
-from training.train import learning_rate, step_generator, train
+from training.data import Batch, Dataset, Loader
+from training.flow import Noise, draw_noise, step_error
+from training.model import build_model
+from training.objective import Objective, Part, compared_frames, step_generator
+from training.train import Stopped, learning_rate, train
 
 
-class Stopped(Exception):
-    pass
+class CutOff(Exception):
+    """Without a chance to write anything."""
 
 
 def stop_after(step: int) -> Callable[[int, int, dict[str, float]], None]:
     def progress(done: int, _steps: int, _metrics: dict[str, float]) -> None:
         if done == step:
-            raise Stopped
+            raise CutOff
 
     return progress
 
@@ -60,6 +70,8 @@ def test_metrics_say_what_happens(windows: Path, tmp_path: Path, small_config: T
     line = logged[0]
     assert {f"loss_t{i}of4" for i in (1, 2, 3, 4)} <= set(line)
     assert line["samples_s"] > 0
+    assert line["media_hours_s"] == pytest.approx(line["samples_s"] * 2 / 3600)
+    assert [line["eta_s"] > 0 for line in logged if "eta_s" in line] == [True] * 5 + [False]
     assert 0 <= line["data_wait_share"] <= 1
     validated = [line for line in logged if "val_loss" in line]
     assert [line["step"] for line in validated] == [3, 6]
@@ -91,7 +103,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(
     windows: Path, tmp_path: Path, small_config: TrainConfig, stop: int
 ):
     whole = train(str(windows), tmp_path / "whole", small_config)
-    with pytest.raises(Stopped):
+    with pytest.raises(CutOff):
         train(str(windows), tmp_path / "cut", small_config, progress=stop_after(stop))
     assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt").step == 3
     resumed = train(str(windows), tmp_path / "cut", small_config)
@@ -116,7 +128,7 @@ def test_preference_tuning_starts_at_log_two_and_resumes(
     assert first["loss"] == pytest.approx(first["loss_flow"] + 0.1 * first["loss_dpo"], abs=1e-6)
     last = [line for line in lines(tmp_path / "whole") if "loss" in line][-1]
     assert last["chosen_policy"] != last["chosen_reference"]
-    with pytest.raises(Stopped):
+    with pytest.raises(CutOff):
         train(str(windows), tmp_path / "cut", config, **arguments, progress=stop_after(4))
     train(str(windows), tmp_path / "cut", config, **arguments)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
@@ -163,9 +175,148 @@ def test_half_precision_follows_full_precision(windows: Path, tmp_path: Path, sm
 
 def test_a_loss_that_is_not_finite_stops_the_run(windows: Path, tmp_path: Path, small_config: TrainConfig):
     config = small_config.model_copy(update={"optim": small_config.optim.model_copy(update={"lr": 1e30, "warmup": 0})})
-    with pytest.raises(RunFailed, match=r"step \d: loss is .* look at the samples \w+-\d+"):
+    with pytest.raises(RunFailed, match=r"step \d: loss is .*no checkpoint .* look at the samples \w+-\d+"):
         train(str(windows), tmp_path, config)
     assert not (tmp_path / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_and_writes_a_checkpoint(
+    windows: Path, tmp_path: Path, small_config: TrainConfig, number: signal.Signals
+):
+    def ask(done: int, _steps: int, _metrics: dict[str, float]) -> None:
+        if done == 4:
+            os.kill(os.getpid(), number)
+
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    with pytest.raises(Stopped, match="stopped after step 5 of 6"):
+        train(str(windows), tmp_path / "cut", small_config, progress=ask)
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt").step == 5
+    whole = train(str(windows), tmp_path / "whole", small_config)
+    assert checkpoint_id(train(str(windows), tmp_path / "cut", small_config)) == checkpoint_id(whole)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_the_newest_checkpoints_are_kept_and_some_for_good(windows: Path, tmp_path: Path, small_config: TrainConfig):
+    config = small_config.model_copy(update={"checkpoint_every": 1, "keep_checkpoints": 2, "keep_every": 3})
+    path = train(str(windows), tmp_path, config)
+    kept = {file.name: load_checkpoint(file).step for file in tmp_path.glob("checkpoint*.pt")}
+    assert kept == {"checkpoint.pt": 6, **{f"checkpoint-000000{step}.pt": step for step in (3, 4, 5, 6)}}
+    shutil.copy(tmp_path / "checkpoint-0000004.pt", path)  # turn the run back
+    assert load_checkpoint(train(str(windows), tmp_path, config)).step == 6
+    assert {file.name for file in tmp_path.glob("checkpoint*.pt")} == set(kept)
+
+
+def test_preferences_can_be_about_listening_alone(pairs: Path):
+    batch = next(iter(Loader(Dataset(str(pairs)), 2)))[0]
+    batch.state[0, :6] = torch.tensor([0, 1, 2, 3, 0b0110, 0b1001], dtype=torch.uint8)
+    batch.valid[0, 2, 0] = False
+    everything, listening = (compared_frames(batch, DpoConfig(frames=frames)) for frames in ("all", "listening"))
+    assert everything.equal(batch.valid[..., 0])
+    assert listening[0, :6].tolist() == [False, False, False, False, True, False]
+    assert Part(batch, batch).counts(DpoConfig(frames="listening"))[2] == int(listening.sum())
+
+
+def test_steps_of_accumulated_batches_are_means_over_all_their_frames(
+    windows: Path, tmp_path: Path, small_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    """With levels and noise of one batch of eight, two batches of four give its loss: the first has fewer frames."""
+    whole = next(iter(Loader(Dataset(str(windows)), 8)))[0]
+    whole.valid[:4, 10:, 0] = False
+    model = build_model(small_config.model, small_config.features, SPEC, 0)
+    noise = draw_noise((8, 50, SPEC.dim), 10, torch.Generator().manual_seed(0))
+    none_dropped = ObjectiveConfig(full=1, no_user=0, no_avatar=0, none=0, velocity=0.5)
+    objective = Objective(model, None, small_config.model_copy(update={"objective": none_dropped}))
+
+    def loss(*slices: slice) -> Tensor:
+        parts = [Part(Batch(**{f.name: _cut(getattr(whole, f.name), s) for f in fields(Batch)})) for s in slices]
+        totals = [
+            max(sum(column), 1) for column in zip(*(part.counts(small_config.dpo) for part in parts), strict=True)
+        ]
+        sums = []
+        for part, s in zip(parts, slices, strict=True):
+            drawn = Noise(noise.x0[s], noise.t[s])
+            shares = [n / total for n, total in zip(part.counts(small_config.dpo), totals, strict=True)]
+            with monkeypatch.context() as patch:
+                patch.setattr("training.objective.window_noise", lambda *_, drawn=drawn: drawn)
+                sums.append(objective(part, shares, torch.Generator()).total)
+        return torch.stack(sums).sum()
+
+    torch.testing.assert_close(loss(slice(0, 4), slice(4, 8)), loss(slice(0, 8)))
+    accumulated = small_config.model_copy(update={"optim": small_config.optim.model_copy(update={"accumulate": 3})})
+    train(str(windows), tmp_path, accumulated)
+    state = load_checkpoint(tmp_path / "checkpoint.pt").loaders["windows"][0]
+    assert sum(numbers[0] for label, numbers in state.items() if label != "bad") == 6 * 3 * 4
+
+
+def _cut(value: Any, part: slice) -> Any:
+    return None if value is None else value[part]
+
+
+def test_motion_between_frames_counts_where_it_is_known():
+    off = torch.zeros(1, 4, 3)
+    off[0, 2:] = 2.0  # right motion, but for a jump
+    valid = torch.ones(1, 4, dtype=torch.bool)
+    assert step_error(off, valid, "l2") == pytest.approx(4 / 3)
+    assert step_error(off + 7, valid, "l1") == pytest.approx(2 / 3)
+    valid[0, 2] = False
+    assert step_error(off, valid, "l2") == 0
+    assert step_error(off, torch.zeros_like(valid), "l2") == 0
+
+
+def test_the_objectives_options_change_what_is_learned(windows: Path, tmp_path: Path, small_config: TrainConfig):
+    train(str(windows), tmp_path / "plain", small_config)
+    for name, options in {"velocity": {"velocity": 1.0}, "level": {"level": "logit_normal"}}.items():
+        objective = small_config.objective.model_copy(update=options)
+        path = train(str(windows), tmp_path / name, small_config.model_copy(update={"objective": objective}))
+        assert checkpoint_id(path) != checkpoint_id(tmp_path / "plain" / "checkpoint.pt")
+    line = lines(tmp_path / "velocity")[0]
+    assert line["loss"] == pytest.approx(line["loss_flow"] + line["loss_velocity"])
+
+
+def test_logit_normal_levels_keep_away_from_the_ends():
+    def levels(**options: Any) -> Tensor:
+        config = ObjectiveConfig(level="logit_normal", **options)
+        return draw_noise((4000, 4, 1), 2, torch.Generator().manual_seed(0), config).t
+
+    t = levels(level_mean=0.5, level_std=1.5)
+    assert torch.equal(t[:, 0], t[:, 1])
+    assert torch.logit(t).mean() == pytest.approx(0.5, abs=0.05)
+    assert torch.logit(t).std() == pytest.approx(1.5, abs=0.05)
+    assert (levels() > 0.95).float().mean() == pytest.approx(1 / 618, rel=0.5)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same_and_its_checkpoint_looks_the_same(
+    windows: Path, tmp_path: Path, small_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("torch._inductor.config.cpp.simdlen", 1)  # compiles in two thirds of the time
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        pytest.skip("no C++ compiler")
+    model = small_config.model.model_copy(update={"depth": 1})
+    config = small_config.model_copy(update={"model": model, "checkpoint_every": 9, "val_batches": 0})
+    compiled = config.model_copy(update={"optim": config.optim.model_copy(update={"compile": True})})
+    paths = [train(str(windows), tmp_path / name, c) for name, c in {"eager": config, "compiled": compiled}.items()]
+    eager, fused = (load_checkpoint(path) for path in paths)
+    assert list(eager.model) == list(fused.model)
+    assert list(losses(tmp_path / "compiled").values()) == pytest.approx(
+        list(losses(tmp_path / "eager").values()), rel=1e-3
+    )
+
+
+def test_tensorboard_shows_what_the_lines_say(windows: Path, tmp_path: Path, small_config: TrainConfig):
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with pytest.raises(CutOff):
+        train(str(windows), tmp_path, small_config, progress=stop_after(5))
+    train(str(windows), tmp_path, small_config)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    shown = {event.step: event.value for event in events.Scalars("loss/loss")}
+    assert shown == pytest.approx(losses(tmp_path), rel=1e-6)
+    assert {"val/val_loss", "speed/samples_s", "train/lr", "loss/loss_t1of4"} <= set(events.Tags()["scalars"])
 
 
 def test_a_checkpoint_is_whole_or_refused(trained: Path, tmp_path: Path):
@@ -208,9 +359,10 @@ def test_motion_is_normalised_and_what_is_missing_becomes_the_mean(trained: Path
 
 
 def test_steps_have_randomness_of_their_own():
-    draws = [torch.rand(1, generator=step_generator(seed, step)).item() for seed in range(3) for step in range(300)]
+    numbers = itertools.product(range(3), range(150), range(2))
+    draws = [torch.rand(1, generator=step_generator(*of)).item() for of in numbers]
     assert len(set(draws)) == 900
-    assert torch.rand(1, generator=step_generator(2, 299)).item() == draws[-1]
+    assert torch.rand(1, generator=step_generator(2, 149, 1)).item() == draws[-1]
 
 
 def test_learning_rate_warms_up_and_falls():

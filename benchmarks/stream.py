@@ -1,0 +1,197 @@
+"""Seconds per block of a stream: ours against the model as written from the paper (`benchmarks.plain`), in turns.
+
+    python -m benchmarks.stream [--quick] [--device cuda] [--blocks 20] [--threads N] [--compile | --no-compile]
+
+Preset `paper` (147 M parameters), blocks of 10 frames, 10 evaluations and a cache write, three guidance branches, one
+session. Weights are random, which changes no time. On a GPU both run in bfloat16 and ours is compiled; on the CPU the
+ratio is of float32, ours in bfloat16 is a row, and `--compile` adds one (it takes minutes). `--threads 1` counts
+processor time, which is what to do on a busy machine.
+
+Predicted, before anything was tuned: 118 M weights meet 30 tokens in each of 11 passes, 78 GFLOP a block, and the same
+in 33 passes of 10 tokens for the plain one. Products with so few rows are bound by reading and packing weights, not by
+arithmetic, so fewer passes and packed weights must pay; sums over attention (0.7 % of the FLOPs at 48 keys) cannot.
+
+Latency as the paper counts it is the duration of a block and the compute. `full` has to wait for 75 frames (the
+INFP-style baseline), so the ratio is (3.0 s + C75) / (0.4 s + C10), or with the look-ahead of two frames
+(3.0 s + C75) / (0.48 s + C10): 7.5 and 6.25 where compute costs nothing. C10 is ten passes of 10 frames, C75 of 75:
+were arithmetic all, 7.5 times as much, and the ratio 7.5 on every machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from benchmarks.plain import PlainListener, PlainStream
+from benchmarks.processes import say
+from schemas import FPS, SAMPLES_PER_FRAME
+from schemas.manifest import MotionSpec
+from schemas.train import FeatureConfig, ModelConfig, SamplerConfig
+from training.masks import ahead
+from training.model import Listener, build_model
+from training.sampler import Stream, noise, rollout
+
+DIM = 32
+SPEC = MotionSpec(
+    codec="benchmark",
+    dim=DIM,
+    rotation=(0, 3),
+    translation=(3, 6),
+    expression=(6, DIM),
+    mean=(0.0,) * DIM,
+    std=(1.0,) * DIM,
+)
+FULL_FRAMES = 75
+WARM_UP = 5  # blocks, until the plain one's caches are full
+SAMPLER = SamplerConfig()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few blocks")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--blocks", type=int, default=20, help="timed blocks of each")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the CPU")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU only")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    blocks = 3 if options.quick else options.blocks
+    warm_up = 1 if options.quick else WARM_UP
+    compile = device.type == "cuda" if options.compile is None else options.compile
+    with precision(device):
+        result = measured(device, blocks, warm_up, compile)
+    result["device"] = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {options.threads} threads"
+    result["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    print(json.dumps(result))
+
+
+def precision(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+def measured(device: torch.device, blocks: int, warm_up: int, compile: bool) -> dict[str, Any]:
+    """The result but for the machine."""
+    model = random_model(ModelConfig()).to(device)
+    if device.type == "cuda":
+        model.use_bfloat16()
+    sources = {"plain": plain_stepper(model, device), "ours": stepper(model, device)}
+    if device.type == "cpu":
+        sources["ours, bfloat16"] = stepper(copy.deepcopy(model).use_bfloat16(), device)
+    if compile:
+        sources["ours, compiled"] = stepper(model, device, compile=True)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in sources}
+    for block in range(warm_up + blocks):
+        for name, (step, remember) in sources.items():
+            found = timed(step, device), timed(remember, device)
+            if block >= warm_up:
+                times[name].append(found)
+    rows = {name: round(statistics.median(sum(pair) for pair in found), 4) for name, found in times.items()}
+    for name, seconds in rows.items():
+        say(f"{name:15} {seconds:7.4f} s a block   {rows['plain'] / seconds:.2f}")
+    best = "ours, compiled" if compile else "ours"
+    answers = statistics.median(answer for answer, _ in times[best])
+    return {
+        "name": "stream",
+        "ratio": round(rows["plain"] / rows[best], 2),
+        "block_s": rows[best],
+        "rows": rows,
+        "blocks": blocks,
+        "latency": latency(device, answers, 1 if blocks <= 3 else 3),
+        "against": "the same network as one would write it from the paper, caches included, with the same weights",
+    }
+
+
+def random_model(config: ModelConfig) -> Listener:
+    model = build_model(config, FeatureConfig(), SPEC, 0).eval().requires_grad_(False)
+    for layer in (model.modulation, model.velocity):  # zero when fresh
+        torch.nn.init.normal_(layer.weight, std=0.02, generator=torch.Generator().manual_seed(0))
+    return model
+
+
+def heard(frames: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    avatar, user = 0.1 * torch.randn(2, 1, frames * SAMPLES_PER_FRAME, device=device)
+    return avatar, user, torch.randn(1, frames, DIM, device=device)
+
+
+Step = tuple[Callable[[], object], Callable[[], object]]
+"""What gives a block, and what can wait until it was given."""
+
+
+def stepper(model: Listener, device: torch.device, compile: bool = False) -> Step:
+    stream = Stream(model, torch.zeros(1, DIM, device=device), SAMPLER, ["a"], compile=compile)
+    return lambda: stream.step(*heard(stream.needs, device)), stream.remember
+
+
+def plain_stepper(model: Listener, device: torch.device) -> Step:
+    """Its features come once in a block, as ours do."""
+    plain = PlainListener(model.config, FeatureConfig(), SPEC)
+    plain.load_state_dict(model.state_dict())
+    plain.to(device).requires_grad_(False)
+    if device.type == "cuda":
+        for layer in plain.blocks.modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.to(torch.bfloat16)  # as `use_bfloat16`
+    stream = PlainStream(plain, torch.zeros(1, DIM, device=device), SAMPLER.steps, SAMPLER.w_a, SAMPLER.w_u)
+    block, more = model.config.block, ahead(model.config)
+
+    def step() -> torch.Tensor:
+        avatar, user, motion = heard(block + more, device)
+        x = noise(SAMPLER.seed, ["a"], stream.done // block, block, DIM).to(device)
+        return stream.step(x, plain.features(avatar), plain.features(user), motion)
+
+    return step, lambda: None
+
+
+def latency(device: torch.device, compute_s: float, repeats: int) -> dict[str, float]:
+    """Seconds from the start of a block to its motion, for blocks of ours and for `full` at 75 frames.
+
+    compute_s: of a block, without the cache write, which comes after it was given.
+    """
+    full = random_model(ModelConfig(mask="full")).to(device)
+    if device.type == "cuda":
+        full.use_bfloat16()
+    reference, given = torch.zeros(1, DIM, device=device), heard(FULL_FRAMES, device)
+    found = [timed(lambda: rollout(full, *given, reference, SAMPLER, ["a"]), device) for _ in range(repeats + 1)]
+    full_s = statistics.median(found[1:])
+    config = ModelConfig()
+    waits = {"block": config.block / FPS, "look_ahead": ahead(config) / FPS, "full": FULL_FRAMES / FPS}
+    ours, theirs = waits["block"] + compute_s, waits["full"] + full_s
+    result = {
+        "compute_s": compute_s,
+        "block_s": ours,
+        "block_with_look_ahead_s": ours + waits["look_ahead"],
+        "full_s": theirs,
+        "full_compute_s": full_s,
+        "ratio": theirs / ours,
+        "ratio_with_look_ahead": theirs / (ours + waits["look_ahead"]),
+        "ratio_without_compute": waits["full"] / waits["block"],
+    }
+    say("latency         " + "  ".join(f"{name} {value:.2f}" for name, value in result.items()))
+    return {name: round(value, 3) for name, value in result.items()}
+
+
+def timed(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds: of the clock, but of the processor where one thread works alone, so that other load matters little."""
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = clock()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return clock() - began
+
+
+if __name__ == "__main__":
+    main()

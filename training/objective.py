@@ -1,0 +1,146 @@
+"""What a step minimises, as one module: the flow loss, and the preference loss beside it.
+
+    L = L_DF + w · L_velocity + λ · L_DPO            eq. 6, the option of `training.flow`, eq. 12
+
+It is a module because DistributedDataParallel averages the gradients of what is called through it, and of nothing else.
+
+A step's loss is a mean over the valid frames of *all* its batches, however many processes and accumulated batches they
+are spread over. Each batch gives its own means, times its share of those frames; shares are made so that the mean over
+processes, which is what DistributedDataParallel takes, is the mean over frames. Preferences and the velocity term have
+counts of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from schemas.train import DpoConfig, ObjectiveConfig, TrainConfig
+from training.data import Batch
+from training.dpo import dpo_loss
+from training.flow import Noise, draw_keep, draw_noise, flow_errors, masked_mean, step_error, valid_steps
+from training.model import Keep, Listener
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a process works on at once."""
+
+    windows: Batch
+    pairs: Batch | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return self.windows.keys + (self.pairs.keys if self.pairs else ())
+
+    def counts(self, config: DpoConfig) -> list[int]:
+        """Valid frames, valid steps from frame to frame, frames of pairs that are compared."""
+        valid = self.windows.valid[..., 0]
+        pairs = 0 if self.pairs is None else int(compared_frames(self.pairs, config).sum())
+        return [int(valid.sum()), int(valid_steps(valid).sum()), pairs]
+
+    def to(self, device: torch.device) -> Part:
+        return Part(self.windows.to(device), self.pairs and self.pairs.to(device))
+
+
+@dataclass(frozen=True)
+class Losses:
+    total: Tensor
+    logs: dict[str, Tensor]  # terms of the total, and what DPO watches; times the part's shares, as the total
+    t_BT: Tensor
+    error_BT: Tensor  # of the flow
+
+
+class Objective(nn.Module):
+    """Loss of a part of a step."""
+
+    def __init__(self, model: Listener, frozen: Listener | None, config: TrainConfig) -> None:
+        """frozen: the reference model of preferences."""
+        super().__init__()
+        self.model = model
+        self.config = config
+        self._frozen = (frozen,)  # in a tuple: its weights are none of this module's
+
+    def forward(self, part: Part, shares: Sequence[float], generator: torch.Generator) -> Losses:
+        """
+        Args:
+            shares: of the part in the step's frames, steps and frames of pairs, times the number of processes.
+            generator: of all randomness, on the CPU.
+        """
+        model, config, batch = self.model, self.config.objective, part.windows
+        of_frames, of_steps, of_pairs = shares
+        noise = window_noise(model, batch, generator, config)
+        keep = draw_keep(len(batch.keys), config, generator)
+        device, valid_BT = batch.valid.device, batch.valid[..., 0]
+        error_BT, off_BTD = flow_errors(
+            model,
+            model.normalise(batch.avatar_motion),
+            model.normalise(batch.reference),
+            model.conditions(batch.avatar_audio, batch.user_audio, batch.user_motion),
+            Keep(keep.avatar.to(device), keep.user.to(device)),
+            noise,
+            config.norm,
+        )
+        total = flow = of_frames * masked_mean(error_BT, valid_BT)
+        logs = {}
+        if config.velocity:
+            logs["loss_velocity"] = of_steps * step_error(off_BTD, valid_BT, config.norm)
+            total = total + config.velocity * logs["loss_velocity"]
+        if part.pairs is not None:
+            preference, watched = self._preference(part.pairs, generator)
+            logs["loss_dpo"] = of_pairs * preference
+            logs |= {name: of_pairs * value for name, value in watched.items()}
+            total = total + self.config.dpo.lambda_ * logs["loss_dpo"]
+        if logs:
+            logs = {"loss_flow": flow, **logs}
+        return Losses(total, {name: value.detach() for name, value in logs.items()}, noise.t, error_BT.detach())
+
+    def _preference(self, pairs: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        model, (frozen,) = self.model, self._frozen
+        assert frozen is not None
+        assert pairs.chosen is not None  # the loader refuses pairs without both sides
+        assert pairs.rejected is not None
+        return dpo_loss(
+            model,
+            frozen,
+            model.normalise(pairs.chosen),
+            model.normalise(pairs.rejected),
+            model.normalise(pairs.reference),
+            model.conditions(pairs.avatar_audio, pairs.user_audio, pairs.user_motion),
+            window_noise(model, pairs, generator, self.config.objective),
+            compared_frames(pairs, self.config.dpo),
+            beta=self.config.dpo.beta,
+            norm=self.config.dpo.norm,
+        )
+
+
+def compared_frames(pairs: Batch, config: DpoConfig) -> Tensor:
+    """Frames of pairs whose sides are compared, bool [B, T]."""
+    valid_BT = pairs.valid[..., 0]
+    return valid_BT if config.frames == "all" else valid_BT & (pairs.state & 0b11 == 0b10)  # turns: the user's alone
+
+
+def window_noise(
+    model: Listener, batch: Batch, generator: torch.Generator, config: ObjectiveConfig | None = None
+) -> Noise:
+    """Noise for a batch, on its device; without a config levels are uniform."""
+    frames = batch.avatar_motion.shape[1]
+    block = frames if model.config.mask == "full" else model.config.block
+    shape = (len(batch.keys), frames, model.motion.dim)
+    noise = draw_noise(shape, block, generator, config)
+    device = batch.avatar_motion.device
+    return Noise(noise.x0.to(device), noise.t.to(device))
+
+
+def step_generator(seed: int, step: int, part: int = 0) -> torch.Generator:
+    """Randomness of a part of a step, the same on every device.
+
+    Parts are counted over accumulated batches and, fastest, processes. Hashed, because torch looks at 32 bits of a seed
+    only.
+    """
+    digest = hashlib.sha256(f"{seed}/{step}/{part}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
