@@ -24,8 +24,8 @@ from schemas.manifest import AudioSpec, Histogram, Manifest, PairsInfo
 from schemas.pairs import PairsConfig
 from stages.gate import RANGES, histograms
 from stages.pairs import PairsPlan, PairsRow, PairsStage, learn_from, plan_pairs
-from stages.sides import DROPPED, check_checkpoints
 from training.data import Dataset
+from training.sides import DROPPED, check_checkpoints
 
 _SECONDS_PER_SIDE = 5.0  # that sampling one may take, as media time in time limits
 _PLACES = {"device", "resources", "encoder", "rejected_checkpoint"}

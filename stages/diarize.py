@@ -167,7 +167,7 @@ def channel_turns(
     Args:
         given: for each track the spans in which its person speaks, where they are known already.
     """
-    from stages.voices import heard_spans
+    from stages.speech import heard_spans
 
     turns = []
     for speaker, (own, spans) in enumerate(zip(tracks, given or [None] * len(tracks), strict=True)):

@@ -14,12 +14,10 @@ are copied as they are, and the gate judges a batch at a time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 
@@ -31,12 +29,11 @@ from schemas.sample import PairRecord, Sample, encode_pair
 from stages.base import Resources, Stage
 from stages.gate import BINS, RANGES, Expected, Figures, counts, measure, verdicts
 from stages.shard import write_shard
-from stages.sides import DROPPED, Sides
 from stages.store import Store
 from stages.yardstick import Windows, Yardstick, learn, normalised
-from training.data import Dataset
+from training.data import Dataset, choose, prefetch
 from training.epochs import Members
-from training.evaluate import choose
+from training.sides import DROPPED, Sides
 
 LEARNT_FROM = 1024
 """Recorded windows of a class that the yardstick is made from, from up to eight shards."""
@@ -78,7 +75,6 @@ class Tally:
     figures: dict[str, np.ndarray] = field(default_factory=lambda: {name: np.zeros(BINS, int) for name in RANGES})
 
 
-T = TypeVar("T")
 Pair = tuple[str, dict[str, bytes]]
 """Key and members."""
 
@@ -128,7 +124,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
         """The pairs of windows that the gate lets through, in the order of windows and seeds."""
         config = self.config
         motion = self._data.manifest.motion
-        with closing(_read_ahead(self._decoded(groups, yardstick.dull, tally))) as parts:
+        with closing(prefetch(self._decoded(groups, yardstick.dull, tally), depth=1)) as parts:
             for part in parts:
                 samples = [sample for sample, _ in part]
                 windows, batch = Windows.of(samples, motion), self._sides.batch(samples)
@@ -197,15 +193,6 @@ class PairsStage(Stage[PairsInput, PairsRow]):
         )
 
 
-def _read_ahead(source: Iterator[T]) -> Generator[T]:
-    """The same items, the next of which a thread is getting ready meanwhile."""
-    with ThreadPoolExecutor(1, "pairs") as reader:
-        following = reader.submit(next, source, None)
-        while (item := following.result()) is not None:
-            following = reader.submit(next, source, None)
-            yield item
-
-
 def plan_pairs(dataset: Dataset, config: PairsConfig, limit: int | None = None) -> list[PairsPlan]:
     """Cut the training shards of the wanted classes into tasks of `unit` windows, at most `limit` windows in all."""
     tasks = []
@@ -232,8 +219,4 @@ def learn_from(dataset: Dataset, label: WindowClass, config: PairsConfig) -> Yar
 
 def some_of(dataset: Dataset, label: WindowClass, count: int) -> list[tuple[str, Members]]:
     """So many training windows of a class, undecoded, from up to eight of its shards, whose order is random."""
-    return [
-        group
-        for entry, some in choose(dataset.manifest.of("train", label), count)
-        for group in islice(dataset.groups(entry, dataset.fetch(entry)), some)
-    ]
+    return list(dataset.first(choose(dataset.manifest.of("train", label), count)))

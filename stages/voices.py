@@ -31,6 +31,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from schemas import SAMPLE_RATE
 from schemas.rows import Turn
 from stages.embedded import VAD_STEP, SpeakerEncoder, load_segmentation, load_speaker_encoder, load_voice_activity
+from stages.speech import HEARD, heard_spans, runs
 from stages.viterbi import viterbi
 
 STEP = 270  # samples between frames of the segmentation
@@ -38,7 +39,6 @@ CENTRE = 495  # sample in the middle of its first frame
 CHUNK = 80_000  # samples it hears at once
 CHUNK_FRAMES = 293
 HOP = 30  # frames between chunks: 0.5 s
-HEARD = 0.5  # activity above which a voice, or speech, is present
 OVERLAP = 0.6  # activity of the second local voice above which both speak; stricter, since overlap is rare
 WINDOW = SpeakerEncoder.window
 WINDOW_HOP = 1600  # samples between voice windows
@@ -48,9 +48,6 @@ SWITCH = 10.0  # cost of a change of speaker on the Viterbi path, in frames of u
 CERTAIN = 0.8  # activity from which the segmentation is believed where the VAD hears nothing, …
 MISSED = 0.3  # … if it lasts as many seconds; less of either fills the pauses between turns
 SNAP = 0.25  # seconds within which a turn's edge moves to the edge that was heard
-LATE = 0.15  # seconds by which the VAD may hear speech begin too late (0.1 on real voices), …
-EARLY = 0.10  # … and end too early
-FAINT = -30.0  # dB beside the loud part of a stretch of speech: what is fainter is silence
 AGREED = 0.25  # least share of a split's frames that the segmentation also gives to two voices
 BALANCED = 0.15  # without that: least share of the quieter side, …
 SHORT = 1.2  # … and seconds: what the distance of two centroids gains by chance is about this over their speech
@@ -176,7 +173,7 @@ class EmbeddedDiarizer:
             _mean_direction(cues.window, np.maximum(sign * side_W - 0.3, 0) * (cues.pure > 0.3), cues.window[0])
             for sign in (1, -1)
         ]
-        for begin, end in _runs(first_F | second_F):
+        for begin, end in runs(first_F | second_F):
             seconds = (end - begin) * STEP / SAMPLE_RATE
             whose = first_F[begin:end]
             if TOO_SHORT < seconds < ALONE and (whose.all() or not whose.any()):
@@ -198,32 +195,6 @@ class EmbeddedDiarizer:
             return True
         far = split.distance >= self.threshold + short / (first + second)
         return bool(far and min(first, second) >= BALANCED * (first + second))
-
-
-def heard_spans(vad: np.ndarray, audio_N: np.ndarray) -> np.ndarray:
-    """Start and end of speech in seconds, float64 [S, 2], from the probabilities of `load_voice_activity`.
-
-    Ends are moved back by one step: the VAD's memory lets go about 50 ms after the last sound. Then edges move
-    outwards as long as the sound goes on: soft beginnings of real voices are heard late, those of synthetic ones not.
-    """
-    spans = (np.array(list(_runs(vad > HEARD)), np.float64).reshape(-1, 2) - [0, 1]) * (VAD_STEP / SAMPLE_RATE)
-    hop = SAMPLE_RATE // 100
-    hops = audio_N[: len(audio_N) // hop * hop].reshape(-1, hop)
-    power = np.einsum("ij,ij->i", hops, hops)  # no copy of an hour of sound
-    for span in spans:
-        first, last = (min(round(edge * 100), len(power)) for edge in span)
-        if last <= first:
-            continue
-        silent = power <= np.percentile(power[first:last], 75) * 10 ** (FAINT / 10)
-        span[0] -= _until(silent[:first][::-1], round(LATE * 100)) / 100
-        span[1] += _until(silent[last:], round(EARLY * 100)) / 100
-    return spans
-
-
-def _until(silent: np.ndarray, most: int) -> int:
-    """How many hops of sound come before the first silent one, `most` at most."""
-    found = np.flatnonzero(silent[:most])
-    return int(found[0]) if len(found) else min(most, len(silent))
 
 
 def divide(cues: Cues, part_F: np.ndarray, rounds: int = 6) -> Split:
@@ -369,22 +340,17 @@ def _gain(audio_N: np.ndarray, vad: np.ndarray) -> float:
     return max(1.0, 10 ** (-30 / 20) / power**0.5) if power else 1.0
 
 
-def _runs(mask: np.ndarray) -> Iterator[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-
-
 def _longer(mask: np.ndarray, seconds: float) -> np.ndarray:
     """The runs of a mask that last at least so long."""
     kept = np.zeros_like(mask)
-    for first, last in _runs(mask):
+    for first, last in runs(mask):
         kept[first:last] = (last - first) * STEP >= seconds * SAMPLE_RATE
     return kept
 
 
 def _turns(voice_F: np.ndarray, speaker: int, cues: Cues) -> Iterator[Turn]:
     half = CENTRE - STEP / 2
-    for first, last in _runs(voice_F):
+    for first, last in runs(voice_F):
         start, end = ((edge * STEP + half) / SAMPLE_RATE for edge in (first, last))
         start = _nearest(cues.starts, 0.0 if first == 0 else start)
         end = _nearest(cues.ends, min(end, cues.samples / SAMPLE_RATE))

@@ -27,6 +27,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 from typing import Any, TypeVar
 
 import fsspec
@@ -45,6 +46,8 @@ T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 RETRIES = (2.0, 10.0, 30.0)
 """Seconds."""
+SHARDS = 8
+"""Shards of a class that are read where a few windows stand for all; those of a conversation may all lie in one."""
 BAD_IN_A_ROW = 100
 """Unreadable samples in a row after which a class is given up, however few different ones they are."""
 
@@ -139,6 +142,11 @@ class Dataset:
     def shard(self, entry: ShardEntry) -> list[tuple[str, Members]]:
         """All of `groups`. Raises DatasetError as it and `fetch` do."""
         return list(self.groups(entry, self.fetch(entry)))
+
+    def first(self, chosen: Iterable[tuple[ShardEntry, int]]) -> Iterator[tuple[str, Members]]:
+        """Keys and undecoded members of so many samples of each of some shards (`choose`)."""
+        for entry, count in chosen:
+            yield from islice(self.groups(entry, self.fetch(entry)), count)
 
     def decode(self, key: str, members: Members) -> Sample:
         """A sample that fits the manifest.
@@ -259,6 +267,28 @@ def _reason(error: Exception) -> str:
     return told.splitlines()[0]
 
 
+def choose(entries: Sequence[ShardEntry], limit: int | None) -> list[tuple[ShardEntry, int]]:
+    """Which shards are read, and how many of the first samples of each: all, or about as many of each of a few."""
+    entries = [entry for entry in entries if entry.samples]
+    total = sum(entry.samples for entry in entries)
+    if limit is None or limit >= total:
+        return [(entry, entry.samples) for entry in entries]
+    spread = sorted(
+        {i * len(entries) // SHARDS for i in range(SHARDS)} if len(entries) > SHARDS else range(len(entries))
+    )
+    entries = [entries[i] for i in spread] + [entry for i, entry in enumerate(entries) if i not in spread]
+    share = -(-limit // len(spread))
+    while sum(min(entry.samples, share) for entry in entries) < limit:
+        share *= 2
+    chosen = []
+    for entry in entries:
+        count = min(entry.samples, share, limit)
+        limit -= count
+        if count:
+            chosen.append((entry, count))
+    return chosen
+
+
 def collate(samples: Sequence[Sample]) -> Batch:
     """Decoded samples of one length as a batch."""
 
@@ -280,9 +310,13 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
+class _End:
+    """Nothing follows."""
+
+
 def prefetch(source: Iterable[T], depth: int = 4) -> Generator[T]:
     """The same items, read ahead by one thread (decoding FLAC and hashing release the interpreter's lock)."""
-    ready: queue.Queue[T | Exception] = queue.Queue(depth)
+    ready: queue.Queue[T | Exception | _End] = queue.Queue(depth)
     stopped = threading.Event()
 
     def read() -> None:
@@ -290,6 +324,7 @@ def prefetch(source: Iterable[T], depth: int = 4) -> Generator[T]:
             for item in source:
                 if not _put(ready, item, stopped):
                     return
+            _put(ready, _End(), stopped)
         except Exception as error:  # noqa: BLE001 - raised again by the reader of the queue
             _put(ready, error, stopped)
 
@@ -298,6 +333,8 @@ def prefetch(source: Iterable[T], depth: int = 4) -> Generator[T]:
     try:
         while True:
             item = ready.get()
+            if isinstance(item, _End):
+                return
             if isinstance(item, Exception):
                 raise item
             yield item

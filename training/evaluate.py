@@ -27,15 +27,13 @@ from schemas.manifest import ShardEntry, Split
 from schemas.sample import Sample
 from schemas.train import Drop, SamplerConfig
 from training.checkpoint import checkpoint_id, load_checkpoint, load_model
-from training.data import Batch, Dataset, collate
+from training.data import Batch, Dataset, choose, collate
 from training.model import Listener
 from training.sampler import rollout
 from training.tally import Tally, fit_centres
 from training.world import pick_device
 
 BATCH = 32
-SHARDS = 8
-"""Shards of a class that a limited evaluation reads; all samples of a conversation may lie in one."""
 CLUSTERED, CLUSTERED_WINDOWS = 20_000, 1000
 """Frames of the truth that SID's clusters are fitted on, about, and of how many windows of a class, at most."""
 
@@ -63,7 +61,7 @@ def evaluate(
     Args:
         sampler: the checkpoint's own where not given; its seed is replaced by each of `seeds`.
         seeds: figures of generated rows are means over them.
-        limit: windows per class, from up to SHARDS shards spread over the split; none: all.
+        limit: windows per class, from up to eight shards spread over the split; none: all.
         encoder: where the weights of the features' encoder lie, if not where they lay in training.
 
     Returns: {"checkpoint", "audio", "dataset", "split", "windows": {class: n}, "seeds", "sampler", and three tables
@@ -171,32 +169,8 @@ def generate(
     return out / f"{key}.generated.npy"
 
 
-def choose(entries: Sequence[ShardEntry], limit: int | None) -> list[tuple[ShardEntry, int]]:
-    """Which shards are read, and how many of the first samples of each: all, or about as many of each of a few."""
-    entries = [entry for entry in entries if entry.samples]
-    total = sum(entry.samples for entry in entries)
-    if limit is None or limit >= total:
-        return [(entry, entry.samples) for entry in entries]
-    spread = sorted(
-        {i * len(entries) // SHARDS for i in range(SHARDS)} if len(entries) > SHARDS else range(len(entries))
-    )
-    entries = [entries[i] for i in spread] + [entry for i, entry in enumerate(entries) if i not in spread]
-    share = -(-limit // len(spread))
-    while sum(min(entry.samples, share) for entry in entries) < limit:
-        share *= 2
-    chosen = []
-    for entry in entries:
-        count = min(entry.samples, share, limit)
-        limit -= count
-        if count:
-            chosen.append((entry, count))
-    return chosen
-
-
 def _samples(data: Dataset, chosen: Sequence[tuple[ShardEntry, int]]) -> Iterator[Sample]:
-    for entry, count in chosen:
-        for key, members in islice(data.groups(entry, data.fetch(entry)), count):
-            yield data.decode(key, members)
+    return (data.decode(key, members) for key, members in data.first(chosen))
 
 
 def _batches(model: Listener, data: Dataset, chosen: Sequence[tuple[ShardEntry, int]], count: int) -> Iterator[Batch]:

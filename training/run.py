@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from schemas.errors import UsageError
 from schemas.train import TrainConfig
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint, checkpoint_id, load_checkpoint, load_model
-from training.data import Dataset, Loader
+from training.data import Batch, Dataset, Loader, class_mixture
 from training.encoder import load_encoder
 from training.model import Listener, build_model
 from training.world import World
@@ -53,6 +55,15 @@ class Run:
     @property
     def steps(self) -> int:
         return self.config.optim.steps if self.pairs is None else self.config.dpo.steps
+
+    @cached_property
+    def held_out(self) -> list[Batch]:
+        """Batches of validation, the same every time, read once; none where nothing is held out."""
+        config, windows = self.config, self.windows
+        if config.val_batches == 0 or not class_mixture(windows.manifest, "val"):
+            return []
+        loader = Loader(windows, config.optim.batch, split="val", max_bad=config.max_bad_samples)
+        return [batch for batch, _ in islice(loader, config.val_batches)]
 
     def loader(self, dataset: Dataset, name: str) -> Loader:
         """This process' loader of `windows` or `pairs`, where the run left it."""

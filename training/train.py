@@ -28,9 +28,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from schemas import FPS
 from schemas.errors import RunFailed
-from schemas.train import OptimConfig, TrainConfig
+from schemas.train import Norm, OptimConfig, TrainConfig
 from training.checkpoint import CHECKPOINT_NAME, keep_copy, save_checkpoint
-from training.data import Dataset, Loader, class_mixture, prefetch
+from training.data import Batch, Loader, prefetch
 from training.flow import flow_loss
 from training.log import MetricsLog
 from training.model import Keep, Listener
@@ -204,7 +204,7 @@ def _save(
         if not run.world.first:
             return
         if whole:
-            log.write_line({"step": step, **validate(run.average, run.windows, run.config, run.device)})
+            log.write_line({"step": step, **validate(run.average, run.held_out, run.config.objective.norm, run.device)})
         path = out / CHECKPOINT_NAME
         loaders = {name: [state[name] for state in states] for name in feed.positions}
         save_checkpoint(run.checkpoint(step, optimizer, loaders), path)
@@ -254,30 +254,29 @@ def _asked_to_stop(also: Callable[[], bool] | None) -> Iterator[Callable[[], boo
 
 
 @torch.no_grad()
-def validate(model: Listener, windows: Dataset, config: TrainConfig, device: torch.device) -> dict[str, float]:
+def validate(model: Listener, held_out: Sequence[Batch], norm: Norm, device: torch.device) -> dict[str, float]:
     """Loss on the same few held-out batches and the same noise every time, with the user seen and dropped.
 
     `val_user_gain` is how much of the error without the user disappears when the user is seen.
-    Empty where the dataset has no validation split.
+    Empty where nothing is held out.
     """
-    if config.val_batches == 0 or not class_mixture(windows.manifest, "val"):
+    if not held_out:
         return {}
-    loader = iter(Loader(windows, config.optim.batch, split="val", max_bad=config.max_bad_samples))
     generator = step_generator(0, 0)
     seen = dropped = 0.0
-    for _ in range(config.val_batches):
-        batch = next(loader)[0].to(device)
+    for each in held_out:
+        batch = each.to(device)
         noise = window_noise(model, batch, generator)
         x1, reference = model.normalise(batch.avatar_motion), model.normalise(batch.reference)
         conditions = model.conditions(batch.avatar_audio, batch.user_audio, batch.user_motion)
         everything = Keep.all(len(batch.keys), device)
         no_user = Keep(everything.avatar, ~everything.user)
-        valid, norm = batch.valid[..., 0], config.objective.norm
+        valid = batch.valid[..., 0]
         seen += flow_loss(model, x1, reference, conditions, everything, noise, valid, norm)[0].item()
         dropped += flow_loss(model, x1, reference, conditions, no_user, noise, valid, norm)[0].item()
     return {
-        "val_loss": seen / config.val_batches,
-        "val_loss_no_user": dropped / config.val_batches,
+        "val_loss": seen / len(held_out),
+        "val_loss_no_user": dropped / len(held_out),
         "val_user_gain": 1 - seen / dropped if dropped else 0.0,
     }
 

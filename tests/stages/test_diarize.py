@@ -20,7 +20,8 @@ from schemas.errors import Reason, Rejected, UsageError
 from schemas.rows import Conversation, Diarization, Layout, Media, Turn
 from stages.audio import read_audio
 from stages.diarize import DiarizeStage, PyannoteDiarizer, dyad, is_leak, tidy
-from stages.embedded import quiet_pyannote
+from stages.embedded import VAD_STEP, quiet_pyannote
+from stages.speech import heard_spans
 from stages.viterbi import viterbi
 from stages.voices import chunked, spread
 from stages.wheels import wheel_file
@@ -295,3 +296,13 @@ def test_spreading_chunks_restores_the_frames(frames: int) -> None:
     values = np.random.default_rng(frames).normal(size=frames)
     chunks = max(1, -(-(frames - 293) // 30) + 1)
     np.testing.assert_allclose(spread(chunked(values, chunks), frames), values, atol=1e-12)
+
+
+@pytest.mark.parametrize(("late", "start"), [(0.0, 1.0), (0.1, 1.0), (0.4, 1.25)])  # never moved by more than 0.15 s
+def test_speech_begins_where_the_sound_does(late: float, start: float) -> None:
+    audio = 1e-5 * np.random.default_rng(0).standard_normal(3 * SAMPLE_RATE).astype(np.float32)
+    audio[SAMPLE_RATE : 2 * SAMPLE_RATE] += 0.1 * np.sin(np.arange(SAMPLE_RATE, dtype=np.float32))
+    times = np.arange(len(audio) // VAD_STEP) * VAD_STEP / SAMPLE_RATE
+    vad = ((times >= 1.0 + late) & (times < 1.98)).astype(np.float32)
+    [span] = heard_spans(vad, audio)
+    assert span == pytest.approx((start, 2.0), abs=0.035)

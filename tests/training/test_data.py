@@ -280,6 +280,7 @@ def test_datasets_may_lie_behind_any_url(tmp_path: Path):
 
 def test_prefetching_changes_nothing_and_passes_errors_on():
     assert list(islice(prefetch(iter(range(10_000))), 50)) == list(range(50))
+    assert list(prefetch([1, None, 3], depth=1)) == [1, None, 3]  # and ends where its source does
 
     def broken():
         yield 1

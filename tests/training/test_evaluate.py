@@ -16,8 +16,8 @@ from schemas.manifest import ShardEntry
 from schemas.train import FeatureConfig, ModelConfig, OptimConfig, SamplerConfig, TrainConfig
 from tests.training.synthetic import DELAY, SMILE, write_dataset
 from training.checkpoint import load_checkpoint, load_model
-from training.data import Dataset, collate
-from training.evaluate import SHARDS, choose, evaluate, generate
+from training.data import SHARDS, Dataset, choose, collate
+from training.evaluate import evaluate, generate
 from training.metrics import lagged
 from training.sampler import rollout
 from training.train import train

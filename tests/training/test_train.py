@@ -208,6 +208,20 @@ def test_the_newest_checkpoints_are_kept_and_some_for_good(windows: Path, tmp_pa
     assert {file.name for file in tmp_path.glob("checkpoint*.pt")} == set(kept)
 
 
+def test_held_out_shards_are_read_once_however_often_they_are_scored(
+    windows: Path, tmp_path: Path, small_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+):
+    read: list[str] = []
+    fetch = Dataset.fetch
+    monkeypatch.setattr(Dataset, "fetch", lambda data, entry: read.append(entry.path) or fetch(data, entry))
+    train(str(windows), tmp_path, small_config)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert sum("val_loss" in line for line in lines) == 2
+    held_out = [path for path in read if path.startswith("val")]
+    assert held_out
+    assert len(held_out) == len(set(held_out))
+
+
 def test_preferences_can_be_about_listening_alone(pairs: Path):
     batch = next(iter(Loader(Dataset(str(pairs)), 2)))[0]
     batch.state[0, :6] = torch.tensor([0, 1, 2, 3, 0b0110, 0b1001], dtype=torch.uint8)
