@@ -17,9 +17,9 @@ from schemas.errors import UsageError
 from schemas.train import TrainConfig
 from tests.training.ranks import Ranks, start_ranks
 from tests.training.synthetic import write_dataset
-from training import run as opening
 from training.checkpoint import checkpoint_id, load_checkpoint
 from training.data import Batch, Dataset, Loader
+from training.run import Run
 from training.train import train
 
 pytestmark = pytest.mark.slow
@@ -57,9 +57,14 @@ def changed(config: TrainConfig, **optim: Any) -> TrainConfig:
 class InTurn:
     """The batches of two loaders, one after the other: what two processes get, for one."""
 
-    def __init__(self, dataset: Dataset, batch: int, *, rank: int, world: int, **more: Any) -> None:
-        assert (rank, world) == (0, 1)
-        self._loaders = [Loader(dataset, batch, rank=r, world=2, **more) for r in range(2)]
+    def __init__(self, run: Run, dataset: Dataset) -> None:
+        assert run.world.size == 1
+        assert run.resumed is None
+        config = run.config
+        self._loaders = [
+            Loader(dataset, config.optim.batch, seed=config.seed, rank=r, world=2, max_bad=config.max_bad_samples)
+            for r in range(2)
+        ]
         self.bad: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[tuple[Batch, dict[str, Any]]]:
@@ -74,7 +79,7 @@ def test_two_processes_do_what_one_does_with_their_batches(
     objective = small_config.objective.model_copy(update={"velocity": 0.5})
     config = changed(small_config.model_copy(update={"objective": objective}), accumulate=2, batch=2)
     assert [a["error"] for a in ranks.train(gaps, tmp_path / "two", config)] == [None, None]
-    monkeypatch.setattr(opening, "Loader", InTurn)
+    monkeypatch.setattr(Run, "loader", lambda run, dataset, name: InTurn(run, dataset))
     train(str(gaps), tmp_path / "one", changed(config, accumulate=4))
 
     assert list(losses(tmp_path / "two").values()) == pytest.approx(list(losses(tmp_path / "one").values()), rel=1e-5)
