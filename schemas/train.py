@@ -151,6 +151,14 @@ class DpoConfig(Section):
     steps: int = Field(5000, ge=1, description="steps of preference tuning")
     lr: float = Field(1e-4, gt=0, description="Adam's peak learning rate of preference tuning")
     warmup: int = Field(100, ge=0, description="steps of linear warm-up of preference tuning")
+    max_chosen_rise: float | None = Field(
+        0.02,
+        description="tuning ends at the last checkpoint whose error on the chosen side is no more than this share above"
+        " the reference model's; none: it goes on whatever happens",
+    )
+    cache: str | None = Field(
+        None, description="folder of the reference model's errors, for runs that differ in beta, lambda_, lr or frames"
+    )
 
 
 class TrainConfig(Section):

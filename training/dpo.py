@@ -18,70 +18,41 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from schemas.train import Norm
+from training.data import Batch
 from training.flow import Noise, frame_error, interpolate, masked_mean
-from training.model import Conditions, Keep, Listener
+from training.model import Keep, Listener
+
+Sides = tuple[Tensor, Tensor]
+"""Errors per frame of the chosen and of the rejected side, [B, T] each."""
 
 
-def preference_loss(
-    chosen_policy: Tensor,
-    chosen_reference: Tensor,
-    rejected_policy: Tensor,
-    rejected_reference: Tensor,
-    valid: Tensor,
-    beta: float,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Eq. 12 from errors per frame, each [B, T].
+def preference_loss(policy: Sides, reference: Sides, valid: Tensor, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Eq. 12 from errors.
 
     Returns: the loss, and its logs as scalars. `margin` is how much more the policy improved on the chosen side
     than on the rejected one; `implicit_accuracy` the share of frames on which it did (ties count one half).
     """
-    margin = (rejected_policy - rejected_reference) - (chosen_policy - chosen_reference)
+    margin = (policy[1] - reference[1]) - (policy[0] - reference[0])
     logs = {
         "implicit_accuracy": masked_mean((margin > 0).float() + 0.5 * (margin == 0), valid),
         "margin": masked_mean(margin, valid),
-        "chosen_policy": masked_mean(chosen_policy, valid),
-        "chosen_reference": masked_mean(chosen_reference, valid),
-        "rejected_policy": masked_mean(rejected_policy, valid),
-        "rejected_reference": masked_mean(rejected_reference, valid),
+        "chosen_policy": masked_mean(policy[0], valid),
+        "chosen_reference": masked_mean(reference[0], valid),
+        "rejected_policy": masked_mean(policy[1], valid),
+        "rejected_reference": masked_mean(reference[1], valid),
     }
     return masked_mean(-F.logsigmoid(beta * margin), valid), {k: v.detach() for k, v in logs.items()}
 
 
-def pair_errors(
-    model: Listener,
-    chosen_BTD: Tensor,
-    rejected_BTD: Tensor,
-    reference_BD: Tensor,
-    conditions: Conditions,
-    noise: Noise,
-    norm: Norm,
-) -> tuple[Tensor, Tensor]:
-    """Errors per frame of both sides, [B, T] each, under the full condition, in one pass. Motion is normalised."""
+def pair_errors(model: Listener, pairs: Batch, noise: Noise, norm: Norm) -> Sides:
+    """Errors of a model on both sides of pairs, under the full condition, in one pass."""
+    assert pairs.chosen is not None  # the loader refuses pairs without both sides
+    assert pairs.rejected is not None
     both = Noise(noise.x0.repeat(2, 1, 1), noise.t.repeat(2, 1))
-    x_t, target = interpolate(torch.cat([chosen_BTD, rejected_BTD]), both)
-    code, _ = model.encoder(conditions, Keep.all(len(chosen_BTD), chosen_BTD.device))
-    velocity = model.denoise_window(x_t, both.t, reference_BD.repeat(2, 1), model.codes(code.repeat(2, 1, 1)))
+    x_t, target = interpolate(model.normalise(torch.cat([pairs.chosen, pairs.rejected])), both)
+    conditions = model.conditions(pairs.avatar_audio, pairs.user_audio, pairs.user_motion)
+    code, _ = model.encoder(conditions, Keep.all(len(pairs.keys), x_t.device))
+    reference = model.normalise(pairs.reference).repeat(2, 1)
+    velocity = model.denoise_window(x_t, both.t, reference, model.codes(code.repeat(2, 1, 1)))
     chosen, rejected = frame_error(velocity.float(), target, norm).chunk(2)
     return chosen, rejected
-
-
-def dpo_loss(
-    policy: Listener,
-    reference_model: Listener,
-    chosen_BTD: Tensor,
-    rejected_BTD: Tensor,
-    reference_BD: Tensor,
-    conditions: Conditions,
-    noise: Noise,
-    valid_BT: Tensor,
-    *,
-    beta: float,
-    norm: Norm,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """`preference_loss` of a policy against a frozen reference model on a batch of pairs."""
-    with torch.no_grad():
-        chosen_ref, rejected_ref = pair_errors(
-            reference_model, chosen_BTD, rejected_BTD, reference_BD, conditions, noise, norm
-        )
-    chosen, rejected = pair_errors(policy, chosen_BTD, rejected_BTD, reference_BD, conditions, noise, norm)
-    return preference_loss(chosen, chosen_ref, rejected, rejected_ref, valid_BT, beta)

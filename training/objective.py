@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from schemas.train import DpoConfig, ObjectiveConfig, TrainConfig
 from training.data import Batch
-from training.dpo import dpo_loss
+from training.dpo import Sides, pair_errors, preference_loss
 from training.flow import Noise, draw_keep, draw_noise, flow_errors, masked_mean, step_error, valid_steps
 from training.model import Keep, Listener
+from training.reference import ReferenceErrors
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,22 @@ class Losses:
 class Objective(nn.Module):
     """Loss of a part of a step."""
 
-    def __init__(self, model: Listener, frozen: Listener | None, config: TrainConfig) -> None:
-        """frozen: the reference model of preferences."""
+    def __init__(
+        self, model: Listener, frozen: Listener | None, config: TrainConfig, answers: ReferenceErrors | None = None
+    ) -> None:
+        """frozen: the reference model of preferences. answers: what it said of pairs before."""
         super().__init__()
         self.model = model
         self.config = config
+        self._answers = answers
         self._frozen = (frozen,)  # in a tuple: its weights are none of this module's
 
-    def forward(self, part: Part, shares: Sequence[float], generator: torch.Generator) -> Losses:
+    def forward(self, part: Part, shares: Sequence[float], generator: torch.Generator, place: int = 0) -> Losses:
         """
         Args:
             shares: of the part in the step's frames, steps and frames of pairs, times the number of processes.
             generator: of all randomness, on the CPU.
+            place: of the part among those of this process, for `ReferenceErrors`.
         """
         model, config, batch = self.model, self.config.objective, part.windows
         of_frames, of_steps, of_pairs = shares
@@ -91,7 +96,7 @@ class Objective(nn.Module):
             logs["loss_velocity"] = of_steps * step_error(off_BTD, valid_BT, config.norm)
             total = total + config.velocity * logs["loss_velocity"]
         if part.pairs is not None:
-            preference, watched = self._preference(part.pairs, generator)
+            preference, watched = self._preference(part.pairs, generator, place)
             logs["loss_dpo"] = of_pairs * preference
             logs |= {name: of_pairs * value for name, value in watched.items()}
             total = total + self.config.dpo.lambda_ * logs["loss_dpo"]
@@ -99,23 +104,18 @@ class Objective(nn.Module):
             logs = {"loss_flow": flow, **logs}
         return Losses(total, {name: value.detach() for name, value in logs.items()}, noise.t, error_BT.detach())
 
-    def _preference(self, pairs: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        model, (frozen,) = self.model, self._frozen
+    def _preference(self, pairs: Batch, generator: torch.Generator, place: int) -> tuple[Tensor, dict[str, Tensor]]:
+        (frozen,), config = self._frozen, self.config.dpo
         assert frozen is not None
-        assert pairs.chosen is not None  # the loader refuses pairs without both sides
-        assert pairs.rejected is not None
-        return dpo_loss(
-            model,
-            frozen,
-            model.normalise(pairs.chosen),
-            model.normalise(pairs.rejected),
-            model.normalise(pairs.reference),
-            model.conditions(pairs.avatar_audio, pairs.user_audio, pairs.user_motion),
-            window_noise(model, pairs, generator, self.config.objective),
-            compared_frames(pairs, self.config.dpo),
-            beta=self.config.dpo.beta,
-            norm=self.config.dpo.norm,
-        )
+        noise = window_noise(self.model, pairs, generator, self.config.objective)
+
+        @torch.no_grad()
+        def ask() -> Sides:
+            return pair_errors(frozen, pairs, noise, config.norm)
+
+        reference = ask() if self._answers is None else self._answers.of(place, pairs, noise, ask)
+        policy = pair_errors(self.model, pairs, noise, config.norm)
+        return preference_loss(policy, reference, compared_frames(pairs, config), config.beta)
 
 
 def compared_frames(pairs: Batch, config: DpoConfig) -> Tensor:

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 
 from schemas.errors import UsageError
+from schemas.manifest import Split
 from schemas.train import TrainConfig
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint, checkpoint_id, load_checkpoint, load_model
 from training.data import Batch, Dataset, Loader, class_mixture
 from training.encoder import load_encoder
 from training.model import Listener, build_model
+from training.reference import ReferenceErrors
 from training.world import World
 
 _MAY_CHANGE: dict[str, Any] = {
@@ -26,6 +28,7 @@ _MAY_CHANGE: dict[str, Any] = {
     **dict.fromkeys(("val_batches", "max_bad_samples"), True),
     "features": {"weights"},  # where they lie; what they are may not change
     "optim": {"compile"},
+    "dpo": {"cache"},
 }
 """Settings that do not shape the weights: a resumed run may have others."""
 
@@ -64,6 +67,36 @@ class Run:
             return []
         loader = Loader(windows, config.optim.batch, split="val", max_bad=config.max_bad_samples)
         return [batch for batch, _ in islice(loader, config.val_batches)]
+
+    @cached_property
+    def watched(self) -> list[Batch]:
+        """Batches of pairs, the same every time, read once: held-out ones where there are any."""
+        config, pairs = self.config, self.pairs
+        assert pairs is not None
+        split: Split = "val" if class_mixture(pairs.manifest, "val") else "train"
+        loader = Loader(pairs, config.optim.batch, split=split, max_bad=config.max_bad_samples)
+        return [batch for batch, _ in islice(loader, config.val_batches)]
+
+    @property
+    def reference_answers(self) -> ReferenceErrors | None:
+        """What the reference model said of this process' pairs in a run like this one; none without `dpo.cache`."""
+        config, world = self.config, self.world
+        if self.pairs is None or config.dpo.cache is None:
+            return None
+        asked = {
+            "reference": self.reference,
+            "pairs": self.pairs.hash,
+            "norm": config.dpo.norm,
+            "precision": config.optim.precision,
+            "device": world.device.type,
+            "seed": config.seed,
+            "accumulate": config.optim.accumulate,
+            "process": [world.rank, world.size],
+            "steps": self.steps,
+            "batch": config.optim.batch,
+        }
+        places = self.steps * config.optim.accumulate
+        return ReferenceErrors(Path(config.dpo.cache), asked, places, config.optim.batch, self.pairs.manifest.window)
 
     def loader(self, dataset: Dataset, name: str) -> Loader:
         """This process' loader of `windows` or `pairs`, where the run left it."""

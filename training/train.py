@@ -12,6 +12,7 @@ writes checkpoints and metrics. Metrics are JSON lines in `metrics.jsonl`.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import signal
 import threading
@@ -28,18 +29,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 from schemas import FPS
 from schemas.errors import RunFailed
-from schemas.train import Norm, OptimConfig, TrainConfig
+from schemas.train import OptimConfig, TrainConfig
 from training.checkpoint import CHECKPOINT_NAME, keep_copy, save_checkpoint
-from training.data import Batch, Loader, prefetch
-from training.flow import flow_loss
+from training.data import Loader, prefetch
 from training.log import MetricsLog
-from training.model import Keep, Listener
-from training.objective import Losses, Objective, Part, step_generator, window_noise
+from training.model import Listener
+from training.objective import Losses, Objective, Part, step_generator
 from training.run import Run, open_run
+from training.validate import validate, validate_pairs
 from training.world import join
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after every step with (steps done, steps in all, latest line of metrics, empty before the first)."""
+_log = logging.getLogger(__name__)
 _SUSPECTS = 8
 """Samples that are named when a loss is not finite."""
 
@@ -93,7 +95,9 @@ def _loop(run: Run, out: Path, log: MetricsLog, progress: Progress | None, asked
     optimizer = torch.optim.Adam(run.model.parameters(), lr=config.optim.lr, betas=config.optim.betas, fused=True)
     if run.resumed is not None:
         optimizer.load_state_dict(run.resumed.optimizer)
-    network: Objective | DistributedDataParallel = Objective(run.model, run.frozen, config)
+    with world.together():
+        objective = Objective(run.model, run.frozen, config, run.reference_answers)
+    network: Objective | DistributedDataParallel = objective
     if world.group is not None:
         network = DistributedDataParallel(
             network, process_group=world.gradients, broadcast_buffers=False, gradient_as_bucket_view=True
@@ -128,11 +132,16 @@ def _loop(run: Run, out: Path, log: MetricsLog, progress: Progress | None, asked
             last, due = done == run.steps, done % config.checkpoint_every == 0
             if last or done % config.log_every == 0:
                 log.write(done, run.steps, lr=optimizer.param_groups[0]["lr"], bad_samples=feed.bad)
-            if last or due or stopping:
-                _save(run, optimizer, feed, done, out, log, whole=last or due)
+            rise = _validate(run, done, log) if last or due else None
+            if rise is not None:
+                _end_early(run, done, saved, out, rise)
+            elif last or due or stopping:
+                _save(run, optimizer, feed, done, out, numbered=last or due)
                 saved = done
             if progress is not None and world.first:
                 progress(done, run.steps, log.latest)
+            if rise is not None:
+                return
             if stopping and not last:
                 raise Stopped(f"stopped after step {done} of {run.steps}, which {out / CHECKPOINT_NAME} holds")
 
@@ -190,25 +199,44 @@ def _backward(
     last = index + 1 == run.config.optim.accumulate
     with network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext():
         with _precision(run.config.optim, run.device):
-            losses: Losses = network(part.to(run.device), shares, generator)
+            place = step * run.config.optim.accumulate + index
+            losses: Losses = network(part.to(run.device), shares, generator, place)
         losses.total.backward()  # type: ignore[no-untyped-call]
     return losses
 
 
-def _save(
-    run: Run, optimizer: torch.optim.Optimizer, feed: _Feed, step: int, out: Path, log: MetricsLog, *, whole: bool
-) -> None:
-    """Write a checkpoint; whole: with a line of validation before it, and under a name of its own."""
+def _validate(run: Run, step: int, log: MetricsLog) -> float | None:
+    """Write a line of validation. Returns by how much the chosen side's error has risen where that is too much."""
+    rise = None
+    with run.world.together():
+        if run.world.first:
+            line = validate(run.average, run.held_out, run.config.objective.norm, run.device) | validate_pairs(run)
+            log.write_line({"step": step, **line})
+            rise = line.get("val_chosen_rise")
+    limit = run.config.dpo.max_chosen_rise
+    (found,) = run.world.total([rise if rise is not None and limit is not None and rise > limit else 0.0])
+    return found or None
+
+
+def _end_early(run: Run, step: int, saved: int, out: Path, rise: float) -> None:
+    """Say why no more steps are taken; what came after the last checkpoint is left."""
+    why = f"step {step}: the model has become {rise:.1%} worse on the chosen side than the reference model"
+    if not saved:
+        raise RunFailed(f"{why}, and no checkpoint came before it; lower dpo.lr or dpo.lambda_, or raise dpo.beta")
+    if run.world.first:
+        _log.warning("%s; %s is of step %d, the last before it", why, out / CHECKPOINT_NAME, saved)
+
+
+def _save(run: Run, optimizer: torch.optim.Optimizer, feed: _Feed, step: int, out: Path, *, numbered: bool) -> None:
+    """Write a checkpoint; numbered: under a name of its own, too."""
     states = [json.loads(text) for text in run.world.gather(json.dumps(feed.positions))]
     with run.world.together():
         if not run.world.first:
             return
-        if whole:
-            log.write_line({"step": step, **validate(run.average, run.held_out, run.config.objective.norm, run.device)})
         path = out / CHECKPOINT_NAME
         loaders = {name: [state[name] for state in states] for name in feed.positions}
         save_checkpoint(run.checkpoint(step, optimizer, loaders), path)
-        if whole:
+        if numbered:
             keep_copy(path, step, run.config.keep_checkpoints, run.config.keep_every)
 
 
@@ -251,34 +279,6 @@ def _asked_to_stop(also: Callable[[], bool] | None) -> Iterator[Callable[[], boo
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@torch.no_grad()
-def validate(model: Listener, held_out: Sequence[Batch], norm: Norm, device: torch.device) -> dict[str, float]:
-    """Loss on the same few held-out batches and the same noise every time, with the user seen and dropped.
-
-    `val_user_gain` is how much of the error without the user disappears when the user is seen.
-    Empty where nothing is held out.
-    """
-    if not held_out:
-        return {}
-    generator = step_generator(0, 0)
-    seen = dropped = 0.0
-    for each in held_out:
-        batch = each.to(device)
-        noise = window_noise(model, batch, generator)
-        x1, reference = model.normalise(batch.avatar_motion), model.normalise(batch.reference)
-        conditions = model.conditions(batch.avatar_audio, batch.user_audio, batch.user_motion)
-        everything = Keep.all(len(batch.keys), device)
-        no_user = Keep(everything.avatar, ~everything.user)
-        valid = batch.valid[..., 0]
-        seen += flow_loss(model, x1, reference, conditions, everything, noise, valid, norm)[0].item()
-        dropped += flow_loss(model, x1, reference, conditions, no_user, noise, valid, norm)[0].item()
-    return {
-        "val_loss": seen / len(held_out),
-        "val_loss_no_user": dropped / len(held_out),
-        "val_user_gain": 1 - seen / dropped if dropped else 0.0,
-    }
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int, schedule: str) -> float:

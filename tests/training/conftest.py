@@ -11,6 +11,7 @@ import torch
 from schemas.train import FeatureConfig, Mask, ModelConfig, OptimConfig, SamplerConfig, TrainConfig
 from tests.training.synthetic import SPEC, write_dataset
 from training.model import Listener, build_model
+from training.train import train
 
 SMALL = ModelConfig(width=32, depth=3, heads=2, encoder_width=16, encoder_heads=2, block=5, look_ahead=2, context=12)
 
@@ -57,3 +58,14 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("pairs"), pairs=True)
+
+
+@pytest.fixture(scope="session")
+def trained(windows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = TrainConfig(
+        model=ModelConfig(width=32, depth=2, heads=2, encoder_width=16, encoder_heads=2),
+        optim=OptimConfig(lr=2e-3, batch=4, steps=3, warmup=2, ema=0.9),
+        device="cpu",
+        checkpoint_every=100,
+    )
+    return train(str(windows), tmp_path_factory.mktemp("trained"), config)

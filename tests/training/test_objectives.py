@@ -12,7 +12,8 @@ from schemas.train import FeatureConfig, Norm, ObjectiveConfig
 from tests.training.conftest import SMALL, small_model
 from tests.training.synthetic import DIM, SPEC
 from tests.training.test_causality import inputs
-from training.dpo import dpo_loss, preference_loss
+from training.data import Batch
+from training.dpo import Sides, pair_errors, preference_loss
 from training.flow import Noise, draw_keep, draw_noise, flow_loss, frame_error, interpolate, masked_mean
 from training.model import Conditions, Keep, Listener, build_model
 
@@ -169,10 +170,11 @@ def test_training_finds_the_flow_of_a_gaussian_and_sampling_its_moments():
 
 
 @pytest.fixture
-def errors() -> dict[str, torch.Tensor]:
+def errors() -> tuple[Sides, Sides]:
+    """Of the policy and of the reference model."""
     generator = torch.Generator().manual_seed(0)
-    names = ("chosen_policy", "chosen_reference", "rejected_policy", "rejected_reference")
-    return {name: 0.01 * torch.rand(3, 7, generator=generator, dtype=torch.float64) for name in names}
+    chosen, rejected, *reference = (0.01 * torch.rand(3, 7, generator=generator, dtype=torch.float64) for _ in range(4))
+    return (chosen, rejected), (reference[0], reference[1])
 
 
 VALID = torch.ones(3, 7, dtype=torch.bool)
@@ -181,12 +183,11 @@ VALID = torch.ones(3, 7, dtype=torch.bool)
 def test_preference_loss_is_equation_12(errors):
     valid = VALID.clone()
     valid[1, 3:] = False
-    loss, logs = preference_loss(**errors, valid=valid, beta=1000)
-    e = {name: value.numpy() for name, value in errors.items()}
+    policy, reference = errors
+    loss, logs = preference_loss(policy, reference, valid, beta=1000)
     terms, wins = [], []
     for b, n in zip(*np.nonzero(valid.numpy()), strict=True):
-        chosen = e["chosen_policy"][b, n] - e["chosen_reference"][b, n]
-        rejected = e["rejected_policy"][b, n] - e["rejected_reference"][b, n]
+        chosen, rejected = (float(policy[side][b, n] - reference[side][b, n]) for side in (0, 1))
         z = -1000 * (chosen - rejected)
         terms.append(math.log1p(math.exp(-z)) if z > 0 else -z + math.log1p(math.exp(z)))
         wins.append(z > 0)
@@ -197,21 +198,15 @@ def test_preference_loss_is_equation_12(errors):
 def test_log_sigmoid_comes_before_the_mean_over_frames():
     """Two frames that cancel in the mean cost more than log 2: the other order would say exactly log 2."""
     zero = torch.zeros(1, 2, dtype=torch.float64)
-    loss, _ = preference_loss(
-        torch.tensor([[0.001, -0.001]]).double(), zero, zero, zero, torch.ones(1, 2, dtype=torch.bool), 1000
-    )
+    chosen = torch.tensor([[0.001, -0.001]]).double()
+    loss, _ = preference_loss((chosen, zero), (zero, zero), torch.ones(1, 2, dtype=torch.bool), 1000)
     assert loss.item() == pytest.approx((math.log1p(math.e) + math.log1p(1 / math.e)) / 2)
 
 
 def test_swapping_the_sides_flips_the_margin(errors):
-    swapped = {
-        "chosen_policy": errors["rejected_policy"],
-        "chosen_reference": errors["rejected_reference"],
-        "rejected_policy": errors["chosen_policy"],
-        "rejected_reference": errors["chosen_reference"],
-    }
-    _, logs = preference_loss(**errors, valid=VALID, beta=10)
-    _, flipped = preference_loss(**swapped, valid=VALID, beta=10)
+    policy, reference = errors
+    _, logs = preference_loss(policy, reference, VALID, beta=10)
+    _, flipped = preference_loss(policy[::-1], reference[::-1], VALID, beta=10)
     assert flipped["margin"].item() == pytest.approx(-logs["margin"].item())
     assert flipped["implicit_accuracy"].item() == pytest.approx(1 - logs["implicit_accuracy"].item())
 
@@ -220,18 +215,21 @@ def dpo(policy: Listener, reference: Listener, *, beta: float = 1000.0):
     x = inputs(20)
     noise = draw_noise((2, 20, DIM), 5, torch.Generator().manual_seed(3))
     valid = torch.ones(2, 20, dtype=torch.bool)
-    return dpo_loss(
-        policy,
-        reference,
-        x["user_motion"],
-        x["noisy_motion"],
-        x["reference"],
-        conditions_of(policy, x),
-        noise,
-        valid,
-        beta=beta,
-        norm="l1",
+    pairs = Batch(
+        keys=("a", "b"),
+        avatar_motion=x["user_motion"],
+        user_motion=x["user_motion"],
+        avatar_audio=x["avatar_audio"],
+        user_audio=x["user_audio"],
+        state=torch.zeros(2, 20, dtype=torch.uint8),
+        valid=valid[..., None].repeat(1, 1, 2),
+        reference=x["reference"],
+        chosen=x["user_motion"],
+        rejected=x["noisy_motion"],
     )
+    with torch.no_grad():
+        before = pair_errors(reference, pairs, noise, "l1")
+    return preference_loss(pair_errors(policy, pairs, noise, "l1"), before, valid, beta)
 
 
 def test_at_the_start_the_loss_is_exactly_log_two():

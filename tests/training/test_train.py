@@ -19,7 +19,7 @@ from torch import Tensor
 
 from schemas.dyads import WindowClass
 from schemas.errors import RunFailed, UsageError
-from schemas.train import DpoConfig, ModelConfig, ObjectiveConfig, OptimConfig, TrainConfig
+from schemas.train import DpoConfig, ObjectiveConfig, TrainConfig
 from tests.training.synthetic import SPEC, sample, write_dataset
 from training.checkpoint import checkpoint_id, load_checkpoint, load_model, save_checkpoint
 from training.data import Batch, Dataset, Loader
@@ -47,17 +47,6 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 def losses(out: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in lines(out) if "loss" in line}
-
-
-@pytest.fixture(scope="module")
-def trained(windows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = TrainConfig(
-        model=ModelConfig(width=32, depth=2, heads=2, encoder_width=16, encoder_heads=2),
-        optim=OptimConfig(lr=2e-3, batch=4, steps=3, warmup=2, ema=0.9),
-        device="cpu",
-        checkpoint_every=100,
-    )
-    return train(str(windows), tmp_path_factory.mktemp("trained"), config)
 
 
 def test_metrics_say_what_happens(windows: Path, tmp_path: Path, small_config: TrainConfig):

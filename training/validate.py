@@ -1,0 +1,69 @@
+"""What a checkpoint's averaged weights are worth, on the same few batches and the same noise every time.
+
+Of held-out windows: the flow loss with the user seen and dropped. In preference tuning also of pairs: what
+`training.dpo` watches, and by how much the chosen side has become worse than the reference model had it, which is the
+classic failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from schemas.train import Norm
+from training.data import Batch
+from training.dpo import pair_errors, preference_loss
+from training.flow import flow_loss
+from training.model import Keep, Listener
+from training.objective import compared_frames, step_generator, window_noise
+from training.run import Run
+
+
+@torch.no_grad()
+def validate(model: Listener, held_out: Sequence[Batch], norm: Norm, device: torch.device) -> dict[str, float]:
+    """Loss on held-out batches, with the user seen and dropped.
+
+    `val_user_gain` is how much of the error without the user disappears when the user is seen.
+    Empty where nothing is held out.
+    """
+    if not held_out:
+        return {}
+    generator = step_generator(0, 0)
+    seen = dropped = 0.0
+    for each in held_out:
+        batch = each.to(device)
+        noise = window_noise(model, batch, generator)
+        x1, reference = model.normalise(batch.avatar_motion), model.normalise(batch.reference)
+        conditions = model.conditions(batch.avatar_audio, batch.user_audio, batch.user_motion)
+        everything = Keep.all(len(batch.keys), device)
+        no_user = Keep(everything.avatar, ~everything.user)
+        valid = batch.valid[..., 0]
+        seen += flow_loss(model, x1, reference, conditions, everything, noise, valid, norm)[0].item()
+        dropped += flow_loss(model, x1, reference, conditions, no_user, noise, valid, norm)[0].item()
+    return {
+        "val_loss": seen / len(held_out),
+        "val_loss_no_user": dropped / len(held_out),
+        "val_user_gain": 1 - seen / dropped if dropped else 0.0,
+    }
+
+
+@torch.no_grad()
+def validate_pairs(run: Run) -> dict[str, float]:
+    """Preferences of the averaged model, and `val_chosen_rise`: its error on the chosen side over the reference's, − 1.
+
+    Empty without pairs.
+    """
+    if run.frozen is None:
+        return {}
+    generator, config = step_generator(0, 1), run.config.dpo
+    sums: dict[str, float] = {}
+    for each in run.watched:
+        pairs = each.to(run.device)
+        noise = window_noise(run.average, pairs, generator)
+        policy, reference = (pair_errors(model, pairs, noise, config.norm) for model in (run.average, run.frozen))
+        loss, logs = preference_loss(policy, reference, compared_frames(pairs, config), config.beta)
+        for name, value in (logs | {"loss_dpo": loss}).items():
+            sums[name] = sums.get(name, 0.0) + value.item() / len(run.watched)
+    rise = sums["chosen_policy"] / sums["chosen_reference"] - 1
+    return {f"val_{name}": value for name, value in sums.items()} | {"val_chosen_rise": rise}
