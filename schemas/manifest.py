@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError
+from schemas.sample import Rejected
 from schemas.train import SamplerConfig
 
 SCHEMA_VERSION = 2
@@ -114,7 +115,7 @@ class PairsInfo(_Model):
     audio: AudioSpec  # what the generator heard
     rejected_audio: AudioSpec  # what the generator of the rejected side heard
     chosen: Literal["ground_truth", "full"]
-    rejected: Literal["dropped", "checkpoint"]
+    rejected: Rejected
     dropped: tuple[str, ...]
     solver: Literal["euler"]
     sampler: SamplerConfig

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from schemas.config import Section, StageResources
 from schemas.dyads import WindowClass
+from schemas.sample import Rejected
 from schemas.train import Drop, SamplerConfig
 
 
@@ -38,14 +39,16 @@ class PairsConfig(Section):
     chosen: Literal["ground_truth", "full"] = Field(
         "ground_truth", description="ground_truth: recorded motion; full: generated under every condition"
     )
-    rejected: Literal["dropped", "checkpoint"] = Field(
-        "dropped", description="dropped: the same model without the user; checkpoint: another model's motion"
+    rejected: Rejected = Field(
+        "dropped",
+        description="dropped: the same model without the user; own: the same model under every condition, so that only"
+        " what it still does less well is taught; checkpoint: another model's motion",
     )
     rejected_checkpoint: str | None = Field(None, description="rejected=checkpoint: its file")
     drop: Literal["full", "no_user", "none"] | None = Field(
         None,
         description="what the losing side is left with: full drops nothing, no_user the user's audio and motion, none"
-        " everything; not given: no_user where it is `dropped`, full where it is another `checkpoint`'s",
+        " everything; not given: no_user where it is `dropped`, else full",
     )
     per_window: int = Field(1, ge=1, le=100, description="pairs per window, with the sampler's seed and those after it")
     classes: tuple[WindowClass, ...] = Field((WindowClass.LISTENING,), description="windows taken, in this order")
@@ -65,7 +68,7 @@ class PairsConfig(Section):
     @property
     def left(self) -> Drop:
         """Conditions that the losing side is left with."""
-        return self.drop or ("full" if self.rejected == "checkpoint" else "no_user")
+        return self.drop or ("no_user" if self.rejected == "dropped" else "full")
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -77,7 +80,9 @@ class PairsConfig(Section):
         if (self.rejected == "checkpoint") != (self.rejected_checkpoint is not None):
             raise ValueError("rejected=checkpoint and rejected_checkpoint=FILE come together")
         if self.rejected == "dropped" and self.left == "full":
-            raise ValueError("drop=full drops nothing: the losing side of the same model would be as good as the other")
+            raise ValueError("drop=full drops nothing; rejected=own takes the model's own motion as the losing side")
+        if self.rejected == "own" and (self.left != "full" or self.chosen == "full"):
+            raise ValueError("rejected=own is the model under every condition, against recorded motion")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("classes: each once")
         return self

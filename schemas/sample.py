@@ -42,6 +42,10 @@ _WINDOW_MEMBERS = (
 )
 
 
+Rejected = Literal["dropped", "own", "checkpoint"]
+"""Who makes the losing side of a pair: the generator without some conditions, the generator, or another model."""
+
+
 class SampleMeta(BaseModel):
     """What a sample is and where it comes from."""
 
@@ -72,7 +76,7 @@ class PairRecord(BaseModel):
 
     window: str  # key of the window in its dataset
     chosen: Literal["ground_truth", "full"]
-    rejected: Literal["dropped", "checkpoint"]
+    rejected: Rejected
     dropped: tuple[str, ...]  # names of the conditions that the rejected side did not get
     generator: str  # sha256 of the checkpoint that the pairs are for; made what was generated, unless…
     rejected_generator: str  # …the rejected side is another's: sha256 of its checkpoint

@@ -1,8 +1,10 @@
 """Who makes the two sides of a pair: a model, and for the losing side the same one left without its user, or another.
 
 Avatar Forcing (§4.2) needs no labels: the losing sample is motion generated without the user's signals, by a model that
-never had them (`rejected: checkpoint`) or by the same model without them (`dropped`). Noise hangs on (seed, window)
-alone, so both sides share it, whatever model, batch or machine made them.
+never had them (`rejected: checkpoint`) or by the same model without them (`dropped`). That pushes towards all that the
+user explains, also where nothing was lacking. Against the model's own motion (`own`, self-play as in arXiv 2401.01335)
+only what it still lacks is taught. Noise hangs on (seed, window) alone, so both sides share it, whatever model, batch
+or machine made them.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ def check_checkpoints(
         load_encoder(each.config.features, weights=_weights(config, each, loaded[0]))
     digests = [checkpoint_id(Path(path)) for path in paths]
     if len(digests) == 2 and digests[0] == digests[1] and config.left == "full":
-        raise UsageError("rejected_checkpoint is the same model under the same conditions; its motion is no worse")
+        raise UsageError("rejected_checkpoint is the same model under the same conditions: say rejected=own")
     heard = [each.audio for each in loaded]
     return (digests[0], digests[-1]), (heard[0], heard[-1])
 

@@ -192,12 +192,35 @@ def test_a_checkpoint_that_does_not_fit_is_told_before_work_starts(
     refused(SPEC.model_copy(update={"codec": "other"}), "speaks codec other")
     refused(SPEC.model_copy(update={"expression": (7, 12)}), "other columns")
     same = CONFIG.model_copy(update={"rejected": "checkpoint", "rejected_checkpoint": str(checkpoint)})
-    with pytest.raises(UsageError, match="no worse"):
+    with pytest.raises(UsageError, match="say rejected=own"):
         build(source, checkpoint, tmp_path / "run", same)
     with pytest.raises(ValueError, match="drops nothing"):
         PairsConfig(drop="full")
     with pytest.raises(ValueError, match="come together"):
         PairsConfig(rejected="checkpoint")
+    for other in ({"chosen": "full"}, {"drop": "no_user"}):
+        with pytest.raises(ValueError, match="against recorded motion"):
+            PairsConfig.model_validate({"rejected": "own"} | other)
+
+
+def test_the_losing_side_can_be_what_the_model_does_with_its_user(
+    source: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """The same motion as that of `chosen: full`, and the gate asks what it lacks."""
+    own = build(source, checkpoint, tmp_path / "own", CONFIG.model_copy(update={"rejected": "own"}))
+    full = build(source, checkpoint, tmp_path / "full", CONFIG.model_copy(update={"chosen": "full"}))
+    pairs = Dataset(own.dataset)
+    made = {s.key: s for s in Dataset(full.dataset).samples("train")}
+    for pair in pairs.samples("train"):
+        assert pair.pair is not None
+        assert (pair.pair.rejected, pair.pair.dropped) == ("own", ())
+        assert pair.pair.generator == pair.pair.rejected_generator
+        np.testing.assert_array_equal(pair.rejected, made[pair.key].chosen)
+        np.testing.assert_array_equal(pair.chosen, pair.avatar_motion)
+    assert own.kept
+    info = pairs.manifest.pairs
+    assert info is not None
+    assert (info.rejected, info.dropped) == ("own", ())
 
 
 def test_several_pairs_of_a_window_differ_by_their_noise(source: Path, checkpoint: Path, tmp_path: Path) -> None:
