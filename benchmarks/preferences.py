@@ -140,9 +140,8 @@ def main() -> None:
 
 
 def bench(scale: Scale, parts: tuple[str, ...], out: Path, jobs: int) -> dict[str, Any]:
-    """All rows, by part; `reaction_error` is that of recall, of the pairs over the control's."""
-    corpora(scale, out)
-    judge = Dataset(str(out / LIVELY))
+    """All rows, by part."""
+    judge = prepare(out / LIVELY, corpus_of(LIVELY, scale), Rule())
     windows = Windows.of(held_out(judge, 10**6), judge.manifest.motion)
     truth = measure(windows.truth, windows, Rule()) | noise_floor(windows)
     rows = {part: measured(part, scale, out, jobs) for part in parts}
@@ -159,14 +158,16 @@ def bench(scale: Scale, parts: tuple[str, ...], out: Path, jobs: int) -> dict[st
     }
 
 
-def corpora(scale: Scale, out: Path) -> None:
-    """Those that every part may ask for: all listeners lively; most of them dull and silent, weighted in two ways."""
-    prepare(out / LIVELY, Corpus(train=scale.conversations, val=scale.held_out, window=100), Rule())
+def corpus_of(name: str, scale: Scale) -> Corpus:
+    """All listeners lively; or most of them dull, and silent, weighted in two ways."""
+    if name == LIVELY:
+        return Corpus(train=scale.conversations, val=scale.held_out, window=100)
     dull = Corpus(train=scale.conversations * 5 // 2, val=4, window=100, speaking=0.8, lively=0.3, dull=0.2)
+    if name == BALANCED:
+        return dull
     counts = Counter(window.label for n in range(dull.train) for window in make_dyad(dull, Rule(), n).windows)
-    natural = BalanceConfig(mixture={label: n / counts.total() for label, n in counts.items()}, dull_keep=1)
-    prepare(out / BALANCED, dull, Rule())
-    prepare(out / NATURAL, replace(dull, balance=natural), Rule())
+    mixture = {label: n / counts.total() for label, n in counts.items()}
+    return replace(dull, balance=BalanceConfig(mixture=mixture, dull_keep=1))
 
 
 def measured(part: str, scale: Scale, out: Path, jobs: int) -> dict[str, Row]:
@@ -178,6 +179,8 @@ def measured(part: str, scale: Scale, out: Path, jobs: int) -> dict[str, Row]:
             Job(corpus, seed, half=False, further=IMBALANCE) for corpus in (NATURAL, BALANCED) for seed in scale.seeds
         ],
     }[part]
+    for name in {job.corpus: None for job in wanted}:
+        prepare(out / name, corpus_of(name, scale), Rule())
     with ProcessPoolExecutor(
         jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
@@ -234,7 +237,7 @@ def row_of(checkpoint: Path, kept: Path, out: Path) -> Row:
         windows = Windows.of(samples, judge.manifest.motion)
         found = load_checkpoint(checkpoint)
         row = model_row(load_model(found), samples, windows, Rule(), SAMPLER, seeds=(0,))
-        row |= {f"watched_{key}": value for key, value in _watched(checkpoint.with_name("metrics.jsonl")).items()}
+        row |= _watched(checkpoint.with_name("metrics.jsonl"))
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(row), encoding="utf-8")
     return dict(json.loads(kept.read_text(encoding="utf-8")))
