@@ -152,7 +152,8 @@ class DpoConfig(Section):
     lr: float = Field(1e-4, gt=0, description="Adam's peak learning rate of preference tuning")
     warmup: int = Field(100, ge=0, description="steps of linear warm-up of preference tuning")
     max_chosen_rise: float | None = Field(
-        0.02,
+        0.01,
+        ge=0,
         description="tuning ends at the last checkpoint whose error on the chosen side is no more than this share above"
         " the reference model's; none: it goes on whatever happens",
     )

@@ -52,9 +52,9 @@ def validate(model: Listener, held_out: Sequence[Batch], norm: Norm, device: tor
 def validate_pairs(run: Run) -> dict[str, float]:
     """Preferences of the averaged model, and `val_chosen_rise`: its error on the chosen side over the reference's, − 1.
 
-    Empty without pairs.
+    Empty without pairs, or where `val_batches` is 0.
     """
-    if run.frozen is None:
+    if run.frozen is None or not run.watched:
         return {}
     generator, config = step_generator(0, 1), run.config.dpo
     sums: dict[str, float] = {}

@@ -96,15 +96,16 @@ def test_other_questions_are_not_given_old_answers(
 def test_tuning_ends_at_the_last_checkpoint_before_the_chosen_side_gets_worse(
     windows: Path, pairs: Path, trained: Path, tmp_path: Path, small_config: TrainConfig, caplog: Any
 ):
-    """At this rate the chosen side gets worse step by step; the limit lies between what two checkpoints show."""
+    """With so much weight on the preference it gets worse step by step; the limit lies between two checkpoints."""
     inputs = {"init": trained, "pairs": str(pairs)}
-    spoilt = tuning(small_config, steps=12, lr=0.005, beta=10.0, max_chosen_rise=None)
+    worse = {"steps": 12, "lr": 0.02, "warmup": 12, "lambda_": 30.0, "beta": 10.0}
+    spoilt = tuning(small_config, **worse, max_chosen_rise=None)
     train(str(windows), tmp_path / "all", spoilt, **inputs)
     rises = {line["step"]: line["val_chosen_rise"] for line in lines(tmp_path / "all") if "val_chosen_rise" in line}
     assert list(rises) == [3, 6, 9, 12]
-    assert rises[6] > rises[3]
+    assert rises[6] > rises[3] > 0
 
-    careful = tuning(small_config, steps=12, lr=0.005, beta=10.0, max_chosen_rise=(rises[3] + rises[6]) / 2)
+    careful = tuning(small_config, **worse, max_chosen_rise=(rises[3] + rises[6]) / 2)
     with caplog.at_level(logging.WARNING):
         path = train(str(windows), tmp_path / "some", careful, **inputs)
     assert load_checkpoint(path).step == 3
@@ -114,10 +115,12 @@ def test_tuning_ends_at_the_last_checkpoint_before_the_chosen_side_gets_worse(
     before = checkpoint_id(path)
     assert checkpoint_id(train(str(windows), tmp_path / "some", careful, **inputs)) == before
 
-    hopeless = careful.model_copy(update={"dpo": careful.dpo.model_copy(update={"max_chosen_rise": -1.0})})
+    hopeless = careful.model_copy(update={"dpo": careful.dpo.model_copy(update={"max_chosen_rise": rises[3] / 2})})
     with pytest.raises(RunFailed, match=r"no checkpoint came before it; lower dpo\.lr"):
         train(str(windows), tmp_path / "none", hopeless, **inputs)
     assert not (tmp_path / "none" / "checkpoint.pt").exists()
+    unwatched = hopeless.model_copy(update={"val_batches": 0})
+    assert load_checkpoint(train(str(windows), tmp_path / "unwatched", unwatched, **inputs)).step == 12
 
 
 def test_what_is_watched_is_held_out_where_pairs_are(
