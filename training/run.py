@@ -222,7 +222,8 @@ def _check_same_run(
         raise UsageError(f"{out} holds a run from another initial checkpoint or with other pairs; {again}")
     if resumed.config.features.weights_sha256 != config.features.weights_sha256:
         raise UsageError(f"{out} holds a run with another encoder; name its weights (features.weights), {again}")
-    if resumed.config.model_dump(exclude=_MAY_CHANGE) != config.model_dump(exclude=_MAY_CHANGE):
+    ignored = _MAY_CHANGE if pairs else _MAY_CHANGE | {"dpo": True}
+    if resumed.config.model_dump(exclude=ignored) != config.model_dump(exclude=ignored):
         raise UsageError(f"{out} holds a run of another training config; {again}")
     if resumed.processes != world.size:
         raise UsageError(

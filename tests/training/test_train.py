@@ -136,6 +136,8 @@ def test_another_dataset_or_config_is_refused_on_resume(
     changed = small_config.model_copy(update={"seed": 9})
     with pytest.raises(UsageError, match="of another training config"):
         train(str(windows), tmp_path / "run", changed)
+    later = small_config.model_copy(update={"dpo": DpoConfig(beta=7.0)})  # not of this run
+    train(str(windows), tmp_path / "run", later)
     with pytest.raises(UsageError, match="another initial checkpoint"):
         train(str(windows), tmp_path / "run", small_config, init=trained)
 
