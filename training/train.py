@@ -222,7 +222,10 @@ def _end_early(run: Run, step: int, saved: int, out: Path, rise: float) -> None:
     """Say why no more steps are taken; what came after the last checkpoint is left."""
     why = f"step {step}: the model has become {rise:.1%} worse on the chosen side than the reference model"
     if not saved:
-        raise RunFailed(f"{why}, and no checkpoint came before it; lower dpo.lr or dpo.lambda_, or raise dpo.beta")
+        raise RunFailed(
+            f"{why}, and no checkpoint came before it; lower dpo.lr or dpo.lambda_, raise dpo.beta, or write "
+            "checkpoints more often (checkpoint_every)"
+        )
     if run.world.first:
         _log.warning("%s; %s is of step %d, the last before it", why, out / CHECKPOINT_NAME, saved)
 
