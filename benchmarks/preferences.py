@@ -9,7 +9,7 @@ is held against the rule (`benchmarks.reactions`).
     effect     from a base that has half learned the rule, and from one that has learned it as well as it will
     sweeps     β, λ and who makes the losing side, one at a time, with the first seed
     imbalance  80 % speaking, seven listeners of ten dull; as it comes and balanced, without pairs and with pairs of the
-               more expressive half of the windows. The truth is what the lively do
+               most expressive half or 30 % of the windows. The truth is what the lively do
 
 Rows are means over seeds of training, with the standard deviation over them (`…_sd`). What may be called a difference
 in rPCC is the truth's row: `rpcc_…_floor` is that between two halves of the truth.
@@ -116,11 +116,11 @@ SWEEPS = {
     "dropped, l2": Further(DROPPED, {"beta": 100.0, "norm": "l2"}),
     "dropped, listening frames": Further(DROPPED, {"beta": 100.0, "frames": "listening"}),
 }
-LIVELY_HALF = {"min_expressiveness": 0.5}
 IMBALANCE = {
     "control": CONTROL,
-    "dropped": Further(DROPPED | LIVELY_HALF, {"beta": 100.0}),
-    "own": Further(OWN | LIVELY_HALF, {"beta": 30.0, "lambda_": 0.3}),
+    "dropped, of 50 %": Further(DROPPED | {"min_expressiveness": 0.5}, {"beta": 100.0}),
+    "own, of 50 %": Further(OWN | {"min_expressiveness": 0.5}, {"beta": 30.0, "lambda_": 0.3}),
+    "own, of 30 %": Further(OWN | {"min_expressiveness": 0.7}, {"beta": 30.0, "lambda_": 0.3}),
 }
 
 
@@ -173,7 +173,8 @@ def corpus_of(name: str, scale: Scale) -> Corpus:
 def measured(part: str, scale: Scale, out: Path, jobs: int) -> dict[str, Row]:
     """Rows of a part: mean over seeds, and standard deviation."""
     wanted = {
-        "effect": [Job(LIVELY, seed, half, EFFECT) for half in (False, True) for seed in scale.seeds],
+        "effect": [Job(LIVELY, seed, half=False, further=EFFECT) for seed in scale.seeds]
+        + [Job(LIVELY, seed, half=True, further={n: EFFECT[n] for n in ("control", "own")}) for seed in scale.seeds],
         "sweeps": [Job(LIVELY, scale.seeds[0], half=False, further=SWEEPS)],
         "imbalance": [
             Job(corpus, seed, half=False, further=IMBALANCE) for corpus in (NATURAL, BALANCED) for seed in scale.seeds
