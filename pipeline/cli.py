@@ -184,7 +184,7 @@ def pairs(
     ] = None,
     rejected: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Checkpoint that makes the losing side instead, under every condition."),
+        typer.Option(metavar="FILE", help="Another checkpoint to make the losing side, under every condition."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Try at most so many windows.")] = None,
     engine: Annotated[str, typer.Option(help="ray or local.")] = "ray",
