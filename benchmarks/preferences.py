@@ -6,7 +6,7 @@ A base is trained by `benchmarks.reactivity`'s recipe, pairs are made with it, a
 them (`dropped`, `own`, …) and without (`control`, which the paper lacks). What each model then does on held-out windows
 is held against the rule (`benchmarks.reactions`).
 
-    effect     from a base that has half learned the rule, and from one that has learned it as well as it will
+    effect     from a base that has learned the rule as well as it will
     sweeps     β, λ and who makes the losing side, one at a time, with the first seed
     imbalance  80 % speaking, seven listeners of ten dull; as it comes and balanced, without pairs and with pairs of the
                most expressive half or 30 % of the windows. The truth is what the lively do
@@ -89,7 +89,6 @@ class Job:
 
     corpus: str
     seed: int
-    half: bool  # the base has taken half of its steps
     further: dict[str, Further]
 
 
@@ -121,6 +120,7 @@ IMBALANCE = {
     "dropped, of 50 %": Further(DROPPED | {"min_expressiveness": 0.5}, {"beta": 100.0}),
     "own, of 50 %": Further(OWN | {"min_expressiveness": 0.5}, {"beta": 30.0, "lambda_": 0.3}),
     "own, of 30 %": Further(OWN | {"min_expressiveness": 0.7}, {"beta": 30.0, "lambda_": 0.3}),
+    "own, of 30 %, beta 10": Further(OWN | {"min_expressiveness": 0.7}, {"beta": 10.0, "lambda_": 0.3}),
 }
 
 
@@ -173,12 +173,9 @@ def corpus_of(name: str, scale: Scale) -> Corpus:
 def measured(part: str, scale: Scale, out: Path, jobs: int) -> dict[str, Row]:
     """Rows of a part: mean over seeds, and standard deviation."""
     wanted = {
-        "effect": [Job(LIVELY, seed, half=False, further=EFFECT) for seed in scale.seeds]
-        + [Job(LIVELY, seed, half=True, further={n: EFFECT[n] for n in ("control", "own")}) for seed in scale.seeds],
-        "sweeps": [Job(LIVELY, scale.seeds[0], half=False, further=SWEEPS)],
-        "imbalance": [
-            Job(corpus, seed, half=False, further=IMBALANCE) for corpus in (NATURAL, BALANCED) for seed in scale.seeds
-        ],
+        "effect": [Job(LIVELY, seed, EFFECT) for seed in scale.seeds],
+        "sweeps": [Job(LIVELY, scale.seeds[0], SWEEPS)],
+        "imbalance": [Job(corpus, seed, IMBALANCE) for corpus in (NATURAL, BALANCED) for seed in scale.seeds],
     }[part]
     for name in {job.corpus: None for job in wanted}:
         prepare(out / name, corpus_of(name, scale), Rule())
@@ -189,7 +186,7 @@ def measured(part: str, scale: Scale, out: Path, jobs: int) -> dict[str, Row]:
     rows: dict[str, list[Row]] = {}
     for job, each in zip(wanted, found, strict=True):
         for name, row in each.items():
-            rows.setdefault(f"{'half-trained ' if job.half else ''}{job.corpus}: {name}", []).append(row)
+            rows.setdefault(f"{job.corpus}: {name}", []).append(row)
     return {name: _over_seeds(each) for name, each in rows.items()}
 
 
@@ -201,13 +198,12 @@ def run(job: Job, scale: Scale, out: Path) -> dict[str, Row]:
     )
     base = learn(data, out / f"{job.corpus}-{job.seed}", config)
     half = base.with_name(f"checkpoint-{scale.steps // 2:07d}.pt")
-    init = half if job.half else base
-    folder = out / f"{job.corpus}-{job.seed}-further{'-half' if job.half else ''}"
-    rows = {"base": row_of(init, folder / "base.json", out)}
+    folder = out / f"{job.corpus}-{job.seed}-further"
+    rows = {"base": row_of(base, folder / "base.json", out)}
     for name, further in job.further.items():
-        path = follow(further, init, half, data, folder, config, scale)
+        path = follow(further, base, half, data, folder, config, scale)
         rows[name] = row_of(path, path.with_name("row.json"), out)
-        say(f"{job.corpus} {job.seed} {'half ' if job.half else ''}{name}: " + _line(rows[name]))
+        say(f"{job.corpus} {job.seed} {name}: " + _line(rows[name]))
     return rows
 
 
