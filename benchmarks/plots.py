@@ -38,11 +38,11 @@ def main() -> None:
 def draw(rows: dict[str, dict[str, Any]], truth: dict[str, Any], path: Path) -> None:
     """One panel for each base, side by side, with the same axes."""
     panels = {base: list(found) for base, found in groupby(rows.items(), lambda item: item[0].partition(": ")[0])}
-    figure = Figure(figsize=(6.4 * len(panels), 5.2), layout="constrained")
+    figure = Figure(figsize=(8.5 if len(panels) == 1 else 6.5 * len(panels), 6.5), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     for ax, (base, found) in zip(axes, panels.items(), strict=True):
         for name, row in found:
-            _point(ax, name.partition(": ")[2], row)
+            _point(ax, name.partition(": ")[2], row, right=not any(_beside(row, other) for _, other in found))
         ax.axhline(truth["recall"], color=INK, linestyle="--", linewidth=0.8)
         ax.axvline(truth["gain"], color=INK, linestyle="--", linewidth=0.8)
         ax.set_title(base, color=INK)
@@ -53,12 +53,26 @@ def draw(rows: dict[str, dict[str, Any]], truth: dict[str, Any], path: Path) -> 
     figure.savefig(path, dpi=110)
 
 
-def _point(ax: Axes, name: str, row: dict[str, Any]) -> None:
+def _point(ax: Axes, name: str, row: dict[str, Any], *, right: bool) -> None:
+    """right: where the name goes."""
     colour = COLOURS.get(name.partition(",")[0], "#edae49")
     ax.errorbar(
         row["gain"], row["recall"], xerr=row.get("gain_sd", 0), yerr=row.get("recall_sd", 0), fmt="o", color=colour
     )
-    ax.annotate(name, (row["gain"], row["recall"]), (5, 4), textcoords="offset points", fontsize=8, color=INK)
+    ax.annotate(
+        name,
+        (row["gain"], row["recall"]),
+        (6, 3) if right else (-6, 3),
+        textcoords="offset points",
+        ha="left" if right else "right",
+        fontsize=8,
+        color=INK,
+    )
+
+
+def _beside(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether another point lies where a name to the right would be."""
+    return bool(0 < other["gain"] - row["gain"] < 0.07 and abs(other["recall"] - row["recall"]) < 0.01)
 
 
 if __name__ == "__main__":
