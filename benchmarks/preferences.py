@@ -37,7 +37,18 @@ import torch
 from benchmarks.processes import say
 from benchmarks.reactions import Windows, measure
 from benchmarks.reactive import Corpus, Rule, make_dyad
-from benchmarks.reactivity import SAMPLER, Row, held_out, learn, model_row, noise_floor, prepare, recipe
+from benchmarks.reactivity import (
+    SAMPLER,
+    Row,
+    held_out,
+    last_losses,
+    learn,
+    model_row,
+    noise_floor,
+    plain_row,
+    prepare,
+    recipe,
+)
 from pipeline.commands import engine_of
 from pipeline.pairs import build_pairs
 from pipeline.progress import Reporter
@@ -80,7 +91,7 @@ class Further:
 
     @property
     def pairs_name(self) -> str:
-        return "-".join(f"{key}={value}" for key, value in _flat(self.pairs or {})).replace("/", "_")
+        return "-".join(f"{key}={value}" for key, value in _flat(self.pairs or {}))
 
 
 @dataclass(frozen=True)
@@ -148,8 +159,8 @@ def bench(scale: Scale, parts: tuple[str, ...], out: Path, jobs: int) -> dict[st
     show({"truth": {"truth": truth}, **rows})
     return {
         "name": "preferences",
-        "truth": _rounded(truth),
-        "rows": {part: {name: _rounded(row) for name, row in found.items()} for part, found in rows.items()},
+        "truth": plain_row(truth),
+        "rows": {part: {name: plain_row(row) for name, row in found.items()} for part, found in rows.items()},
         "against": "the same steps without pairs, and the rule",
         "windows": len(windows.truth),
         "seeds": len(scale.seeds),
@@ -234,7 +245,7 @@ def row_of(checkpoint: Path, kept: Path, out: Path) -> Row:
         windows = Windows.of(samples, judge.manifest.motion)
         found = load_checkpoint(checkpoint)
         row = model_row(load_model(found), samples, windows, Rule(), SAMPLER, seeds=(0,))
-        row |= _watched(checkpoint.with_name("metrics.jsonl"))
+        row |= last_losses(checkpoint.with_name("metrics.jsonl"))
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(row), encoding="utf-8")
     return dict(json.loads(kept.read_text(encoding="utf-8")))
@@ -251,13 +262,6 @@ def _line(row: Row) -> str:
     return ", ".join(f"{key} {row[key]:.3f}" for key in SHOWN)
 
 
-def _watched(metrics: Path) -> Row:
-    """What the last line of validation says of pairs."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    last = next(line for line in reversed(lines) if "val_loss" in line)
-    return {key: last[key] for key in ("val_loss", "val_implicit_accuracy", "val_chosen_rise") if key in last}
-
-
 def _over_seeds(rows: list[Row]) -> Row:
     row = {key: float(np.mean([each[key] for each in rows])) for key in rows[0]}
     if len(rows) > 1:
@@ -270,11 +274,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for key, value in values.items():
         found += _flat(value, f"{key}.") if isinstance(value, dict) else [(prefix + key, value)]
     return found
-
-
-def _rounded(row: Row) -> dict[str, float | None]:
-    """JSON knows no NaN."""
-    return {key: None if np.isnan(value) else round(float(value), 4) for key, value in row.items()}
 
 
 if __name__ == "__main__":

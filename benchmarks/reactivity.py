@@ -105,7 +105,7 @@ def bench(scale: Scale, out: Path) -> dict[str, Any]:
         "causal_share": _plain(
             min(_ratio(_above_chance(block), _above_chance(full)), _ratio(block["gain"], full["gain"]))
         ),
-        "rows": {name: {key: _plain(value) for key, value in row.items()} for name, row in rows.items()},
+        "rows": {name: plain_row(row) for name, row in rows.items()},
         "against": "the rule; the bidirectional mask; the same model without its user",
         "windows": len(samples),
         "steps": scale.steps,
@@ -230,6 +230,10 @@ def show(rows: dict[str, Row]) -> None:
 
 def _ratio(one: float, other: float) -> float:
     return one / other if other else float("nan")
+
+
+def plain_row(row: Row) -> dict[str, float | None]:
+    return {key: _plain(value) for key, value in row.items()}
 
 
 def _plain(value: float) -> float | None:

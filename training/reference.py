@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from schemas.errors import UsageError
 from training.data import Batch
+from training.dpo import Sides
 from training.flow import Noise
 
 
@@ -47,10 +47,8 @@ class ReferenceErrors:
         except ValueError as error:
             raise UsageError(f"dpo.cache: {path} is no file of answers; remove it") from error
 
-    def of(
-        self, place: int, pairs: Batch, noise: Noise, compute: Callable[[], tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        """Errors of the chosen and the rejected side, [B, T] each, on the noise's device."""
+    def of(self, place: int, pairs: Batch, noise: Noise, compute: Callable[[], Sides]) -> Sides:
+        """Errors of both sides, on the noise's device."""
         question = _digest(pairs, noise)
         answer = self._answers[place]
         if answer["question"] == question:

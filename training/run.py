@@ -62,20 +62,17 @@ class Run:
     @cached_property
     def held_out(self) -> list[Batch]:
         """Batches of validation, the same every time, read once; none where nothing is held out."""
-        config, windows = self.config, self.windows
-        if config.val_batches == 0 or not class_mixture(windows.manifest, "val"):
-            return []
-        loader = Loader(windows, config.optim.batch, split="val", max_bad=config.max_bad_samples)
-        return [batch for batch, _ in islice(loader, config.val_batches)]
+        return self._first_batches(self.windows, "val") if class_mixture(self.windows.manifest, "val") else []
 
     @cached_property
     def watched(self) -> list[Batch]:
         """Batches of pairs, the same every time, read once: held-out ones where there are any."""
-        config, pairs = self.config, self.pairs
-        assert pairs is not None
-        split: Split = "val" if class_mixture(pairs.manifest, "val") else "train"
-        loader = Loader(pairs, config.optim.batch, split=split, max_bad=config.max_bad_samples)
-        return [batch for batch, _ in islice(loader, config.val_batches)]
+        assert self.pairs is not None
+        return self._first_batches(self.pairs, "val" if class_mixture(self.pairs.manifest, "val") else "train")
+
+    def _first_batches(self, dataset: Dataset, split: Split) -> list[Batch]:
+        loader = Loader(dataset, self.config.optim.batch, split=split, max_bad=self.config.max_bad_samples)
+        return [batch for batch, _ in islice(loader, self.config.val_batches)]
 
     @property
     def reference_answers(self) -> ReferenceErrors | None:

@@ -65,5 +65,6 @@ def validate_pairs(run: Run) -> dict[str, float]:
         loss, logs = preference_loss(policy, reference, compared_frames(pairs, config), config.beta)
         for name, value in (logs | {"loss_dpo": loss}).items():
             sums[name] = sums.get(name, 0.0) + value.item() / len(run.watched)
-    rise = sums["chosen_policy"] / sums["chosen_reference"] - 1
+    before = sums["chosen_reference"]
+    rise = sums["chosen_policy"] / before - 1 if before else 0.0  # 0: no frame of them is compared
     return {f"val_{name}": value for name, value in sums.items()} | {"val_chosen_rise": rise}

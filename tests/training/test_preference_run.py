@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from schemas.errors import RunFailed, UsageError
 from schemas.train import TrainConfig
@@ -15,7 +16,9 @@ from tests.training.synthetic import write_dataset
 from training import objective
 from training.checkpoint import checkpoint_id, load_checkpoint
 from training.model import Listener
+from training.run import open_run
 from training.train import train
+from training.world import join
 
 
 def tuning(config: TrainConfig, **dpo: Any) -> TrainConfig:
@@ -126,9 +129,6 @@ def test_tuning_ends_at_the_last_checkpoint_before_the_chosen_side_gets_worse(
 def test_what_is_watched_is_held_out_where_pairs_are(
     windows: Path, trained: Path, tmp_path: Path, small_config: TrainConfig
 ):
-    from training.run import open_run
-    from training.world import join
-
     both = write_dataset(tmp_path / "pairs", pairs=True, val=2)
     for folder, split in ((both, "val"), (write_dataset(tmp_path / "train-only", pairs=True), "train")):
         with join("cpu") as world:
@@ -137,3 +137,19 @@ def test_what_is_watched_is_held_out_where_pairs_are(
             held = {key for e in run.pairs.manifest.of(split) for key, _ in run.pairs.shard(e)}
         assert keys
         assert keys <= held
+
+
+def test_pairs_of_which_no_frame_is_compared_end_nothing(
+    windows: Path,
+    pairs: Path,
+    trained: Path,
+    tmp_path: Path,
+    small_config: TrainConfig,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    nothing = lambda batch, _config: torch.zeros_like(batch.valid[..., 0])  # noqa: E731
+    monkeypatch.setattr("training.objective.compared_frames", nothing)
+    monkeypatch.setattr("training.validate.compared_frames", nothing)
+    path = train(str(windows), tmp_path, tuning(small_config, max_chosen_rise=0.0), init=trained, pairs=str(pairs))
+    assert load_checkpoint(path).step == 6
+    assert {line["val_chosen_rise"] for line in lines(tmp_path) if "val_chosen_rise" in line} == {0.0}

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from schemas.errors import UsageError
-from schemas.train import TrainConfig
+from schemas.train import DpoConfig, TrainConfig
 from tests.training.ranks import Ranks, start_ranks
 from tests.training.synthetic import write_dataset
 from training.checkpoint import checkpoint_id, load_checkpoint
@@ -88,6 +88,23 @@ def test_two_processes_do_what_one_does_with_their_batches(
     for name, weights in one.model.items():
         moved = (weights - fresh.model[name]).abs().max()
         assert (two.model[name] - weights).abs().max() <= 0.02 * moved + 1e-6, name
+
+
+def test_two_processes_end_early_together(
+    ranks: Ranks, windows: Path, pairs: Path, trained: Path, tmp_path: Path, small_config: TrainConfig
+):
+    """Only the first one looks at the pairs; both stop, at the checkpoint before, with the cache of each in a file."""
+    dpo = DpoConfig(steps=12, lr=0.02, warmup=12, lambda_=30.0, beta=10.0, cache=str(tmp_path / "cache"))
+    inputs = {"init": str(trained), "pairs": str(pairs)}
+    endless = small_config.model_copy(update={"dpo": dpo.model_copy(update={"max_chosen_rise": None})})
+    assert [a["error"] for a in ranks.train(windows, tmp_path / "all", endless, **inputs)] == [None, None]
+    lines = [json.loads(line) for line in (tmp_path / "all" / "metrics.jsonl").read_text().splitlines()]
+    rises = [line["val_chosen_rise"] for line in lines if "val_chosen_rise" in line]
+    assert rises[1] > rises[0]
+    careful = small_config.model_copy(update={"dpo": dpo.model_copy(update={"max_chosen_rise": sum(rises[:2]) / 2})})
+    assert [a["error"] for a in ranks.train(windows, tmp_path / "some", careful, **inputs)] == [None, None]
+    assert load_checkpoint(tmp_path / "some" / "checkpoint.pt").step == 3
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_two_processes_stop_together_on_a_signal_to_one_and_go_on_as_if_they_had_not(
