@@ -9,6 +9,7 @@ of its own (a GPU, more memory, certain machines) has a pool of its own, which g
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import socket
 import sys
@@ -22,7 +23,8 @@ from typing import Any
 from pipeline.crew import Crew, Engine, InFlight
 from pipeline.ledger import Outcome
 from pipeline.machines import Machine, amounts_of, start_ray, take, times
-from pipeline.supervise import Supervisor
+from pipeline.stopwatch import Stopwatch
+from pipeline.supervise import FAULTS, Supervisor, detach
 from pipeline.task import AnyStage, Stages, Task, outcome_of
 from schemas.config import RunConfig, StageResources
 from schemas.errors import RunFailed, UsageError, VisavisError
@@ -33,6 +35,10 @@ _IDLE_SECONDS = 15.0  # before a worker that nobody needs makes room for another
 _RELEASE_SECONDS = 300.0  # before it gives its room back to the cluster, which may then shrink
 _LATE_SECONDS = 30.0  # that a worker may take to start before people are told
 _GRACE = 120.0  # on top of all limits, after which a supervisor itself counts as hung
+_CALL_SECONDS = 15.0  # between two calls to a supervisor at work, which it answers at once …
+_CALLS = 200  # … of so many a second at most, for the driver of a large cluster has other things to do
+_SILENT_SECONDS = 40.0  # without an answer after which its work goes to another
+_LOG = logging.getLogger(__name__)
 
 
 def ray_engine(config: RunConfig) -> Engine:
@@ -52,10 +58,18 @@ def ray_engine(config: RunConfig) -> Engine:
 
 
 class _RayWorker:
-    """The actor: a supervisor on some machine."""
+    """The actor: a supervisor on some machine. It answers `awake` also while `run` is at work."""
 
-    def __init__(self, stages: Stages, root: str, memory_gb: float, recycle: int, setup: float) -> None:
-        self._supervisor = Supervisor(stages, root, memory_gb=memory_gb, recycle=recycle, setup_seconds=setup)
+    def __init__(self, stages: list[Any], root: str, memory_gb: float, recycle: int, setup: float) -> None:
+        """stages: the reference to them in a list, or Ray would load their modules before this runs."""
+        detach()
+        import ray
+
+        loaded: Stages = ray.get(stages[0])
+        self._supervisor = Supervisor(loaded, root, memory_gb=memory_gb, recycle=recycle, setup_seconds=setup)
+
+    def awake(self) -> bool:
+        return True
 
     def hello(self) -> tuple[str, str]:
         """Host name and Ray's id of the machine."""
@@ -86,7 +100,9 @@ class _Hand:
     number: int
     actor: Any
     pool: _Pool
-    since: float  # when it began what it does now, or became idle
+    since: Stopwatch = field(default_factory=Stopwatch)  # it began what it does now, or became idle
+    heard: Stopwatch = field(default_factory=Stopwatch)  # since its last answer, or since it was called first
+    call: Any = None  # the answer that is waited for
     host: str = ""
     node: str = ""
     job: _Job | None = None
@@ -117,7 +133,7 @@ class _Pool:
 
     def late(self, seconds: float) -> int:
         """Workers that have not started in so many seconds, most likely for want of a machine."""
-        return sum(not hand.host and time.monotonic() - hand.since > seconds for hand in self.hands)
+        return sum(not hand.host and hand.since.seconds() > seconds for hand in self.hands)
 
     @property
     def wanted(self) -> int:
@@ -133,7 +149,7 @@ class _Fleet:
         self._config, self._root = config, root
         self._stages = stages
         self._shared = ray.put(dict(stages))
-        self._remote = ray.remote(max_restarts=0, max_task_retries=0)(_RayWorker)
+        self._remote = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(_RayWorker)
         self._pool_of = _pools(config, stages)
         self._pools = list({id(pool): pool for pool in self._pool_of.values()}.values())
         self._numbers = itertools.count()
@@ -153,19 +169,19 @@ class _Fleet:
         for pool in self._pools:
             self._assign(pool)
         self._check_hung()
+        given_up = [self._give_up(hand) for hand in self._silent()]
         if not self._pending:
             time.sleep(0.05)
-            return []
+            return [outcome for outcome in given_up if outcome is not None]
         refs = list(self._pending)
         self._ray.wait(refs, num_returns=1, timeout=1.0)
         done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
-        answers = (self._take(ref) for ref in done)
-        return [outcome for outcome in answers if outcome is not None]
+        answers = [self._take(ref) for ref in done]
+        return [outcome for outcome in (*given_up, *answers) if outcome is not None]
 
     def in_flight(self) -> list[InFlight]:
-        now = time.monotonic()
         return [
-            InFlight(hand.job.task, hand.host, now - hand.since, hand.job.attempt)
+            InFlight(hand.job.task, hand.host, hand.since.seconds(), hand.job.attempt)
             for pool in self._pools
             for hand in pool.hands
             if hand.job
@@ -192,7 +208,7 @@ class _Fleet:
             job = self._next_job(pool, hand)
             if job is None:
                 return
-            hand.job, hand.since = job, time.monotonic()
+            hand.job, hand.since, hand.heard = job, Stopwatch(), Stopwatch()
             self._pending[hand.actor.run.remote(job.task, job.attempt, job.limit)] = hand
 
     def _next_job(self, pool: _Pool, hand: _Hand) -> _Job | None:
@@ -216,7 +232,7 @@ class _Fleet:
         if job is None:
             hand.host, hand.node = answer
             return None
-        hand.job, hand.since = None, time.monotonic()
+        hand.job, hand.since = None, Stopwatch()
         if hand.leaves:
             self._dismiss(hand)
         if isinstance(answer, VisavisError):
@@ -227,6 +243,9 @@ class _Fleet:
         """The outcome, or none if the task gets another try on another worker."""
         if outcome.status != "failed" or job.attempt >= self._config.attempts:
             return outcome
+        if outcome.reason in FAULTS:
+            what = f"{job.task.stage} {job.task.item}"
+            _LOG.warning(f"{what}: {outcome.reason} on {hand.host} ({outcome.detail}); tried once more")
         job.attempt += 1
         job.avoid = hand.number
         self._pool_of[job.task.stage].queues[job.task.stage].appendleft(job)
@@ -251,18 +270,40 @@ class _Fleet:
             return None
         else:
             reason, detail = "NodeLost", f"{job.lost + 1} machines were lost while they worked on it"
-        seconds = time.monotonic() - hand.since
+        seconds = hand.since.seconds()
         outcome = outcome_of(job.task, "failed", reason, detail, seconds=seconds, peak_mb=0.0, attempt=job.attempt)
         return self._judge(job, outcome, hand)
 
     def _check_hung(self) -> None:
         """Supervisors keep the limits; this is for one that cannot, on a machine that hangs."""
-        now = time.monotonic()
         for pool in self._pools:
             for hand in pool.hands:
-                if hand.job and now - hand.since > hand.job.limit * 1.5 + self._config.setup_seconds + _GRACE:
+                if hand.job and hand.since.seconds() > hand.job.limit * 1.5 + self._config.setup_seconds + _GRACE:
                     hand.hung = True
                     self._ray.kill(hand.actor)  # its call ends with an error, and `_lost` takes it from there
+
+    def _silent(self) -> list[_Hand]:
+        """Supervisors at work that do not answer when they are called."""
+        busy = [hand for pool in self._pools for hand in pool.hands if hand.job]
+        calls = [hand.call for hand in busy if hand.call is not None]
+        answered = set(self._ray.wait(calls, num_returns=len(calls), timeout=0)[0]) if calls else set()
+        pause = max(_CALL_SECONDS, len(busy) / _CALLS)
+        for hand in busy:
+            if hand.call in answered:  # also with an error: then its work ends with one, too
+                hand.call, hand.heard = None, Stopwatch()
+            elif hand.call is None and hand.heard.seconds() > pause:
+                hand.call, hand.heard = hand.actor.awake.remote(), Stopwatch()
+        return [hand for hand in busy if hand.call is not None and hand.heard.seconds() > _SILENT_SECONDS]
+
+    def _give_up(self, hand: _Hand) -> Outcome | None:
+        """A supervisor is suspended, or its machine stands still: as if the machine were lost."""
+        assert hand.job is not None
+        what, seconds = f"{hand.job.task.stage} {hand.job.task.item}", hand.heard.seconds()
+        _LOG.warning(
+            f"the worker on {hand.host} has not answered for {seconds:.0f} s (suspended, or its machine hangs):"
+            f" another one does {what}"
+        )
+        return self._lost(hand, TimeoutError("no answer"))
 
     # How many workers there are
 
@@ -274,7 +315,7 @@ class _Fleet:
                 self._start(pool)
             if pool.queued and pool.late(_IDLE_SECONDS):  # the cluster may grow for it, or it may not
                 self._make_room(pool)
-            for hand in [h for h in pool.hands if h.idle and time.monotonic() - h.since > _RELEASE_SECONDS]:
+            for hand in [h for h in pool.hands if h.idle and h.since.seconds() > _RELEASE_SECONDS]:
                 if len(pool.hands) > wanted:
                     self._dismiss(hand)
             if wanted and not any(p.hands for p in self._pools):
@@ -292,15 +333,15 @@ class _Fleet:
         others = [p for p in self._pools if p is not pool and len(p.hands) > p.needs.min_workers]
         idle = [h for p in others for h in p.hands if h.idle and (not p.queued)]
         patient = pool.queued > 2 * pool.placed
-        idle = [h for h in idle if now - h.since > _IDLE_SECONDS or patient]
+        idle = [h for h in idle if h.since.seconds() > _IDLE_SECONDS or patient]
         if idle:
             self._shifted = now
-            self._dismiss(max(idle, key=lambda h: now - h.since))
+            self._dismiss(max(idle, key=lambda h: h.since.seconds()))
             return self._has_room(pool)
         busy = [h for p in others if len(p.hands) > 1 or not pool.placed for h in p.hands if h.job]
         if busy and patient:
             self._shifted = now
-            min(busy, key=lambda h: h.since).leaves = True
+            max(busy, key=lambda h: h.since.seconds()).leaves = True
         return False
 
     def _start(self, pool: _Pool) -> None:
@@ -311,9 +352,9 @@ class _Fleet:
         if needs.labels:
             options["label_selector"] = dict(needs.labels)
         actor = self._remote.options(**options).remote(
-            self._shared, self._root, needs.memory_gb, self._config.recycle_items, self._config.setup_seconds
+            [self._shared], self._root, needs.memory_gb, self._config.recycle_items, self._config.setup_seconds
         )
-        hand = _Hand(next(self._numbers), actor, pool, time.monotonic())
+        hand = _Hand(next(self._numbers), actor, pool)
         pool.hands.append(hand)
         self._pending[actor.hello.remote()] = hand
 

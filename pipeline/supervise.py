@@ -3,6 +3,10 @@
 A decoder that crashes, a file on which a model hangs, an item that needs more memory than there is: each of them takes
 its process with it. So stages run in a child process, and its supervisor, which loads nothing, always lives to tell
 what became of the item. Ray alone cannot: for all three it reports that a worker's connection ended.
+
+Ray starts workers as background processes of the driver's terminal. The kernel suspends a whole group of them as soon
+as one reads from that terminal, and a library that starts a program (scenedetect starts ffmpeg) reads from it without
+knowing. So neither process has the terminal as its input (`detach`), and the child has no terminal at all.
 """
 
 from __future__ import annotations
@@ -22,10 +26,14 @@ from pathlib import Path
 import psutil
 
 from pipeline.ledger import Outcome
+from pipeline.stopwatch import Stopwatch
 from pipeline.task import Stages, Task, Worker, outcome_of
 from schemas.errors import VisavisError
 
 _LOOK = 0.25  # seconds between two looks at the child
+_STOPPED_SECONDS = 20.0  # that a child may be suspended before it is replaced
+FAULTS = ("TimeLimit", "OutOfMemory", "WorkerStopped", "WorkerKilled", "WorkerCrashed")
+"""Why an item failed that took its process with it, or that ended it."""
 _VMSTAT = Path("/proc/vmstat")
 
 
@@ -49,7 +57,7 @@ class Supervisor:
         """Carry out a task within `limit` seconds, models' loading apart.
 
         Returns:
-            The worker's outcome, or *failed* with TimeLimit, OutOfMemory, WorkerKilled or WorkerCrashed.
+            The worker's outcome, or *failed* with one of `FAULTS`.
 
         Raises:
             RunFailed, UsageError: as `Worker.run`.
@@ -64,9 +72,9 @@ class Supervisor:
         try:
             self._pipe.send((task, attempt))
             for stage_of_work, allowed in (("loading models", self._setup_seconds), ("", limit)):
-                began = time.monotonic()
+                began, clock = time.monotonic(), Stopwatch()
                 while not self._pipe.poll(_LOOK):
-                    fault = self._fault(watch, began, allowed, stage_of_work)
+                    fault = self._fault(watch, clock.seconds(), allowed, stage_of_work)
                     if fault:
                         self.close()
                         return _lost(task, *fault, began, watch.peak_mb, attempt)
@@ -83,9 +91,17 @@ class Supervisor:
         """End the child, whatever it does."""
         if self._child is not None:
             self._pipe.close()
+            self._kill_group()
             self._child.kill()
             self._child.join(10)
             self._child = None
+
+    def _kill_group(self) -> None:
+        """The child and the programs that it started. Its number is nobody else's until it was waited for."""
+        assert self._child is not None
+        if self._child.exitcode is None and self._child.pid:
+            with contextlib.suppress(ProcessLookupError):  # it has not come as far as to have a group of its own
+                os.killpg(self._child.pid, signal.SIGKILL)
 
     def _start(self) -> None:
         # Not forked: a process with Ray's or torch's threads in it does not survive that.
@@ -96,11 +112,16 @@ class Supervisor:
         theirs.close()
         self._items = 0
 
-    def _fault(self, watch: _Watch, began: float, allowed: float, doing: str) -> tuple[str, str] | None:
-        """Why the child must be stopped now, if it must."""
+    def _fault(self, watch: _Watch, seconds: float, allowed: float, doing: str) -> tuple[str, str] | None:
+        """Why the child must be ended now, if it must."""
         if watch.look() and self._memory_gb and watch.rss_mb > self._memory_gb * 1e3:
             return "OutOfMemory", f"held {watch.rss_mb / 1e3:.2f} GB, allowed are {self._memory_gb:g} (memory_gb)"
-        if time.monotonic() - began > allowed:
+        if watch.stopped_seconds > _STOPPED_SECONDS:
+            return "WorkerStopped", (
+                f"somebody suspended the worker (SIGSTOP, or a program that wanted the terminal) for"
+                f" {watch.stopped_seconds:.0f} s"
+            )
+        if seconds > allowed:
             return "TimeLimit", f"took longer than {allowed:.0f} s{doing and ', ' + doing}"
         return None
 
@@ -120,23 +141,39 @@ class Supervisor:
 
 
 class _Watch:
-    """Follows a process's memory."""
+    """Follows a process's memory, and whether it is suspended."""
 
     def __init__(self, pid: int | None) -> None:
         self._process = psutil.Process(pid)
-        self.rss_mb = self.peak_mb = 0.0
+        self._stopped: Stopwatch | None = None
+        self.rss_mb = self.peak_mb = self.stopped_seconds = 0.0
 
     def look(self) -> bool:
         try:
             self.rss_mb = self._process.memory_info().rss / 1e6
+            stopped = self._process.status() == psutil.STATUS_STOPPED
         except psutil.Error:  # gone: the pipe will say so
             return False
         self.peak_mb = max(self.peak_mb, self.rss_mb)
+        self._stopped = (self._stopped or Stopwatch()) if stopped else None
+        self.stopped_seconds = self._stopped.seconds() if self._stopped else 0.0
         return True
+
+
+def detach() -> None:
+    """Give up the terminal as input, for this process and all that it starts, and do not be suspended because of it."""
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, 0)
+    os.close(nowhere)
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGTSTP):
+            signal.signal(number, signal.SIG_IGN)  # is inherited by programs, too
 
 
 def _serve(pipe: Connection, stages: Stages, root: str) -> None:
     """The child: for each task, says that its models are loaded, then what came of it."""
+    detach()
+    os.setsid()  # a group of its own, without a terminal: what stops it does not stop its supervisor
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides
     worker = Worker(stages, root)
@@ -159,7 +196,7 @@ def _die_with(parent: int) -> None:
     """A worker whose supervisor was killed must not go on alone."""
     while os.getppid() == parent:
         time.sleep(1.0)
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)  # and what it started
 
 
 def _oom_kills() -> int:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+from pipeline import fleet
 from pipeline.crew import Crew, Engine, InFlight, local_engine
 from pipeline.fleet import ray_engine
 from pipeline.ledger import Ledger, Outcome
@@ -249,6 +250,21 @@ class TestWorkersThatDie:
         assert "longer than 4 s" in found["k2"].detail
         assert found["k3"].peak_mb > 500
         assert {row.attempt for row in found.values() if row.status == "failed"} == {2}
+
+    def test_who_is_suspended_is_named_and_somebody_else_does_the_work(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A job scheduler, a debugger or a terminal may do that; nobody would ever hear of these workers again."""
+        monkeypatch.setattr(fleet, "_CALL_SECONDS", 1.0)
+        monkeypatch.setattr(fleet, "_SILENT_SECONDS", 8.0)
+        texts = ["a", *(f"{how}:{tmp_path / how}" for how in ("stop", "stop supervisor")), "e"]
+        done = letters(tmp_path / "run", *texts, engine=ray_engine(RunConfig()))
+        assert list(done) == ["k0", "k1", "k2", "k3"]
+        attempts = {key: row.attempt for key, row in rows(tmp_path / "run").items()}
+        assert attempts == {"k0": 1, "k1": 2, "k2": 1, "k3": 1}  # a supervisor is as good as a machine: not a try
+        assert f"letters {texts[1]}: WorkerStopped" in caplog.text
+        assert "has not answered for 8 s" in caplog.text
+        assert f"another one does letters {texts[2]}" in caplog.text
 
     def test_a_worker_killed_from_outside_with_its_supervisor_is_replaced(self, tmp_path: Path) -> None:
         killed = []

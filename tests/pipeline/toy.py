@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 
@@ -26,7 +27,8 @@ class Letters(Row):
 class CountLetters(Stage[Text, Letters]):
     """`bad` is rejected, `bug…` raises, `slow:2` takes two seconds.
 
-    `kill`, `segv`, `hang` and `eat` do what they say; with `:MARK` only once, as a mark that they leave tells.
+    `kill`, `segv`, `hang` and `eat` do what they say, `stop` suspends the worker and `stop supervisor` who watches it;
+    with `:MARK` only once, as a mark that they leave tells.
     """
 
     name = "letters"
@@ -58,6 +60,11 @@ def misbehave(how: str) -> None:
         os.kill(os.getpid(), 9)
     elif how == "segv":
         os.kill(os.getpid(), 11)
+    elif how == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif how == "stop supervisor":
+        os.kill(os.getppid(), signal.SIGSTOP)
+        time.sleep(600)
     elif how == "hang":
         time.sleep(600)
     elif how == "eat":
