@@ -28,6 +28,7 @@ from pipeline.crew import Engine
 from pipeline.dataset import DATASET, buckets_of, build_dataset, collect
 from pipeline.known import Known
 from pipeline.ledger import Ledger
+from pipeline.places import absolute, located
 from pipeline.progress import Reporter
 from pipeline.run import InOrder, Made, Road, Run, made_of, next_stage, opened
 from pipeline.sources import source_key, source_name, source_seconds
@@ -93,10 +94,10 @@ class Build:
 
     def __init__(self, config: BuildConfig, root: str, engine: Engine, reporter: Reporter) -> None:
         self.config = config
-        self.root = root
+        self.root = absolute(root)
         self._engine = engine
         self._reporter = reporter
-        self.stages = stages_of(config, f"{root.rstrip('/')}/{DATASET}")
+        self.stages = stages_of(located(config), f"{self.root.rstrip('/')}/{DATASET}")
         self.fingerprints = fingerprints_of(config)
         self._network = network_digest(config.encode) if config.motion.kind == "network" else ""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 
 from schemas.errors import DatasetError, RunFailed, UsageError
+from training.ranks import signature
+from training.stopping import EXIT_CODE, answer_requests_to_stop
 
 app = typer.Typer(
     name="visavis",
@@ -22,8 +24,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
-
-_STOPPED = 130  # exit code, as shells give it to a program that Ctrl-C ended
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; may be repeated.")
@@ -77,7 +77,7 @@ def build(
     from pipeline.commands import run_build
 
     chosen = {"engine": engine, "address": address}
-    overrides = [*(set_ or []), *(f"run.{name}={value}" for name, value in chosen.items() if value)]
+    overrides = [*(set_ or []), *(f"run.{name}={json.dumps(value)}" for name, value in chosen.items() if value)]
     run_build(
         config,
         inputs or [],
@@ -343,10 +343,13 @@ def main() -> None:
     # OpenMP's threads spin while they wait. For long, and a machine with other load trains at half the speed; not at
     # all, and a quiet one does. Read when torch is loaded, which no command has done yet.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster that takes its machine back asks nicely first
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal of another alphabet is no reason to fail
+    answer_requests_to_stop("visavis")
     try:
         code = app(standalone_mode=False)
-        if code == _STOPPED:  # typer's answer to Ctrl-C
+        if code == EXIT_CODE:  # typer's answer to Ctrl-C
             raise KeyboardInterrupt
     except typer.TyperException as error:
         code = _fail(error.format_message(), 2)
@@ -359,13 +362,12 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that may not be written; what was committed stays
         code = _fail(f"{error.filename or 'I/O error'}: {error.strerror or error}", 1)
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("stopped; run the same command again to go on from here", _STOPPED)
+        code = _fail("stopped; run the same command again to go on from here", EXIT_CODE)
     sys.exit(code or 0)
 
 
 def _fail(message: str, code: int) -> int:
-    if os.environ.get("RANK", "0") == "0":  # under torchrun all processes end alike, and one says why
-        print(f"visavis: {' '.join(message.split())}", file=sys.stderr)
+    print(f"visavis: {signature()}{' '.join(message.split())}", file=sys.stderr)
     return code
 
 

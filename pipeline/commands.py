@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -107,13 +106,14 @@ def run_train(
     address: str | None,
 ) -> None:
     """`visavis train`."""
+    from training.ranks import ranks
     from training.train import Stopped, train
 
     if address and workers is None:
         raise UsageError("--address goes with --num-workers")
     config = load_config(config_path, TrainConfig, overrides)
     reporter = Reporter()
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun may have started
+    first = ranks().rank == 0  # of the processes that torchrun may have started
     run: Callable[..., Path] = train
     if workers is not None:
         from pipeline.ray_train import train_on_ray

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+import schemas
 from schemas.config import StageResources
 from schemas.errors import UsageError
 from stages.quiet import silent_stderr
 
 _CONNECT_SECONDS = 10.0
+_LONGEST_SOCKET = 107  # bytes of a path, by the kernel
+_LONGEST_FOLDER = _LONGEST_SOCKET - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 
 
 def start_ray(address: str | None) -> None:
-    """Join a cluster, or start one on this machine; once per process. Quiet, and nothing leaves the machine."""
+    """Join a cluster, or start one on this machine; once per process. Quiet, and nothing leaves the machine.
+
+    Args:
+        address: `auto`, host:port, or None for RAY_ADDRESS and, without it, this machine.
+
+    Raises:
+        UsageError: no such cluster, an address of another kind, or no folder for a cluster's files here.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # or every worker rebuilds the environment
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -27,42 +40,85 @@ def start_ray(address: str | None) -> None:
 
     if ray.is_initialized():
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    _check_reachable(address)
+    from_environment = (os.environ.get("RAY_ADDRESS") or "").strip()
+    address, remedy = (
+        (address.strip(), "unset run.address (--address)")
+        if address
+        else (from_environment or "local", "unset RAY_ADDRESS")
+    )
+    _check_address(address, remedy)
     # Ray would end the process on SIGTERM in its own way, and nothing would be committed first.
     on_main_thread = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
+    # It puts the current folder before all others on its workers' search path, and a user's own `schemas/` may lie
+    # there. Where this program lies, workers find what the driver found.
+    home = Path(schemas.__file__).parents[1]
     try:
-        with silent_stderr():  # it announces the log level that was asked for
+        with silent_stderr(), contextlib.chdir(home):  # it announces the log level that was asked for
             ray.init(
                 # Without a word Ray would also join a cluster that some other process left a note of.
                 address=address,
                 log_to_driver=False,
                 include_dashboard=False,
                 logging_level=logging.ERROR,
+                **({"_temp_dir": _folder_for_sockets()} if address == "local" else {}),
             )
-    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        why = _first_line(str(error))
+        if address == "local":
+            raise UsageError(f"Ray cannot start on this machine: {why}; --engine local does without it") from error
         raise UsageError(
-            f"no Ray cluster at {address} can be joined ({_first_line(str(error))}): start one with `ray start --head`,"
-            " or unset run.address; a cluster with tokens wants RAY_AUTH_MODE=token and its token here, too"
+            f"no Ray cluster at {address} can be joined ({why}): start one with `ray start --head`,"
+            f" or {remedy}; a cluster with tokens wants RAY_AUTH_MODE=token and its token here, too"
         ) from error
     finally:
         if on_main_thread:
             signal.signal(signal.SIGTERM, on_sigterm)
 
 
-def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes without a word."""
+def _check_address(address: str, remedy: str) -> None:
+    """Refuse what this program cannot join; Ray itself would raise whatever comes, or try for minutes without a word.
+
+    Raises:
+        UsageError: says what address is wanted.
+    """
+    if address in ("auto", "local"):
+        return
+    kind, mark, _ = address.partition("://")
+    if mark:
+        what = {
+            "http": "that of the dashboard, which takes jobs (`ray job submit`)",
+            "https": "that of the dashboard, which takes jobs (`ray job submit`)",
+            "ray": "that of Ray Client, which cannot carry a build: start visavis on a machine of the cluster, for"
+            " example with `ray job submit`",
+        }.get(kind, "of a kind that is not known here")
+        raise UsageError(f"the Ray address {address} is {what}; wanted is auto or host:port of its head, or {remedy}")
     host, colon, port = address.rpartition(":")
-    if not colon or "/" in address or not port.isdigit():
-        return  # auto, local, or a kind of address that Ray knows about
+    if not (colon and host and port.isdecimal() and 0 < int(port) < 65536):
+        raise UsageError(f"the Ray address {address!r} is neither auto nor host:port (often port 6379); or {remedy}")
     try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"no Ray cluster at {address} ({error.strerror or error}): start one with `ray start --head`,"
-            " or unset run.address"
+            f"no Ray cluster at {address} ({why}): start one with `ray start --head`, or {remedy}"
         ) from error
+
+
+def _folder_for_sockets() -> str:
+    """Where a cluster of this machine keeps its files: Ray's choice, or /tmp where TMPDIR is too long for a socket.
+
+    Raises:
+        UsageError: neither will do.
+    """
+    named = os.environ.get("RAY_TMPDIR")
+    for folder in [named] if named else [tempfile.gettempdir(), "/tmp"]:  # noqa: S108 - as Ray does
+        if len(os.fsencode(folder)) <= _LONGEST_FOLDER and os.access(folder, os.W_OK | os.X_OK):
+            return str(Path(folder) / "ray")
+    raise UsageError(
+        f"Ray keeps its sockets in {named or tempfile.gettempdir()}, which cannot be written or is longer than"
+        f" {_LONGEST_FOLDER} characters: set RAY_TMPDIR to a folder that will do, or use --engine local"
+    )
 
 
 def _first_line(text: str) -> str:

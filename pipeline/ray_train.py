@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.machines import start_ray
+from pipeline.places import absolute
 from schemas.errors import DatasetError, RunFailed, UsageError, VisavisError
 from schemas.train import TrainConfig
 from training.log import METRICS_NAME
+from training.stopping import go_on
 from training.train import Progress, Stopped, train
 
 _STOP_NAME = ".stop"
@@ -50,18 +52,18 @@ def train_on_ray(
     from ray.train.torch import TorchConfig, TorchTrainer
 
     out = out.resolve()
-    if config.features.weights:
-        features = config.features.model_copy(update={"weights": _absolute(config.features.weights)})
-        config = config.model_copy(update={"features": features})
+    features = config.features.model_copy(update={"weights": absolute(config.features.weights)})
+    dpo = config.dpo.model_copy(update={"cache": absolute(config.dpo.cache)})
+    config = config.model_copy(update={"features": features, "dpo": dpo})
     out.mkdir(parents=True, exist_ok=True)
     stop = out / _STOP_NAME
     stop.unlink(missing_ok=True)
     work = {
-        "dataset": _absolute(dataset),
+        "dataset": absolute(dataset),
         "out": out,
         "config": config,
         "init": init and init.resolve(),
-        "pairs": pairs and _absolute(pairs),
+        "pairs": absolute(pairs),
     }
     gpu, cpus = _room(workers, config, here=address is None)
     trainer = TorchTrainer(
@@ -124,6 +126,7 @@ def _look_on(trainer: Any, out: Path, stop: Path, steps: int, progress: Progress
             if stop.exists():  # the second time
                 raise
             stop.touch()
+            go_on()
         latest = seen.latest()
         if progress is not None and latest:
             progress(int(latest["step"]), steps, latest)
@@ -167,8 +170,3 @@ def _room(workers: int, config: TrainConfig, *, here: bool) -> tuple[bool, int]:
                 f"--num-workers {workers}: this machine has {has.get(name, 0):.0f} {name}s; one each is needed"
             )
     return gpu, max(1, int(has.get("CPU", 1)) // workers) if here else 1
-
-
-def _absolute(place: str) -> str:
-    """Ray's processes have a working folder of their own; URLs stay, and so do names that are no path here."""
-    return str(Path(place).resolve()) if Path(place).exists() else place

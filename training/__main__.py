@@ -7,7 +7,6 @@ torchrun wants to know of the others. Exit 0 done; 1 failed; 2 wrong use; 130 st
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -15,13 +14,15 @@ from pathlib import Path
 from schemas.config import load_config
 from schemas.errors import UsageError, VisavisError
 from schemas.train import TrainConfig
+from training.ranks import ranks, signature
+from training.stopping import EXIT_CODE, answer_requests_to_stop
 from training.train import Stopped, train
 
 _LINE_SECONDS = 10.0
 
 
 def main() -> int:
-    """Entry point: every expected error becomes one line on stderr, of one process, and an exit code of all."""
+    """Entry point: every expected error becomes one line on stderr, and an exit code. Each process says why it ends."""
     parser = argparse.ArgumentParser("python -m training", description="Train the causal listener on shards.")
     parser.add_argument("config", help="recipe, for example configs/train/tiny.yaml")
     parser.add_argument("dataset", help="folder or URL that holds manifest.json and its shards")
@@ -30,14 +31,20 @@ def main() -> int:
     parser.add_argument("--pairs", help="folder or URL of a pairs dataset: preference tuning of --init")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a setting")
     given = parser.parse_args()
+    answer_requests_to_stop("training")
     try:
+        first = ranks().rank == 0
         config = load_config(given.config, TrainConfig, given.set)
         path = train(given.dataset, given.out, config, init=given.init, pairs=given.pairs, progress=_Lines())
     except VisavisError as error:
-        return _say(f"training: {' '.join(str(error).split())}", 2 if isinstance(error, UsageError) else 1)
+        return _fail(" ".join(str(error).split()), 2 if isinstance(error, UsageError) else 1)
     except Stopped as stopped:
-        return _say(f"training: {stopped}; run the same command again to go on", 130)
-    return _say(str(path), 0)
+        return _fail(f"{stopped}; run the same command again to go on", EXIT_CODE)
+    except KeyboardInterrupt:
+        return _fail("stopped before a checkpoint was written", EXIT_CODE)
+    if first:
+        print(path, flush=True)
+    return 0
 
 
 class _Lines:
@@ -54,9 +61,8 @@ class _Lines:
         print(f"step {step}/{steps}  {figures}", file=sys.stderr, flush=True)
 
 
-def _say(text: str, code: int) -> int:
-    if os.environ.get("RANK", "0") == "0":
-        print(text, file=sys.stderr if code else sys.stdout, flush=True)
+def _fail(text: str, code: int) -> int:
+    print(f"training: {signature()}{text}", file=sys.stderr, flush=True)
     return code
 
 

@@ -24,11 +24,12 @@ from types import FrameType
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from schemas import FPS
-from schemas.errors import RunFailed
+from schemas.errors import RunFailed, UsageError
 from schemas.train import OptimConfig, TrainConfig
 from training.checkpoint import CHECKPOINT_NAME, keep_copy, save_checkpoint
 from training.data import Loader, prefetch
@@ -37,7 +38,7 @@ from training.model import Listener
 from training.objective import Losses, Objective, Part, step_generator
 from training.run import Run, open_run
 from training.validate import validate, validate_pairs
-from training.world import join
+from training.world import World, join
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after every step with (steps done, steps in all, latest line of metrics, empty before the first)."""
@@ -85,9 +86,34 @@ def train(
     with join(config.device) as world:
         run = open_run(dataset, out, config, init, pairs, world)
         window_s = run.windows.manifest.window / FPS
-        with closing(MetricsLog(out, run.first_step, world, window_s)) as log, _asked_to_stop(stop) as asked:
+        with (
+            _alone_in(out, world),
+            closing(MetricsLog(out, run.first_step, world, window_s)) as log,
+            _asked_to_stop(stop) as asked,
+        ):
             _loop(run, out, log, progress, asked)
     return out / CHECKPOINT_NAME
+
+
+@contextmanager
+def _alone_in(out: Path, world: World) -> Iterator[None]:
+    """Hold a run's folder. A launcher that sets no ranks starts many processes that each take themselves for the first.
+
+    Raises:
+        UsageError: another run is at work in it.
+    """
+    with ExitStack() as stack:
+        with world.together():
+            if world.first:
+                out.mkdir(parents=True, exist_ok=True)
+                try:
+                    stack.enter_context(FileLock(out / ".lock").acquire(timeout=0))
+                except Timeout as error:
+                    remedy = "wait for it, choose another --out, or start processes of one run with torchrun"
+                    raise UsageError(f"{out} is in use by another training run; {remedy}") from error
+                except (OSError, NotImplementedError):  # a file system without locks
+                    _log.debug("%s cannot be locked", out)
+        yield
 
 
 def _loop(run: Run, out: Path, log: MetricsLog, progress: Progress | None, asked: Callable[[], bool]) -> None:

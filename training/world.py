@@ -6,13 +6,17 @@ between GPUs and by gloo between CPUs; counts, errors and positions go by gloo f
 for, and as numbers and text: nothing is pickled.
 
 What one process cannot do ends all of them with the same error. A process that dies without a word closes its
-connections; the others fail at their next exchange, or whoever started them ends them.
+connections; the others fail at their next exchange, or whoever started them ends them. One that never comes is waited
+for aloud.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,9 +26,13 @@ import torch
 import torch.distributed as dist
 
 from schemas.errors import DatasetError, RunFailed, UsageError, VisavisError
+from training.ranks import Ranks, ranks
 
 PATIENCE = timedelta(minutes=30)
 """How long processes wait for one that says nothing: longer than a checkpoint takes to write, or a model to compile."""
+_SAY_SECONDS = (10.0, 60.0)
+"""Seconds of waiting for the others before the first word about it, and between the next."""
+_log = logging.getLogger(__name__)
 _SHARED: dict[str, type[VisavisError]] = {kind.__name__: kind for kind in (UsageError, DatasetError, RunFailed)}
 
 
@@ -106,14 +114,14 @@ class World:
 def join(device: str) -> Iterator[World]:
     """The processes that were started with this one, for as long as the context lasts.
 
-    Raises UsageError, in all of them, where one lacks the device.
+    Raises UsageError, in all of them, where one lacks the device; RunFailed where the others do not come, or go.
     """
     joined = dist.is_available() and dist.is_initialized()
-    if not joined and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not joined and ranks().size == 1:
         yield World(pick_device(device))
         return
     if not joined:
-        dist.init_process_group("gloo", timeout=PATIENCE)
+        _meet(ranks())
     group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=PATIENCE)
     world = World(torch.device("cpu"), dist.get_rank(), dist.get_world_size(), group, group)
     try:
@@ -128,9 +136,37 @@ def join(device: str) -> Iterator[World]:
         # All end by an error of ours. Of others they learn as connections close, but nccl might wait for them first.
         if not joined and (world.gradients is group or isinstance(error, VisavisError | KeyboardInterrupt)):
             dist.destroy_process_group()
+        if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
+            raise RunFailed(f"another process is gone, or has not answered for {PATIENCE}: {error}") from error
         raise
     if not joined:
         dist.destroy_process_group()
+
+
+def _meet(own: Ranks) -> None:
+    """Wait for the other processes. Beside a thread, for torch waits in C: no word, and deaf to Ctrl-C."""
+    failures: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            dist.init_process_group("gloo", timeout=PATIENCE)
+        except (ValueError, RuntimeError) as error:
+            failures.append(error)
+
+    place = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    thread = threading.Thread(target=wait, name="meet", daemon=True)
+    began, pause = time.monotonic(), _SAY_SECONDS[0]
+    thread.start()
+    while thread.is_alive():
+        thread.join(pause)
+        if thread.is_alive():
+            seconds = time.monotonic() - began
+            _log.warning(f"rank {own.rank} waits for the others of {own.size} at {place}, for {seconds:.0f} s so far")
+            pause = _SAY_SECONDS[1]
+    for error in failures:
+        if isinstance(error, ValueError):  # a variable is missing
+            raise UsageError(f"several processes are to train together: {error}; start them with torchrun") from error
+        raise RunFailed(f"rank {own.rank} of {own.size} did not meet the others at {place}: {error}") from error
 
 
 def pick_device(name: str) -> torch.device:

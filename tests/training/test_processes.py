@@ -157,4 +157,5 @@ def test_a_process_that_dies_leaves_nobody_waiting(  # the last test of this fil
 ):
     left, died = ranks.train(windows, tmp_path, changed(small_config, batch=2), fault="die", fault_at=3)
     assert died["error"] == "died"
-    assert left["error"] == "RuntimeError"
+    assert left["error"] == "RunFailed"
+    assert "another process is gone" in left["message"]

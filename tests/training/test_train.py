@@ -49,6 +49,20 @@ def losses(out: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in lines(out) if "loss" in line}
 
 
+def test_a_folder_holds_one_run_at_a_time(windows: Path, tmp_path: Path, small_config: TrainConfig):
+    """`srun -n 8 visavis train` sets no ranks: eight processes that each think they are alone."""
+    second = []
+
+    def start_another(*_: object) -> None:
+        with pytest.raises(UsageError, match="in use by another training run"):
+            train(str(windows), tmp_path / "out", small_config)
+        second.append(True)
+
+    train(str(windows), tmp_path / "out", small_config, progress=start_another)
+    assert second == [True] * small_config.optim.steps
+    train(str(windows), tmp_path / "out", small_config)  # free again
+
+
 def test_metrics_say_what_happens(windows: Path, tmp_path: Path, small_config: TrainConfig):
     seen = []
     path = train(str(windows), tmp_path, small_config, progress=lambda *args: seen.append(args))
@@ -67,7 +81,7 @@ def test_metrics_say_what_happens(windows: Path, tmp_path: Path, small_config: T
     assert validated[0]["val_user_gain"] == pytest.approx(
         1 - validated[0]["val_loss"] / validated[0]["val_loss_no_user"]
     )
-    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".") and p.name != ".lock"]
 
 
 def test_the_same_seed_gives_the_same_run_to_the_byte(windows: Path, tmp_path: Path, small_config: TrainConfig):

@@ -1,0 +1,179 @@
+"""What shells, schedulers and clusters leave in a process' environment, and the folder that it was started in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.machines import start_ray
+from schemas.errors import UsageError
+
+REPOSITORY = Path(__file__).parents[2]
+BUILD = [sys.executable, "-m", "pipeline.cli", "build", str(REPOSITORY / "configs" / "default.yaml")]
+
+
+def run(
+    *words: str, cwd: Path = REPOSITORY, seconds: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY)} | environment
+    return subprocess.run(
+        words, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
+    )
+
+
+@pytest.fixture
+def text_as_video(tmp_path: Path) -> Path:
+    path = tmp_path / "text.mp4"
+    path.write_text("this is not a video\n")
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://127.0.0.1:8265", "the dashboard"),
+        ("https://ray.example.com", "the dashboard"),
+        ("ray://127.0.0.1:10001", "Ray Client"),
+        ("anyscale://cluster", "not known"),
+        ("127.0.0.1", "neither auto nor host:port"),
+        ("127.0.0.1:port", "neither auto nor host:port"),
+        (":6379", "neither auto nor host:port"),
+        ("[::1]:1", "Connection refused"),
+        ("no.such.host.invalid:6379", "no Ray cluster at"),
+    ],
+)
+def test_an_address_that_is_none_is_one_line_that_says_what_to_change(
+    address: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # another test's cluster may be there
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    for asked, remedy in ((None, "unset RAY_ADDRESS"), (address, "unset run.address")):
+        with pytest.raises(UsageError) as refused:
+            start_ray(asked)
+        assert words in str(refused.value)
+        assert remedy in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+def test_whoever_fails_says_so_whatever_its_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong_use(**variables: str) -> str:
+        with monkeypatch.context() as patch:
+            for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
+                patch.delenv(name, raising=False)
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["visavis", "train", "configs/train/tiny.yaml", str(tmp_path)])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        said = capsys.readouterr().err
+        assert (ended.value.code, said.count("\n")) == (2, 1)
+        return said.removeprefix("visavis: ")
+
+    missing = f"{tmp_path} is not a dataset"
+    assert wrong_use(RANK="3").startswith(missing)  # left behind by a scheduler: nobody else is there
+    assert wrong_use(RANK="", WORLD_SIZE="").startswith(missing)
+    assert wrong_use(WORLD_SIZE="8").startswith("WORLD_SIZE is 8 and RANK is not set")
+    assert wrong_use(WORLD_SIZE="8", RANK="8").startswith("RANK is 8 and WORLD_SIZE 8")
+    assert wrong_use(WORLD_SIZE="many").startswith("WORLD_SIZE is 'many'")
+    alone = wrong_use(WORLD_SIZE="2", RANK="1")  # no MASTER_ADDR
+    assert alone.startswith("rank 1 of 2: several processes are to train together")
+
+
+def test_a_rank_that_does_not_come_is_waited_for_aloud_and_can_be_stopped(tmp_path: Path) -> None:
+    code = (
+        "import sys, training.world as w; w._SAY_SECONDS = (1.0, 1.0)\n"
+        "from training.__main__ import main; sys.exit(main())"
+    )
+    env = os.environ | {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    words = [sys.executable, "-c", code, "configs/train/tiny.yaml", str(tmp_path), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(words, cwd=REPOSITORY, env=env, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "waits for the others" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait(20) == 130
+    assert "rank 0 waits for the others of 2 at 127.0.0.1" in line
+    assert rest == "training: rank 0 of 2: stopped before a checkpoint was written\n"
+
+
+def test_a_terminal_of_another_alphabet_is_no_reason_to_fail(text_as_video: Path, tmp_path: Path) -> None:
+    done = run(
+        *(*BUILD, str(text_as_video), "--dry-run", "--out", str(tmp_path / "run")),
+        **{"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "text.mp4" in done.stdout
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[str]:
+    """`ray start` in a folder; ended with what it started, and nothing else is."""
+    port = free_port()
+    ray = str(Path(sys.executable).parent / "ray")
+    words = [ray, "start", "--head", "--block", "--num-cpus=1", "--include-dashboard=false", f"--port={port}"]
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as short:
+        env = os.environ | {"RAY_TMPDIR": short, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_AUTH_MODE": "disabled"}
+        process = subprocess.Popen(
+            words, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if "Ray runtime started" in line:
+                    break
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.stdout.read()
+            process.wait(40)
+
+
+@pytest.mark.slow
+def test_a_cluster_and_a_driver_in_other_folders_build_in_one_place(text_as_video: Path, tmp_path: Path) -> None:
+    """And what lies in the driver's folder under our names is not imported: Ray puts that folder first."""
+    (one := tmp_path / "one").mkdir()
+    (two := tmp_path / "two").mkdir()
+    for name in ("schemas", "stages", "pipeline"):
+        (two / name).mkdir()
+        (two / name / "__init__.py").write_text("raise ImportError('a package of the user')\n")
+    visavis = [str(Path(sys.executable).parent / "visavis"), "build", BUILD[-1]]
+    with cluster(one) as address:
+        words = [*visavis, str(text_as_video), "--out", "relative/run", "--address", address]
+        done = run(*words, cwd=two, PYTHONPATH="", RAY_AUTH_MODE="disabled")
+    assert done.returncode == 1, done.stderr
+    assert "no conversation is left to train on (1 × unreadable)" in done.stderr
+    assert list(one.iterdir()) == []
+    assert {path.name for path in (two / "relative" / "run").iterdir()} >= {"run.json", "ledger"}
+
+
+@pytest.mark.slow
+def test_a_long_tmpdir_is_none_for_sockets(text_as_video: Path, tmp_path: Path) -> None:
+    (long := tmp_path / ("scratch-of-job-" * 6)).mkdir()
+    out = str(tmp_path / "run")
+    done = run(*BUILD, str(text_as_video), "--out", out, TMPDIR=str(long))
+    assert done.returncode == 1
+    assert "1 × unreadable" in done.stderr
+    told = run(*BUILD, str(text_as_video), "--out", out, RAY_TMPDIR=str(long))
+    assert told.returncode == 2
+    assert told.stderr.count("\n") == 1
+    assert "set RAY_TMPDIR to a folder that will do" in told.stderr
