@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from schemas.errors import DatasetError, RunFailed, UsageError
+from training.home import ensure_home
 from training.ranks import signature
 from training.stopping import EXIT_CODE, answer_requests_to_stop
 
@@ -347,6 +348,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal of another alphabet is no reason to fail
     answer_requests_to_stop("visavis")
+    ensure_home()
     try:
         code = app(standalone_mode=False)
         if code == EXIT_CODE:  # typer's answer to Ctrl-C

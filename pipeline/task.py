@@ -27,6 +27,7 @@ from schemas.errors import DatasetError, Rejected, RunFailed, VisavisError
 from schemas.rows import Head, Row
 from stages.base import Stage
 from stages.store import Store
+from training.home import ensure_home
 
 AnyStage = Stage[Any, Any]
 Stages = Mapping[str, AnyStage]
@@ -80,6 +81,7 @@ class Worker:
     """Runs tasks of several stages in this process. A stage's models are loaded at its first task, and kept."""
 
     def __init__(self, stages: Stages, root: str) -> None:
+        ensure_home()
         self._stages = stages
         self._store = Store(root)
         self._ready: set[str] = set()

@@ -14,6 +14,7 @@ from pathlib import Path
 from schemas.config import load_config
 from schemas.errors import UsageError, VisavisError
 from schemas.train import TrainConfig
+from training.home import ensure_home
 from training.ranks import ranks, signature
 from training.stopping import EXIT_CODE, answer_requests_to_stop
 from training.train import Stopped, train
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a setting")
     given = parser.parse_args()
     answer_requests_to_stop("training")
+    ensure_home()
     try:
         first = ranks().rank == 0
         config = load_config(given.config, TrainConfig, given.set)

@@ -177,3 +177,33 @@ def test_a_long_tmpdir_is_none_for_sockets(text_as_video: Path, tmp_path: Path) 
     assert told.returncode == 2
     assert told.stderr.count("\n") == 1
     assert "set RAY_TMPDIR to a folder that will do" in told.stderr
+
+
+@pytest.mark.parametrize("home", ["", "/nowhere", "/", "/usr"])
+def test_a_number_without_a_name_and_a_home_gets_both(home: str) -> None:
+    """As containers run: under any number, where libraries that look for a cache or a name would fail."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o777)
+        done = run(sys.executable, "-c", _AS_A_NUMBER, folder, home)
+    assert done.returncode == 0, done.stderr
+    own = f"{folder}/visavis-54321"
+    assert done.stdout.split() == ["uid54321", "/usr" if home == "/usr" else own, own]
+
+
+_AS_A_NUMBER = """
+import getpass, os, pathlib, sys, tempfile
+from training.home import ensure_home
+
+os.setgid(54321)
+os.setuid(54321)
+for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+    os.environ.pop(name, None)
+os.environ["TMPDIR"] = sys.argv[1]
+if sys.argv[2]:
+    os.environ["HOME"] = sys.argv[2]
+ensure_home()
+ensure_home()
+print(getpass.getuser(), pathlib.Path.home(), os.environ["MPLCONFIGDIR"])
+"""
