@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from schemas.errors import DatasetError, RunFailed, UsageError
+from schemas.faults import Blame, as_os_error, blame_of
 
 app = typer.Typer(
     name="visavis",
@@ -356,10 +357,13 @@ def main() -> None:
         code = _fail(str(error), 1)
     except BrokenPipeError:  # the reader of our output went away
         code = 1
-    except OSError as error:  # a full disk, a folder that may not be written; what was committed stays
-        code = _fail(f"{error.filename or 'I/O error'}: {error.strerror or error}", 1)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("stopped; run the same command again to go on from here", _STOPPED)
+    except Exception as error:  # a full disk, a store that is away; what was committed stays
+        known = as_os_error(error, "")
+        if known is None:  # a bug
+            raise
+        code = _fail(f"{known.filename or 'I/O error'}: {known.strerror}", 2 if blame_of(error) is Blame.USER else 1)
     sys.exit(code or 0)
 
 

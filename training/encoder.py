@@ -16,7 +16,6 @@ import pickle
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -25,6 +24,7 @@ from torch import Tensor
 from torchaudio.models import Wav2Vec2Model, wav2vec2_model
 
 from schemas.errors import UsageError
+from schemas.files import locate, read_whole
 from schemas.train import EncoderArchitecture, FeatureConfig
 
 _KERNELS = (10, 3, 3, 3, 3, 2, 2)
@@ -103,15 +103,15 @@ def load_encoder(
 def _read(where: str) -> tuple[bytes, str, EncoderArchitecture | None]:
     """Bytes of the weights, their file's name, and the architecture if a config.json lies beside them."""
     try:
-        files, path = fsspec.core.url_to_fs(where)
+        files, path = locate(where)
         if not files.isdir(path):
-            return files.cat_file(path), where, None
+            return read_whole(files, path, where), where, None
         names = [name for name in _IN_FOLDER if files.exists(f"{path}/{name}")]
         if not names:
             raise UsageError(f"features.weights: {where} holds neither {' nor '.join(_IN_FOLDER)}")
-        described = _described(files.cat_file(f"{path}/config.json"), f"{where}/config.json")
-        return files.cat_file(f"{path}/{names[0]}"), f"{where}/{names[0]}", described
-    except (OSError, ValueError, ImportError) as error:
+        described = _described(read_whole(files, f"{path}/config.json", where), f"{where}/config.json")
+        return read_whole(files, f"{path}/{names[0]}", where), f"{where}/{names[0]}", described
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UsageError(
             f"features.weights: cannot read {where} ({reason}); `visavis assets` says where weights come from"
