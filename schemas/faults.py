@@ -61,10 +61,10 @@ class Fault:
 
 def fault_of(error: BaseException) -> Fault | None:
     """What went wrong, by the most telling of the error and its causes. None: not an error of files or networks."""
-    if not (isinstance(error, OSError | MemoryError) or _answered(error) or _from_client(error)):
+    if not (isinstance(error, OSError | MemoryError) or _told_by_network(error)):
         return None
     chain = list(_causes(error))
-    for told in (_answered, _from_client, _numbered, _by_class):
+    for told in (_told_by_network, _numbered, _by_class):
         for cause in chain:
             if (fault := told(cause)) is not None:
                 return fault
@@ -141,6 +141,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield cause
         silent = isinstance(cause, OSError) and not cause.errno and not cause.__suppress_context__
         cause = cause.__cause__ or (cause.__context__ if silent else None)
+
+
+def _told_by_network(error: BaseException) -> Fault | None:
+    return _from_client(error) or _answered(error)
 
 
 # ---- what a server answered ----
@@ -244,16 +248,15 @@ def _from_client(error: BaseException) -> Fault | None:
     inner = getattr(error, "os_error", None) or error
     if isinstance(inner, socket.gaierror):
         return _unknown_host(inner)
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) and (str(error) or error.__cause__ is None):  # fsspec's says nothing itself
         away = _is(error, "aiohttp", "ConnectionTimeoutError")
-        why = why if why not in ("", type(error).__name__) else "the server does not answer in time"
-        return Fault(Blame.MACHINE, errno.ETIMEDOUT, why, again=True, away=away)
+        return Fault(Blame.MACHINE, errno.ETIMEDOUT, f"no answer in time ({why})", again=True, away=away)
     if _is(error, "aiohttp", "ClientPayloadError"):
         return Fault(Blame.MACHINE, errno.EREMOTEIO, "the connection broke before the end", again=True)
     if _is(error, "aiohttp", "ClientConnectionError"):
         number = (isinstance(error, OSError) and error.errno) or errno.ECONNRESET
         return _of_errno(number, os.strerror(number))
-    if _is(error, "aiohttp", "ClientError"):
+    if _is(error, "aiohttp", "ClientError") and not _is(error, "aiohttp", "ClientResponseError"):
         return Fault(Blame.MACHINE, errno.EREMOTEIO, why, again=True)
     return _from_botocore(error, why) or _from_ftp(error, why) or _from_http_file(error)
 
