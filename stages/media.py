@@ -88,13 +88,10 @@ def open_bytes(uri: str) -> Iterator[Reader]:
         try:
             file = stack.enter_context(open_path(local_path(uri)) if is_local(uri) else open_file(uri))
         except OSError as error:
-            raise judged(error, uri) from error
+            if blame_of(error) is Blame.DATA:
+                raise Rejected(Reason.UNREADABLE, f"{uri}: {error.strerror}") from error
+            raise
         yield file
-
-
-def judged(error: OSError, uri: str) -> Exception:
-    """The error itself; or the rejection of a file that is not there, or is none."""
-    return Rejected(Reason.UNREADABLE, f"{uri}: {error.strerror}") if blame_of(error) is Blame.DATA else error
 
 
 def is_local(uri: str) -> bool:

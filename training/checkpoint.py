@@ -119,7 +119,8 @@ def keep_copy(path: Path, step: int, newest: int, every: int) -> None:
             try:
                 os.link(path, temporary)
             except OSError:  # a file system without links
-                shutil.copyfile(path, temporary)
+                with path.open("rb") as source, temporary.open("wb") as target:
+                    shutil.copyfileobj(source, target)
     pattern = re.compile(rf"{re.escape(path.stem)}-(\d{{7,}}){re.escape(path.suffix)}")
     found = (pattern.fullmatch(file.name) for file in path.parent.iterdir())
     old = sorted(s for s in (int(match[1]) for match in found if match) if s <= step and s % every)
