@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from pipeline.run import RUN_FILE
 from schemas.errors import DatasetError
-from schemas.manifest import ShardEntry
+from schemas.manifest import MANIFEST_NAME, ShardEntry
 from stages.store import Store
 from training.data import Dataset
 from training.epochs import Members
@@ -24,6 +25,8 @@ def verify_dataset(dataset: str, *, decode: bool = True) -> list[str]:
     Raises:
         UsageError: there is no dataset.
     """
+    if _lost_its_manifest(dataset):
+        return [f"{dataset}: no {MANIFEST_NAME}, so no dataset: the build did not finish, or it was removed"]
     try:
         opened = Dataset(dataset)
     except DatasetError as error:
@@ -32,6 +35,15 @@ def verify_dataset(dataset: str, *, decode: bool = True) -> list[str]:
     findings = [f for entry in opened.manifest.shards for f in _check_shard(opened, entry, sides, decode=decode)]
     named = {entry.path for entry in opened.manifest.shards}
     return findings + [f"shard {path} is not in the manifest" for path in _shards(Store(dataset)) if path not in named]
+
+
+def _lost_its_manifest(folder: str) -> bool:
+    """Whether a dataset or a run is here, and no manifest: that is damage. Elsewhere, asking for it is wrong use."""
+    try:
+        store = Store(folder)
+        return not store.exists(MANIFEST_NAME) and (store.exists(RUN_FILE) or bool(_shards(store)))
+    except PermissionError:  # `Dataset` says what is wrong
+        return False
 
 
 def _shards(store: Store) -> list[str]:

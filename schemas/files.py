@@ -64,6 +64,19 @@ def read_whole(files: Any, path: str, name: str) -> bytes:
     return retried(lambda: bytes(files.cat_file(path)), name)
 
 
+def is_there(files: Any, path: str, name: str) -> bool:
+    """Whether there is such a file or folder. (fsspec's own `exists` takes a store that is away for an empty one.)
+
+    Raises:
+        OSError: nobody can tell.
+    """
+    try:
+        retried(lambda: files.info(path), name)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 @contextmanager
 def open_file(url: str) -> Iterator[Reader]:
     """A file's bytes, to be read in any order. What breaks off is tried again, as one file of many.

@@ -24,7 +24,7 @@ from typing import IO, TypeVar
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.faults import about, retried
-from schemas.files import locate, read_whole
+from schemas.files import is_there, locate, read_whole
 
 T = TypeVar("T")
 TEMPORARY = ".tmp-"
@@ -57,11 +57,7 @@ class Store:
         return f"{self._base.rstrip('/')}/{path}"
 
     def exists(self, path: str) -> bool:
-        try:  # fsspec's own `exists` takes a store that is away for one that has nothing
-            self._tried(path, lambda: self._fs.info(self.full(path)))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
+        return is_there(self._fs, self.full(path), self._shown(path))
 
     def read(self, path: str) -> bytes:
         return read_whole(self._fs, self.full(path), self._shown(path))

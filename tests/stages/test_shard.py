@@ -14,7 +14,6 @@ from pipeline.verify import verify_dataset
 from schemas import SAMPLES_PER_FRAME
 from schemas.config import BalanceConfig, Section, ShardConfig
 from schemas.dyads import Dyad, DyadHead, Window, WindowClass
-from schemas.errors import UsageError
 from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
 from schemas.rows import Layout, VoiceFigures, Voices
 from schemas.sample import Sample, decode_audio, encode_audio
@@ -197,5 +196,5 @@ def test_another_schema_version_and_no_manifest_are_told(dataset: Path) -> None:
     (finding,) = verify_dataset(str(dataset))
     assert "path: String should match pattern" in finding  # a manifest cannot point outside its folder
     path.unlink()
-    with pytest.raises(UsageError, match=r"is not a dataset: cannot read its manifest.json \(No such file"):
-        verify_dataset(str(dataset))
+    (finding,) = verify_dataset(str(dataset))
+    assert "no manifest.json" in finding

@@ -13,9 +13,11 @@ from pipeline.verify import verify_dataset
 from schemas import faults
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError, RunFailed, UsageError
+from schemas.train import FeatureConfig
 from stages.given import read_given
 from tests.training.synthetic import write_dataset
 from training.data import Dataset
+from training.encoder import load_encoder
 
 SHARD = "/train-listening-00001.tar"
 
@@ -80,5 +82,7 @@ def test_a_given_file_is_wrong_use_only_where_it_is_not_there(host: Host) -> Non
     assert read_given("x.weights", f"{host.address}/net.pt") == b"weights"
     with pytest.raises(UsageError, match=r"x\.weights: .*404 Not Found; fetch it"):
         read_given("x.weights", f"{host.address}/absent.pt", remedy="fetch it")
+    with pytest.raises(RunFailed, match=r"features\.weights: .*cannot be read now \(Connection refused"):
+        load_encoder(FeatureConfig(kind="wav2vec2", weights=f"http://127.0.0.1:{closed_port()}/w.safetensors"), "cpu")
     with pytest.raises(RunFailed, match=r"x\.weights: .*Connection refused"):
         read_given("x.weights", f"http://127.0.0.1:{closed_port()}/net.pt")
