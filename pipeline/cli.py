@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from schemas.errors import DatasetError, RunFailed, UsageError
+from schemas.faults import Blame, as_os_error, blame_of
 from training.home import ensure_home
 from training.ranks import signature
 from training.stopping import EXIT_CODE, answer_requests_to_stop
@@ -361,10 +362,13 @@ def main() -> None:
         code = _fail(str(error), 1)
     except BrokenPipeError:  # the reader of our output went away
         code = 1
-    except OSError as error:  # a full disk, a folder that may not be written; what was committed stays
-        code = _fail(f"{error.filename or 'I/O error'}: {error.strerror or error}", 1)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("stopped; run the same command again to go on from here", EXIT_CODE)
+    except Exception as error:  # a full disk, a store that is away; what was committed stays
+        known = as_os_error(error, "")
+        if known is None:  # a bug
+            raise
+        code = _fail(f"{known.filename or 'I/O error'}: {known.strerror}", 2 if blame_of(error) is Blame.USER else 1)
     sys.exit(code or 0)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -231,7 +232,13 @@ def engine_of(config: RunConfig) -> Engine:
 def dataset_folder(path: str) -> str:
     """A dataset's folder, also where its run's folder is named."""
     inside = f"{path.rstrip('/')}/{DATASET}"
-    return inside if not Store(path).exists(MANIFEST_NAME) and Store(inside).exists(MANIFEST_NAME) else path
+    return inside if not _has_manifest(path) and _has_manifest(inside) else path
+
+
+def _has_manifest(folder: str) -> bool:
+    with suppress(PermissionError):  # what S3 says of an absent object to those who may read but not list
+        return Store(folder).exists(MANIFEST_NAME)
+    return False
 
 
 def summary_table(summary: BuildSummary) -> Table:

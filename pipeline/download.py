@@ -19,6 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from pipeline.progress import Reporter
 from schemas.errors import RunFailed, UsageError
+from schemas.faults import about
 from stages.hub import fetched
 
 _BLOCK = 1 << 20
@@ -42,12 +43,14 @@ def fetch_file(url: str, path: Path, sha256: str | None, reporter: Reporter) -> 
                 total = int(answer.headers.get("Content-Length") or 0)
                 with _progress(path.name, total, reporter) as advance:
                     while block := answer.read(_BLOCK):
-                        file.write(block)
+                        with about(path):
+                            file.write(block)
                         digest.update(block)
                         done += len(block)
                         advance(len(block))
-            file.flush()
-            os.fsync(file.fileno())
+            with about(path):
+                file.flush()
+                os.fsync(file.fileno())
         if total and done != total:
             raise RunFailed(f"{url} broke off after {done} of {total} bytes; try again")
         if sha256 and digest.hexdigest() != sha256:

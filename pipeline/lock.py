@@ -1,14 +1,16 @@
 """One run at a time in a run's folder, and the lock of a dead run does not hold the next one up.
 
 On a disk: an flock on `.lock`, which the kernel drops together with its process; lock.json only says who has it. On an
-object store: lock.json is a lease, taken and renewed by compare-and-swap, and dead when nobody renews it (Gray and
-Cheriton, "Leases", SOSP 1989); who finds a lease of another machine waits until it is renewed or dead. The trade-off:
-a lease asks the clocks of two hosts to agree within a minute, and a run that stalls for two can lose it. So a run calls
-`check` before it goes on; and a commit that comes too late does no harm, because commits are atomic and the same bytes.
+object store, and on a file system without flock: lock.json is a lease, taken and renewed by compare-and-swap, and dead
+when nobody renews it (Gray and Cheriton, "Leases", SOSP 1989); who finds a lease of another machine waits until it is
+renewed or dead. The trade-off: a lease asks the clocks of two hosts to agree within a minute, and a run that stalls for
+two can lose it. So a run calls `check` before it goes on; and a commit that comes too late does no harm, because
+commits are atomic and the same bytes.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -35,6 +37,7 @@ LEASE_S = 120.0
 """Seconds without renewal after which a lease is dead."""
 
 _LOOK_S = 2.0
+_NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 Owner = dict[str, Any]
 """pid, host, started, renewed (ISO 8601, UTC); and id, born, namespace, which tell one process from another."""
@@ -69,7 +72,7 @@ def locked(root: str, say: Callable[[str], None] = _quiet) -> Iterator[Hold]:
         UsageError: another run is at work in it.
     """
     store = Store(root)
-    with _flocked(store) if store.local else _leased(store, say) as hold:
+    with _flocked(store) if store.local and _has_flock(store) else _leased(store, say) as hold:
         yield hold
 
 
@@ -77,7 +80,8 @@ def holder(store: Store) -> Owner | None:
     """Who holds a run's folder now, as {pid, host, started, renewed}; None where nobody does."""
     found = store.peek(LOCK_FILE)
     owner = _parsed(found[0]) if found else {}
-    held = _is_flocked(store) if store.local else _is_alive(owner)
+    flocked = _is_flocked(store) if store.local else None
+    held = _is_alive(owner) if flocked is None else flocked
     return {key: owner.get(key) for key in ("pid", "host", "started", "renewed")} if held else None
 
 
@@ -106,14 +110,28 @@ def _flocked(store: Store) -> Iterator[Hold]:
         lock.release()
 
 
-def _is_flocked(store: Store) -> bool:
+def _has_flock(store: Store) -> bool:
+    """Whether the folder's file system has locks. Some mounts of clusters and clouds have none: there, a lease."""
+    path = _flock_file(store)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return _is_flocked(store) is not None
+
+
+def _is_flocked(store: Store) -> bool | None:
+    """None: the file system cannot tell."""
+    path = _flock_file(store)
     try:
-        with _flock_file(store).open("rb") as file:
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go when the file closes
     except FileNotFoundError:
         return False
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno in _NO_FLOCK:
+            return None
+        raise OSError(error.errno, error.strerror, str(path)) from error
     return False
 
 
@@ -121,7 +139,7 @@ def _flock_file(store: Store) -> Path:
     return Path(store.full(".lock"))
 
 
-# ---- an object store ----
+# ---- an object store, or a file system without flock ----
 
 
 @contextmanager

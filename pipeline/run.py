@@ -29,7 +29,7 @@ from pipeline.known import Known, Verdict
 from pipeline.ledger import Ledger, Outcome
 from pipeline.lock import Hold, locked
 from pipeline.progress import PhaseProgress, Reporter
-from pipeline.task import AnyStage, Artifact, Stages, Task, outcome_of
+from pipeline.task import STORAGE, AnyStage, Artifact, Stages, Task, outcome_of
 from schemas.config import RunConfig, Section
 from schemas.errors import Reason, RunFailed, UsageError
 from stages.store import Store
@@ -38,6 +38,8 @@ RUN_FILE = "run.json"
 PROGRESS_FILE = "progress.json"
 _PROGRESS_SECONDS = 5.0
 _SLOWEST = 20  # tasks in flight that progress.json lists
+_MOST = 0.5  # share of a stage's items that failed: the run stops, whatever comes
+_BAD_TOGETHER = 0.1  # share of a list's files, side by side, whose store may be away
 _MOST_OPEN = 4096  # roads; bounds the driver's memory where workers are many
 
 T = TypeVar("T")
@@ -333,6 +335,7 @@ class _Failures:
         self._limits = limits
         self._done: Counter[str] = Counter()
         self._in_row: Counter[str] = Counter()
+        self._ours: Counter[str] = Counter()  # failures that are not of files and stores
         self._failed: dict[str, list[Outcome]] = {}
 
     def add(self, outcome: Outcome, total: int) -> None:
@@ -342,14 +345,23 @@ class _Failures:
             self._in_row[stage] = 0
             return
         self._in_row[stage] += 1
+        self._ours[stage] += outcome.reason != STORAGE
         failed = self._failed.setdefault(stage, [])
         failed.append(outcome)
         row = self._limits.max_failures_in_row
-        if self._in_row[stage] >= row:
-            raise RunFailed(f"{stage}: {row} failures in a row, {_likely_cause(failed[-row:])}")
-        # It cannot end well any more: no need to go on to the end.
-        if len(failed) >= row and len(failed) > self._limits.max_failure_share * max(total, self._done[stage]):
+        if self._in_row[stage] >= row and not self._may_be_bad_files(stage, total):
+            in_row = self._in_row[stage]
+            raise RunFailed(f"{stage}: {in_row} failures in a row, {_likely_cause(failed[-in_row:])}")
+        # It cannot end well any more: no need to go on to the end. Files that are away are no reason to leave the
+        # others: those are done when the run is started again.
+        ours, count, share = self._ours[stage], max(total, self._done[stage]), self._limits.max_failure_share
+        if (ours >= row and ours > share * count) or len(failed) > max(row, _MOST * count, share * count):
             self._raise(stage)
+
+    def _may_be_bad_files(self, stage: str, total: int) -> bool:
+        """Whether a row of failures may be files of a list that lie together at a place that is away."""
+        failed = self._failed[stage][-self._in_row[stage] :]
+        return len(failed) <= _BAD_TOGETHER * total and all(o.reason == STORAGE for o in failed)
 
     def check(self) -> None:
         """At the end."""

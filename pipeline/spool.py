@@ -10,6 +10,8 @@ from typing import IO, Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
+from schemas.faults import about
+
 D = TypeVar("D")
 
 
@@ -22,9 +24,10 @@ class Spool(Generic[D]):
         self._count = 0
 
     def append(self, entry: D) -> None:
-        self._file.seek(0, 2)
         plain: Any = entry
-        self._file.write(json.dumps(asdict(plain), separators=(",", ":")).encode() + b"\n")
+        with about(tempfile.gettempdir()):
+            self._file.seek(0, 2)
+            self._file.write(json.dumps(asdict(plain), separators=(",", ":")).encode() + b"\n")
         self._count += 1
 
     def __len__(self) -> int:
@@ -33,7 +36,8 @@ class Spool(Generic[D]):
     def __iter__(self) -> Iterator[D]:
         place = 0
         for _ in range(self._count):
-            self._file.seek(place)  # others may read at the same time
+            with about(tempfile.gettempdir()):  # what was appended may have to be written now
+                self._file.seek(place)  # others may read at the same time
             line = self._file.readline()
             place += len(line)
             yield self._adapter.validate_json(line)

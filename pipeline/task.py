@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.ledger import Outcome, Status
 from schemas.artifact import StoredRows, dump_rows, load_heads, load_rows, read_note
 from schemas.errors import DatasetError, Rejected, RunFailed, VisavisError
+from schemas.faults import as_os_error
 from schemas.rows import Head, Row
 from stages.base import Stage
 from stages.store import Store
@@ -71,6 +72,8 @@ class Task(NamedTuple):
 
 
 ARTIFACT_SUFFIX = ".safetensors"
+STORAGE = "storage"
+"""Reason of items that failed because a file could not be read or written."""
 _DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 WHOLE = "*"
@@ -105,8 +108,9 @@ class Worker:
             except Exception as error:
                 if (blame := self._output_fault(error)) is not None:
                     raise blame from error
-                status, reason, output, facts = "failed", type(error).__name__, "", ""
-                detail = f"{error}\n{traceback.format_exc(limit=-6)}"
+                status, output, facts = "failed", "", ""
+                reason, said = _failure(error)
+                detail = f"{said}\n{traceback.format_exc(limit=-6)}"
         return outcome_of(
             task,
             status,  # type: ignore[arg-type]
@@ -177,6 +181,15 @@ class Worker:
         if issubclass(kind, Head):
             return tuple(row for a in artifacts for row in load_heads(partial(self._store.read_head, a.path), kind))
         return tuple(row for a in artifacts for row in load_rows(self._store.read(a.path), kind))
+
+
+def _failure(error: Exception) -> tuple[str, str]:
+    """Reason and message of a failed item."""
+    known = as_os_error(error, "")
+    if known is None or isinstance(error, MemoryError):
+        return type(error).__name__, str(error)
+    where = known.filename or getattr(error, "filename", None)
+    return STORAGE, f"{where}: {known.strerror}" if where else str(known.strerror)
 
 
 def committed(store: Store, task: Task) -> bytes | None:

@@ -1,7 +1,7 @@
 """Opening media, wherever it lies: local paths go straight to FFmpeg, any other URL through fsspec.
 
-A broken file is the data's fault (`Rejected`); a network or disk that fails is not: such an OSError passes
-through and the item counts as failed.
+A broken file is the data's fault (`Rejected`); a network or disk that fails is not (`schemas.faults`): such an OSError
+passes through and the item counts as failed.
 
 Media time is what every stage means by seconds: PTS minus the container's own start (`time_origin`), as players
 show it. Broadcast recordings start at arbitrary PTS; without this the grid would begin hours before the picture.
@@ -10,12 +10,9 @@ show it. Broadcast recordings start at arbitrary PTS; without this the grid woul
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import IO
+from contextlib import ExitStack, contextmanager, suppress
 
 import av
-import fsspec
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -24,8 +21,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from schemas.errors import Reason, Rejected
+from schemas.faults import Blame, blame_of
+from schemas.files import Reader, open_file, open_path
 
-_NOT_THE_FILES_FAULT = (MemoryError, PermissionError, TimeoutError, ConnectionError)
 _LISTS = ("concat", "dash", "hls", "sdp")  # what they lead to is neither hashed nor what the user listed
 
 
@@ -36,40 +34,63 @@ def open_container(uri: str) -> Iterator[InputContainer]:
     Raises:
         Rejected(UNREADABLE): no such file, or not media. Also raised for FFmpeg errors inside the block,
             so that a file that breaks half-way is the data's fault and not a crash.
-        OSError: storage or network failed.
+        OSError: storage or network failed; also at the end of a block that ended well, where FFmpeg took that for the
+            end of the file.
     """
     av.logging.set_level(None)  # what matters arrives as exceptions; said each time, because torchvision sets it back
     with ExitStack() as stack:
+        # FFmpeg would read "-x.mp4" as an option and "concat:x" as a protocol: name the protocol.
+        reader = None if is_local(uri) else stack.enter_context(open_bytes(uri))
         try:
-            # FFmpeg would read "-x.mp4" as an option and "concat:x" as a protocol: name the protocol.
-            source = f"file:{local_path(uri)}" if is_local(uri) else stack.enter_context(open_bytes(uri))
-            container = stack.enter_context(av.open(source, "r"))
+            container = stack.enter_context(av.open(reader or f"file:{local_path(uri)}", "r"))
             if container.format.name in _LISTS:
                 raise Rejected(Reason.UNREADABLE, f"{uri}: a list of other files ({container.format.name}), not media")
             yield container
-        except av.error.FFmpegError as error:
-            if isinstance(error, _NOT_THE_FILES_FAULT):
+        except (av.error.FFmpegError, Rejected) as error:
+            _raise_failed_read(reader)
+            if isinstance(error, Rejected | MemoryError):
                 raise
+            _check_disk(uri)
             raise Rejected(Reason.UNREADABLE, f"{uri}: {error.strerror or error}") from error
+        _raise_failed_read(reader)
 
 
-@contextmanager
-def open_bytes(uri: str) -> Iterator[IO[bytes]]:
-    """A file's bytes.
+def _raise_failed_read(reader: Reader | None) -> None:
+    """What FFmpeg was told of, and may have kept to itself."""
+    if reader is not None and reader.error is not None:
+        with suppress(OSError):
+            av.error.err_check(0)  # PyAV would raise it at the next file
+        raise reader.error
+
+
+def _check_disk(uri: str) -> None:
+    """Read a local file to its end: FFmpeg's errors do not tell a broken file from a disk or a process in trouble.
 
     Raises:
         Rejected(UNREADABLE): no such file, or a folder.
-        OSError: storage or network failed.
+        OSError: it is not the file's fault.
+    """
+    if is_local(uri):
+        with open_bytes(uri) as file:
+            while file.read(1 << 20):
+                pass
+
+
+@contextmanager
+def open_bytes(uri: str) -> Iterator[Reader]:
+    """A file's bytes. Reads that fail are tried again for some seconds.
+
+    Raises:
+        Rejected(UNREADABLE): no such file, or a folder.
+        OSError: storage or network failed, here or at a read.
     """
     with ExitStack() as stack:
         try:
-            if is_local(uri):
-                file = stack.enter_context(Path(local_path(uri)).open("rb"))
-            else:
-                filesystem, path = fsspec.core.url_to_fs(uri)
-                file = stack.enter_context(filesystem.open(path, "rb"))
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise Rejected(Reason.UNREADABLE, f"{uri}: {error.strerror or 'no such file'}") from error
+            file = stack.enter_context(open_path(local_path(uri)) if is_local(uri) else open_file(uri))
+        except OSError as error:
+            if blame_of(error) is Blame.DATA:
+                raise Rejected(Reason.UNREADABLE, f"{uri}: {error.strerror}") from error
+            raise
         yield file
 
 

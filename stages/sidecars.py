@@ -84,16 +84,18 @@ def read_boxes(uri: str, start: float, duration: float, fps: float) -> np.ndarra
     Raises:
         Rejected: UNREADABLE.
     """
-    try:
-        with open_bytes(uri) as file:
+    with open_bytes(uri) as file:
+        try:
             arrays = np.load(file, allow_pickle=False)
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise ValueError("not an archive of arrays")
             if _BOX not in arrays:
                 return None
             boxes_P4, valid_P = (_array(arrays, name) for name in (_BOX, _VALID))
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise Rejected(Reason.UNREADABLE, f"{uri}: {_first_line(error)}") from error
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            if file.error is not None:  # zipfile takes a read that fails for the archive's fault
+                raise file.error from error
+            raise Rejected(Reason.UNREADABLE, f"{uri}: {_first_line(error)}") from error
     valid_P = valid_P.reshape(-1)
     if boxes_P4.shape != (len(valid_P), 4) or boxes_P4.dtype.kind not in "fiu" or valid_P.dtype.kind not in "bfiu":
         raise Rejected(Reason.UNREADABLE, f"{uri}: {_BOX} has shape {boxes_P4.shape}, {_VALID} {valid_P.shape}")

@@ -14,19 +14,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TypeVar
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from schemas.errors import UsageError
+from schemas.faults import about, retried
+from schemas.files import is_there, locate, read_whole
 
+T = TypeVar("T")
 TEMPORARY = ".tmp-"
 
 
@@ -41,10 +41,7 @@ class Store:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        try:
-            self._fs, self._base = fsspec.core.url_to_fs(root, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise UsageError(f"{root}: {error}") from error
+        self._fs, self._base = locate(root, use_listings_cache=False)
         self.local = isinstance(self._fs, LocalFileSystem)
         self._s3 = hasattr(self._fs, "call_s3")
 
@@ -60,25 +57,20 @@ class Store:
         return f"{self._base.rstrip('/')}/{path}"
 
     def exists(self, path: str) -> bool:
-        with self._about(path):
-            return bool(self._fs.exists(self.full(path)))
+        return is_there(self._fs, self.full(path), self._shown(path))
 
     def read(self, path: str) -> bytes:
-        with self._about(path):
-            data: bytes = self._fs.cat_file(self.full(path))
-        return data
+        return read_whole(self._fs, self.full(path), self._shown(path))
 
     def read_head(self, path: str, size: int) -> bytes:
         """The first `size` bytes, or all where there are fewer."""
-        with self._about(path):
-            data: bytes = self._fs.cat_file(self.full(path), start=0, end=size)
-        return data
+        data: bytes = self._tried(path, lambda: self._fs.cat_file(self.full(path), start=0, end=size))
+        return data[:size]  # some HTTP servers send all
 
     def write(self, path: str, data: bytes) -> None:
         """Commit bytes under a name."""
         if not self.local:
-            with self._about(path):
-                self._fs.pipe_file(self.full(path), data)
+            self._tried(path, lambda: self._fs.pipe_file(self.full(path), data))
             return
         with self.writer(path) as file:
             file.write(data)
@@ -90,13 +82,13 @@ class Store:
         if self.local:
             target = Path(full)
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}-{target.name}")
+            temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}")  # the target's name may be long enough
             try:
                 with _created(temporary, full) as file:
                     yield file
                     file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(target)
+                    _sync(file)
+                    temporary.replace(target)
             finally:
                 with suppress(OSError):  # gone; or the disk turned read-only, and that is told already
                     temporary.unlink()
@@ -105,8 +97,7 @@ class Store:
             spool = Path(folder) / "spool"
             with _created(spool, str(spool)) as file:
                 yield file
-            with self._about(path):
-                self._fs.put_file(str(spool), full)
+            self._tried(path, lambda: self._fs.put_file(str(spool), full))
 
     def names(self, folder: str) -> Iterator[str]:
         """Names, relative to a folder, of all files at any depth below it; none where it is absent. No temporary files.
@@ -126,7 +117,7 @@ class Store:
         return sorted(n for n in self.names(folder) if "/" not in n and n.endswith(suffix))
 
     def delete(self, path: str) -> None:
-        with self._about(path), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._about(path):
             self._fs.rm_file(self.full(path))
 
     def sweep(self) -> int:
@@ -147,7 +138,7 @@ class Store:
 
         If it changes between the two, the version is the older one, and a `swap` that expects it fails.
         """
-        with self._about(path), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._about(path):
             full = self.full(path)
             version = self._fs.info(full)["ETag"] if self._s3 else ""
             data: bytes = self._fs.cat_file(full)
@@ -198,7 +189,7 @@ class Store:
         elif self._s3:
             yield from self._pages(base)
         else:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError), about(base):
                 yield from self._fs.find(base)
 
     def _pages(self, base: str) -> Iterator[str]:
@@ -216,40 +207,17 @@ class Store:
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
-    @contextmanager
-    def _about(self, path: str) -> Iterator[None]:
+    def _tried(self, path: str, act: Callable[[], T]) -> T:
+        """What may be done again: it is, as long as the store is away."""
+        return retried(act, self._shown(path))
+
+    def _about(self, path: str) -> AbstractContextManager[None]:
         """Whatever a client library raises comes out as an OSError with the entry's name and a reason."""
-        try:
-            yield
-        except _client_errors() as error:  # no credentials, no such profile, no route to the server
-            raise OSError(errno.EIO, str(error), self._shown(path)) from error
-        except OSError as error:
-            if error.filename is not None:
-                raise
-            shown = self._shown(path)
-            number = error.errno or next((n for kind, n in _NUMBERS.items() if isinstance(error, kind)), errno.EIO)
-            reason = error.strerror or str(error)
-            if not reason or reason in shown:  # just the path again
-                reason = os.strerror(number)
-            raise OSError(number, reason, shown) from error
+        return about(self._shown(path))
 
     def _shown(self, path: str) -> str:
         full = self.full(path)
         return full if self.local else str(self._fs.unstrip_protocol(full))
-
-
-_NUMBERS = {
-    FileNotFoundError: errno.ENOENT,
-    PermissionError: errno.EACCES,
-    FileExistsError: errno.EEXIST,
-    TimeoutError: errno.ETIMEDOUT,
-}
-
-
-def _client_errors() -> tuple[type[Exception], ...]:
-    """Errors of botocore's own, which are no OSError. If it raised one, it is imported."""
-    botocore = sys.modules.get("botocore.exceptions")
-    return (botocore.BotoCoreError,) if botocore else ()
 
 
 @contextmanager
@@ -262,6 +230,14 @@ def _created(path: Path, shown: str) -> Iterator[IO[bytes]]:
         if error.errno is None or error.filename not in (None, str(path)):
             raise
         raise OSError(error.errno, error.strerror, shown) from error
+
+
+def _sync(file: IO[bytes]) -> None:
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):  # file systems that cannot promise more
+            raise
 
 
 def _walk(folder: str) -> Iterator[str]:

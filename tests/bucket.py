@@ -46,7 +46,8 @@ class S3Server:
         if code == "InternalError":  # it comes after the deed, as when a connection breaks
             with self._turn:
                 list(self._app(environ, lambda *_: None))
-        status = "500 Internal Server Error" if code == "InternalError" else "403 Forbidden"
+        known = {"InternalError": "500 Internal Server Error", "SlowDown": "503 Slow Down"}
+        status = known.get(code, "403 Forbidden")
         body = f"<Error><Code>{code}</Code><Message>{code} it is</Message></Error>".encode()
         start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]

@@ -17,6 +17,8 @@ import os
 import pickle
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from schemas.errors import UsageError
+from schemas.faults import about
 from schemas.manifest import AudioSpec, MotionSpec
 from schemas.train import TrainConfig
 from training.encoder import Encoder, load_encoder
@@ -85,15 +88,23 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         buffer,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with _replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(buffer.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside a file, whose place it takes at the end of the block. OSErrors name the file."""
+    temporary = path.with_name(f".{path.name[-200:]}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with about(path):
+            yield temporary
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # gone; or the disk turned read-only, and that is told already
+            temporary.unlink()
 
 
 def keep_copy(path: Path, step: int, newest: int, every: int) -> None:
@@ -104,11 +115,12 @@ def keep_copy(path: Path, step: int, newest: int, every: int) -> None:
     """
     if newest or step % every == 0:
         copy = _numbered(path, step)
-        copy.unlink(missing_ok=True)
-        try:
-            os.link(path, copy)
-        except OSError:  # a file system without links
-            shutil.copyfile(path, copy)
+        with _replacing(copy) as temporary:
+            try:
+                os.link(path, temporary)
+            except OSError:  # a file system without links
+                with path.open("rb") as source, temporary.open("wb") as target:
+                    shutil.copyfileobj(source, target)
     pattern = re.compile(rf"{re.escape(path.stem)}-(\d{{7,}}){re.escape(path.suffix)}")
     found = (pattern.fullmatch(file.name) for file in path.parent.iterdir())
     old = sorted(s for s in (int(match[1]) for match in found if match) if s <= step and s % every)
@@ -133,7 +145,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     with file:
         try:
             raw = torch.load(file, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+        except OSError as error:
+            raise UsageError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
+        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
             raise UsageError(f"{path} is not a whole checkpoint; train again or use another") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise UsageError(f"{path} is not a checkpoint of format {FORMAT}; train again")

@@ -14,23 +14,18 @@ they are read. Memory holds one shard per class, undecoded (≤ 256 MB each as b
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import logging
-import os
 import queue
-import sys
 import tarfile
 import threading
-import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any, TypeVar
 
-import fsspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -38,14 +33,14 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError, UsageError
+from schemas.faults import Blame, blame_of
+from schemas.files import locate, read_whole
 from schemas.manifest import MANIFEST_NAME, Manifest, ShardEntry, Split, manifest_hash, parse_manifest
 from schemas.sample import Sample, decode_sample
 from training.epochs import ClassStream, Members
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
-RETRIES = (2.0, 10.0, 30.0)
-"""Seconds."""
 SHARDS = 8
 """Shards of a class that are read where a few windows stand for all; those of a conversation may all lie in one."""
 BAD_IN_A_ROW = 100
@@ -76,13 +71,17 @@ class Dataset:
     """A dataset folder, local or behind any fsspec URL, whose manifest was read and accepted."""
 
     def __init__(self, location: str) -> None:
-        """Raises UsageError where there is no manifest, DatasetError where it does not fit this program."""
+        """Raises UsageError where there is no manifest, DatasetError where it does not fit this program or its store is
+        away.
+        """
         self.location = str(location).rstrip("/")
+        self._files, self._root = locate(self.location)
         try:
-            self._files, self._root = fsspec.core.url_to_fs(self.location)
             data = self._read(MANIFEST_NAME)
-        except (OSError, ValueError, ImportError) as error:
-            why = f"cannot read its {MANIFEST_NAME} ({_reason(error)})"
+        except OSError as error:
+            why = f"cannot read its {MANIFEST_NAME} ({error.strerror})"
+            if blame_of(error) is Blame.MACHINE and not isinstance(error, PermissionError):
+                raise DatasetError(f"{self.location}: {why}; try again when its store is well") from error
             raise UsageError(f"{self.location} is not a dataset: {why}") from error
         self.manifest: Manifest = parse_manifest(data, f"{self.location}/{MANIFEST_NAME}")
         self.hash = manifest_hash(data)
@@ -90,38 +89,24 @@ class Dataset:
     def fetch(self, entry: ShardEntry) -> bytes:
         """The bytes of a shard.
 
-        A read that breaks off is tried again after each of RETRIES: a run of weeks outlives a store that is away for a
-        minute. (s3fs itself tries five times within seconds.)
+        A read that breaks off is tried again (`schemas.faults.WAITS`): a run of weeks outlives a store that is away
+        for a minute.
 
         Raises:
             DatasetError: missing, not to be read, or not the bytes the manifest speaks of.
         """
-        for wait in (*RETRIES, None):
-            try:
-                data = self._read(entry.path)
-                break
-            except FileNotFoundError as error:
-                raise DatasetError(f"shard {entry.path} is missing") from error
-            except OSError as error:
-                what = f"shard {entry.path} cannot be read ({_reason(error)})"
-                if wait is None or isinstance(error, PermissionError):
-                    raise DatasetError(what) from error
-                _LOG.warning("%s; trying again in %g s", what, wait)
-                time.sleep(wait)
+        try:
+            data = self._read(entry.path)
+        except FileNotFoundError as error:
+            raise DatasetError(f"shard {entry.path} is missing") from error
+        except OSError as error:
+            raise DatasetError(f"shard {entry.path} cannot be read ({error.strerror})") from error
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise DatasetError(f"shard {entry.path} is not the one the manifest lists (sha256 differs)")
         return data
 
     def _read(self, path: str) -> bytes:
-        try:
-            data: bytes = self._files.cat_file(f"{self._root}/{path}")
-        except FileNotFoundError as error:
-            if path not in str(error):
-                raise  # s3fs: no such bucket
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
-        except _client_errors() as error:
-            raise OSError(errno.EIO, str(error)) from error
-        return data
+        return read_whole(self._files, f"{self._root}/{path}", f"{self.location}/{path}")
 
     def groups(self, entry: ShardEntry, data: bytes) -> Iterator[tuple[str, Members]]:
         """Keys and undecoded members of a shard's samples, in its order.
@@ -253,18 +238,6 @@ def class_mixture(manifest: Manifest, split: Split) -> dict[WindowClass, float]:
     }
     total = sum(shares.values())
     return {label: share / total for label, share in shares.items()}
-
-
-def _client_errors() -> tuple[type[Exception], ...]:
-    """Errors of botocore's own, which are no OSError. If it raised one, it is imported."""
-    botocore = sys.modules.get("botocore.exceptions")
-    return (botocore.BotoCoreError,) if botocore else ()
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, in a few words."""
-    told = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return told.splitlines()[0]
 
 
 def choose(entries: Sequence[ShardEntry], limit: int | None) -> list[tuple[ShardEntry, int]]:

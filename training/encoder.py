@@ -16,7 +16,6 @@ import pickle
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -24,7 +23,9 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 from torchaudio.models import Wav2Vec2Model, wav2vec2_model
 
-from schemas.errors import UsageError
+from schemas.errors import RunFailed, UsageError
+from schemas.faults import Blame, blame_of, retried
+from schemas.files import is_there, locate, read_whole
 from schemas.train import EncoderArchitecture, FeatureConfig
 
 _KERNELS = (10, 3, 3, 3, 3, 2, 2)
@@ -74,6 +75,7 @@ def load_encoder(
 
     Raises:
         UsageError: no weights, other ones than `weights_sha256`, or of another architecture. One line.
+        RunFailed: their store cannot be reached now.
     """
     if config.kind != "wav2vec2":
         return config, None
@@ -103,16 +105,21 @@ def load_encoder(
 def _read(where: str) -> tuple[bytes, str, EncoderArchitecture | None]:
     """Bytes of the weights, their file's name, and the architecture if a config.json lies beside them."""
     try:
-        files, path = fsspec.core.url_to_fs(where)
-        if not files.isdir(path):
-            return files.cat_file(path), where, None
-        names = [name for name in _IN_FOLDER if files.exists(f"{path}/{name}")]
+        files, path = locate(where)
+    except UsageError as error:
+        raise UsageError(f"features.weights: cannot read {error}") from error
+    try:
+        if not retried(lambda: files.isdir(path), where):
+            return read_whole(files, path, where), where, None
+        names = [name for name in _IN_FOLDER if is_there(files, f"{path}/{name}", where)]
         if not names:
             raise UsageError(f"features.weights: {where} holds neither {' nor '.join(_IN_FOLDER)}")
-        described = _described(files.cat_file(f"{path}/config.json"), f"{where}/config.json")
-        return files.cat_file(f"{path}/{names[0]}"), f"{where}/{names[0]}", described
-    except (OSError, ValueError, ImportError) as error:
+        described = _described(read_whole(files, f"{path}/config.json", where), f"{where}/config.json")
+        return read_whole(files, f"{path}/{names[0]}", where), f"{where}/{names[0]}", described
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, OSError) and not isinstance(error, PermissionError) and blame_of(error) is Blame.MACHINE:
+            raise RunFailed(f"features.weights: {where} cannot be read now ({reason})") from error
         raise UsageError(
             f"features.weights: cannot read {where} ({reason}); `visavis assets` says where weights come from"
         ) from error

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from schemas.faults import about
 from training.world import World
 
 METRICS_NAME = "metrics.jsonl"
@@ -48,7 +49,8 @@ class MetricsLog:
             out.mkdir(parents=True, exist_ok=True)
             lines = self.path.read_text(encoding="utf-8").splitlines() if step and self.path.exists() else []
             kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            with about(self.path):
+                self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
             self._events = _event_writer(out / EVENTS_NAME, step)
         self._reset()
 
@@ -110,7 +112,7 @@ class MetricsLog:
         """Only the first process writes."""
         if not self._world.first:
             return
-        with self.path.open("a", encoding="utf-8") as file:
+        with about(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self._events is not None:
             for name, value in line.items():

@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 
 from schemas.errors import UsageError
+from schemas.faults import about
 from training.data import Batch
 from training.dpo import Sides
 from training.flow import Noise
+
+_LOG = logging.getLogger(__name__)
 
 
 class ReferenceErrors:
@@ -34,6 +39,7 @@ class ReferenceErrors:
         Raises:
             UsageError: the folder cannot be written.
         """
+        self._full = False
         name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
         path = folder / f"{name}.npy"
         kind = np.dtype([("question", "<u8"), ("errors", "<f4", (2, batch, frames))])
@@ -41,23 +47,52 @@ class ReferenceErrors:
             folder.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 _create(path, kind, places)
-            self._answers = np.lib.format.open_memmap(path, mode="r+")  # makes good what was cut off
+            self._file = path.open("r+b")
+            self._kind, self._begin = _header(self._file)
         except OSError as error:
             raise UsageError(f"dpo.cache: cannot write {folder} ({error.strerror or error})") from error
         except ValueError as error:
             raise UsageError(f"dpo.cache: {path} is no file of answers; remove it") from error
+        if self._kind != kind:
+            raise UsageError(f"dpo.cache: {path} is no file of answers; remove it")
 
     def of(self, place: int, pairs: Batch, noise: Noise, compute: Callable[[], Sides]) -> Sides:
         """Errors of both sides, on the noise's device."""
-        question = _digest(pairs, noise)
-        answer = self._answers[place]
-        if answer["question"] == question:
-            chosen, rejected = torch.from_numpy(answer["errors"].copy()).to(noise.t.device)
+        question, at = _digest(pairs, noise), self._begin + place * self._kind.itemsize
+        known = os.pread(self._file.fileno(), self._kind.itemsize, at)
+        answers = np.frombuffer(known, self._kind, len(known) // self._kind.itemsize)  # none where it is cut off
+        if len(answers) and answers[0]["question"] == question:
+            chosen, rejected = torch.from_numpy(answers[0]["errors"].copy()).to(noise.t.device)
             return chosen, rejected
         sides = compute()
-        answer["errors"] = torch.stack(sides).float().cpu().numpy()
-        answer["question"] = question  # last: what is cut off before it does not count
+        self._keep(at, question, torch.stack(sides).float().cpu().numpy())
         return sides
+
+    def _keep(self, at: int, question: np.uint64, errors: np.ndarray) -> None:
+        """Into the file, by writing and not through memory: there a full disk would kill the process (SIGBUS)."""
+        if self._full:
+            return
+        try:
+            with about(self._file.name):
+                size = question.dtype.itemsize
+                _write(self._file, errors.tobytes(), at + size)
+                _write(self._file, question.tobytes(), at)  # last: what is cut off before it does not count
+        except OSError as error:
+            self._full = True
+            _LOG.warning("dpo.cache: %s: %s; training goes on without it", error.filename, error.strerror)
+
+
+def _header(file: IO[bytes]) -> tuple[np.dtype, int]:
+    """What a record is, and where the first one begins."""
+    np.lib.format.read_magic(file)
+    _, _, kind = np.lib.format.read_array_header_1_0(file)
+    return kind, file.tell()
+
+
+def _write(file: IO[bytes], data: bytes, at: int) -> None:
+    while data:
+        done = os.pwrite(file.fileno(), data, at)
+        data, at = data[done:], at + done
 
 
 def _create(path: Path, kind: np.dtype, places: int) -> None:
@@ -68,8 +103,11 @@ def _create(path: Path, kind: np.dtype, places: int) -> None:
         os.link(scratch, path)
     except FileExistsError:
         pass
+    except OSError:  # a file system without hard links; who opened another's file before writes answers that are lost
+        if not path.exists():
+            scratch.replace(path)
     finally:
-        scratch.unlink()
+        scratch.unlink(missing_ok=True)
 
 
 def _digest(pairs: Batch, noise: Noise) -> np.uint64:

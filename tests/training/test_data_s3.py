@@ -11,11 +11,11 @@ import fsspec
 import pytest
 import s3fs
 
+from schemas import faults
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError, UsageError
 from tests.bucket import BUCKET, S3Server
 from tests.training.synthetic import write_dataset
-from training import data
 from training.data import Dataset, Loader
 
 URL = f"s3://{BUCKET}/windows"
@@ -81,10 +81,10 @@ def test_a_store_that_is_away_for_a_while_stops_nothing(
         return None
 
     server.before = away
-    monkeypatch.setattr(data, "RETRIES", (0.01, 0.02))
+    monkeypatch.setattr(faults, "WAITS", (0.01, 0.02))
     with caplog.at_level(logging.WARNING):
         assert keys(URL) == keys(str(here))
-    assert [f"shard {SHARD} cannot be read (InternalError it is)" in line for line in caplog.messages] == [True, True]
+    assert [f"{URL}/{SHARD} cannot be read (InternalError it is)" in line for line in caplog.messages] == [True, True]
     left = 3
     with pytest.raises(DatasetError, match=rf"shard {SHARD} cannot be read \(InternalError it is\)"):
         keys(URL)

@@ -1,0 +1,88 @@
+"""The loader, verify and given files on a web server that is away, slow to recover, or breaks off."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.webserver import Behaviour, Host, closed_port, web
+from pipeline.verify import verify_dataset
+from schemas import faults
+from schemas.dyads import WindowClass
+from schemas.errors import DatasetError, RunFailed, UsageError
+from schemas.train import FeatureConfig
+from stages.given import read_given
+from tests.training.synthetic import write_dataset
+from training.data import Dataset
+from training.encoder import load_encoder
+
+SHARD = "/train-listening-00001.tar"
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """A dataset's files."""
+    monkeypatch.setattr(faults, "WAITS", (0.01, 0.02))
+    monkeypatch.setattr(faults, "ITEM_WAITS", (0.01, 0.02))
+    monkeypatch.setattr(faults, "_AWAY", {})
+    folder = write_dataset(tmp_path / "windows", {WindowClass.LISTENING: 6}, shards=2, frames=5)
+    with web() as running:
+        running.files = {f"/{p.relative_to(folder)}": p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        yield running
+
+
+def shard_of(dataset: Dataset) -> bytes:
+    return dataset.fetch(next(entry for entry in dataset.manifest.shards if SHARD.endswith(entry.path)))
+
+
+@pytest.mark.parametrize("behaviour", [Behaviour(status=503, times=2), Behaviour(cut=0.5, times=2)], ids=["503", "cut"])
+def test_what_passes_is_waited_for(host: Host, behaviour: Behaviour, caplog: pytest.LogCaptureFixture) -> None:
+    host.behaviour[SHARD] = behaviour
+    with caplog.at_level(logging.WARNING):
+        assert shard_of(Dataset(host.address)) == host.files[SHARD]
+    assert [f"{host.address}{SHARD} cannot be read" in line for line in caplog.messages] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "said"),
+    [
+        (Behaviour(status=404), "is missing"),
+        (Behaviour(status=500), r"cannot be read \(the server answers 500"),
+        (Behaviour(status=403), r"cannot be read \(the server answers 403"),
+        (Behaviour(cut=0.5), r"cannot be read \(the connection broke"),
+    ],
+    ids=["404", "500", "403", "cut"],
+)
+def test_what_does_not_is_told(host: Host, behaviour: Behaviour, said: str) -> None:
+    host.behaviour[SHARD] = behaviour
+    with pytest.raises(DatasetError, match=f"shard {SHARD[1:]} {said}"):
+        shard_of(Dataset(host.address))
+
+
+def test_a_dataset_whose_server_is_away_is_not_called_none(host: Host) -> None:
+    with pytest.raises(DatasetError, match=r"Connection refused.*try again"):
+        Dataset(f"http://127.0.0.1:{closed_port()}")
+    with pytest.raises(UsageError, match=r"is not a dataset: .*404"):
+        Dataset(f"{host.address}/elsewhere")
+
+
+def test_verify_reads_what_cannot_be_listed(host: Host) -> None:
+    assert verify_dataset(host.address) == []
+    host.behaviour[SHARD] = Behaviour(cut=0.5)
+    (finding,) = verify_dataset(host.address)
+    assert "the connection broke before the end" in finding
+
+
+def test_a_given_file_is_wrong_use_only_where_it_is_not_there(host: Host) -> None:
+    host.files["/net.pt"] = b"weights"
+    host.behaviour["/net.pt"] = Behaviour(status=500, times=1)
+    assert read_given("x.weights", f"{host.address}/net.pt") == b"weights"
+    with pytest.raises(UsageError, match=r"x\.weights: .*404 Not Found; fetch it"):
+        read_given("x.weights", f"{host.address}/absent.pt", remedy="fetch it")
+    with pytest.raises(RunFailed, match=r"features\.weights: .*cannot be read now \(Connection refused"):
+        load_encoder(FeatureConfig(kind="wav2vec2", weights=f"http://127.0.0.1:{closed_port()}/w.safetensors"), "cpu")
+    with pytest.raises(RunFailed, match=r"x\.weights: .*Connection refused"):
+        read_given("x.weights", f"http://127.0.0.1:{closed_port()}/net.pt")
