@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 
 from schemas.errors import DatasetError, RunFailed, UsageError
+from schemas.plain import to_json
 
 app = typer.Typer(
     name="visavis",
@@ -217,14 +217,20 @@ def pairs(
 
 @app.command()
 def export(
-    pairs: Annotated[str, typer.Argument(help="Dataset or run of `visavis pairs`.")],
-    out: Annotated[str, typer.Option("--out", "-o", help="A .parquet, as a path or URL.")] = "runs/pairs.parquet",
+    dataset: Annotated[str, typer.Argument(help="Dataset or run, of `visavis build` or of `visavis pairs`.")],
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", help="A .parquet, as a path or URL; runs/windows.parquet or runs/pairs.parquet."),
+    ] = None,
 ) -> None:
-    """Write preference pairs as one Parquet file that Hugging Face `datasets`, and so other trainers, can read."""
+    """Write windows or preference pairs as one Parquet file that Hugging Face `datasets`, pandas and others can read."""
     from pipeline.commands import dataset_folder
-    from pipeline.export import export_pairs
+    from pipeline.export import export_dataset
+    from training.data import Dataset
 
-    typer.echo(f"{export_pairs(dataset_folder(pairs), out)} pairs\n{out}")
+    data = Dataset(dataset_folder(dataset))
+    path = out or f"runs/{data.manifest.kind}.parquet"
+    typer.echo(f"{export_dataset(data, path)} {data.manifest.kind}\n{path}")
 
 
 @app.command()
@@ -335,7 +341,7 @@ def demo(
 
 def print_json(data: Any) -> None:
     """One JSON object on stdout."""
-    typer.echo(json.dumps(data, sort_keys=True))
+    typer.echo(to_json(data))
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError
@@ -52,7 +52,13 @@ class MotionSpec(_Model):
     translation: tuple[int, int]
     expression: tuple[int, int]
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[float, ...]  # above 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.dim or min(self.std, default=1.0) <= 0:
+            raise ValueError(f"mean and std must be {self.dim} numbers each, those of std above 0")
+        return self
 
 
 class AudioSpec(_Model):
@@ -88,11 +94,15 @@ class BalancePlan(_Model):
 
 
 class Histogram(_Model):
-    """How a figure is distributed: counts of equal bins from low to high; what lies beyond is in the outer ones."""
+    """How a figure is distributed: counts of equal bins from low to high; what lies beyond is in the outer ones.
+
+    undefined: how many more there are for which the figure is not defined.
+    """
 
     low: float
     high: float
     counts: tuple[int, ...]
+    undefined: int = 0
 
     def quantile(self, share: float) -> float:
         """Where so much lies below, to within a bin; NaN of nothing."""

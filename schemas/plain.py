@@ -33,13 +33,16 @@ Words = Annotated[
 """Words without spaces; in JSON one text."""
 
 
-def to_json(data: Any, *, indent: int | None = None, sort_keys: bool = True) -> str:
-    """Strict JSON, in ASCII. Floats that are not finite become null.
+def to_json(data: Any, *, indent: int | None = None, sort_keys: bool = True, ascii_only: bool = True) -> str:
+    """Strict JSON. Floats that are not finite become null.
+
+    Args:
+        ascii_only: letters beyond ASCII as escapes, so that a name with any bytes can be written; else for people.
 
     Raises:
         TypeError: not plain data.
     """
-    return json.dumps(_finite(data), indent=indent, sort_keys=sort_keys, allow_nan=False)
+    return json.dumps(_finite(data), indent=indent, sort_keys=sort_keys, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def _finite(data: Any) -> Any:
