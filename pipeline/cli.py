@@ -223,7 +223,7 @@ def export(
         typer.Option("--out", "-o", help="A .parquet, as a path or URL; runs/windows.parquet or runs/pairs.parquet."),
     ] = None,
 ) -> None:
-    """Write windows or preference pairs as one Parquet file that Hugging Face `datasets`, pandas and others can read."""
+    """Write windows or preference pairs as one Parquet file, for Hugging Face `datasets`, pandas and other trainers."""
     from pipeline.commands import dataset_folder
     from pipeline.export import export_dataset
     from training.data import Dataset

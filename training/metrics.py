@@ -44,6 +44,8 @@ from scipy.stats import t as student
 from schemas import FPS
 from schemas.manifest import MotionSpec
 
+_QUIET = np.errstate(invalid="ignore", over="ignore")
+"""What is not finite comes out as NaN, without a warning."""
 CLUSTERS = {"expression": 15, "pose": 9}
 MAX_LAG = 2 * FPS
 """Frames; the longest reaction looked for is 2 s."""
@@ -68,6 +70,7 @@ def broken(valid_WT: np.ndarray, *sides_WTD: np.ndarray) -> np.ndarray:
     return np.asarray((valid_WT & ~finite_WT).any(axis=1))
 
 
+@_QUIET
 def mean_defined(values_W: np.ndarray) -> float:
     """The mean of those that are not NaN; NaN of none."""
     defined = values_W[~np.isnan(values_W)]
@@ -97,6 +100,7 @@ def rpcc_flat(truth_WTD: np.ndarray, generated_WTD: np.ndarray, user_WTD: np.nda
     return abs(flat_pcc(truth) - flat_pcc(generated))
 
 
+@_QUIET
 def flat_sums(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
     """What `flat_pcc` needs of each window, [W, 6]: count, sums, sums of squares and of products of all numbers."""
     a, b = _valid_part(avatar_WTD, valid_WT), _valid_part(user_WTD, valid_WT)
@@ -104,6 +108,7 @@ def flat_sums(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray
     return np.stack([part.sum(axis=(1, 2)) for part in (count, a, b, a * a, b * b, a * b)], axis=1)
 
 
+@_QUIET
 def flat_pcc(sums_6: np.ndarray) -> float:
     """Correlation of everything with everything, windows and dimensions alike."""
     count, a, b, aa, bb, ab = (float(value) for value in sums_6)
@@ -149,6 +154,7 @@ def _lags(frames: int) -> int:
     return max(1, min(MAX_LAG, frames - MIN_OVERLAP) + 1)
 
 
+@_QUIET
 def lag_sums(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
     """What `lagged_from` needs, [L, 3 D + 3]: covariances (about each window's own mean) and both variances; then how
     many windows, and the sum and the sum of squares of their covariances (mean over dimensions).
@@ -209,7 +215,7 @@ def mean_jerk(sums_2: np.ndarray) -> float:
     return total / count if count and math.isfinite(total) else math.nan
 
 
-@np.errstate(invalid="ignore", over="ignore")
+@_QUIET
 def jerk_sums(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
     """Sum and number of the absolute third differences whose four frames are valid, [2]."""
     third = np.abs(np.diff(motion_WTD.astype(np.float64), n=3, axis=1)) * float(FPS) ** 3
@@ -245,14 +251,14 @@ def fd(truth_ND: np.ndarray, generated_ND: np.ndarray) -> float:
     return frechet(frame_sums(truth_ND), frame_sums(generated_ND))
 
 
-@np.errstate(invalid="ignore", over="ignore")
+@_QUIET
 def frame_sums(points_ND: np.ndarray) -> np.ndarray:
     """What `frechet` needs, [D + 1, D + 1]: sums of products of the dimensions and of a constant 1."""
     points = np.concatenate([np.ones((len(points_ND), 1)), points_ND.astype(np.float64)], axis=1)
     return np.asarray(points.T @ points)
 
 
-@np.errstate(invalid="ignore", over="ignore")
+@_QUIET
 def frechet(one: np.ndarray, two: np.ndarray) -> float:
     """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½), from `frame_sums`; NaN of no more frames than dimensions."""
     if min(one[0, 0], two[0, 0]) < len(one) or not (np.isfinite(one).all() and np.isfinite(two).all()):
@@ -296,7 +302,7 @@ def _valid_part(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
     return np.where(valid_WT[..., None], motion_WTD, 0.0).astype(np.float64)
 
 
-@np.errstate(invalid="ignore", over="ignore")
+@_QUIET
 def _moments(a_WTD: np.ndarray, b_WTD: np.ndarray, valid_WT: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Covariance and both variances over valid frames, each [W, D]; 0 of none."""
     weight_WT1 = valid_WT[..., None]
@@ -308,13 +314,14 @@ def _moments(a_WTD: np.ndarray, b_WTD: np.ndarray, valid_WT: np.ndarray) -> tupl
     return (a * b).sum(axis=1) / total, (a * a).sum(axis=1) / total, (b * b).sum(axis=1) / total
 
 
+@_QUIET
 def _where_seen(values_WD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
     """Mean over dimensions, [W]; NaN for a window of fewer than two valid frames."""
     mean_W = values_WD.sum(axis=1) / max(values_WD.shape[1], 1)
     return np.where(valid_WT.sum(axis=1) >= 2, mean_W, math.nan)
 
 
-@np.errstate(invalid="ignore", over="ignore")
+@_QUIET
 def _ratio(covariance: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
     """Correlation; 0 where one of the two does not move, NaN where one is not finite."""
     still = (one <= 1e-10) | (two <= 1e-10)

@@ -89,9 +89,11 @@ class _Part:
         self._windows: dict[str, list[np.ndarray]] = {}  # of each window, [W, …]
 
     def add(self, truth_WTD: np.ndarray, generated_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> None:
+        broken_W = broken(valid_WT, truth_WTD, generated_WTD, user_WTD)
+        valid_WT = valid_WT & ~broken_W[:, None]
         self._take(
             {
-                "broken": broken(valid_WT, truth_WTD, generated_WTD, user_WTD).sum(),
+                "broken": broken_W.sum(),
                 "lags": lag_sums(generated_WTD, user_WTD, valid_WT),
                 "flat": flat_sums(generated_WTD, user_WTD, valid_WT).sum(axis=0),
                 "jerk": jerk_sums(generated_WTD, valid_WT),

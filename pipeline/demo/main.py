@@ -18,7 +18,7 @@ from pipeline.commands import engine_of, summary_table
 from pipeline.demo.dialogue import Clip, demo_corpus, make_clip
 from pipeline.demo.truth import check_build
 from pipeline.figures import metrics_tables
-from pipeline.pairs import build_pairs
+from pipeline.pairs import build_pairs, in_words
 from pipeline.progress import Reporter
 from pipeline.sources import find_sources
 from schemas.config import BuildConfig, load_config
@@ -63,7 +63,7 @@ def run_demo(out: Path, engine: str) -> None:
 
     console.print(summary_table(summary))
     console.print(_truth_table(run, media))
-    left_out = "".join(f", {n} {reason}" for reason, n in made.gated.items())
+    left_out = f", left out: {in_words(made.gated)}" if made.gated else ""
     console.print(f"pairs: {made.kept} kept of {made.tried} windows{left_out}", highlight=False)
     console.print(*_metrics(figures))
     places = Table(title=f"done in {time.monotonic() - started:.0f} s; everything lies in {out}", show_header=False)
