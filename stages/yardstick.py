@@ -79,6 +79,7 @@ class Windows:
         )
 
 
+@np.errstate(over="ignore")  # what is beyond float32 is not finite, and the gate says so
 def normalised(motion_WTD: np.ndarray, spec: MotionSpec) -> np.ndarray:
     """Mean 0 and deviation 1 over the corpus, float32."""
     return ((motion_WTD - np.array(spec.mean)) / np.array(spec.std)).astype(np.float32)
