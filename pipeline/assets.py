@@ -6,7 +6,6 @@ when it lies in `~/.cache/visavis`; or, for both, in the folder that they were f
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from pipeline.download import damaged_file, damaged_files, fetch_file, fetch_hub
 from pipeline.progress import Reporter
 from schemas.config import Section
 from schemas.errors import UsageError
+from schemas.plain import to_json
 from stages.hub import fetched
 
 ASSETS_FILE = Path(__file__).parent.parent / "configs" / "assets.yaml"
@@ -90,7 +90,7 @@ def run_list(folder: str | None, *, as_json: bool) -> None:
     rows = [(asset, at_hand(asset, folder)) for asset in read_assets()]
     if as_json:
         plain = [a.model_dump(mode="json") | {"at_hand": path is not None, "path": _text(path)} for a, path in rows]
-        typer.echo(json.dumps({"assets": plain}, sort_keys=True))
+        typer.echo(to_json({"assets": plain}))
         return
     for asset, path in rows:
         gated = ", gated: accept its terms and set HF_TOKEN" if asset.gated else ""
@@ -131,7 +131,7 @@ def run_check(names: Sequence[str], folder: str | None, *, as_json: bool) -> boo
             findings = _findings(asset, path) if path else ["not at hand"]
             rows.append({"name": asset.name, "path": _text(path), "findings": findings})
     if as_json:
-        typer.echo(json.dumps({"assets": rows}, sort_keys=True))
+        typer.echo(to_json({"assets": rows}))
     for row in rows if not as_json else ():
         typer.echo(f"{row['name']}: {', '.join(row['findings']) or 'sound'}{row['path'] and '  ' + row['path']}")
     if not rows and not as_json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from schemas.errors import DatasetError, RunFailed, UsageError
 from schemas.faults import Blame, as_os_error, blame_of
+from schemas.plain import to_json
 from training.home import ensure_home
 from training.ranks import signature
 from training.stopping import EXIT_CODE, answer_requests_to_stop
@@ -79,7 +79,7 @@ def build(
     from pipeline.commands import run_build
 
     chosen = {"engine": engine, "address": address}
-    overrides = [*(set_ or []), *(f"run.{name}={json.dumps(value)}" for name, value in chosen.items() if value)]
+    overrides = [*(set_ or []), *(f"run.{name}={to_json(value)}" for name, value in chosen.items() if value)]
     run_build(
         config,
         inputs or [],
@@ -219,14 +219,20 @@ def pairs(
 
 @app.command()
 def export(
-    pairs: Annotated[str, typer.Argument(help="Dataset or run of `visavis pairs`.")],
-    out: Annotated[str, typer.Option("--out", "-o", help="A .parquet, as a path or URL.")] = "runs/pairs.parquet",
+    dataset: Annotated[str, typer.Argument(help="Dataset or run, of `visavis build` or of `visavis pairs`.")],
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", help="A .parquet, as a path or URL; runs/windows.parquet or runs/pairs.parquet."),
+    ] = None,
 ) -> None:
-    """Write preference pairs as one Parquet file that Hugging Face `datasets`, and so other trainers, can read."""
+    """Write windows or preference pairs as one Parquet file, for Hugging Face `datasets`, pandas and other trainers."""
     from pipeline.commands import dataset_folder
-    from pipeline.export import export_pairs
+    from pipeline.export import export_dataset
+    from training.data import Dataset
 
-    typer.echo(f"{export_pairs(dataset_folder(pairs), out)} pairs\n{out}")
+    data = Dataset(dataset_folder(dataset))
+    path = out or f"runs/{data.manifest.kind}.parquet"
+    typer.echo(f"{export_dataset(data, path)} {data.manifest.kind}\n{path}")
 
 
 @app.command()
@@ -337,7 +343,7 @@ def demo(
 
 def print_json(data: Any) -> None:
     """One JSON object on stdout."""
-    typer.echo(json.dumps(data, sort_keys=True))
+    typer.echo(to_json(data))
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ from schemas.dyads import WindowClass
 from schemas.errors import UsageError
 from schemas.manifest import MANIFEST_NAME, Histogram, Split
 from schemas.pairs import PairsConfig
+from schemas.plain import to_json
 from schemas.rows import Source
 from schemas.train import Drop, TrainConfig
 from stages import diarize, whisper
@@ -75,7 +76,7 @@ def run_build(
     reporter = Reporter()
     summary = Build(config, out, engine_of(config.run), reporter).run(sources, reconfigure=reconfigure)
     if as_json:
-        typer.echo(json.dumps(asdict(summary) | {"plan": summary.plan.model_dump(mode="json")}, sort_keys=True))
+        typer.echo(to_json(asdict(summary) | {"plan": summary.plan.model_dump(mode="json")}))
     else:
         Console().print(summary_table(summary))
         Console().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
@@ -93,7 +94,7 @@ def _replay(build: Build, sources: Collection[Source], stage: str, item: str, *,
         "rows": [outline(row) for row in done.rows],
         "seconds": round(done.seconds, 3),
     }
-    typer.echo(json.dumps(plain, indent=None if as_json else 2, ensure_ascii=False))
+    typer.echo(to_json(plain, indent=None if as_json else 2, sort_keys=False, ascii_only=as_json))
 
 
 def run_train(
@@ -148,7 +149,7 @@ def run_pairs(
     as_json: bool,
 ) -> None:
     """`visavis pairs`."""
-    from pipeline.pairs import build_pairs, check_pairs
+    from pipeline.pairs import build_pairs, check_pairs, in_words
     from training.checkpoint import load_checkpoint
 
     other = ["rejected=checkpoint", f"rejected_checkpoint={json.dumps(str(rejected))}"] if rejected else []
@@ -163,7 +164,7 @@ def run_pairs(
 
         found = try_pairs(check_pairs(folder, str(checkpoint), config, limit))
         if as_json:
-            typer.echo(json.dumps(found, sort_keys=True))
+            typer.echo(to_json(found))
             return
         figures = {name: Histogram.model_validate(each) for name, each in found["figures"].items()}
         Console().print(pairs_table(figures, config.gate.model_dump()))
@@ -175,9 +176,9 @@ def run_pairs(
     )
     if as_json:
         plain = {name: found.model_dump() for name, found in summary.figures.items()}
-        typer.echo(json.dumps(asdict(summary) | {"figures": plain}, sort_keys=True))
+        typer.echo(to_json(asdict(summary) | {"figures": plain}))
         return
-    left_out = "".join(f", {n} {reason}" for reason, n in summary.gated.items())
+    left_out = f", left out: {in_words(summary.gated)}" if summary.gated else ""
     typer.echo(f"{summary.kept} pairs of {summary.tried} tried{left_out}\n{summary.dataset}")
 
 
@@ -204,7 +205,7 @@ def run_evaluate(
             progress=progress,
         )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(result, sort_keys=True))
+        typer.echo(to_json(result))
         return
     counts = ", ".join(f"{n} {label}" for label, n in result["windows"].items() if label != "all")
     typer.echo(f"{result['split']} windows: {counts}")
@@ -268,7 +269,7 @@ def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, as
         listed = [s.model_dump(mode="json") for s in sources]
         plan = {"conversations": listed, "out": out, "cluster": cluster, "to_do": dict(sorted(left.items()))}
         plan["quality"] = quality
-        typer.echo(json.dumps(plan, sort_keys=True))
+        typer.echo(to_json(plan))
         return
     for source in itertools.islice(sources, _SHOWN):
         typer.echo(f"{'one file each' if len(source.uris) > 1 else 'one frame':<14} {source_name(source)}")

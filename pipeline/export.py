@@ -1,28 +1,29 @@
-"""Preference pairs as one Parquet file for trainers other than ours.
+"""A dataset as one Parquet file, for trainers and readers other than ours.
 
     datasets.load_dataset("parquet", data_files="pairs.parquet")
 
-What both sides were asked for (`user_motion`, `reference`, both voices, who speaks when) is the prompt; `chosen` and
-`rejected` are TRL's words. Motion is a fixed list of T frames of D numbers, a voice the FLAC file as it lies in the
-shard with its sampling rate in the schema; the schema's metadata tells Hugging Face's `datasets` so, and which manifest
-the pairs came from. Where a window comes from and how its sides were made are JSON in `meta` and `pair`.
+Of pairs, what both sides were asked for (`user_motion`, `reference`, both voices, who speaks when) is the prompt;
+`chosen` and `rejected` are TRL's words. Of windows, `avatar_motion` is what was recorded, and `split` says whether a
+window is for training. Motion is a fixed list of T frames of D numbers, a voice the FLAC file as it lies in the shard
+with its sampling rate in the schema; the schema's metadata tells Hugging Face's `datasets` so, and which manifest the
+rows came from. Where a window comes from and how its sides were made are JSON in `meta` and `pair`. No column holds
+null.
 
-Written row group by row group, so memory holds one shard of pairs, and visible when it is whole.
+Written row group by row group, so memory holds one shard, and visible when it is whole.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import UsageError
-from schemas.manifest import Manifest
+from schemas.manifest import Manifest, Split
+from schemas.plain import dump_record, to_json
 from schemas.sample import Sample
 from stages.store import Store
 from training.data import Dataset
@@ -34,23 +35,19 @@ ROWS = 256
 _VOICE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-def export_pairs(dataset: str, out: str) -> int:
-    """Write a set of pairs to one Parquet file.
+def export_dataset(data: Dataset, out: str) -> int:
+    """Write windows, or pairs, to one Parquet file.
 
     Args:
         out: path or URL; what is there is replaced.
 
-    Returns: how many pairs there are.
+    Returns: how many there are.
 
     Raises:
-        UsageError: not a set of pairs.
         DatasetError: a shard or sample is unreadable.
     """
-    data = Dataset(dataset)
-    if data.manifest.kind != "pairs":
-        raise UsageError(f"{dataset} holds {data.manifest.kind}, not pairs; make some with `visavis pairs`")
     folder, _, name = out.rpartition("/")
-    schema = pairs_schema(data.manifest, data.hash)
+    schema = export_schema(data.manifest, data.hash)
     rows, count = _rows(data), 0
     with Store(folder or ".").writer(name) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         while some := list(islice(rows, ROWS)):
@@ -59,7 +56,7 @@ def export_pairs(dataset: str, out: str) -> int:
     return count
 
 
-def pairs_schema(manifest: Manifest, digest: str) -> pa.Schema:
+def export_schema(manifest: Manifest, digest: str) -> pa.Schema:
     """Columns of the file, and in its metadata what reads them as what."""
     frames, dim = manifest.window, manifest.motion.dim
     motion = _fixed(_fixed(pa.float32(), dim), frames)
@@ -67,6 +64,7 @@ def pairs_schema(manifest: Manifest, digest: str) -> pa.Schema:
         "key": pa.string(),
         "conversation": pa.string(),
         "label": pa.string(),
+        **({"split": pa.string(), "avatar_motion": motion} if manifest.kind == "windows" else {}),
         "user_motion": motion,
         "reference": _fixed(pa.float32(), dim),
         "avatar_audio": _VOICE,
@@ -74,35 +72,38 @@ def pairs_schema(manifest: Manifest, digest: str) -> pa.Schema:
         "state": _fixed(pa.uint8(), frames),
         "avatar_valid": _fixed(pa.bool_(), frames),
         "user_valid": _fixed(pa.bool_(), frames),
-        "chosen": motion,
-        "rejected": motion,
+        **({"chosen": motion, "rejected": motion} if manifest.kind == "pairs" else {}),
         "meta": pa.string(),
-        "pair": pa.string(),
+        **({"pair": pa.string()} if manifest.kind == "pairs" else {}),
     }
     features = {name: _feature(kind, manifest.sample_rate) for name, kind in types.items()}
     return pa.schema(
         [pa.field(name, kind) for name, kind in types.items()],
         {
-            "huggingface": json.dumps({"info": {"features": features}}),
+            "huggingface": to_json({"info": {"features": features}}, sort_keys=False),
             "visavis.manifest_sha256": digest,
             "visavis.motion": manifest.motion.model_dump_json(),
+            "visavis.plan": manifest.plan.model_dump_json(),
             "visavis.pairs": manifest.pairs.model_dump_json() if manifest.pairs else "",
         },
     )
 
 
 def _rows(data: Dataset) -> Iterator[dict[str, Any]]:
-    for entry in data.manifest.of("train"):
-        for key, members in data.groups(entry, data.fetch(entry)):
-            yield _row(data.decode(key, members), members)
+    for split in get_args(Split):
+        for entry in data.manifest.of(split):
+            for key, members in data.groups(entry, data.fetch(entry)):
+                yield _row(data.decode(key, members), members, split)
 
 
-def _row(sample: Sample, members: Members) -> dict[str, Any]:
-    assert sample.pair is not None
-    return {
+def _row(sample: Sample, members: Members, split: Split) -> dict[str, Any]:
+    """All columns that there are; the schema takes those of windows, or those of pairs."""
+    row = {
         "key": sample.key,
         "conversation": sample.meta.conversation,
         "label": sample.meta.label.value,
+        "split": split,
+        "avatar_motion": list(sample.avatar_motion),
         "user_motion": list(sample.user_motion),
         "reference": sample.reference,
         "avatar_audio": {"bytes": members["avatar.audio.flac"], "path": f"{sample.key}.avatar.flac"},
@@ -110,11 +111,12 @@ def _row(sample: Sample, members: Members) -> dict[str, Any]:
         "state": sample.state,
         "avatar_valid": np.ascontiguousarray(sample.valid[:, 0]),
         "user_valid": np.ascontiguousarray(sample.valid[:, 1]),
-        "chosen": list(sample.chosen) if sample.chosen is not None else None,
-        "rejected": list(sample.rejected) if sample.rejected is not None else None,
-        "meta": members["meta.json"].decode(),
-        "pair": members["pair.json"].decode(),
+        "meta": dump_record(sample.meta).decode(),
     }
+    if sample.pair is not None and sample.chosen is not None and sample.rejected is not None:
+        row |= {"chosen": list(sample.chosen), "rejected": list(sample.rejected)}
+        row["pair"] = dump_record(sample.pair).decode()
+    return row
 
 
 def _fixed(kind: pa.DataType, length: int) -> pa.DataType:

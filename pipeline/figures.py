@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -9,12 +10,14 @@ from rich.table import Table
 
 from schemas.manifest import Histogram
 
+UNDEFINED = "–"
+
 PARTS = ("expression", "pose")
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MODELS = {"model": "model", "model_no_user": "no user"}
 
 
-def metrics_tables(rows: dict[str, dict[str, float]], title: str = "") -> list[Table]:
+def metrics_tables(rows: dict[str, dict[str, float | None]], title: str = "") -> list[Table]:
     """Expression and pose each a table: metrics down, rows of an evaluation across; fits 80 columns."""
     tables = []
     for part in PARTS:
@@ -47,11 +50,11 @@ def doubt_tables(result: dict[str, Any], label: str) -> list[Table]:
         for metric in result["rows"]["model"][label]:
             cells = []
             for row in _MODELS:
-                found = [doubt[row][label].get(metric) for doubt in doubts.values()]
+                found = [doubt[row][label].get(metric, "") for doubt in doubts.values()]
                 cells += [result["rows"][row][label][metric], *found]
-            cells.append(floor.get(metric))
+            cells.append(floor.get(metric, ""))
             if metric.endswith(f"_{part}"):
-                table.add_row(metric.removesuffix(f"_{part}"), *("" if c is None else _figure(c) for c in cells))
+                table.add_row(metric.removesuffix(f"_{part}"), *(_figure(c) for c in cells))
         tables.append(table)
     return tables
 
@@ -65,7 +68,7 @@ def pairs_table(figures: dict[str, Histogram], gate: dict[str, float | None]) ->
     for name, found in figures.items():
         kind, bound = bounds.get(name, ("", None))
         shown = "" if bound is None else f"{'>' if kind == 'min' else '<'} {bound:g}"
-        table.add_row(name, shown, *(f"{found.quantile(q):.2f}" for q in _QUANTILES if sum(found.counts)))
+        table.add_row(name, shown, *(_quantile(found, q) for q in _QUANTILES))
     return table
 
 
@@ -73,6 +76,17 @@ def _table(title: str) -> Table:
     return Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
 
 
-def _figure(value: float) -> str:
-    """Three digits that matter, no exponents: a narrow column."""
+def _quantile(found: Histogram, share: float) -> str:
+    value = found.quantile(share)
+    return f"{value:.2f}" if math.isfinite(value) else UNDEFINED
+
+
+def _figure(value: float | str | None) -> str:
+    """Three digits that matter, no exponents where that is narrow; a dash for what is not defined. Words stay."""
+    if isinstance(value, str):
+        return value
+    if value is None or not math.isfinite(value):
+        return UNDEFINED
+    if abs(value) >= 1e7:
+        return f"{value:.0e}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"

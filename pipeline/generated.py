@@ -53,6 +53,9 @@ def draw_generated(path: Path) -> np.ndarray:
         shapes = {**dict.fromkeys(_SIDES, (frames, motion.dim)), "state": (frames,), "valid": (frames, 2)}
         if {name: array.shape for name, array in arrays.items()} != shapes:
             raise ValueError("shapes do not fit together")
+        for name in _SIDES:
+            if not np.isfinite(arrays[name]).all():
+                raise ValueError(f"{key}.{name}.npy has numbers that are not finite")
         faces = _faces(key, note, arrays)
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise UsageError(f"{path}: not what `visavis generate` writes ({str(error).splitlines()[0]})") from error

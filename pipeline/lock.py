@@ -28,6 +28,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from schemas.errors import RunFailed, UsageError
+from schemas.plain import to_json
 from stages.store import Store
 
 LOCK_FILE = "lock.json"
@@ -297,7 +298,7 @@ def _refusal(store: Store, owner: Owner) -> UsageError:
 
 
 def _dumped(owner: Owner) -> bytes:
-    return (json.dumps(owner) + "\n").encode()
+    return (to_json(owner, sort_keys=False) + "\n").encode()
 
 
 def _parsed(data: bytes) -> Owner:

@@ -6,6 +6,7 @@ A set of pairs is a dataset like any other, with its own manifest, in a run's fo
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,11 +117,42 @@ def build_pairs(
         rows: list[PairsRow] = write_shards(run, "pairs", lambda: tasks, PairsRow)
         summary = _summary(run, order, rows)
         if summary.kept == 0:
-            raise RunFailed(
-                f"the gate left none of {summary.tried} pairs ({summary.gated}); loosen it with --set gate.…"
-            )
+            raise RunFailed(nothing_left(summary))
         publish(run, _manifest(order, rows, print_, summary))
     return summary
+
+
+_ADVICE = {
+    "not_finite": "look at the checkpoint's training (metrics.jsonl), or use an earlier checkpoint",
+    "not_measured": "the avatar's face is seen in too few frames of these windows; use others (classes, --limit)",
+    "too_similar": "leave the losing side with less (--set drop=none), or lower gate.min_distance",
+    "broken_motion": "the model's motion shakes, as that of a young model does: train it for longer; or raise"
+    " gate.max_jerk_ratio",
+    "off_manifold": "the model moves as nobody in the dataset does, as a young model does: train it for longer; or"
+    " raise gate.max_off_manifold",
+    "not_less_reactive": "the losing side reacts to its user as well as the chosen one: where chosen is recorded, use"
+    " another class or more windows; where it is generated, train the model for longer",
+    "less_lively": "lower gate.min_energy_margin",
+}
+"""What to do, by the reason for which most pairs are left out."""
+
+
+def nothing_left(summary: PairsSummary) -> str:
+    """Why there is no pair, and what to do."""
+    if not summary.gated:
+        return f"all {summary.windows} windows were passed over as too little expressive; lower min_expressiveness"
+    return f"the gate left none of {summary.tried} pairs: {in_words(summary.gated)}; {_ADVICE[most(summary.gated)]}"
+
+
+def in_words(gated: Mapping[str, int]) -> str:
+    """Counts by reason, the most frequent first."""
+    ordered = sorted(gated.items(), key=lambda each: (-each[1], each[0]))
+    return ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in ordered)
+
+
+def most(gated: Mapping[str, int]) -> str:
+    """The most frequent reason."""
+    return min(gated, key=lambda reason: (-gated[reason], reason))
 
 
 def _tasks(run: Run, order: Order, print_: str) -> list[Task]:

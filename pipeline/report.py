@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,11 @@ from pipeline.commands import dataset_folder
 from pipeline.draw import save_sheet
 from pipeline.figures import pairs_table
 from pipeline.generated import ENDING, draw_generated
+from pipeline.pairs import in_words
 from schemas.dyads import WindowClass
 from schemas.errors import UsageError
 from schemas.manifest import Manifest, Split
+from schemas.plain import to_json
 from training.data import Dataset
 
 
@@ -26,7 +27,7 @@ def run_report(what: str, samples: int, out: Path | None, *, as_json: bool) -> N
     if what.endswith(ENDING):
         picture = out or Path(what.removesuffix(ENDING) + ".png")
         save_sheet(draw_generated(Path(what)), picture)
-        typer.echo(json.dumps({"picture": str(picture)}) if as_json else str(picture))
+        typer.echo(to_json({"picture": str(picture)}) if as_json else str(picture))
         return
     if out is not None:
         raise UsageError(f"--out is for a picture of a generated window (KEY{ENDING}); {what} is a dataset")
@@ -41,7 +42,7 @@ def _report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
         for split in sides
     }
     if as_json:
-        typer.echo(json.dumps(summarise(data.manifest) | {"sha256": data.hash, "samples": keys}, sort_keys=True))
+        typer.echo(to_json(summarise(data.manifest) | {"sha256": data.hash, "samples": keys}))
         return
     Console().print(_table(data))
     if data.manifest.pairs and data.manifest.pairs.figures:
@@ -86,7 +87,7 @@ def _lines(manifest: Manifest) -> list[str]:
     ]
     if manifest.pairs:
         made = manifest.pairs
-        gated = ", ".join(f"{n} {reason}" for reason, n in made.gated.items()) or "none"
+        gated = in_words(made.gated) or "none"
         without = f" without {', '.join(made.dropped)}" if made.dropped else ""
         lines.append(
             f"pairs: chosen {made.chosen}, rejected {made.rejected}{without} by {made.rejected_generator[:12]};"

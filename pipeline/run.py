@@ -32,6 +32,7 @@ from pipeline.progress import PhaseProgress, Reporter
 from pipeline.task import STORAGE, AnyStage, Artifact, Stages, Task, outcome_of
 from schemas.config import RunConfig, Section
 from schemas.errors import Reason, RunFailed, UsageError
+from schemas.plain import to_json
 from stages.store import Store
 
 RUN_FILE = "run.json"
@@ -188,7 +189,7 @@ class Run:
                 for f in at_work[:_SLOWEST]
             ],
         }
-        self.store.write(PROGRESS_FILE, json.dumps(progress).encode())
+        self.store.write(PROGRESS_FILE, to_json(progress, sort_keys=False).encode())
 
 
 @dataclass
@@ -422,7 +423,9 @@ def opened(
         if not reconfigure:
             check_settings(store, settings)
         with engine(stages, root) as crew:
-            store.write(RUN_FILE, (json.dumps(settings, indent=1) + "\n").encode())  # stages stay in their order
+            store.write(
+                RUN_FILE, (to_json(settings, indent=1, sort_keys=False) + "\n").encode()
+            )  # stages stay in their order
             with Run(root, crew, limits, reporter, hold) as run:
                 yield run
 

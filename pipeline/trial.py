@@ -6,12 +6,11 @@ A sample of 64 windows tells a yield to within some 6 percentage points (one sta
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import Any
 
 import numpy as np
 
-from pipeline.pairs import Order
+from pipeline.pairs import Order, in_words
 from pipeline.task import threads
 from stages.gate import histograms
 from stages.pairs import PairsStage, Tally, learn_from, some_of
@@ -60,8 +59,7 @@ def _tried(order: Order, stage: PairsStage) -> dict[str, Any]:
 
 def trial_lines(found: dict[str, Any]) -> list[str]:
     """What came out, for people."""
-    gated = Counter(found["gated"])
-    left_out = "".join(f", {n} {reason}" for reason, n in gated.most_common())
+    left_out = f", left out: {in_words(found['gated'])}" if found["gated"] else ""
     return [
         f"{found['windows']} windows, of which {found['sampled']} were tried: about {found['pairs']}"
         f" ± {found['pairs_error']} pairs{left_out}; {found['passed_over']} windows passed over",

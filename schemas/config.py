@@ -18,9 +18,9 @@ from schemas.errors import UsageError
 
 
 class Section(BaseModel):
-    """Base of all configuration: frozen, no unknown keys."""
+    """Base of all configuration: frozen, no unknown keys, no number that is not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class IngestConfig(Section):

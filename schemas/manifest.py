@@ -6,26 +6,29 @@ No manifest, no dataset. It holds no time stamp and no absolute path: the same d
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError
+from schemas.plain import read_strict, to_json
 from schemas.sample import Rejected
 from schemas.train import SamplerConfig
 
-SCHEMA_VERSION = 2
-"""2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1)."""
+SCHEMA_VERSION = 3
+"""2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1). 3: what a sample's JSON does not know is
+named in `unknown` instead of being null."""
+READABLE = (2, 3)
+"""Versions that this program reads."""
 MANIFEST_NAME = "manifest.json"
 
 Split = Literal["train", "val"]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ShardEntry(_Model):
@@ -49,7 +52,13 @@ class MotionSpec(_Model):
     translation: tuple[int, int]
     expression: tuple[int, int]
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[float, ...]  # above 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.dim or min(self.std, default=1.0) <= 0:
+            raise ValueError(f"mean and std must be {self.dim} numbers each, those of std above 0")
+        return self
 
 
 class AudioSpec(_Model):
@@ -85,11 +94,15 @@ class BalancePlan(_Model):
 
 
 class Histogram(_Model):
-    """How a figure is distributed: counts of equal bins from low to high; what lies beyond is in the outer ones."""
+    """How a figure is distributed: counts of equal bins from low to high; what lies beyond is in the outer ones.
+
+    undefined: how many more there are for which the figure is not defined.
+    """
 
     low: float
     high: float
     counts: tuple[int, ...]
+    undefined: int = 0
 
     def quantile(self, share: float) -> float:
         """Where so much lies below, to within a bin; NaN of nothing."""
@@ -150,7 +163,7 @@ class Manifest(_Model):
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    return (json.dumps(manifest.model_dump(mode="json"), sort_keys=True, indent=1) + "\n").encode()
+    return (to_json(manifest.model_dump(mode="json"), indent=1) + "\n").encode()
 
 
 def manifest_hash(data: bytes) -> str:
@@ -165,13 +178,13 @@ def parse_manifest(data: bytes, where: str = MANIFEST_NAME) -> Manifest:
         DatasetError: not JSON, another schema version, or fields that do not fit. One line.
     """
     try:
-        raw = json.loads(data)
+        raw = read_strict(data)
     except ValueError as error:
         raise DatasetError(f"{where}: not a manifest ({error})") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in READABLE:
         raise DatasetError(
-            f"{where}: schema version {version}, this program reads {SCHEMA_VERSION};"
+            f"{where}: schema version {version}, this program reads {' and '.join(map(str, READABLE))};"
             " rebuild the dataset with `visavis build`"
         )
     try:

@@ -11,13 +11,13 @@ A sample is the group of tar members that share a key (which has no dots):
     meta.json          SampleMeta
 
 A pair adds chosen.motion.npy and rejected.motion.npy, [T, D] float32, and pair.json (PairRecord).
-Nothing is pickled, ever.
+The JSON members have all their fields in every sample, each of one type; `schemas.plain` says how.
+Every number is finite, on frames that are not valid, too. Nothing is pickled, ever.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import math
 import struct
 from collections.abc import Mapping
@@ -27,11 +27,12 @@ from typing import Literal
 
 import numpy as np
 import soundfile
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError
+from schemas.plain import Words, dump_record, load_record
 from schemas.rows import Figures, VoiceFigures
 from schemas.train import SamplerConfig
 
@@ -49,7 +50,7 @@ Rejected = Literal["dropped", "own", "checkpoint"]
 class SampleMeta(BaseModel):
     """What a sample is and where it comes from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     conversation: str
     avatar: str
@@ -72,12 +73,12 @@ class PairRecord(BaseModel):
     Figures of a side are (chosen, rejected). `stages.gate` says how they are measured.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     window: str  # key of the window in its dataset
     chosen: Literal["ground_truth", "full"]
     rejected: Rejected
-    dropped: tuple[str, ...]  # names of the conditions that the rejected side did not get
+    dropped: Words  # names of the conditions that the rejected side did not get
     generator: str  # sha256 of the checkpoint that the pairs are for; made what was generated, unless…
     rejected_generator: str  # …the rejected side is another's: sha256 of its checkpoint
     dataset: str  # sha256 of the manifest the window came from
@@ -120,7 +121,7 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
         "state.npy": encode_array(sample.state.astype(np.uint8)),
         "valid.npy": encode_array(sample.valid.astype(np.bool_)),
         "reference.npy": encode_array(sample.reference.astype(np.float32)),
-        "meta.json": _encode_json(sample.meta),
+        "meta.json": dump_record(sample.meta),
     }
     if sample.pair is not None and sample.chosen is not None and sample.rejected is not None:
         return encode_pair(members, sample.chosen, sample.rejected, sample.pair)
@@ -134,7 +135,7 @@ def encode_pair(
     return {name: members[name] for name in _WINDOW_MEMBERS} | {
         "chosen.motion.npy": encode_array(chosen_TD.astype(np.float32)),
         "rejected.motion.npy": encode_array(rejected_TD.astype(np.float32)),
-        "pair.json": _encode_json(record),
+        "pair.json": dump_record(record),
     }
 
 
@@ -142,10 +143,11 @@ def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
     """The sample behind tar members.
 
     Raises:
-        DatasetError: a member is missing, unreadable, or its shape disagrees with the others.
+        DatasetError: a member is missing, unreadable, has numbers that are not finite, or a shape that disagrees with
+            the others.
     """
     try:
-        pair = PairRecord.model_validate_json(members["pair.json"]) if "pair.json" in members else None
+        pair = load_record(members["pair.json"], PairRecord) if "pair.json" in members else None
         sample = Sample(
             key=key,
             avatar_motion=decode_array(members["avatar.motion.npy"]),
@@ -155,7 +157,7 @@ def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
             state=decode_array(members["state.npy"]),
             valid=decode_array(members["valid.npy"]),
             reference=decode_array(members["reference.npy"]),
-            meta=SampleMeta.model_validate_json(members["meta.json"]),
+            meta=load_record(members["meta.json"], SampleMeta),
             chosen=decode_array(members["chosen.motion.npy"]) if pair else None,
             rejected=decode_array(members["rejected.motion.npy"]) if pair else None,
             pair=pair,
@@ -164,9 +166,10 @@ def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
         raise DatasetError(f"sample {key}: member {error.args[0]} is missing") from error
     except soundfile.LibsndfileError as error:  # its text has the address of the object that was read
         raise DatasetError(f"sample {key}: audio: {error.error_string}") from error
-    except (ValueError, ValidationError) as error:
+    except (ValueError, TypeError, AttributeError) as error:  # the last two: `unknown` that names what is not there
         raise DatasetError(f"sample {key}: {str(error).splitlines()[0]}") from error
     _check_shapes(sample)
+    _check_finite(sample)
     return sample
 
 
@@ -189,6 +192,17 @@ def _check_shapes(s: Sample) -> None:
             raise DatasetError(
                 f"sample {s.key}: {name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}"
             )
+
+
+def _check_finite(s: Sample) -> None:
+    sides = {"avatar.motion": s.avatar_motion, "user.motion": s.user_motion, "reference": s.reference}
+    if s.chosen is not None and s.rejected is not None:
+        sides |= {"chosen.motion": s.chosen, "rejected.motion": s.rejected}
+    for name, array in sides.items():
+        if not math.isfinite(np.vdot(array, array)):  # one pass; it may overflow where all is finite
+            count = int((~np.isfinite(array)).sum())
+            if count:
+                raise DatasetError(f"sample {s.key}: {name} has {count} of {array.size} numbers that are not finite")
 
 
 def encode_array(array: np.ndarray) -> bytes:
@@ -251,7 +265,3 @@ def decode_audio(data: bytes, first: int = 0, count: int = -1) -> np.ndarray:
             file.seek(first)
         pcm: np.ndarray = file.read(count, dtype="int16")
     return pcm / np.float32(32767.0)
-
-
-def _encode_json(model: BaseModel) -> bytes:
-    return json.dumps(model.model_dump(mode="json"), sort_keys=True, ensure_ascii=False).encode()

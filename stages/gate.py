@@ -9,7 +9,8 @@
     off_manifold       Mahalanobis distance from the corpus' frames, over the truth's usual (`stages.yardstick`)
 
 All figures of a batch are computed at once. Those of the sides are measured on frames in which the avatar's face is
-valid, those of reactions where the user's is, too.
+valid, those of reactions where the user's is, too. Where nothing moves there is no reaction: 0. A window without four
+such frames in a row has no figures: NaN, and its pairs are left out as `not_measured`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ RANGES = {
     "off_manifold": (0.0, 4.0),
 }
 """Of the histograms of figures."""
+_ALWAYS = tuple(name for name in RANGES if name != "event_margin")
+"""Figures that every pair which is kept has."""
 
 Figures = Mapping[str, np.ndarray]
 """By name, [W] float64, NaN where there is none; `jerk_ratio` and `off_manifold` [W, 2] of (chosen, rejected)."""
@@ -89,8 +92,10 @@ def verdicts(figures: Figures, chosen_WTD: np.ndarray, rejected_WTD: np.ndarray,
     """Why each pair is left out, or nothing."""
     finite_W = np.isfinite(chosen_WTD).all(axis=(1, 2)) & np.isfinite(rejected_WTD).all(axis=(1, 2))
     energy = gate.min_energy_margin
+    measured_W = np.all([np.isfinite(figures[name]).reshape(len(finite_W), -1).all(axis=1) for name in _ALWAYS], axis=0)
     faults = {
         "not_finite": ~finite_W,
+        "not_measured": ~measured_W,
         "too_similar": figures["distance"] < gate.min_distance,
         "broken_motion": figures["jerk_ratio"].max(axis=1) > gate.max_jerk_ratio,
         "off_manifold": figures["off_manifold"].max(axis=1) > gate.max_off_manifold,
@@ -101,18 +106,21 @@ def verdicts(figures: Figures, chosen_WTD: np.ndarray, rejected_WTD: np.ndarray,
 
 
 def counts(figures: Figures) -> dict[str, np.ndarray]:
-    """Histogram counts by figure, [BINS]; of two sides the worse."""
+    """Histogram counts by figure, [BINS + 1]; of two sides the worse. The last is of those without a finite figure."""
     found = {}
     for name, (low, high) in RANGES.items():
         values = figures[name].max(axis=1) if figures[name].ndim == 2 else figures[name]
-        values = values[np.isfinite(values)]
-        found[name] = np.histogram(np.clip(values, low, high), BINS, (low, high))[0]
+        defined = values[np.isfinite(values)]
+        bins = np.histogram(np.clip(defined, low, high), BINS, (low, high))[0]
+        found[name] = np.append(bins, len(values) - len(defined))
     return found
 
 
 def histograms(summed: Mapping[str, np.ndarray]) -> dict[str, Histogram]:
     return {
-        name: Histogram(low=RANGES[name][0], high=RANGES[name][1], counts=tuple(found.tolist()))
+        name: Histogram(
+            low=RANGES[name][0], high=RANGES[name][1], counts=tuple(found[:-1].tolist()), undefined=int(found[-1])
+        )
         for name, found in summed.items()
     }
 
@@ -139,7 +147,8 @@ def _energy(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
     weight = valid_WT[..., None]
     count = np.maximum(weight.sum(axis=1, keepdims=True), 1)
     centred = (motion_WTD - (motion_WTD * weight).sum(axis=1, keepdims=True) / count) * weight
-    return np.asarray((np.square(centred).sum(axis=1, dtype=np.float64) / count[:, 0]).sum(axis=1))
+    energy_W = (np.square(centred).sum(axis=1, dtype=np.float64) / count[:, 0]).sum(axis=1)
+    return np.where(valid_WT.any(axis=1), energy_W, np.nan)
 
 
 def _jerk(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
@@ -149,5 +158,6 @@ def _jerk(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
 
 
 def _mean(value_WT: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
-    total = np.where(valid_WT, value_WT, 0).sum(axis=1, dtype=np.float64)
-    return np.asarray(total / np.maximum(valid_WT.sum(axis=1), 1))
+    """Over valid frames; NaN of none."""
+    total, count = np.where(valid_WT, value_WT, 0).sum(axis=1, dtype=np.float64), valid_WT.sum(axis=1)
+    return np.asarray(total / np.where(count, count, np.nan))

@@ -24,6 +24,7 @@ import numpy as np
 from schemas.dyads import WindowClass
 from schemas.manifest import ShardEntry
 from schemas.pairs import PairsConfig
+from schemas.plain import dump_record
 from schemas.rows import Row
 from schemas.sample import PairRecord, Sample, encode_pair
 from stages.base import Resources, Stage
@@ -72,7 +73,7 @@ class Tally:
 
     passed_over: int = 0
     gated: Counter[str] = field(default_factory=Counter)
-    figures: dict[str, np.ndarray] = field(default_factory=lambda: {name: np.zeros(BINS, int) for name in RANGES})
+    figures: dict[str, np.ndarray] = field(default_factory=lambda: {name: np.zeros(BINS + 1, int) for name in RANGES})
 
 
 Pair = tuple[str, dict[str, bytes]]
@@ -83,7 +84,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     """Samples both sides of each window's pairs, gates them, and writes what is left as a shard."""
 
     name = "pairs"
-    version = 4
+    version = 5
     config: PairsConfig
 
     def __init__(self, config: PairsConfig, dataset: str, checkpoint: str, out: str) -> None:
@@ -142,7 +143,8 @@ class PairsStage(Stage[PairsInput, PairsRow]):
                             continue
                         key = samples[i].key if config.per_window == 1 else f"{samples[i].key}-r{number}"
                         record = self._record(samples[i].key, seed, figures, i)
-                        made[i].append((key, encode_pair(part[i][1], chosen[i], rejected[i], record)))
+                        members = dict(part[i][1]) | {"meta.json": dump_record(samples[i].meta)}  # as it is spelt today
+                        made[i].append((key, encode_pair(members, chosen[i], rejected[i], record)))
                 for of_window in made:
                     yield from of_window
 

@@ -65,7 +65,7 @@ class ShardStage(Stage[ShardInput, ShardRow]):
     """Writes a tar into the dataset's folder and yields its manifest entry."""
 
     name = "shard"
-    version = 4
+    version = 5
     config: ShardConfig
 
     def __init__(self, config: ShardConfig, dataset: str) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from schemas.errors import DatasetError
 from schemas.manifest import MotionSpec
 from schemas.rows import Array, Row
 from schemas.sample import Sample
@@ -78,6 +79,7 @@ class Windows:
         )
 
 
+@np.errstate(over="ignore")  # what is beyond float32 is not finite, and the gate says so
 def normalised(motion_WTD: np.ndarray, spec: MotionSpec) -> np.ndarray:
     """Mean 0 and deviation 1 over the corpus, float32."""
     return ((motion_WTD - np.array(spec.mean)) / np.array(spec.std)).astype(np.float32)
@@ -92,8 +94,13 @@ def learn(samples: Sequence[Sample], motion: MotionSpec, passed_over: float = 0.
 
     Args:
         passed_over: share of windows that is not expressive enough.
+
+    Raises:
+        DatasetError: no window has a frame in which the avatar's face is valid.
     """
     windows = Windows.of(samples, motion)
+    if not windows.valid[..., 0].any():
+        raise DatasetError(f"the avatar's face is valid in no frame of {len(samples)} windows: nothing to learn from")
     with threadpool_limits(1):  # sums then do not depend on how many cores there are
         avatar, user = unit(windows.truth, windows.valid[..., 0]), unit(windows.user, windows.valid[..., 1])
         lagged, event = [], []
@@ -110,7 +117,7 @@ def learn(samples: Sequence[Sample], motion: MotionSpec, passed_over: float = 0.
         event=np.round(np.stack(event), _DIGITS).astype(np.float32),
         mean=mean,
         whiten=whiten,
-        usual=round(float(np.quantile(distance, USUAL)), _DIGITS),
+        usual=round(float(np.nanquantile(distance, USUAL)), _DIGITS),
         dull=round(float(np.quantile(expressiveness, passed_over)), _DIGITS) if passed_over else 0.0,
         windows=len(samples),
     )
@@ -126,9 +133,10 @@ def unit(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
 
 
 def off_manifold(motion_WTD: np.ndarray, valid_WT: np.ndarray, mean_D: np.ndarray, whiten_DD: np.ndarray) -> np.ndarray:
-    """Root mean square Mahalanobis distance of each window's frames, per dimension, [W]."""
-    squared_WT = np.square((motion_WTD - mean_D) @ whiten_DD).sum(axis=2) * valid_WT
-    return np.asarray(np.sqrt(squared_WT.sum(axis=1) / np.maximum(valid_WT.sum(axis=1), 1)))
+    """Root mean square Mahalanobis distance of each window's valid frames, per dimension, [W]; NaN of none."""
+    squared_WT = np.where(valid_WT, np.square((motion_WTD - mean_D) @ whiten_DD).sum(axis=2), 0.0)
+    count = valid_WT.sum(axis=1)
+    return np.asarray(np.sqrt(squared_WT.sum(axis=1) / np.where(count, count, np.nan)))
 
 
 def _lagged(avatar_WTD: np.ndarray, user_WTD: np.ndarray) -> np.ndarray:

@@ -136,7 +136,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        UsageError: no such file, not a checkpoint, or one of another format.
+        UsageError: no such file, not a checkpoint, one of another format, or weights that are not finite.
     """
     try:
         file = path.open("rb")
@@ -152,6 +152,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise UsageError(f"{path} is not a checkpoint of format {FORMAT}; train again")
     try:
+        _check_finite(path, {f"{of}.{name}": value for of in ("model", "ema") for name, value in raw[of].items()})
         header = json.loads(raw["header"])
         header.pop("audio", None)  # follows from the config; written for those who read headers
         return Checkpoint(
@@ -164,6 +165,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise UsageError(f"{path} is a checkpoint of another version; train again") from error
+
+
+def _check_finite(path: Path, weights: dict[str, torch.Tensor]) -> None:
+    broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise UsageError(
+            f"{path}: {len(broken)} of {len(weights)} weights hold numbers that are not finite, first {broken[0]}; "
+            "use an earlier checkpoint, or train again with a lower learning rate"
+        )
 
 
 def checkpoint_id(path: Path) -> str:

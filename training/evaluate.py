@@ -11,7 +11,8 @@ Clusters are those of all classes together, so classes can be compared and added
 
 from __future__ import annotations
 
-import json
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,8 +23,9 @@ import numpy as np
 import torch
 
 from schemas.dyads import WindowClass
-from schemas.errors import UsageError
+from schemas.errors import RunFailed, UsageError
 from schemas.manifest import ShardEntry, Split
+from schemas.plain import to_json
 from schemas.sample import Sample
 from schemas.train import Drop, SamplerConfig
 from training.checkpoint import checkpoint_id, load_checkpoint, load_model
@@ -38,8 +40,8 @@ CLUSTERED, CLUSTERED_WINDOWS = 20_000, 1000
 """Frames of the truth that SID's clusters are fitted on, about, and of how many windows of a class, at most."""
 
 _GENERATED: dict[str, Drop] = {"model": "full", "model_no_user": "no_user"}
-Table = dict[str, dict[str, dict[str, float]]]
-"""By row, class or "all", and metric."""
+Table = dict[str, dict[str, dict[str, float | None]]]
+"""By row, class or "all", and metric; None where it is not defined."""
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after every batch with (batches done, batches in all, nothing)."""
 
@@ -67,11 +69,13 @@ def evaluate(
     Returns: {"checkpoint", "audio", "dataset", "split", "windows": {class: n}, "seeds", "sampler", and three tables
         {row: {class or "all": {metric: value}}}: "rows", "spread" (deviation over seeds; generated rows, two seeds or
         more) and "standard_errors" (over windows); "noise_floor": {class or "all": {rpcc and rpcc_flat: between two
-        halves of the truth}}}; plain JSON values.
+        halves of the truth}}; "not_compared": {class or "all": windows with fewer than two frames in which both faces
+        are valid, which most figures leave out}}; plain JSON values, None for a figure that is not defined.
 
     Raises:
         UsageError: no samples in the split, or a codec the model was not trained on.
-        DatasetError: an unreadable sample.
+        DatasetError: a sample that is unreadable or has numbers that are not finite.
+        RunFailed: the model generates motion that is not finite.
     """
     loaded = load_checkpoint(checkpoint)
     model = load_model(loaded, pick_device(device), weights=encoder)
@@ -87,9 +91,12 @@ def evaluate(
     centres = fit_centres(_frames_of_truth(model, data, some), model.motion)
     tallies: dict[str, dict[str, list[Tally]]] = {}  # by row, class and seed
     done, batches = 0, sum(-(-n // BATCH) for n in counts.values())
+    unseen: Counter[str] = Counter(dict.fromkeys(("all", *(label.value for label in counts)), 0))
     for label, count in counts.items():
         for batch in _batches(model, data, chosen[label], count):
             windows = _Windows.of(model, batch)
+            for of in ("all", label.value):
+                unseen[of] += int((windows.valid.sum(axis=1) < 2).sum())
             for row, motions in _rows(model, batch, windows, sampler, seeds).items():
                 of_class = tallies.setdefault(row, {}).setdefault(label.value, [])
                 of_class.extend(Tally(model.motion, centres) for _ in range(len(motions) - len(of_class)))
@@ -113,7 +120,8 @@ def evaluate(
         if len(seeds) > 1
         else {},
         "standard_errors": _table(tallies, Tally.errors, np.mean),
-        "noise_floor": {label: each[0].floor() for label, each in tallies["ground_truth"].items()},
+        "noise_floor": {label: _plain(each[0].floor()) for label, each in tallies["ground_truth"].items()},
+        "not_compared": dict(unseen),
     }
 
 
@@ -135,6 +143,8 @@ def generate(
 
     Raises:
         UsageError: no such key.
+        DatasetError: a sample that is unreadable or has numbers that are not finite.
+        RunFailed: the model generates motion that is not finite.
     """
     loaded = load_checkpoint(checkpoint)
     model = load_model(loaded, pick_device(device), weights=encoder)
@@ -165,7 +175,7 @@ def generate(
         "drop": drop,
         "sampler": sampler.model_dump(mode="json"),
     }
-    (out / f"{key}.json").write_text(json.dumps(note, sort_keys=True, indent=1) + "\n", encoding="utf-8")
+    (out / f"{key}.json").write_text(to_json(note, indent=1) + "\n", encoding="utf-8")
     return out / f"{key}.generated.npy"
 
 
@@ -230,10 +240,21 @@ def _rows(
 
 
 def _generated(model: Listener, batch: Batch, sampler: SamplerConfig, drop: Drop) -> torch.Tensor:
-    """Rollouts of a batch, [b, T, D] in codec units."""
-    return rollout(
+    """Rollouts of a batch, [b, T, D] in codec units.
+
+    Raises RunFailed where they are not finite: a figure of what is left would look like one of the model.
+    """
+    motion = rollout(
         model, batch.avatar_audio, batch.user_audio, batch.user_motion, batch.reference, sampler, batch.keys, drop
     )
+    fine = torch.isfinite(motion).all(dim=(1, 2)).tolist()
+    if not all(fine):
+        raise RunFailed(
+            f"motion generated with conditions `{drop}` is not finite in {fine.count(False)} of the {len(fine)} windows"
+            f" tried, first in {batch.keys[fine.index(False)]}; use an earlier checkpoint, or train again with a lower"
+            " learning rate"
+        )
+    return motion
 
 
 def _frames_of_truth(model: Listener, data: Dataset, chosen: Sequence[Sequence[tuple[ShardEntry, int]]]) -> np.ndarray:
@@ -260,13 +281,18 @@ def _table(
     ask: Callable[[Tally], dict[str, float]],
     over_seeds: Callable[[list[float]], Any],
 ) -> Table:
-    def summed_up(found: list[dict[str, float]]) -> dict[str, float]:
-        return {metric: float(over_seeds([each[metric] for each in found])) for metric in found[0]}
+    def summed_up(found: list[dict[str, float]]) -> dict[str, float | None]:
+        return _plain({metric: float(over_seeds([each[metric] for each in found])) for metric in found[0]})
 
     return {
         row: {label: summed_up([ask(tally) for tally in each]) for label, each in classes.items()}
         for row, classes in tallies.items()
     }
+
+
+def _plain(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """None for what is not defined."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def _deviation(values: list[float]) -> float:

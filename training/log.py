@@ -1,5 +1,7 @@
 """metrics.jsonl: one JSON object a line, flushed as it is written, readable while a run is under way.
 
+What is not defined, or not finite, is null.
+
 Sums stay on the device until a line is due, so logging does not make a GPU wait at every step; then they are summed
 over the processes, and the first one writes. The same numbers go to TensorBoard's event files, where its package is
 installed.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor
 
 from schemas.faults import about
+from schemas.plain import to_json
 from training.world import World
 
 METRICS_NAME = "metrics.jsonl"
@@ -94,7 +98,7 @@ class MetricsLog:
 
         line = {"step": step, **dict(zip(names, means, strict=True))}
         for i in range(QUARTILES):
-            line[f"loss_t{i + 1}of{QUARTILES}"] = errors[i] / max(counts[i], 1)
+            line[f"loss_t{i + 1}of{QUARTILES}"] = errors[i] / counts[i] if counts[i] else math.nan
         line |= {
             "samples_s": samples / seconds,
             "media_hours_s": samples * self._window_s / 3600 / seconds,
@@ -113,7 +117,7 @@ class MetricsLog:
         if not self._world.first:
             return
         with about(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(to_json(line, sort_keys=False) + "\n")
         if self._events is not None:
             for name, value in line.items():
                 if name != "step":

@@ -12,30 +12,47 @@ Published figures under one name differ 100-fold between variants, so each varia
     jerk       mean absolute third difference, per second³
 
 Where there is no motion there is no correlation: a constant dimension counts as 0, so holding still scores badly.
+What cannot be said is NaN, never 0 by accident:
+
+    a window with fewer than 2 valid frames    has no pcc and no var, and is left out of their means
+    no such window, or no frame at all         every figure
+    fd                                         of no more frames than dimensions, whose covariance has no full rank
+    jerk                                       without four valid frames in a row
+    lagged, at a lag                           without a window of 10 frames that are valid on both sides
+    delay                                      where no correlation over lags is more than chance (`Lagged.delay`)
+    a number that is not finite in a valid frame of any side    every figure of the set
+
+Lags reach 2 s, or as far as windows of T frames do: T − 10 frames, which is 1.6 s for windows of 2 s.
 
 Each metric is made of parts that add up over windows, so that `training.tally` can take a corpus in batch by batch;
 the functions of the same name do it all at once.
 
 Shape suffixes: W windows, T frames, D dimensions, N frames of all windows, L lags. Arrays are numpy float; `valid` is
-bool [W, T], and frames that are not valid are left out everywhere.
+bool [W, T], and frames that are not valid are left out everywhere, whatever they hold.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.cluster.vq import kmeans2, vq
+from scipy.stats import t as student
 
 from schemas import FPS
 from schemas.manifest import MotionSpec
 
+_QUIET = np.errstate(invalid="ignore", over="ignore")
+"""What is not finite comes out as NaN, without a warning."""
 CLUSTERS = {"expression": 15, "pose": 9}
 MAX_LAG = 2 * FPS
 """Frames; the longest reaction looked for is 2 s."""
 MIN_OVERLAP = 10
 """Frames that a window must still have at a lag to be counted there."""
+CHANCE = 0.05
+"""Share of sets of windows without any reaction in which a delay is found all the same."""
 
 
 def columns(motion: MotionSpec) -> dict[str, np.ndarray]:
@@ -47,14 +64,29 @@ def columns(motion: MotionSpec) -> dict[str, np.ndarray]:
     return {name: part for name, part in parts.items() if len(part)}
 
 
+def broken(valid_WT: np.ndarray, *sides_WTD: np.ndarray) -> np.ndarray:
+    """Windows in which a side has a number that is not finite in a valid frame, bool [W]."""
+    finite_WT = np.all([np.isfinite(side_WTD).all(axis=2) for side_WTD in sides_WTD], axis=0)
+    return np.asarray((valid_WT & ~finite_WT).any(axis=1))
+
+
+@_QUIET
+def mean_defined(values_W: np.ndarray) -> float:
+    """The mean of those that are not NaN; NaN of none."""
+    defined = values_W[~np.isnan(values_W)]
+    return float(defined.mean()) if len(defined) else math.nan
+
+
 def pcc(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> float:
     """Mean over windows and dimensions of the correlation over time, −1…1."""
-    return float(np.mean(window_pcc(avatar_WTD, user_WTD, valid_WT)))
+    if broken(valid_WT, avatar_WTD, user_WTD).any():
+        return math.nan
+    return mean_defined(window_pcc(avatar_WTD, user_WTD, valid_WT))
 
 
 def window_pcc(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
     """`pcc` of each window, [W]."""
-    return np.asarray(_ratio(*_moments(avatar_WTD, user_WTD, valid_WT)).mean(axis=1))
+    return _where_seen(_ratio(*_moments(avatar_WTD, user_WTD, valid_WT)), valid_WT)
 
 
 def rpcc(truth_WTD: np.ndarray, generated_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> float:
@@ -62,85 +94,131 @@ def rpcc(truth_WTD: np.ndarray, generated_WTD: np.ndarray, user_WTD: np.ndarray,
 
 
 def rpcc_flat(truth_WTD: np.ndarray, generated_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> float:
+    if broken(valid_WT, truth_WTD, generated_WTD, user_WTD).any():
+        return math.nan
     truth, generated = (flat_sums(side, user_WTD, valid_WT).sum(axis=0) for side in (truth_WTD, generated_WTD))
     return abs(flat_pcc(truth) - flat_pcc(generated))
 
 
+@_QUIET
 def flat_sums(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
     """What `flat_pcc` needs of each window, [W, 6]: count, sums, sums of squares and of products of all numbers."""
-    weight = np.broadcast_to(valid_WT[..., None], avatar_WTD.shape).astype(np.float64)
-    a, b = avatar_WTD * weight, user_WTD * weight
-    return np.stack([part.sum(axis=(1, 2)) for part in (weight, a, b, a * a, b * b, a * b)], axis=1)
+    a, b = _valid_part(avatar_WTD, valid_WT), _valid_part(user_WTD, valid_WT)
+    count = np.broadcast_to(valid_WT[..., None], a.shape)
+    return np.stack([part.sum(axis=(1, 2)) for part in (count, a, b, a * a, b * b, a * b)], axis=1)
 
 
+@_QUIET
 def flat_pcc(sums_6: np.ndarray) -> float:
     """Correlation of everything with everything, windows and dimensions alike."""
     count, a, b, aa, bb, ab = (float(value) for value in sums_6)
-    if count == 0:
-        return 0.0
+    if count < 2 or not np.isfinite(sums_6).all():
+        return math.nan
     power = (aa / count - (a / count) ** 2, bb / count - (b / count) ** 2)
     return (ab / count - a * b / count**2) / float(np.sqrt(power[0] * power[1])) if min(power) > 1e-10 else 0.0
 
 
 @dataclass(frozen=True)
 class Lagged:
-    """correlation[i] is that of the avatar with the user i frames earlier; `best` is where it is largest."""
+    """correlation[i] is that of the avatar with the user i frames earlier; `best` is where it is largest.
+
+    surprise: Student's t of the covariance at `best`, over windows (a mean over its standard error; windows count as
+    independent draws, as for standard errors), and how large it must be to be more than chance, corrected for the
+    number of lags that were tried.
+    """
 
     correlation: tuple[float, ...]
+    surprise: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def best(self) -> int:
-        return int(np.argmax(self.correlation))
+        """0 where no correlation is defined."""
+        defined = [-math.inf if math.isnan(value) else value for value in self.correlation]
+        return int(np.argmax(defined))
 
     @property
     def delay(self) -> float:
-        """Seconds."""
-        return self.best / FPS
+        """Seconds; NaN where the best correlation is not positive, or no more than chance gives."""
+        found, needed = self.surprise
+        return self.best / FPS if self.correlation[self.best] > 0 and found > needed else math.nan
 
 
 def lagged(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> Lagged:
     """Correlation at every lag from 0 to 2 s, or as far as the windows reach."""
+    if broken(valid_WT, avatar_WTD, user_WTD).any():
+        return Lagged((math.nan,) * _lags(valid_WT.shape[1]))
     return lagged_from(lag_sums(avatar_WTD, user_WTD, valid_WT))
 
 
+def _lags(frames: int) -> int:
+    return max(1, min(MAX_LAG, frames - MIN_OVERLAP) + 1)
+
+
+@_QUIET
 def lag_sums(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
-    """What `lagged_from` needs, [L, 3, D]: covariances (about each window's own mean) and both variances.
+    """What `lagged_from` needs, [L, 3 D + 3]: covariances (about each window's own mean) and both variances; then how
+    many windows, and the sum and the sum of squares of their covariances (mean over dimensions).
 
     They are summed over windows before the division, so that short overlaps at long lags do not count as much as long
     ones.
     """
-    frames = avatar_WTD.shape[1]
+    frames, dims = avatar_WTD.shape[1:]
     found = []
-    for lag in range(max(1, min(MAX_LAG, frames - MIN_OVERLAP) + 1)):
-        end = frames - lag
-        both = valid_WT[:, lag:] & valid_WT[:, :end]
-        parts = _moments(avatar_WTD[:, lag:], user_WTD[:, :end], both)
-        found.append(np.stack([part.sum(axis=0) for part in parts]))
+    for lag in range(_lags(frames)):
+        end = max(0, frames - lag)
+        both_WT = valid_WT[:, lag:] & valid_WT[:, :end]
+        enough = both_WT.sum(axis=1) >= MIN_OVERLAP
+        parts = _moments(avatar_WTD[enough, lag:], user_WTD[enough, :end], both_WT[enough])
+        score_W = parts[0].sum(axis=1) / max(dims, 1)
+        scores = [enough.sum(), score_W.sum(), (score_W * score_W).sum()]
+        found.append(np.concatenate([*(part.sum(axis=0) for part in parts), scores]))
     return np.stack(found)
 
 
-def lagged_from(sums_L3D: np.ndarray) -> Lagged:
+def lagged_from(sums_LX: np.ndarray) -> Lagged:
     """The mean over dimensions at each lag."""
-    return Lagged(tuple(float(np.mean(_ratio(*sums_3D))) for sums_3D in sums_L3D))
+    dims = (sums_LX.shape[1] - 3) // 3
+    correlation = tuple(
+        mean_defined(_ratio(*sums_X[:-3].reshape(3, dims))) if sums_X[-3] else math.nan for sums_X in sums_LX
+    )
+    found = Lagged(correlation)
+    return replace(found, surprise=_surprise(sums_LX[found.best, -3:], len(correlation)))
+
+
+def _surprise(sums_3: np.ndarray, tries: int) -> tuple[float, float]:
+    """Student's t of a mean, and the one that chance exceeds in a share CHANCE of cases in as many tries."""
+    count, total, squares = sums_3.tolist()
+    if count < 2 or not math.isfinite(squares):
+        return math.nan, math.nan
+    variance = max(squares / count - (total / count) ** 2, 0.0) * count / (count - 1)
+    error = max(math.sqrt(variance / count), 1e-12)  # windows that are all alike
+    return total / count / error, float(student.isf(CHANCE / tries, count - 1))
 
 
 def var(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> float:
-    return float(np.mean(window_var(motion_WTD, valid_WT)))
+    if broken(valid_WT, motion_WTD).any():
+        return math.nan
+    return mean_defined(window_var(motion_WTD, valid_WT))
 
 
 def window_var(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
     """`var` of each window, [W]."""
-    return np.asarray(_moments(motion_WTD, motion_WTD, valid_WT)[1].mean(axis=1))
+    return _where_seen(_moments(motion_WTD, motion_WTD, valid_WT)[1], valid_WT)
 
 
 def jerk(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> float:
-    total, count = jerk_sums(motion_WTD, valid_WT)
-    return float(total / count) if count else 0.0
+    return mean_jerk(jerk_sums(motion_WTD, valid_WT))
 
 
+def mean_jerk(sums_2: np.ndarray) -> float:
+    total, count = sums_2.tolist()
+    return total / count if count and math.isfinite(total) else math.nan
+
+
+@_QUIET
 def jerk_sums(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
     """Sum and number of the absolute third differences whose four frames are valid, [2]."""
-    third = np.abs(np.diff(motion_WTD, n=3, axis=1)) * float(FPS) ** 3
+    third = np.abs(np.diff(motion_WTD.astype(np.float64), n=3, axis=1)) * float(FPS) ** 3
     whole = valid_WT[:, 3:] & valid_WT[:, 2:-1] & valid_WT[:, 1:-2] & valid_WT[:, :-3]
     return np.array([third[whole].sum(dtype=np.float64), third[whole].size])
 
@@ -151,14 +229,21 @@ def sid(truth_ND: np.ndarray, generated_ND: np.ndarray, clusters: int, seed: int
 
 
 def histogram(points_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
-    """How many points are nearest to each centre, [K]."""
-    return np.bincount(_nearest(points_ND, centres_KD), minlength=len(centres_KD))
+    """How many points are nearest to each centre, float64 [K]; NaN where a point is not finite."""
+    if not np.isfinite(points_ND).all():
+        return np.full(len(centres_KD), math.nan)
+    if not len(points_ND) or not len(centres_KD):
+        return np.zeros(len(centres_KD))
+    return np.bincount(_nearest(points_ND, centres_KD), minlength=len(centres_KD)).astype(np.float64)
 
 
 def entropy(counts_K: np.ndarray) -> float:
-    """Bits; 0 of no counts at all."""
-    share = counts_K[counts_K > 0] / max(counts_K.sum(), 1)
-    return float(-(share * np.log2(share)).sum())
+    """Bits; NaN of no counts at all."""
+    total = float(counts_K.sum())
+    if not total > 0:
+        return math.nan
+    share = counts_K[counts_K > 0] / total
+    return max(0.0, float(-(share * np.log2(share)).sum()))
 
 
 def fd(truth_ND: np.ndarray, generated_ND: np.ndarray) -> float:
@@ -166,21 +251,26 @@ def fd(truth_ND: np.ndarray, generated_ND: np.ndarray) -> float:
     return frechet(frame_sums(truth_ND), frame_sums(generated_ND))
 
 
+@_QUIET
 def frame_sums(points_ND: np.ndarray) -> np.ndarray:
     """What `frechet` needs, [D + 1, D + 1]: sums of products of the dimensions and of a constant 1."""
     points = np.concatenate([np.ones((len(points_ND), 1)), points_ND.astype(np.float64)], axis=1)
     return np.asarray(points.T @ points)
 
 
+@_QUIET
 def frechet(one: np.ndarray, two: np.ndarray) -> float:
-    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½), from `frame_sums`; NaN of fewer than two frames."""
-    if min(one[0, 0], two[0, 0]) < 2:
-        return float("nan")
+    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½), from `frame_sums`; NaN of no more frames than dimensions."""
+    if min(one[0, 0], two[0, 0]) < len(one) or not (np.isfinite(one).all() and np.isfinite(two).all()):
+        return math.nan
     (mean_1, cov_1), (mean_2, cov_2) = (_gaussian(sums) for sums in (one, two))
     root = _root(cov_1)
-    cross = np.trace(_root(root @ cov_2 @ root))
+    product = root @ cov_2 @ root
+    if not np.isfinite(product).all():
+        return math.nan
     gap = mean_1 - mean_2
-    return float(max(0.0, gap @ gap + np.trace(cov_1) + np.trace(cov_2) - 2 * cross))
+    found = float(gap @ gap + np.trace(cov_1) + np.trace(cov_2) - 2 * np.trace(_root(product)))
+    return max(0.0, found) if math.isfinite(found) else math.nan
 
 
 def _gaussian(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -189,7 +279,12 @@ def _gaussian(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def kmeans(points_ND: np.ndarray, clusters: int, seed: int, rounds: int = 50) -> np.ndarray:
-    """Centres [K, D] of k-means from k-means++ seeds; K ≤ clusters, no more than distinct points."""
+    """Centres [K, D] of k-means from k-means++ seeds; K ≤ clusters, no more than distinct points.
+
+    There are none of no points, nor of points that are not finite.
+    """
+    if not len(points_ND) or not np.isfinite(points_ND).all():
+        return np.empty((0, points_ND.shape[1]))
     distinct = min(clusters, len(np.unique(points_ND, axis=0)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="One of the clusters is empty")  # it keeps its place
@@ -202,19 +297,35 @@ def _nearest(points_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
     return nearest
 
 
+def _valid_part(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
+    """float64, 0 in frames that are not valid."""
+    return np.where(valid_WT[..., None], motion_WTD, 0.0).astype(np.float64)
+
+
+@_QUIET
 def _moments(a_WTD: np.ndarray, b_WTD: np.ndarray, valid_WT: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Covariance and both variances over valid frames, each [W, D] (weighted by the window's valid share)."""
-    weight = valid_WT[..., None].astype(np.float64)
-    count = np.maximum(weight.sum(axis=1, keepdims=True), 1.0)
-    a = (a_WTD - (a_WTD * weight).sum(axis=1, keepdims=True) / count) * weight
-    b = (b_WTD - (b_WTD * weight).sum(axis=1, keepdims=True) / count) * weight
+    """Covariance and both variances over valid frames, each [W, D]; 0 of none."""
+    weight_WT1 = valid_WT[..., None]
+    count = np.maximum(weight_WT1.sum(axis=1, keepdims=True), 1)
+    a, b = _valid_part(a_WTD, valid_WT), _valid_part(b_WTD, valid_WT)
+    a = (a - a.sum(axis=1, keepdims=True) / count) * weight_WT1
+    b = (b - b.sum(axis=1, keepdims=True) / count) * weight_WT1
     total = count[:, 0]
     return (a * b).sum(axis=1) / total, (a * a).sum(axis=1) / total, (b * b).sum(axis=1) / total
 
 
+@_QUIET
+def _where_seen(values_WD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
+    """Mean over dimensions, [W]; NaN for a window of fewer than two valid frames."""
+    mean_W = values_WD.sum(axis=1) / max(values_WD.shape[1], 1)
+    return np.where(valid_WT.sum(axis=1) >= 2, mean_W, math.nan)
+
+
+@_QUIET
 def _ratio(covariance: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    moving = (one > 1e-10) & (two > 1e-10)
-    return np.where(moving, covariance / np.sqrt(np.where(moving, one * two, 1.0)), 0.0)
+    """Correlation; 0 where one of the two does not move, NaN where one is not finite."""
+    still = (one <= 1e-10) | (two <= 1e-10)
+    return np.asarray(np.where(still, 0.0, covariance / np.sqrt(np.where(still, 1.0, one * two))))
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:

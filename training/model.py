@@ -136,8 +136,8 @@ class Listener(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def normalise(self, motion: Tensor) -> Tensor:
-        """Codec units to zero mean and unit deviation; what is not finite becomes the mean. [..., D]"""
-        return torch.nan_to_num((motion - self.mean) / self.std, nan=0.0, posinf=0.0, neginf=0.0)
+        """Codec units to zero mean and unit deviation. [..., D]"""
+        return (motion - self.mean) / self.std
 
     def denormalise(self, motion: Tensor) -> Tensor:
         """The inverse of `normalise`. [..., D]"""

@@ -149,10 +149,13 @@ class Stream:
     ) -> None:
         """compile: the denoiser by torch.compile, which takes a minute and a compiler. The model must not change then.
 
-        Raises UsageError for a model with mask `full`, which cannot stream.
+        Raises:
+            UsageError: a model with mask `full`, which cannot stream, or a reference that is not finite.
         """
         if model.config.mask == "full":
             raise UsageError("a model with mask `full` sees the whole future and cannot stream")
+        if not torch.isfinite(reference_SD).all():
+            raise UsageError("the reference motion of a session is not finite; take another frame of the person")
         self.model, self.config, self.keys, self.drop = model, config, tuple(keys), drop
         self.reference = reference_SD
         self.counts = Counts()
@@ -204,11 +207,13 @@ class Stream:
             last: nothing follows, so a block may be short or lack its look-ahead.
 
         Raises:
-            ValueError: not `needs` frames (with `last`: more than that), or nothing left to generate.
+            ValueError: not `needs` frames (with `last`: more than that), a number that is not finite (it would stay in
+                the caches), or nothing left to generate. The stream is as it was, and the step may be tried again.
         """
         state, frames = self.state, user_motion_STD.shape[1]
         if frames != self.needs and not (last and frames < self.needs):
             raise ValueError(f"this step needs {self.needs} new frames, got {frames}")
+        check_finite(avatar_audio_SN, user_audio_SN, user_motion_STD, self.keys, state.given)
         self.remember()
         state.avatar_audio = torch.cat([state.avatar_audio, avatar_audio_SN], dim=1)
         state.user_audio = torch.cat([state.user_audio, user_audio_SN], dim=1)
@@ -283,6 +288,25 @@ class Stream:
         return x.repeat(len(self._weights), *(1 for _ in x.shape[1:]))
 
 
+def check_finite(
+    avatar_audio_SN: Tensor, user_audio_SN: Tensor, user_motion_STD: Tensor, keys: Sequence[str], first: int = 0
+) -> None:
+    """See that every number of some conditions is finite; `first` is the number of their first frame.
+
+    Raises:
+        ValueError: one is not. It says what of which session, and in which frame.
+    """
+    given = {"avatar's audio": avatar_audio_SN, "user's audio": user_audio_SN, "user's motion": user_motion_STD}
+    if torch.stack([torch.isfinite(part).all() for part in given.values()]).all():
+        return
+    for name, part in given.items():
+        for key, each in zip(keys, part, strict=True):
+            at = (~torch.isfinite(each)).nonzero()
+            if len(at):
+                frame = first + int(at[0, 0]) // (1 if each.ndim == 2 else SAMPLES_PER_FRAME)
+                raise ValueError(f"session {key}: the {name} is not finite in frame {frame}; give it again, or zeros")
+
+
 @torch.no_grad()
 def rollout(
     model: Listener,
@@ -300,6 +324,8 @@ def rollout(
 
     cached=False recomputes everything from scratch for every block and noise level: the plain form of the same
     algorithm, equal up to rounding, and the only one for mask `full` (which is then chosen by itself).
+
+    Raises ValueError for conditions that are not finite.
     """
     arguments = (model, avatar_audio_BN, user_audio_BN, user_motion_BTD, reference_BD, config, keys, drop)
     if not cached or model.config.mask == "full":
@@ -326,6 +352,7 @@ def _rollout_plain(
     keys: Sequence[str],
     drop: Drop,
 ) -> Tensor:
+    check_finite(avatar_audio_BN, user_audio_BN, user_motion_BTD, keys)
     batch, frames, dim = user_motion_BTD.shape
     block = frames if model.config.mask == "full" else model.config.block
     weights = guidance_weights(config, drop)

@@ -79,7 +79,7 @@ def load_stream(data: bytes, model: Listener, of: str | None = None, *, compile:
         of: the model's id, if it is known.
 
     Raises:
-        UsageError: not a whole state, or that of another model. One line.
+        UsageError: not a whole state, not a finite one, or that of another model. One line.
     """
     try:
         tensors: dict[str, Tensor] = load(data)
@@ -90,6 +90,11 @@ def load_stream(data: bytes, model: Listener, of: str | None = None, *, compile:
             raise UsageError(
                 f"this stream's state was made by model {header['model'][:12]}…, not by this one; "
                 "start the session anew, or restore it with the checkpoint that it ran on"
+            )
+        broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+        if broken:
+            raise UsageError(
+                f"this stream's state has numbers that are not finite ({broken[0]}); start the session anew"
             )
         tensors = {name: value.to(model.mean.device) for name, value in tensors.items()}
         config = SamplerConfig.model_validate(header["config"])

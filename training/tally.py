@@ -4,10 +4,14 @@ What is kept are sums, and four numbers for each window, from which come the sta
 independent draws, which overlapping ones of one conversation are not: real errors are larger), and the noise floor of
 rPCC: what two halves of the truth differ by, mean over random ways to halve it. A model's rPCC below it cannot be told
 from the truth with so few windows.
+
+A figure that is not defined is NaN, as `training.metrics` says; so is every figure where a valid frame has a number
+that is not finite.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,6 +19,7 @@ import numpy as np
 from schemas.manifest import MotionSpec
 from training.metrics import (
     CLUSTERS,
+    broken,
     columns,
     entropy,
     flat_pcc,
@@ -26,6 +31,8 @@ from training.metrics import (
     kmeans,
     lag_sums,
     lagged_from,
+    mean_defined,
+    mean_jerk,
     window_pcc,
     window_var,
 )
@@ -82,8 +89,11 @@ class _Part:
         self._windows: dict[str, list[np.ndarray]] = {}  # of each window, [W, …]
 
     def add(self, truth_WTD: np.ndarray, generated_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> None:
+        broken_W = broken(valid_WT, truth_WTD, generated_WTD, user_WTD)
+        valid_WT = valid_WT & ~broken_W[:, None]
         self._take(
             {
+                "broken": broken_W.sum(),
                 "lags": lag_sums(generated_WTD, user_WTD, valid_WT),
                 "flat": flat_sums(generated_WTD, user_WTD, valid_WT).sum(axis=0),
                 "jerk": jerk_sums(generated_WTD, valid_WT),
@@ -113,11 +123,10 @@ class _Part:
         return np.concatenate(self._windows[name])
 
     def figures(self) -> dict[str, float]:
-        mean = {name: float(self._of_windows(name).mean()) for name in ("pcc", "pcc_of_truth", "pcc_truth", "var")}
+        mean = {name: mean_defined(self._of_windows(name)) for name in ("pcc", "pcc_of_truth", "pcc_truth", "var")}
         timing = lagged_from(self._sums["lags"])
-        total, count = self._sums["jerk"]
         truth = self._of_windows("flat_of_truth").sum(axis=0)
-        return {
+        found = {
             "pcc": mean["pcc"],
             "rpcc": abs(mean["pcc_of_truth"] - mean["pcc"]),
             "rpcc_flat": abs(flat_pcc(truth) - flat_pcc(self._sums["flat"])),
@@ -127,8 +136,9 @@ class _Part:
             "var": mean["var"],
             "sid": entropy(self._sums["histogram"]),
             "fd": frechet(self._sums["truth_frames"], self._sums["frames"]),
-            "jerk": float(total / count) if count else 0.0,
+            "jerk": mean_jerk(self._sums["jerk"]),
         }
+        return dict.fromkeys(found, math.nan) if self._sums["broken"] else found
 
     def errors(self) -> dict[str, float]:
         """Of rpcc: of the mean difference behind it."""
@@ -140,6 +150,10 @@ class _Part:
         pccs, flats = self._of_windows("pcc_of_truth"), self._of_windows("flat_of_truth")
         if len(pccs) < 2:
             return {}
+        seen = ~np.isnan(pccs)
+        if seen.sum() < 2:
+            return {"rpcc": math.nan, "rpcc_flat": math.nan}
+        pccs, flats = pccs[seen], flats[seen]
         random = np.random.default_rng(seed)
         gaps, flat_gaps = [], []
         for _ in range(HALVINGS):
@@ -150,4 +164,6 @@ class _Part:
 
 
 def _standard_error(values_W: np.ndarray) -> float:
-    return float(values_W.std(ddof=1) / np.sqrt(len(values_W)))
+    """Of the mean of those that are defined; NaN of fewer than two."""
+    defined = values_W[~np.isnan(values_W)]
+    return float(defined.std(ddof=1) / np.sqrt(len(defined))) if len(defined) > 1 else math.nan

@@ -7,6 +7,7 @@ classic failure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -24,7 +25,7 @@ from training.run import Run
 def validate(model: Listener, held_out: Sequence[Batch], norm: Norm, device: torch.device) -> dict[str, float]:
     """Loss on held-out batches, with the user seen and dropped.
 
-    `val_user_gain` is how much of the error without the user disappears when the user is seen.
+    `val_user_gain` is how much of the error without the user disappears when the user is seen; NaN where there is none.
     Empty where nothing is held out.
     """
     if not held_out:
@@ -44,13 +45,14 @@ def validate(model: Listener, held_out: Sequence[Batch], norm: Norm, device: tor
     return {
         "val_loss": seen / len(held_out),
         "val_loss_no_user": dropped / len(held_out),
-        "val_user_gain": 1 - seen / dropped if dropped else 0.0,
+        "val_user_gain": 1 - seen / dropped if dropped else math.nan,
     }
 
 
 @torch.no_grad()
 def validate_pairs(run: Run) -> dict[str, float]:
-    """Preferences of the averaged model, and `val_chosen_rise`: its error on the chosen side over the reference's, − 1.
+    """Preferences of the averaged model, and `val_chosen_rise`: its error on the chosen side over the reference's, − 1;
+    NaN where no frame of them is compared.
 
     Empty without pairs, or where `val_batches` is 0.
     """
@@ -66,5 +68,5 @@ def validate_pairs(run: Run) -> dict[str, float]:
         for name, value in (logs | {"loss_dpo": loss}).items():
             sums[name] = sums.get(name, 0.0) + value.item() / len(run.watched)
     before = sums["chosen_reference"]
-    rise = sums["chosen_policy"] / before - 1 if before else 0.0  # 0: no frame of them is compared
+    rise = sums["chosen_policy"] / before - 1 if before else math.nan
     return {f"val_{name}": value for name, value in sums.items()} | {"val_chosen_rise": rise}

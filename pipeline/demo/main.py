@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import time
@@ -19,12 +18,13 @@ from pipeline.commands import engine_of, summary_table
 from pipeline.demo.dialogue import Clip, demo_corpus, make_clip
 from pipeline.demo.truth import check_build
 from pipeline.figures import metrics_tables
-from pipeline.pairs import build_pairs
+from pipeline.pairs import build_pairs, in_words
 from pipeline.progress import Reporter
 from pipeline.sources import find_sources
 from schemas.config import BuildConfig, load_config
 from schemas.errors import UsageError
 from schemas.pairs import PairsConfig
+from schemas.plain import to_json
 from schemas.train import TrainConfig
 from training.evaluate import evaluate
 from training.train import train
@@ -59,11 +59,11 @@ def run_demo(out: Path, engine: str) -> None:
     with reporter.training("dpo") as progress:
         tuned = train(summary.dataset, out / "dpo", recipe, init=base, pairs=made.dataset, progress=progress)
     figures = _evaluate({"base": base, "base + DPO": tuned}, summary.dataset, reporter)
-    (out / "evaluation.json").write_text(json.dumps(figures, sort_keys=True, indent=1) + "\n", encoding="utf-8")
+    (out / "evaluation.json").write_text(to_json(figures, indent=1) + "\n", encoding="utf-8")
 
     console.print(summary_table(summary))
     console.print(_truth_table(run, media))
-    left_out = "".join(f", {n} {reason}" for reason, n in made.gated.items())
+    left_out = f", left out: {in_words(made.gated)}" if made.gated else ""
     console.print(f"pairs: {made.kept} kept of {made.tried} windows{left_out}", highlight=False)
     console.print(*_metrics(figures))
     places = Table(title=f"done in {time.monotonic() - started:.0f} s; everything lies in {out}", show_header=False)
@@ -89,7 +89,7 @@ def make_media(folder: Path, reporter: Reporter) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with reporter.items("media", len(clips)) as advance:
         rows = _render(folder, clips, advance)
-    lines = "".join(json.dumps(row, sort_keys=True) + "\n" for clip in clips for row in rows[clip.name])
+    lines = "".join(to_json(row) + "\n" for clip in clips for row in rows[clip.name])
     partial = corpus.with_suffix(".part")
     partial.write_text(lines, encoding="utf-8")
     partial.replace(corpus)

@@ -1,4 +1,4 @@
-"""Pairs as Parquet: everything another trainer needs, read back without our code."""
+"""Windows and pairs as Parquet: everything another trainer needs, read back without our code."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 import soundfile
 
 from pipeline.cli import main
-from pipeline.export import ROWS, export_pairs
+from pipeline.export import ROWS, export_dataset
 from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.dyads import WindowClass
-from schemas.errors import DatasetError, UsageError
+from schemas.errors import DatasetError
 from tests.training.synthetic import DIM, write_dataset
 from training.data import Dataset
 
@@ -29,7 +29,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_read_back_it_is_what_the_shards_hold(pairs: Path, tmp_path: Path) -> None:
-    assert export_pairs(str(pairs), f"{tmp_path}/deep/pairs.parquet") == 10
+    assert export_dataset(Dataset(str(pairs)), f"{tmp_path}/deep/pairs.parquet") == 10
     table = pq.read_table(tmp_path / "deep" / "pairs.parquet")
     data = Dataset(str(pairs))
     for row, sample in zip(table.to_pylist(), data.samples("train"), strict=True):
@@ -53,7 +53,7 @@ def test_read_back_it_is_what_the_shards_hold(pairs: Path, tmp_path: Path) -> No
 
 
 def test_the_schema_says_how_to_read_it_and_where_it_is_from(pairs: Path, tmp_path: Path) -> None:
-    export_pairs(str(pairs), str(tmp_path / "pairs.parquet"))
+    export_dataset(Dataset(str(pairs)), str(tmp_path / "pairs.parquet"))
     schema = pq.read_schema(tmp_path / "pairs.parquet")
     kind = schema.field("chosen").type
     assert (kind.list_size, kind.value_type.list_size, str(kind.value_type.value_type)) == (FRAMES, DIM, "float")
@@ -67,8 +67,8 @@ def test_the_schema_says_how_to_read_it_and_where_it_is_from(pairs: Path, tmp_pa
 
 def test_it_is_whole_or_absent_and_the_same_again(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.export.ROWS", 4)
-    export_pairs(str(pairs), str(tmp_path / "a.parquet"))
-    export_pairs(str(pairs), str(tmp_path / "b.parquet"))
+    export_dataset(Dataset(str(pairs)), str(tmp_path / "a.parquet"))
+    export_dataset(Dataset(str(pairs)), str(tmp_path / "b.parquet"))
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     parts = pq.ParquetFile(tmp_path / "a.parquet").metadata
     assert [parts.row_group(i).num_rows for i in range(parts.num_row_groups)] == [4, 4, 2]
@@ -77,17 +77,25 @@ def test_it_is_whole_or_absent_and_the_same_again(pairs: Path, tmp_path: Path, m
     last = sorted(broken.glob("*.tar"))[-1]
     last.write_bytes(last.read_bytes()[:-512] + bytes(512)[:-1] + b"x")
     with pytest.raises(DatasetError, match="sha256"):
-        export_pairs(str(broken), str(tmp_path / "c.parquet"))
+        export_dataset(Dataset(str(broken)), str(tmp_path / "c.parquet"))
     assert [p.name for p in tmp_path.glob("*c.parquet*")] == []
 
 
-def test_only_pairs_are_exported(
+def test_windows_are_exported_with_both_splits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    windows = write_dataset(tmp_path / "windows", {WindowClass.LISTENING: 1})
-    with pytest.raises(UsageError, match="holds windows, not pairs"):
-        export_pairs(str(windows), str(tmp_path / "pairs.parquet"))
-    monkeypatch.setattr(sys, "argv", ["visavis", "export", str(windows), "--out", str(tmp_path / "pairs.parquet")])
-    with pytest.raises(SystemExit, match="2"):
+    windows = write_dataset(tmp_path / "windows", {WindowClass.LISTENING: 3, WindowClass.SILENCE: 2}, val=1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["visavis", "export", str(windows)])
+    with pytest.raises(SystemExit) as ended:
         main()
-    assert "make some with `visavis pairs`" in capsys.readouterr().err
+    assert not ended.value.code
+    assert capsys.readouterr().out == "7 windows\nruns/windows.parquet\n"
+    table = pq.read_table(tmp_path / "runs" / "windows.parquet")
+    assert {"chosen", "rejected", "pair"}.isdisjoint(table.column_names)
+    assert all(column.null_count == 0 for column in table.columns)
+    data, rows = Dataset(str(windows)), table.to_pylist()
+    assert [row["split"] for row in rows] == ["train"] * 5 + ["val"] * 2
+    for row, sample in zip(rows, [*data.samples("train"), *data.samples("val")], strict=True):
+        assert row["key"] == sample.key
+        np.testing.assert_array_equal(np.array(row["avatar_motion"]), sample.avatar_motion)

@@ -157,6 +157,32 @@ def test_a_sample_comes_back_within_sixteen_bits() -> None:
     assert encode_sample(found) == members  # a second generation loses nothing more
 
 
+@given(
+    hnp.arrays(np.float32, (10, 6), elements=st.floats(width=32)),
+    hnp.arrays(np.float32, (6,), elements=st.floats(width=32)),
+    hnp.arrays(np.uint8, (10,), elements=st.integers(0, 15)),
+    hnp.arrays(bool, (10, 2)),
+)
+def test_a_sample_of_any_finite_numbers_comes_back_and_any_other_is_named(
+    motion: np.ndarray, reference: np.ndarray, state: np.ndarray, valid: np.ndarray
+) -> None:
+    sample = make_sample(avatar_motion=motion, reference=reference, state=state, valid=valid)
+    members = encode_sample(sample)
+    broken = {"avatar.motion": motion, "reference": reference}
+    for name, array in broken.items():
+        count = int((~np.isfinite(array)).sum())
+        if count:
+            with pytest.raises(DatasetError, match=rf"{name} has {count} of {array.size} numbers that are not finite"):
+                decode_sample("k", members)
+            return
+    found = decode_sample("k", members)
+    np.testing.assert_array_equal(found.avatar_motion, motion)
+    np.testing.assert_array_equal(found.reference, reference)
+    np.testing.assert_array_equal(found.state, state)
+    np.testing.assert_array_equal(found.valid, valid)
+    assert encode_sample(found) == members
+
+
 def test_a_sample_that_does_not_fit_is_named() -> None:
     with pytest.raises(DatasetError, match=r"sample c-0-0000000: user\.audio is"):
         decode_sample("c-0-0000000", encode_sample(make_sample(user_audio=np.zeros(640, np.float32))))

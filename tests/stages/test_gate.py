@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
+from schemas.errors import DatasetError
 from schemas.manifest import Histogram
 from schemas.pairs import GateConfig
 from schemas.sample import Sample
@@ -149,3 +154,55 @@ def test_histograms_add_up_and_tell_quantiles(yardstick: Yardstick) -> None:
         near = np.quantile(found["reactivity_margin"], share)
         assert whole["reactivity_margin"].quantile(share) == pytest.approx(near, abs=0.11)  # a bin
     assert np.isnan(Histogram(low=0, high=1, counts=(0, 0)).quantile(0.5))
+
+
+def test_a_window_in_which_nothing_is_seen_gets_through_no_gate(yardstick: Yardstick) -> None:
+    """Its figures are not defined, and what is not defined is neither above nor below a threshold."""
+    judged = windows_of(range(7000, 7004))
+    some = np.zeros(FRAMES, bool)
+    some[[3, 4, 5, 20, 40]] = True  # never four in a row
+    valid = [np.zeros(FRAMES, bool), some, np.arange(FRAMES) < 4, np.ones(FRAMES, bool)]
+    hidden = [
+        replace(w, valid=np.stack([v, np.ones(FRAMES, bool)], axis=1)) for w, v in zip(judged, valid, strict=True)
+    ]
+    truth = motion(hidden)
+    still = np.repeat(truth.mean(axis=1, keepdims=True), FRAMES, axis=1)
+    found = figures(hidden, truth, still, yardstick)
+    sides = [normalised(side, SPEC) for side in (truth, still)]
+    open_gate = GateConfig(min_reactivity_margin=-9, min_distance=0, max_jerk_ratio=1e9, max_off_manifold=1e9)
+    assert verdicts(found, *sides, open_gate) == ["not_measured", "not_measured", "", ""]
+
+
+def test_a_yardstick_needs_a_face() -> None:
+    hidden = [replace(w, valid=np.zeros((FRAMES, 2), bool)) for w in windows_of(range(3))]
+    with pytest.raises(DatasetError, match="valid in no frame of 3 windows"):
+        learn(hidden, SPEC)
+    partly = learn([*hidden, *windows_of(range(3, 40))], SPEC)
+    assert np.isfinite([partly.usual, partly.dull]).all()
+    assert all(np.isfinite(part).all() for part in (partly.lagged, partly.event, partly.mean, partly.whiten))
+
+
+numbers = st.floats(width=32) | st.sampled_from([0.0, 1.0, np.nan, np.inf, 3e38])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    hnp.arrays(np.float32, (2, 3, FRAMES, SPEC.dim), elements=numbers, fill=st.sampled_from([0.0, 1.5])),
+    hnp.arrays(bool, (3, FRAMES, 2)) | st.sampled_from([np.zeros((3, FRAMES, 2), bool), np.ones((3, FRAMES, 2), bool)]),
+)
+def test_every_pair_is_kept_with_figures_or_left_out_with_a_reason(
+    yardstick: Yardstick, drawn: np.ndarray, valid: np.ndarray
+) -> None:
+    judged = [replace(w, valid=v) for w, v in zip(windows_of(range(3)), valid, strict=True)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = figures(judged, *drawn, yardstick)
+        sides = [normalised(side, SPEC) for side in drawn]
+        reasons = verdicts(found, *sides, GateConfig())
+        counted = histograms(counts(found))
+    for i, reason in enumerate(reasons):
+        if not np.isfinite([side[i] for side in sides]).all():
+            assert reason == "not_finite"
+        if not reason:
+            assert all(np.isfinite(values[i]).all() for name, values in found.items() if name != "event_margin")
+    assert all(sum(each.counts) + each.undefined == 3 for each in counted.values())

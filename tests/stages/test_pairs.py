@@ -313,7 +313,7 @@ def test_what_the_gate_leaves_out_is_counted(source: Path, checkpoint: Path, tmp
     summary = build(source, checkpoint, tmp_path / "a", strict)
     assert summary.kept + sum(summary.gated.values()) == summary.tried
     nothing = CONFIG.model_copy(update={"gate": OPEN.model_copy(update={"min_distance": 1e6})})
-    with pytest.raises(RunFailed, match=r"the gate left none of \d+ pairs \({'too_similar'"):
+    with pytest.raises(RunFailed, match=r"the gate left none of (\d+) pairs: \1 too similar; leave"):
         build(source, checkpoint, tmp_path / "b", nothing)
     assert not (tmp_path / "b" / "dataset" / "manifest.json").exists()
 

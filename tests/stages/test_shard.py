@@ -189,10 +189,10 @@ def test_a_missing_shard_a_cut_one_and_a_stray_one_are_found(dataset: Path) -> N
 
 def test_another_schema_version_and_no_manifest_are_told(dataset: Path) -> None:
     path = dataset / MANIFEST_NAME
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 7'))
+    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 7'))
     (finding,) = verify_dataset(str(dataset))
-    assert "schema version 7, this program reads 2" in finding
-    path.write_text(path.read_text().replace('"schema_version": 7', '"schema_version": 2').replace("train/", "../x/"))
+    assert "schema version 7, this program reads 2 and 3" in finding
+    path.write_text(path.read_text().replace('"schema_version": 7', '"schema_version": 3').replace("train/", "../x/"))
     (finding,) = verify_dataset(str(dataset))
     assert "path: String should match pattern" in finding  # a manifest cannot point outside its folder
     path.unlink()

@@ -11,7 +11,7 @@ from schemas.train import SamplerConfig
 from tests.training.conftest import small_model
 from tests.training.test_causality import inputs
 from training.model import Listener
-from training.sampler import Stream
+from training.sampler import Stream, rollout
 from training.session import load_stream, model_id, save_stream
 
 SAMPLER = SamplerConfig(steps=2, anchor=0.5, anchor_seconds=1.0)
@@ -73,3 +73,43 @@ def test_what_is_no_state_is_told():
     for broken in (b"", saved[:-100], saved[:20]):
         with pytest.raises(UsageError, match="not a whole state of a stream"):
             load_stream(broken, model)
+
+
+def test_a_broken_frame_is_named_and_does_not_stay_in_the_stream():
+    """A tracker that fails for a moment must not end a session: the step may be tried again."""
+    model, x = small_model(), inputs(FRAMES)
+    whole = steps(Stream(model, x["reference"], SAMPLER, ["a", "b"]), x, 6)
+    stream = Stream(model, x["reference"], SAMPLER, ["a", "b"])
+    begun = steps(stream, x, 2)
+    spoilt_at = stream.state.given + 1
+    for name, what, value, place in (
+        ("user_motion", "user's motion", float("nan"), (1, spoilt_at, 3)),
+        ("user_audio", "user's audio", float("inf"), (1, spoilt_at * SAMPLES_PER_FRAME + 639)),
+        ("avatar_audio", "avatar's audio", float("-inf"), (1, spoilt_at * SAMPLES_PER_FRAME)),
+    ):
+        broken = x | {name: x[name].clone()}
+        broken[name][place] = value
+        with pytest.raises(ValueError, match=f"session b: the {what} is not finite in frame {spoilt_at};"):
+            steps(stream, broken, 1)
+    torch.testing.assert_close(torch.cat([begun, steps(stream, x, 4)], dim=1), whole, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("mask", ["block", "full"])
+def test_windows_with_broken_conditions_are_not_rolled_out(mask):
+    model, x = small_model(mask), inputs(FRAMES)
+    x["user_motion"][0, 30, 0] = float("nan")
+    conditions = x["avatar_audio"], x["user_audio"], x["user_motion"], x["reference"]
+    with pytest.raises(ValueError, match="session a: the user's motion is not finite in frame 30"):
+        rollout(model, *conditions, SAMPLER, ["a", "b"])
+
+
+def test_neither_a_broken_reference_nor_a_broken_state_starts_a_stream():
+    model, x = small_model(), inputs(FRAMES)
+    with pytest.raises(UsageError, match="reference motion of a session is not finite"):
+        Stream(model, x["reference"] * float("nan"), SAMPLER, ["a", "b"])
+    stream = Stream(model, x["reference"], SAMPLER, ["a", "b"])
+    steps(stream, x, 1)
+    stream.state.past[0][0][0, 0, -1, 0] = float("inf")
+    saved = save_stream(stream)
+    with pytest.raises(UsageError, match=r"not finite \(past\.\d\.(keys|values)\); start"):
+        load_stream(saved, model)

@@ -1,0 +1,126 @@
+"""Plain data for everybody: JSON as its standard has it, and records that keep one type per field.
+
+JSON knows no NaN and no infinity: Python writes `NaN`, which most other readers refuse. What is not finite becomes
+`null` here, and names with bytes that are no text stay ASCII escapes.
+
+Readers of shards (`datasets`, `pandas`, Arrow) learn a column's type from the first few samples, and then refuse a
+number where they saw `null`, or a field that they saw nowhere. So a record always has all of its fields, each with a
+value of its type: what is not known is written as zero or as an empty text, and its name stands in `unknown`, which
+is a text of names with spaces between them, empty where everything is known. For the same reason a tuple of words is
+one text (`Words`): the items of an empty list have no type.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, PlainSerializer
+from pydantic_core import from_json
+
+M = TypeVar("M", bound=BaseModel)
+UNKNOWN = "unknown"
+
+Words = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: value.split() if isinstance(value, str) else value),
+    PlainSerializer(" ".join, when_used="json"),
+]
+"""Words without spaces; in JSON one text."""
+
+
+def to_json(data: Any, *, indent: int | None = None, sort_keys: bool = True, ascii_only: bool = True) -> str:
+    """Strict JSON. Floats that are not finite become null.
+
+    Args:
+        ascii_only: letters beyond ASCII as escapes, so that a name with any bytes can be written; else for people.
+
+    Raises:
+        TypeError: not plain data.
+    """
+    return json.dumps(_finite(data), indent=indent, sort_keys=sort_keys, ensure_ascii=ascii_only, allow_nan=False)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, Mapping):
+        return {name: _finite(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return data
+
+
+def read_strict(data: bytes | str) -> Any:
+    """JSON in which every number is finite.
+
+    Raises:
+        ValueError: not JSON, or a NaN or an infinity, which JSON has not.
+    """
+
+    def refuse(name: str) -> float:
+        raise ValueError(f"{name} is not JSON")
+
+    return json.loads(data, parse_constant=refuse)
+
+
+def dump_record(record: BaseModel) -> bytes:
+    """A record with all of its fields, at every depth, whatever is known.
+
+    Raises:
+        ValueError: a number that is not finite.
+    """
+    plain = record.model_dump(mode="json")
+    unknown = list(_fill(type(record), plain, ""))
+    plain[UNKNOWN] = " ".join(unknown)
+    return json.dumps(plain, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+
+
+def load_record(data: bytes, kind: type[M]) -> M:
+    """What `dump_record` wrote; also with null for what is not known, as it was written once.
+
+    Raises:
+        ValueError: not JSON, or fields that do not fit.
+    """
+    plain = from_json(data, allow_inf_nan=False)
+    if isinstance(plain, dict):
+        for path in plain.pop(UNKNOWN, "").split():
+            *parents, name = path.split(".")
+            inner = plain
+            for parent in parents:
+                inner = inner[parent]
+            inner[name] = None
+    return kind.model_validate(plain)
+
+
+def _fill(kind: type[BaseModel], plain: dict[str, Any], path: str) -> Iterator[str]:
+    """Put a value of its type where there is None; what is said are the places."""
+    for name, field in kind.model_fields.items():
+        inner = _present(field.annotation)
+        if plain[name] is None:
+            plain[name] = _nothing(inner)
+            yield f"{path}{name}"
+        elif isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _fill(inner, plain[name], f"{path}{name}.")
+
+
+def _present(annotation: Any) -> Any:
+    """The type of a field that may be None where it is not."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        (annotation,) = (each for each in typing.get_args(annotation) if each is not type(None))
+    return annotation
+
+
+def _nothing(kind: Any) -> Any:
+    """A value of the type that a field has in JSON: zero, or an empty text."""
+    if kind in (bool, int, float):
+        return kind()
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {name: _nothing(_present(field.annotation)) for name, field in kind.model_fields.items()}
+    if typing.get_origin(kind) is tuple:
+        return [_nothing(each) for each in typing.get_args(kind)]
+    return ""
