@@ -271,12 +271,15 @@ def report(
     ],
     samples: Annotated[int, typer.Option(min=0, help="Sample keys to list per class and split.")] = 2,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The picture; none: KEY.png beside it.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="For a picture: where the dataset lies, if it was moved since.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Summarise a dataset: classes, shards, balance, codec, pairs. Or draw what `visavis generate` wrote."""
     from pipeline.report import run_report
 
-    run_report(what, samples, out, as_json=as_json)
+    run_report(what, samples, out, dataset, as_json=as_json)
 
 
 Fetched = Annotated[

@@ -6,6 +6,7 @@ each; the windows themselves are looked at by the workers that count them and wr
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +20,15 @@ from schemas.artifact import dump_rows, load_rows
 from schemas.config import BuildConfig
 from schemas.dyads import Census, Codec, DyadFacts, WindowClass
 from schemas.errors import RunFailed
-from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
+from schemas.manifest import MANIFEST_NAME, FileEntry, Manifest, Split, dump_manifest, faces_path
 from stages.balance import held_out, name_number, plan_balance
 from stages.census import merge, scale
 from stages.codec import motion_spec
 from stages.shard import ShardRow, Slice, capacity, cut_series
+from stages.store import Store
 
 DATASET = "dataset"
+CODEC_FILE = "codec.safetensors"
 _CENSUS = "artifacts/census-of-all"
 _CENSUS_CHUNK = 256  # dyads that one task counts
 
@@ -86,7 +89,8 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
     held = held_out(dyads.rows["names"], config.balance.val_share)
     census, counted = _take_census(run, dyads, dyads.rows["id"][~held], task)
     mean, std = scale(counted)
-    spec = motion_spec(load_rows(run.store.read(codec.path), Codec)[0].id, len(mean), mean, std)
+    decoder = run.store.read(codec.path)
+    spec = motion_spec(load_rows(decoder, Codec)[0].id, len(mean), mean, std)
     room = capacity(config.windows.length, spec.dim, config.shard)
 
     def tasks() -> Iterator[Task]:
@@ -109,7 +113,7 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
                     "slices": [part.model_dump() for part in slices],
                     "dull_keep": config.balance.dull_keep,
                 },
-                files=(f"{DATASET}/{path}",),
+                files=files_of(path),
                 seconds=windows * config.windows.length / FPS,
             )
 
@@ -126,6 +130,7 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
         sample_rate=SAMPLE_RATE,
         window=config.windows.length,
         motion=spec,
+        codec=codec_entry(decoder),
         conversations=len(dyads),
         participants=len(np.unique(dyads.rows["names"])),
         plan=plan_balance(
@@ -135,8 +140,18 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
         ),
         shards=tuple(row.entry for row in rows),
     )
-    publish(run, manifest)
+    publish(run, manifest, decoder)
     return manifest
+
+
+def files_of(shard: str) -> tuple[str, ...]:
+    """What the task that writes a shard leaves in the run's folder beside its artifact."""
+    return f"{DATASET}/{shard}", f"{DATASET}/{faces_path(shard)}"
+
+
+def codec_entry(data: bytes) -> FileEntry:
+    """The codec's file as the manifest names it."""
+    return FileEntry(path=CODEC_FILE, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def write_shards(run: Run, name: str, tasks: Callable[[], Iterable[Task]], kind: type[Any]) -> list[Any]:
@@ -157,17 +172,29 @@ def write_shards(run: Run, name: str, tasks: Callable[[], Iterable[Task]], kind:
     return [kind.model_validate_json(made.facts) for made in made_of(done)]
 
 
-def publish(run: Run, manifest: Manifest) -> None:
-    """The manifest last, and only if it changed; then shards that it no longer names are removed."""
-    data = dump_manifest(manifest)
-    path = f"{DATASET}/{MANIFEST_NAME}"
+def publish(run: Run, manifest: Manifest, codec: bytes | None) -> None:
+    """The codec, and the manifest last, each only if it changed; then files that it no longer names are removed."""
+    if codec is not None:
+        _write_if_changed(run, f"{DATASET}/{CODEC_FILE}", codec)
+    _write_if_changed(run, f"{DATASET}/{MANIFEST_NAME}", dump_manifest(manifest))
+    for path in unnamed_files(run.store, manifest, f"{DATASET}/"):
+        run.store.delete(path)
+
+
+def unnamed_files(store: Store, manifest: Manifest, inside: str = "") -> list[str]:
+    """Shards and faces that the manifest does not name. inside: the dataset's folder, if it is not the store's."""
+    named = {entry.path for entry in manifest.shards} | {entry.faces.path for entry in manifest.shards if entry.faces}
+    return [
+        f"{inside}{folder}/{name}"
+        for folder, ending in (("train", ".tar"), ("val", ".tar"), ("faces", ".safetensors"))
+        for name in store.list(f"{inside}{folder}", ending)
+        if f"{folder}/{name}" not in named
+    ]
+
+
+def _write_if_changed(run: Run, path: str, data: bytes) -> None:
     if not run.store.exists(path) or run.store.read(path) != data:
         run.store.write(path, data)
-    named = {entry.path for entry in manifest.shards}
-    for split in ("train", "val"):
-        for name in run.store.list(f"{DATASET}/{split}", ".tar"):
-            if f"{split}/{name}" not in named:
-                run.store.delete(f"{DATASET}/{split}/{name}")
 
 
 def buckets_of(numbers: np.ndarray, chunk: int, least: int = 1) -> dict[str, np.ndarray]:

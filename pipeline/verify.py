@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipeline.dataset import unnamed_files
 from schemas.errors import DatasetError
-from schemas.manifest import MANIFEST_NAME, ShardEntry
+from schemas.manifest import MANIFEST_NAME, Manifest, ShardEntry
+from stages.decode import conversation_of, read_codec, read_faces
 from stages.store import Store
 from training.data import Dataset
 from training.epochs import Members
@@ -26,21 +28,35 @@ def verify_dataset(dataset: str, *, decode: bool = True) -> list[str]:
     except DatasetError as error:
         return [str(error)]
     sides: dict[str, str] = {}
-    findings = [f for entry in opened.manifest.shards for f in _check_shard(opened, entry, sides, decode=decode)]
-    named = {entry.path for entry in opened.manifest.shards}
-    for split in ("train", "val"):
-        extra = [f"{split}/{name}" for name in store.list(split, ".tar") if f"{split}/{name}" not in named]
-        findings += [f"shard {path} is not in the manifest" for path in extra]
-    return findings
+    findings = [*_check_codec(store, opened.manifest)]
+    findings += [f for entry in opened.manifest.shards for f in _check_shard(opened, entry, sides, decode=decode)]
+    return findings + [f"{path} is not in the manifest" for path in unnamed_files(store, opened.manifest)]
 
 
 def _check_shard(dataset: Dataset, entry: ShardEntry, sides: dict[str, str], *, decode: bool) -> Iterator[str]:
     try:
-        for key, members in dataset.shard(entry):
-            if decode:
-                yield from _check_sample(dataset, entry, key, members, sides)
+        samples = dataset.shard(entry)
+        for key, members in samples if decode else ():
+            yield from _check_sample(dataset, entry, key, members, sides)
+        yield from _check_faces(dataset, entry, {conversation_of(key) for key, _ in samples})
     except DatasetError as error:
         yield str(error)
+
+
+def _check_faces(dataset: Dataset, entry: ShardEntry, conversations: set[str]) -> Iterator[str]:
+    missing = conversations - set(read_faces(Store(dataset.location), entry)) if entry.faces else set()
+    if entry.faces and missing:
+        yield f"{entry.faces.path}: no faces of {len(missing)} of the shard's conversations, for example {min(missing)}"
+
+
+def _check_codec(store: Store, manifest: Manifest) -> Iterator[str]:
+    try:
+        codec = read_codec(store, manifest)
+    except DatasetError as error:
+        yield str(error)
+        return
+    if codec and codec.id != manifest.motion.codec:
+        yield f"codec {codec.id} does not decode the motion, which is of {manifest.motion.codec}"
 
 
 def _check_sample(

@@ -17,8 +17,10 @@ from schemas.errors import DatasetError
 from schemas.sample import Rejected
 from schemas.train import SamplerConfig
 
-SCHEMA_VERSION = 2
-"""2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1)."""
+SCHEMA_VERSION = 3
+"""2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1). 3: what decodes the motion lies in the
+dataset (`codec`, and `faces` of each shard); a dataset of version 2 is read, and cannot be drawn."""
+_READABLE = (2, 3)
 MANIFEST_NAME = "manifest.json"
 
 Split = Literal["train", "val"]
@@ -28,8 +30,19 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class FileEntry(_Model):
+    """A safetensors file beside the shards: rows as `schemas.artifact` writes them."""
+
+    path: str = Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.safetensors$")
+    bytes: int
+    sha256: str
+
+
 class ShardEntry(_Model):
-    """One tar file. All its samples share a class and a split."""
+    """One tar file. All its samples share a class and a split.
+
+    faces: `NeutralFaces` of its conversations, which decode their motion; none in a dataset of schema version 2.
+    """
 
     # Relative to the manifest, and never outside its folder: manifests may come from others.
     path: str = Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.tar$")
@@ -38,6 +51,7 @@ class ShardEntry(_Model):
     samples: int
     bytes: int
     sha256: str
+    faces: FileEntry | None = None
 
 
 class MotionSpec(_Model):
@@ -131,6 +145,8 @@ class PairsInfo(_Model):
 
 
 class Manifest(_Model):
+    """codec: the `Codec` that decodes the motion; none in a dataset of schema version 2."""
+
     schema_version: int = SCHEMA_VERSION
     kind: Literal["windows", "pairs"]
     fingerprint: str  # of every setting that shaped the data
@@ -138,6 +154,7 @@ class Manifest(_Model):
     sample_rate: int
     window: int  # frames per sample
     motion: MotionSpec
+    codec: FileEntry | None = None
     conversations: int
     participants: int
     plan: BalancePlan
@@ -147,6 +164,13 @@ class Manifest(_Model):
     def of(self, split: Split, label: WindowClass | None = None) -> tuple[ShardEntry, ...]:
         """The shards of a split, of one class if asked."""
         return tuple(s for s in self.shards if s.split == split and (label is None or s.label == label))
+
+
+def faces_path(shard: str) -> str:
+    """Where the faces of a shard lie. No folder or file is called as a split is, or readers that look for the files of
+    a split by name (Hugging Face's `datasets`) would take them for shards."""
+    split, _, name = shard.removesuffix(".tar").partition("/")
+    return f"faces/{split[0]}-{name.replace('/', '-')}.safetensors"
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
@@ -169,9 +193,9 @@ def parse_manifest(data: bytes, where: str = MANIFEST_NAME) -> Manifest:
     except ValueError as error:
         raise DatasetError(f"{where}: not a manifest ({error})") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in _READABLE:
         raise DatasetError(
-            f"{where}: schema version {version}, this program reads {SCHEMA_VERSION};"
+            f"{where}: schema version {version}, this program reads {' and '.join(map(str, _READABLE))};"
             " rebuild the dataset with `visavis build`"
         )
     try:

@@ -42,7 +42,7 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
     """A bound conversation to a dyad with its windows."""
 
     name = "windows"
-    version = 5
+    version = 6
     config: WindowsConfig
 
     def process(self, item: WindowsInput) -> Iterator[Dyad]:
@@ -66,6 +66,8 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
             motion=(first.motion, second.motion),
             valid=(first.valid, second.valid),
             reference=(first.reference, second.reference),
+            neutral=(first.neutral, second.neutral),
+            neutral_code=(first.neutral_code, second.neutral_code),
             state=state,
             windows=windows,
             moments=(_moments(first), _moments(second)),

@@ -54,6 +54,8 @@ def make_dyad(name: str, seed: int) -> Dyad:
         motion=(motion[0], motion[1]),
         valid=(np.ones(FRAMES, bool), np.ones(FRAMES, bool)),
         reference=(motion[0][0], motion[1][0]),
+        neutral=(rng.standard_normal((478, 3)).astype(np.float32), rng.standard_normal((478, 3)).astype(np.float32)),
+        neutral_code=(np.zeros(0, np.float32), np.zeros(0, np.float32)),
         state=state,
         windows=windows,
         moments=((0.0,), (0.0,)),
@@ -182,17 +184,17 @@ def test_a_missing_shard_a_cut_one_and_a_stray_one_are_found(dataset: Path) -> N
     speaking.write_bytes(speaking.read_bytes()[:-512])
     assert sorted(verify_dataset(str(dataset))) == [
         "shard train/listening-000000.tar is missing",
-        "shard train/other.tar is not in the manifest",
         "shard train/speaking-000000.tar is not the one the manifest lists (sha256 differs)",
+        "train/other.tar is not in the manifest",
     ]
 
 
 def test_another_schema_version_and_no_manifest_are_told(dataset: Path) -> None:
     path = dataset / MANIFEST_NAME
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 7'))
+    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 7'))
     (finding,) = verify_dataset(str(dataset))
-    assert "schema version 7, this program reads 2" in finding
-    path.write_text(path.read_text().replace('"schema_version": 7', '"schema_version": 2').replace("train/", "../x/"))
+    assert "schema version 7, this program reads 2 and 3" in finding
+    path.write_text(path.read_text().replace('"schema_version": 7', '"schema_version": 3').replace("train/", "../x/"))
     (finding,) = verify_dataset(str(dataset))
     assert "path: String should match pattern" in finding  # a manifest cannot point outside its folder
     path.unlink()
