@@ -1,11 +1,11 @@
 """The build: from sources to a dataset of shards.
 
-    bind      ingest → diarize → faces → cast → bind → separate    one road per conversation, all of it overlapping
-              → transcribe, if enabled; encode, where the codec is a network
-    fit       the corpus' codec
-    windows   motion → windows                                 one road per conversation
-    census    the windows counted, part by part
-    shard     balance → shards → manifest
+    conversations   ingest → diarize → faces → cast → bind → separate    one road per conversation, all overlapping
+                    → transcribe, if enabled; encode, where the codec is a network
+    fit             the corpus' codec
+    dyads           motion → windows                                     one road per conversation
+    census          the windows counted, part by part
+    shard           balance → shards → codec and manifest
 
 Only what needs the whole corpus waits for all of it. The driver holds ids, paths and small metadata, never frames,
 audio or motion, and spools to a local file what it knows of each conversation between two phases.
@@ -41,6 +41,7 @@ from schemas.dyads import Codec, CodecStatistics
 from schemas.errors import Reason, RunFailed, UsageError
 from schemas.manifest import BalancePlan
 from schemas.rows import CastFacts, Outline, Source
+from schemas.words import counted
 from stages.codec import fit_codec, merge_statistics
 from stages.encode import network_digest
 from stages.faces import pieces_of
@@ -127,13 +128,13 @@ class Build:
 
     def _build(self, run: Run, sources: Collection[Source]) -> BuildSummary:
         with Spool(Bound) as bound:
-            for conversation in run.follow("bind", self.roads(sources, run), len(sources)):
+            for conversation in run.follow("conversations", self.roads(sources, run), len(sources)):
                 if conversation:
                     bound.append(conversation)
             if not len(bound):
                 raise RunFailed(self._nothing_left(run, "conversation"))
             codec = self._codec(run, bound)
-            ended = run.follow("windows", (self.road_to_dyad(b, codec) for b in bound), len(bound))
+            ended = run.follow("dyads", (self.road_to_dyad(b, codec) for b in bound), len(bound))
             made = partial(self._task, also=codec.digest)
             dyads = collect(
                 (dyad for dyad in ended if dyad),
@@ -310,7 +311,7 @@ class Build:
             members.sort(key=lambda b: b.id)
             inputs = {"bindings": tuple(b.bound for b in members), "faces": tuple(a for b in members for a in b.faces)}
             inputs |= _codes(tuple(a for b in members for a in b.encoded))
-            whom = f"{len(members)} conversations"
+            whom = counted(len(members), "conversation")
             tasks.append(self._task("fit", name, whom, inputs, seconds=sum(b.seconds for b in members)))
         parts = run.execute("fit", tasks, len(tasks))
         statistics = (load_rows(run.store.read(made.artifact.path), CodecStatistics)[0] for made in made_of(parts))

@@ -21,6 +21,7 @@ from schemas.config import BuildConfig
 from schemas.dyads import Census, Codec, DyadFacts, WindowClass
 from schemas.errors import RunFailed
 from schemas.manifest import MANIFEST_NAME, FileEntry, Manifest, Split, dump_manifest, faces_path
+from schemas.words import counted
 from stages.balance import held_out, name_number, plan_balance
 from stages.census import merge, scale
 from stages.codec import motion_spec
@@ -168,7 +169,7 @@ def write_shards(run: Run, name: str, tasks: Callable[[], Iterable[Task]], kind:
     done = run.execute(name, tasks(), sum(1 for _ in tasks()))
     failed = sum(made is None for made in done.values())
     if failed:
-        raise RunFailed(f"{failed} shards could not be written; see `visavis status {run.root}`")
+        raise RunFailed(f"{counted(failed, 'shard')} could not be written; see `visavis status {run.root}`")
     return [kind.model_validate_json(made.facts) for made in made_of(done)]
 
 
@@ -215,7 +216,7 @@ def _take_census(run: Run, dyads: Dyads, train: np.ndarray, task: MakeTask) -> t
         task(
             "census",
             name,
-            f"{len(part)} conversations",
+            counted(len(part), "conversation"),
             {"dyads": tuple(dyads.artifact(f"{identity:016x}") for identity in part.tolist())},
         )
         for name, part in buckets_of(train, _CENSUS_CHUNK).items()
