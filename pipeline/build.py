@@ -29,7 +29,7 @@ from pipeline.dataset import DATASET, buckets_of, build_dataset, collect
 from pipeline.known import Known
 from pipeline.ledger import Ledger
 from pipeline.progress import Reporter
-from pipeline.run import InOrder, Made, Road, Run, made_of, next_stage, opened
+from pipeline.run import InOrder, Made, Road, Run, difference, made_of, next_stage, opened, read_settings
 from pipeline.sources import source_key, source_name, source_seconds
 from pipeline.spool import Spool
 from pipeline.status import account_of, rejections
@@ -37,9 +37,9 @@ from pipeline.task import WHOLE, Artifact, Task, artifact_path, content_digest
 from schemas import FPS
 from schemas.artifact import dump_rows, load_rows
 from schemas.config import BuildConfig
-from schemas.dyads import Codec, CodecStatistics
+from schemas.dyads import Codec, CodecStatistics, WindowClass
 from schemas.errors import Reason, RunFailed, UsageError
-from schemas.manifest import BalancePlan
+from schemas.manifest import BalancePlan, Manifest
 from schemas.rows import CastFacts, Outline, Source
 from schemas.words import counted
 from stages.codec import fit_codec, merge_statistics
@@ -63,13 +63,14 @@ _FIT_PARTS = 4  # … and so many tasks at least, or a small corpus would wait f
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """What a build made. `processed` counts the items that needed work this time."""
+    """What a build made. held_out: seconds by class. `processed` counts the items that needed work this time."""
 
     dataset: str
     sources: int
     kept: int
     rejected: dict[str, int]
     plan: BalancePlan
+    held_out: dict[str, float]
     samples: int
     processed: int
 
@@ -109,13 +110,25 @@ class Build:
             RunFailed: too many failures, or nothing left to train on.
         """
         check_chain()
-        settings = {
-            "config": self.config.model_dump(mode="json", exclude=_NOT_THE_DATA),
-            "fingerprints": self.fingerprints,
-        }
-        limits, reporter = self.config.run, self._reporter
+        limits, reporter, settings = self.config.run, self._reporter, self.settings
         with opened(self.root, self._engine, self.stages, limits, settings, reporter, reconfigure=reconfigure) as run:
             return self._build(run, sources)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What run.json says of a build."""
+        config = self.config.model_dump(mode="json", exclude=_NOT_THE_DATA)
+        return {"config": config, "fingerprints": self.fingerprints}
+
+    def changes(self) -> tuple[str, list[str]]:
+        """The first setting that differs from those that made what lies in the folder, and the stages that it and the
+        others do anew; empty where nothing differs or lies there."""
+        store = Store(self.root)
+        changed = difference(store, self.settings)
+        if not changed:
+            return "", []
+        before = read_settings(store)["fingerprints"]
+        return changed, [stage for stage, now in self.fingerprints.items() if before.get(stage) != now]
 
     def remaining(self, sources: Iterable[Source]) -> Counter[str]:
         """How many conversations have which stage next on their way to `bind`; those that are there do not count.
@@ -151,6 +164,7 @@ class Build:
             kept=len(dyads),
             rejected=rejections(account_of(run.ledger, self.fingerprints)),
             plan=manifest.plan,
+            held_out=_held_out(manifest),
             samples=sum(s.samples for s in manifest.shards),
             processed=run.processed,
         )
@@ -337,6 +351,11 @@ class Build:
         found = rejections(account_of(run.ledger, self.fingerprints))
         reasons = ", ".join(f"{n} × {reason}" for reason, n in found.items()) or "nothing was given"
         return f"no {what} is left to train on ({reasons}); see `visavis status {self.root}`"
+
+
+def _held_out(manifest: Manifest) -> dict[str, float]:
+    windows = {label: sum(shard.samples for shard in manifest.of("val", label)) for label in WindowClass}
+    return {label.value: round(n * manifest.window / manifest.fps, 3) for label, n in windows.items()}
 
 
 def _codes(encoded: tuple[Artifact, ...]) -> dict[str, tuple[Artifact, ...]]:

@@ -13,17 +13,27 @@ import typer
 from rich.console import Console
 
 from schemas.errors import DatasetError, RunFailed, UsageError
+from schemas.words import counted
 
 app = typer.Typer(
     name="visavis",
     help="From dyadic conversation video to training shards, preference pairs and a causal listener.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     add_completion=False,
 )
 
 _STOPPED = 130  # exit code, as shells give it to a program that Ctrl-C ended
+
+
+@app.callback()
+def visavis(context: typer.Context) -> None:
+    """Prints the help where no command is given, as wrong use."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; may be repeated.")
@@ -119,8 +129,10 @@ def draw(
     from pipeline.draw import draw as drawn
     from pipeline.draw import save_sheet
 
-    save_sheet(drawn(run, item, moments), out)
+    sheet, name = drawn(run, item, moments)
+    save_sheet(sheet, out)
     typer.echo(str(out))
+    typer.echo(f"drawn: {name}", err=True)
 
 
 @app.command()
@@ -130,19 +142,9 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check a dataset against its manifest: every byte, every sample. Exit 1 if anything is wrong."""
-    from pipeline.commands import dataset_folder
-    from pipeline.verify import verify_dataset
+    from pipeline.commands import run_verify
 
-    folder = dataset_folder(dataset)
-    findings = verify_dataset(folder, decode=not quick)
-    if as_json:
-        print_json({"dataset": folder, "findings": findings})
-    else:
-        for line in findings:
-            typer.echo(line)
-        if not findings:
-            typer.echo(f"{folder}: sound")
-    raise typer.Exit(1 if findings else 0)
+    raise typer.Exit(0 if run_verify(dataset, quick=quick, as_json=as_json) else 1)
 
 
 @app.command()
@@ -224,7 +226,7 @@ def export(
     from pipeline.commands import dataset_folder
     from pipeline.export import export_pairs
 
-    typer.echo(f"{export_pairs(dataset_folder(pairs), out)} pairs\n{out}")
+    typer.echo(f"{counted(export_pairs(dataset_folder(pairs), out), 'pair')}\n{out}")
 
 
 @app.command()

@@ -88,8 +88,8 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
         RunFailed: a part could not be counted, or a shard not be written.
     """
     held = held_out(dyads.rows["names"], config.balance.val_share)
-    census, counted = _take_census(run, dyads, dyads.rows["id"][~held], task)
-    mean, std = scale(counted)
+    census, whole = _take_census(run, dyads, dyads.rows["id"][~held], task)
+    mean, std = scale(whole)
     decoder = run.store.read(codec.path)
     spec = motion_spec(load_rows(decoder, Codec)[0].id, len(mean), mean, std)
     room = capacity(config.windows.length, spec.dim, config.shard)
@@ -224,14 +224,12 @@ def _take_census(run: Run, dyads: Dyads, train: np.ndarray, task: MakeTask) -> t
     done = run.execute("census", tasks, len(tasks))
     if None in done.values():
         raise RunFailed(f"the census could not be taken; see `visavis status {run.root}`")
-    counted = merge(
-        load_rows(run.store.read(made.artifact.path), Census)[0] for _, made in sorted(done.items()) if made
-    )
-    data = dump_rows([counted])
+    whole = merge(load_rows(run.store.read(made.artifact.path), Census)[0] for _, made in sorted(done.items()) if made)
+    data = dump_rows([whole])
     artifact = Artifact(f"{_CENSUS}/{content_digest(data)}.safetensors", content_digest(data))
     if not run.store.exists(artifact.path):
         run.store.write(artifact.path, data)
-    return artifact, counted
+    return artifact, whole
 
 
 def _shards(dyads: Dyads, held: np.ndarray, room: int) -> Iterator[tuple[Split, WindowClass, int, tuple[Slice, ...]]]:

@@ -26,6 +26,7 @@ from pipeline.supervise import Supervisor
 from pipeline.task import AnyStage, Stages, Task, outcome_of
 from schemas.config import RunConfig, StageResources
 from schemas.errors import RunFailed, UsageError, VisavisError
+from schemas.words import counted
 
 _LOST_LIMIT = 5  # machines that may be lost under one task
 _SHIFT_SECONDS = 2.0  # between two workers that change pools
@@ -175,7 +176,8 @@ class _Fleet:
         for pool in self._pools:
             late = pool.late(_LATE_SECONDS)
             if late:
-                return f"{late} workers for {', '.join(pool.queues)} wait for room on the cluster ({_told(pool.needs)})"
+                wait = f"{counted(late, 'worker')} for {', '.join(pool.queues)} {'waits' if late == 1 else 'wait'}"
+                return f"{wait} for room on the cluster ({_told(pool.needs)})"
         return ""
 
     def close(self) -> None:
@@ -250,7 +252,10 @@ class _Fleet:
             self._pool_of[job.task.stage].queues[job.task.stage].appendleft(job)
             return None
         else:
-            reason, detail = "NodeLost", f"{job.lost + 1} machines were lost while they worked on it"
+            reason, detail = (
+                "NodeLost",
+                f"{counted(job.lost + 1, 'machine')} {'was' if not job.lost else 'were'} lost while they worked on it",
+            )
         seconds = time.monotonic() - hand.since
         outcome = outcome_of(job.task, "failed", reason, detail, seconds=seconds, peak_mb=0.0, attempt=job.attempt)
         return self._judge(job, outcome, hand)

@@ -22,6 +22,7 @@ from schemas.dyads import WindowClass
 from schemas.errors import RunFailed, UsageError
 from schemas.manifest import SCHEMA_VERSION, AudioSpec, Histogram, Manifest, PairsInfo
 from schemas.pairs import PairsConfig
+from schemas.words import counted
 from stages.decode import read_file
 from stages.gate import RANGES, histograms
 from stages.pairs import PairsPlan, PairsRow, PairsStage, learn_from, plan_pairs
@@ -117,7 +118,7 @@ def build_pairs(
         summary = _summary(run, order, rows)
         if summary.kept == 0:
             raise RunFailed(
-                f"the gate left none of {summary.tried} pairs ({summary.gated}); loosen it with --set gate.…"
+                f"the gate left none of {counted(summary.tried, 'pair')} ({summary.gated}); loosen it with --set gate.…"
             )
         codec = read_file(Store(order.dataset.location), order.dataset.manifest.codec)
         publish(run, _manifest(order, rows, print_, summary, codec), codec)

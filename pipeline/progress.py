@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -116,6 +117,11 @@ def time_left(finished: int, before: int, total: int, seconds: float) -> float |
     return (total - finished) * seconds / fresh if fresh > 0 else None
 
 
+def command(*words: str) -> str:
+    """A command as people would type it."""
+    return shlex.join(["visavis", *words])
+
+
 class Reporter:
     """Where a run tells a person how it goes."""
 
@@ -124,6 +130,14 @@ class Reporter:
 
     def line(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def before(self, name: str, count: int) -> None:
+        """So many things were there already."""
+        self.line(f"{name:<{_NAME}} {count} done before")
+
+    def end(self, text: str, *words: str) -> None:
+        """The last line of a command: what came of it, and the command that comes next."""
+        self.line(f"{text}; next: {command(*words)}")
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[PhaseProgress]:

@@ -36,7 +36,7 @@ from pipeline.task import AnyStage, Artifact, Stages, Task, outcome_of
 from schemas.config import RunConfig, Section
 from schemas.errors import Reason, RunFailed, UsageError
 from schemas.manifest import MANIFEST_NAME
-from schemas.words import first_difference
+from schemas.words import counted, first_difference
 from stages.store import Store
 
 RUN_FILE = "run.json"
@@ -359,7 +359,7 @@ class _Failures:
         failed.append(outcome)
         row = self._limits.max_failures_in_row
         if self._in_row[stage] >= row:
-            raise RunFailed(f"{stage}: {row} failures in a row, {_likely_cause(failed[-row:])}")
+            raise RunFailed(f"{stage}: {counted(row, 'failure')} in a row, {_likely_cause(failed[-row:])}")
         # It cannot end well any more: no need to go on to the end.
         if len(failed) >= row and len(failed) > self._limits.max_failure_share * max(total, self._done[stage]):
             self._raise(stage)
@@ -373,7 +373,7 @@ class _Failures:
     def _raise(self, stage: str) -> None:
         failed = self._failed[stage]
         raise RunFailed(
-            f"{stage}: {len(failed)} of {self._done[stage]} items failed, {_likely_cause(failed)}"
+            f"{stage}: {len(failed)} of {counted(self._done[stage], 'item')} failed, {_likely_cause(failed)}"
             " (run again to retry them, or allow more with --set run.max_failure_share=…)"
         )
 
@@ -464,10 +464,15 @@ def check_settings(store: Store, settings: dict[str, Any]) -> None:
     Raises:
         UsageError: the folder belongs to other settings; names the first difference.
     """
-    if not store.exists(RUN_FILE):
-        return
-    difference = first_difference(json.loads(store.read(RUN_FILE))["config"], settings["config"])
-    if difference:
+    changed = difference(store, settings)
+    if changed:
         raise UsageError(
-            f"{store.root} was built with {difference}; choose another --out, or --reconfigure to rebuild what changed"
+            f"{store.root} was built with {changed}; choose another --out, or --reconfigure to rebuild what changed"
         )
+
+
+def difference(store: Store, settings: dict[str, Any]) -> str:
+    """The first setting that differs from those that made what lies in a folder; empty if there is none."""
+    if not store.exists(RUN_FILE):
+        return ""
+    return first_difference(json.loads(store.read(RUN_FILE))["config"], settings["config"])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from schemas.errors import UsageError
+from schemas.errors import UsageError, VisavisError
 from stages.store import Store
 
 STATE_FILE = "state.json"
@@ -78,7 +78,9 @@ def read_standing(store: Store, *, held: bool, built: bool) -> Standing:
 
 
 def _said(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """One line; errors that are no word of ours with their kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, VisavisError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _parsed(data: bytes) -> Standing:
