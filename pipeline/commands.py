@@ -351,6 +351,6 @@ def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, re
         typer.echo(f"{out} was built with {changed}; {redone}")
     if refused:
         raise UsageError(
-            f"without --reconfigure this build would be refused: {out} was built with {refused}; nothing was written"
+            "nothing was written, and without --reconfigure this build is refused: add it, or choose another --out"
         )
     typer.echo("settings and models are in order, nothing was written")

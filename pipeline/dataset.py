@@ -145,9 +145,9 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
     return manifest
 
 
-def files_of(shard: str) -> tuple[str, ...]:
+def files_of(shard: str, *, faces: bool = True) -> tuple[str, ...]:
     """What the task that writes a shard leaves in the run's folder beside its artifact."""
-    return f"{DATASET}/{shard}", f"{DATASET}/{faces_path(shard)}"
+    return (f"{DATASET}/{shard}", *([f"{DATASET}/{faces_path(shard)}"] if faces else []))
 
 
 def codec_entry(data: bytes) -> FileEntry:

@@ -139,7 +139,7 @@ def _tasks(run: Run, order: Order, print_: str) -> list[Task]:
             fingerprint=print_,
             inputs={"yardstick": (yardsticks[item.source.label],)},
             inline=item.model_dump(mode="json"),
-            files=files_of(item.path),
+            files=files_of(item.path, faces=item.source.faces is not None),
             seconds=_SECONDS_PER_SIDE * sides * order.config.per_window * (item.last - item.first),
         )
 

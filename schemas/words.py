@@ -9,6 +9,7 @@ from typing import Any
 
 _COMPARED = 10_000  # names that are looked through for one that was meant
 _LISTED = 10
+_UNITS = (("days", 86400), ("h", 3600), ("min", 60))
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -17,13 +18,10 @@ def counted(count: int, noun: str, plural: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `40 s`, `12 min`, `3.5 h`, `2.1 days`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    for unit, size, digits in (("days", 86400, 1), ("h", 3600, 1), ("min", 60, 0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.{digits}f} {unit}"
-    return f"{seconds:.0f} s"
+    """`0.4 s`, `40 s`, `12 min`, `3.5 h`, `2.1 days`: two digits or more."""
+    size, unit = next(((s, u) for u, s in _UNITS if seconds >= 2 * s), (1, "s"))
+    number = seconds / size
+    return f"{number:.{1 if number < 9.95 else 0}f} {unit}"
 
 
 def listed(names: Iterable[str], most: int = _LISTED) -> str:
