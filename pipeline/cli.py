@@ -227,6 +227,7 @@ def export(
     from pipeline.export import export_pairs
 
     typer.echo(f"{counted(export_pairs(dataset_folder(pairs), out), 'pair')}\n{out}")
+    typer.echo(f'next: datasets.load_dataset("parquet", data_files="{out}")', err=True)
 
 
 @app.command()

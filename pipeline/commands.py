@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+import psutil
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -181,7 +182,8 @@ def run_pairs(
     if dry_run:
         from pipeline.trial import trial_lines, try_pairs
 
-        found = try_pairs(check_pairs(folder, str(checkpoint), config, limit))
+        order = check_pairs(folder, str(checkpoint), config, limit)
+        found = try_pairs(order, before=time.time() - psutil.Process().create_time())
         if as_json:
             typer.echo(json.dumps(found, sort_keys=True))
             return

@@ -21,21 +21,24 @@ SAMPLE = 64
 """Windows that are tried; of several classes in proportion to what there is of each."""
 
 
-def try_pairs(order: Order) -> dict[str, Any]:
+def try_pairs(order: Order, before: float = 0.0) -> dict[str, Any]:
     """What the gate lets through of a sample, and what that means for all windows of the order; plain JSON values.
 
     `seconds` is the time that one worker like this process takes for everything: `start_s` until it makes the first
     pair, which is the same however many windows there are, and then `pairs_s` pairs a second.
+
+    Args:
+        before: seconds that this process took to come here, as a worker will; they count as start.
     """
     stage = PairsStage(order.config, order.dataset.location, order.checkpoint, out="")
     with threads(max(1, int(stage.resources.cpus))):
-        return _tried(order, stage)
+        return _tried(order, stage, before)
 
 
-def _tried(order: Order, stage: PairsStage) -> dict[str, Any]:
+def _tried(order: Order, stage: PairsStage, before: float) -> dict[str, Any]:
     began = time.perf_counter()
     stage.setup()
-    start = time.perf_counter() - began
+    start = before + time.perf_counter() - began
     tally, tried, kept, seconds = Tally(), 0, 0, 0.0
     for label in order.classes:
         there = sum(item.last - item.first for item in order.planned if item.source.label is label)
@@ -74,8 +77,8 @@ def trial_lines(found: dict[str, Any]) -> list[str]:
         f"{counted(found['windows'], 'window')}, of which {found['sampled']} {_were(found['sampled'])} tried: about"
         f" {found['pairs']} ± {counted(found['pairs_error'], 'pair')}{left_out};"
         f" {counted(found['passed_over'], 'window')} passed over",
-        f"about {duration(found['seconds'])} on one worker like this: {duration(found['start_s'])} to load the model"
-        f" and learn from recorded windows, then {found['pairs_s']:g} pairs a second; starting Ray comes on top",
+        f"about {duration(found['seconds'])} on one worker like this: {duration(found['start_s'])} to start, then"
+        f" {found['pairs_s']:.3g} pairs a second; starting Ray comes on top",
         "nothing was written",
     ]
 

@@ -120,7 +120,7 @@ def test_generate_writes_arrays_that_anyone_can_read(dataset: Path, checkpoint: 
 
 def test_nothing_held_out_is_answered_with_what_helps(trained_elsewhere: Path, tmp_path: Path):
     one = write_dataset(tmp_path, {WindowClass.LISTENING: 2}, val=0)
-    with pytest.raises(UsageError, match="all people of its 1 conversation have met.* or score .* --split train"):
+    with pytest.raises(UsageError, match=r"all people of its 1 conversation have met.* or score .* --split train"):
         evaluate(trained_elsewhere, str(one))
     with pytest.raises(UsageError, match="no sample listening-00005; there are 2 samples: listening-0000"):
         generate(trained_elsewhere, str(one), "listening-00005", tmp_path)
