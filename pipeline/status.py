@@ -120,7 +120,8 @@ def status_tables(status: dict[str, Any]) -> list[Table | str]:
             f"{row['items_per_second']:.3g}",
             f"{row['media_hours_per_hour']:.3g}" if row["media_hours_per_hour"] else "",
         )
-    return [counts, figures, *_at_work(status["progress"]), status_line(status)]
+    done = [counts, figures] if status["stages"] else []
+    return [*done, *_at_work(status["progress"]), status_line(status)]
 
 
 def _how_far(standing: Standing) -> str:

@@ -13,13 +13,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pipeline.build import BuildSummary
+from pipeline.commands import summary_table
 from pipeline.crew import Crew, Engine, local_engine
 from pipeline.progress import Reporter
 from pipeline.run import Run, opened
 from pipeline.status import read_status, status_line
 from pipeline.task import Stages
+from pipeline.trial import trial_lines
 from schemas.config import RunConfig
+from schemas.dyads import WindowClass
 from schemas.errors import RunFailed, UsageError
+from schemas.manifest import BalancePlan
 from tests.pipeline.test_cli import CONFIG, visavis
 from tests.pipeline.test_run import STAGES, tasks
 
@@ -203,3 +208,34 @@ def test_each_stage_shows_its_own_work_and_the_phase_its_time(tmp_path: Path) ->
     assert 0.3 <= float(lines[0].split()[3]) < 5
     assert "done in" not in lines[0]
     assert lines[2].endswith("of work, done in 0.0 s")  # a phase of one stage: one line
+
+
+def test_the_bar_of_a_training_run_knows_its_steps_from_the_start() -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    with Reporter(console).training("train", 300):
+        time.sleep(0.3)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "0/300" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+    assert "0/?" not in text
+
+
+def test_what_a_build_kept_says_seconds_of_what() -> None:
+    seconds = dict.fromkeys(WindowClass, 16.0)
+    plan = BalancePlan(mixture={}, keep={}, seconds_before=seconds, seconds_after=dict.fromkeys(WindowClass, 28.0))
+    held_out = {label.value: 8.0 for label in WindowClass}
+    summary = BuildSummary("out/dataset", 1, 1, {}, plan, held_out, samples=1, processed=3)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(summary_table(summary))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0].strip() == "1 conversation in, 1 kept, 1 sample"
+    assert " ".join(lines[2].split()) == "class for training drawn held out"
+    assert lines[4].split() == ["speaking", "16", "28", "8"]
+    assert "drawn: of as many as are for training" in " ".join(" ".join(lines).split())
+
+
+def test_a_trial_says_what_one_window_takes() -> None:
+    found = {"windows": 1, "sampled": 1, "pairs": 1, "pairs_error": 0, "passed_over": 0, "gated": {}}
+    first, second, last = trial_lines(found | {"seconds": 9.4, "start_s": 9.3, "pairs_s": 12.0})
+    assert first == "1 window, of which 1 was tried: about 1 ± 0 pairs; 0 windows passed over"
+    assert second.startswith("about 9.4 s on one worker like this: 9.3 s to start, then 12 pairs a second")
+    assert last == "nothing was written"
