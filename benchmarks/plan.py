@@ -47,7 +47,7 @@ from pipeline.task import Artifact, Stages, Task, outcome_of
 from schemas.artifact import dump_rows
 from schemas.config import BuildConfig, RunConfig
 from schemas.dyads import Census, Codec, DyadFacts
-from schemas.manifest import ShardEntry
+from schemas.manifest import FileEntry, ShardEntry, faces_path
 from schemas.rows import CastFacts, Outline
 from stages.balance import BINS
 from stages.shard import ShardRow
@@ -117,14 +117,15 @@ def outline(task: Task) -> str:
 
 def shard_row(task: Task) -> str:
     """What shard would tell of a shard."""
-    plain = task.inline
+    plain, digest = task.inline, hashlib.sha256(PAYLOAD).hexdigest()
     entry = ShardEntry(
         path=plain["path"],
         split=plain["split"],
         label=plain["label"],
         samples=sum(part["count"] for part in plain["slices"]),
         bytes=len(PAYLOAD),
-        sha256=hashlib.sha256(PAYLOAD).hexdigest(),
+        sha256=digest,
+        faces=FileEntry(path=faces_path(plain["path"]), bytes=len(PAYLOAD), sha256=digest),
     )
     return ShardRow(entry=entry, weight=0.0).model_dump_json()
 

@@ -57,6 +57,7 @@ UNITS = np.array([0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 1, 1, 1, 1, 1, 1])
 CHUNK = 64
 """Conversations whose sound is held at once."""
 
+_NO_FACE = np.zeros((0, 3), np.float32)  # the motion is made up, and no codec draws it
 _SEEN = Figures(visible=1, face_size=200, sharpness=400, luminance=120, confidence=1, yaw=0, pitch=0, jitter=0)
 _HEARD = VoiceFigures(method="own_track", residual_db=-60, overlapped=0)
 
@@ -198,6 +199,8 @@ def make_dyad(corpus: Corpus, rule: Rule, number: int) -> Dyad:
         motion=(motion[USER], motion[AVATAR]),
         valid=(np.ones(frames, bool), np.ones(frames, bool)),
         reference=(np.zeros(DIM, np.float32), np.zeros(DIM, np.float32)),
+        neutral=(_NO_FACE, _NO_FACE),
+        neutral_code=(np.zeros(0, np.float32), np.zeros(0, np.float32)),
         state=state,
         windows=windows,
         moments=(_moments(motion[USER]), _moments(motion[AVATAR])),

@@ -20,6 +20,7 @@ from pipeline.progress import Reporter
 from schemas.config import Section
 from schemas.errors import UsageError
 from schemas.plain import to_json
+from schemas.words import candidates
 from stages.hub import fetched
 
 ASSETS_FILE = Path(__file__).parent.parent / "configs" / "assets.yaml"
@@ -153,7 +154,8 @@ def _of_hub(name: str) -> Asset:
         )  # fmt: skip
     except ValidationError as error:
         raise UsageError(
-            f"no model is called {name!r}; `visavis assets` lists them, others of the hub are called OWNER/MODEL"
+            f"no model is called {name!r}; {candidates(name, (a.name for a in read_assets()), 'model')};"
+            " others of the hub are called OWNER/MODEL"
         ) from error
 
 

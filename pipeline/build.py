@@ -1,11 +1,11 @@
 """The build: from sources to a dataset of shards.
 
-    bind      ingest → diarize → faces → cast → bind → separate    one road per conversation, all of it overlapping
-              → transcribe, if enabled; encode, where the codec is a network
-    fit       the corpus' codec
-    windows   motion → windows                                 one road per conversation
-    census    the windows counted, part by part
-    shard     balance → shards → manifest
+    conversations   ingest → diarize → faces → cast → bind → separate    one road per conversation, all overlapping
+                    → transcribe, if enabled; encode, where the codec is a network
+    fit             the corpus' codec
+    dyads           motion → windows                                     one road per conversation
+    census          the windows counted, part by part
+    shard           balance → shards → codec and manifest
 
 Only what needs the whole corpus waits for all of it. The driver holds ids, paths and small metadata, never frames,
 audio or motion, and spools to a local file what it knows of each conversation between two phases.
@@ -30,7 +30,7 @@ from pipeline.known import Known
 from pipeline.ledger import Ledger
 from pipeline.places import absolute, located
 from pipeline.progress import Reporter
-from pipeline.run import InOrder, Made, Road, Run, made_of, next_stage, opened
+from pipeline.run import InOrder, Made, Road, Run, difference, made_of, next_stage, opened, read_settings
 from pipeline.sources import source_key, source_name, source_seconds
 from pipeline.spool import Spool
 from pipeline.status import account_of, rejections
@@ -38,10 +38,11 @@ from pipeline.task import WHOLE, Artifact, Task, artifact_path, content_digest
 from schemas import FPS
 from schemas.artifact import dump_rows, load_rows
 from schemas.config import BuildConfig
-from schemas.dyads import Codec, CodecStatistics
+from schemas.dyads import Codec, CodecStatistics, WindowClass
 from schemas.errors import Reason, RunFailed, UsageError
-from schemas.manifest import BalancePlan
+from schemas.manifest import BalancePlan, Manifest
 from schemas.rows import CastFacts, Outline, Source
+from schemas.words import counted
 from stages.codec import fit_codec, merge_statistics
 from stages.encode import network_digest
 from stages.faces import pieces_of
@@ -63,13 +64,14 @@ _FIT_PARTS = 4  # … and so many tasks at least, or a small corpus would wait f
 
 @dataclass(frozen=True)
 class BuildSummary:
-    """What a build made. `processed` counts the items that needed work this time."""
+    """What a build made. held_out: seconds by class. `processed` counts the items that needed work this time."""
 
     dataset: str
     sources: int
     kept: int
     rejected: dict[str, int]
     plan: BalancePlan
+    held_out: dict[str, float]
     samples: int
     processed: int
 
@@ -109,13 +111,25 @@ class Build:
             RunFailed: too many failures, or nothing left to train on.
         """
         check_chain()
-        settings = {
-            "config": self.config.model_dump(mode="json", exclude=_NOT_THE_DATA),
-            "fingerprints": self.fingerprints,
-        }
-        limits, reporter = self.config.run, self._reporter
+        limits, reporter, settings = self.config.run, self._reporter, self.settings
         with opened(self.root, self._engine, self.stages, limits, settings, reporter, reconfigure=reconfigure) as run:
             return self._build(run, sources)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What run.json says of a build."""
+        config = self.config.model_dump(mode="json", exclude=_NOT_THE_DATA)
+        return {"config": config, "fingerprints": self.fingerprints}
+
+    def changes(self) -> tuple[str, list[str]]:
+        """The first setting that differs from those that made what lies in the folder, and the stages that it and the
+        others do anew; empty where nothing differs or lies there."""
+        store = Store(self.root)
+        changed = difference(store, self.settings)
+        if not changed:
+            return "", []
+        before = read_settings(store)["fingerprints"]
+        return changed, [stage for stage, now in self.fingerprints.items() if before.get(stage) != now]
 
     def remaining(self, sources: Iterable[Source]) -> Counter[str]:
         """How many conversations have which stage next on their way to `bind`; those that are there do not count.
@@ -128,13 +142,13 @@ class Build:
 
     def _build(self, run: Run, sources: Collection[Source]) -> BuildSummary:
         with Spool(Bound) as bound:
-            for conversation in run.follow("bind", self.roads(sources, run), len(sources)):
+            for conversation in run.follow("conversations", self.roads(sources, run), len(sources)):
                 if conversation:
                     bound.append(conversation)
             if not len(bound):
                 raise RunFailed(self._nothing_left(run, "conversation"))
             codec = self._codec(run, bound)
-            ended = run.follow("windows", (self.road_to_dyad(b, codec) for b in bound), len(bound))
+            ended = run.follow("dyads", (self.road_to_dyad(b, codec) for b in bound), len(bound))
             made = partial(self._task, also=codec.digest)
             dyads = collect(
                 (dyad for dyad in ended if dyad),
@@ -151,6 +165,7 @@ class Build:
             kept=len(dyads),
             rejected=rejections(account_of(run.ledger, self.fingerprints)),
             plan=manifest.plan,
+            held_out=_held_out(manifest),
             samples=sum(s.samples for s in manifest.shards),
             processed=run.processed,
         )
@@ -311,7 +326,7 @@ class Build:
             members.sort(key=lambda b: b.id)
             inputs = {"bindings": tuple(b.bound for b in members), "faces": tuple(a for b in members for a in b.faces)}
             inputs |= _codes(tuple(a for b in members for a in b.encoded))
-            whom = f"{len(members)} conversations"
+            whom = counted(len(members), "conversation")
             tasks.append(self._task("fit", name, whom, inputs, seconds=sum(b.seconds for b in members)))
         parts = run.execute("fit", tasks, len(tasks))
         statistics = (load_rows(run.store.read(made.artifact.path), CodecStatistics)[0] for made in made_of(parts))
@@ -337,6 +352,11 @@ class Build:
         found = rejections(account_of(run.ledger, self.fingerprints))
         reasons = ", ".join(f"{n} × {reason}" for reason, n in found.items()) or "nothing was given"
         return f"no {what} is left to train on ({reasons}); see `visavis status {self.root}`"
+
+
+def _held_out(manifest: Manifest) -> dict[str, float]:
+    windows = {label: sum(shard.samples for shard in manifest.of("val", label)) for label in WindowClass}
+    return {label.value: round(n * manifest.window / manifest.fps, 3) for label, n in windows.items()}
 
 
 def _codes(encoded: tuple[Artifact, ...]) -> dict[str, tuple[Artifact, ...]]:

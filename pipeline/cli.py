@@ -14,6 +14,7 @@ from rich.console import Console
 from schemas.errors import DatasetError, RunFailed, UsageError
 from schemas.faults import Blame, as_os_error, blame_of
 from schemas.plain import to_json
+from schemas.words import counted
 from training.home import ensure_home
 from training.ranks import signature
 from training.stopping import EXIT_CODE, answer_requests_to_stop
@@ -21,11 +22,20 @@ from training.stopping import EXIT_CODE, answer_requests_to_stop
 app = typer.Typer(
     name="visavis",
     help="From dyadic conversation video to training shards, preference pairs and a causal listener.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     add_completion=False,
 )
+
+
+@app.callback()
+def visavis(context: typer.Context) -> None:
+    """Prints the help where no command is given, as wrong use."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; may be repeated.")
@@ -121,8 +131,10 @@ def draw(
     from pipeline.draw import draw as drawn
     from pipeline.draw import save_sheet
 
-    save_sheet(drawn(run, item, moments), out)
+    sheet, name = drawn(run, item, moments)
+    save_sheet(sheet, out)
     typer.echo(str(out))
+    typer.echo(f"drawn: {name}", err=True)
 
 
 @app.command()
@@ -132,19 +144,9 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check a dataset against its manifest: every byte, every sample. Exit 1 if anything is wrong."""
-    from pipeline.commands import dataset_folder
-    from pipeline.verify import verify_dataset
+    from pipeline.commands import run_verify
 
-    folder = dataset_folder(dataset)
-    findings = verify_dataset(folder, decode=not quick)
-    if as_json:
-        print_json({"dataset": folder, "findings": findings})
-    else:
-        for line in findings:
-            typer.echo(line)
-        if not findings:
-            typer.echo(f"{folder}: sound")
-    raise typer.Exit(1 if findings else 0)
+    raise typer.Exit(0 if run_verify(dataset, quick=quick, as_json=as_json) else 1)
 
 
 @app.command()
@@ -232,7 +234,8 @@ def export(
 
     data = Dataset(dataset_folder(dataset))
     path = out or f"runs/{data.manifest.kind}.parquet"
-    typer.echo(f"{export_dataset(data, path)} {data.manifest.kind}\n{path}")
+    typer.echo(f"{counted(export_dataset(data, path), data.manifest.kind.removesuffix('s'))}\n{path}")
+    typer.echo(f'next: datasets.load_dataset("parquet", data_files="{path}")', err=True)
 
 
 @app.command()
@@ -279,12 +282,15 @@ def report(
     ],
     samples: Annotated[int, typer.Option(min=0, help="Sample keys to list per class and split.")] = 2,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The picture; none: KEY.png beside it.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="For a picture: where the dataset lies, if it was moved since.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Summarise a dataset: classes, shards, balance, codec, pairs. Or draw what `visavis generate` wrote."""
     from pipeline.report import run_report
 
-    run_report(what, samples, out, as_json=as_json)
+    run_report(what, samples, out, dataset, as_json=as_json)
 
 
 Fetched = Annotated[

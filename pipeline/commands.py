@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -14,7 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+import psutil
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -26,17 +29,19 @@ from pipeline.figures import doubt_tables, metrics_tables, pairs_table
 from pipeline.fleet import ray_engine
 from pipeline.machines import start_ray
 from pipeline.preview import preview, preview_table
-from pipeline.progress import Reporter
+from pipeline.progress import Reporter, command
 from pipeline.replay import outline, replay
+from pipeline.run import RUN_FILE
 from pipeline.sources import find_sources, source_name
 from schemas.config import BuildConfig, RunConfig, load_config, parse_config
 from schemas.dyads import WindowClass
 from schemas.errors import UsageError
-from schemas.manifest import MANIFEST_NAME, Histogram, Split
+from schemas.manifest import MANIFEST_NAME, Histogram, Split, parse_manifest
 from schemas.pairs import PairsConfig
 from schemas.plain import to_json
 from schemas.rows import Source
 from schemas.train import Drop, TrainConfig
+from schemas.words import counted, duration
 from stages import diarize, whisper
 from stages.landmarker import check_landmarker
 from stages.separator import check_separator
@@ -71,15 +76,20 @@ def run_build(
         _replay(Build(config, out, local_engine, Reporter()), sources, only, item, as_json=as_json)
         return
     if dry_run:
-        _show_plan(config, sources, out, as_json=as_json)
+        _show_plan(config, sources, out, reconfigure=reconfigure, as_json=as_json)
         return
-    reporter = Reporter()
+    reporter, began = Reporter(), time.monotonic()
     summary = Build(config, out, engine_of(config.run), reporter).run(sources, reconfigure=reconfigure)
     if as_json:
         typer.echo(to_json(asdict(summary) | {"plan": summary.plan.model_dump(mode="json")}))
-    else:
-        Console().print(summary_table(summary))
-        Console().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
+        return
+    Console().print(summary_table(summary))
+    if summary.rejected:
+        left_out = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
+        typer.echo(f"left out: {left_out}; `{command('status', out)}` says more")
+    Console().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
+    done = f"{counted(summary.processed, 'item')} done" if summary.processed else "nothing was left to do, seen"
+    reporter.end(f"{done} in {duration(time.monotonic() - began)}", "train", "configs/train/tiny.yaml", out)
 
 
 def _replay(build: Build, sources: Collection[Source], stage: str, item: str, *, as_json: bool) -> None:
@@ -122,15 +132,27 @@ def run_train(
 
         run = partial(train_on_ray, workers=workers, address=address)
     inputs = {"init": init, "pairs": dataset_folder(pairs) if pairs else None}
-    with reporter.training("dpo" if pairs else "train") as progress:
+    steps, began, latest = config.dpo.steps if pairs else config.optim.steps, time.monotonic(), dict[str, float]()
+    with reporter.training("dpo" if pairs else "train", steps if first else None) as progress:
+
+        def follow(step: int, of: int, line: dict[str, float]) -> None:
+            latest.update(line, step=step)
+            progress(step, of, line)
+
         try:
-            path = run(dataset_folder(dataset), out, config, **inputs, progress=progress)
+            path = run(dataset_folder(dataset), out, config, **inputs, progress=follow)
         except Stopped as stopped:
             if first:
                 reporter.line(str(stopped))
             raise
-    if first:
-        typer.echo(str(path))
+    if not first:
+        return
+    typer.echo(str(path))
+    loss = f", loss {latest['loss']:.3f}" if "loss" in latest else ""
+    at = f"step {latest['step']:.0f} of {steps}{loss}" if latest else f"{counted(steps, 'step')} done before"
+    held_out = parse_manifest(Store(dataset_folder(dataset)).read(MANIFEST_NAME)).of("val")
+    split = () if held_out else ("--split", "train")
+    reporter.end(f"{at}, {duration(time.monotonic() - began)}", "evaluate", str(path), dataset, *split)
 
 
 def run_pairs(
@@ -162,7 +184,8 @@ def run_pairs(
     if dry_run:
         from pipeline.trial import trial_lines, try_pairs
 
-        found = try_pairs(check_pairs(folder, str(checkpoint), config, limit))
+        order = check_pairs(folder, str(checkpoint), config, limit)
+        found = try_pairs(order, before=time.time() - psutil.Process().create_time())
         if as_json:
             typer.echo(to_json(found))
             return
@@ -171,6 +194,7 @@ def run_pairs(
         typer.echo("\n".join(trial_lines(found)))
         return
     run = parse_config(json.dumps({"engine": engine, "address": address}), RunConfig, where="pairs")
+    began = time.monotonic()
     summary = build_pairs(
         folder, str(checkpoint), out, config, engine_of(run), Reporter(), limit=limit, reconfigure=reconfigure
     )
@@ -179,7 +203,10 @@ def run_pairs(
         typer.echo(to_json(asdict(summary) | {"figures": plain}))
         return
     left_out = f", left out: {in_words(summary.gated)}" if summary.gated else ""
-    typer.echo(f"{summary.kept} pairs of {summary.tried} tried{left_out}\n{summary.dataset}")
+    typer.echo(f"{counted(summary.kept, 'pair')} of {summary.tried} tried{left_out}\n{summary.dataset}")
+    took = f"of {counted(summary.windows, 'window')} in {duration(time.monotonic() - began)}"
+    again = ("train", "CONFIG", dataset, "--init", str(checkpoint), "--pairs", out)
+    Reporter().end(f"{counted(summary.kept, 'pair')} {took}", *again)
 
 
 def run_evaluate(
@@ -199,7 +226,8 @@ def run_evaluate(
     if split not in ("train", "val"):
         raise UsageError(f"--split is train or val, not {split}")
     side: Split = "val" if split == "val" else "train"
-    with Reporter().training("evaluate") as progress:
+    reporter, began = Reporter(), time.monotonic()
+    with reporter.training("evaluate") as progress:
         result = evaluate(
             checkpoint, dataset_folder(dataset), side, seeds=range(seeds), limit=limit, encoder=encoder,
             progress=progress,
@@ -208,11 +236,13 @@ def run_evaluate(
         typer.echo(to_json(result))
         return
     counts = ", ".join(f"{n} {label}" for label, n in result["windows"].items() if label != "all")
-    typer.echo(f"{result['split']} windows: {counts}")
+    typer.echo(f"{counted(result['windows']['all'], result['split'] + ' window')}: {counts}")
     for label in result["windows"] if by_class else ("all",):
         title = "" if label == "all" else label
         Console().print(*metrics_tables({name: row[label] for name, row in result["rows"].items()}, title))
         Console().print(*doubt_tables(result, label))
+    windows = f"{counted(result['windows']['all'], 'window')}, {counted(seeds, 'seed')}"
+    reporter.end(f"{windows}, {duration(time.monotonic() - began)}", "generate", str(checkpoint), dataset, "KEY")
 
 
 def run_generate(checkpoint: Path, dataset: str, key: str, out: Path, drop: str, encoder: str | None) -> None:
@@ -221,8 +251,30 @@ def run_generate(checkpoint: Path, dataset: str, key: str, out: Path, drop: str,
 
     if drop not in get_args(Drop):
         raise UsageError(f"--drop is one of {', '.join(get_args(Drop))}, not {drop}")
+    began = time.monotonic()
     path = generate(checkpoint, dataset_folder(dataset), key, out, drop=drop, encoder=encoder)  # type: ignore[arg-type]
     typer.echo(str(path))
+    Reporter().end(f"generated in {duration(time.monotonic() - began)}", "report", str(path))
+
+
+def run_verify(dataset: str, *, quick: bool, as_json: bool) -> bool:
+    """`visavis verify`; whether all is well."""
+    from pipeline.verify import verify_dataset
+
+    try:
+        folder = dataset_folder(dataset)
+    except UsageError:  # a run without a dataset: that is what is found
+        folder = dataset
+    began = time.monotonic()
+    findings = verify_dataset(folder, decode=not quick)
+    if as_json:
+        typer.echo(to_json({"dataset": folder, "findings": findings}))
+        return not findings
+    typer.echo("\n".join(findings) or f"{folder}: sound")
+    what = "every byte" if quick else "every byte and sample"
+    advice = "remove what is named and run the command that made it again" if findings else f"{what} was looked at"
+    Reporter().line(f"{counted(len(findings), 'finding')} in {duration(time.monotonic() - began)}; {advice}")
+    return not findings
 
 
 def engine_of(config: RunConfig) -> Engine:
@@ -231,9 +283,21 @@ def engine_of(config: RunConfig) -> Engine:
 
 
 def dataset_folder(path: str) -> str:
-    """A dataset's folder, also where its run's folder is named."""
+    """A dataset's folder, also where its run's folder is named.
+
+    Raises:
+        UsageError: a run's folder that has no dataset.
+    """
     inside = f"{path.rstrip('/')}/{DATASET}"
-    return inside if not _has_manifest(path) and _has_manifest(inside) else path
+    if _has_manifest(path):
+        return path
+    if _has_manifest(inside):
+        return inside
+    with suppress(PermissionError):
+        if Store(path).exists(RUN_FILE):
+            how_far = f"`{command('status', path)}` says how far it is"
+            raise UsageError(f"{path} is a run that has no dataset yet; {how_far}")
+    return path
 
 
 def _has_manifest(folder: str) -> bool:
@@ -243,19 +307,24 @@ def _has_manifest(folder: str) -> bool:
 
 
 def summary_table(summary: BuildSummary) -> Table:
-    """What a build kept and left out, and how balancing changes what is drawn."""
-    table = Table(title=f"{summary.sources} conversations in, {summary.kept} kept, {summary.samples} samples")
-    for column in ("class", "s before balance", "s after"):
+    """What a build kept, and how balancing changes what is drawn."""
+    kept = f"{counted(summary.sources, 'conversation')} in, {summary.kept} kept, {counted(summary.samples, 'sample')}"
+    table = Table(
+        title=kept,
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        caption="seconds, each conversation from both sides; drawn: of as many as are for training, by balance.mixture",
+        caption_justify="left",
+    )
+    for column in ("class", "for training", "drawn", "held out"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for label in WindowClass:
-        before, after = summary.plan.seconds_before[label], summary.plan.seconds_after[label]
-        table.add_row(label.value, f"{before:.0f}", f"{after:.0f}")
-    for reason, count in summary.rejected.items():
-        table.add_row(f"rejected: {reason}", str(count), "")
+        seconds = (summary.plan.seconds_before[label], summary.plan.seconds_after[label], summary.held_out[label])
+        table.add_row(label.value, *(f"{each:.0f}" for each in seconds))
     return table
 
 
-def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, as_json: bool) -> None:
+def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, reconfigure: bool, as_json: bool) -> None:
     check_chain()
     cluster: dict[str, Any] = {}
     if config.run.engine == "ray" and config.run.address:
@@ -265,11 +334,20 @@ def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, as
         cluster = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
     build = Build(config, out, local_engine, Reporter())
     left, quality = build.remaining(sources), preview(out, build.fingerprints["cast"], config.quality)
+    changed, anew = build.changes()
+    refused = "" if reconfigure else changed
     if as_json:
         listed = [s.model_dump(mode="json") for s in sources]
-        plan = {"conversations": listed, "out": out, "cluster": cluster, "to_do": dict(sorted(left.items()))}
-        plan["quality"] = quality
+        plan: dict[str, Any] = {
+            "conversations": listed,
+            "out": out,
+            "cluster": cluster,
+            "to_do": dict(sorted(left.items())),
+        }
+        plan |= {"quality": quality, "changed": changed or None, "anew": anew, "refused": bool(refused)}
         typer.echo(to_json(plan))
+        if refused:
+            raise typer.Exit(2)
         return
     for source in itertools.islice(sources, _SHOWN):
         typer.echo(f"{'one file each' if len(source.uris) > 1 else 'one frame':<14} {source_name(source)}")
@@ -277,7 +355,14 @@ def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, as
         typer.echo(f"… and {len(sources) - _SHOWN} more")
     where = f"Ray cluster {cluster}" if cluster else f"this machine ({config.run.engine})"
     to_do = ", ".join(f"{count} from {stage} on" for stage, count in left.items()) or "none"
-    typer.echo(f"{len(sources)} conversations → {out} on {where}; to do: {to_do}")
+    typer.echo(f"{counted(len(sources), 'conversation')} → {out} on {where}; to do: {to_do}")
     if quality["measured"]:
         Console().print(preview_table(quality))
+    if changed:
+        redone = f"done anew: {', '.join(anew)}" if anew else "nothing is measured again"
+        typer.echo(f"{out} was built with {changed}; {redone}")
+    if refused:
+        raise UsageError(
+            "nothing was written, and without --reconfigure this build is refused: add it, or choose another --out"
+        )
     typer.echo("settings and models are in order, nothing was written")

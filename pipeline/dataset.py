@@ -6,6 +6,7 @@ each; the windows themselves are looked at by the workers that count them and wr
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +20,16 @@ from schemas.artifact import dump_rows, load_rows
 from schemas.config import BuildConfig
 from schemas.dyads import Census, Codec, DyadFacts, WindowClass
 from schemas.errors import RunFailed
-from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
+from schemas.manifest import MANIFEST_NAME, FileEntry, Manifest, Split, dump_manifest, faces_path
+from schemas.words import counted
 from stages.balance import held_out, name_number, plan_balance
 from stages.census import merge, scale
 from stages.codec import motion_spec
 from stages.shard import ShardRow, Slice, capacity, cut_series
+from stages.store import Store
 
 DATASET = "dataset"
+CODEC_FILE = "codec.safetensors"
 _CENSUS = "artifacts/census-of-all"
 _CENSUS_CHUNK = 256  # dyads that one task counts
 
@@ -84,9 +88,10 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
         RunFailed: a part could not be counted, or a shard not be written.
     """
     held = held_out(dyads.rows["names"], config.balance.val_share)
-    census, counted = _take_census(run, dyads, dyads.rows["id"][~held], task)
-    mean, std = scale(counted)
-    spec = motion_spec(load_rows(run.store.read(codec.path), Codec)[0].id, len(mean), mean, std)
+    census, whole = _take_census(run, dyads, dyads.rows["id"][~held], task)
+    mean, std = scale(whole)
+    decoder = run.store.read(codec.path)
+    spec = motion_spec(load_rows(decoder, Codec)[0].id, len(mean), mean, std)
     room = capacity(config.windows.length, spec.dim, config.shard)
 
     def tasks() -> Iterator[Task]:
@@ -109,7 +114,7 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
                     "slices": [part.model_dump() for part in slices],
                     "dull_keep": config.balance.dull_keep,
                 },
-                files=(f"{DATASET}/{path}",),
+                files=files_of(path),
                 seconds=windows * config.windows.length / FPS,
             )
 
@@ -126,6 +131,7 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
         sample_rate=SAMPLE_RATE,
         window=config.windows.length,
         motion=spec,
+        codec=codec_entry(decoder),
         conversations=len(dyads),
         participants=len(np.unique(dyads.rows["names"])),
         plan=plan_balance(
@@ -135,8 +141,18 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
         ),
         shards=tuple(row.entry for row in rows),
     )
-    publish(run, manifest)
+    publish(run, manifest, decoder)
     return manifest
+
+
+def files_of(shard: str, *, faces: bool = True) -> tuple[str, ...]:
+    """What the task that writes a shard leaves in the run's folder beside its artifact."""
+    return (f"{DATASET}/{shard}", *([f"{DATASET}/{faces_path(shard)}"] if faces else []))
+
+
+def codec_entry(data: bytes) -> FileEntry:
+    """The codec's file as the manifest names it."""
+    return FileEntry(path=CODEC_FILE, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def write_shards(run: Run, name: str, tasks: Callable[[], Iterable[Task]], kind: type[Any]) -> list[Any]:
@@ -153,21 +169,33 @@ def write_shards(run: Run, name: str, tasks: Callable[[], Iterable[Task]], kind:
     done = run.execute(name, tasks(), sum(1 for _ in tasks()))
     failed = sum(made is None for made in done.values())
     if failed:
-        raise RunFailed(f"{failed} shards could not be written; see `visavis status {run.root}`")
+        raise RunFailed(f"{counted(failed, 'shard')} could not be written; see `visavis status {run.root}`")
     return [kind.model_validate_json(made.facts) for made in made_of(done)]
 
 
-def publish(run: Run, manifest: Manifest) -> None:
-    """The manifest last, and only if it changed; then shards that it no longer names are removed."""
-    data = dump_manifest(manifest)
-    path = f"{DATASET}/{MANIFEST_NAME}"
+def publish(run: Run, manifest: Manifest, codec: bytes | None) -> None:
+    """The codec, and the manifest last, each only if it changed; then files that it no longer names are removed."""
+    if codec is not None:
+        _write_if_changed(run, f"{DATASET}/{CODEC_FILE}", codec)
+    _write_if_changed(run, f"{DATASET}/{MANIFEST_NAME}", dump_manifest(manifest))
+    for path in unnamed_files(run.store, manifest, f"{DATASET}/"):
+        run.store.delete(path)
+
+
+def unnamed_files(store: Store, manifest: Manifest, inside: str = "") -> list[str]:
+    """Shards and faces that the manifest does not name. inside: the dataset's folder, if it is not the store's."""
+    named = {entry.path for entry in manifest.shards} | {entry.faces.path for entry in manifest.shards if entry.faces}
+    return [
+        f"{inside}{folder}/{name}"
+        for folder, ending in (("train", ".tar"), ("val", ".tar"), ("faces", ".safetensors"))
+        for name in store.list(f"{inside}{folder}", ending)
+        if f"{folder}/{name}" not in named
+    ]
+
+
+def _write_if_changed(run: Run, path: str, data: bytes) -> None:
     if not run.store.exists(path) or run.store.read(path) != data:
         run.store.write(path, data)
-    named = {entry.path for entry in manifest.shards}
-    for split in ("train", "val"):
-        for name in run.store.list(f"{DATASET}/{split}", ".tar"):
-            if f"{split}/{name}" not in named:
-                run.store.delete(f"{DATASET}/{split}/{name}")
 
 
 def buckets_of(numbers: np.ndarray, chunk: int, least: int = 1) -> dict[str, np.ndarray]:
@@ -188,7 +216,7 @@ def _take_census(run: Run, dyads: Dyads, train: np.ndarray, task: MakeTask) -> t
         task(
             "census",
             name,
-            f"{len(part)} conversations",
+            counted(len(part), "conversation"),
             {"dyads": tuple(dyads.artifact(f"{identity:016x}") for identity in part.tolist())},
         )
         for name, part in buckets_of(train, _CENSUS_CHUNK).items()
@@ -196,14 +224,12 @@ def _take_census(run: Run, dyads: Dyads, train: np.ndarray, task: MakeTask) -> t
     done = run.execute("census", tasks, len(tasks))
     if None in done.values():
         raise RunFailed(f"the census could not be taken; see `visavis status {run.root}`")
-    counted = merge(
-        load_rows(run.store.read(made.artifact.path), Census)[0] for _, made in sorted(done.items()) if made
-    )
-    data = dump_rows([counted])
+    whole = merge(load_rows(run.store.read(made.artifact.path), Census)[0] for _, made in sorted(done.items()) if made)
+    data = dump_rows([whole])
     artifact = Artifact(f"{_CENSUS}/{content_digest(data)}.safetensors", content_digest(data))
     if not run.store.exists(artifact.path):
         run.store.write(artifact.path, data)
-    return artifact, counted
+    return artifact, whole
 
 
 def _shards(dyads: Dyads, held: np.ndarray, room: int) -> Iterator[tuple[Split, WindowClass, int, tuple[Slice, ...]]]:

@@ -15,11 +15,13 @@ import numpy as np
 
 from pipeline.build import CODECS
 from pipeline.outputs import read_outputs
+from pipeline.progress import command
 from schemas import FPS
 from schemas.artifact import load_rows
 from schemas.dyads import Codec, Motion
 from schemas.errors import UsageError
 from schemas.rows import Cast, Conversation, FaceTracks, Track
+from schemas.words import candidates
 from stages.cast import CastStage
 from stages.codec import decode_motion
 from stages.faces import FacesStage
@@ -34,8 +36,9 @@ GREY = (170, 170, 170)
 Colour = tuple[int, int, int]
 
 
-def draw(root: str, item: str, moments: int) -> np.ndarray:
-    """A sheet, uint8 [H, W, 3] RGB: a column for each moment, a row for each file and each participant.
+def draw(root: str, item: str, moments: int) -> tuple[np.ndarray, str]:
+    """A sheet, uint8 [H, W, 3] RGB: a column for each moment, a row for each file and each participant; and which
+    conversation it is of.
 
     Args:
         item: beginning of a conversation's id, or part of its file's name.
@@ -46,7 +49,10 @@ def draw(root: str, item: str, moments: int) -> np.ndarray:
     conversation = _find(root, item)
     faces = [row for _, row in read_outputs(root, FacesStage, conversation.id)]
     if not faces:
-        raise UsageError(f"{item}: no face of this conversation is tracked yet, or it was rejected before: see status")
+        raise UsageError(
+            f"{item}: no face of {_name(conversation)} is tracked yet, or it was left out before that; "
+            f"`{command('status', root)}` says more"
+        )
     faces.sort(key=lambda row: (row.piece.media, row.piece.first))
     casts = [row for _, row in read_outputs(root, CastStage, conversation.id, left_out=True)]
     motions = [row for _, row in read_outputs(root, MotionStage, conversation.id)]
@@ -58,7 +64,8 @@ def draw(root: str, item: str, moments: int) -> np.ndarray:
     codecs = {codec.id: codec for codec in read_codecs(root)}
     sheets += [list(_decoded(codecs[motion.codec], motion, shown)) for motion in motions if motion.codec in codecs]
     width = max(picture.shape[1] for row in sheets for picture in row)
-    return np.concatenate([np.concatenate([_centred(p, width) for p in row], axis=1) for row in sheets])
+    sheet = np.concatenate([np.concatenate([_centred(p, width) for p in row], axis=1) for row in sheets])
+    return sheet, f"{_name(conversation)} ({conversation.id})"
 
 
 def save_sheet(sheet: np.ndarray, out: Path) -> None:
@@ -73,11 +80,17 @@ def save_sheet(sheet: np.ndarray, out: Path) -> None:
 
 
 def _find(root: str, item: str) -> Conversation:
+    seen: list[str] = []
     for _, conversation in read_outputs(root, IngestStage):
-        names = (media.uri.rpartition("/")[2] for media in conversation.media)
-        if conversation.id.startswith(item) or any(item in name for name in names):
+        if conversation.id.startswith(item) or item in _name(conversation):
             return conversation
-    raise UsageError(f"{item}: no such conversation in {root}")
+        seen.append(_name(conversation))
+    raise UsageError(f"{item}: no such conversation in {root}; {candidates(item, seen, 'conversation')}")
+
+
+def _name(conversation: Conversation) -> str:
+    """What a person would call it."""
+    return " + ".join(media.uri.rpartition("/")[2] for media in conversation.media)
 
 
 def read_codecs(root: str) -> Iterator[Codec]:

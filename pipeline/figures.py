@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from schemas.manifest import Histogram
+from schemas.words import counted
 
 UNDEFINED = "–"
 
@@ -41,7 +42,8 @@ def doubt_tables(result: dict[str, Any], label: str) -> list[Table]:
     floor = result["noise_floor"][label]
     tables = []
     for part in PARTS:
-        table = _table(f"{part}: how far off, {result['windows'][label]} windows, seeds {len(result['seeds'])}")
+        windows, seeds = counted(result["windows"][label], "window"), counted(len(result["seeds"]), "seed")
+        table = _table(f"{part}: how far off, {windows}, {seeds}")
         table.add_column("metric", no_wrap=True)
         for heading in _MODELS.values():
             for name in (heading, *doubts):

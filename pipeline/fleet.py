@@ -28,6 +28,7 @@ from pipeline.supervise import FAULTS, Supervisor, detach
 from pipeline.task import AnyStage, Stages, Task, outcome_of
 from schemas.config import RunConfig, StageResources
 from schemas.errors import RunFailed, UsageError, VisavisError
+from schemas.words import counted
 
 _LOST_LIMIT = 5  # machines that may be lost under one task
 _SHIFT_SECONDS = 2.0  # between two workers that change pools
@@ -191,7 +192,8 @@ class _Fleet:
         for pool in self._pools:
             late = pool.late(_LATE_SECONDS)
             if late:
-                return f"{late} workers for {', '.join(pool.queues)} wait for room on the cluster ({_told(pool.needs)})"
+                wait = f"{counted(late, 'worker')} for {', '.join(pool.queues)} {'waits' if late == 1 else 'wait'}"
+                return f"{wait} for room on the cluster ({_told(pool.needs)})"
         return ""
 
     def close(self) -> None:
@@ -269,7 +271,8 @@ class _Fleet:
             self._pool_of[job.task.stage].queues[job.task.stage].appendleft(job)
             return None
         else:
-            reason, detail = "NodeLost", f"{job.lost + 1} machines were lost while they worked on it"
+            were = f"{counted(job.lost + 1, 'machine')} {'were' if job.lost else 'was'}"
+            reason, detail = "NodeLost", f"{were} lost while they worked on it"
         seconds = hand.since.seconds()
         outcome = outcome_of(job.task, "failed", reason, detail, seconds=seconds, peak_mb=0.0, attempt=job.attempt)
         return self._judge(job, outcome, hand)

@@ -1,7 +1,7 @@
 """A picture of a generated window: the user, the recorded avatar and the generated one, as faces and as curves.
 
 What `visavis generate` wrote is enough for the curves. Faces need the codec and the people's neutral faces, which lie
-in the run that built the dataset; where that run is not at hand, they are left out.
+in the dataset; where that is not at hand, they are left out, and the reason is given.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import cv2
 import numpy as np
 from pydantic import ValidationError
 
-from pipeline.dataset import DATASET
-from pipeline.draw import GREY, Colour, draw_faces, read_codecs
-from pipeline.outputs import read_outputs
+from pipeline.draw import GREY, Colour, draw_faces
 from schemas import FPS
-from schemas.errors import UsageError
-from schemas.manifest import MotionSpec
+from schemas.dyads import Codec
+from schemas.errors import DatasetError, UsageError
+from schemas.manifest import MANIFEST_NAME, MotionSpec, parse_manifest
 from stages.codec import decode_motion
-from stages.motion import MotionStage
+from stages.decode import avatar_of, read_codec, read_faces
+from stages.store import Store
 
 ENDING = ".generated.npy"
 _SIDES: dict[str, Colour] = {"user": (200, 90, 0), "truth": (30, 130, 30), "generated": (40, 60, 200)}
@@ -33,11 +33,12 @@ _SCALE = 2  # drawn larger and made smaller, for smooth lines
 _BLACK: Colour = (0, 0, 0)
 
 
-def draw_generated(path: Path) -> np.ndarray:
-    """A sheet, uint8 [H, W, 3] RGB.
+def draw_generated(path: Path, dataset: str | None = None) -> tuple[np.ndarray, str]:
+    """A sheet, uint8 [H, W, 3] RGB, and why it has no faces; empty if it has.
 
     Args:
         path: KEY.generated.npy, with all that `visavis generate` wrote beside it.
+        dataset: folder or URL where the dataset lies now, if not where it lay then.
 
     Raises:
         UsageError: something beside it is missing or not what was written.
@@ -56,33 +57,56 @@ def draw_generated(path: Path) -> np.ndarray:
         for name in _SIDES:
             if not np.isfinite(arrays[name]).all():
                 raise ValueError(f"{key}.{name}.npy has numbers that are not finite")
-        faces = _faces(key, note, arrays)
+        rows, missing = _faces(key, note, arrays, dataset or str(note["location"]))
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise UsageError(f"{path}: not what `visavis generate` writes ({str(error).splitlines()[0]})") from error
     title = f"{key}  {note['window']['label']}, conditions: {note['drop']}, seed {note['sampler']['seed']}"
-    return np.concatenate([_heading(title), *faces, _curves(motion, arrays)])
+    return np.concatenate([_heading(title), *rows, _curves(motion, arrays)]), missing
 
 
-def _faces(key: str, note: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """A row for each side; none where the codec or the people are not at hand."""
-    run, name = str(note["location"]).rpartition("/")[::2]
-    codec = next((c for c in read_codecs(run) if c.id == note["motion"]["codec"]), None) if name == DATASET else None
-    if codec is None:
-        return []
-    conversation, avatar, _ = key.rsplit("-", 2)
-    neutral = {row.participant: row.neutral for _, row in read_outputs(run, MotionStage, conversation)}
-    if set(neutral) != {0, 1}:
-        return []
+def _faces(
+    key: str, note: Mapping[str, Any], arrays: Mapping[str, np.ndarray], dataset: str
+) -> tuple[list[np.ndarray], str]:
+    """A row for each side; none, and why, where the codec or the people are not at hand."""
+    try:
+        codec, neutral = _decoder(note, dataset)
+    except (OSError, DatasetError) as error:
+        why = error.strerror if isinstance(error, OSError) else None
+        return [], f"{dataset}: {why or error}; if the dataset lies elsewhere now, name the place with --dataset"
+    except LookupError as error:
+        return [], f"{dataset}: {error.args[0]}"
+    avatar = avatar_of(key)
     shown = np.linspace(0, len(arrays["state"]) - 1, _MOMENTS).astype(int)
     rows = []
     for side, colour in _SIDES.items():
-        person = 1 - int(avatar) if side == "user" else int(avatar)
+        person = 1 - avatar if side == "user" else avatar
         valid_M = arrays["valid"][shown, 1 if side == "user" else 0] | (side == "generated")
         points = decode_motion(codec, arrays[side][shown], neutral[person])
         pictures = draw_faces(points, [colour if valid else GREY for valid in valid_M], _FACE)
         rows.append(np.concatenate([_named(side, colour, _FACE), *pictures], axis=1))
     moments = [_text(f"{n / FPS:.2f} s", _FACE, 24, _BLACK, left=_FACE // 2 - 24) for n in shown]
-    return [*rows, np.concatenate([_named("", _BLACK, 24), *moments], axis=1)]
+    return [*rows, np.concatenate([_named("", _BLACK, 24), *moments], axis=1)], ""
+
+
+def _decoder(note: Mapping[str, Any], dataset: str) -> tuple[Codec, tuple[np.ndarray, np.ndarray]]:
+    """The codec of a window's motion, and its people's neutral faces.
+
+    Raises:
+        OSError, DatasetError: the dataset is not there, or not what its manifest says.
+        LookupError: it holds no codec or faces for this window.
+    """
+    store = Store(dataset)
+    manifest = parse_manifest(store.read(MANIFEST_NAME), MANIFEST_NAME)
+    codec, wanted = read_codec(store, manifest), note["motion"]["codec"]
+    if codec is None:
+        raise LookupError("it was built before datasets held their codec; `visavis build` in its run's folder adds it")
+    if codec.id != wanted:
+        raise LookupError(f"its codec is {codec.id}, and this window's motion is of {wanted}")
+    conversation = note["window"]["conversation"]
+    for entry in manifest.shards:
+        if entry.path == note.get("shard", entry.path) and conversation in (people := read_faces(store, entry)):
+            return codec, people[conversation].neutral
+    raise LookupError(f"it holds no faces of conversation {conversation}")
 
 
 def _curves(motion: MotionSpec, arrays: Mapping[str, np.ndarray]) -> np.ndarray:

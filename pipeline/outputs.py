@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from pipeline.ledger import Ledger
-from pipeline.run import RUN_FILE
+from pipeline.run import read_settings
 from pipeline.task import artifact_path
 from schemas.artifact import load_rows
-from schemas.errors import UsageError
 from schemas.rows import Row
 from stages.base import Stage
 from stages.store import Store
@@ -31,9 +29,7 @@ def read_outputs(
         UsageError: not a run's folder.
     """
     store = Store(root)
-    if not store.exists(RUN_FILE):
-        raise UsageError(f"{root}: not a run's folder ({RUN_FILE} is missing)")
-    wanted = json.loads(store.read(RUN_FILE))["fingerprints"].get(stage.name)
+    wanted = read_settings(store)["fingerprints"].get(stage.name)
     kind: type[Any] = stage.types()[1]
     for (name, key), outcome in sorted(Ledger(store).latest().items()):
         if name != stage.name or not key.startswith(of) or outcome.fingerprint.split("-")[0] != wanted:

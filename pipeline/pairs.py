@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.crew import Engine
-from pipeline.dataset import DATASET, publish, write_shards
+from pipeline.dataset import DATASET, codec_entry, files_of, publish, write_shards
 from pipeline.places import absolute, located_pairs
 from pipeline.progress import Reporter
 from pipeline.run import Run, fingerprint, opened
@@ -22,10 +22,12 @@ from schemas.artifact import dump_rows
 from schemas.config import RunConfig
 from schemas.dyads import WindowClass
 from schemas.errors import RunFailed, UsageError
-from schemas.manifest import AudioSpec, Histogram, Manifest, PairsInfo
+from schemas.manifest import SCHEMA_VERSION, AudioSpec, Histogram, Manifest, PairsInfo
 from schemas.pairs import PairsConfig
+from stages.decode import read_file
 from stages.gate import RANGES, histograms
 from stages.pairs import PairsPlan, PairsRow, PairsStage, learn_from, plan_pairs
+from stages.store import Store
 from training.data import Dataset
 from training.sides import DROPPED, check_checkpoints
 
@@ -118,7 +120,8 @@ def build_pairs(
         summary = _summary(run, order, rows)
         if summary.kept == 0:
             raise RunFailed(nothing_left(summary))
-        publish(run, _manifest(order, rows, print_, summary))
+        codec = read_file(Store(order.dataset.location), order.dataset.manifest.codec)
+        publish(run, _manifest(order, rows, print_, summary, codec), codec)
     return summary
 
 
@@ -169,7 +172,7 @@ def _tasks(run: Run, order: Order, print_: str) -> list[Task]:
             fingerprint=print_,
             inputs={"yardstick": (yardsticks[item.source.label],)},
             inline=item.model_dump(mode="json"),
-            files=(f"{DATASET}/{item.path}",),
+            files=files_of(item.path, faces=item.source.faces is not None),
             seconds=_SECONDS_PER_SIDE * sides * order.config.per_window * (item.last - item.first),
         )
 
@@ -200,7 +203,7 @@ def _summary(run: Run, order: Order, rows: list[PairsRow]) -> PairsSummary:
     )
 
 
-def _manifest(order: Order, rows: list[PairsRow], print_: str, summary: PairsSummary) -> Manifest:
+def _manifest(order: Order, rows: list[PairsRow], print_: str, summary: PairsSummary, codec: bytes | None) -> Manifest:
     source, config = order.dataset, order.config
     shares = Counter[str]()
     for row in rows:
@@ -209,7 +212,9 @@ def _manifest(order: Order, rows: list[PairsRow], print_: str, summary: PairsSum
         update={"mixture": {label: round(shares[label] / summary.kept, 9) for label in source.manifest.plan.mixture}}
     )
     made: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
         "kind": "pairs",
+        "codec": codec and codec_entry(codec),
         "fingerprint": print_,
         "plan": plan,
         "shards": tuple(row.entry for row in rows),

@@ -14,6 +14,7 @@ from rich.table import Table
 from pipeline.ledger import Ledger, latest_rows
 from schemas.config import QualityConfig
 from schemas.rows import CastFacts
+from schemas.words import counted
 from stages.quality import LIMITS, values_of
 from stages.store import Store
 
@@ -46,7 +47,8 @@ def preview(root: str, fingerprint: str, config: QualityConfig) -> dict[str, Any
 
 def preview_table(found: dict[str, Any]) -> Table:
     """For people. The percentiles are of the worse of the two participants."""
-    title = f"of {found['measured']} conversations measured, thresholds leave out {found['drops']}"
+    measured = counted(found["measured"], "conversation")
+    title = f"of {measured} measured, thresholds leave out {found['drops']}"
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("setting", "bound", "leaves out", *(f"{share} %" for share in _SHARES)):
         table.add_column(column, justify="left" if column == "setting" else "right")

@@ -21,6 +21,7 @@ from pipeline.run import known_steps
 from pipeline.task import Task, Worker
 from schemas.errors import Reason, Rejected, UsageError
 from schemas.rows import Row, Source
+from schemas.words import candidates
 from stages.store import Store
 
 STAGES = ("ingest", "diarize", "faces", "cast", "bind", "separate", "transcribe", "encode", "motion", "windows")
@@ -70,9 +71,8 @@ def _find(build: Build, known: Known, sources: Iterable[Source], stage: str, ite
             continue
         if task.key.startswith(item) or item in task.item:
             return task
-        if len(seen) < 3:
-            seen.append(f"{task.key} ({task.item})")
-    others = f"there is {', '.join(seen)} …" if seen else "no item has come that far: build it first"
+        seen.append(task.item)
+    others = candidates(item, seen, "item") if seen else "no item has come that far: build it first"
     raise UsageError(f"no item {item!r} of {stage}; {others}")
 
 

@@ -15,23 +15,32 @@ from pipeline.draw import save_sheet
 from pipeline.figures import pairs_table
 from pipeline.generated import ENDING, draw_generated
 from pipeline.pairs import in_words
+from pipeline.progress import Reporter
 from schemas.dyads import WindowClass
 from schemas.errors import UsageError
 from schemas.manifest import Manifest, Split
 from schemas.plain import to_json
+from schemas.words import counted
 from training.data import Dataset
 
 
-def run_report(what: str, samples: int, out: Path | None, *, as_json: bool) -> None:
+def run_report(what: str, samples: int, out: Path | None, dataset: str | None, *, as_json: bool) -> None:
     """`visavis report`."""
     if what.endswith(ENDING):
-        picture = out or Path(what.removesuffix(ENDING) + ".png")
-        save_sheet(draw_generated(Path(what)), picture)
-        typer.echo(to_json({"picture": str(picture)}) if as_json else str(picture))
+        _report_generated(what, out or Path(what.removesuffix(ENDING) + ".png"), dataset, as_json=as_json)
         return
-    if out is not None:
-        raise UsageError(f"--out is for a picture of a generated window (KEY{ENDING}); {what} is a dataset")
+    for option, value in (("--out", out), ("--dataset", dataset)):
+        if value is not None:
+            raise UsageError(f"{option} is for a picture of a generated window (KEY{ENDING}); {what} is a dataset")
     _report_dataset(what, samples, as_json=as_json)
+
+
+def _report_generated(generated: str, picture: Path, dataset: str | None, *, as_json: bool) -> None:
+    sheet, missing = draw_generated(Path(generated), dataset_folder(dataset) if dataset else None)
+    save_sheet(sheet, picture)
+    if missing:
+        Reporter().line(f"no faces are drawn, only curves: {missing}")
+    typer.echo(to_json({"picture": str(picture), "no_faces": missing or None}) if as_json else str(picture))
 
 
 def _report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
@@ -80,10 +89,11 @@ def _table(data: Dataset) -> Table:
 def _lines(manifest: Manifest) -> list[str]:
     megabytes = sum(s.bytes for s in manifest.shards) / 1e6
     lines = [
-        f"{manifest.conversations} conversations, {manifest.participants} participants,"
-        f" {len(manifest.shards)} shards, {megabytes:.1f} MB",
-        f"windows of {manifest.window} frames at {manifest.fps} fps; motion {manifest.motion.codec},"
-        f" {manifest.motion.dim} dimensions",
+        f"{counted(manifest.conversations, 'conversation')}, {counted(manifest.participants, 'participant')},"
+        f" {counted(len(manifest.shards), 'shard')}, {megabytes:.1f} MB",
+        f"windows of {counted(manifest.window, 'frame')} at {manifest.fps} fps; motion {manifest.motion.codec},"
+        f" {counted(manifest.motion.dim, 'dimension')}",
+        *([] if manifest.codec else ["its motion cannot be drawn: it was built before datasets held their codec"]),
     ]
     if manifest.pairs:
         made = manifest.pairs

@@ -1,6 +1,7 @@
 """A run's folder, and the one way in which stages are carried out in it.
 
 OUT/run.json        the settings, and the fingerprint of every stage
+OUT/state.json      how the run stands or ended
 OUT/progress.json   what is at work now, while a run is
 OUT/artifacts/…     what stages made, one file per item
 OUT/ledger/…        what became of every item
@@ -26,13 +27,17 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from pipeline.crew import Crew, Engine
 from pipeline.known import Known, Verdict
+from pipeline.lazy import when_needed
 from pipeline.ledger import Ledger, Outcome
 from pipeline.lock import Hold, locked
 from pipeline.progress import PhaseProgress, Reporter
+from pipeline.standing import Keeper, ending
 from pipeline.task import STORAGE, AnyStage, Artifact, Stages, Task, outcome_of
 from schemas.config import RunConfig, Section
 from schemas.errors import Reason, RunFailed, UsageError
+from schemas.manifest import MANIFEST_NAME
 from schemas.plain import to_json
+from schemas.words import counted, first_difference
 from stages.store import Store
 
 RUN_FILE = "run.json"
@@ -80,6 +85,7 @@ class Run:
         self.limits = limits
         self._hold = hold
         self._said = time.monotonic()
+        self._phase: _Phase[Any] | None = None
         if hold.left_by:
             self.store.sweep()  # what it had begun to write
 
@@ -90,6 +96,7 @@ class Run:
             RunFailed: too many failures, in a row or as a share.
         """
         phase: _Phase[T] = _Phase(self, name, total)
+        self._phase = phase
         source = iter(roads)
         with self.reporter.phase(name, total) as phase.progress:
             more = True
@@ -120,6 +127,12 @@ class Run:
             return task.key, made
 
         return dict(self.follow(name, (road(task) for task in tasks), total))
+
+    @property
+    def how_far(self) -> dict[str, Any]:
+        """The phase that was begun last, and how many of its roads are gone to their end; empty before the first."""
+        phase = self._phase
+        return {"phase": phase.name, "finished": phase.finished, "total": phase.total} if phase else {}
 
     def pending(self, tasks: Iterable[Task]) -> bool:
         """Whether `execute` would do anything."""
@@ -352,7 +365,7 @@ class _Failures:
         row = self._limits.max_failures_in_row
         if self._in_row[stage] >= row and not self._may_be_bad_files(stage, total):
             in_row = self._in_row[stage]
-            raise RunFailed(f"{stage}: {in_row} failures in a row, {_likely_cause(failed[-in_row:])}")
+            raise RunFailed(f"{stage}: {counted(in_row, 'failure')} in a row, {_likely_cause(failed[-in_row:])}")
         # It cannot end well any more: no need to go on to the end. Files that are away are no reason to leave the
         # others: those are done when the run is started again.
         ours, count, share = self._ours[stage], max(total, self._done[stage]), self._limits.max_failure_share
@@ -373,7 +386,7 @@ class _Failures:
     def _raise(self, stage: str) -> None:
         failed = self._failed[stage]
         raise RunFailed(
-            f"{stage}: {len(failed)} of {self._done[stage]} items failed, {_likely_cause(failed)}"
+            f"{stage}: {len(failed)} of {counted(self._done[stage], 'item')} failed, {_likely_cause(failed)}"
             " (run again to retry them, or allow more with --set run.max_failure_share=…)"
         )
 
@@ -413,21 +426,50 @@ def opened(
     *,
     reconfigure: bool = False,
 ) -> Iterator[Run]:
-    """A run's folder, ready to work in: locked, of these settings, with a crew.
+    """A run's folder, ready to work in: locked, of these settings, with a crew as soon as there is something to do.
 
     Raises:
-        UsageError: the folder is in use or belongs to other settings, or there is no crew; nothing was written.
+        UsageError: the folder is in use or belongs to other settings; at the first task, if there is no crew. Nothing
+            was written then.
     """
     with locked(root, reporter.line) as hold:
         store = Store(root)
         if not reconfigure:
             check_settings(store, settings)
-        with engine(stages, root) as crew:
-            store.write(
-                RUN_FILE, (to_json(settings, indent=1, sort_keys=False) + "\n").encode()
-            )  # stages stay in their order
-            with Run(root, crew, limits, reporter, hold) as run:
-                yield run
+
+        def settle() -> None:
+            text = to_json(settings, indent=1, sort_keys=False)  # stages stay in their order
+            store.write(RUN_FILE, f"{text}\n".encode())
+
+        keeper = Keeper(store, settle)
+        with (
+            ending(keeper),
+            when_needed(engine, stages, root, keeper.begin) as crew,
+            Run(root, crew, limits, reporter, hold) as run,
+        ):
+            keeper.how_far = lambda: run.how_far
+            yield run
+
+
+def read_settings(store: Store) -> dict[str, Any]:
+    """What run.json says: the settings, and every stage's fingerprint.
+
+    Raises:
+        UsageError: not a run's folder.
+    """
+    if not store.exists(RUN_FILE):
+        raise UsageError(f"{store.root}: not a run's folder ({RUN_FILE} is missing){_what_it_is(store)}")
+    settings: dict[str, Any] = json.loads(store.read(RUN_FILE))
+    return settings
+
+
+def _what_it_is(store: Store) -> str:
+    """What people may have taken for a run's folder."""
+    if store.exists(MANIFEST_NAME):
+        return "; it is a dataset: name the folder of the run that built it, often the one above"
+    if store.exists("metrics.jsonl"):
+        return "; it is a training run: its metrics.jsonl says how far it is"
+    return "; name the --out of `visavis build` or `visavis pairs`"
 
 
 def check_settings(store: Store, settings: dict[str, Any]) -> None:
@@ -436,20 +478,15 @@ def check_settings(store: Store, settings: dict[str, Any]) -> None:
     Raises:
         UsageError: the folder belongs to other settings; names the first difference.
     """
-    if not store.exists(RUN_FILE):
-        return
-    difference = _first_difference(json.loads(store.read(RUN_FILE))["config"], settings["config"])
-    if difference:
+    changed = difference(store, settings)
+    if changed:
         raise UsageError(
-            f"{store.root} was built with {difference}; choose another --out, or --reconfigure to rebuild what changed"
+            f"{store.root} was built with {changed}; choose another --out, or --reconfigure to rebuild what changed"
         )
 
 
-def _first_difference(old: Any, new: Any, path: str = "") -> str:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            found = _first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-            if found:
-                return found
+def difference(store: Store, settings: dict[str, Any]) -> str:
+    """The first setting that differs from those that made what lies in a folder; empty if there is none."""
+    if not store.exists(RUN_FILE):
         return ""
-    return "" if old == new else f"{path}={old} and now has {new}"
+    return first_difference(json.loads(store.read(RUN_FILE))["config"], settings["config"])

@@ -14,10 +14,11 @@ from rich.table import Table
 
 from pipeline.ledger import Ledger, latest_rows
 from pipeline.lock import holder
-from pipeline.progress import describe_seconds, time_left
-from pipeline.run import PROGRESS_FILE, RUN_FILE
-from schemas.errors import UsageError
+from pipeline.progress import time_left
+from pipeline.run import PROGRESS_FILE, read_settings
+from pipeline.standing import Standing, read_standing
 from schemas.manifest import MANIFEST_NAME
+from schemas.words import duration
 from stages.store import Store
 
 Account = dict[str, dict[str, Any]]
@@ -66,22 +67,41 @@ def read_status(root: str, dataset: str) -> dict[str, Any]:
         UsageError: not a run's folder.
     """
     store = Store(root)
-    if not store.exists(RUN_FILE):
-        raise UsageError(f"{root}: not a run's folder ({RUN_FILE} is missing)")
-    run = json.loads(store.read(RUN_FILE))
+    settings = read_settings(store)
     owner = holder(store)
-    progress = _progress(store) if owner else None
+    built = store.exists(f"{dataset}/{MANIFEST_NAME}")
+    standing = read_standing(store, held=owner is not None, built=built)
+    progress = _progress(store) if standing["state"] in ("running", "killed") else None
+    if progress:
+        standing |= {name: progress[name] for name in ("phase", "finished", "total")}
     return {
         "run": root,
+        "state": standing,
         "running": owner,
-        "progress": progress,
-        "stages": account_of(Ledger(store), run["fingerprints"]),
-        "dataset": store.full(dataset) if store.exists(f"{dataset}/{MANIFEST_NAME}") else None,
+        "progress": progress if owner else None,
+        "stages": account_of(Ledger(store), settings["fingerprints"]),
+        "dataset": f"{root.rstrip('/')}/{dataset}" if built else None,
     }
 
 
+def status_line(status: dict[str, Any]) -> str:
+    """How the run stands, where its dataset is, and what to do next."""
+    standing, dataset = status["state"], status["dataset"]
+    far = _how_far(standing)
+    again = "the same command goes on from here"
+    said = {
+        "running": f"running{far}",
+        "finished": "finished",
+        "stopped": f"stopped{far}; {again}",
+        "killed": f"killed{far}; {again}",
+        "failed": f"failed{far}: {standing.get('message')}",
+    }[standing["state"]]
+    earlier = "" if standing["state"] == "finished" else " of an earlier run"
+    return f"{said}\ndataset{earlier}: {dataset}" if dataset else f"{said}\nno dataset yet"
+
+
 def status_tables(status: dict[str, Any]) -> list[Table | str]:
-    """For people: what became of items, how long they took, and what is at work."""
+    """For people: what became of items, how long they took, what is at work, and how the run stands."""
     owner = status["running"]
     running = f" (running: process {owner['pid']} on {owner['host']})" if owner else ""
     counts = _table(f"{status['run']}{running}")
@@ -100,20 +120,27 @@ def status_tables(status: dict[str, Any]) -> list[Table | str]:
             f"{row['items_per_second']:.3g}",
             f"{row['media_hours_per_hour']:.3g}" if row["media_hours_per_hour"] else "",
         )
-    return [counts, figures, *_at_work(status["progress"])]
+    done = [counts, figures] if status["stages"] else []
+    return [*done, *_at_work(status["progress"]), status_line(status)]
+
+
+def _how_far(standing: Standing) -> str:
+    if not standing.get("phase"):
+        return ""
+    return f" in {standing['phase']}, {standing['finished']} of {standing['total']} done"
 
 
 def _at_work(progress: dict[str, Any] | None) -> list[Table | str]:
     if progress is None:
         return []
-    left = describe_seconds(progress["left"])
-    line = f"{progress['phase']}: {progress['finished']} of {progress['total']} done{left and f', about {left} left'}"
+    left = "" if progress["left"] is None else f", about {duration(progress['left'])} left"
+    line = f"{progress['phase']}: {progress['finished']} of {progress['total']} done{left}"
     table = _table("longest at work")
-    for column in ("stage", "item", "host", "s", "try"):
-        table.add_column(column, justify="right" if column in ("s", "try") else "left")
+    for column in ("stage", "item", "host", "for", "try"):
+        table.add_column(column, justify="right" if column in ("for", "try") else "left")
     for item in progress["in_flight"]:
         name = f"{item['item']} ({item['key']})"
-        table.add_row(item["stage"], name, item["host"], f"{item['seconds']:.0f}", str(item["attempt"]))
+        table.add_row(item["stage"], name, item["host"], duration(item["seconds"]), str(item["attempt"]))
     waiting = [progress["waiting"]] if progress["waiting"] else []
     return [line, *waiting, table] if progress["in_flight"] else [line, *waiting]
 

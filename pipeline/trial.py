@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.pairs import Order, in_words
 from pipeline.task import threads
+from schemas.words import counted, duration
 from stages.gate import histograms
 from stages.pairs import PairsStage, Tally, learn_from, some_of
 
@@ -19,25 +20,34 @@ SAMPLE = 64
 """Windows that are tried; of several classes in proportion to what there is of each."""
 
 
-def try_pairs(order: Order) -> dict[str, Any]:
+def try_pairs(order: Order, before: float = 0.0) -> dict[str, Any]:
     """What the gate lets through of a sample, and what that means for all windows of the order; plain JSON values.
 
-    `seconds` is the time that one worker like this process takes for everything.
+    `seconds` is the time that one worker like this process takes for everything: `start_s` until it makes the first
+    pair, which is the same however many windows there are, and then `pairs_s` pairs a second.
+
+    Args:
+        before: seconds that this process took to come here, as a worker will; they count as start.
     """
     stage = PairsStage(order.config, order.dataset.location, order.checkpoint, out="")
     with threads(max(1, int(stage.resources.cpus))):
-        return _tried(order, stage)
+        return _tried(order, stage, before)
 
 
-def _tried(order: Order, stage: PairsStage) -> dict[str, Any]:
+def _tried(order: Order, stage: PairsStage, before: float) -> dict[str, Any]:
+    began = time.perf_counter()
     stage.setup()
+    start = before + time.perf_counter() - began
     tally, tried, kept, seconds = Tally(), 0, 0, 0.0
     for label in order.classes:
         there = sum(item.last - item.first for item in order.planned if item.source.label is label)
         count = min(there, max(1, round(SAMPLE * there / order.windows)))
-        groups, yardstick = some_of(order.dataset, label, count), learn_from(order.dataset, label, order.config)
+        groups = some_of(order.dataset, label, count)
+        began = time.perf_counter()
+        yardstick = learn_from(order.dataset, label, order.config)
         for _ in stage.pairs(groups[:1], yardstick, Tally()):  # what is slow only once is no part of the pace
             pass
+        start += time.perf_counter() - began
         began = time.perf_counter()
         kept += sum(1 for _ in stage.pairs(groups, yardstick, tally))
         seconds += time.perf_counter() - began
@@ -51,7 +61,8 @@ def _tried(order: Order, stage: PairsStage) -> dict[str, Any]:
         "pairs": round(kept * share),
         "pairs_error": round(_error(kept, made) * share),
         "gated": {reason: round(n * share) for reason, n in sorted(tally.gated.items())},
-        "seconds": round(seconds * share, 1),
+        "start_s": round(start, 1),
+        "seconds": round(start + seconds * share, 1),
         "pairs_s": round(made / seconds, 2),
         "figures": {name: found.model_dump() for name, found in histograms(tally.figures).items()},
     }
@@ -61,9 +72,11 @@ def trial_lines(found: dict[str, Any]) -> list[str]:
     """What came out, for people."""
     left_out = f", left out: {in_words(found['gated'])}" if found["gated"] else ""
     return [
-        f"{found['windows']} windows, of which {found['sampled']} were tried: about {found['pairs']}"
-        f" ± {found['pairs_error']} pairs{left_out}; {found['passed_over']} windows passed over",
-        f"about {_duration(found['seconds'])} on one worker like this ({found['pairs_s']:g} pairs a second)",
+        f"{counted(found['windows'], 'window')}, of which {found['sampled']} {_were(found['sampled'])} tried: about"
+        f" {found['pairs']} ± {counted(found['pairs_error'], 'pair')}{left_out};"
+        f" {counted(found['passed_over'], 'window')} passed over",
+        f"about {duration(found['seconds'])} on one worker like this: {duration(found['start_s'])} to start, then"
+        f" {found['pairs_s']:.3g} pairs a second; starting Ray comes on top",
         "nothing was written",
     ]
 
@@ -74,8 +87,5 @@ def _error(kept: int, made: int) -> float:
     return float(np.sqrt(made * share * (1 - share)))
 
 
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from pipeline.dataset import unnamed_files
 from pipeline.run import RUN_FILE
 from schemas.errors import DatasetError
-from schemas.manifest import MANIFEST_NAME, ShardEntry
+from schemas.manifest import MANIFEST_NAME, Manifest, ShardEntry
+from stages.decode import conversation_of, read_codec, read_faces
 from stages.store import Store
 from training.data import Dataset
 from training.epochs import Members
@@ -32,35 +34,54 @@ def verify_dataset(dataset: str, *, decode: bool = True) -> list[str]:
     except DatasetError as error:
         return [str(error)]
     sides: dict[str, str] = {}
-    findings = [f for entry in opened.manifest.shards for f in _check_shard(opened, entry, sides, decode=decode)]
-    named = {entry.path for entry in opened.manifest.shards}
-    return findings + [f"shard {path} is not in the manifest" for path in _shards(Store(dataset)) if path not in named]
+    store = Store(dataset)
+    findings = [*_check_codec(store, opened.manifest)]
+    findings += [f for entry in opened.manifest.shards for f in _check_shard(opened, entry, sides, decode=decode)]
+    return findings + [f"{path} is not in the manifest" for path in _unnamed(store, opened.manifest)]
 
 
 def _lost_its_manifest(folder: str) -> bool:
     """Whether a dataset or a run is here, and no manifest: that is damage. Elsewhere, asking for it is wrong use."""
     try:
         store = Store(folder)
-        return not store.exists(MANIFEST_NAME) and (store.exists(RUN_FILE) or bool(_shards(store)))
-    except PermissionError:  # `Dataset` says what is wrong
+        shards = (name for split in ("train", "val") for name in store.list(split, ".tar"))
+        return not store.exists(MANIFEST_NAME) and (store.exists(RUN_FILE) or any(shards))
+    except (PermissionError, NotImplementedError):  # `Dataset` says what is wrong
         return False
 
 
-def _shards(store: Store) -> list[str]:
+def _unnamed(store: Store, manifest: Manifest) -> list[str]:
     try:
-        return [f"{split}/{name}" for split in ("train", "val") for name in store.list(split, ".tar")]
+        return unnamed_files(store, manifest)
     except (PermissionError, NotImplementedError) as error:
-        _LOG.warning("shards beside the manifest's were not looked for: the store does not list them (%s)", error)
+        _LOG.warning("files beside the manifest's were not looked for: the store does not list them (%s)", error)
         return []
 
 
 def _check_shard(dataset: Dataset, entry: ShardEntry, sides: dict[str, str], *, decode: bool) -> Iterator[str]:
     try:
-        for key, members in dataset.shard(entry):
-            if decode:
-                yield from _check_sample(dataset, entry, key, members, sides)
+        samples = dataset.shard(entry)
+        for key, members in samples if decode else ():
+            yield from _check_sample(dataset, entry, key, members, sides)
+        yield from _check_faces(dataset, entry, {conversation_of(key) for key, _ in samples})
     except DatasetError as error:
         yield str(error)
+
+
+def _check_faces(dataset: Dataset, entry: ShardEntry, conversations: set[str]) -> Iterator[str]:
+    missing = conversations - set(read_faces(Store(dataset.location), entry)) if entry.faces else set()
+    if entry.faces and missing:
+        yield f"{entry.faces.path}: no faces of {len(missing)} of the shard's conversations, for example {min(missing)}"
+
+
+def _check_codec(store: Store, manifest: Manifest) -> Iterator[str]:
+    try:
+        codec = read_codec(store, manifest)
+    except DatasetError as error:
+        yield str(error)
+        return
+    if codec and codec.id != manifest.motion.codec:
+        yield f"codec {codec.id} does not decode the motion, which is of {manifest.motion.codec}"
 
 
 def _check_sample(

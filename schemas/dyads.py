@@ -115,9 +115,21 @@ class Dyad(Row):
     motion: tuple[Array, Array]
     valid: tuple[Array, Array]
     reference: tuple[Array, Array]
+    neutral: tuple[Array, Array]
+    neutral_code: tuple[Array, Array]
     state: Array
     windows: tuple[Window, ...]
     moments: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class NeutralFaces(Row):
+    """What decodes a conversation's motion, beside the codec: each participant's `neutral` and `neutral_code`, as in
+    `Motion`. Lies beside the shards that have windows of the conversation."""
+
+    conversation: str
+    participants: tuple[str, str]
+    neutral: tuple[Array, Array]
+    neutral_code: tuple[Array, Array]
 
 
 class DyadHead(Head):

@@ -19,7 +19,8 @@ from schemas.train import SamplerConfig
 
 SCHEMA_VERSION = 3
 """2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1). 3: what a sample's JSON does not know is
-named in `unknown` instead of being null."""
+named in `unknown` instead of being null, and what decodes the motion lies in the dataset (`codec`, and `faces` of each
+shard); a dataset of version 2 is read, and cannot be drawn."""
 READABLE = (2, 3)
 """Versions that this program reads."""
 MANIFEST_NAME = "manifest.json"
@@ -31,8 +32,19 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class FileEntry(_Model):
+    """A safetensors file beside the shards: rows as `schemas.artifact` writes them."""
+
+    path: str = Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.safetensors$")
+    bytes: int
+    sha256: str
+
+
 class ShardEntry(_Model):
-    """One tar file. All its samples share a class and a split."""
+    """One tar file. All its samples share a class and a split.
+
+    faces: `NeutralFaces` of its conversations, which decode their motion; none in a dataset of schema version 2.
+    """
 
     # Relative to the manifest, and never outside its folder: manifests may come from others.
     path: str = Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.tar$")
@@ -41,6 +53,7 @@ class ShardEntry(_Model):
     samples: int
     bytes: int
     sha256: str
+    faces: FileEntry | None = None
 
 
 class MotionSpec(_Model):
@@ -144,6 +157,8 @@ class PairsInfo(_Model):
 
 
 class Manifest(_Model):
+    """codec: the `Codec` that decodes the motion; none in a dataset of schema version 2."""
+
     schema_version: int = SCHEMA_VERSION
     kind: Literal["windows", "pairs"]
     fingerprint: str  # of every setting that shaped the data
@@ -151,6 +166,7 @@ class Manifest(_Model):
     sample_rate: int
     window: int  # frames per sample
     motion: MotionSpec
+    codec: FileEntry | None = None
     conversations: int
     participants: int
     plan: BalancePlan
@@ -160,6 +176,13 @@ class Manifest(_Model):
     def of(self, split: Split, label: WindowClass | None = None) -> tuple[ShardEntry, ...]:
         """The shards of a split, of one class if asked."""
         return tuple(s for s in self.shards if s.split == split and (label is None or s.label == label))
+
+
+def faces_path(shard: str) -> str:
+    """Where the faces of a shard lie. No folder or file is called as a split is, or readers that look for the files of
+    a split by name (Hugging Face's `datasets`) would take them for shards."""
+    split, _, name = shard.removesuffix(".tar").partition("/")
+    return f"faces/{split[0]}-{name.replace('/', '-')}.safetensors"
 
 
 def dump_manifest(manifest: Manifest) -> bytes:

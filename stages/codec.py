@@ -27,6 +27,7 @@ from schemas.dyads import Codec, CodecStatistics
 from schemas.errors import Reason, Rejected
 from schemas.manifest import MotionSpec
 from schemas.rows import LANDMARKS
+from schemas.words import counted
 from stages.heads import POSE_DIMS, canonical_face, head_rotation
 
 CODE_LIMIT = 64.0
@@ -87,7 +88,7 @@ def fit_codec(statistics: CodecStatistics, config: MotionConfig, network: str = 
     given = statistics.given
     rest = config.expression_dims if config.kind == "landmark-pca" else config.rest_dims
     if statistics.frames <= given + rest:
-        raise Rejected(Reason.NO_FACE, f"{statistics.frames} frames cannot carry {given + rest} dimensions")
+        raise Rejected(Reason.NO_FACE, f"{counted(statistics.frames, 'frame')} cannot carry {given + rest} dimensions")
     mean = statistics.sum / statistics.frames
     covariance = statistics.outer / statistics.frames - np.outer(mean, mean)
     whole: np.ndarray = covariance[given:, given:]

@@ -22,14 +22,15 @@ from itertools import islice
 import numpy as np
 
 from schemas.dyads import WindowClass
-from schemas.manifest import ShardEntry
+from schemas.manifest import FileEntry, ShardEntry
 from schemas.pairs import PairsConfig
 from schemas.plain import dump_record
 from schemas.rows import Row
 from schemas.sample import PairRecord, Sample, encode_pair
 from stages.base import Resources, Stage
+from stages.decode import conversation_of, read_faces
 from stages.gate import BINS, RANGES, Expected, Figures, counts, measure, verdicts
-from stages.shard import write_shard
+from stages.shard import write_faces, write_shard
 from stages.store import Store
 from stages.yardstick import Windows, Yardstick, learn, normalised
 from training.data import Dataset, choose, prefetch
@@ -107,9 +108,11 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     def process(self, item: PairsInput) -> Iterator[PairsRow]:
         tally = Tally()
         groups = self._shard(item.source)[item.first : item.last]
-        kept = self.pairs(groups, item.yardstick, tally)
+        shown: set[str] = set()
+        kept = _noting(self.pairs(groups, item.yardstick, tally), shown)
         size, digest, count = write_shard(Store(self._out), item.path, kept)
-        entry = item.source.model_copy(update={"path": item.path, "samples": count, "bytes": size, "sha256": digest})
+        made = {"path": item.path, "samples": count, "bytes": size, "sha256": digest}
+        entry = item.source.model_copy(update=made | {"faces": self._faces(item, shown)})
         yield PairsRow(
             entry=entry,
             passed_over=tally.passed_over,
@@ -147,6 +150,13 @@ class PairsStage(Stage[PairsInput, PairsRow]):
                         made[i].append((key, encode_pair(members, chosen[i], rejected[i], record)))
                 for of_window in made:
                     yield from of_window
+
+    def _faces(self, item: PairsInput, shown: set[str]) -> FileEntry | None:
+        """The faces of the conversations that are in some pair, beside the shard; a source without faces has none."""
+        if item.source.faces is None:
+            return None
+        people = read_faces(Store(self._dataset), item.source)
+        return write_faces(Store(self._out), item.path, [each for name, each in people.items() if name in shown])
 
     def forget(self) -> None:
         """Let go of the source shard that was read last."""
@@ -193,6 +203,13 @@ class PairsStage(Stage[PairsInput, PairsRow]):
             sampler=config.sampler.model_copy(update={"seed": seed}),
             **numbers,
         )
+
+
+def _noting(pairs: Iterable[Pair], conversations: set[str]) -> Iterator[Pair]:
+    """The same pairs; which conversations they are of is noted."""
+    for key, members in pairs:
+        conversations.add(conversation_of(key))
+        yield key, members
 
 
 def plan_pairs(dataset: Dataset, config: PairsConfig, limit: int | None = None) -> list[PairsPlan]:

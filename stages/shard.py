@@ -2,6 +2,10 @@
 
 Windows of one dyad stay together, so a shard opens few dyads, and are shuffled inside their shard by a seed;
 the loader shuffles again across shards. Members have mtime 0, no owner and a fixed order.
+
+Beside each shard lie the neutral faces of its conversations, so that its motion can be decoded wherever it is copied
+to: 12 kB a conversation. One that has windows of several classes has them several times; in exchange whoever writes a
+shard has read them anyway, and a few shards of many are enough to work with.
 """
 
 from __future__ import annotations
@@ -15,9 +19,10 @@ import numpy as np
 from pydantic import SkipValidation
 
 from schemas import SAMPLES_PER_FRAME
+from schemas.artifact import dump_rows
 from schemas.config import ShardConfig
-from schemas.dyads import Census, Dyad, Window, WindowClass
-from schemas.manifest import ShardEntry, Split
+from schemas.dyads import Census, Dyad, NeutralFaces, Window, WindowClass
+from schemas.manifest import FileEntry, ShardEntry, Split, faces_path
 from schemas.rows import Row, VoiceFigures, Voices
 from schemas.sample import Sample, SampleMeta, decode_audio, encode_sample
 from stages.balance import keep_weights
@@ -62,7 +67,7 @@ class ShardRow(Row):
 
 
 class ShardStage(Stage[ShardInput, ShardRow]):
-    """Writes a tar into the dataset's folder and yields its manifest entry."""
+    """Writes a tar and its faces into the dataset's folder and yields its manifest entry."""
 
     name = "shard"
     version = 5
@@ -75,18 +80,30 @@ class ShardStage(Stage[ShardInput, ShardRow]):
     def process(self, item: ShardInput) -> Iterator[ShardRow]:
         counts = item.census.counts[list(WindowClass).index(item.label)]
         encoded: list[tuple[str, dict[str, bytes]]] = []
+        people: list[NeutralFaces] = []
         total = 0.0
         for part, dyad, voices in zip(item.slices, item.dyads, item.voices, strict=True):
             assert part.conversation == dyad.conversation == voices.conversation
             windows = _of_class(dyad, item.label)[part.first : part.first + part.count]
+            people.append(faces_of(dyad))
             weights = keep_weights(np.array([w.expressiveness for w in windows]), counts, item.dull_keep)
             tracks = (voices.audio[0].tobytes(), voices.audio[1].tobytes())
             for window, weight in zip(windows, weights.tolist(), strict=True):
                 encoded.append((window.key, encode_sample(_sample(dyad, tracks, voices.figures, window, weight))))
                 total += weight
         random.Random(f"{self.config.seed}:{item.path}").shuffle(encoded)
-        size, digest, count = write_shard(Store(self._dataset), item.path, encoded)
-        entry = ShardEntry(path=item.path, split=item.split, label=item.label, samples=count, bytes=size, sha256=digest)
+        store = Store(self._dataset)
+        faces = write_faces(store, item.path, people)
+        size, digest, count = write_shard(store, item.path, encoded)
+        entry = ShardEntry(
+            path=item.path,
+            split=item.split,
+            label=item.label,
+            samples=count,
+            bytes=size,
+            sha256=digest,
+            faces=faces,
+        )
         yield ShardRow(entry=entry, weight=round(total, 6))
 
     def facts(self, rows: Sequence[ShardRow]) -> str:
@@ -110,6 +127,19 @@ def write_shard(store: Store, path: str, samples: Iterable[tuple[str, Mapping[st
                 tar.write({"__key__": key, **members})
                 count += 1
     return hashing.size, hashing.digest.hexdigest(), count
+
+
+def faces_of(dyad: Dyad) -> NeutralFaces:
+    """What of a dyad decodes its motion."""
+    return NeutralFaces(**{name: getattr(dyad, name) for name in NeutralFaces.model_fields})
+
+
+def write_faces(store: Store, shard: str, people: Sequence[NeutralFaces]) -> FileEntry:
+    """Commit the faces of a shard's conversations, by their ids."""
+    ordered = sorted(people, key=lambda one: one.conversation)
+    path, data = faces_path(shard), dump_rows(ordered)
+    store.write(path, data)
+    return FileEntry(path=path, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 class _HashingFile:

@@ -17,6 +17,7 @@ from schemas.config import WindowsConfig
 from schemas.dyads import Codec, Dyad, DyadFacts, Motion, Window, WindowClass
 from schemas.errors import Reason, Rejected
 from schemas.rows import Binding, Conversation, Row, Transcript
+from schemas.words import counted
 from stages.audio import speech_state
 from stages.backchannels import mark_backchannels
 from stages.base import Stage
@@ -42,7 +43,7 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
     """A bound conversation to a dyad with its windows."""
 
     name = "windows"
-    version = 5
+    version = 6
     config: WindowsConfig
 
     def process(self, item: WindowsInput) -> Iterator[Dyad]:
@@ -53,7 +54,8 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
         windows = tuple(_windows(item.conversation.id, state, (first, second), item.codec, self.config))
         if not windows:
             raise Rejected(
-                Reason.NO_WINDOW, f"no {self.config.length} frames in a row with both people visible in {frames} frames"
+                Reason.NO_WINDOW,
+                f"no {self.config.length} frames in a row with both people visible in {counted(frames, 'frame')}",
             )
         people = item.binding.participants
         yield Dyad(
@@ -66,6 +68,8 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
             motion=(first.motion, second.motion),
             valid=(first.valid, second.valid),
             reference=(first.reference, second.reference),
+            neutral=(first.neutral, second.neutral),
+            neutral_code=(first.neutral_code, second.neutral_code),
             state=state,
             windows=windows,
             moments=(_moments(first), _moments(second)),

@@ -37,6 +37,7 @@ from schemas.faults import Blame, blame_of
 from schemas.files import locate, read_whole
 from schemas.manifest import MANIFEST_NAME, Manifest, ShardEntry, Split, manifest_hash, parse_manifest
 from schemas.sample import Sample, decode_sample
+from schemas.words import counted
 from training.epochs import ClassStream, Members
 
 T = TypeVar("T")
@@ -122,7 +123,7 @@ class Dataset:
         except (tarfile.TarError, ValueError) as error:
             raise DatasetError(f"shard {entry.path} is not a readable tar: {error.args[0]}") from error
         if seen != entry.samples:
-            raise DatasetError(f"shard {entry.path} holds {seen} samples, the manifest says {entry.samples}")
+            raise DatasetError(f"shard {entry.path} holds {counted(seen, 'sample')}, the manifest says {entry.samples}")
 
     def shard(self, entry: ShardEntry) -> list[tuple[str, Members]]:
         """All of `groups`. Raises DatasetError as it and `fetch` do."""
@@ -222,9 +223,9 @@ class Loader:
                     _LOG.warning("left out: %s", error)
                 self.bad[key] = str(error)
                 if len(self.bad) > self.max_bad:
+                    found = counted(len(self.bad), "unreadable sample")
                     raise DatasetError(
-                        f"{len(self.bad)} unreadable samples in {self.dataset.location}, {self.max_bad} tolerated; "
-                        f"the last: {error}"
+                        f"{found} in {self.dataset.location}, {self.max_bad} tolerated; the last: {error}"
                     ) from error
         raise DatasetError(f"{self.dataset.location}: {BAD_IN_A_ROW} {label} samples in a row were unreadable")
 

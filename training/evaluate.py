@@ -24,10 +24,11 @@ import torch
 
 from schemas.dyads import WindowClass
 from schemas.errors import RunFailed, UsageError
-from schemas.manifest import ShardEntry, Split
+from schemas.manifest import Manifest, ShardEntry, Split
 from schemas.plain import to_json
 from schemas.sample import Sample
 from schemas.train import Drop, SamplerConfig
+from schemas.words import candidates, counted
 from training.checkpoint import checkpoint_id, load_checkpoint, load_model
 from training.data import Batch, Dataset, choose, collate
 from training.model import Listener
@@ -39,6 +40,7 @@ BATCH = 32
 CLUSTERED, CLUSTERED_WINDOWS = 20_000, 1000
 """Frames of the truth that SID's clusters are fitted on, about, and of how many windows of a class, at most."""
 
+_REMEMBERED = 10_000  # keys to choose from where the wanted one is not there
 _GENERATED: dict[str, Drop] = {"model": "full", "model_no_user": "no_user"}
 Table = dict[str, dict[str, dict[str, float | None]]]
 """By row, class or "all", and metric; None where it is not defined."""
@@ -85,7 +87,7 @@ def evaluate(
     chosen = {label: choose(entries, limit) for label, entries in shards.items()}
     counts = {label: sum(n for _, n in entries) for label, entries in chosen.items() if entries}
     if not counts:
-        raise UsageError(f"{dataset} has no {split} samples; build it with a larger balance.val_share")
+        raise UsageError(f"{dataset} has no {split} samples{_advice(data.manifest, split)}")
 
     some = [choose(entries, min(limit or CLUSTERED_WINDOWS, CLUSTERED_WINDOWS)) for entries in shards.values()]
     centres = fit_centres(_frames_of_truth(model, data, some), model.motion)
@@ -150,7 +152,7 @@ def generate(
     model = load_model(loaded, pick_device(device), weights=encoder)
     data = _open_for(model, dataset)
     sampler = sampler or loaded.config.sampler
-    sample = _find(data, key)
+    shard, sample = _find(data, key)
     if Path(key).name != key:  # it names files, and datasets may come from others
         raise UsageError(f"the key {key!r} cannot name a file")
     motion = _generated(model, collate([sample]).to(model.mean.device), sampler, drop)
@@ -170,6 +172,7 @@ def generate(
         "audio": loaded.audio.model_dump(mode="json"),
         "dataset": data.hash,
         "location": data.location,
+        "shard": shard,
         "motion": data.manifest.motion.model_dump(mode="json"),
         "window": {name: getattr(sample.meta, name) for name in ("conversation", "avatar", "user", "start", "label")},
         "drop": drop,
@@ -177,6 +180,17 @@ def generate(
     }
     (out / f"{key}.json").write_text(to_json(note, indent=1) + "\n", encoding="utf-8")
     return out / f"{key}.generated.npy"
+
+
+def _advice(manifest: Manifest, split: Split) -> str:
+    """What can be done about a split without samples: people who met, directly or through others, share a split."""
+    if split == "train":
+        return "; give more conversations to `visavis build`, or --split val"
+    conversations = counted(manifest.conversations, "conversation")
+    return (
+        f": all people of its {conversations} have met, or balance.val_share is 0, and nobody is in both splits;"
+        " build it again with conversations of other people, or score what was trained on with --split train"
+    )
 
 
 def _samples(data: Dataset, chosen: Sequence[tuple[ShardEntry, int]]) -> Iterator[Sample]:
@@ -309,10 +323,14 @@ def _open_for(model: Listener, dataset: str) -> Dataset:
     return data
 
 
-def _find(data: Dataset, key: str) -> Sample:
-    """Held-out samples first: there is no index, and they are fewer."""
+def _find(data: Dataset, key: str) -> tuple[str, Sample]:
+    """The sample and its shard's path. Held-out samples first: there is no index, and they are fewer."""
+    seen: list[str] = []
     for entry in (*data.manifest.of("val"), *data.manifest.of("train")):
         for found, members in data.groups(entry, data.fetch(entry)):
             if found == key:
-                return data.decode(key, members)
-    raise UsageError(f"{data.location} has no sample {key}")
+                return entry.path, data.decode(key, members)
+            if len(seen) < _REMEMBERED:
+                seen.append(found)
+    there = sum(entry.samples for entry in data.manifest.shards)
+    raise UsageError(f"{data.location} has no sample {key}; {candidates(key, seen, 'sample', there)}")

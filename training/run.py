@@ -16,6 +16,7 @@ import torch
 from schemas.errors import UsageError
 from schemas.manifest import Split
 from schemas.train import TrainConfig
+from schemas.words import counted, first_difference
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint, checkpoint_id, load_checkpoint, load_model
 from training.data import Batch, Dataset, Loader, class_mixture
 from training.encoder import load_encoder
@@ -214,16 +215,25 @@ def _check_same_run(
 ) -> None:
     again = "give another output folder, or remove this one"
     if resumed.manifest != windows.hash:
-        raise UsageError(f"{out} holds a run on another dataset (manifest {resumed.manifest[:12]}); {again}")
-    if resumed.pairs != (pairs.hash if pairs else "") or resumed.reference != reference:
-        raise UsageError(f"{out} holds a run from another initial checkpoint or with other pairs; {again}")
+        was, now = resumed.manifest[:12], windows.hash[:12]
+        raise UsageError(
+            f"{out} holds a run on another dataset (its manifest is {was}, that of {windows.location} {now}); {again}"
+        )
+    if resumed.pairs != (pairs.hash if pairs else ""):
+        was, now = resumed.pairs[:12] or "none", pairs.hash[:12] if pairs else "none"
+        raise UsageError(f"{out} holds a run with other pairs (their manifest is {was}, now {now}); {again}")
+    if resumed.reference != reference:
+        was, now = resumed.reference[:12] or "none", reference[:12] or "none"
+        raise UsageError(f"{out} holds a run from another initial checkpoint (it was {was}, now {now}); {again}")
     if resumed.config.features.weights_sha256 != config.features.weights_sha256:
         raise UsageError(f"{out} holds a run with another encoder; name its weights (features.weights), {again}")
     ignored = _MAY_CHANGE if pairs else _MAY_CHANGE | {"dpo": True}
-    if resumed.config.model_dump(exclude=ignored) != config.model_dump(exclude=ignored):
-        raise UsageError(f"{out} holds a run of another training config; {again}")
+    before, after = (each.model_dump(mode="json", exclude=ignored) for each in (resumed.config, config))
+    if changed := first_difference(before, after):
+        raise UsageError(f"{out} was trained with {changed}; set it back, {again}")
     if resumed.processes != world.size:
         raise UsageError(
-            f"{out} holds a run of {resumed.processes} processes, and now there are {world.size}: start as many, or "
+            f"{out} holds a run of {counted(resumed.processes, 'process', 'processes')}, and now there "
+            f"{'is' if world.size == 1 else 'are'} {world.size}: start as many, or "
             f"take its {CHECKPOINT_NAME} as the initial checkpoint (init) of a run in another folder"
         )

@@ -26,6 +26,7 @@ from schemas.errors import UsageError
 from schemas.pairs import PairsConfig
 from schemas.plain import to_json
 from schemas.train import TrainConfig
+from schemas.words import counted, duration
 from training.evaluate import evaluate
 from training.train import train
 
@@ -46,7 +47,7 @@ def run_demo(out: Path, engine: str) -> None:
 
     make_media(media, reporter)
     summary = Build(config, run, engine_of(config.run), reporter).run(find_sources([str(media / "corpus.jsonl")]))
-    with reporter.training("train") as progress:
+    with reporter.training("train", recipe.optim.steps) as progress:
         base = train(summary.dataset, out / "base", recipe, progress=progress)
     made = build_pairs(
         summary.dataset,
@@ -56,7 +57,7 @@ def run_demo(out: Path, engine: str) -> None:
         engine_of(config.run),
         reporter,
     )
-    with reporter.training("dpo") as progress:
+    with reporter.training("dpo", recipe.dpo.steps) as progress:
         tuned = train(summary.dataset, out / "dpo", recipe, init=base, pairs=made.dataset, progress=progress)
     figures = _evaluate({"base": base, "base + DPO": tuned}, summary.dataset, reporter)
     (out / "evaluation.json").write_text(to_json(figures, indent=1) + "\n", encoding="utf-8")
@@ -64,9 +65,10 @@ def run_demo(out: Path, engine: str) -> None:
     console.print(summary_table(summary))
     console.print(_truth_table(run, media))
     left_out = f", left out: {in_words(made.gated)}" if made.gated else ""
-    console.print(f"pairs: {made.kept} kept of {made.tried} windows{left_out}", highlight=False)
+    console.print(f"{counted(made.kept, 'pair')} of {made.tried} tried{left_out}", highlight=False)
     console.print(*_metrics(figures))
-    places = Table(title=f"done in {time.monotonic() - started:.0f} s; everything lies in {out}", show_header=False)
+    took = duration(time.monotonic() - started)
+    places = Table(title=f"done in {took}; everything lies in {out}", show_header=False)
     for name, path in {
         "conversations": media,
         "dataset": summary.dataset,
@@ -77,6 +79,7 @@ def run_demo(out: Path, engine: str) -> None:
     }.items():
         places.add_row(name, str(path))
     console.print(places)
+    reporter.end(f"demo done in {took}", "report", summary.dataset)
 
 
 def make_media(folder: Path, reporter: Reporter) -> None:
@@ -84,7 +87,7 @@ def make_media(folder: Path, reporter: Reporter) -> None:
     clips = demo_corpus()
     corpus = folder / "corpus.jsonl"
     if corpus.exists():
-        reporter.line(f"{'media':<10} {len(clips)} done before")
+        reporter.before("media", len(clips))
         return
     folder.mkdir(parents=True, exist_ok=True)
     with reporter.items("media", len(clips)) as advance:
@@ -135,7 +138,7 @@ def _metrics(figures: dict[str, Any]) -> list[Table]:
         for name in ("ground_truth", "hold_still", "base", "base + DPO")
         for row in [figures[name]]
     }
-    title = f"held-out listening windows ({_EVALUATION_SEEDS} sampling seeds, one training seed)"
+    title = f"held-out listening windows ({counted(_EVALUATION_SEEDS, 'sampling seed')}, one training seed)"
     return metrics_tables(shown, title)
 
 

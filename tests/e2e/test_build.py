@@ -161,7 +161,7 @@ def test_one_stage_on_one_item_can_be_replayed_and_writes_nothing(
     motion = replay(build, sources_of(dialogues), "motion", "apart")
     assert motion.task.item.endswith("participant 0")
     assert outline(motion.rows[0])["motion"] == f"float32 [{int(SECONDS * 25)}, 14]"
-    with pytest.raises(UsageError, match=r"no item 'nobody' of bind; there is .*together\.mp4"):
+    with pytest.raises(UsageError, match=r"no item 'nobody' of bind; there are 2 items: .*together\.mp4"):
         replay(build, sources_of(dialogues), "bind", "nobody")
     with pytest.raises(UsageError, match="--only takes ingest"):
         replay(build, sources_of(dialogues), "shard", "together")
@@ -216,7 +216,8 @@ def test_a_threshold_is_moved_without_measuring_again(built: Built, dialogues: P
 
 def test_a_conversation_can_be_looked_at(built: Built, tmp_path: Path) -> None:
     root, out = str(built[0]), tmp_path / "sheet.png"
-    sheet = draw(root, "apart", 3)
+    sheet, name = draw(root, "apart", 3)
+    assert name.startswith("apart_")
     assert sheet.shape[0] == 4 * 270  # two files, two people's motion
     green = (sheet[:270] == (60, 220, 60)).all(axis=2)
     assert green.any()  # the first participant's landmarks …
@@ -225,7 +226,7 @@ def test_a_conversation_can_be_looked_at(built: Built, tmp_path: Path) -> None:
     assert out.read_bytes().startswith(b"\x89PNG")
     for item, path, message in (("nobody", out, "no such conversation"), ("apart", tmp_path / "x.gif", "png")):
         with pytest.raises(UsageError, match=message):
-            save_sheet(draw(root, item, 1), path)
+            save_sheet(draw(root, item, 1)[0], path)
 
 
 def test_the_account_has_times_memory_and_pace(built: Built) -> None:

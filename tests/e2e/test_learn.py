@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 from pipeline.build import BuildSummary
 from pipeline.cli import main
+from stages.decode import read_faces
+from stages.store import Store
 from training.data import Dataset
 
 RECIPE = str(Path(__file__).parents[2] / "configs" / "train" / "tiny.yaml")
@@ -80,6 +83,21 @@ def test_from_a_build_to_a_tuned_listener(
     assert sheet.shape[0] > 8 * 90 + 3 * 170  # curves and faces
     faces = sheet[52 : 52 + 3 * 170, 130:].reshape(3, 170, -1, 170, 3)
     assert (faces.min(axis=(1, 3, 4)) < 128).all()  # each side, at each moment
+
+    elsewhere = tmp_path / "elsewhere"  # the dataset alone, without the run that built it
+    shutil.copytree(f"{run}/dataset", elsewhere)
+    alone = visavis(
+        capsys, monkeypatch, "generate", after, str(elsewhere), key, "--out", str(tmp_path / "alone")
+    ).strip()
+    assert cv2.imread(visavis(capsys, monkeypatch, "report", alone).strip()).shape == sheet.shape
+    moved = elsewhere.rename(tmp_path / "moved")
+    found = json.loads(visavis(capsys, monkeypatch, "report", alone, "--json"))
+    assert "--dataset" in found["no_faces"]
+    assert cv2.imread(found["picture"]).shape[0] < sheet.shape[0]
+    words = ["report", alone, "--dataset", str(moved)]
+    assert (cv2.imread(visavis(capsys, monkeypatch, *words).strip()) == sheet).all()
+    assert read_faces(Store(f"{pairs}/dataset"), Dataset(f"{pairs}/dataset").manifest.of("train")[0])
+
     (tmp_path / "generated" / f"{key}.truth.npy").unlink()
     words = ["visavis", "report", path]
     monkeypatch.setattr(sys, "argv", words)

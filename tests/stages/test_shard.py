@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +12,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.dataset import CODEC_FILE, codec_entry
 from pipeline.verify import verify_dataset
 from schemas import SAMPLES_PER_FRAME
+from schemas.artifact import dump_rows
 from schemas.config import BalanceConfig, Section, ShardConfig
-from schemas.dyads import Dyad, DyadHead, Window, WindowClass
-from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
+from schemas.dyads import Codec, Dyad, DyadHead, Window, WindowClass
+from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest, parse_manifest
 from schemas.rows import Layout, VoiceFigures, Voices
-from schemas.sample import Sample, decode_audio, encode_audio
+from schemas.sample import Sample, decode_audio, decode_sample, encode_audio
 from stages.balance import plan_balance
 from stages.census import CensusInput, CensusStage
-from stages.codec import motion_spec
+from stages.codec import decode_motion, motion_spec
+from stages.decode import avatar_of, conversation_of, read_codec, read_faces
 from stages.shard import ShardInput, ShardStage, capacity, cut_series
+from stages.store import Store
 from stages.windows import avatar_state
 from tests.stages.test_quality import GOOD
 from training.data import Dataset
 
 FRAMES, DIM, LENGTH = 120, 8, 20
+CODEC = dump_rows(
+    [
+        Codec(
+            id="test",
+            kind="landmark-pca",
+            given=0,
+            network="",
+            mean=np.zeros(478 * 3, np.float32),
+            basis=np.eye(DIM - 6, 478 * 3, dtype=np.float32),
+            explained=1.0,
+        )
+    ]
+)
 
 
 def make_dyad(name: str, seed: int) -> Dyad:
@@ -54,6 +73,8 @@ def make_dyad(name: str, seed: int) -> Dyad:
         motion=(motion[0], motion[1]),
         valid=(np.ones(FRAMES, bool), np.ones(FRAMES, bool)),
         reference=(motion[0][0], motion[1][0]),
+        neutral=(rng.standard_normal((478, 3)).astype(np.float32), rng.standard_normal((478, 3)).astype(np.float32)),
+        neutral_code=(np.zeros(0, np.float32), np.zeros(0, np.float32)),
         state=state,
         windows=windows,
         moments=((0.0,), (0.0,)),
@@ -102,11 +123,13 @@ def write_dataset(folder: Path, config: ShardConfig) -> tuple[Manifest, list[Dya
         sample_rate=16000,
         window=LENGTH,
         motion=motion_spec("test", DIM, np.zeros(DIM), np.ones(DIM)),
+        codec=codec_entry(CODEC),
         conversations=3,
         participants=6,
         plan=plan,
         shards=tuple(entries),
     )
+    (folder / CODEC_FILE).write_bytes(CODEC)
     (folder / MANIFEST_NAME).write_bytes(dump_manifest(manifest))
     return manifest, dyads
 
@@ -182,9 +205,59 @@ def test_a_missing_shard_a_cut_one_and_a_stray_one_are_found(dataset: Path) -> N
     speaking.write_bytes(speaking.read_bytes()[:-512])
     assert sorted(verify_dataset(str(dataset))) == [
         "shard train/listening-000000.tar is missing",
-        "shard train/other.tar is not in the manifest",
         "shard train/speaking-000000.tar is not the one the manifest lists (sha256 differs)",
+        "train/other.tar is not in the manifest",
     ]
+
+
+def test_a_copied_dataset_decodes_its_motion_alone(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("moved") / "dataset"
+    dyads = {d.conversation: d for d in (make_dyad(f"c{i}", i) for i in range(3))}
+    dataset.rename(elsewhere)
+    store, manifest = Store(str(elsewhere)), parse_manifest((elsewhere / MANIFEST_NAME).read_bytes())
+    codec = read_codec(store, manifest)
+    assert codec is not None
+    seen = set()
+    for entry in manifest.shards:
+        faces = read_faces(store, entry)
+        for key, members in Dataset(str(elsewhere)).shard(entry):
+            sample = decode_sample(key, members)
+            dyad, avatar = dyads[sample.meta.conversation], avatar_of(key)
+            assert conversation_of(key) == dyad.conversation
+            neutral = faces[dyad.conversation].neutral[avatar]
+            points = decode_motion(codec, sample.avatar_motion, neutral)
+            np.testing.assert_array_equal(points, decode_motion(codec, sample.avatar_motion, dyad.neutral[avatar]))
+            seen.add(dyad.conversation)
+    assert seen == set(dyads)
+
+
+def test_what_decodes_the_motion_is_verified(dataset: Path) -> None:
+    (dataset / CODEC_FILE).write_bytes(CODEC[:-1])
+    (dataset / "faces" / "t-listening-000000.safetensors").rename(dataset / "faces" / "other.safetensors")
+    assert [finding.partition(";")[0] for finding in verify_dataset(str(dataset))] == [
+        "codec.safetensors is not the one the manifest lists (sha256 differs)",
+        "faces/t-listening-000000.safetensors is missing",
+        "faces/other.safetensors is not in the manifest",
+    ]
+
+
+def test_no_name_beside_the_shards_looks_like_a_split(dataset: Path) -> None:
+    """Or `load_dataset` of Hugging Face would take it for shards of that split."""
+    names = [str(p.relative_to(dataset)) for p in dataset.rglob("*.safetensors")]
+    assert len(names) > 2
+    assert not [name for name in names if re.search(r"(train|val|valid|test|dev|eval)[^/a-z]", name)]
+
+
+def test_a_dataset_of_version_2_is_read_and_nothing_asked_of_it(dataset: Path) -> None:
+    path = dataset / MANIFEST_NAME
+    old = json.loads(path.read_text())
+    old |= {"schema_version": 2, "shards": [{k: v for k, v in s.items() if k != "faces"} for s in old["shards"]]}
+    del old["codec"]
+    path.write_text(json.dumps(old))
+    for file in (dataset / CODEC_FILE, *(dataset / "faces").iterdir()):
+        file.unlink()
+    assert verify_dataset(str(dataset)) == []
+    assert len(samples(dataset)) > 10
 
 
 def test_another_schema_version_and_no_manifest_are_told(dataset: Path) -> None:

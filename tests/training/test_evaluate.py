@@ -114,8 +114,16 @@ def test_generate_writes_arrays_that_anyone_can_read(dataset: Path, checkpoint: 
     assert motion.shape == np.load(tmp_path / f"{key}.truth.npy", allow_pickle=False).shape == (50, 12)
     assert motion.dtype == np.float32
     assert json.loads((tmp_path / f"{key}.json").read_text())["key"] == key
-    with pytest.raises(UsageError, match="has no sample nobody"):
+    with pytest.raises(UsageError, match="has no sample nobody; there are 172 samples: "):
         generate(checkpoint, str(dataset), "nobody", tmp_path)
+
+
+def test_nothing_held_out_is_answered_with_what_helps(trained_elsewhere: Path, tmp_path: Path):
+    one = write_dataset(tmp_path, {WindowClass.LISTENING: 2}, val=0)
+    with pytest.raises(UsageError, match=r"all people of its 1 conversation have met.* or score .* --split train"):
+        evaluate(trained_elsewhere, str(one))
+    with pytest.raises(UsageError, match="no sample listening-00005; there are 2 samples: listening-0000"):
+        generate(trained_elsewhere, str(one), "listening-00005", tmp_path)
 
 
 def test_memory_is_that_of_a_batch_and_its_size_changes_nothing(

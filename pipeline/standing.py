@@ -1,0 +1,92 @@
+"""How a run stands: state.json in its folder, written when its work begins and when it ends.
+
+A run that was killed has no time to write: then the file still says `running`, and nobody holds the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from schemas.errors import UsageError, VisavisError
+from schemas.plain import to_json
+from stages.store import Store
+
+STATE_FILE = "state.json"
+Standing = dict[str, Any]
+"""state: running, finished, stopped or failed. began, ended: Unix time. message: why it failed. phase, finished, total:
+how far it was."""
+
+
+class Keeper:
+    """Writes the state of one run. Nothing is written before `begin`, so wrong use leaves no trace.
+
+    settle: called at the beginning. how_far: asked at the end; may be set later.
+    """
+
+    def __init__(self, store: Store, settle: Callable[[], None]) -> None:
+        self.how_far: Callable[[], Standing] = dict
+        self._store, self._settle = store, settle
+        self._began = round(time.time(), 1)
+        self.begun = False
+
+    def begin(self) -> None:
+        """Work begins, if it has not yet."""
+        if not self.begun:
+            self.begun = True
+            self._settle()
+            self._write({"state": "running"})
+
+    def end(self, state: str, message: str = "") -> None:
+        """It ended, in one way or another."""
+        self._write({"state": state, "message": message, "ended": round(time.time(), 1), **self.how_far()})
+
+    def _write(self, standing: Standing) -> None:
+        self._store.write(STATE_FILE, (to_json({"began": self._began, **standing}) + "\n").encode())
+
+
+@contextmanager
+def ending(keeper: Keeper) -> Iterator[None]:
+    """Records how the block ends."""
+    try:
+        yield
+    except BaseException as error:
+        if keeper.begun or not isinstance(error, UsageError):
+            with suppress(OSError):  # a disk that is full or gone: people are told already
+                stopped = isinstance(error, KeyboardInterrupt)
+                keeper.begin()
+                keeper.end("stopped" if stopped else "failed", "" if stopped else _said(error))
+        raise
+    keeper.begin()  # there may have been nothing to do
+    keeper.end("finished")
+
+
+def read_standing(store: Store, *, held: bool, built: bool) -> Standing:
+    """How the run in a folder stands; its state may also be `killed`.
+
+    Args:
+        held: whether somebody is at work in the folder.
+        built: whether it has a dataset; tells how a run ended that was made before there was a state.
+    """
+    found = store.peek(STATE_FILE)
+    standing: Standing = _parsed(found[0]) if found else {"state": "finished" if built else "stopped"}
+    if held:
+        return standing | {"state": "running"}
+    return standing | {"state": "killed"} if standing["state"] == "running" else standing
+
+
+def _said(error: BaseException) -> str:
+    """One line; errors that are no word of ours with their kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, VisavisError) else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def _parsed(data: bytes) -> Standing:
+    try:
+        standing = json.loads(data)
+    except ValueError:
+        standing = None
+    return standing if isinstance(standing, dict) and "state" in standing else {"state": "stopped"}

@@ -1,0 +1,65 @@
+"""Motion back to landmarks with what lies in the dataset: its codec, and the neutral faces beside each shard.
+
+    store, manifest = Store(folder), parse_manifest(…)
+    codec, faces = read_codec(store, manifest), read_faces(store, entry)      # of the shard the sample is from
+    decode_motion(codec, sample.avatar_motion, faces[conversation].neutral[avatar])       # [T, 478, 3]
+
+A sample's key is CONVERSATION-AVATAR-FRAME; in a set of pairs `-rN` may follow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from schemas.artifact import load_rows
+from schemas.dyads import Codec, NeutralFaces
+from schemas.errors import DatasetError
+from schemas.manifest import FileEntry, Manifest, ShardEntry
+from stages.store import Store
+
+
+def read_codec(store: Store, manifest: Manifest) -> Codec | None:
+    """The codec of a dataset's motion; None where it has none, of schema version 2.
+
+    Raises:
+        DatasetError: missing, or not the file that the manifest names.
+    """
+    data = read_file(store, manifest.codec)
+    return None if data is None else load_rows(data, Codec)[0]
+
+
+def read_faces(store: Store, entry: ShardEntry) -> dict[str, NeutralFaces]:
+    """The faces of a shard by conversation; none where it has no file of them.
+
+    Raises:
+        DatasetError: as `read_codec`.
+    """
+    data = read_file(store, entry.faces)
+    return {} if data is None else {row.conversation: row for row in load_rows(data, NeutralFaces)}
+
+
+def read_file(store: Store, entry: FileEntry | None) -> bytes | None:
+    """The bytes of a file that the manifest names.
+
+    Raises:
+        DatasetError: missing, or others.
+    """
+    if entry is None:
+        return None
+    try:
+        data = store.read(entry.path)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{entry.path} is missing; copy the dataset's folder whole, or build it again") from error
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise DatasetError(f"{entry.path} is not the one the manifest lists (sha256 differs)")
+    return data
+
+
+def conversation_of(key: str) -> str:
+    """The conversation that a sample's key names."""
+    return key.partition("-")[0]
+
+
+def avatar_of(key: str) -> int:
+    """Which of the two participants is the avatar, by a sample's key."""
+    return int(key.split("-")[1])
