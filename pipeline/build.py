@@ -46,6 +46,7 @@ from stages.encode import network_digest
 from stages.faces import pieces_of
 from stages.quality import faults
 from stages.store import Store
+from stages.uris import file_name
 
 _NOT_THE_DATA: Any = {  # where and how it runs
     "run": True,
@@ -246,7 +247,7 @@ class Build:
 
     def _good_enough(self, run: Run | None, task: Task, cast: Made, source: Source) -> bool:
         """Hold what was measured against the thresholds. A verdict changes with them, and nothing is measured again."""
-        names = ("left", "right") if len(source.uris) == 1 else [uri.rpartition("/")[2] for uri in source.uris]
+        names = ("left", "right") if len(source.uris) == 1 else [file_name(uri) for uri in source.uris]
         fault = next(faults(CastFacts.model_validate_json(cast.facts), names, self.config.quality), None)
         if run and fault:
             run.reject(task, *fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import typer
 from rich.console import Console
 
 from schemas.errors import DatasetError, RunFailed, UsageError
+from stages.uris import printable
 
 app = typer.Typer(
     name="visavis",
@@ -26,7 +28,12 @@ app = typer.Typer(
 _STOPPED = 130  # exit code, as shells give it to a program that Ctrl-C ended
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Override a setting; may be repeated. VALUE is YAML 1.2, and none where it is empty.",
+    ),
 ]
 Encoder = Annotated[
     str | None,
@@ -41,8 +48,8 @@ def build(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Videos, folders, globs, fsspec URLs, or lists (.jsonl, .csv, .parquet with `uri` and,"
-            " where known, `conversation` and `participant`)."
+            help="Videos, folders, globs, fsspec URLs, or lists (.jsonl, .csv, .tsv, also .gz, and .parquet; with `uri`"
+            " and, where known, `conversation` and `participant`)."
         ),
     ] = None,
     pair: Annotated[
@@ -343,6 +350,8 @@ def main() -> None:
     # OpenMP's threads spin while they wait. For long, and a machine with other load trains at half the speed; not at
     # all, and a quiet one does. Read when torch is loaded, which no command has done yet.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 must not end a run
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster that takes its machine back asks nicely first
     try:
         code = app(standalone_mode=False)
@@ -365,7 +374,7 @@ def main() -> None:
 
 def _fail(message: str, code: int) -> int:
     if os.environ.get("RANK", "0") == "0":  # under torchrun all processes end alike, and one says why
-        print(f"visavis: {' '.join(message.split())}", file=sys.stderr)
+        print(f"visavis: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

@@ -28,7 +28,7 @@ from pipeline.machines import start_ray
 from pipeline.preview import preview, preview_table
 from pipeline.progress import Reporter
 from pipeline.replay import outline, replay
-from pipeline.sources import find_sources, source_name
+from pipeline.sources import Sources, find_sources, source_name
 from schemas.config import BuildConfig, RunConfig, load_config, parse_config
 from schemas.dyads import WindowClass
 from schemas.errors import UsageError
@@ -73,9 +73,12 @@ def run_build(
         _show_plan(config, sources, out, as_json=as_json)
         return
     reporter = Reporter()
+    for line in sources.notes.lines():
+        reporter.line(line)
     summary = Build(config, out, engine_of(config.run), reporter).run(sources, reconfigure=reconfigure)
     if as_json:
-        typer.echo(json.dumps(asdict(summary) | {"plan": summary.plan.model_dump(mode="json")}, sort_keys=True))
+        plan = {"plan": summary.plan.model_dump(mode="json"), "notes": asdict(sources.notes)}
+        typer.echo(json.dumps(asdict(summary) | plan, sort_keys=True))
     else:
         Console().print(summary_table(summary))
         Console().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
@@ -247,7 +250,7 @@ def summary_table(summary: BuildSummary) -> Table:
     return table
 
 
-def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, as_json: bool) -> None:
+def _show_plan(config: BuildConfig, sources: Sources, out: str, *, as_json: bool) -> None:
     check_chain()
     cluster: dict[str, Any] = {}
     if config.run.engine == "ray" and config.run.address:
@@ -260,13 +263,15 @@ def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, as
     if as_json:
         listed = [s.model_dump(mode="json") for s in sources]
         plan = {"conversations": listed, "out": out, "cluster": cluster, "to_do": dict(sorted(left.items()))}
-        plan["quality"] = quality
+        plan |= {"quality": quality, "notes": asdict(sources.notes)}
         typer.echo(json.dumps(plan, sort_keys=True))
         return
     for source in itertools.islice(sources, _SHOWN):
         typer.echo(f"{'one file each' if len(source.uris) > 1 else 'one frame':<14} {source_name(source)}")
     if len(sources) > _SHOWN:
         typer.echo(f"… and {len(sources) - _SHOWN} more")
+    for line in sources.notes.lines():
+        typer.echo(line)
     where = f"Ray cluster {cluster}" if cluster else f"this machine ({config.run.engine})"
     to_do = ", ".join(f"{count} from {stage} on" for stage, count in left.items()) or "none"
     typer.echo(f"{len(sources)} conversations → {out} on {where}; to do: {to_do}")

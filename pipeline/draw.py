@@ -26,6 +26,7 @@ from stages.faces import FacesStage
 from stages.ingest import IngestStage
 from stages.motion import MotionStage
 from stages.store import Store
+from stages.uris import file_name, printable
 from stages.video import frames_on_grid
 
 _HEIGHT = 270  # pixels of a row
@@ -74,8 +75,8 @@ def save_sheet(sheet: np.ndarray, out: Path) -> None:
 
 def _find(root: str, item: str) -> Conversation:
     for _, conversation in read_outputs(root, IngestStage):
-        names = (media.uri.rpartition("/")[2] for media in conversation.media)
-        if conversation.id.startswith(item) or any(item in name for name in names):
+        names = (file_name(media.uri) for media in conversation.media)
+        if conversation.id.startswith(item) or any(printable(item) in name for name in names):
             return conversation
     raise UsageError(f"{item}: no such conversation in {root}")
 

@@ -22,6 +22,7 @@ from pipeline.task import Task, Worker
 from schemas.errors import Reason, Rejected, UsageError
 from schemas.rows import Row, Source
 from stages.store import Store
+from stages.uris import printable
 
 STAGES = ("ingest", "diarize", "faces", "cast", "bind", "separate", "transcribe", "encode", "motion", "windows")
 """Stages that work on one conversation; fit and shard work on the corpus."""
@@ -68,7 +69,7 @@ def _find(build: Build, known: Known, sources: Iterable[Source], stage: str, ite
     for task, _ in _tasks(build, known, sources):
         if task.stage != stage:
             continue
-        if task.key.startswith(item) or item in task.item:
+        if task.key.startswith(item) or printable(item) in task.item:
             return task
         if len(seen) < 3:
             seen.append(f"{task.key} ({task.item})")

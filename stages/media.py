@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import IO
 
 import av
-import fsspec
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -24,6 +23,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from schemas.errors import Reason, Rejected
+from stages.uris import is_local as is_local
+from stages.uris import local_path as local_path
+from stages.uris import located
 
 _NOT_THE_FILES_FAULT = (MemoryError, PermissionError, TimeoutError, ConnectionError)
 _LISTS = ("concat", "dash", "hls", "sdp")  # what they lead to is neither hashed nor what the user listed
@@ -66,20 +68,11 @@ def open_bytes(uri: str) -> Iterator[IO[bytes]]:
             if is_local(uri):
                 file = stack.enter_context(Path(local_path(uri)).open("rb"))
             else:
-                filesystem, path = fsspec.core.url_to_fs(uri)
+                filesystem, path = located(uri)
                 file = stack.enter_context(filesystem.open(path, "rb"))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise Rejected(Reason.UNREADABLE, f"{uri}: {error.strerror or 'no such file'}") from error
         yield file
-
-
-def is_local(uri: str) -> bool:
-    return "://" not in uri or uri.startswith("file://")
-
-
-def local_path(uri: str) -> str:
-    """The path of a local uri, with or without `file://`."""
-    return uri.removeprefix("file://")
 
 
 def decoded_frames(packets: Iterator[Packet], stream: AudioStream | VideoStream) -> Iterator[AudioFrame | VideoFrame]:
