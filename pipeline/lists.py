@@ -57,7 +57,7 @@ class ListFile:
         self._counts: Counter[str] = Counter()
 
     def rows(self, file: IO[bytes]) -> Iterator[ListRow]:
-        """Every row. The file is not closed."""
+        """Every row. The file may be closed at the end."""
         yield from map(self._checked, self._table.rows(file))
 
     def notes(self) -> Iterator[str]:

@@ -51,8 +51,9 @@ class Notes:
     def lines(self) -> Iterator[str]:
         """One for each kind of finding."""
         if self.passed_over:
-            kinds = [f"{count} {printable(kind)}" for kind, count in self.passed_over.most_common(_KINDS)]
-            rest = self.passed_over.total() - sum(count for _, count in self.passed_over.most_common(_KINDS))
+            ordered = sorted(self.passed_over.items(), key=lambda kind: (-kind[1], kind[0]))
+            rest = sum(count for _, count in ordered[_KINDS:])
+            kinds = [f"{count} {printable(kind)}" for kind, count in ordered[:_KINDS]]
             yield f"passed over: {', '.join(kinds)}{f', {rest} others' if rest else ''}"
         if self.lists:
             yield f"lists inside a folder are not read, name them as inputs: {_some(self.lists)}"

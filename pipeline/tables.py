@@ -51,7 +51,7 @@ class Table:
         self._place = ""
 
     def rows(self, file: IO[bytes]) -> Iterator[Cells]:
-        """The wanted cells of every row. The file is not closed."""
+        """The wanted cells of every row. The file may be closed at the end."""
         with self._readable():
             data = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if self._gzip else file
             yield from _READERS[self.suffix](self, data)
@@ -177,13 +177,10 @@ class Table:
         head = file.read(4)
         file.seek(0)
         text = io.TextIOWrapper(file, _encoding(head), errors="surrogateescape", newline="")
-        try:
-            while line := text.readline(_LONGEST + 1):
-                if len(line) > _LONGEST:
-                    self.fail("goes on in a line of more than a million characters: is this a list?")
-                yield line
-        finally:
-            text.detach()  # the file is not ours to close
+        while line := text.readline(_LONGEST + 1):
+            if len(line) > _LONGEST:
+                self.fail("goes on in a line of more than a million characters: is this a list?")
+            yield line
 
     @contextmanager
     def _readable(self) -> Iterator[None]:

@@ -63,14 +63,14 @@ class _Recipe:
     set_: dict[Keys, str] = field(default_factory=dict)
 
     def blame(self, keys: Keys) -> str:
-        """Who is at fault for what is wrong at `keys`."""
-        for n in range(len(keys), 0, -1):
-            if keys[:n] in self.set_:
-                return f"--set {self.set_[keys[:n]]}"
-            if keys[:n] in self.lines:
-                return f"{self.where}, line {self.lines[keys[:n]]}"
-        given = [name for path, name in self.set_.items() if path[: len(keys)] == keys]
-        return f"--set {given[-1]}" if given and not self.lines else self.where
+        """Who is at fault for what is wrong at `keys`: an override there, above or below, else the recipe."""
+        above = [keys[:n] for n in range(len(keys), 0, -1)]
+        below = [path for path in self.set_ if path[: len(keys)] == keys and (keys or not self.lines)]
+        guilty = next((path for path in (*above, *reversed(below)) if path in self.set_), None)
+        if guilty:
+            return f"--set {self.set_[guilty]}"
+        line = next((self.lines[path] for path in above if path in self.lines), None)
+        return f"{self.where}, line {line}" if line else self.where
 
 
 def load_config(path: str | Path, kind: type[C], overrides: Sequence[str] = ()) -> C:
@@ -278,14 +278,14 @@ def _what(error: Mapping[str, Any], keys: Keys, kind: type[BaseModel]) -> str:
 
 def _suggestion(keys: Keys, kind: type[BaseModel]) -> str:
     """A key that is spelled alike, or has that name in another section."""
-    section: type[BaseModel] | None = kind
+    section = kind
     for part in keys[:-1]:
-        section = _section(section, part) if section else None
-    known = list(section.model_fields) if section else []
+        section = _section(section, part) or section  # a mapping's own keys lead nowhere
+    known = list(section.model_fields)
     close = get_close_matches(keys[-1], known, 1, 0.6)
     elsewhere = [path for path in _paths(kind) if path.rpartition(".")[2] == keys[-1]]
     meant = elsewhere[0] if elsewhere else ".".join((*keys[:-1], close[0])) if close else ""
-    return f"; did you mean {meant}?" if meant else f"; known are {', '.join(known)}" if 0 < len(known) < 20 else ""
+    return f"; did you mean {meant}?" if meant else f"; known are {', '.join(known)}" if len(known) < 20 else ""
 
 
 def _section(parent: type[BaseModel], name: str) -> type[BaseModel] | None:
