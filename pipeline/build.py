@@ -26,9 +26,9 @@ import numpy as np
 from pipeline.chain import check_chain, fingerprints_of, stages_of
 from pipeline.crew import Engine
 from pipeline.dataset import DATASET, buckets_of, build_dataset, collect
+from pipeline.folders import for_workers, in_full
 from pipeline.known import Known
 from pipeline.ledger import Ledger
-from pipeline.places import absolute, located
 from pipeline.progress import Reporter
 from pipeline.run import InOrder, Made, Road, Run, difference, made_of, next_stage, opened, read_settings
 from pipeline.sources import source_key, source_name, source_seconds
@@ -42,6 +42,7 @@ from schemas.dyads import Codec, CodecStatistics, WindowClass
 from schemas.errors import Reason, RunFailed, UsageError
 from schemas.manifest import BalancePlan, Manifest
 from schemas.rows import CastFacts, Outline, Source
+from schemas.uris import file_name
 from schemas.words import counted
 from stages.codec import fit_codec, merge_statistics
 from stages.encode import network_digest
@@ -96,10 +97,10 @@ class Build:
 
     def __init__(self, config: BuildConfig, root: str, engine: Engine, reporter: Reporter) -> None:
         self.config = config
-        self.root = absolute(root)
+        self.root = in_full(root)
         self._engine = engine
         self._reporter = reporter
-        self.stages = stages_of(located(config), f"{self.root.rstrip('/')}/{DATASET}")
+        self.stages = stages_of(for_workers(config), f"{self.root.rstrip('/')}/{DATASET}")
         self.fingerprints = fingerprints_of(config)
         self._network = network_digest(config.encode) if config.motion.kind == "network" else ""
 
@@ -262,7 +263,7 @@ class Build:
 
     def _good_enough(self, run: Run | None, task: Task, cast: Made, source: Source) -> bool:
         """Hold what was measured against the thresholds. A verdict changes with them, and nothing is measured again."""
-        names = ("left", "right") if len(source.uris) == 1 else [uri.rpartition("/")[2] for uri in source.uris]
+        names = ("left", "right") if len(source.uris) == 1 else [file_name(uri) for uri in source.uris]
         fault = next(faults(CastFacts.model_validate_json(cast.facts), names, self.config.quality), None)
         if run and fault:
             run.reject(task, *fault)

@@ -14,6 +14,7 @@ from rich.console import Console
 from schemas.errors import DatasetError, RunFailed, UsageError
 from schemas.faults import Blame, as_os_error, blame_of
 from schemas.plain import to_json
+from schemas.uris import printable
 from schemas.words import counted
 from training.home import ensure_home
 from training.ranks import signature
@@ -38,7 +39,12 @@ def visavis(context: typer.Context) -> None:
 
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Override a setting; may be repeated. VALUE is YAML 1.2, and none where it is empty.",
+    ),
 ]
 Encoder = Annotated[
     str | None,
@@ -53,8 +59,8 @@ def build(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Videos, folders, globs, fsspec URLs, or lists (.jsonl, .csv, .parquet with `uri` and,"
-            " where known, `conversation` and `participant`)."
+            help="Videos, folders, globs, fsspec URLs, or lists (.jsonl, .csv, .tsv, also .gz, and .parquet; with `uri`"
+            " and, where known, `conversation` and `participant`)."
         ),
     ] = None,
     pair: Annotated[
@@ -385,7 +391,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"visavis: {signature()}{' '.join(message.split())}", file=sys.stderr)
+    print(f"visavis: {signature()}{printable(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

@@ -32,7 +32,7 @@ from pipeline.preview import preview, preview_table
 from pipeline.progress import Reporter, command
 from pipeline.replay import outline, replay
 from pipeline.run import RUN_FILE
-from pipeline.sources import find_sources, source_name
+from pipeline.sources import Sources, find_sources, source_name
 from schemas.config import BuildConfig, RunConfig, load_config, parse_config
 from schemas.dyads import WindowClass
 from schemas.errors import UsageError
@@ -79,9 +79,12 @@ def run_build(
         _show_plan(config, sources, out, reconfigure=reconfigure, as_json=as_json)
         return
     reporter, began = Reporter(), time.monotonic()
+    for line in sources.notes.lines():
+        reporter.line(line)
     summary = Build(config, out, engine_of(config.run), reporter).run(sources, reconfigure=reconfigure)
     if as_json:
-        typer.echo(to_json(asdict(summary) | {"plan": summary.plan.model_dump(mode="json")}))
+        plain = {"plan": summary.plan.model_dump(mode="json"), "notes": asdict(sources.notes)}
+        typer.echo(to_json(asdict(summary) | plain))
         return
     Console().print(summary_table(summary))
     if summary.rejected:
@@ -324,7 +327,7 @@ def summary_table(summary: BuildSummary) -> Table:
     return table
 
 
-def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, reconfigure: bool, as_json: bool) -> None:
+def _show_plan(config: BuildConfig, sources: Sources, out: str, *, reconfigure: bool, as_json: bool) -> None:
     check_chain()
     cluster: dict[str, Any] = {}
     if config.run.engine == "ray" and config.run.address:
@@ -343,8 +346,10 @@ def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, re
             "out": out,
             "cluster": cluster,
             "to_do": dict(sorted(left.items())),
+            "quality": quality,
+            "notes": asdict(sources.notes),
         }
-        plan |= {"quality": quality, "changed": changed or None, "anew": anew, "refused": bool(refused)}
+        plan |= {"changed": changed or None, "anew": anew, "refused": bool(refused)}
         typer.echo(to_json(plan))
         if refused:
             raise typer.Exit(2)
@@ -353,6 +358,8 @@ def _show_plan(config: BuildConfig, sources: Collection[Source], out: str, *, re
         typer.echo(f"{'one file each' if len(source.uris) > 1 else 'one frame':<14} {source_name(source)}")
     if len(sources) > _SHOWN:
         typer.echo(f"… and {len(sources) - _SHOWN} more")
+    for line in sources.notes.lines():
+        typer.echo(line)
     where = f"Ray cluster {cluster}" if cluster else f"this machine ({config.run.engine})"
     to_do = ", ".join(f"{count} from {stage} on" for stage, count in left.items()) or "none"
     typer.echo(f"{counted(len(sources), 'conversation')} → {out} on {where}; to do: {to_do}")

@@ -21,6 +21,7 @@ from schemas.artifact import load_rows
 from schemas.dyads import Codec, Motion
 from schemas.errors import UsageError
 from schemas.rows import Cast, Conversation, FaceTracks, Track
+from schemas.uris import file_name, printable
 from schemas.words import candidates
 from stages.cast import CastStage
 from stages.codec import decode_motion
@@ -82,7 +83,8 @@ def save_sheet(sheet: np.ndarray, out: Path) -> None:
 def _find(root: str, item: str) -> Conversation:
     seen: list[str] = []
     for _, conversation in read_outputs(root, IngestStage):
-        if conversation.id.startswith(item) or item in _name(conversation):
+        names = (file_name(media.uri) for media in conversation.media)
+        if conversation.id.startswith(item) or any(printable(item) in name for name in names):
             return conversation
         seen.append(_name(conversation))
     raise UsageError(f"{item}: no such conversation in {root}; {candidates(item, seen, 'conversation')}")

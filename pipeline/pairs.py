@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.crew import Engine
 from pipeline.dataset import DATASET, codec_entry, files_of, publish, write_shards
-from pipeline.places import absolute, located_pairs
+from pipeline.folders import in_full, pairs_for_workers
 from pipeline.progress import Reporter
 from pipeline.run import Run, fingerprint, opened
 from pipeline.task import Artifact, Task, artifact_path, content_digest
@@ -102,11 +102,11 @@ def build_pairs(
         UsageError: as `check_pairs`, or the folder is in use.
         RunFailed: too many failures, or the gate left nothing.
     """
-    root, dataset, checkpoint = absolute(root), absolute(dataset), absolute(checkpoint)
+    root, dataset, checkpoint = in_full(root), in_full(dataset), in_full(checkpoint)
     order = check_pairs(dataset, checkpoint, config, limit)
     shaping = config.model_copy(update={"encoder": None, "rejected_checkpoint": None})  # their digests shape the pairs
     print_ = fingerprint(PairsStage, shaping, order.dataset.hash, *order.digests)
-    stage = PairsStage(located_pairs(config), dataset, checkpoint, f"{root.rstrip('/')}/{DATASET}")
+    stage = PairsStage(pairs_for_workers(config), dataset, checkpoint, f"{root.rstrip('/')}/{DATASET}")
     settings = {
         "config": config.model_dump(mode="json", exclude=_PLACES)
         | {"generator": order.digests[0], "rejected_generator": order.digests[1], "dataset": order.dataset.hash},

@@ -15,8 +15,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from pipeline.folders import in_full
 from pipeline.machines import start_ray
-from pipeline.places import absolute
 from schemas.errors import DatasetError, RunFailed, UsageError, VisavisError
 from schemas.train import TrainConfig
 from training.log import METRICS_NAME
@@ -52,18 +52,18 @@ def train_on_ray(
     from ray.train.torch import TorchConfig, TorchTrainer
 
     out = out.resolve()
-    features = config.features.model_copy(update={"weights": absolute(config.features.weights)})
-    dpo = config.dpo.model_copy(update={"cache": absolute(config.dpo.cache)})
+    features = config.features.model_copy(update={"weights": in_full(config.features.weights)})
+    dpo = config.dpo.model_copy(update={"cache": in_full(config.dpo.cache)})
     config = config.model_copy(update={"features": features, "dpo": dpo})
     out.mkdir(parents=True, exist_ok=True)
     stop = out / _STOP_NAME
     stop.unlink(missing_ok=True)
     work = {
-        "dataset": absolute(dataset),
+        "dataset": in_full(dataset),
         "out": out,
         "config": config,
         "init": init and init.resolve(),
-        "pairs": absolute(pairs),
+        "pairs": in_full(pairs),
     }
     gpu, cpus = _room(workers, config, here=address is None)
     trainer = TorchTrainer(

@@ -21,6 +21,7 @@ from pipeline.run import known_steps
 from pipeline.task import Task, Worker
 from schemas.errors import Reason, Rejected, UsageError
 from schemas.rows import Row, Source
+from schemas.uris import printable
 from schemas.words import candidates
 from stages.store import Store
 
@@ -69,7 +70,7 @@ def _find(build: Build, known: Known, sources: Iterable[Source], stage: str, ite
     for task, _ in _tasks(build, known, sources):
         if task.stage != stage:
             continue
-        if task.key.startswith(item) or item in task.item:
+        if task.key.startswith(item) or printable(item) in task.item:
             return task
         seen.append(task.item)
     others = candidates(item, seen, "item") if seen else "no item has come that far: build it first"

@@ -9,12 +9,15 @@ what the split by identity goes by.
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fsspec import AbstractFileSystem
 
+from pipeline.stamps import remote_stamp, stamp_of
 from schemas.errors import UsageError
+from schemas.uris import printable
 from stages.sidecars import SUFFIXES
 
 _NAME = re.compile(r"((V\d+)_S\d+_I\d+)_(P\d+[A-Z]?)(\.\w+)", re.ASCII)  # a few numbers end in a letter
@@ -45,10 +48,10 @@ class Siblings:
 
     def __init__(self) -> None:
         self._folder: tuple[int, str] | None = None
-        self._files: dict[str, dict[str, Any]] = {}
+        self._files: dict[str, str] = {}
 
-    def of(self, fs: AbstractFileSystem, path: str) -> dict[str, dict[str, Any]]:
-        """Path and file system's info of each sidecar of the video at `path`, in the order of `SUFFIXES`.
+    def of(self, fs: AbstractFileSystem | None, path: str) -> dict[str, str]:
+        """Path → stamp of each sidecar of the video at `path`, in the order of `SUFFIXES`. fs: None is a local disk.
 
         Raises:
             UsageError: the folder may not be listed.
@@ -56,13 +59,23 @@ class Siblings:
         folder = (id(fs), path.rpartition("/")[0])
         if folder != self._folder:
             try:
-                listed = fs.ls(folder[1], detail=True)
-            except FileNotFoundError:
-                listed = []
+                found = _local_sidecars(folder[1]) if fs is None else _remote_sidecars(fs, folder[1])
+            except (FileNotFoundError, NotADirectoryError):
+                found = {}
             except PermissionError as error:
-                raise UsageError(f"{folder[1]}: cannot list this folder, where sound and annotations lie") from error
-            self._folder = folder
-            self._files = {str(info["name"]): info for info in listed if is_sidecar(str(info["name"]))}
+                where = printable(folder[1])
+                raise UsageError(f"{where}: cannot list this folder, where sound and annotations lie") from error
+            self._folder, self._files = folder, found
         stem = path.rpartition(".")[0]
         names = (stem + suffix for suffix in SUFFIXES)
         return {name: self._files[name] for name in names if name in self._files}
+
+
+def _local_sidecars(folder: str) -> dict[str, str]:
+    with os.scandir(folder or "/") as entries:
+        return {entry.path: stamp_of(entry.path) for entry in entries if is_sidecar(entry.name)}
+
+
+def _remote_sidecars(fs: AbstractFileSystem, folder: str) -> dict[str, str]:
+    listed = ((str(info["name"]), info) for info in fs.ls(folder, detail=True))
+    return {name: remote_stamp(info) for name, info in listed if is_sidecar(name)}

@@ -1,73 +1,74 @@
 """Inputs as people name them → conversations to be ingested.
 
-A file, a folder, a glob, any fsspec URL, or a list (.jsonl, .csv, .parquet) with the column `uri` and, where
-known, `conversation` and `participant`, `size` and `modified`. Two rows of one conversation with different participants
-are one dyad with a file each, as are two files that the Seamless Interaction corpus names so (`pipeline.seamless`);
-everything else is one conversation per file. Roles are never an input.
+A file, a folder, a glob, any fsspec URL, or a list (`pipeline.lists`). Two rows of one conversation with different
+participants are one dyad with a file each, as are two files that the Seamless Interaction corpus names so
+(`pipeline.seamless`). A conversation of more than two is one item with all its files, which ingest rejects. A row
+without a participant is a video that shows both people, and so is every other file. Roles are never an input.
 """
 
 from __future__ import annotations
 
-import csv
+import glob
 import hashlib
-import io
-import json
 import os
-import posixpath
+from array import array
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, NamedTuple
 
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 from fsspec import AbstractFileSystem
-from fsspec.implementations.local import LocalFileSystem
 from pydantic_core import to_json
 
+from pipeline.lists import ListFile
+from pipeline.places import Place, absolute
+from pipeline.scan import LIST_SUFFIXES, MEDIA_SUFFIXES, Found, Notes, scan, scan_remote, suffix_of
 from pipeline.seamless import Siblings, is_sidecar, named
+from pipeline.stamps import remote_stamp, stamp_of
 from schemas.errors import UsageError
-from schemas.rows import Row, Source
-
-MEDIA_SUFFIXES = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".wmv", ".flv"}
-LIST_SUFFIXES = {".jsonl", ".csv", ".parquet"}
-
+from schemas.files import is_there, locate
+from schemas.rows import Source
+from schemas.uris import file_name, is_local, local_path, local_uri, printable
 
 _BYTES_PER_SECOND = 5e6  # that a worker reads at least, for time limits
 _UNKNOWN_SECONDS = 300.0
+_LARGEST_CROWD = 64  # files of one conversation; more, and the column holds something else
 
 
-class _Listed(Row):
+class _Listed(NamedTuple):
+    """A file as an input has it. uri as `schemas.uris` makes it; stamp only where it is wanted."""
+
     uri: str
     conversation: str | None = None
     participant: str | None = None
     stamp: str = ""
     sidecars: tuple[str, ...] = ()
-    corpus: bool = False  # who it is was read off the file's name
 
 
 class Sources(Collection[Source]):
     """All conversations behind the inputs, in their order. Lists are read anew at every pass, never held.
 
     A dyad with a file per participant comes where its second file is listed; one whose second file is missing, and what
-    a corpus has more than two files of, at the end.
+    has more than two files, at the end. `notes` tells what the inputs hold beside conversations.
     """
 
     def __init__(self, inputs: Sequence[str], pairs: Sequence[tuple[str, str]]) -> None:
         self._inputs, self._pairs = inputs, pairs
-        self._crowds: frozenset[str] = frozenset()  # conversations of more than two
-        people: defaultdict[str, set[str]] = defaultdict(set)
-        self._count = sum(1 for _ in self._groups(_watched(self._rows(), people)))  # also finds what is wrong with them
-        self._crowds = frozenset(name for name, found in people.items() if len(found) > 2)
+        self.notes = Notes()
+        census = _Census()
+        self._crowds: frozenset[int] = frozenset()
+        # Also finds what is wrong with them.
+        self._count = sum(1 for _ in self._groups(census.watched(self._rows(None, self.notes))))
+        self._crowds = census.crowds()
         if self._crowds:
-            self._count = sum(1 for _ in self._groups(self._rows()))
+            self._count = sum(1 for _ in self._groups(self._rows(None, Notes())))
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Source]:
-        for rows in self._groups(self._rows(Siblings())):
+        for rows in self._groups(self._rows(Siblings(), Notes())):
             rows = sorted(rows, key=lambda r: r.participant or "")  # stable: unnamed files keep their order
             yield Source(
                 uris=tuple(r.uri for r in rows),
@@ -80,33 +81,62 @@ class Sources(Collection[Source]):
     def __contains__(self, source: object) -> bool:
         return any(source == other for other in self)
 
-    def _rows(self, siblings: Siblings | None = None) -> Iterator[_Listed]:
+    def _rows(self, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
         """siblings: stamps and sidecars are wanted too."""
         for text in self._inputs:
-            yield from _expand(text, siblings)
+            yield from _expand(text, siblings, notes)
 
     def _groups(self, rows: Iterator[_Listed]) -> Iterator[list[_Listed]]:
-        waiting: dict[str, _Listed] = {}
-        crowds: defaultdict[str, list[_Listed]] = defaultdict(list)
+        waiting: defaultdict[str, list[_Listed]] = defaultdict(list)
+        crowds: defaultdict[str, dict[tuple[str | None, str], _Listed]] = defaultdict(dict)
         for row in rows:
-            if not (row.conversation and row.participant):  # a video that shows both people
+            if row.conversation is None or row.participant is None:
                 yield [row]
-            elif row.conversation in self._crowds:
-                crowds[row.conversation].append(row)
-            elif row.conversation in waiting:
-                yield [waiting.pop(row.conversation), row]
+            elif self._crowds and hash(row.conversation) in self._crowds:
+                _join(crowds[row.conversation], row)
             else:
-                waiting[row.conversation] = row
-        yield from ([row] for row in waiting.values())
-        yield from crowds.values()
-        yield from ([_one_file(uri, Siblings()) for uri in pair] for pair in self._pairs)
+                alone = waiting.pop(row.conversation, [])
+                if len(alone) == 1 and (alone[0].participant, alone[0].uri) != (row.participant, row.uri):
+                    yield [alone[0], row]
+                elif other := next((r for r in alone if (r.participant, r.uri) != (row.participant, row.uri)), None):
+                    yield [other, row]
+                    waiting[row.conversation] = [r for r in alone if r is not other]
+                else:
+                    waiting[row.conversation] = [*alone, row]
+        yield from ([row] for rows in waiting.values() for row in rows)
+        yield from (list(files.values()) for files in crowds.values())
+        yield from ([_one_file(name, Siblings()) for name in pair] for pair in self._pairs)
+
+
+class _Census:
+    """Finds the conversations of more than two files, at 16 bytes a row."""
+
+    def __init__(self) -> None:
+        self._conversations, self._files = array("q"), array("q")
+
+    def watched(self, rows: Iterator[_Listed]) -> Iterator[_Listed]:
+        """The same rows."""
+        conversation, file = self._conversations.append, self._files.append
+        for row in rows:
+            if row.conversation is not None and row.participant is not None:
+                conversation(hash(row.conversation))
+                file(hash((row.participant, row.uri)))
+            yield row
+
+    def crowds(self) -> frozenset[int]:
+        """Hashes of their names. Listing the same file twice makes none."""
+        pairs_N2 = np.stack([np.asarray(self._conversations, np.int64), np.asarray(self._files, np.int64)], axis=1)
+        found, counts = np.unique(pairs_N2[:, 0], return_counts=True)
+        suspects_N2 = pairs_N2[np.isin(pairs_N2[:, 0], found[counts > 2])]
+        found, counts = np.unique(np.unique(suspects_N2, axis=0)[:, 0], return_counts=True)
+        return frozenset(found[counts > 2].tolist())
 
 
 def find_sources(inputs: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -> Sources:
     """All conversations behind the inputs, in their order; `pairs` are dyads with a file per person.
 
     Raises:
-        UsageError: nothing given, no such file, an empty folder, or a list that cannot be read.
+        UsageError: nothing given, no such file, an empty folder, or a list that cannot be read or has a wrong row.
     """
     if not inputs and not pairs:
         raise UsageError("no input: name videos, folders, globs or a list (.jsonl, .csv, .parquet)")
@@ -120,8 +150,8 @@ def source_key(source: Source) -> str:
 
 
 def source_name(source: Source) -> str:
-    """What a person would call it."""
-    return " + ".join(uri.rpartition("/")[2] for uri in source.uris)
+    """What a person would call it; may be printed anywhere."""
+    return " + ".join(map(file_name, source.uris))
 
 
 def source_seconds(source: Source) -> float:
@@ -130,130 +160,140 @@ def source_seconds(source: Source) -> float:
     return sum(float(size) / _BYTES_PER_SECOND if size.isdecimal() else _UNKNOWN_SECONDS for size in sizes)
 
 
-def _watched(rows: Iterator[_Listed], people: defaultdict[str, set[str]]) -> Iterator[_Listed]:
-    """The same rows; notes who is in the conversations of a corpus."""
-    for row in rows:
-        if row.corpus and row.conversation and row.participant:
-            people[row.conversation].add(row.participant)
-        yield row
+def _join(files: dict[tuple[str | None, str], _Listed], row: _Listed) -> None:
+    files.setdefault((row.participant, row.uri), row)
+    if len(files) > _LARGEST_CROWD:
+        name = printable(row.conversation or "")[:60]
+        raise UsageError(f"conversation {name!r} has more than {_LARGEST_CROWD} files: is `conversation` what it says?")
 
 
-def _expand(text: str, siblings: Siblings | None) -> Iterator[_Listed]:
-    fs, path = _locate(text)
-    suffix = PurePosixPath(path).suffix.lower()
-    if any(mark in path for mark in "*?[") and not fs.exists(path):
-        matching = {name: info for name, info in fs.glob(path, detail=True).items() if not is_sidecar(str(name))}
-        yield from _found(fs, matching, siblings, f"{text}: no file matches")
-    elif not fs.exists(path):
-        raise UsageError(f"{text}: no such file or folder")
-    elif fs.isdir(path):
-        found = fs.find(path, detail=True).items()
-        videos = {name: info for name, info in found if PurePosixPath(str(name)).suffix.lower() in MEDIA_SUFFIXES}
-        wanted = ", ".join(sorted(MEDIA_SUFFIXES))
-        yield from _found(fs, videos, siblings, f"{text}: no video in this folder (looked for {wanted})")
-    elif suffix in LIST_SUFFIXES:
-        yield from _read_list(text, fs, path, suffix, siblings)
+def _expand(text: str, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
+    if not text:
+        raise UsageError("an input is an empty name")
+    if is_local(text):
+        yield from _expand_local(text, siblings, notes)
     else:
-        yield _recognised(_Listed(uri=_uri(fs, path), stamp=_stamp(fs.info(path))), siblings, fs, path)
+        yield from _expand_remote(text, siblings, notes)
 
 
-def _found(
-    fs: AbstractFileSystem, files: dict[str, Any], siblings: Siblings | None, otherwise: str
+def _expand_local(text: str, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
+    path = _here(text)
+    if any(mark in path for mark in "*?[") and not os.path.lexists(path):
+        matching = sorted(name for name in glob.glob(path, recursive=True) if not is_sidecar(name))  # noqa: PTH207
+        if not matching:
+            raise UsageError(f"{printable(text)}: no file matches")
+        for name in matching:
+            yield from _named(name, siblings, notes, inside=True)
+    else:
+        yield from _named(path, siblings, notes, inside=False)
+
+
+def _named(path: str, siblings: Siblings | None, notes: Notes, *, inside: bool) -> Iterator[_Listed]:
+    """What a local path stands for. inside: of several, so that a folder without videos is no mistake."""
+    suffix = suffix_of(path)
+    if not os.path.lexists(path):
+        raise UsageError(f"{printable(path)}: no such file or folder")
+    if Path(path).is_dir():
+        found = scan(path, notes)
+        _some_found(found, path, notes, needed=not inside)
+        yield from (_local(each, siblings) for each in found)
+    elif Path(path).exists() and not Path(path).is_file():
+        raise UsageError(f"{printable(path)}: a pipe or device, not a file")
+    elif suffix in LIST_SUFFIXES:
+        with Path(path).open("rb") as file:
+            yield from _listed(file, path, suffix, Place(path.rpartition("/")[0]), siblings, notes)
+    else:
+        if suffix not in MEDIA_SUFFIXES:
+            notes.said.append(
+                f"{printable(path)}: taken as a video for all its name (lists are .jsonl, .csv, .parquet)"
+            )
+        yield _local(Found(path, stamp_of(path)), siblings)
+
+
+def _expand_remote(text: str, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
+    fs, path = locate(text)
+    suffix = suffix_of(path.partition("?")[0] if text.startswith("http") else path)
+    exists = is_there(fs, path, text)
+    if not exists and any(mark in path for mark in ("*[" if text.startswith("http") else "*?[")):
+        matching = {str(name): info for name, info in fs.glob(path, detail=True).items() if not is_sidecar(str(name))}
+        if not matching:
+            raise UsageError(f"{printable(text)}: no file matches")
+        for name in sorted(matching):
+            yield _elsewhere(fs, Found(name, remote_stamp(matching[name])), siblings)
+    elif not exists:
+        raise UsageError(f"{printable(text)}: no such file or folder")
+    elif fs.isdir(path):
+        found = scan_remote(fs, path, notes)
+        _some_found(found, text, notes, needed=True)
+        yield from (_elsewhere(fs, each, siblings) for each in found)
+    elif suffix in LIST_SUFFIXES:
+        base = f"{fs.unstrip_protocol(path.rpartition('/')[0])}"
+        with fs.open(path, "rb") as file:
+            yield from _listed(file, text, suffix, Place(base), siblings, notes)
+    else:
+        yield _elsewhere(fs, Found(path, remote_stamp(fs.info(path))), siblings)
+
+
+def _some_found(found: list[Found], folder: str, notes: Notes, *, needed: bool) -> None:
+    if needed and not found:
+        there = "; ".join(notes.lines()) or "nothing in it"
+        raise UsageError(f"{printable(folder)}: no video in this folder ({there})")
+
+
+def _listed(
+    file: IO[bytes], name: str, suffix: str, place: Place, siblings: Siblings | None, notes: Notes
 ) -> Iterator[_Listed]:
-    if not files:
-        raise UsageError(otherwise)
-    for name in sorted(files):
-        yield _recognised(_Listed(uri=_uri(fs, name), stamp=_stamp(files[name])), siblings, fs, str(name))
+    listing = ListFile(name, suffix, place.uri)
+    for row in listing.rows(file):
+        stamp = ""
+        if siblings:
+            # Asking a store about each of a million files would take hours: there, the list's own columns count. And a
+            # missing file is that row's rejection, not the run's end.
+            stamp = stamp_of(local_path(row.uri)) if is_local(row.uri) else f"{row.size}:{row.modified}"
+        found = _Listed(row.uri, row.conversation, row.participant, stamp)
+        yield found if named(row.uri) is None else _recognised(found, siblings, None)
+    notes.said.extend(listing.notes())
 
 
-def _recognised(row: _Listed, siblings: Siblings | None, fs: AbstractFileSystem | None, path: str) -> _Listed:
+def _local(found: Found, siblings: Siblings | None) -> _Listed:
+    return _recognised(_Listed(local_uri(found.path), stamp=found.stamp), siblings, None)
+
+
+def _elsewhere(fs: AbstractFileSystem, found: Found, siblings: Siblings | None) -> _Listed:
+    return _recognised(_Listed(str(fs.unstrip_protocol(found.path)), stamp=found.stamp), siblings, fs)
+
+
+def _recognised(row: _Listed, siblings: Siblings | None, fs: AbstractFileSystem | None) -> _Listed:
     """A corpus' file with what its name says of it, where the list does not say otherwise, and its sidecars."""
-    name = named(path)
+    name = named(row.uri)
     if name is None or name.suffix not in MEDIA_SUFFIXES:
         return row
-    update: dict[str, Any] = {}
-    if not (row.conversation or row.participant):
-        update = {"conversation": name.conversation, "participant": name.participant, "corpus": True}
-    if siblings:
-        if fs is None:
-            fs, path = _locate(path)
-        beside = siblings.of(fs, path)
-        update["sidecars"] = tuple(_uri(fs, found) for found in beside)
-        update["stamp"] = "+".join([row.stamp, *(_stamp(info) for info in beside.values())])
-    return row.model_copy(update=update)
-
-
-def _read_list(
-    text: str, fs: AbstractFileSystem, path: str, suffix: str, siblings: Siblings | None
-) -> Iterator[_Listed]:
-    folder = "" if not isinstance(fs, LocalFileSystem) else str(PurePosixPath(path).parent)
-    remote = "" if folder else f"{fs.unstrip_protocol(str(PurePosixPath(path).parent))}/"
-    try:
-        with fs.open(path, "rb") as file:
-            for number, row in enumerate(_READERS[suffix](file), 1):
-                if not isinstance(row, dict) or not row.get("uri"):
-                    raise UsageError(f"{text}: row {number} has no `uri`")
-                uri = str(row["uri"])
-                if "://" not in uri and not uri.startswith("/"):  # relative to the list, so that a corpus can be moved
-                    uri = f"{remote}{uri}" if remote else posixpath.normpath(f"{folder}/{uri}")
-                values = {name: str(row[name]) for name in ("conversation", "participant") if row.get(name)}
-                # A missing file is that row's rejection, not the run's end.
-                listed = _Listed(uri=uri, stamp=_listed_stamp(uri, row) if siblings else "", **values)
-                yield _recognised(listed, siblings, None, uri)
-    except (ValueError, pa.ArrowException) as error:
-        raise UsageError(f"{text}: not a readable {suffix} list ({str(error).splitlines()[0]})") from error
-
-
-def _parquet_rows(file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    for batch in pq.ParquetFile(file).iter_batches():
-        yield from batch.to_pylist()
-
-
-def _csv_rows(file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    yield from csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline=""))
-
-
-def _jsonl_rows(file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    yield from (json.loads(line) for line in file if line.strip())
-
-
-_READERS = {".parquet": _parquet_rows, ".csv": _csv_rows, ".jsonl": _jsonl_rows}
+    if row.conversation is None and row.participant is None:
+        row = row._replace(conversation=name.conversation, participant=name.participant)
+    if siblings is None:
+        return row
+    if is_local(row.uri):
+        beside = {local_uri(path): stamp for path, stamp in siblings.of(None, local_path(row.uri)).items()}
+    else:
+        fs, path = (fs, fs._strip_protocol(row.uri)) if fs else locate(row.uri)
+        beside = {str(fs.unstrip_protocol(found)): stamp for found, stamp in siblings.of(fs, str(path)).items()}
+    return row._replace(sidecars=tuple(beside), stamp="+".join([row.stamp, *beside.values()]))
 
 
 def _one_file(text: str, siblings: Siblings) -> _Listed:
-    fs, path = _locate(text)
-    if not fs.isfile(path):
-        raise UsageError(f"{text}: no such file")
-    return _recognised(_Listed(uri=_uri(fs, path), stamp=_stamp(fs.info(path))), siblings, fs, path)
+    if is_local(text):
+        path = _here(text)
+        if not Path(path).is_file():
+            raise UsageError(f"{printable(text)}: no such file")
+        return _local(Found(path, stamp_of(path)), siblings)
+    fs, path = locate(text)
+    if not is_there(fs, path, text) or fs.isdir(path):
+        raise UsageError(f"{printable(text)}: no such file")
+    return _elsewhere(fs, Found(path, remote_stamp(fs.info(path))), siblings)
 
 
-def _locate(text: str) -> tuple[AbstractFileSystem, str]:
+def _here(text: str) -> str:
     try:
-        fs, path = fsspec.core.url_to_fs(text)
-    except (ValueError, ImportError) as error:
-        raise UsageError(f"{text}: {str(error).splitlines()[0]}") from error
-    return fs, str(path)
-
-
-def _uri(fs: AbstractFileSystem, path: str) -> str:
-    return str(Path(path).absolute()) if isinstance(fs, LocalFileSystem) else str(fs.unstrip_protocol(path))
-
-
-def _stamp(info: dict[str, Any]) -> str:
-    changed = next((info[k] for k in ("ETag", "mtime", "LastModified", "last_modified", "updated") if info.get(k)), "")
-    return f"{info.get('size')}:{changed}"
-
-
-def _listed_stamp(uri: str, row: dict[str, Any]) -> str:
-    """What tells a listed file from a later one of the same name.
-
-    Asking an object store about each of a million files would take hours: there, the list's own columns `size` and
-    `modified` count, and without them the name alone.
-    """
-    if "://" in uri and not uri.startswith("file://"):
-        return f"{row.get('size') or ''}:{row.get('modified') or ''}"
-    try:
-        found = os.stat(uri.removeprefix("file://"))  # noqa: PTH116 - a million times
-    except OSError:
-        return "absent"
-    return f"{found.st_size}:{found.st_mtime}"
+        return absolute(str(Path.cwd()), local_path(text))
+    except ValueError as error:
+        raise UsageError(f"{printable(text)}: expected {error}") from error

@@ -1,26 +1,49 @@
 """Configuration: YAML recipes as frozen typed data.
 
 A recipe names only what it changes; everything else has a default here, beside its meaning and unit.
-Unknown keys and wrong types are refused in one line. `section.key=value` overrides any of it.
+`schemas.recipes` reads them, and refuses unknown keys and wrong types in one line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 from schemas.dyads import CodecKind, WindowClass
-from schemas.errors import UsageError
+from schemas.recipes import load_config as load_config
+from schemas.recipes import parse_config as parse_config
 
 
 class Section(BaseModel):
-    """Base of all configuration: frozen, no unknown keys, no number that is not finite."""
+    """Base of all configuration: frozen, no unknown keys, numbers that are finite and no booleans.
+
+    A section with nothing in it, as is left when all its lines are comments, has its defaults.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
+        for name, value in values.items():
+            if isinstance(value, bool) and name in fields and bool not in _kinds(fields[name]):
+                raise ValueError(f"{name} is {str(value).lower()}, which is no value for it")
+        return {k: v for k, v in values.items() if not (v is None and k in fields and _has_entries(fields[k]))}
+
+
+def _kinds(field: FieldInfo) -> tuple[Any, ...]:
+    return (field.annotation, *get_args(field.annotation))
+
+
+def _has_entries(field: FieldInfo) -> bool:
+    """True for a section, and for a mapping."""
+    kind = field.annotation
+    return get_origin(kind) is dict or (isinstance(kind, type) and issubclass(kind, BaseModel))
 
 
 class IngestConfig(Section):
@@ -286,62 +309,3 @@ class BuildConfig(Section):
         if self.motion.kind == "network" and not self.encode.network:
             raise ValueError("motion.kind=network needs encode.network, the encoder's file")
         return self
-
-
-C = TypeVar("C", bound=Section)
-
-
-def load_config(path: str | Path, kind: type[C], overrides: Sequence[str] = ()) -> C:
-    """Read a recipe and apply `section.key=value` overrides (values are YAML).
-
-    Raises:
-        UsageError: no such file, not YAML, an unknown key or a wrong type. One line.
-    """
-    file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read config {file}: {getattr(error, 'strerror', None) or error}") from error
-    return parse_config(text, kind, overrides, where=str(file))
-
-
-def parse_config(text: str, kind: type[C], overrides: Sequence[str] = (), *, where: str = "config") -> C:
-    """`load_config` for text that is already read."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
-    if raw is None:
-        raw = {}
-    if not isinstance(raw, dict):
-        raise UsageError(f"{where} must be a mapping of sections, found a {type(raw).__name__}")
-    for override in overrides:
-        _apply(raw, override)
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        raise UsageError(f"{where}: {_first_line(error)}") from error
-
-
-def _apply(raw: dict[str, Any], override: str) -> None:
-    name, equals, value = override.partition("=")
-    if not equals or not name:
-        raise UsageError(f"--set wants section.key=value, got {override!r}")
-    *sections, key = name.split(".")
-    for section in sections:
-        child = raw.setdefault(section, {})
-        if not isinstance(child, dict):
-            raise UsageError(f"--set {name}: {section} is not a section")
-        raw = child
-    try:
-        raw[key] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {name}: {value!r} is not valid YAML") from error
-
-
-def _first_line(error: ValidationError) -> str:
-    first, *rest = error.errors()
-    where = ".".join(str(part) for part in first["loc"]) or "recipe"
-    what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
-    more = f" (and {len(rest)} more)" if rest else ""
-    return f"{where}: {what}{more}"

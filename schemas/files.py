@@ -24,6 +24,7 @@ from fsspec.asyn import sync
 
 from schemas.errors import UsageError
 from schemas.faults import about, retried
+from schemas.uris import located
 
 CONNECT_SECONDS = 10.0
 """Until a server accepts a connection."""
@@ -47,7 +48,7 @@ def locate(url: str, **options: Any) -> tuple[Any, str]:
     if "http" in url:
         _set_timeouts()
     try:
-        files, path = fsspec.core.url_to_fs(url, **options)
+        files, path = located(url, **options)
     except (ImportError, ValueError) as error:
         raise UsageError(f"{url}: {str(error).splitlines()[0]}") from error
     return files, str(path)

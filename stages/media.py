@@ -23,6 +23,8 @@ from av.video.stream import VideoStream
 from schemas.errors import Reason, Rejected
 from schemas.faults import Blame, blame_of
 from schemas.files import Reader, open_file, open_path
+from schemas.uris import is_local as is_local
+from schemas.uris import local_path as local_path
 
 _LISTS = ("concat", "dash", "hls", "sdp")  # what they lead to is neither hashed nor what the user listed
 
@@ -92,15 +94,6 @@ def open_bytes(uri: str) -> Iterator[Reader]:
                 raise Rejected(Reason.UNREADABLE, f"{uri}: {error.strerror}") from error
             raise
         yield file
-
-
-def is_local(uri: str) -> bool:
-    return "://" not in uri or uri.startswith("file://")
-
-
-def local_path(uri: str) -> str:
-    """The path of a local uri, with or without `file://`."""
-    return uri.removeprefix("file://")
 
 
 def decoded_frames(packets: Iterator[Packet], stream: AudioStream | VideoStream) -> Iterator[AudioFrame | VideoFrame]:

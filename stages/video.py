@@ -220,8 +220,9 @@ def _decord_frames(uri: str, first: int, last: int, max_side: int | None) -> Ite
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     start = _first_picture(uri)  # decord's time stamps count from the first picture
     with ExitStack() as stack:
-        # An absolute path, or FFmpeg would read "concat:x" as a protocol.
-        source = str(Path(local_path(uri)).absolute()) if is_local(uri) else stack.enter_context(open_bytes(uri))
+        # An absolute path, or FFmpeg would read "concat:x" as a protocol. decord takes UTF-8 only.
+        path = str(Path(local_path(uri)).absolute()) if is_local(uri) else ""
+        source = path if path and path.isprintable() else stack.enter_context(open_bytes(uri))
         with _decord_errors(uri):
             reader = decord.VideoReader(source, num_threads=1)
             begins = reader.get_frame_timestamp(np.arange(len(reader)))[:, 0].astype(np.float64) + start

@@ -42,6 +42,11 @@ def text_as_video(tmp_path: Path) -> str:
         (["build", "absent.yaml", "x.mp4"], "cannot read config absent.yaml"),
         (["build", CONFIG, "{video}", "--set", "windows.lenght=50"], "windows.lenght: unknown key"),
         (["build", CONFIG, "{video}", "--set", "windows.length=many"], "windows.length"),
+        (
+            ["build", CONFIG, "{video}", "--set", "qualty.min_face=3"],
+            "visavis: --set qualty.min_face: qualty: unknown key; did you mean quality?",
+        ),
+        (["build", "{video}"], "text.mp4 is no recipe, which comes first"),
         (["build", CONFIG, "{video}", "--engine", "slurm"], "run.engine"),
         (["build", CONFIG, "--pair", "a.mp4", "b.mp4"], "a.mp4: no such file"),
         (
@@ -50,7 +55,7 @@ def text_as_video(tmp_path: Path) -> str:
         ),
         (["status", "{folder}"], "not a run's folder"),
         (["report", "{folder}"], "is not a dataset"),
-        (["train", CONFIG, "{folder}"], "unknown key"),
+        (["train", CONFIG, "{folder}"], "is a recipe for `visavis build`, not for `visavis train`"),
         (["evaluate", "absent.pt", "{folder}"], "cannot read checkpoint"),
         (["evaluate", "absent.pt", "{folder}", "--split", "test"], "--split is train or val"),
         (["generate", "absent.pt", "{folder}", "k", "--drop", "everything"], "--drop is one of full"),
