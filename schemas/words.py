@@ -24,13 +24,6 @@ def duration(seconds: float) -> str:
     return f"{number:.{1 if number < 9.95 else 0}f} {unit}"
 
 
-def listed(names: Iterable[str], most: int = _LISTED) -> str:
-    """`a, b, c`; of many the first ones and how many more there are."""
-    every = list(names)
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
-
-
 def candidates(wanted: str, names: Iterable[str], what: str, total: int | None = None) -> str:
     """What could have been meant by a name that is not there: `there are 24 items: b.mp4, a.mp4 …`, the closest first.
 
