@@ -170,7 +170,7 @@ class _Values:
             if not isinstance(name, yaml.ScalarNode):
                 _refuse(name, "a key is one word, not a list or mapping")
             key = _joined(name, name.value)
-            if key == "<<" and name.style is None:
+            if key == "<<" and name.style is None and not isinstance(value, yaml.ScalarNode):
                 _refuse(name, "merge keys (<<) are not part of YAML 1.2; name a section &name, and use it as *name")
             if key in seen:
                 _refuse(name, f"{key!r} comes twice, first in line {seen[key]}; put both into one")
