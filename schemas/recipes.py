@@ -189,7 +189,10 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         if kind == "bool":
             return {"true": True, "false": False}[text.lower()]
         if kind == "int":
-            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+            number = int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+            if number.bit_length() > 64:
+                raise ValueError("no setting is as large, and Python does not even print the largest")
+            return number
         if kind == "float":
             return float(text.replace(".inf", "inf").replace(".nan", "nan") if text[-1:].isalpha() else text)
     except (ValueError, KeyError):
