@@ -131,7 +131,7 @@ def _parsed(text: str, where: str, lines: dict[Keys, int]) -> Any:
     try:
         node = yaml.compose(text, CoreLoader)
         return _Values(lines).of(node, ()) if node is not None else None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML reads numbers in a %YAML line as they come
         raise UsageError(f"{where} is not valid YAML: {_yaml_fault(error)}") from error
     except RecursionError as error:
         raise UsageError(f"{where} is not valid YAML: nested too deep") from error
@@ -218,7 +218,7 @@ def _refuse(node: yaml.Node, what: str) -> NoReturn:
     raise yaml.MarkedYAMLError(None, None, what, node.start_mark)
 
 
-def _yaml_fault(error: yaml.YAMLError) -> str:
+def _yaml_fault(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {' '.join(str(error.problem).split())}"
@@ -252,7 +252,7 @@ def _value(name: str, text: str) -> Any:
         if comment and (node is None or text[node.end_mark.index :].strip()):
             raise UsageError(f"--set {name}: {text!r} has a comment in it; quote the value: {name}='\"{text}\"'")
         return _Values({}).of(node, ()) if node is not None else None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML reads numbers in a %YAML line as they come
         raise UsageError(f"--set {name}: {text!r} is not valid YAML: {_yaml_fault(error)}") from error
     except RecursionError as error:
         raise UsageError(f"--set {name}: nested too deep") from error

@@ -160,6 +160,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("x: !own 3", "the tag !own is not read"),
         ("x: " + "9" * 5000, "is no int"),
         ("x: 0x" + "9" * 5000, "is no int"),
+        ("%YAML 1." + "9" * 5000, "is not valid YAML"),
         ("x: &x [*x]", "an alias inside of what it stands for"),
         ("[a]: 3", "a key is one word"),
         ("1: 3", "1: unknown key"),
