@@ -131,7 +131,7 @@ def _parsed(text: str, where: str, lines: dict[Keys, int]) -> Any:
     try:
         node = yaml.compose(text, CoreLoader)
         return _Values(lines).of(node, ()) if node is not None else None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML reads numbers in a %YAML line as they come
         raise UsageError(f"{where} is not valid YAML: {_yaml_fault(error)}") from error
     except RecursionError as error:
         raise UsageError(f"{where} is not valid YAML: nested too deep") from error
@@ -170,7 +170,7 @@ class _Values:
             if not isinstance(name, yaml.ScalarNode):
                 _refuse(name, "a key is one word, not a list or mapping")
             key = _joined(name, name.value)
-            if key == "<<" and name.style is None:
+            if key == "<<" and name.style is None and not isinstance(value, yaml.ScalarNode):
                 _refuse(name, "merge keys (<<) are not part of YAML 1.2; name a section &name, and use it as *name")
             if key in seen:
                 _refuse(name, f"{key!r} comes twice, first in line {seen[key]}; put both into one")
@@ -189,7 +189,10 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         if kind == "bool":
             return {"true": True, "false": False}[text.lower()]
         if kind == "int":
-            return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+            number = int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+            if number.bit_length() > 64:
+                raise ValueError("no setting is as large, and Python does not even print the largest")
+            return number
         if kind == "float":
             return float(text.replace(".inf", "inf").replace(".nan", "nan") if text[-1:].isalpha() else text)
     except (ValueError, KeyError):
@@ -215,7 +218,7 @@ def _refuse(node: yaml.Node, what: str) -> NoReturn:
     raise yaml.MarkedYAMLError(None, None, what, node.start_mark)
 
 
-def _yaml_fault(error: yaml.YAMLError) -> str:
+def _yaml_fault(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {' '.join(str(error.problem).split())}"
@@ -249,7 +252,7 @@ def _value(name: str, text: str) -> Any:
         if comment and (node is None or text[node.end_mark.index :].strip()):
             raise UsageError(f"--set {name}: {text!r} has a comment in it; quote the value: {name}='\"{text}\"'")
         return _Values({}).of(node, ()) if node is not None else None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML reads numbers in a %YAML line as they come
         raise UsageError(f"--set {name}: {text!r} is not valid YAML: {_yaml_fault(error)}") from error
     except RecursionError as error:
         raise UsageError(f"--set {name}: nested too deep") from error

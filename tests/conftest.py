@@ -18,10 +18,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("PYANNOTE_METRICS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may download a model
 
-# HYPOTHESIS_PROFILE=nightly draws a hundred times as many inputs as CI has time for.
+# HYPOTHESIS_PROFILE=nightly draws fifty times as many inputs as CI has time for.
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]  # files are written anew for each input
 settings.register_profile("ci", max_examples=60, deadline=None, suppress_health_check=_QUIET)
-settings.register_profile("nightly", max_examples=6000, deadline=None, suppress_health_check=_QUIET)
+settings.register_profile("nightly", max_examples=3000, deadline=None, suppress_health_check=_QUIET)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
