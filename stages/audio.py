@@ -27,7 +27,7 @@ from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.errors import Reason, Rejected
 from schemas.rows import Media, Turn
 from stages.media import decoded_frames, open_container, time_origin
-from stages.mixing import Piece, blocks, mixed, samples_of, weights_of, without_offset
+from stages.mixing import Piece, Samples, blocks, mixed, weights_of, without_offset
 from stages.soundtrack import heard_streams
 
 _TOLERANCE = 0.002  # seconds
@@ -141,6 +141,7 @@ def _of_one_form(stretch: Iterator[Timed], begin: float) -> Iterator[np.ndarray]
 
 def _contiguous(source: Iterable[Timed], rate: int, position: int) -> Iterator[Piece]:
     """Sound [C, N] at the source's rate as it is stored, and silence where there is none, from a sample on."""
+    samples_of = Samples()
     for time, frame in source:
         piece = samples_of(frame)
         start = position if time is None else round(time * rate)

@@ -39,6 +39,8 @@ _LEAST_LEVELS = 100  # two seconds, without which nothing is called steady
 _SILENT = 1e-10  # power: −100 dB
 _OFFSET = 0.1  # seconds averaged, twice
 
+_SAFE_PLANES = 7  # channels; PyAV 18 reads the plane after the last of eight and more, and the process dies
+
 _WEIGHTS = {"FC": 1.0, "FL": 0.5**0.5, "FR": 0.5**0.5, "DL": 0.5**0.5, "DR": 0.5**0.5, "NONE": 0.5}
 _NOT_HEARD = ("LFE", "AMBI")
 
@@ -46,12 +48,20 @@ Piece = np.ndarray | int
 """Sound, or so many samples of silence."""
 
 
-def samples_of(frame: AudioFrame) -> np.ndarray:
-    """A decoded frame's samples as they are stored, [C, N]."""
-    if frame.format.name.startswith("s64"):  # the one format that does not become an array
-        (frame,) = AudioResampler(format="dblp").resample(frame)
-    samples = frame.to_ndarray()
-    return samples if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels).T
+class Samples:
+    """A decoded frame's samples as they are stored, [C, N]; for frames of one form."""
+
+    def __init__(self) -> None:
+        self._packer: AudioResampler | None = None
+
+    def __call__(self, frame: AudioFrame) -> np.ndarray:
+        channels = frame.layout.nb_channels
+        wide = frame.format.name.startswith("s64")  # the one format that does not become an array
+        if wide or (frame.format.is_planar and channels > _SAFE_PLANES):
+            self._packer = self._packer or AudioResampler(format="dbl" if wide else frame.format.packed)
+            return np.concatenate([part.to_ndarray().reshape(-1, channels).T for part in self._packer.resample(frame)])
+        samples = frame.to_ndarray()
+        return samples if frame.format.is_planar else samples.reshape(-1, channels).T
 
 
 def as_floats(samples: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from av.stream import Disposition
 
 from schemas.errors import Reason, Rejected
 from stages.media import decoded_frames, open_container
-from stages.mixing import as_floats, samples_of
+from stages.mixing import Samples, as_floats
 from stages.spans import Span, timed_packets
 
 _FOR_FEW = (
@@ -154,7 +154,7 @@ def _form(stream: AudioStream) -> tuple[str, int, int, str | None, int]:
 def _carries_sound(uri: str, index: int, span: Span) -> bool:
     """Whether enough of a stream is louder than a muted input; read no further than it takes to know."""
     enough = min(_ENOUGH, _ENOUGH_SHARE * span.duration)
-    heard = 0.0
+    heard, samples_of = 0.0, Samples()
     with open_container(uri) as container:
         stream = _stream(container, index)
         for frame in decoded_frames(container.demux(stream), stream):
