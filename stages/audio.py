@@ -26,7 +26,7 @@ from av.packet import Packet
 from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.errors import Reason, Rejected
 from schemas.rows import Media, Turn
-from stages.media import decoded_frames, open_container, time_origin
+from stages.media import decoded_frames, open_container, packets_of, time_origin
 from stages.mixing import Piece, Samples, blocks, mixed, weights_of, without_offset
 from stages.soundtrack import heard_streams
 
@@ -77,7 +77,7 @@ class _BrokenStamps(Exception):
 def _together(container: InputContainer, streams: Sequence[AudioStream]) -> Iterator[np.ndarray]:
     """Mono float32 pieces at 16 kHz, from media time 0; several streams are mixed like channels of one."""
     if len(streams) == 1:
-        yield from _heard(_timed(container, streams[0], container.demux(streams[0])))
+        yield from _heard(_timed(container, streams[0], packets_of(container, streams[0])))
         return
     packets = _apart(container, streams)
     each = [_heard(_timed(container, stream, packets[stream.index])) for stream in streams]
@@ -88,7 +88,7 @@ def _together(container: InputContainer, streams: Sequence[AudioStream]) -> Iter
 def _apart(container: InputContainer, streams: Sequence[AudioStream]) -> dict[int, Iterator[Packet]]:
     """The packets of each stream, read once. Memory holds what the file has of one before the next of the other."""
     waiting: dict[int, deque[Packet]] = {stream.index: deque() for stream in streams}
-    packets = container.demux(*streams)
+    packets = packets_of(container, *streams)
 
     def of(index: int) -> Iterator[Packet]:
         while True:

@@ -114,13 +114,14 @@ def mixed(pieces: Iterable[Piece], rate: int, weights: np.ndarray) -> Iterator[P
         channel = int(weights.argmax())
         yield from (piece if isinstance(piece, int) else piece[channel] for piece in inputs)
         return
-    gains = weights
+    gains: np.ndarray | None = None
     for piece, around in _with_surroundings(inputs, rate):
         if isinstance(piece, int):
             yield piece
             continue
-        before, gains = gains, _gains(around, gains, weights)
-        yield _faded(piece, before, gains, round(_FADE * rate))
+        before = gains
+        gains = _gains(around, weights if before is None else before, weights)
+        yield _faded(piece, gains if before is None else before, gains, round(_FADE * rate))
 
 
 class _Judged(NamedTuple):

@@ -25,7 +25,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from schemas.errors import Reason, Rejected
-from stages.media import decoded_frames, open_container
+from stages.media import decoded_frames, open_container, packets_of
 from stages.mixing import Samples, as_floats
 from stages.spans import Span, timed_packets
 
@@ -157,7 +157,7 @@ def _carries_sound(uri: str, index: int, span: Span) -> bool:
     heard, samples_of = 0.0, Samples()
     with open_container(uri) as container:
         stream = _stream(container, index)
-        for frame in decoded_frames(container.demux(stream), stream):
+        for frame in decoded_frames(packets_of(container, stream), stream):
             assert isinstance(frame, AudioFrame)
             loudest = float(as_floats(samples_of(frame)).var(axis=1).max(initial=0.0))
             heard += frame.samples / frame.sample_rate if np.sqrt(loudest) > _AUDIBLE**0.5 else 0.0

@@ -6,12 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import av
 from av.container import InputContainer
 from av.packet import Packet
 
 from schemas.errors import Reason, Rejected
-from stages.media import stamp, time_origin
+from stages.media import packets_of, stamp, time_origin
 
 _LONGEST_STEP_BACK = 1.0  # seconds; recordings put end to end repeat their time stamps
 
@@ -63,16 +62,13 @@ class Span:
 def timed_packets(container: InputContainer, spans: Mapping[int, Span]) -> Iterator[tuple[int, float, Packet]]:
     """(stream, seconds of media time, packet) of the streams in `spans`, which are filled meanwhile."""
     origin = time_origin(container)
-    try:
-        for packet in container.demux(*(container.streams[index] for index in spans)):
-            at = stamp(packet)
-            if at is None or packet.is_discard:  # the demuxer's flush; or hidden by an edit list
-                continue
-            index, seconds = packet.stream.index, float(packet.time_base)
-            spans[index].step((at if packet.dts is None else packet.dts) * seconds - origin)
-            spans[index].add(at * seconds - origin, (packet.duration or 0) * seconds)
-            yield index, at * seconds - origin, packet
-    except av.error.InvalidDataError:
-        pass  # cut off here: what came before counts
+    for packet in packets_of(container, *(container.streams[index] for index in spans)):
+        at = stamp(packet)
+        if at is None or packet.is_discard:  # the demuxer's flush; or hidden by an edit list
+            continue
+        index, seconds = packet.stream.index, float(packet.time_base)
+        spans[index].step((at if packet.dts is None else packet.dts) * seconds - origin)
+        spans[index].add(at * seconds - origin, (packet.duration or 0) * seconds)
+        yield index, at * seconds - origin, packet
     for span in spans.values():
         span.close()

@@ -35,7 +35,16 @@ from av.video.stream import VideoStream
 
 from schemas import FPS
 from schemas.errors import Reason, Rejected
-from stages.media import decoded_frames, is_local, local_path, open_bytes, open_container, stamp, time_origin
+from stages.media import (
+    decoded_frames,
+    is_local,
+    local_path,
+    open_bytes,
+    open_container,
+    packets_of,
+    stamp,
+    time_origin,
+)
 
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds; some demuxers land after the place that was asked for
 _SAME_SHAPE = 0.01  # of a side
@@ -77,7 +86,7 @@ def decoded(
     origin = time_origin(container)
     step = float(1 / stream.average_rate) if stream.average_rate else 1 / FPS
     time = -origin - step
-    for frame in decoded_frames(packets or container.demux(stream), stream):
+    for frame in decoded_frames(packets or packets_of(container, stream), stream):
         assert isinstance(frame, VideoFrame)
         time = frame.time - origin if frame.time is not None else time + step
         yield time, frame
@@ -231,7 +240,7 @@ def _sought(container: InputContainer, stream: VideoStream, time: float) -> Iter
             container.seek(int(target / stream.time_base), stream=stream, backward=True)
         except av.error.PermissionError:  # how FFmpeg says that there is nothing before
             continue
-        source = _from_key(container, stream, container.demux(stream), time)
+        source = _from_key(container, stream, packets_of(container, stream), time)
         if source is not None:
             return source
     return None
@@ -241,10 +250,7 @@ def _from_key(
     container: InputContainer, stream: VideoStream, packets: Iterator[Packet], time: float
 ) -> Iterator[_Timed] | None:
     """Frames from the next key frame on; None if that is shown, or decoded without what it needs, after `time`."""
-    try:
-        key = next((packet for packet in packets if packet.is_keyframe and stamp(packet) is not None), None)
-    except av.error.InvalidDataError:
-        return None
+    key = next((packet for packet in packets if packet.is_keyframe and stamp(packet) is not None), None)
     if key is None:
         return None
     begin = float((stamp(key) or 0) * key.time_base) - time_origin(container) - 1e-6
@@ -260,19 +266,16 @@ def _from_key(
 
 def _from_group_at(container: InputContainer, stream: VideoStream, time: float) -> Iterator[Packet]:
     """The packets from the last key frame before `time` on. Those before are read, not decoded."""
-    packets = container.demux(stream)
+    packets = packets_of(container, stream)
     group: list[Packet] = []
-    try:
-        for packet in packets:
-            if packet.is_keyframe and group:
-                at = stamp(packet)
-                if at is not None and float(at * packet.time_base) - time_origin(container) > time:
-                    packets = itertools.chain([packet], packets)
-                    break
-                group = []
-            group.append(packet)
-    except av.error.InvalidDataError:
-        pass  # cut off here
+    for packet in packets:
+        if packet.is_keyframe and group:
+            at = stamp(packet)
+            if at is not None and float(at * packet.time_base) - time_origin(container) > time:
+                packets = itertools.chain([packet], packets)
+                break
+            group = []
+        group.append(packet)
     yield from group
     yield from packets
 

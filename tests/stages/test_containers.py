@@ -84,7 +84,7 @@ class Recording:
         shown = f"testsrc2=s={self.size[0]}x{self.size[1]}:r={self.fps}:d={SECONDS},lutyuv=y=val/4,setsar={self.aspect}"
         shown += f",drawbox=c=white:t=fill:enable='{on}'"
         if self.dropped:
-            shown += ",select='gt(mod(n,7),1)'"
+            shown += ",select='gt(mod(n,7),1)+lt(n,2)'"
         beep = f"0.5*sin(2*PI*1000*t)*({on})+{self.offset}"
         channels = {"mono": 1, "stereo": 2, "2.1": 3, "quad": 4, "5.1": 6, "7.1": 8}[self.layout]
         each = "|".join(f"-({beep})" if self.inverted and i % 2 else beep for i in range(channels))
