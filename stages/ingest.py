@@ -145,7 +145,7 @@ def probe(uri: str, sidecars: Sequence[str] = ()) -> Media:
         early_keyframes=early_keyframes,
         audio_uri=audio_uri,
         audio_sha256=_hash(audio_uri)[0] if audio_uri else None,
-        vad=read_vad(beside[VAD]) if VAD in beside else None,
+        vad=read_vad(beside[VAD], pictures.end) if VAD in beside else None,
         boxes=read_boxes(beside[BOXES], pictures.start, pictures.duration, fps) if BOXES in beside else None,
     )
 
