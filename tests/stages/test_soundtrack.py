@@ -131,7 +131,7 @@ def test_one_side_inverted_is_heard(plain: Path, tmp_path: Path) -> None:  # noq
         (("-ar", "32000"), ("-ar", "48000")),
         (("-ac", "1"), ("-ac", "2")),
         (("-ac", "2"), ("-ac", "1", "-ar", "44100")),
-        (("-ac", "2", "-c:a", "ac3"), ("-ac", "6", "-c:a", "ac3")),
+        (("-ac", "2", "-c:a", "ac3"), ("-ac", "6", "-c:a", "ac3", "-af", "volume=2")),
     ],
 )
 def test_rate_and_layout_may_change_within_a_broadcast(
