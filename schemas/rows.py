@@ -67,6 +67,9 @@ class Media(Row):
     kept. `early_keyframes` came before a group of pictures was full, as encoders do at a scene change; `keyframes` are
     the others.
 
+    `audio_streams` are the streams of `sound` that are heard, by index: one, or several of one channel each that belong
+    together (`stages.soundtrack`).
+
     What sidecars add, None without them: `audio_uri`, the participant's voice in a file of its own, on the clock of the
     pictures; `vad`, the spans in which the participant speaks, as the corpus says; boxes_S4: float32, where the
     participant is at second s, x0 y0 x1 y1 in pixels of the picture, NaN where nobody knows.
@@ -84,6 +87,7 @@ class Media(Row):
     audio_duration: float
     audio_rate: int
     audio_channels: int
+    audio_streams: tuple[int, ...] = ()
     keyframes: tuple[int, ...] = ()
     early_keyframes: tuple[int, ...] = ()
     audio_uri: str | None = None

@@ -3,38 +3,53 @@
 Time stamps decide where sound lies, not the order of arrival: a stream that starts late is padded, samples before
 media time 0 are cut, gaps and broken packets are silence, and what overlaps is dropped. A packet is moved only if
 its stamp is off by more than 2 ms (`_TOLERANCE`), because Matroska rounds stamps to 1 ms and each move is a click.
+Where rate, layout or format change, a new stretch begins, on the same clock.
 
-Decoding, mixing to mono and resampling (swresample) stream packet by packet: beside the result, memory holds a few
-frames of source audio, whatever the length.
+Which stream is read is a matter of `stages.soundtrack`; how its channels become one, of `stages.mixing`. Decoding,
+mixing and resampling (swresample) stream packet by packet: beside the result, memory holds some seconds of source
+audio, whatever the length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import product
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby, product, zip_longest
 
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.packet import Packet
 
 from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.errors import Reason, Rejected
-from schemas.rows import Turn
-from stages.media import decoded_frames, open_container, time_origin
+from schemas.rows import Media, Turn
+from stages.media import decoded_frames, open_container, packets_of, time_origin
+from stages.mixing import Piece, Samples, blocks, mixed, weights_of, without_offset
+from stages.soundtrack import heard_streams
 
 _TOLERANCE = 0.002  # seconds
 _LONGEST_GAP = 600.0  # seconds; more is a broken time stamp, which must not fill the memory with silence
 _BLOCK = 48_000  # samples of silence at a time
+_TOGETHER = SAMPLE_RATE // 2  # samples of several streams mixed at a time
+
+Timed = tuple[float | None, AudioFrame]
 
 
-def read_audio(uri: str, frames: int | None = None) -> np.ndarray:
-    """The first audio stream of a file.
+def sound_of(media: Media, frames: int) -> np.ndarray:
+    """What is heard with a probed file's pictures: `read_audio` of the streams that ingest chose."""
+    return read_audio(media.sound, frames, media.audio_streams)
+
+
+def read_audio(uri: str, frames: int | None = None, streams: Sequence[int] = ()) -> np.ndarray:
+    """The sound of a file, as people hear it.
 
     Args:
         uri: path or any fsspec URL.
         frames: length in frames of the 25 fps grid; the end is cut or padded with silence.
+        streams: indices of the streams that are heard together; none: those that `stages.soundtrack` names.
 
     Returns:
         float32 [N] in −1…1 at 16 kHz, from media time 0; N = frames · 640 where `frames` is given.
@@ -43,18 +58,14 @@ def read_audio(uri: str, frames: int | None = None) -> np.ndarray:
         Rejected: NO_AUDIO (no such stream), UNREADABLE (no file, nothing in it decodes, or its time stamps jump).
     """
     wanted = None if frames is None else frames * SAMPLES_PER_FRAME
+    indices = streams or heard_streams(uri)
     with open_container(uri) as container:
-        if not container.streams.audio:
-            raise Rejected(Reason.NO_AUDIO, uri)
-        stream = container.streams.audio[0]
-        source = _timed(container, stream)
-        first = next(source, None)
-        if first is None:
-            raise Rejected(Reason.UNREADABLE, f"{uri}: no sound decodes")
-        rate = first[1].sample_rate
+        pieces = _together(container, [s for s in container.streams.audio if s.index in indices])
         try:
-            contiguous = _contiguous(_chain(first, source), rate)
-            return _collect(_resampled(contiguous, rate), wanted)
+            first = next(pieces, None)
+            if first is None:
+                raise Rejected(Reason.UNREADABLE, f"{uri}: no sound decodes")
+            return _collect(chain([first], pieces), wanted)
         except _BrokenStamps as error:
             raise Rejected(Reason.UNREADABLE, f"{uri}: {error}") from error
 
@@ -63,52 +74,96 @@ class _BrokenStamps(Exception):
     pass
 
 
-def _timed(container: InputContainer, stream: AudioStream) -> Iterator[tuple[float | None, AudioFrame]]:
+def _together(container: InputContainer, streams: Sequence[AudioStream]) -> Iterator[np.ndarray]:
+    """Mono float32 pieces at 16 kHz, from media time 0; several streams are mixed like channels of one."""
+    if len(streams) == 1:
+        yield from _heard(_timed(container, streams[0], packets_of(container, streams[0])))
+        return
+    packets = _apart(container, streams)
+    each = [_heard(_timed(container, stream, packets[stream.index])) for stream in streams]
+    weights = np.full(len(each), 1 / len(each), np.float32)
+    yield from mixed(_side_by_side(each), SAMPLE_RATE, weights)  # type: ignore[misc]  # there is no silence in it
+
+
+def _apart(container: InputContainer, streams: Sequence[AudioStream]) -> dict[int, Iterator[Packet]]:
+    """The packets of each stream, read once. Memory holds what the file has of one before the next of the other."""
+    waiting: dict[int, deque[Packet]] = {stream.index: deque() for stream in streams}
+    packets = packets_of(container, *streams)
+
+    def of(index: int) -> Iterator[Packet]:
+        while True:
+            while not waiting[index]:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                waiting[packet.stream.index].append(packet)
+            yield waiting[index].popleft()
+
+    return {stream.index: of(stream.index) for stream in streams}
+
+
+def _side_by_side(each: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
+    """Pieces [C, N] of mono ones, as long as the longest."""
+    even = [blocks((piece[None] for piece in pieces), _TOGETHER) for pieces in each]
+    for parts in zip_longest(*even, fillvalue=np.zeros((1, 0), np.float32)):
+        sound = [part[0] for part in parts if not isinstance(part, int)]
+        longest = max(map(len, sound))
+        yield np.stack([np.pad(part, (0, longest - len(part))) for part in sound])
+
+
+def _timed(container: InputContainer, stream: AudioStream, packets: Iterator[Packet]) -> Iterator[Timed]:
     """(seconds of media time or None, frame); packets that do not decode are skipped."""
     origin = time_origin(container)
-    for frame in decoded_frames(container.demux(stream), stream):
+    for frame in decoded_frames(packets, stream):
         assert isinstance(frame, AudioFrame)
         yield (None if frame.time is None else frame.time - origin), frame
 
 
-def _chain(
-    first: tuple[float | None, AudioFrame], rest: Iterable[tuple[float | None, AudioFrame]]
-) -> Iterator[tuple[float | None, AudioFrame]]:
-    yield first
-    yield from rest
+def _heard(source: Iterable[Timed]) -> Iterator[np.ndarray]:
+    """Mono float32 pieces at 16 kHz without gaps or overlaps, the first sample at media time 0."""
+    done = 0
+    for _, stretch in groupby(source, lambda timed: _form(timed[1])):
+        for piece in _of_one_form(stretch, done / SAMPLE_RATE):
+            done += len(piece)
+            yield piece
 
 
-def _contiguous(source: Iterable[tuple[float | None, AudioFrame]], rate: int) -> Iterator[np.ndarray]:
-    """Mono float32 pieces at the source's rate without gaps or overlaps, the first sample at media time 0."""
-    position = 0  # next sample to be written
+def _form(frame: AudioFrame) -> tuple[int, str, int, str]:
+    return frame.sample_rate, frame.layout.name, frame.layout.nb_channels, frame.format.name
+
+
+def _of_one_form(stretch: Iterator[Timed], begin: float) -> Iterator[np.ndarray]:
+    first = next(stretch)
+    rate, weights = first[1].sample_rate, weights_of(first[1].layout)
+    placed = _contiguous(chain([first], stretch), rate, round(begin * rate))
+    return _resampled(_filled(without_offset(mixed(placed, rate, weights), rate)), rate)
+
+
+def _contiguous(source: Iterable[Timed], rate: int, position: int) -> Iterator[Piece]:
+    """Sound [C, N] at the source's rate as it is stored, and silence where there is none, from a sample on."""
+    samples_of = Samples()
     for time, frame in source:
-        if frame.sample_rate != rate:
-            raise _BrokenStamps(f"the sample rate changes from {rate} to {frame.sample_rate} Hz")
-        piece = mono(frame)
+        piece = samples_of(frame)
         start = position if time is None else round(time * rate)
         if abs(start - position) <= _TOLERANCE * rate:
             start = position
         if start - position > _LONGEST_GAP * rate:
             raise _BrokenStamps(f"{(start - position) / rate:.0f} s of sound are missing at {position / rate:.1f} s")
-        for done in range(position, start, _BLOCK):
-            yield np.zeros(min(_BLOCK, start - done), np.float32)
-        piece = piece[max(0, position - start) :]
-        position = max(position, start) + len(piece)
-        if len(piece):
+        if start > position:
+            yield start - position
+        piece = piece[:, max(0, position - start) :]
+        position = max(position, start) + piece.shape[1]
+        if piece.shape[1]:
             yield piece
 
 
-def mono(frame: AudioFrame) -> np.ndarray:
-    """The mean of a decoded frame's channels, float32 [N] in −1…1."""
-    samples = frame.to_ndarray()
-    channels = frame.layout.nb_channels
-    by_channel = samples if frame.format.is_planar else samples.reshape(-1, channels).T
-    mixed = by_channel.mean(axis=0, dtype=np.float64)
-    if samples.dtype == np.uint8:
-        mixed = (mixed - 128) / 128
-    elif np.issubdtype(samples.dtype, np.integer):
-        mixed /= 2.0 ** (8 * samples.itemsize - 1)
-    return np.nan_to_num(mixed, posinf=0.0, neginf=0.0).astype(np.float32)
+def _filled(pieces: Iterable[Piece]) -> Iterator[np.ndarray]:
+    """Silence as samples."""
+    for piece in pieces:
+        if isinstance(piece, int):
+            yield from (np.zeros(min(_BLOCK, piece - done), np.float32) for done in range(0, piece, _BLOCK))
+        else:
+            yield piece
 
 
 def _resampled(pieces: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:

@@ -36,7 +36,7 @@ from schemas.rows import (
     Track,
     Turn,
 )
-from stages.audio import read_audio, speech_state
+from stages.audio import sound_of, speech_state
 from stages.base import Stage
 from stages.lips import decisiveness, fit_lips, lip_evidence, lip_motion, reassigned, unseen_share, voice_contrast
 from stages.sync import Offset, file_offset, lag_of
@@ -149,10 +149,11 @@ class BindStage(Stage[BindInput, Binding]):
         if not self.config.max_offset:
             return [None, None]
         state_T = speech_state(turns, conversation.frames)
+        heard = {media.sound: media for media in conversation.media}
         sounds = [conversation.media[person.media].sound for person in people]
         found: dict[str, Offset | None] = {}
         for sound in dict.fromkeys(sounds):
-            audio_N = read_audio(sound, conversation.frames)
+            audio_N = sound_of(heard[sound], conversation.frames)
             lags = [
                 lag_of(person.mouth, audio_N, (state_T >> i & 1).astype(bool))
                 for i, person in enumerate(people)

@@ -22,7 +22,7 @@ from schemas import FPS, SAMPLE_RATE
 from schemas.config import DiarizeConfig
 from schemas.errors import Reason, Rejected, UsageError
 from schemas.rows import Conversation, Diarization, Layout, Turn
-from stages.audio import read_audio
+from stages.audio import sound_of
 from stages.base import Resources, Stage
 
 _LEAK_PIECE = 8_000  # samples judged at a time: 0.5 s
@@ -75,10 +75,10 @@ class DiarizeStage(Stage[Conversation, Diarization]):
             given = [media.vad for media in item.media]
             if all(given):
                 method = "vad"
-            turns = channel_turns([read_audio(media.sound, item.frames) for media in item.media], self._activity, given)
+            turns = channel_turns([sound_of(media, item.frames) for media in item.media], self._activity, given)
         else:
             method, ordered, least = self.config.backend, True, self.config.min_share
-            turns = self._diarizer(read_audio(item.media[0].sound, item.frames))
+            turns = self._diarizer(sound_of(item.media[0], item.frames))
         tidied = tidy(turns, item.frames / FPS, self.config)
         people = dyad(tidied, least, renumber=ordered)
         yield Diarization(conversation=item.id, method=method, speakers=2, turns=people)

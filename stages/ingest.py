@@ -18,10 +18,8 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
@@ -31,12 +29,13 @@ from schemas.config import IngestConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import KEYFRAME_SLOT, Conversation, Layout, Media, Outline, Source
 from stages.base import Stage
-from stages.media import open_bytes, open_container, stamp, time_origin
+from stages.media import open_bytes, open_container
 from stages.sidecars import BOXES, SOUND, VAD, read_boxes, read_vad
+from stages.soundtrack import choose
+from stages.spans import Span, timed_packets
 from stages.video import decoded, displayed, main_video
 
 _MIN_PICTURES_PER_SECOND = 2.0  # fewer is a slide show
-_LONGEST_STEP_BACK = 1.0  # seconds; recordings put end to end repeat their time stamps
 _EARLY = 0.9  # of the longest group of pictures; a key frame after less than that is early
 
 
@@ -47,7 +46,7 @@ class IngestStage(Stage[Source, Conversation]):
     """
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     config: IngestConfig
 
     def __init__(self, config: IngestConfig) -> None:
@@ -116,20 +115,15 @@ def probe(uri: str, sidecars: Sequence[str] = ()) -> Media:
         video = main_video(container)
         if video is None:
             raise Rejected(Reason.NO_VIDEO, uri)
+        if audio_uri is None and not container.streams.audio:
+            raise Rejected(Reason.NO_AUDIO, uri)
         picture = video.index
-        heard = _heard(container, uri) if audio_uri is None else None
         width, height = _displayed_size(container, video, uri)
-    with open_container(uri) as container:  # anew: not every demuxer can rewind
-        pictures, sound, groups = _spans(container, uri, picture, heard.stream if heard else None)
+    spans, groups = _read_through(uri, picture, sounds=audio_uri is None)
+    pictures = spans[picture].checked(uri)
     if pictures.count < 2 or pictures.count < _MIN_PICTURES_PER_SECOND * pictures.duration:
         raise Rejected(Reason.NO_VIDEO, f"{uri}: {pictures.count} pictures in {pictures.duration:.1f} s")
-    if heard is None:
-        assert audio_uri is not None
-        with open_container(audio_uri) as container:
-            heard = _heard(container, audio_uri)
-            _, sound, _ = _spans(container, audio_uri, None, heard.stream)
-    if sound.count == 0:
-        raise Rejected(Reason.NO_AUDIO, f"{audio_uri or uri}: the audio stream is empty")
+    heard = choose(audio_uri or uri, None if audio_uri else spans)
     sha256, size = _hash(uri)
     keyframes, early_keyframes = _thinned(groups)
     fps = pictures.count / pictures.duration
@@ -142,92 +136,34 @@ def probe(uri: str, sidecars: Sequence[str] = ()) -> Media:
         fps=fps,
         video_start=pictures.start,
         video_duration=pictures.duration,
-        audio_start=sound.start,
-        audio_duration=sound.duration,
+        audio_start=heard.start,
+        audio_duration=heard.duration,
+        audio_streams=heard.streams,
         audio_rate=heard.rate,
         audio_channels=heard.channels,
         keyframes=keyframes,
         early_keyframes=early_keyframes,
         audio_uri=audio_uri,
         audio_sha256=_hash(audio_uri)[0] if audio_uri else None,
-        vad=read_vad(beside[VAD]) if VAD in beside else None,
+        vad=read_vad(beside[VAD], pictures.end) if VAD in beside else None,
         boxes=read_boxes(beside[BOXES], pictures.start, pictures.duration, fps) if BOXES in beside else None,
     )
 
 
-class _Heard(NamedTuple):
-    """The audio stream that counts."""
-
-    stream: int
-    rate: int
-    channels: int
-
-
-def _heard(container: InputContainer, uri: str) -> _Heard:
-    if not container.streams.audio:
-        raise Rejected(Reason.NO_AUDIO, uri)
-    audio = container.streams.audio[0]
-    return _Heard(audio.index, audio.codec_context.sample_rate, audio.codec_context.channels)
-
-
-@dataclass
-class _Span:
-    """What the packets of a stream cover, in seconds of media time."""
-
-    count: int = 0
-    start: float = math.inf
-    last: float = -math.inf  # when the last packet begins
-    end: float = -math.inf
-
-    @property
-    def duration(self) -> float:
-        return self.end - self.start
-
-    def add(self, time: float, duration: float) -> None:
-        self.count += 1
-        self.start = min(self.start, time)
-        self.last = max(self.last, time)
-        self.end = max(self.end, time + duration)
-
-    def close(self) -> None:
-        """Packets without a duration last as long as the average one."""
-        if self.count > 1 and self.end == self.last:
-            self.end += (self.last - self.start) / (self.count - 1)
-
-
-def _spans(
-    container: InputContainer, uri: str, picture: int | None, sound: int | None
-) -> tuple[_Span, _Span, dict[int, int]]:
-    """Spans of the two streams, where given; and the grid frame of each key frame → pictures since the one before."""
-    origin = time_origin(container)
+def _read_through(uri: str, picture: int, *, sounds: bool) -> tuple[dict[int, Span], dict[int, int]]:
+    """Spans of the pictures and all sound, if wanted; the grid frame of each key frame → pictures since the last."""
     groups: dict[int, int] = {}
     since_key = 0
-    streams = [index for index in (picture, sound) if index is not None]
-    decoded_at = dict.fromkeys(streams, -math.inf)
-    spans = {picture: _Span(), sound: _Span(), None: _Span()}
-    try:
-        for packet in container.demux(*(container.streams[index] for index in streams)):
-            at = stamp(packet)
-            if at is None or packet.is_discard:  # the demuxer's flush; or hidden by an edit list
-                continue
-            seconds = float(packet.time_base)
-            time = at * seconds - origin
-            before, now = decoded_at[packet.stream.index], (at if packet.dts is None else packet.dts) * seconds
-            if now < before - _LONGEST_STEP_BACK:
-                jump = f"time stamps jump back by {before - now:.1f} s at {before - origin:.1f} s"
-                raise Rejected(Reason.UNREADABLE, f"{uri}: {jump}")
-            decoded_at[packet.stream.index] = now
-            spans[packet.stream.index].add(time, (packet.duration or 0) * seconds)
-            if packet.stream.index == picture:
+    with open_container(uri) as container:  # anew: not every demuxer can rewind
+        streams = [picture, *(stream.index for stream in container.streams.audio if sounds)]
+        spans = {index: Span() for index in streams}
+        for index, time, packet in timed_packets(container, spans):
+            if index == picture:
                 if packet.is_keyframe:
                     groups[_first_shown(time)] = since_key
                     since_key = 0
                 since_key += 1
-    except av.error.InvalidDataError:
-        pass  # cut off here: what came before counts
-    for span in spans.values():
-        span.close()
-    return spans[picture], spans[sound], groups
+    return spans, groups
 
 
 def _first_shown(time: float) -> int:

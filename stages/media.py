@@ -17,6 +17,7 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -44,7 +45,8 @@ def open_container(uri: str) -> Iterator[InputContainer]:
         # FFmpeg would read "-x.mp4" as an option and "concat:x" as a protocol: name the protocol.
         reader = None if is_local(uri) else stack.enter_context(open_bytes(uri))
         try:
-            container = stack.enter_context(av.open(reader or f"file:{local_path(uri)}", "r"))
+            source = reader or f"file:{local_path(uri)}"
+            container = stack.enter_context(av.open(source, "r", metadata_errors="replace"))
             if container.format.name in _LISTS:
                 raise Rejected(Reason.UNREADABLE, f"{uri}: a list of other files ({container.format.name}), not media")
             yield container
@@ -96,13 +98,18 @@ def open_bytes(uri: str) -> Iterator[Reader]:
         yield file
 
 
+def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet]:
+    """The packets of streams, in the file's order. A file that was cut off ends there: what came before is good."""
+    try:
+        yield from container.demux(*streams)
+    except (av.error.InvalidDataError, IndexError):  # PyAV raises the latter at the end if a stream appeared half-way
+        return
+
+
 def decoded_frames(packets: Iterator[Packet], stream: AudioStream | VideoStream) -> Iterator[AudioFrame | VideoFrame]:
-    """Frames of a stream's packets. Those that do not decode are skipped; a file that was cut off ends there."""
+    """Frames of a stream's packets. Those that do not decode are skipped."""
     while True:
-        try:
-            packet = next(packets, None)
-        except av.error.InvalidDataError:
-            packet = None  # cut off here: what came before is good
+        packet = next(packets, None)
         if packet is not None and packet.size == 0:
             if stamp(packet) is not None:
                 continue  # "the picture before, once more" in Theora and AVI; decoders refuse it

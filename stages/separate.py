@@ -19,7 +19,7 @@ from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.config import SeparateConfig
 from schemas.rows import Binding, Conversation, Layout, Row, Turn, VoiceFigures, Voices
 from schemas.sample import encode_audio
-from stages.audio import read_audio, speech_state, turn_mask
+from stages.audio import sound_of, speech_state, turn_mask
 from stages.base import Resources, Stage
 from stages.diarize import pick_device
 from stages.overlaps import WINDOW, Patch, Speech, patches, picture
@@ -93,14 +93,14 @@ class SeparateStage(Stage[SeparateInput, Voices]):
     def _own_tracks(self, item: SeparateInput, state_T: np.ndarray) -> _Made:
         audio, powers = [], []
         for participant in item.binding.participants:
-            track_N = read_audio(item.conversation.media[participant.media].sound, item.conversation.frames)
+            track_N = sound_of(item.conversation.media[participant.media], item.conversation.frames)
             audio.append(_flac(track_N))
             powers.append(frame_power(track_N))
         return (audio[0], audio[1]), residual_of_tracks(powers, state_T), "own_track"
 
     def _from_mix(self, item: SeparateInput, state_T: np.ndarray) -> _Made:
         turns, fade = item.binding.turns, self.config.fade
-        mix_N = read_audio(item.conversation.media[0].sound, item.conversation.frames)
+        mix_N = sound_of(item.conversation.media[0], item.conversation.frames)
         laid, crosstalk = (
             network_patches(mix_N, turns, self._separator, self._encoder, fade)
             if self.config.backend == "convtasnet"

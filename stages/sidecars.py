@@ -25,6 +25,10 @@ SUFFIXES = (SOUND, VAD, BOXES)
 
 _BOX, _VALID = "boxes_and_keypoints:box", "boxes_and_keypoints:is_valid_box"
 _LARGEST = 64 << 20  # bytes of a text or of an unpacked array: ten hours of boxes
+_FEW, _NEAR = 10, 0.02  # boxes more or fewer than pictures, or that share
+_USUAL = (10, 12.5, 15, 24, 25, 30, 50, 60, 120, 240)  # pictures per second
+_USUAL_WITHIN = 0.01
+_BEYOND = 1.1  # of the media's length
 _SILENCE = 5.0  # seconds; a transcript that goes on for longer after this much more shows that the list stopped early
 
 
@@ -43,11 +47,12 @@ class _Annotations(BaseModel):
     transcript: tuple[_Sentence, ...] | None = Field(None, alias="metadata:transcript")
 
 
-def read_vad(uri: str) -> tuple[tuple[float, float], ...] | None:
+def read_vad(uri: str, end: float) -> tuple[tuple[float, float], ...] | None:
     """The spans (start, end) in which a person speaks, in seconds of media time, by start.
 
-    None where the file does not tell: no list, an empty one (people are known to speak in some of those), or one that
-    ends while the transcript goes on.
+    None where the file does not tell: no list, an empty one (people are known to speak in some of those), one that
+    ends while the transcript goes on, or one that goes on for a tenth and five seconds after the media's `end`:
+    it counts milliseconds or samples, or belongs to another recording.
 
     Raises:
         Rejected: UNREADABLE.
@@ -65,7 +70,9 @@ def read_vad(uri: str) -> tuple[tuple[float, float], ...] | None:
     spans = sorted((span.start, span.end) for span in found.vad or () if span.end > span.start)
     if not spans:
         return None
-    last = max(end for _, end in spans)
+    last = max(stop for _, stop in spans)
+    if last > _BEYOND * end + _SILENCE:
+        return None
     said = ((s.start, s.end) for s in found.transcript or () if s.start is not None and s.end is not None)
     unheard = sum(end - start for start, end in said if start > last + _SILENCE)
     return None if unheard > _SILENCE else tuple(spans)
@@ -76,10 +83,13 @@ def read_boxes(uri: str, start: float, duration: float, fps: float) -> np.ndarra
 
     Args:
         start, duration: seconds of media time that the pictures cover. fps: pictures per second. The file has a box for
-            each picture.
+            each picture; or, where their number is off by more than 2 %, as many a second as they are over the
+            duration, if that is within 1 % of a usual rate: the annotation was made on a copy at that rate. Other
+            lists that are too short stopped early; those that are too long are not believed.
 
     Returns:
-        float32 [S, 4]: x0 y0 x1 y1 in pixels, NaN where the file says that there is none. None: no boxes at all.
+        float32 [S, 4]: x0 y0 x1 y1 in pixels, NaN where the file says that there is none. None: no boxes at all, or
+        too many.
 
     Raises:
         Rejected: UNREADABLE.
@@ -102,13 +112,26 @@ def read_boxes(uri: str, start: float, duration: float, fps: float) -> np.ndarra
     usable_P = valid_P.astype(bool) & np.isfinite(boxes_P4).all(axis=1)
     if not usable_P.any():
         return None
+    rate = _rate(len(usable_P), duration, fps)
+    if rate is None:
+        return None
     second_S = np.arange(int(start + duration) + 1)
-    picture_S = np.round((second_S - start) * fps).astype(np.int64)
+    picture_S = np.round((second_S - start) * rate).astype(np.int64)
     known_S = (picture_S >= 0) & (picture_S < len(usable_P))
     known_S[known_S] &= usable_P[picture_S[known_S]]
     boxes_S4 = np.full((len(second_S), 4), np.nan, np.float32)
     boxes_S4[known_S] = boxes_P4[picture_S[known_S]]
     return boxes_S4
+
+
+def _rate(boxes: int, duration: float, fps: float) -> float | None:
+    """Boxes per second."""
+    if abs(boxes - fps * duration) <= max(_FEW, _NEAR * fps * duration):
+        return fps
+    found = boxes / duration
+    if any(abs(found - usual) <= _USUAL_WITHIN * usual for usual in _USUAL):
+        return found
+    return fps if found < fps else None
 
 
 def _array(arrays: np.lib.npyio.NpzFile, name: str) -> np.ndarray:

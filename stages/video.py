@@ -5,6 +5,12 @@ media time. The middle, because PTS of a 25 fps file jitter around n / 25 by rou
 rates: time stamps decide, never frame counts. Before the first and after the last picture, and in gaps, the
 nearest one that was shown is repeated.
 
+A piece shows what the whole shows. Decoders learn from a stream's first packets (parameter sets, the encoder's name and
+with it the way its errors are put right), so the first picture is decoded before any seek; after it, decoding begins
+with a key frame, and what is shown before that frame refers to pictures that were not decoded and is left out. All
+pictures have the size of the first: where a call's resolution changes they are scaled, and framed in black where the
+shape changes, too.
+
 The trade-off: one decoding thread and one pass. A file is split over pieces, and a machine over files, so threads
 inside a decoder would only contend; a piece that starts inside a group of pictures decodes from the key frame before.
 """
@@ -14,6 +20,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -28,9 +35,19 @@ from av.video.stream import VideoStream
 
 from schemas import FPS
 from schemas.errors import Reason, Rejected
-from stages.media import decoded_frames, is_local, local_path, open_bytes, open_container, stamp, time_origin
+from stages.media import (
+    decoded_frames,
+    is_local,
+    local_path,
+    open_bytes,
+    open_container,
+    packets_of,
+    stamp,
+    time_origin,
+)
 
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds; some demuxers land after the place that was asked for
+_SAME_SHAPE = 0.01  # of a side
 _QUICK_FORMATS = ("yuv420p", "yuvj420p")  # nearly all video; others take longer in two steps than in one
 _LOST_AFTER_SEEK = ("avi", "mpeg")  # they count pictures: after a seek, stamps were up to two frames off
 
@@ -69,7 +86,7 @@ def decoded(
     origin = time_origin(container)
     step = float(1 / stream.average_rate) if stream.average_rate else 1 / FPS
     time = -origin - step
-    for frame in decoded_frames(packets or container.demux(stream), stream):
+    for frame in decoded_frames(packets or packets_of(container, stream), stream):
         assert isinstance(frame, VideoFrame)
         time = frame.time - origin if frame.time is not None else time + step
         yield time, frame
@@ -91,13 +108,12 @@ def display_size(uri: str) -> tuple[int, int]:
 
 def displayed(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
     """(width, height) of a frame after rotation and correction of its pixels' aspect."""
-    width, height = _square_size(frame, stream)
+    return _upright_size(frame, stream.sample_aspect_ratio)
+
+
+def _upright_size(frame: VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
+    width, height = max(1, round(frame.width * (aspect or 1))), frame.height
     return (height, width) if _quarter_turns(frame) % 2 else (width, height)
-
-
-def _square_size(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
-    aspect = stream.sample_aspect_ratio or 1
-    return max(1, round(frame.width * aspect)), frame.height
 
 
 def _quarter_turns(frame: VideoFrame) -> int:
@@ -114,21 +130,26 @@ def _upside_down(frame: VideoFrame) -> bool:
 
 
 class _Picture:
-    """Turns decoded frames into displayed pictures, each at most once."""
+    """Turns decoded frames into displayed pictures of one size, each at most once."""
 
-    def __init__(self, stream: VideoStream, max_side: int | None) -> None:
+    def __init__(self, stream: VideoStream, first: VideoFrame, max_side: int | None) -> None:
         self._stream = stream
-        self._max_side = max_side
+        self._aspect_at_first = stream.codec_context.sample_aspect_ratio
+        width, height = displayed(first, stream)
+        scale = min(1.0, max_side / max(width, height)) if max_side else 1.0
+        self._size = max(1, round(width * scale)), max(1, round(height * scale))
         self._scaler, self._reformatter = VideoReformatter(), VideoReformatter()
         self._flip: bool | None = None  # asked once: a frame that was asked lives until the next garbage collection
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        width, height = _square_size(frame, self._stream)
-        scale = min(1.0, self._max_side / max(width, height)) if self._max_side else 1.0
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        interpolation = Interpolation.AREA if scale < 1 else Interpolation.BILINEAR
+        own = _upright_size(frame, self._aspect())
+        fit = min(side / length for side, length in zip(self._size, own, strict=True))
+        inner = _fitted(own, fit, self._size)
+        turns = _quarter_turns(frame)
+        size = inner[::-1] if turns % 2 else inner
+        interpolation = Interpolation.AREA if fit < 1 else Interpolation.BILINEAR
         sized = frame
-        if scale < 1 and frame.format.name in _QUICK_FORMATS:
+        if fit < 1 and frame.format.name in _QUICK_FORMATS:
             # First to size, then to RGB: FFmpeg has quick ways for either, none for both at once (1.2 and 2.7 ms).
             sized = self._scaler.reformat(frame, *size, interpolation=interpolation, threads=1)
         picture = self._reformatter.reformat(sized, *size, format="rgb24", interpolation=interpolation, threads=1)
@@ -137,15 +158,36 @@ class _Picture:
             self._flip = _upside_down(frame)
         if self._flip:
             rgb = rgb[::-1]
-        return np.ascontiguousarray(np.rot90(rgb, _quarter_turns(frame)))
+        return _framed(np.ascontiguousarray(np.rot90(rgb, turns)), self._size)
+
+    def _aspect(self) -> Fraction | None:
+        """What the container says, until the stream itself says something new."""
+        now = self._stream.codec_context.sample_aspect_ratio
+        return self._stream.sample_aspect_ratio if now == self._aspect_at_first else now
+
+
+def _fitted(own: tuple[int, int], fit: float, size: tuple[int, int]) -> tuple[int, int]:
+    """The largest size of a picture's shape inside `size`; the whole of it where the shape is nearly the same."""
+    inner = max(1, round(own[0] * fit)), max(1, round(own[1] * fit))
+    near = all(abs(a - b) <= max(1, _SAME_SHAPE * b) for a, b in zip(inner, size, strict=True))
+    return size if near else inner
+
+
+def _framed(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The picture in the middle of a black one."""
+    height, width = rgb.shape[:2]
+    if (width, height) == size:
+        return rgb
+    whole = np.zeros((size[1], size[0], 3), np.uint8)
+    top, left = (size[1] - height) // 2, (size[0] - width) // 2
+    whole[top : top + height, left : left + width] = rgb
+    return whole
 
 
 def _pyav_frames(uri: str, first: int, last: int, max_side: int | None) -> Iterator[tuple[int, np.ndarray]]:
-    with _opened_at(uri, first) as (stream, source):
-        picture = _Picture(stream, max_side)
+    with _opened_at(uri, first, max_side) as (picture, source):
         upcoming = next(source, None)
-        if upcoming is None:
-            raise Rejected(Reason.UNREADABLE, f"{uri}: no picture decodes")
+        assert upcoming is not None  # `_opened_at` has seen it
         shown: VideoFrame = upcoming[1]
         rgb: np.ndarray | None = None
         for n in range(first, last):
@@ -157,24 +199,38 @@ def _pyav_frames(uri: str, first: int, last: int, max_side: int | None) -> Itera
             yield n, rgb
 
 
+_Timed = tuple[float, VideoFrame]
+
+
 @contextmanager
-def _opened_at(uri: str, first: int) -> Iterator[tuple[VideoStream, Iterator[tuple[float, VideoFrame]]]]:
+def _opened_at(uri: str, first: int, max_side: int | None) -> Iterator[tuple[_Picture, Iterator[_Timed]]]:
     """Frames from one on that is shown no later than grid frame `first`: from a key frame, or from the start."""
+    with _opened(uri, max_side) as (container, stream, picture, source):
+        sought = _sought(container, stream, (first + 0.5) / FPS) if first > 0 else source
+        if sought is not None:
+            yield picture, sought
+            return
+    with _opened(uri, max_side) as (_, _, picture, source):  # anew: not every demuxer can rewind
+        yield picture, source
+
+
+@contextmanager
+def _opened(uri: str, max_side: int | None) -> Iterator[tuple[InputContainer, VideoStream, _Picture, Iterator[_Timed]]]:
+    """A container of which the first picture is decoded, and all its pictures."""
     with open_container(uri) as container:
         stream = _require_video(container, uri)
-        source = _sought(container, stream, (first + 0.5) / FPS) if first > 0 else decoded(container, stream)
-        if source is not None:
-            yield stream, source
-            return
-    with open_container(uri) as container:  # anew: not every demuxer can rewind
-        stream = _require_video(container, uri)
-        yield stream, decoded(container, stream)
+        source = decoded(container, stream)
+        head = next(source, None)
+        if head is None:
+            raise Rejected(Reason.UNREADABLE, f"{uri}: no picture decodes")
+        yield container, stream, _Picture(stream, head[1], max_side), itertools.chain([head], source)
 
 
-def _sought(container: InputContainer, stream: VideoStream, time: float) -> Iterator[tuple[float, VideoFrame]] | None:
+def _sought(container: InputContainer, stream: VideoStream, time: float) -> Iterator[_Timed] | None:
     """Frames from a key frame on that begins no later than `time`, or None if no such place was found."""
     if container.format.name in _LOST_AFTER_SEEK:
-        return decoded(container, stream, _from_group_at(container, stream, time))
+        stream.codec_context.flush_buffers()
+        return _from_key(container, stream, _from_group_at(container, stream, time), time)
     assert stream.time_base is not None
     for back in _SEEK_BACK:
         if time - back <= 0:
@@ -184,28 +240,42 @@ def _sought(container: InputContainer, stream: VideoStream, time: float) -> Iter
             container.seek(int(target / stream.time_base), stream=stream, backward=True)
         except av.error.PermissionError:  # how FFmpeg says that there is nothing before
             continue
-        source = decoded(container, stream)
-        head = next(source, None)
-        if head is not None and head[0] <= time:
-            return itertools.chain([head], source)
+        source = _from_key(container, stream, packets_of(container, stream), time)
+        if source is not None:
+            return source
     return None
+
+
+def _from_key(
+    container: InputContainer, stream: VideoStream, packets: Iterator[Packet], time: float
+) -> Iterator[_Timed] | None:
+    """Frames from the next key frame on; None if that is shown, or decoded without what it needs, after `time`."""
+    key = next((packet for packet in packets if packet.is_keyframe and stamp(packet) is not None), None)
+    if key is None:
+        return None
+    begin = float((stamp(key) or 0) * key.time_base) - time_origin(container) - 1e-6
+    if begin > time:
+        return None
+    source = decoded(container, stream, itertools.chain([key], packets))
+    source = itertools.dropwhile(lambda timed: timed[0] < begin, source)  # shown before, decoded after
+    head = next(source, None)
+    if head is None or head[1].time is None or head[0] > time:
+        return None
+    return itertools.chain([head], source)
 
 
 def _from_group_at(container: InputContainer, stream: VideoStream, time: float) -> Iterator[Packet]:
     """The packets from the last key frame before `time` on. Those before are read, not decoded."""
-    packets = container.demux(stream)
+    packets = packets_of(container, stream)
     group: list[Packet] = []
-    try:
-        for packet in packets:
-            if packet.is_keyframe and group:
-                at = stamp(packet)
-                if at is not None and float(at * packet.time_base) - time_origin(container) > time:
-                    packets = itertools.chain([packet], packets)
-                    break
-                group = []
-            group.append(packet)
-    except av.error.InvalidDataError:
-        pass  # cut off here
+    for packet in packets:
+        if packet.is_keyframe and group:
+            at = stamp(packet)
+            if at is not None and float(at * packet.time_base) - time_origin(container) > time:
+                packets = itertools.chain([packet], packets)
+                break
+            group = []
+        group.append(packet)
     yield from group
     yield from packets
 

@@ -63,7 +63,7 @@ def terminal(words: Sequence[str], cwd: Path, env: Mapping[str, str] | None = No
     try:
         yield Terminal(ours, process)
     finally:
-        for number in (signal.SIGCONT, signal.SIGTERM):
+        for number in (signal.SIGCONT, signal.SIGTERM, signal.SIGHUP):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
         try:

@@ -122,7 +122,7 @@ def test_a_changed_sidecar_makes_a_new_item(tmp_path: Path) -> None:
 
 def vad_of(path: Path, **content: Any) -> Any:
     path.write_text(json.dumps({"id": ONE} | {f"metadata:{name}": value for name, value in content.items()}))
-    return read_vad(str(path))
+    return read_vad(str(path), end=13.0)
 
 
 def test_spans_of_speech(tmp_path: Path) -> None:
@@ -135,6 +135,14 @@ def test_spans_of_speech(tmp_path: Path) -> None:
     assert vad_of(path, vad=spans, transcript=[{"start": 20.0, "end": 31.0}, {"start": None, "end": 4}]) is None
 
 
+@pytest.mark.parametrize("unit", [1_000, 16_000, 48_000])
+def test_spans_in_milliseconds_or_samples_are_not_believed(tmp_path: Path, unit: int) -> None:
+    spans = [{"start": 1.0, "end": 2.5}, {"start": 9.5, "end": 12.25}]
+    other = [{name: unit * value for name, value in span.items()} for span in spans]
+    assert vad_of(tmp_path / "a.json", vad=spans) is not None
+    assert vad_of(tmp_path / "a.json", vad=other) is None
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[1]", "\x00", '{"metadata:vad": [[1, 2]]}', '{"metadata:vad": [{"start": NaN, "end": 2}]}', "[" * 9999],
@@ -142,7 +150,7 @@ def test_spans_of_speech(tmp_path: Path) -> None:
 def test_annotations_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(Rejected, match=r"a\.json: ") as error:
-        read_vad(str(tmp_path / "a.json"))
+        read_vad(str(tmp_path / "a.json"), end=13.0)
     assert error.value.reason is Reason.UNREADABLE
     assert "\n" not in str(error.value)
 
@@ -165,6 +173,24 @@ def test_boxes_of_pictures_at_30_fps_are_looked_up_at_full_seconds(tmp_path: Pat
     boxes_S4 = read_boxes(str(path), 0.0, 5.0, 30.0)  # more pictures than boxes
     assert boxes_S4 is not None
     np.testing.assert_array_equal(boxes_S4[:, 3], [0, 30, np.nan, 90, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("rate", [10, 15, 24, 25, 30000 / 1001, 30, 60, 240])
+@pytest.mark.parametrize("fps", [24, 25, 30000 / 1001, 30, 60])
+def test_boxes_of_another_rate_than_the_pictures_lie_where_their_time_is(
+    tmp_path: Path, rate: float, fps: float
+) -> None:
+    seconds = 61
+    boxes_P4 = np.repeat(np.arange(round(rate * seconds), dtype=np.float32)[:, None] / rate, 4, axis=1)
+    np.savez(tmp_path / "a.npz", **arrays(boxes_P4, np.ones(len(boxes_P4), bool)))
+    boxes_S4 = read_boxes(str(tmp_path / "a.npz"), 0.0, seconds, fps)
+    assert boxes_S4 is not None
+    np.testing.assert_allclose(boxes_S4[:seconds, 0], np.arange(seconds), atol=0.1)
+
+
+def test_boxes_that_are_far_too_many_are_not_believed(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **arrays(np.ones((1111, 4), np.float32), np.ones(1111, bool)))
+    assert read_boxes(str(tmp_path / "a.npz"), 0.0, 10.0, 30.0) is None
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 
 from schemas.errors import Reason, Rejected
 from stages.video import display_size, frames_on_grid
+from tests.stages.clapper import ffmpeg
 
 DECODERS = ["pyav", "decord"]
 
@@ -200,3 +201,56 @@ def test_a_picture_scaled_down_keeps_its_colours(tmp_path: Path, form: str, colo
     pooled = whole.reshape(120, 2, 160, 2, 3).mean(axis=(1, 3))
     # FFmpeg's ways to RGB differ by up to three levels; another matrix or range is off by ten and more.
     assert np.abs(small - pooled).mean(axis=(0, 1)).max() < 4.0
+
+
+def test_all_pictures_have_the_size_of_the_first_whatever_the_stream_does(tmp_path: Path) -> None:
+    """As a call whose resolution follows the network, and whose phone is turned."""
+    sizes = [(320, 240), (160, 120), (120, 160)]
+    with av.open(str(tmp_path / "call.mkv"), "w") as file:
+        stream = file.add_stream("libvpx", rate=25, width=320, height=240, pix_fmt="yuv420p")
+        for part, (width, height) in enumerate(sizes):
+            encoder = av.CodecContext.create("libvpx", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+            encoder.time_base = Fraction(1, 25)
+            packets = []
+            for i in range(25):
+                picture = np.full((height, width, 3), 200, np.uint8)
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = 25 * part + i, Fraction(1, 25)
+                packets += encoder.encode(frame)
+            for packet in [*packets, *encoder.encode(None)]:
+                packet.stream = stream
+                packet.time_base = Fraction(1, 25)
+                file.mux(packet)
+    uri = str(tmp_path / "call.mkv")
+    whole = [rgb.copy() for _, rgb in frames_on_grid(uri, 0, 75)]
+    assert {rgb.shape for rgb in whole} == {(240, 320, 3)}
+    assert min(whole[30].min(), whole[5].min()) > 150
+    assert (whole[70][:, 160].min() > 150, whole[70][:, :60].max()) == (True, 0)  # upright, in a black frame
+    for first in (10, 30, 60):
+        for n, rgb in frames_on_grid(uri, first, first + 10):
+            np.testing.assert_array_equal(rgb, whole[n])
+
+
+def test_a_piece_knows_what_only_the_first_packet_says(tmp_path: Path) -> None:
+    """Parameter sets that come once, at the start of a broadcast."""
+    source, clip = tmp_path / "all.ts", tmp_path / "once.ts"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=8", "-c:v", "libx264", "-g", "25", source)
+    seen: set[int] = set()
+    with av.open(str(source)) as whole_file, av.open(str(clip), "w") as file:
+        stream = file.add_stream("libx264", rate=25, width=96, height=64)
+        for packet in whole_file.demux(video=0):
+            if packet.pts is None:
+                continue
+            units = [unit.rstrip(b"\0") for unit in bytes(packet).split(b"\0\0\1")]
+            kept = [unit for unit in units if unit and (unit[0] & 31 not in (6, 7, 8) or unit[0] & 31 not in seen)]
+            seen.update(unit[0] & 31 for unit in kept)
+            short = av.Packet(b"".join(b"\0\0\0\1" + unit for unit in kept))
+            short.pts, short.dts, short.time_base = packet.pts, packet.dts, packet.time_base
+            short.is_keyframe, short.stream = packet.is_keyframe, stream
+            file.mux(short)
+    assert clip.read_bytes().count(b"\0\0\1\x67") == 1
+    whole = [rgb.copy() for _, rgb in frames_on_grid(str(clip), 0, 195)]
+    for first in (40, 110, 180):
+        for n, rgb in frames_on_grid(str(clip), first, first + 10):
+            np.testing.assert_array_equal(rgb, whole[n])

@@ -1,0 +1,166 @@
+"""Which of a file's audio streams people hear.
+
+Among streams that have packets and a decoder:
+
+1. what is made for few goes last: audio description, commentary, dubs, karaoke, music without voices; then what covers
+   less than nine tenths of the longest; then what is not marked as the default; then by number, as players do.
+2. The first of them that carries sound is heard. A recorder that was set up for several tracks writes silent ones.
+3. Where that one has a single channel, others that do, and are its like in codec, rate, length, language and marks,
+   are channels of one recording, as field recorders and MXF write them: one microphone each. All that carry sound are
+   heard together; a player would play one of them, and one of the two people would be missing.
+
+The cost: nothing for a file with one stream. Else a stream is decoded until five seconds (or a tenth) of it were louder
+than −60 dB, which is at once, or to its end if it is silent: about 6 s for an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Disposition
+
+from schemas.errors import Reason, Rejected
+from stages.media import decoded_frames, open_container, packets_of
+from stages.mixing import Samples, as_floats
+from stages.spans import Span, timed_packets
+
+_FOR_FEW = (
+    Disposition.visual_impaired
+    | Disposition.hearing_impaired
+    | Disposition.descriptions
+    | Disposition.comment
+    | Disposition.dub
+    | Disposition.karaoke
+    | Disposition.clean_effects
+    | Disposition.non_diegetic
+)
+_WHOLE = 0.9  # of the longest stream
+_ALIKE = 0.5  # seconds by which the lengths of one recording's channels differ at most
+_AUDIBLE = 1e-6  # power: −60 dB
+_ENOUGH, _ENOUGH_SHARE = 5.0, 0.1  # seconds of sound, or that share of a short stream
+_UNKNOWN = {None, "", "und"}
+
+
+class Heard(NamedTuple):
+    """The streams that are heard together, and what the first of them covers in seconds of media time."""
+
+    streams: tuple[int, ...]
+    rate: int
+    channels: int
+    start: float
+    duration: float
+
+
+def heard_streams(uri: str) -> tuple[int, ...]:
+    """The streams that are heard, by index.
+
+    Raises:
+        Rejected: NO_AUDIO, UNREADABLE.
+    """
+    with open_container(uri) as container:
+        streams = container.streams.audio
+        if not streams:
+            raise Rejected(Reason.NO_AUDIO, uri)
+        if len(streams) == 1:
+            return (streams[0].index,)
+    return choose(uri).streams
+
+
+def choose(uri: str, spans: Mapping[int, Span] | None = None) -> Heard:
+    """What is heard.
+
+    Args:
+        spans: of all audio streams where they are known already; else the file is read through.
+
+    Raises:
+        Rejected: NO_AUDIO, UNREADABLE.
+    """
+    spans = _read_through(uri) if spans is None else spans
+    with open_container(uri) as container:
+        ranked = _ranked(container, spans)
+        if not ranked:
+            raise Rejected(Reason.NO_AUDIO, f"{uri}: {_nothing(container)}")
+        indices = [stream.index for stream in ranked]
+    first = next((i for i in indices if len(indices) == 1 or _carries_sound(uri, i, spans[i])), indices[0])
+    with open_container(uri) as container:
+        chosen = _stream(container, first)
+        others = [s.index for s in _siblings(chosen, container.streams.audio, spans)]
+        rate, channels = chosen.codec_context.sample_rate, chosen.codec_context.channels
+    together = tuple(sorted([first, *(i for i in others if _carries_sound(uri, i, spans[i]))]))
+    span = spans[first].checked(uri)
+    return Heard(together, rate, channels * len(together), span.start, span.duration)
+
+
+def _stream(container: InputContainer, index: int) -> AudioStream:
+    return next(stream for stream in container.streams.audio if stream.index == index)
+
+
+def _nothing(container: InputContainer) -> str:
+    return "the audio stream is empty" if container.streams.audio else "no audio stream"
+
+
+def _read_through(uri: str) -> dict[int, Span]:
+    with open_container(uri) as container:
+        spans = {stream.index: Span() for stream in container.streams.audio}
+        for _ in timed_packets(container, spans) if spans else ():
+            pass
+    return spans
+
+
+def _ranked(container: InputContainer, spans: Mapping[int, Span]) -> list[AudioStream]:
+    usable = [
+        s for s in container.streams.audio if s.codec_context is not None and s.index in spans and spans[s.index].count
+    ]
+    longest = max((spans[s.index].duration for s in usable), default=0.0)
+
+    def rank(stream: AudioStream) -> tuple[bool, bool, bool, int]:
+        span, marks = spans[stream.index], stream.disposition
+        return (
+            bool(marks & _FOR_FEW),
+            bool(span.jump) or span.duration < _WHOLE * longest,
+            not marks & Disposition.default,
+            stream.index,
+        )
+
+    return sorted(usable, key=rank)
+
+
+def _siblings(chosen: AudioStream, streams: Sequence[AudioStream], spans: Mapping[int, Span]) -> Iterator[AudioStream]:
+    """The other streams that are channels of the same recording."""
+    if _form(chosen)[1] != 1:
+        return
+    for stream in streams:
+        if stream.index == chosen.index or stream.index not in spans or _form(stream) != _form(chosen):
+            continue
+        one, other = spans[chosen.index], spans[stream.index]
+        if other.count and not other.jump and abs(one.start - other.start) + abs(one.end - other.end) <= _ALIKE:
+            yield stream
+
+
+def _form(stream: AudioStream) -> tuple[str, int, int, str | None, int]:
+    context = stream.codec_context
+    if context is None:
+        return "", 0, 0, None, 0
+    language = stream.metadata.get("language")
+    marks = stream.disposition & _FOR_FEW
+    return context.name, context.channels, context.sample_rate, None if language in _UNKNOWN else language, int(marks)
+
+
+def _carries_sound(uri: str, index: int, span: Span) -> bool:
+    """Whether enough of a stream is louder than a muted input; read no further than it takes to know."""
+    enough = min(_ENOUGH, _ENOUGH_SHARE * span.duration)
+    heard, samples_of = 0.0, Samples()
+    with open_container(uri) as container:
+        stream = _stream(container, index)
+        for frame in decoded_frames(packets_of(container, stream), stream):
+            assert isinstance(frame, AudioFrame)
+            loudest = float(as_floats(samples_of(frame)).var(axis=1).max(initial=0.0))
+            heard += frame.samples / frame.sample_rate if np.sqrt(loudest) > _AUDIBLE**0.5 else 0.0
+            if heard >= enough:
+                return True
+    return False
