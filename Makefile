@@ -7,7 +7,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PYANNOTE_METRICS_ENABLED := 0
 RUN := .venv/bin/
 
-.PHONY: help setup demo test lint types clean
+.PHONY: help setup demo test lint types nightly clean
 help:    ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
 
@@ -35,6 +35,10 @@ types: setup
 
 test: lint types ## lint, types and all tests
 	$(RUN)pytest --durations=10
+
+nightly: setup ## property tests with fifty times as many inputs as `test` draws (an hour or more)
+	HYPOTHESIS_PROFILE=nightly $(RUN)pytest --timeout=7200 tests/schemas tests/pipeline/test_lists.py tests/pipeline/test_sources.py \
+	  tests/stages/test_containers.py tests/stages/test_damage.py tests/stages/test_mixing.py tests/training/test_undefined.py
 
 clean: ## remove what setup, demo and tests made
 	rm -rf .venv .uv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

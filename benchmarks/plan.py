@@ -38,9 +38,10 @@ from rich.console import Console
 from pipeline.build import Build
 from pipeline.crew import Crew, InFlight
 from pipeline.dataset import DATASET, build_dataset, collect
+from pipeline.folder import opened
 from pipeline.ledger import Outcome
 from pipeline.progress import Reporter
-from pipeline.run import Made, opened
+from pipeline.run import Made
 from pipeline.sources import find_sources
 from pipeline.status import read_status
 from pipeline.task import Artifact, Stages, Task, outcome_of

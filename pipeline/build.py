@@ -26,11 +26,12 @@ import numpy as np
 from pipeline.chain import check_chain, fingerprints_of, stages_of
 from pipeline.crew import Engine
 from pipeline.dataset import DATASET, buckets_of, build_dataset, collect
+from pipeline.folder import difference, opened, read_settings
 from pipeline.folders import for_workers, in_full
 from pipeline.known import Known
 from pipeline.ledger import Ledger
 from pipeline.progress import Reporter
-from pipeline.run import InOrder, Made, Road, Run, difference, made_of, next_stage, opened, read_settings
+from pipeline.run import InOrder, Made, Road, Run, made_of, next_stage
 from pipeline.sources import source_key, source_name, source_seconds
 from pipeline.spool import Spool
 from pipeline.status import account_of, rejections

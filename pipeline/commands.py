@@ -27,11 +27,11 @@ from pipeline.crew import Engine, local_engine
 from pipeline.dataset import DATASET
 from pipeline.figures import doubt_tables, metrics_tables, pairs_table
 from pipeline.fleet import ray_engine
+from pipeline.folder import RUN_FILE
 from pipeline.machines import start_ray
 from pipeline.preview import preview, preview_table
 from pipeline.progress import Reporter, command
 from pipeline.replay import outline, replay
-from pipeline.run import RUN_FILE
 from pipeline.sources import Sources, find_sources, source_name
 from schemas.config import BuildConfig, RunConfig, load_config, parse_config
 from schemas.dyads import WindowClass

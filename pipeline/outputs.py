@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+from pipeline.folder import read_settings
 from pipeline.ledger import Ledger
-from pipeline.run import read_settings
 from pipeline.task import artifact_path
 from schemas.artifact import load_rows
 from schemas.rows import Row

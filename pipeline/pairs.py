@@ -14,9 +14,10 @@ import numpy as np
 
 from pipeline.crew import Engine
 from pipeline.dataset import DATASET, codec_entry, files_of, publish, write_shards
+from pipeline.folder import opened
 from pipeline.folders import in_full, pairs_for_workers
 from pipeline.progress import Reporter
-from pipeline.run import Run, fingerprint, opened
+from pipeline.run import Run, fingerprint
 from pipeline.task import Artifact, Task, artifact_path, content_digest
 from schemas.artifact import dump_rows
 from schemas.config import RunConfig

@@ -19,33 +19,27 @@ import json
 import os
 import socket
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from pipeline.crew import Crew, Engine
+from pipeline.crew import Crew
+from pipeline.failures import Failures
 from pipeline.known import Known, Verdict
-from pipeline.lazy import when_needed
 from pipeline.ledger import Ledger, Outcome
-from pipeline.lock import Hold, locked
+from pipeline.lock import Hold
 from pipeline.progress import PhaseProgress, Reporter
-from pipeline.standing import Keeper, ending
-from pipeline.task import STORAGE, AnyStage, Artifact, Stages, Task, outcome_of
+from pipeline.task import AnyStage, Artifact, Task, outcome_of
 from schemas.config import RunConfig, Section
-from schemas.errors import Reason, RunFailed, UsageError
-from schemas.manifest import MANIFEST_NAME
+from schemas.errors import Reason
 from schemas.plain import to_json
-from schemas.words import counted, first_difference
 from stages.store import Store
 
-RUN_FILE = "run.json"
 PROGRESS_FILE = "progress.json"
 _PROGRESS_SECONDS = 5.0
 _SLOWEST = 20  # tasks in flight that progress.json lists
-_MOST = 0.5  # share of a stage's items that failed: the run stops, whatever comes
-_BAD_TOGETHER = 0.1  # share of a list's files, side by side, whose store may be away
 _MOST_OPEN = 4096  # roads; bounds the driver's memory where workers are many
 
 T = TypeVar("T")
@@ -229,7 +223,7 @@ class _Phase(Generic[T]):
         self._waiting: dict[tuple[str, str], tuple[_Open[T], int, Task]] = {}
         self._line: deque[_Open[T]] = deque()  # roads that have not gone past their InOrder, oldest first
         self._ended: deque[T] = deque()
-        self._failures = _Failures(run.limits)
+        self._failures = Failures(run.limits)
 
     def begin(self, road: Road[T]) -> None:
         entry = _Open(road)
@@ -342,63 +336,6 @@ def _made(task: Task, known: Verdict) -> Made | None:
     return None
 
 
-class _Failures:
-    """Decides when a run is not worth going on with."""
-
-    def __init__(self, limits: RunConfig) -> None:
-        self._limits = limits
-        self._done: Counter[str] = Counter()
-        self._in_row: Counter[str] = Counter()
-        self._ours: Counter[str] = Counter()  # failures that are not of files and stores
-        self._failed: dict[str, list[Outcome]] = {}
-
-    def add(self, outcome: Outcome, total: int) -> None:
-        stage = outcome.stage
-        self._done[stage] += 1
-        if outcome.status != "failed":
-            self._in_row[stage] = 0
-            return
-        self._in_row[stage] += 1
-        self._ours[stage] += outcome.reason != STORAGE
-        failed = self._failed.setdefault(stage, [])
-        failed.append(outcome)
-        row = self._limits.max_failures_in_row
-        if self._in_row[stage] >= row and not self._may_be_bad_files(stage, total):
-            in_row = self._in_row[stage]
-            raise RunFailed(f"{stage}: {counted(in_row, 'failure')} in a row, {_likely_cause(failed[-in_row:])}")
-        # It cannot end well any more: no need to go on to the end. Files that are away are no reason to leave the
-        # others: those are done when the run is started again.
-        ours, count, share = self._ours[stage], max(total, self._done[stage]), self._limits.max_failure_share
-        if (ours >= row and ours > share * count) or len(failed) > max(row, _MOST * count, share * count):
-            self._raise(stage)
-
-    def _may_be_bad_files(self, stage: str, total: int) -> bool:
-        """Whether a row of failures may be files of a list that lie together at a place that is away."""
-        failed = self._failed[stage][-self._in_row[stage] :]
-        return len(failed) <= _BAD_TOGETHER * total and all(o.reason == STORAGE for o in failed)
-
-    def check(self) -> None:
-        """At the end."""
-        for stage, failed in self._failed.items():
-            if len(failed) > self._limits.max_failure_share * self._done[stage]:
-                self._raise(stage)
-
-    def _raise(self, stage: str) -> None:
-        failed = self._failed[stage]
-        raise RunFailed(
-            f"{stage}: {len(failed)} of {counted(self._done[stage], 'item')} failed, {_likely_cause(failed)}"
-            " (run again to retry them, or allow more with --set run.max_failure_share=…)"
-        )
-
-
-def _likely_cause(failed: Sequence[Outcome]) -> str:
-    """What most of the failures say."""
-    (reason, count), *_ = Counter(o.reason for o in failed).most_common(1)
-    last = next(o for o in reversed(failed) if o.reason == reason)
-    most = f"{count} of them with {reason}" if count < len(failed) else f"all with {reason}"
-    return f"{most}, for example {last.item}: {last.detail.splitlines()[0] if last.detail else 'no message'}"
-
-
 def _decided(task: Task, status: Any, reason: str, detail: str, output: str, facts: str) -> Outcome:
     """An outcome that the driver decides, without work."""
     return outcome_of(task, status, reason, detail, output=output, facts=facts, seconds=0.0, peak_mb=0.0, attempt=1)
@@ -413,80 +350,3 @@ def fingerprint(stage: type[AnyStage], config: Section, *upstream: str) -> str:
         "upstream": sorted(upstream),
     }
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
-
-
-@contextmanager
-def opened(
-    root: str,
-    engine: Engine,
-    stages: Stages,
-    limits: RunConfig,
-    settings: dict[str, Any],
-    reporter: Reporter,
-    *,
-    reconfigure: bool = False,
-) -> Iterator[Run]:
-    """A run's folder, ready to work in: locked, of these settings, with a crew as soon as there is something to do.
-
-    Raises:
-        UsageError: the folder is in use or belongs to other settings; at the first task, if there is no crew. Nothing
-            was written then.
-    """
-    with locked(root, reporter.line) as hold:
-        store = Store(root)
-        if not reconfigure:
-            check_settings(store, settings)
-
-        def settle() -> None:
-            text = to_json(settings, indent=1, sort_keys=False)  # stages stay in their order
-            store.write(RUN_FILE, f"{text}\n".encode())
-
-        keeper = Keeper(store, settle)
-        with (
-            ending(keeper),
-            when_needed(engine, stages, root, keeper.begin) as crew,
-            Run(root, crew, limits, reporter, hold) as run,
-        ):
-            keeper.how_far = lambda: run.how_far
-            yield run
-
-
-def read_settings(store: Store) -> dict[str, Any]:
-    """What run.json says: the settings, and every stage's fingerprint.
-
-    Raises:
-        UsageError: not a run's folder.
-    """
-    if not store.exists(RUN_FILE):
-        raise UsageError(f"{store.root}: not a run's folder ({RUN_FILE} is missing){_what_it_is(store)}")
-    settings: dict[str, Any] = json.loads(store.read(RUN_FILE))
-    return settings
-
-
-def _what_it_is(store: Store) -> str:
-    """What people may have taken for a run's folder."""
-    if store.exists(MANIFEST_NAME):
-        return "; it is a dataset: name the folder of the run that built it, often the one above"
-    if store.exists("metrics.jsonl"):
-        return "; it is a training run: its metrics.jsonl says how far it is"
-    return "; name the --out of `visavis build` or `visavis pairs`"
-
-
-def check_settings(store: Store, settings: dict[str, Any]) -> None:
-    """Refuse a folder that other settings made.
-
-    Raises:
-        UsageError: the folder belongs to other settings; names the first difference.
-    """
-    changed = difference(store, settings)
-    if changed:
-        raise UsageError(
-            f"{store.root} was built with {changed}; choose another --out, or --reconfigure to rebuild what changed"
-        )
-
-
-def difference(store: Store, settings: dict[str, Any]) -> str:
-    """The first setting that differs from those that made what lies in a folder; empty if there is none."""
-    if not store.exists(RUN_FILE):
-        return ""
-    return first_difference(json.loads(store.read(RUN_FILE))["config"], settings["config"])

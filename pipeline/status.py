@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from pipeline.folder import read_settings
 from pipeline.ledger import Ledger, latest_rows
 from pipeline.lock import holder
 from pipeline.progress import time_left
-from pipeline.run import PROGRESS_FILE, read_settings
+from pipeline.run import PROGRESS_FILE
 from pipeline.standing import Standing, read_standing
 from schemas.manifest import MANIFEST_NAME
 from schemas.words import duration

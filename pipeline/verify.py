@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 
 from pipeline.dataset import unnamed_files
-from pipeline.run import RUN_FILE
+from pipeline.folder import RUN_FILE
 from schemas.errors import DatasetError
 from schemas.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from stages.decode import conversation_of, read_codec, read_faces

@@ -16,8 +16,9 @@ from rich.console import Console
 from pipeline.build import BuildSummary
 from pipeline.commands import summary_table
 from pipeline.crew import Crew, Engine, local_engine
+from pipeline.folder import opened
 from pipeline.progress import Reporter
-from pipeline.run import Run, opened
+from pipeline.run import Run
 from pipeline.status import read_status, status_line
 from pipeline.task import Stages
 from pipeline.trial import trial_lines

@@ -19,10 +19,11 @@ from rich.console import Console
 from pipeline import fleet
 from pipeline.crew import Crew, Engine, InFlight, local_engine
 from pipeline.fleet import ray_engine
+from pipeline.folder import opened
 from pipeline.ledger import Ledger, Outcome
 from pipeline.lock import locked
 from pipeline.progress import Reporter
-from pipeline.run import InOrder, Road, Run, opened
+from pipeline.run import InOrder, Road, Run
 from pipeline.task import Artifact, Stages, Task, artifact_path
 from schemas.artifact import load_rows
 from schemas.config import RunConfig, StageResources

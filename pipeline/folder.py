@@ -1,0 +1,101 @@
+"""A run's folder: opened for work, and held against the settings that it was built with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.crew import Engine
+from pipeline.lazy import when_needed
+from pipeline.lock import locked
+from pipeline.progress import Reporter
+from pipeline.run import Run
+from pipeline.standing import Keeper, ending
+from pipeline.task import Stages
+from schemas.config import RunConfig
+from schemas.errors import UsageError
+from schemas.manifest import MANIFEST_NAME
+from schemas.plain import to_json
+from schemas.words import first_difference
+from stages.store import Store
+
+RUN_FILE = "run.json"
+
+
+@contextmanager
+def opened(
+    root: str,
+    engine: Engine,
+    stages: Stages,
+    limits: RunConfig,
+    settings: dict[str, Any],
+    reporter: Reporter,
+    *,
+    reconfigure: bool = False,
+) -> Iterator[Run]:
+    """A run's folder, ready to work in: locked, of these settings, with a crew as soon as there is something to do.
+
+    Raises:
+        UsageError: the folder is in use or belongs to other settings; at the first task, if there is no crew. Nothing
+            was written then.
+    """
+    with locked(root, reporter.line) as hold:
+        store = Store(root)
+        if not reconfigure:
+            check_settings(store, settings)
+
+        def settle() -> None:
+            text = to_json(settings, indent=1, sort_keys=False)  # stages stay in their order
+            store.write(RUN_FILE, f"{text}\n".encode())
+
+        keeper = Keeper(store, settle)
+        with (
+            ending(keeper),
+            when_needed(engine, stages, root, keeper.begin) as crew,
+            Run(root, crew, limits, reporter, hold) as run,
+        ):
+            keeper.how_far = lambda: run.how_far
+            yield run
+
+
+def read_settings(store: Store) -> dict[str, Any]:
+    """What run.json says: the settings, and every stage's fingerprint.
+
+    Raises:
+        UsageError: not a run's folder.
+    """
+    if not store.exists(RUN_FILE):
+        raise UsageError(f"{store.root}: not a run's folder ({RUN_FILE} is missing){_what_it_is(store)}")
+    settings: dict[str, Any] = json.loads(store.read(RUN_FILE))
+    return settings
+
+
+def _what_it_is(store: Store) -> str:
+    """What people may have taken for a run's folder."""
+    if store.exists(MANIFEST_NAME):
+        return "; it is a dataset: name the folder of the run that built it, often the one above"
+    if store.exists("metrics.jsonl"):
+        return "; it is a training run: its metrics.jsonl says how far it is"
+    return "; name the --out of `visavis build` or `visavis pairs`"
+
+
+def check_settings(store: Store, settings: dict[str, Any]) -> None:
+    """Refuse a folder that other settings made.
+
+    Raises:
+        UsageError: the folder belongs to other settings; names the first difference.
+    """
+    changed = difference(store, settings)
+    if changed:
+        raise UsageError(
+            f"{store.root} was built with {changed}; choose another --out, or --reconfigure to rebuild what changed"
+        )
+
+
+def difference(store: Store, settings: dict[str, Any]) -> str:
+    """The first setting that differs from those that made what lies in a folder; empty if there is none."""
+    if not store.exists(RUN_FILE):
+        return ""
+    return first_difference(json.loads(store.read(RUN_FILE))["config"], settings["config"])
