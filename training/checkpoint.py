@@ -10,6 +10,7 @@ in pairs and reports.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -146,7 +147,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         try:
             raw = torch.load(file, map_location="cpu", weights_only=True)
         except OSError as error:
-            raise UsageError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
+            if error.errno != errno.EINVAL:  # torch looks for a part that lies before the beginning of a cut file
+                raise UsageError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
+            raise UsageError(f"{path} is not a whole checkpoint; train again or use another") from error
         except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
             raise UsageError(f"{path} is not a whole checkpoint; train again or use another") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:

@@ -79,6 +79,11 @@ def total(parts: dict[str, Artifact]) -> list[Task]:
     return [Task("add", "sum", "sum", path, "f", inputs={"parts": tuple(parts.values())})]
 
 
+def started() -> list[psutil.Process]:
+    """Processes of this test session, and nobody else's."""
+    return psutil.Process().children(recursive=True)
+
+
 @pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
 def engine(request: pytest.FixtureRequest) -> Engine:
     if request.param == "local":
@@ -274,7 +279,7 @@ class TestWorkersThatDie:
             while not killed:
                 time.sleep(0.2)
                 if (tmp_path / "artifacts/letters/v1-f/k0.safetensors").exists():
-                    killed.extend(p.pid for p in psutil.process_iter() if "_RayWorker" in " ".join(p.cmdline()))
+                    killed.extend(p.pid for p in started() if "_RayWorker" in " ".join(p.cmdline()))
                     for pid in killed:
                         os.kill(pid, signal.SIGKILL)
 
@@ -291,9 +296,7 @@ class TestWorkersThatDie:
         with new_run(tmp_path, ray_engine(config)) as run:
             for n in range(5):
                 execute(run, "letters", tasks(*"abcde")[n : n + 1])
-                pids += [
-                    p.pid for p in psutil.process_iter() if "spawn_main" in " ".join(p.cmdline()) and p.ppid() != 1
-                ]
+                pids += [p.pid for p in started() if "spawn_main" in " ".join(p.cmdline())]
         assert len(set(pids)) >= 3
 
 

@@ -109,7 +109,8 @@ def test_own_tracks_stay_as_they_are_and_tell_their_leak(tmp_path: Path) -> None
     own[0][: 5 * SAMPLE_RATE], own[1][5 * SAMPLE_RATE : 10 * SAMPLE_RATE] = murmur(5, 0), murmur(5, 1)
     tracks = [own[0] + 0.1 * own[1], own[1]]  # the second's voice is in the first's microphone, at −20 dB
     voices = voices_of(tmp_path, tracks, [turn(0, 0, 5), turn(1, 5, 10)])
-    np.testing.assert_allclose(heard(voices), tracks, atol=2 / 32767)
+    as_read = [read_audio(str(wav(tmp_path / f"{n}.wav", track))) for n, track in enumerate(tracks)]
+    np.testing.assert_allclose(heard(voices), as_read, atol=2 / 32767)
     assert [f.method for f in voices.figures] == ["own_track", "own_track"]
     assert voices.figures[0].residual_db == pytest.approx(-20, abs=0.7)
     assert voices.figures[1].residual_db == LEAST_DB
@@ -124,8 +125,8 @@ def test_a_leak_is_measured_under_noise_and_a_listeners_own_words(pairs: Pairs, 
 
 
 def test_a_mix_is_given_to_whoever_has_the_turn_and_overlap_to_both(tmp_path: Path) -> None:
-    mix = murmur(4, 0)
-    voices = voices_of(tmp_path, [mix], [turn(0, 0, 2), turn(1, 1.5, 4)])
+    voices = voices_of(tmp_path, [murmur(4, 0)], [turn(0, 0, 2), turn(1, 1.5, 4)])
+    mix = read_audio(str(tmp_path / "0.wav"))
     one, other = heard(voices)
     assert not other[: round(1.47 * SAMPLE_RATE)].any()
     assert not one[round(2.03 * SAMPLE_RATE) :].any()
@@ -188,11 +189,11 @@ def test_what_a_network_leaves_of_the_other_is_measured_in_a_rehearsal(
     pairs: Pairs, encoder: SpeakerEncoder, name: str
 ) -> None:
     errors = []
-    for pair in (pairs[0], pairs[1], pairs[7]):
+    for pair in pairs:
         made = exchange(*pair, 0.8, inside=False)
         found = residuals_of_mix(made, np.random.default_rng(0), StandIn(made, STAND_INS[name]), encoder)
         errors += [measured - true for measured, true in found]
-    assert len(errors) == 6
+    assert len(errors) == 2 * len(pairs)
     assert np.abs(np.median(errors)) < 4
 
 
@@ -204,10 +205,11 @@ def stage_with(separator: Callable[[np.ndarray], np.ndarray], encoder: SpeakerEn
 
 def test_a_network_touches_overlaps_alone(tmp_path: Path, pairs: Pairs, encoder: SpeakerEncoder) -> None:
     voices_2N, turns = exchange(*pairs[1], 0.8, inside=False)
-    mix = read_audio(str(wav(tmp_path / "mix.wav", voices_2N.sum(0))))
-    made: Made = (np.stack([voices_2N[0], mix - voices_2N[0]]), turns)  # the file has 16 bits
-    by_mask = voices_of(tmp_path, [mix], turns)
-    by_network = voices_of(tmp_path, [mix], turns, stage_with(StandIn(made, masked), encoder))
+    raw = voices_2N.sum(0)
+    mix = read_audio(str(wav(tmp_path / "mix.wav", raw)))
+    made: Made = (np.stack([voices_2N[0], mix - voices_2N[0]]), turns)  # the file has 16 bits and no offset
+    by_mask = voices_of(tmp_path, [raw], turns)
+    by_network = voices_of(tmp_path, [raw], turns, stage_with(StandIn(made, masked), encoder))
     assert [f.method for f in by_network.figures] == ["network", "network"]
     ((first, last),) = Speech.of(mix, turns).spans[BOTH]
     plain, taken_apart = heard(by_mask), heard(by_network)
@@ -217,7 +219,7 @@ def test_a_network_touches_overlaps_alone(tmp_path: Path, pairs: Pairs, encoder:
     inside = slice(first, last)
     np.testing.assert_allclose(taken_apart[:, inside].sum(0), mix[inside], atol=3 / 32767)
     for plain_N, found_N, truth_N in zip(plain, taken_apart, voices_2N, strict=True):
-        assert si_sdr(found_N[inside], truth_N[inside]) > si_sdr(plain_N[inside], truth_N[inside]) + 6
+        assert si_sdr(found_N[inside], truth_N[inside]) > si_sdr(plain_N[inside], truth_N[inside]) + 5
     for mask, network, i in zip(by_mask.figures, by_network.figures, (0, 1), strict=True):
         assert mask.residual_db == pytest.approx(
             decibels((plain[i] != 0) * voices_2N[1 - i], voices_2N[i], turns, i), abs=3

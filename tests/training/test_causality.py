@@ -183,7 +183,7 @@ def test_a_code_holds_nothing_later_than_its_own_frame(mask: Mask, name: str):
     mask=st.sampled_from(["block", "frame"]),
     name=st.sampled_from(CONDITIONS),
     n=st.integers(0, 17),
-    change=st.sampled_from([0.0, -1.0, 1e6, float("inf"), float("nan")]),
+    change=st.sampled_from([0.0, -1.0, 1e6, -1e30]),
     anchor=st.sampled_from([0.0, 0.7]),
 )
 def test_whatever_the_future_brings_the_past_of_a_stream_stays(mask: Mask, name: str, n: int, change, anchor: float):
