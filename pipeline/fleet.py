@@ -205,11 +205,13 @@ class _Fleet:
 
     def _assign(self, pool: _Pool) -> None:
         for hand in pool.hands:
+            if not pool.queued:
+                return
             if hand.leaves or not hand.idle:
                 continue
             job = self._next_job(pool, hand)
-            if job is None:
-                return
+            if job is None:  # what is left was tried on this one; another may have it
+                continue
             hand.job, hand.since, hand.heard = job, Stopwatch(), Stopwatch()
             self._pending[hand.actor.run.remote(job.task, job.attempt, job.limit)] = hand
 

@@ -110,7 +110,10 @@ def test_run_twice_the_second_processes_nothing(remote: Remote, uploaded: list[S
     before = versions(root)
     assert build(uploaded, root).processed == 0
     after = versions(root)
-    assert {key for key in after if before.get(key) != after[key]} == {f"{root.split('/', 3)[3]}/run.json"}
+    folder = root.split("/", 3)[3]
+    assert {key for key in after if before.get(key) != after[key]} == {
+        f"{folder}/{name}.json" for name in ("run", "state")
+    }
 
 
 def test_a_deleted_object_is_redone_and_nothing_beside_it(remote: Remote, uploaded: list[Source]) -> None:

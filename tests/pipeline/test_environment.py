@@ -173,7 +173,7 @@ def test_a_long_tmpdir_is_none_for_sockets(text_as_video: Path, tmp_path: Path) 
     done = run(*BUILD, str(text_as_video), "--out", out, TMPDIR=str(long))
     assert done.returncode == 1
     assert "1 × unreadable" in done.stderr
-    told = run(*BUILD, str(text_as_video), "--out", out, RAY_TMPDIR=str(long))
+    told = run(*BUILD, str(text_as_video), "--out", f"{out}-2", RAY_TMPDIR=str(long))
     assert told.returncode == 2
     assert told.stderr.count("\n") == 1
     assert "set RAY_TMPDIR to a folder that will do" in told.stderr

@@ -16,6 +16,7 @@ from schemas.rows import Source
 from stages.audio import sound_of
 from stages.ingest import IngestStage
 from stages.video import frames_on_grid
+from tests.stages.worker import peak_mb
 
 MEMORY = 4 << 30  # bytes of address space
 FRAMES = 400  # of pictures looked at
@@ -44,7 +45,7 @@ def main() -> None:
         path = Path(line.rstrip("\n"))
         began = time.perf_counter()
         found = {"file": path.name, "outcome": outcome(path), "seconds": time.perf_counter() - began}
-        found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        found["peak_mb"] = peak_mb()
         print(json.dumps(found), flush=True)
 
 

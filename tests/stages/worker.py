@@ -34,7 +34,7 @@ def main(folders: list[str]) -> None:
             outcomes[str(path)] = _work(path, ingest, faces)
         except Rejected as rejected:
             outcomes[str(path)] = rejected.reason.value
-    peak = _peak_mb()
+    peak = peak_mb()
     for path in (path for path, outcome in outcomes.items() if outcome == "ok"):
         with contextlib.suppress(Rejected):  # it opens fewer files
             deque(frames_on_grid(path, 0, _SOME, decoder="decord"), maxlen=0)
@@ -43,12 +43,12 @@ def main(folders: list[str]) -> None:
         "processes": [child.name() for child in psutil.Process().children(recursive=True)],
         "files": [file.path for file in psutil.Process().open_files() if Path(file.path).parent in map(Path, folders)],
         "peak_mb": peak,
-        "peak_with_decord_mb": _peak_mb(),
+        "peak_with_decord_mb": peak_mb(),
     }
     print(json.dumps(report))
 
 
-def _peak_mb() -> int:
+def peak_mb() -> int:
     """Of this program alone: where there is no /proc, getrusage counts what its parent held when it was forked, too."""
     status = Path("/proc/self/status")
     if status.exists():

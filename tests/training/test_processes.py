@@ -123,7 +123,7 @@ def test_two_processes_stop_together_on_a_signal_to_one_and_go_on_as_if_they_had
     assert [a["error"] for a in stopped] == ["Stopped", "Stopped"]
     assert "stopped after step 2 of 4" in stopped[0]["message"]
     assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt").step == 2
-    with pytest.raises(UsageError, match="a run of 2 processes, and now there are 1"):
+    with pytest.raises(UsageError, match="a run of 2 processes, and now there is 1"):
         train(str(windows), tmp_path / "cut", config, init=base, pairs=str(pairs))
     assert [a["error"] for a in ranks.train(windows, tmp_path / "cut", config, **more)] == [None, None]
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
