@@ -13,7 +13,7 @@ P = TypeVar("P", str, None, str | None)
 
 def in_full(place: P) -> P:
     """A local path in full, `~` included; URLs stay."""
-    if not place or "://" in place or "::" in place:
+    if not place or "://" in place:
         return place
     return str(Path(place).expanduser().absolute())
 

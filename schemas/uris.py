@@ -52,6 +52,8 @@ def located(url: str, **options: Any) -> tuple[AbstractFileSystem, str]:
     """
     import fsspec  # the command line has no use for it at first
 
+    if "://" not in url:
+        return fsspec.filesystem("file", **options), os.path.abspath(os.path.expanduser(url))  # noqa: PTH100, PTH111
     first, chained, last = url.rpartition("::")
     if chained and "://" in first and "://" not in last and not last.startswith("/"):
         filesystem = fsspec.filesystem(url.partition("://")[0], **options)

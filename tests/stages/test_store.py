@@ -207,3 +207,11 @@ def child(code: str, *args: str) -> Iterator[subprocess.Popen[str]]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.mark.parametrize("name", ["a::b", "file:x", "50%", "x#y?z", "tab\there", "[1]*"])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    store = Store(str(tmp_path / name))
+    store.write("x/y.txt", b"here")
+    assert (tmp_path / name / "x" / "y.txt").read_bytes() == b"here"
+    assert list(Store(str(tmp_path / name)).names("x")) == ["y.txt"]
