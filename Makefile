@@ -36,7 +36,8 @@ types: setup
 test: lint types ## lint, types and all tests
 	$(RUN)pytest --durations=10
 
-nightly: setup ## property tests with fifty times as many inputs as `test` draws (an hour or more)
+nightly: setup ## tests too slow for CI, and property tests with fifty times as many inputs (an hour or more)
+	$(RUN)pytest -m nightly
 	HYPOTHESIS_PROFILE=nightly $(RUN)pytest --timeout=7200 tests/schemas tests/pipeline/test_lists.py tests/pipeline/test_sources.py \
 	  tests/stages/test_containers.py tests/stages/test_damage.py tests/stages/test_mixing.py tests/training/test_undefined.py
 
