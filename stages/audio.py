@@ -32,6 +32,7 @@ from stages.soundtrack import heard_streams
 
 _TOLERANCE = 0.002  # seconds
 _LONGEST_GAP = 600.0  # seconds; more is a broken time stamp, which must not fill the memory with silence
+_HIGHEST_RATE = 1_000_000  # Hz; more is a broken header, and a tenth of a second would fill the memory
 _BLOCK = 48_000  # samples of silence at a time
 _TOGETHER = SAMPLE_RATE // 2  # samples of several streams mixed at a time
 
@@ -55,7 +56,8 @@ def read_audio(uri: str, frames: int | None = None, streams: Sequence[int] = ())
         float32 [N] in −1…1 at 16 kHz, from media time 0; N = frames · 640 where `frames` is given.
 
     Raises:
-        Rejected: NO_AUDIO (no such stream), UNREADABLE (no file, nothing in it decodes, or its time stamps jump).
+        Rejected: NO_AUDIO (no such stream), UNREADABLE (no file, nothing in it decodes, its time stamps jump, or its
+            rate is absurd).
     """
     wanted = None if frames is None else frames * SAMPLES_PER_FRAME
     indices = streams or heard_streams(uri)
@@ -66,11 +68,11 @@ def read_audio(uri: str, frames: int | None = None, streams: Sequence[int] = ())
             if first is None:
                 raise Rejected(Reason.UNREADABLE, f"{uri}: no sound decodes")
             return _collect(chain([first], pieces), wanted)
-        except _BrokenStamps as error:
+        except _Broken as error:
             raise Rejected(Reason.UNREADABLE, f"{uri}: {error}") from error
 
 
-class _BrokenStamps(Exception):
+class _Broken(Exception):
     pass
 
 
@@ -135,6 +137,8 @@ def _form(frame: AudioFrame) -> tuple[int, str, int, str]:
 def _of_one_form(stretch: Iterator[Timed], begin: float) -> Iterator[np.ndarray]:
     first = next(stretch)
     rate, weights = first[1].sample_rate, weights_of(first[1].layout)
+    if not 0 < rate <= _HIGHEST_RATE:
+        raise _Broken(f"a sample rate of {rate} Hz")
     placed = _contiguous(chain([first], stretch), rate, round(begin * rate))
     return _resampled(_filled(without_offset(mixed(placed, rate, weights), rate)), rate)
 
@@ -148,7 +152,7 @@ def _contiguous(source: Iterable[Timed], rate: int, position: int) -> Iterator[P
         if abs(start - position) <= _TOLERANCE * rate:
             start = position
         if start - position > _LONGEST_GAP * rate:
-            raise _BrokenStamps(f"{(start - position) / rate:.0f} s of sound are missing at {position / rate:.1f} s")
+            raise _Broken(f"{(start - position) / rate:.0f} s of sound are missing at {position / rate:.1f} s")
         if start > position:
             yield start - position
         piece = piece[:, max(0, position - start) :]

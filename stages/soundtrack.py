@@ -160,7 +160,7 @@ def _carries_sound(uri: str, index: int, span: Span) -> bool:
         for frame in decoded_frames(packets_of(container, stream), stream):
             assert isinstance(frame, AudioFrame)
             loudest = float(as_floats(samples_of(frame)).var(axis=1).max(initial=0.0))
-            heard += frame.samples / frame.sample_rate if np.sqrt(loudest) > _AUDIBLE**0.5 else 0.0
+            heard += frame.samples / max(1, frame.sample_rate) if np.sqrt(loudest) > _AUDIBLE**0.5 else 0.0
             if heard >= enough:
                 return True
     return False

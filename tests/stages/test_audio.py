@@ -149,3 +149,16 @@ def test_states_agree_with_the_time_covered(turns: list[Turn]) -> None:
                 samples[max(0, round(turn.start * SAMPLE_RATE)) : max(0, round(turn.end * SAMPLE_RATE))] = 1
         covered = samples.reshape(40, -1).mean(axis=1)
         np.testing.assert_array_equal((state >> speaker) & 1, covered >= 0.5)
+
+
+def test_an_absurd_rate_is_a_broken_header(tmp_path: Path) -> None:
+    """A flipped bit in a WebM made it 956 MHz: a tenth of a second of that is a gigabyte."""
+    import soundfile
+
+    path = tmp_path / "rate.wav"
+    soundfile.write(path, np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE, subtype="PCM_16")
+    header = bytearray(path.read_bytes())
+    header[24:28] = (956_349_312).to_bytes(4, "little")
+    path.write_bytes(header)
+    with pytest.raises(Rejected, match="a sample rate of 956349312 Hz"):
+        read_audio(str(path))
