@@ -197,7 +197,8 @@ def test_whatever_ffmpeg_makes_is_seen_and_heard_on_one_clock_whole_and_in_piece
     assert abs(found.frames - SECONDS * 25) <= 4
     seen, heard = seen_and_heard(path, found.frames)
     assert len(seen) == len(heard) == len(EVENTS), (seen, heard)
+    late = 3 if recording.dropped else 0  # the first two pictures of a flash may be those that were dropped
     for flash, beep, true in zip(seen, heard, EVENTS, strict=True):
-        assert abs(flash - beep) <= 2, (seen, heard)
-        assert abs(flash - int(true * 25 + 1e-6)) <= 4, (seen, heard)
+        assert -2 <= flash - beep <= 2 + late, (seen, heard)
+        assert -4 <= flash - int(true * 25 + 1e-6) <= 4 + late, (seen, heard)
     assert_pieces_are_parts_of_the_whole(path, found.frames)
