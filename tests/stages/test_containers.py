@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, event, example, given, note, settings
+from hypothesis import HealthCheck, event, example, given, note, reject, settings
 from hypothesis import strategies as st
 
 from stages.video import frames_on_grid
@@ -191,7 +192,10 @@ def test_whatever_ffmpeg_makes_is_seen_and_heard_on_one_clock_whole_and_in_piece
 ) -> None:
     note(f"{recording}")
     event(recording.form)
-    path = recording.write(tmp_path / f"clip.{recording.form}")
+    try:
+        path = recording.write(tmp_path / f"clip.{recording.form}")
+    except CalledProcessError:  # an encoder that does not go with these options
+        reject()
     found = take_in(path)
     assert not isinstance(found, str), found
     assert abs(found.frames - SECONDS * 25) <= 4
