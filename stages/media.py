@@ -108,12 +108,14 @@ def packets_of(container: InputContainer, *streams: Stream) -> Iterator[Packet]:
 
 def decoded_frames(packets: Iterator[Packet], stream: AudioStream | VideoStream) -> Iterator[AudioFrame | VideoFrame]:
     """Frames of a stream's packets. Those that do not decode are skipped."""
+    begun = False
     while True:
         packet = next(packets, None)
         if packet is not None and packet.size == 0:
-            if stamp(packet) is not None:
-                continue  # "the picture before, once more" in Theora and AVI; decoders refuse it
+            if stamp(packet) is not None or not begun:
+                continue  # "the picture before, once more" in Theora and AVI, tables at the beginning of an FLV
             packet = None  # the demuxer's own flush
+        begun = True
         try:
             yield from stream.codec_context.decode(packet)
         except av.error.MemoryError:

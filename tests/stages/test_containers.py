@@ -187,6 +187,7 @@ def assert_pieces_are_parts_of_the_whole(path: Path, frames: int) -> None:
 @example(recording=Recording("ts", H264, "mp2", gops="open", between=3, group=30))
 @example(recording=Recording("mp4", H264, "aac", gops="refresh", between=0, group=12, layout="5.1"))
 @example(recording=Recording("mkv", HEVC, "flac", gops="open", between=3, group=12, inverted=True))
+@example(recording=Recording("flv", "flv", "aac", rate=44_100, layout="5.1"))  # an empty packet comes first
 def test_whatever_ffmpeg_makes_is_seen_and_heard_on_one_clock_whole_and_in_pieces(
     recording: Recording, tmp_path: Path
 ) -> None:
