@@ -106,7 +106,7 @@ def batch_of(model: Listener, size: int, device: torch.device) -> tuple[torch.Te
 
 def our_step(model: Listener, size: int, device: torch.device, *, compile: bool) -> Callable[[], None]:
     if compile:
-        model.compile(dynamic=False)  # type: ignore[no-untyped-call]
+        model.compile(dynamic=False)
     x1, reference, conditions = batch_of(model, size, device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     generator = torch.Generator().manual_seed(0)

@@ -162,8 +162,7 @@ class SeparateConfig(Section):
     fade: float = Field(0.02, ge=0, le=0.2, description="seconds of fade at the edges of a turn mask")
     weights: str | None = Field(
         None,
-        description="convtasnet: state dict of torchaudio's conv_tasnet_base(2), a path or URL; none: torchaudio's own"
-        " is fetched",
+        description="convtasnet: state dict of torchaudio's conv_tasnet_base(2), a path or URL",
     )
     weights_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of that file, if it matters")
     device: Literal["auto", "cpu", "cuda"] = "auto"

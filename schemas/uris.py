@@ -4,12 +4,14 @@ A local file is named by its absolute path where that is plain text. Names on a 
 no UTF-8, or hold what does not print (control characters, terminal escapes, line breaks), are `file://` uris,
 percent-encoded as RFC 8089 says. `local_uri` encodes and `local_path` decodes, and nobody else does either.
 
-Anything else with `://` in it is an fsspec URL, taken as it is.
+Anything else with `://` in it is an fsspec URL, taken as it is. It may carry a password or a signature, so it is shown
+and stored as `shown` has it, and only ever used as it is.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -60,6 +62,41 @@ def located(url: str, **options: Any) -> tuple[AbstractFileSystem, str]:
         return filesystem, str(filesystem._strip_protocol(url))
     filesystem, path = fsspec.core.url_to_fs(url, **options)
     return filesystem, str(path)
+
+
+_SCHEME = r"[a-zA-Z][\w+.-]*://"
+_CHAINED = re.compile(rf"(?<=::)(?={_SCHEME})")  # `zip://a.mp4::https://…`, as fsspec chains them
+_IN_TEXT = re.compile(rf"(?<![\w+.-]){_SCHEME}[^\s'\"<>\\^`{{|}}]+")
+_HIDDEN = "…"
+
+
+def shown(uri: str) -> str:
+    """A name as it may be printed and stored: a URL without user part, values of the query, and fragment.
+
+    `https://me:pass@host/v.mp4?sig=abc&x` → `https://…@host/v.mp4?sig=…&x`
+    """
+    if is_local(uri):
+        return uri
+    return "".join(map(_without_keys, _CHAINED.split(uri)))
+
+
+def shown_in(text: str) -> str:
+    """A message with every URL in it as `shown` has it."""
+    return _IN_TEXT.sub(lambda found: shown(found[0]), text) if "://" in text else text
+
+
+def _without_keys(url: str) -> str:
+    scheme, mark, rest = url.partition("://")
+    place, sharp, _ = rest.partition("#")
+    place, question, query = place.partition("?")
+    host, slash, path = place.partition("/")
+    if ":" in host and "@" in path and not host.endswith("]") and not host.rpartition(":")[2].isdecimal():
+        host, slash, path = place, "", ""  # a slash in the password
+    _, at, host = host.rpartition("@")
+    fields = (name + (equals and equals + _HIDDEN) for name, equals, _ in (f.partition("=") for f in query.split("&")))
+    return (
+        f"{scheme}{mark}{at and _HIDDEN}{at}{host}{slash}{path}{question}{'&'.join(fields)}{sharp}{sharp and _HIDDEN}"
+    )
 
 
 def file_name(uri: str) -> str:

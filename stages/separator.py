@@ -4,15 +4,14 @@ Conv-TasNet (Luo & Mesgarani 2019, arXiv 1809.07454) learns a filter bank in pla
 for each voice in it. torchaudio's `CONVTASNET_BASE_LIBRI2MIX` works at 8 kHz: what lies above 4 kHz is shared out by
 `stages.overlaps.settle`. Its outputs are right up to their scale and their order; both are settled there, too.
 
-The trade-off: 5 million parameters, 1.0 s of one CPU core for 4 s of sound, weights that ship in no wheel (20 MB), and
-training on read English speech in full overlap.
+The trade-off: 5 million parameters, 1.0 s of one CPU core for 4 s of sound, weights that ship in no wheel (20 MB; they
+are fetched on purpose, by `visavis assets`, never by a build), and training on read English speech in full overlap.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-import warnings
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -72,30 +71,18 @@ def load_separator(config: SeparateConfig, device: str) -> Separator:
 
 
 def read_weights(config: SeparateConfig) -> bytes:
-    """The configured file, or torchaudio's own, which is fetched once and kept in torch's cache.
+    """The configured file.
 
     Raises:
-        UsageError: it is not there, cannot be fetched, or is another file.
+        UsageError: none is named, it is not there, or is another file.
     """
-    where = _torchaudio_weights() if config.weights is None else config.weights
     remedy = "`visavis assets` says where it comes from"
-    return read_given("separate.weights", where, config.weights_sha256, remedy)
-
-
-def _torchaudio_weights() -> str:
-    """The path of the file in torch's cache."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # newer versions will not have it; until then it does
-            from torchaudio import pipelines
-            from torchaudio.utils import download_asset
-
-            return str(download_asset(getattr(pipelines, _BUNDLE)._model_path, progress=False))
-    except (ImportError, AttributeError, OSError, RuntimeError) as error:
+    if config.weights is None:
         raise UsageError(
-            f"separate.backend=convtasnet: torchaudio's {_BUNDLE} cannot be fetched here; fetch its file once"
-            " (`visavis assets`) and set separate.weights to it, or set separate.backend=mask"
-        ) from error
+            f"separate.backend=convtasnet needs separate.weights, torchaudio's {_BUNDLE}; {remedy};"
+            " or set separate.backend=mask"
+        )
+    return read_given("separate.weights", config.weights, config.weights_sha256, remedy)
 
 
 def weights_digest(config: SeparateConfig) -> str:

@@ -137,4 +137,4 @@ def _event_writer(folder: Path, step: int) -> Any:
     except ImportError:
         logging.getLogger(__name__).warning("no TensorBoard files: the package tensorboard (extra) is not installed")
         return None
-    return SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=step + 1)
