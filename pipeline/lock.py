@@ -6,15 +6,18 @@ when nobody renews it (Gray and Cheriton, "Leases", SOSP 1989); who finds a leas
 renewed or dead. The trade-off: a lease asks the clocks of two hosts to agree within a minute, and a run that stalls for
 two can lose it. So a run calls `check` before it goes on; and a commit that comes too late does no harm, because
 commits are atomic and the same bytes.
+
+Whoever may write into the folder may write lock.json, so whatever it holds is a valid owner or none: a lease from the
+future is dead, as no clock may be so far ahead, and it would hold the folder until then.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import socket
+import stat
 import threading
 import time
 import uuid
@@ -22,13 +25,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import psutil
 from filelock import FileLock, Timeout
+from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from schemas.errors import RunFailed, UsageError
 from schemas.plain import to_json
+from schemas.uris import printable
 from stages.store import Store
 
 LOCK_FILE = "lock.json"
@@ -36,8 +42,11 @@ RENEW_S = 20.0
 """Seconds between renewals of a lease."""
 LEASE_S = 120.0
 """Seconds without renewal after which a lease is dead."""
+SKEW_S = 60.0
+"""Seconds by which the clocks of two hosts may differ; a lease from further ahead is dead."""
 
 _LOOK_S = 2.0
+_LONGEST_HOST = 253  # characters
 _NO_FLOCK = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 Owner = dict[str, Any]
@@ -113,27 +122,46 @@ def _flocked(store: Store) -> Iterator[Hold]:
 
 def _has_flock(store: Store) -> bool:
     """Whether the folder's file system has locks. Some mounts of clusters and clouds have none: there, a lease."""
-    path = _flock_file(store)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return _is_flocked(store) is not None
+    _flock_file(store).parent.mkdir(parents=True, exist_ok=True)
+    return _is_flocked(store, os.O_CREAT) is not None
 
 
-def _is_flocked(store: Store) -> bool | None:
-    """None: the file system cannot tell."""
+def _is_flocked(store: Store, flags: int = 0) -> bool | None:
+    """None: the file system cannot tell.
+
+    Raises:
+        UsageError: `.lock` is a link, a pipe or anything else but a file.
+    """
     path = _flock_file(store)
     try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go when the file closes
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o666)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise (
+            _no_file(path) if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR) else _named(error, path)
+        ) from error
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise _no_file(path)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go when the file closes
     except BlockingIOError:
         return True
     except OSError as error:
         if error.errno in _NO_FLOCK:
             return None
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise _named(error, path) from error
+    finally:
+        os.close(file)
     return False
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    return OSError(error.errno, error.strerror, str(path))
+
+
+def _no_file(path: Path) -> UsageError:
+    return UsageError(f"{printable(str(path))} is a link, a pipe or a folder, which no run made: remove it")
 
 
 def _flock_file(store: Store) -> Path:
@@ -207,7 +235,7 @@ class _Lease(Hold):
             if now.get("id") != other["id"]:
                 return False  # it let go, or somebody else was faster: look again
             if now["renewed"] != other["renewed"]:
-                return True
+                return _is_alive(now)
         return False
 
     def _keep(self) -> None:
@@ -238,12 +266,21 @@ def _myself() -> Owner:
     return {
         "id": uuid.uuid4().hex,
         "pid": os.getpid(),
-        "host": socket.gethostname(),
+        "host": _host(),
         "born": psutil.Process().create_time(),
         "namespace": _namespace(),
         "started": _now(),
         "renewed": _now(),
     }
+
+
+def _host() -> str:
+    return _plain(socket.gethostname())
+
+
+def _plain(name: str) -> str:
+    """A name that may be printed anywhere, and is not too long."""
+    return printable(name)[:_LONGEST_HOST]
 
 
 def _namespace() -> int:
@@ -273,15 +310,15 @@ def _is_dead(owner: Owner) -> bool:
 
 
 def _is_of_this_machine(owner: Owner) -> bool:
-    return (owner.get("host"), owner.get("namespace")) == (socket.gethostname(), _namespace())
+    return (owner.get("host"), owner.get("namespace")) == (_host(), _namespace())
 
 
 def _age(owner: Owner) -> float:
-    """Seconds since the last sign of life; endless for what is no owner."""
-    try:
-        return time.time() - datetime.fromisoformat(owner["renewed"]).timestamp()
-    except (KeyError, ValueError):
+    """Seconds since the last sign of life; endless for what is no owner, or gives its signs in the future."""
+    if not owner:
         return float("inf")
+    age = time.time() - datetime.fromisoformat(owner["renewed"]).timestamp()
+    return age if age >= -SKEW_S else float("inf")
 
 
 def _now() -> str:
@@ -301,10 +338,34 @@ def _dumped(owner: Owner) -> bytes:
     return (to_json(owner, sort_keys=False) + "\n").encode()
 
 
+def _utc(when: datetime) -> str:
+    """The same moment as this program writes it: other texts of it may hold what is not to be printed."""
+    try:
+        return when.astimezone(UTC).isoformat()
+    except OverflowError as error:  # in the first hours of year 1, or the last of 9999
+        raise ValueError(str(error)) from error
+
+
+_Name = Annotated[str, AfterValidator(_plain)]
+_Moment = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_utc)]
+
+
+class _Fields(TypedDict):
+    id: _Name
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
+    host: _Name
+    born: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    namespace: Annotated[int, Field(ge=0, lt=2**63)]
+    started: _Moment
+    renewed: _Moment
+
+
+_OWNER = TypeAdapter(_Fields)
+
+
 def _parsed(data: bytes) -> Owner:
     """What lock.json says; nothing where something else wrote it."""
     try:
-        owner = json.loads(data)
-    except ValueError:
+        return dict(_OWNER.validate_json(data, strict=True))
+    except (ValidationError, RecursionError, ValueError):
         return {}
-    return owner if isinstance(owner, dict) else {}

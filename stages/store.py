@@ -28,6 +28,7 @@ from schemas.files import is_there, locate, read_whole
 
 T = TypeVar("T")
 TEMPORARY = ".tmp-"
+_SMALL = 65_536  # bytes of what is taken for a small entry
 
 
 class Store:
@@ -136,12 +137,15 @@ class Store:
     def peek(self, path: str) -> tuple[bytes, str] | None:
         """A small entry's bytes and its version, which any change changes; None where it is absent.
 
+        Of one that is not small (somebody else wrote it) no bytes are read.
+
         If it changes between the two, the version is the older one, and a `swap` that expects it fails.
         """
         with suppress(FileNotFoundError), self._about(path):
             full = self.full(path)
-            version = self._fs.info(full)["ETag"] if self._s3 else ""
-            data: bytes = self._fs.cat_file(full)
+            info = self._fs.info(full)
+            version = info["ETag"] if self._s3 else ""
+            data: bytes = self._fs.cat_file(full) if (info["size"] or 0) <= _SMALL else b""
             return data, version or hashlib.sha256(data).hexdigest()
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import threading
 import time
 import uuid
@@ -14,6 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline import lock
 from pipeline.lock import LOCK_FILE, Hold, holder, locked
@@ -163,7 +166,8 @@ def test_a_lease_of_a_process_of_this_machine_ends_with_it(remote: str, monkeypa
         pass
     elsewhere = ours | {"id": "other", "pid": 2**22 + 1, "namespace": 1}  # in another container there may be one
     leave(remote, elsewhere)
-    monkeypatch.setattr(lock, "time", Clock(lambda: leave(remote, elsewhere | {"renewed": "2999-01-01T00:00:00Z"})))
+    later = (datetime.now(UTC) + timedelta(seconds=10)).isoformat()
+    monkeypatch.setattr(lock, "time", Clock(lambda: leave(remote, elsewhere | {"renewed": later})))
     with pytest.raises(UsageError), locked(remote):
         pass
 
@@ -173,6 +177,106 @@ def test_a_lock_file_that_is_none_is_taken_over(remote: str) -> None:
     assert holder(Store(remote)) is None
     with locked(remote) as hold:
         assert hold.left_by == {}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"renewed": "2999-01-01T00:00:00Z"},
+        {"renewed": "9999-12-31T23:59:59-14:00"},
+        {"renewed": "0001-01-01T00:00:00+14:00"},
+        {"renewed": datetime.now().isoformat()},  # of no zone
+        {"renewed": 4e9},
+        {"renewed": None},
+        {"pid": 1e300},
+        {"pid": -1},
+        {"pid": 2**80},
+        {"pid": "7"},
+        {"host": 7},
+        {"host": {"a": ["nested"]}},
+        {"born": "NaN"},
+        {"born": float("nan")},
+        {"namespace": True},
+        {"id": None},
+        {"id": ["list"]},
+    ],
+)
+def test_a_lease_from_the_future_or_of_another_form_is_dead(remote: str, changes: dict[str, Any]) -> None:
+    leave(remote, owner(age=0))
+    assert holder(Store(remote)) is not None
+    leave(remote, owner(age=0) | changes)
+    assert holder(Store(remote)) is None
+    with locked(remote):
+        pass
+
+
+def test_a_clock_that_is_a_little_ahead_is_none_from_the_future(remote: str) -> None:
+    leave(remote, owner(age=-lock.SKEW_S / 2))
+    assert holder(Store(remote)) is not None
+    leave(remote, owner(age=-lock.SKEW_S * 2))
+    assert holder(Store(remote)) is None
+
+
+def test_a_name_in_a_lease_cannot_write_to_the_terminal_nor_fill_it(root: str) -> None:
+    leave(root, owner(age=0, host="\x1b]0;pwned\a" + "h" * 5000, id="\r\n", started="2026-01-01 02:00:00+02:00"))
+    other = lock._parsed(Store(root).read(LOCK_FILE))
+    told = str(lock._refusal(Store(root), other))
+    assert told.isprintable()
+    assert "since 2026-01-01T00:00:00+00:00" in told
+    assert len(told) < 500
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.datetimes().map(str),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+_fields = st.fixed_dictionaries({}, optional=dict.fromkeys(owner(age=0), _json))
+
+
+@given(
+    st.binary(max_size=200)
+    | st.builds(lambda fields: json.dumps(owner(age=0) | fields).encode(), _fields)
+    | st.builds(lambda depth: b'{"host":' * depth + b"1" + b"}" * depth, st.sampled_from([100, 10_000]))
+    | st.builds(lambda size: b" " * size + json.dumps(owner(age=0)).encode(), st.sampled_from([1, 70_000]))
+)
+def test_whatever_lies_there_is_an_owner_or_none(data: bytes) -> None:
+    store = Store(remote := f"memory://{uuid.uuid4().hex}")
+    store.write(LOCK_FILE, data)
+    found = holder(store)
+    assert found is None or (found["pid"] > 0 and f"{found['host']}{found['started']}".isprintable())
+    if found is None:
+        with locked(remote) as hold:
+            hold.check()
+
+
+def test_a_lock_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / LOCK_FILE).open("wb") as file:
+        file.truncate(2**40)  # takes no room
+    assert holder(Store(str(tmp_path))) is None
+    with locked(str(tmp_path)) as hold:
+        assert hold.left_by == {}
+        assert (holder(Store(str(tmp_path))) or {})["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "folder"])
+def test_a_lock_that_is_no_file_is_refused_and_nothing_happens_outside(tmp_path: Path, kind: str) -> None:
+    (folder := tmp_path / "run").mkdir()
+    (outside := tmp_path / "outside").write_text("mine")
+    make = {
+        "link": lambda path: path.symlink_to(outside),
+        "dangling": lambda path: path.symlink_to(tmp_path / "nowhere"),
+        "pipe": os.mkfifo,
+        "folder": Path.mkdir,
+    }[kind]
+    make(folder / ".lock")
+    before = outside.stat()
+    for ask in (lambda: holder(Store(str(folder))), lambda: locked(str(folder)).__enter__()):
+        with pytest.raises(UsageError, match=r"\.lock is a link, a pipe or a folder"):
+            ask()
+    assert outside.stat() == before
+    assert not (tmp_path / "nowhere").exists()
+    assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 def test_a_lease_is_renewed_while_the_run_is_busy(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
