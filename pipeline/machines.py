@@ -9,14 +9,16 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import schemas
+from pipeline.ray_token import ensure_token
 from schemas.config import StageResources
 from schemas.errors import UsageError
 from stages.quiet import silent_stderr
+from training.home import is_private, own_folder
 
 _CONNECT_SECONDS = 10.0
 _LONGEST_SOCKET = 107  # bytes of a path, by the kernel
@@ -40,13 +42,10 @@ def start_ray(address: str | None) -> None:
 
     if ray.is_initialized():
         return
-    from_environment = (os.environ.get("RAY_ADDRESS") or "").strip()
-    address, remedy = (
-        (address.strip(), "unset run.address (--address)")
-        if address
-        else (from_environment or "local", "unset RAY_ADDRESS")
-    )
+    local = is_local(address)
+    address, remedy = _wanted(address)
     _check_address(address, remedy)
+    ensure_token(local=local)
     # Ray would end the process on SIGTERM in its own way, and nothing would be committed first.
     on_main_thread = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -54,18 +53,19 @@ def start_ray(address: str | None) -> None:
     # there. Where this program lies, workers find what the driver found.
     home = Path(schemas.__file__).parents[1]
     try:
-        with silent_stderr(), contextlib.chdir(home):  # it announces the log level that was asked for
+        # it announces the log level that was asked for
+        with silent_stderr(), contextlib.chdir(home), _on_loopback() if local else contextlib.nullcontext():
             ray.init(
                 # Without a word Ray would also join a cluster that some other process left a note of.
                 address=address,
                 log_to_driver=False,
                 include_dashboard=False,
                 logging_level=logging.ERROR,
-                **({"_temp_dir": _folder_for_sockets()} if address == "local" else {}),
+                **({"_temp_dir": _folder_for_sockets()} if local else {}),
             )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         why = _first_line(str(error))
-        if address == "local":
+        if local:
             raise UsageError(f"Ray cannot start on this machine: {why}; --engine local does without it") from error
         raise UsageError(
             f"no Ray cluster at {address} can be joined ({why}): start one with `ray start --head`,"
@@ -74,6 +74,34 @@ def start_ray(address: str | None) -> None:
     finally:
         if on_main_thread:
             signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def is_local(address: str | None) -> bool:
+    """Whether a cluster is started on this machine, and ends with this process."""
+    return _wanted(address)[0] == "local"
+
+
+def _wanted(address: str | None) -> tuple[str, str]:
+    """The address that Ray gets, and how its user changes it."""
+    if address:
+        return address.strip(), "unset run.address (--address)"
+    return (os.environ.get("RAY_ADDRESS") or "").strip() or "local", "unset RAY_ADDRESS"
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A cluster that is started in this block listens on this machine's loopback alone, not to the network.
+
+    That is what Ray does on macOS and Windows; of its reasons there, this constant is all that it asks.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _check_address(address: str, remedy: str) -> None:
@@ -106,7 +134,9 @@ def _check_address(address: str, remedy: str) -> None:
 
 
 def _folder_for_sockets() -> str:
-    """Where a cluster of this machine keeps its files: Ray's choice, or /tmp where TMPDIR is too long for a socket.
+    """Where a cluster of this machine keeps its files: as Ray would, or in /tmp where TMPDIR is too long for a socket.
+
+    Ray opens its folder to everybody, sockets and logs included. So that lies in one that only its user may enter.
 
     Raises:
         UsageError: neither will do.
@@ -114,7 +144,9 @@ def _folder_for_sockets() -> str:
     named = os.environ.get("RAY_TMPDIR")
     for folder in [named] if named else [tempfile.gettempdir(), "/tmp"]:  # noqa: S108 - as Ray does
         if len(os.fsencode(folder)) <= _LONGEST_FOLDER and os.access(folder, os.W_OK | os.X_OK):
-            return str(Path(folder) / "ray")
+            own = folder if is_private(Path(folder)) else own_folder(folder)
+            if len(os.fsencode(own)) <= _LONGEST_FOLDER:
+                return str(Path(own) / "ray")
     raise UsageError(
         f"Ray keeps its sockets in {named or tempfile.gettempdir()}, which cannot be written or is longer than"
         f" {_LONGEST_FOLDER} characters: set RAY_TMPDIR to a folder that will do, or use --engine local"

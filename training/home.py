@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -24,17 +25,22 @@ def ensure_home() -> None:
         home = Path("/")
     if os.access(home, os.W_OK) and home != Path("/"):
         return
-    own = _own_folder()
+    own = own_folder(tempfile.gettempdir())
     if not home.is_dir() or home == Path("/"):  # one that can only be read may hold models
         os.environ["HOME"] = own
     os.environ.setdefault("MPLCONFIGDIR", own)
 
 
-def _own_folder() -> str:
-    """A folder for temporary files that is this user's alone; the same for all processes."""
-    folder = Path(tempfile.gettempdir()) / f"visavis-{os.getuid()}"
+def own_folder(where: str) -> str:
+    """A folder in `where` that is this user's alone; the same for all processes."""
+    folder = Path(where) / f"visavis-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if folder.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:  # somebody was here before us
-        return tempfile.mkdtemp(prefix="visavis-")
+    if not is_private(folder):  # somebody was here before us
+        return tempfile.mkdtemp(prefix="visavis-", dir=where)
     return str(folder)
+
+
+def is_private(folder: Path) -> bool:
+    """Whether it is this user's folder, and no link, and nobody else may look into it."""
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
