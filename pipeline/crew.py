@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.ledger import Outcome
+from pipeline.memory import machine_spared
 from pipeline.task import Stages, Task, Worker
 
 
@@ -83,5 +84,9 @@ class _Alone:
 
 @contextmanager
 def local_engine(stages: Stages, root: str) -> Iterator[Crew]:
-    """Everything in this process: for debugging, notebooks and tests. No time limits, and a crash is a crash."""
-    yield _Alone(stages, root)
+    """Everything in this process: for debugging, notebooks and tests. No time limits, and a crash is a crash.
+
+    While it works, this process can claim most of the machine's memory, and not all (`pipeline.memory`).
+    """
+    with machine_spared():
+        yield _Alone(stages, root)

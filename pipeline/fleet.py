@@ -22,7 +22,8 @@ from typing import Any
 
 from pipeline.crew import Crew, Engine, InFlight
 from pipeline.ledger import Outcome
-from pipeline.machines import Machine, amounts_of, start_ray, take, times
+from pipeline.machines import Machine, amounts_of, is_local, start_ray, take, times
+from pipeline.memory import default_limit
 from pipeline.stopwatch import Stopwatch
 from pipeline.supervise import FAULTS, Supervisor, detach
 from pipeline.task import AnyStage, Stages, Task, outcome_of
@@ -357,11 +358,17 @@ class _Fleet:
         if needs.labels:
             options["label_selector"] = dict(needs.labels)
         actor = self._remote.options(**options).remote(
-            [self._shared], self._root, needs.memory_gb, self._config.recycle_items, self._config.setup_seconds
+            [self._shared], self._root, self._limit_gb(needs), self._config.recycle_items, self._config.setup_seconds
         )
         hand = _Hand(next(self._numbers), actor, pool)
         pool.hands.append(hand)
         self._pending[actor.hello.remote()] = hand
+
+    def _limit_gb(self, needs: StageResources) -> float:
+        """What a worker may hold. 0: no limit, as on a cluster of which we do not know what else it does."""
+        if needs.memory_gb is not None:
+            return needs.memory_gb
+        return default_limit(needs.cpus) if is_local(self._config.address) else 0.0
 
     def _dismiss(self, hand: _Hand) -> None:
         hand.pool.hands.remove(hand)

@@ -190,5 +190,5 @@ def take(needs: StageResources, amounts: dict[str, float]) -> None:
 
 def amounts_of(needs: StageResources) -> dict[str, float]:
     """What a worker takes, by Ray's names; memory in bytes."""
-    amounts = {"CPU": needs.cpus, "GPU": needs.gpus, "memory": needs.memory_gb * 1e9}
+    amounts = {"CPU": needs.cpus, "GPU": needs.gpus, "memory": (needs.memory_gb or 0.0) * 1e9}
     return {name: amount for name, amount in amounts.items() if amount}

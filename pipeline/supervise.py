@@ -26,6 +26,7 @@ from pathlib import Path
 import psutil
 
 from pipeline.ledger import Outcome
+from pipeline.memory import bound_claims
 from pipeline.stopwatch import Stopwatch
 from pipeline.task import Stages, Task, Worker, outcome_of
 from schemas.errors import VisavisError
@@ -41,7 +42,8 @@ class Supervisor:
     """Runs tasks in a child process, which it starts anew when it dies, hangs, grows too large or has done its share.
 
     Args:
-        memory_gb: resident memory at which the child is stopped; 0: no limit.
+        memory_gb: resident memory at which the child is stopped; 0: no limit. What it may claim is bounded too, as a
+            file may grow it faster than anybody looks.
         setup_seconds: time that a stage has to load its models.
         recycle: items after which the child is replaced, so that leaks of libraries do not add up; 0: never.
     """
@@ -107,7 +109,8 @@ class Supervisor:
         # Not forked: a process with Ray's or torch's threads in it does not survive that.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._child = context.Process(target=_serve, args=(theirs, self._stages, self._root), daemon=True)
+        arguments = (theirs, self._stages, self._root, self._memory_gb)
+        self._child = context.Process(target=_serve, args=arguments, daemon=True)
         self._child.start()
         theirs.close()
         self._items = 0
@@ -170,9 +173,11 @@ def detach() -> None:
             signal.signal(number, signal.SIG_IGN)  # is inherited by programs, too
 
 
-def _serve(pipe: Connection, stages: Stages, root: str) -> None:
+def _serve(pipe: Connection, stages: Stages, root: str, memory_gb: float) -> None:
     """The child: for each task, says that its models are loaded, then what came of it."""
     detach()
+    if memory_gb:
+        bound_claims(memory_gb)
     os.setsid()  # a group of its own, without a terminal: what stops it does not stop its supervisor
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides

@@ -251,8 +251,11 @@ class StageResources(Section):
 
     cpus: float = Field(1.0, ge=0)
     gpus: float = Field(0.0, ge=0, description="a fraction lets workers share a GPU")
-    memory_gb: float = Field(
-        0.0, ge=0, description="reserved, and enforced: a worker that holds more is stopped; 0: neither"
+    memory_gb: float | None = Field(
+        None,
+        ge=0,
+        description="reserved, and enforced: a worker that holds more is stopped; 0: neither; none: not reserved, and"
+        " a share of this machine's memory is enforced where the cluster is this machine",
     )
     labels: dict[str, str] = Field(default_factory=dict, description="Ray node labels that the machine must have")
     min_workers: int = Field(0, ge=0, description="kept from the start to the end, with or without work")

@@ -30,7 +30,7 @@ class Resources:
 
     cpus: float = 1.0
     gpus: float = 0.0
-    memory_gb: float = 0.0
+    memory_gb: float | None = None
 
 
 class Stage(ABC, Generic[In, Out]):

@@ -27,8 +27,8 @@ class Letters(Row):
 class CountLetters(Stage[Text, Letters]):
     """`bad` is rejected, `bug…` raises, `slow:2` takes two seconds.
 
-    `kill`, `segv`, `hang` and `eat` do what they say, `stop` suspends the worker and `stop supervisor` who watches it;
-    with `:MARK` only once, as a mark that they leave tells.
+    `kill`, `segv`, `hang`, `eat` and `claim` (memory) do what they say, `stop` suspends the worker and
+    `stop supervisor` who watches it; with `:MARK` only once, as a mark that they leave tells.
     """
 
     name = "letters"
@@ -67,6 +67,8 @@ def misbehave(how: str) -> None:
         time.sleep(600)
     elif how == "hang":
         time.sleep(600)
+    elif how == "claim":
+        bytearray(20_000_000_000)  # zeros, which take no room until somebody writes
     elif how == "eat":
         eaten = bytearray(600_000_000)
         eaten[::4096] = b"x" * len(eaten[::4096])
