@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -111,6 +112,35 @@ class TestACluster:
         assert answer(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token) == "1"  # the job of its driver
         assert answer(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64) == "AuthenticationError"
         assert answer(RAY_AUTH_MODE="disabled") == "AuthenticationError"
+
+
+@pytest.mark.slow
+def test_a_build_needs_no_network(tmp_path: Path) -> None:
+    """As docs/security.md has it: in a namespace with nothing but loopback."""
+    alone = ["unshare", "--user", "--map-root-user", "--net"]
+    if not which("unshare") or subprocess.run([*alone, "ip", "link"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces for users here")
+    (video := tmp_path / "text.mp4").write_text("no video")
+    words = [
+        sys.executable,
+        "-m",
+        "pipeline.cli",
+        "build",
+        "configs/default.yaml",
+        str(video),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    done = subprocess.run(
+        [*alone, "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *words],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "1 × unreadable" in done.stderr
 
 
 def modes(path: Path) -> int:
