@@ -54,13 +54,17 @@ def bound_claims(limit_gb: float) -> None:
 
 @contextlib.contextmanager
 def machine_spared() -> Iterator[None]:
-    """In this block the process can claim no more than `default_limit` gives one worker that has all CPUs."""
+    """In this block the process can claim no more, on top of what it has, than a worker alone may hold."""
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    _claim_at_most(_SHARE * machine_gb())
+    _claim_at_most(_claimed_gb() + _SHARE * machine_gb())
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def _claimed_gb() -> float:
+    return float(getattr(psutil.Process().memory_info(), "data", 0)) / 1e9
 
 
 def _claim_at_most(gb: float) -> None:
