@@ -17,7 +17,7 @@ from pipeline.build import CODECS
 from pipeline.outputs import read_outputs
 from pipeline.progress import command
 from schemas import FPS
-from schemas.artifact import load_rows
+from schemas.artifact import load_row
 from schemas.dyads import Codec, Motion
 from schemas.errors import UsageError
 from schemas.rows import Cast, Conversation, FaceTracks, Track
@@ -99,7 +99,7 @@ def read_codecs(root: str) -> Iterator[Codec]:
     """The codecs that a run fitted or was given."""
     store = Store(root)
     for name in store.list(CODECS):
-        yield load_rows(store.read(f"{CODECS}/{name}"), Codec)[0]
+        yield load_row(store.read(f"{CODECS}/{name}"), Codec)
 
 
 def _moments(

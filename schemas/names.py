@@ -11,27 +11,31 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from schemas.uris import printable
-
 LARGEST_FILE = 4 << 30
 """Bytes of a file of a dataset. Shards have some 256 MB."""
 
-LONGEST_NAME = 500
+LONGEST_NAME = 1000
 """Characters of a participant's name."""
 
 
-def _printed(name: str) -> str:
-    if printable(name) != name:
-        raise ValueError("a name that cannot be printed")
-    return name
+def is_name(text: str) -> bool:
+    """Text of one line, in any language, without control characters or bytes that are no text."""
+    if len(text) > LONGEST_NAME:
+        return False
+    return text.isprintable() or not any(c < " " or "\x7f" <= c < "\xa0" or "\ud800" <= c < "\ue000" for c in text)
+
+
+def _named(text: str) -> str:
+    if not is_name(text):
+        raise ValueError(f"a name of one line, without control characters, of at most {LONGEST_NAME} characters")
+    return text
 
 
 ItemId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,200}$")]
 """Of a conversation (16 hexadecimal digits) or a window."""
 CodecId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-ParticipantName = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_printed)]
-Text = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_printed)]
-"""A word or a line of others."""
+Text = Annotated[str, AfterValidator(_named)]
+"""A person's name, or a word or a line of others."""
 Count = Annotated[int, Field(strict=True, ge=0, le=2**48)]
 FileSize = Annotated[int, Field(strict=True, ge=0, le=LARGEST_FILE)]

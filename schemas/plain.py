@@ -63,11 +63,12 @@ def _finite(data: Any) -> Any:
     return data
 
 
-def read_strict(data: bytes | str, most: int = MOST_BYTES) -> Any:
+def read_strict(data: bytes | str, most: int = MOST_BYTES, *, finite: bool = True) -> Any:
     """JSON in which every number is finite and no name comes twice.
 
     Args:
         most: bytes, or characters, that are read.
+        finite: False: also Python's `NaN` and `Infinity`, in what only programs like this one read.
 
     Raises:
         ValueError: not such JSON, larger than `most`, of too many values, or nested too deeply.
@@ -76,7 +77,7 @@ def read_strict(data: bytes | str, most: int = MOST_BYTES) -> Any:
     text = data if isinstance(data, str) else data.decode()
     bounded(text.count("[") + text.count("{") + text.count(","), _MOST_VALUES, "values")
     try:
-        plain = _STRICT.decode(text)
+        plain = (_STRICT if finite else _PYTHONS).decode(text)
     except RecursionError as error:
         raise ValueError("is nested too deeply") from error
     _check_depth(plain, _DEEPEST)
@@ -102,6 +103,7 @@ def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _STRICT = json.JSONDecoder(parse_constant=_no_number, parse_float=_number, object_pairs_hook=_fields)
+_PYTHONS = json.JSONDecoder(object_pairs_hook=_fields)
 
 
 def _check_depth(data: Any, left: int) -> None:

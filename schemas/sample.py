@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError
-from schemas.names import CodecId, ItemId, ParticipantName, Sha256
+from schemas.names import CodecId, ItemId, Sha256, Text
 from schemas.plain import Words, dump_record, load_record
 from schemas.rows import Figures, VoiceFigures
 from schemas.train import SamplerConfig
@@ -66,8 +66,8 @@ class SampleMeta(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     conversation: ItemId
-    avatar: ParticipantName
-    user: ParticipantName
+    avatar: Text
+    user: Text
     start: int = Field(ge=0, le=2**48)  # frame of the conversation's grid
     label: WindowClass
     expressiveness: float

@@ -14,6 +14,7 @@ artifacts exist at the price of one request per thousand, so planners should ask
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import tempfile
 import uuid
@@ -27,9 +28,11 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.faults import about, retried
 from schemas.files import is_there, locate, read_whole
 from schemas.inside import is_inside, open_inside, parts_of, read_inside, remove_inside, replace_inside, walk
+from schemas.untrusted import TooLarge
 
 T = TypeVar("T")
 TEMPORARY = ".tmp-"
+_SMALL = 1 << 20  # bytes
 
 
 class Store:
@@ -142,16 +145,25 @@ class Store:
         """A small entry's bytes and its version, which any change changes; None where it is absent.
 
         If it changes between the two, the version is the older one, and a `swap` that expects it fails.
+
+        Raises:
+            OSError: EFBIG on a disk for more than a megabyte.
         """
         with suppress(FileNotFoundError), self._about(path):
             if self.local:
-                data = read_inside(self._folder, path)
+                data = self._small(path)
                 return data, hashlib.sha256(data).hexdigest()
             full = self.full(path)
             version = self._fs.info(full)["ETag"] if self._s3 else ""
             data = self._fs.cat_file(full)
             return data, version or hashlib.sha256(data).hexdigest()
         return None
+
+    def _small(self, path: str) -> bytes:
+        try:
+            return read_inside(self._folder, path, _SMALL)
+        except TooLarge as error:
+            raise OSError(errno.EFBIG, f"is no file of ours ({error})", self._shown(path)) from error
 
     def swap(self, path: str, data: bytes, expected: str | None) -> bool:
         """Commit bytes if the entry still has the expected version; None: if it is absent.
