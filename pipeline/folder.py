@@ -90,7 +90,7 @@ class _Settings(BaseModel):
     """What every run.json has; others than builds have more."""
 
     config: dict[str, Any]
-    fingerprints: dict[str, Text] = {}
+    fingerprints: dict[Text, Text] = {}
 
 
 def _what_it_is(store: Store) -> str:
