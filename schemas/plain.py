@@ -125,7 +125,8 @@ def fitted(kind: type[M], plain: Any) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{where}: {said}" if where else said) from error
 
 
 def dump_record(record: BaseModel) -> bytes:
