@@ -119,12 +119,13 @@ def outline(task: Task) -> str:
 def shard_row(task: Task) -> str:
     """What shard would tell of a shard."""
     plain, digest = task.inline, hashlib.sha256(PAYLOAD).hexdigest()
+    samples = sum(part["count"] for part in plain["slices"])
     entry = ShardEntry(
         path=plain["path"],
         split=plain["split"],
         label=plain["label"],
-        samples=sum(part["count"] for part in plain["slices"]),
-        bytes=len(PAYLOAD),
+        samples=samples,
+        bytes=1024 * samples,  # a sample has more than a header
         sha256=digest,
         faces=FileEntry(path=faces_path(plain["path"]), bytes=len(PAYLOAD), sha256=digest),
     )

@@ -18,7 +18,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial, reduce
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from pipeline.crew import Engine
 from pipeline.dataset import DATASET, buckets_of, build_dataset, collect
 from pipeline.folder import difference, opened, read_settings
 from pipeline.folders import for_workers, in_full
-from pipeline.known import Known
+from pipeline.known import Known, told
 from pipeline.ledger import Ledger
 from pipeline.progress import Reporter
 from pipeline.run import InOrder, Made, Road, Run, made_of, next_stage
@@ -37,12 +36,14 @@ from pipeline.spool import Spool
 from pipeline.status import account_of, rejections
 from pipeline.task import WHOLE, Artifact, Task, artifact_path, content_digest
 from schemas import FPS
-from schemas.artifact import dump_rows, load_rows
+from schemas.artifact import dump_rows, load_row
 from schemas.config import BuildConfig
 from schemas.dyads import Codec, CodecStatistics, WindowClass
 from schemas.errors import Reason, RunFailed, UsageError
+from schemas.files import locate, read_whole
 from schemas.manifest import BalancePlan, Manifest
 from schemas.rows import CastFacts, Outline, Source
+from schemas.untrusted import TooLarge
 from schemas.uris import file_name
 from schemas.words import counted
 from stages.codec import fit_codec, merge_statistics
@@ -60,6 +61,7 @@ _NOT_THE_DATA: Any = {  # where and how it runs
     "encode": {"device", "network"},
 }
 CODECS = "artifacts/codec"
+_CODEC_BYTES = 64 << 20  # ours have 0.2 MB
 _FIT_CHUNK = 64  # conversations whose statistics are summed by one task, in a large corpus …
 _FIT_PARTS = 4  # … and so many tasks at least, or a small corpus would wait for one worker
 
@@ -192,7 +194,7 @@ class Build:
         (ingested,) = yield [task]
         if ingested is None:
             return None
-        outline = Outline.model_validate_json(ingested.facts)
+        outline = told(ingested.facts, Outline)
         yield InOrder()  # which of two twins is the first hangs on the list, not on who is faster
         number = int(outline.id, 16)
         if number in first:
@@ -265,7 +267,7 @@ class Build:
     def _good_enough(self, run: Run | None, task: Task, cast: Made, source: Source) -> bool:
         """Hold what was measured against the thresholds. A verdict changes with them, and nothing is measured again."""
         names = ("left", "right") if len(source.uris) == 1 else [file_name(uri) for uri in source.uris]
-        fault = next(faults(CastFacts.model_validate_json(cast.facts), names, self.config.quality), None)
+        fault = next(faults(told(cast.facts, CastFacts), names, self.config.quality), None)
         if run and fault:
             run.reject(task, *fault)
         elif run:
@@ -304,7 +306,7 @@ class Build:
         """The corpus' codec: given by the config, or fitted on its conversations."""
         given = self.config.motion.codec
         data = _read_codec(given) if given else self._fit(run, bound)
-        codec = load_rows(data, Codec)[0]
+        codec = load_row(data, Codec)
         wanted, found = f"{self.config.motion.kind} {self._network}", f"{codec.kind} {codec.network}"
         if found != wanted:
             raise UsageError(f"motion.codec: {given} is a codec of kind {found.strip()}, not {wanted.strip()}")
@@ -331,7 +333,7 @@ class Build:
             whom = counted(len(members), "conversation")
             tasks.append(self._task("fit", name, whom, inputs, seconds=sum(b.seconds for b in members)))
         parts = run.execute("fit", tasks, len(tasks))
-        statistics = (load_rows(run.store.read(made.artifact.path), CodecStatistics)[0] for made in made_of(parts))
+        statistics = (load_row(run.store.read(made.artifact.path), CodecStatistics) for made in made_of(parts))
         whole = reduce(lambda one, other: merge_statistics([one, other]), statistics)  # 16 MB each: one at a time
         return dump_rows([fit_codec(whole, self.config.motion, self._network)])
 
@@ -366,8 +368,10 @@ def _codes(encoded: tuple[Artifact, ...]) -> dict[str, tuple[Artifact, ...]]:
 
 
 def _read_codec(path: str) -> bytes:
-    name = PurePosixPath(path)
     try:
-        return Store(str(name.parent)).read(name.name)
+        files, place = locate(path)  # the user's own word: this may be a link
+        return read_whole(files, place, path, _CODEC_BYTES)
+    except TooLarge as error:
+        raise UsageError(f"motion.codec: {path}: no codec ({error})") from error
     except FileNotFoundError as error:
         raise UsageError(f"motion.codec: {path}: no such file") from error

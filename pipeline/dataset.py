@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.known import told
 from pipeline.run import Made, Run, made_of
 from pipeline.task import Artifact, Task, content_digest
 from schemas import FPS, SAMPLE_RATE
-from schemas.artifact import dump_rows, load_rows
+from schemas.artifact import dump_rows, load_row
 from schemas.config import BuildConfig
 from schemas.dyads import Census, Codec, DyadFacts, WindowClass
 from schemas.errors import RunFailed
@@ -69,7 +70,7 @@ def collect(
     """Dyads as they are made: conversation, what became of its windows, and its voices."""
 
     def plain(identity: str, dyad: Made, voices: Artifact) -> tuple[Any, ...]:
-        facts = DyadFacts.model_validate_json(dyad.facts)
+        facts = told(dyad.facts, DyadFacts)
         one, other = facts.participants
         names = (name_number(one), name_number(other))
         return int(identity, 16), int(dyad.artifact.digest, 16), int(voices.digest, 16), names, facts.windows
@@ -91,7 +92,7 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
     census, whole = _take_census(run, dyads, dyads.rows["id"][~held], task)
     mean, std = scale(whole)
     decoder = run.store.read(codec.path)
-    spec = motion_spec(load_rows(decoder, Codec)[0].id, len(mean), mean, std)
+    spec = motion_spec(load_row(decoder, Codec).id, len(mean), mean, std)
     room = capacity(config.windows.length, spec.dim, config.shard)
 
     def tasks() -> Iterator[Task]:
@@ -170,7 +171,7 @@ def write_shards(run: Run, name: str, tasks: Callable[[], Iterable[Task]], kind:
     failed = sum(made is None for made in done.values())
     if failed:
         raise RunFailed(f"{counted(failed, 'shard')} could not be written; see `visavis status {run.root}`")
-    return [kind.model_validate_json(made.facts) for made in made_of(done)]
+    return [told(made.facts, kind) for made in made_of(done)]
 
 
 def publish(run: Run, manifest: Manifest, codec: bytes | None) -> None:
@@ -224,7 +225,7 @@ def _take_census(run: Run, dyads: Dyads, train: np.ndarray, task: MakeTask) -> t
     done = run.execute("census", tasks, len(tasks))
     if None in done.values():
         raise RunFailed(f"the census could not be taken; see `visavis status {run.root}`")
-    whole = merge(load_rows(run.store.read(made.artifact.path), Census)[0] for _, made in sorted(done.items()) if made)
+    whole = merge(load_row(run.store.read(made.artifact.path), Census) for _, made in sorted(done.items()) if made)
     data = dump_rows([whole])
     artifact = Artifact(f"{_CENSUS}/{content_digest(data)}.safetensors", content_digest(data))
     if not run.store.exists(artifact.path):

@@ -17,10 +17,11 @@ from pipeline.build import CODECS
 from pipeline.outputs import read_outputs
 from pipeline.progress import command
 from schemas import FPS
-from schemas.artifact import load_rows
+from schemas.artifact import load_row
 from schemas.dyads import Codec, Motion
-from schemas.errors import UsageError
+from schemas.errors import DatasetError, UsageError
 from schemas.rows import Cast, Conversation, FaceTracks, Track
+from schemas.untrusted import parsing
 from schemas.uris import file_name, printable
 from schemas.words import candidates
 from stages.cast import CastStage
@@ -48,6 +49,11 @@ def draw(root: str, item: str, moments: int) -> tuple[np.ndarray, str]:
         UsageError: no such conversation in this run, or none of its faces is tracked yet.
     """
     conversation = _find(root, item)
+    with parsing(lambda why: DatasetError(f"{root}: what is there of {item} does not fit together ({why})")):
+        return _sheet(root, item, moments, conversation)
+
+
+def _sheet(root: str, item: str, moments: int, conversation: Conversation) -> tuple[np.ndarray, str]:
     faces = [row for _, row in read_outputs(root, FacesStage, conversation.id)]
     if not faces:
         raise UsageError(
@@ -99,7 +105,7 @@ def read_codecs(root: str) -> Iterator[Codec]:
     """The codecs that a run fitted or was given."""
     store = Store(root)
     for name in store.list(CODECS):
-        yield load_rows(store.read(f"{CODECS}/{name}"), Codec)[0]
+        yield load_row(store.read(f"{CODECS}/{name}"), Codec)
 
 
 def _moments(

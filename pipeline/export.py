@@ -27,7 +27,7 @@ from schemas.plain import dump_record, to_json
 from schemas.sample import Sample
 from stages.store import Store
 from training.data import Dataset
-from training.epochs import Members
+from training.shards import Members
 
 ROWS = 256
 """Of a row group: some 25 MB."""

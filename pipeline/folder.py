@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from pydantic import BaseModel
 
 from pipeline.crew import Engine
 from pipeline.lazy import when_needed
@@ -17,7 +18,9 @@ from pipeline.task import Stages
 from schemas.config import RunConfig
 from schemas.errors import UsageError
 from schemas.manifest import MANIFEST_NAME
-from schemas.plain import to_json
+from schemas.names import Text
+from schemas.plain import MOST_BYTES, fitted, read_strict, to_json
+from schemas.untrusted import parsing
 from schemas.words import first_difference
 from stages.store import Store
 
@@ -68,8 +71,26 @@ def read_settings(store: Store) -> dict[str, Any]:
     """
     if not store.exists(RUN_FILE):
         raise UsageError(f"{store.root}: not a run's folder ({RUN_FILE} is missing){_what_it_is(store)}")
-    settings: dict[str, Any] = json.loads(store.read(RUN_FILE))
-    return settings
+    return _settings(store)
+
+
+def _settings(store: Store) -> dict[str, Any]:
+    """run.json, which may be of anybody's making.
+
+    Raises:
+        UsageError: it is not what a run writes.
+    """
+    with parsing(lambda why: UsageError(f"{store.root}/{RUN_FILE} is not what a run writes ({why})")):
+        settings: dict[str, Any] = read_strict(store.read(RUN_FILE, MOST_BYTES))
+        checked = fitted(_Settings, settings)
+    return settings | {"fingerprints": checked.fingerprints}
+
+
+class _Settings(BaseModel):
+    """What every run.json has; others than builds have more."""
+
+    config: dict[str, Any]
+    fingerprints: dict[Text, Text] = {}
 
 
 def _what_it_is(store: Store) -> str:
@@ -98,4 +119,4 @@ def difference(store: Store, settings: dict[str, Any]) -> str:
     """The first setting that differs from those that made what lies in a folder; empty if there is none."""
     if not store.exists(RUN_FILE):
         return ""
-    return first_difference(json.loads(store.read(RUN_FILE))["config"], settings["config"])
+    return first_difference(_settings(store)["config"], settings["config"])

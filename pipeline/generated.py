@@ -6,20 +6,22 @@ in the dataset; where that is not at hand, they are left out, and the reason is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from pydantic import ValidationError
 
 from pipeline.draw import GREY, Colour, draw_faces
 from schemas import FPS
 from schemas.dyads import Codec
 from schemas.errors import DatasetError, UsageError
-from schemas.manifest import MANIFEST_NAME, MotionSpec, parse_manifest
+from schemas.manifest import MANIFEST_BYTES, MANIFEST_NAME, MotionSpec, parse_manifest
+from schemas.plain import fitted, read_strict
+from schemas.sample import decode_array
+from schemas.untrusted import bounded, parsing
+from schemas.uris import is_local, shown
 from stages.codec import decode_motion
 from stages.decode import avatar_of, read_codec, read_faces
 from stages.store import Store
@@ -29,6 +31,7 @@ _SIDES: dict[str, Colour] = {"user": (200, 90, 0), "truth": (30, 130, 30), "gene
 _FACE, _MOMENTS = 170, 7  # pixels of a face's square, and how many there are in a row
 _LEFT, _ROW = 130, 90  # pixels: room for names, height of a curve
 _CURVES = 4  # dimensions of the expression
+_FILE_BYTES = 256 << 20
 _SCALE = 2  # drawn larger and made smaller, for smooth lines
 _BLACK: Colour = (0, 0, 0)
 
@@ -43,25 +46,43 @@ def draw_generated(path: Path, dataset: str | None = None) -> tuple[np.ndarray, 
     Raises:
         UsageError: something beside it is missing or not what was written.
     """
-    key = path.name.removesuffix(ENDING)
-    try:
-        note = json.loads((path.parent / f"{key}.json").read_text(encoding="utf-8"))
-        motion = MotionSpec.model_validate(note["motion"])
-        arrays = {
-            name: np.load(path.parent / f"{key}.{name}.npy", allow_pickle=False) for name in (*_SIDES, "state", "valid")
-        }
-        frames = len(arrays["state"])
-        shapes = {**dict.fromkeys(_SIDES, (frames, motion.dim)), "state": (frames,), "valid": (frames, 2)}
-        if {name: array.shape for name, array in arrays.items()} != shapes:
-            raise ValueError("shapes do not fit together")
-        for name in _SIDES:
-            if not np.isfinite(arrays[name]).all():
-                raise ValueError(f"{key}.{name}.npy has numbers that are not finite")
-        rows, missing = _faces(key, note, arrays, dataset or str(note["location"]))
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise UsageError(f"{path}: not what `visavis generate` writes ({str(error).splitlines()[0]})") from error
+
+    def refuse(why: str) -> UsageError:
+        return UsageError(f"{path}: not what `visavis generate` writes ({why})")
+
+    with parsing(refuse):  # these files may be of anybody's making
+        try:
+            return _drawn(path, path.name.removesuffix(ENDING), dataset)
+        except OSError as error:
+            raise refuse(f"{error.filename}: {error.strerror}") from error
+
+
+def _drawn(path: Path, key: str, dataset: str | None) -> tuple[np.ndarray, str]:
+    note = read_strict(_read(path.parent / f"{key}.json"))
+    motion = fitted(MotionSpec, note["motion"])
+    arrays = {name: decode_array(_read(path.parent / f"{key}.{name}.npy")) for name in (*_SIDES, "state", "valid")}
+    frames = len(arrays["state"])
+    shapes = {**dict.fromkeys(_SIDES, (frames, motion.dim)), "state": (frames,), "valid": (frames, 2)}
+    if {name: array.shape for name, array in arrays.items()} != shapes or not frames:
+        raise ValueError("shapes do not fit together")
+    for name in _SIDES:
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{key}.{name}.npy has numbers that are not finite")
+    place = dataset or str(note["location"])
+    rows: list[np.ndarray] = []
+    if dataset is None and not is_local(place):  # a file makes us call nobody
+        missing = f"the dataset lay at {shown(place)}; if it is to be read, name the place with --dataset"
+    else:
+        rows, missing = _faces(key, note, arrays, place)
     title = f"{key}  {note['window']['label']}, conditions: {note['drop']}, seed {note['sampler']['seed']}"
     return np.concatenate([_heading(title), *rows, _curves(motion, arrays)]), missing
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(_FILE_BYTES + 1)
+    bounded(len(data), _FILE_BYTES, "bytes")
+    return data
 
 
 def _faces(
@@ -96,7 +117,7 @@ def _decoder(note: Mapping[str, Any], dataset: str) -> tuple[Codec, tuple[np.nda
         LookupError: it holds no codec or faces for this window.
     """
     store = Store(dataset)
-    manifest = parse_manifest(store.read(MANIFEST_NAME), MANIFEST_NAME)
+    manifest = parse_manifest(store.read(MANIFEST_NAME, MANIFEST_BYTES), MANIFEST_NAME)
     codec, wanted = read_codec(store, manifest), note["motion"]["codec"]
     if codec is None:
         raise LookupError("it was built before datasets held their codec; `visavis build` in its run's folder adds it")

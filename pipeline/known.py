@@ -10,16 +10,21 @@ from __future__ import annotations
 from bisect import bisect_left
 from functools import lru_cache
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel
 
 from pipeline.ledger import Ledger, Outcome, latest_rows, uid_of
 from pipeline.task import ARTIFACT_SUFFIX, Task
+from schemas.errors import RunFailed, UsageError
+from schemas.plain import MOST_BYTES
+from schemas.untrusted import bounded, parsing
 from stages.store import Store
 
+M = TypeVar("M", bound=BaseModel)
 Kind = tuple[str, str, str]
 """(status, reason, fingerprint): few distinct ones for millions of rows."""
 
@@ -63,7 +68,10 @@ class Known:
         self._facts = pa.chunked_array([], pa.large_string())
         self._fresh: dict[int, Verdict] = {}
         self._listed: dict[str, frozenset[str]] = {}
-        parts = [self._from_table(table) for table in ledger.tables(_COLUMNS)]
+        parts = []
+        for table in ledger.tables(_COLUMNS):
+            with parsing(lambda why: UsageError(f"{store.root}: the ledger's rows are not what a run writes ({why})")):
+                parts.append(self._from_table(table))
         rows = np.concatenate([np.zeros(0, _ROW), *parts])
         rows = rows[latest_rows(rows["uid"])]
         self._rows = rows[np.argsort(rows["uid"])]
@@ -80,9 +88,9 @@ class Known:
             return None
         inputs, output, has_output, present, kind, facts = (column[index] for column in self._columns)
         status, reason, fingerprint = self._kinds[kind]
-        told = self._facts[facts].as_py() if facts >= 0 else ""
+        said = self._facts[facts].as_py() if facts >= 0 else ""
         made = f"{output:016x}" if has_output else ""
-        return Verdict(status, reason, fingerprint, f"{inputs:016x}", made, told, bool(present))
+        return Verdict(status, reason, fingerprint, f"{inputs:016x}", made, said, bool(present))
 
     def settled(self, task: Task) -> Verdict | None:
         """The verdict, if nothing needs to be done: made from the same inputs with the same settings, and there."""
@@ -110,14 +118,14 @@ class Known:
 
     def _merge_fresh(self) -> None:
         rows = np.zeros(len(self._fresh), _ROW)
-        told: list[str] = []
+        facts_of: list[str] = []
         for n, (uid, v) in enumerate(self._fresh.items()):
-            facts = len(self._facts) + len(told) if v.facts else -1
+            facts = len(self._facts) + len(facts_of) if v.facts else -1
             if v.facts:
-                told.append(v.facts)
+                facts_of.append(v.facts)
             kind = self._kind((v.status, v.reason, v.fingerprint))
             rows[n] = (uid, int(v.inputs, 16), int(v.output or "0", 16), bool(v.output), True, kind, facts)
-        self._tell(pa.chunked_array([told], pa.large_string()))
+        self._tell(pa.chunked_array([facts_of], pa.large_string()))
         self._fresh.clear()
         rows = rows[np.argsort(rows["uid"])]
         where = np.searchsorted(self._uid, rows["uid"])
@@ -143,10 +151,10 @@ class Known:
         distinct, kind = np.unique(np.stack([c.indices.to_numpy() for c in columns]), axis=1, return_inverse=True)
         named = [[str(c.dictionary[int(code)]) for c, code in zip(columns, codes, strict=True)] for codes in distinct.T]
         rows["kind"] = np.array([self._kind((a, b, c)) for a, b, c in named], np.int32)[kind.reshape(-1)]
-        told = pc.not_equal(table["facts"], "")
-        count = np.cumsum(told.to_numpy())
-        rows["facts"] = np.where(told.to_numpy(), len(self._facts) + count - 1, -1)
-        self._tell(table["facts"].filter(told).cast(pa.large_string()))
+        has_facts = pc.not_equal(table["facts"], "")
+        count = np.cumsum(has_facts.to_numpy())
+        rows["facts"] = np.where(has_facts.to_numpy(), len(self._facts) + count - 1, -1)
+        self._tell(table["facts"].filter(has_facts).cast(pa.large_string()))
         return rows
 
     def _tell(self, facts: pa.ChunkedArray) -> None:
@@ -175,6 +183,17 @@ class Known:
         return found
 
 
+def told(facts: str, kind: type[M]) -> M:
+    """What a stage left in the ledger for the plan (`Stage.facts`); the folder may be of others' making.
+
+    Raises:
+        RunFailed: it is not what the stage says.
+    """
+    with parsing(lambda why: RunFailed(f"the ledger holds facts that are no {kind.__name__} ({why}); build elsewhere")):
+        bounded(len(facts), MOST_BYTES, "characters")
+        return kind.model_validate_json(facts)
+
+
 def _listed_uid(name: str) -> int:
     """Of an artifact's path below `artifacts/`, the number of its item and settings; 0 for other files."""
     parts = name.split("/")
@@ -191,7 +210,10 @@ def _print_hash(fingerprint: str) -> int:
 
 def _numbers(digests: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Digests of 16 hexadecimal digits as numbers, and where there is one at all."""
-    text = np.array(digests.to_pylist(), "S16")
+    plain = digests.to_pylist()
+    if any(len(digest) not in (0, 16) for digest in plain):
+        raise ValueError("a digest that is none")
+    text = np.array(plain, "S16")
     there = text != b""
     filled = np.where(there, text, b"0" * 16)
     return np.frombuffer(bytes.fromhex(filled.tobytes().decode()), ">u8"), there

@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from schemas.errors import UsageError
+from schemas.untrusted import bounded, parsing
 from stages.store import Store
 
 FOLDER = "ledger"
@@ -28,6 +33,11 @@ _SUFFIX = ".parquet"
 _FLUSH_ROWS = 500
 _FLUSH_SECONDS = 5.0
 _FAN = 16  # parts of one size that become one of the next
+_PART = re.compile(r"\d{6,9}-\d{6,9}_\d{6,9}-\d{6,9}\.parquet")
+# What a part of ours cannot have: others may have put it there.
+_PART_ROWS = 500_000
+_PART_BYTES = 512 << 20
+_PART_MEMORY = 2 << 30
 _LARGEST = 200_000  # rows of a part; more are not merged, which bounds what a merge holds
 
 Status = Literal["ok", "rejected", "failed"]
@@ -67,6 +77,7 @@ _SCHEMA = pa.schema(
     ]
     + [pa.field("uid", pa.uint64())]  # of (stage, key): millions of rows are told apart as numbers
 )
+_TEXTS = [field.name for field in _SCHEMA if pa.types.is_string(field.type)]
 
 
 def uid_of(stage: str, key: str) -> int:
@@ -94,7 +105,7 @@ class Ledger:
 
     def tidy(self) -> None:
         """Remove the parts that a killed run had merged into a larger one. For the run that holds the folder."""
-        for name in self._store.list(FOLDER, _SUFFIX):
+        for name in self._named():
             if name not in self._sizes:
                 self._store.delete(f"{FOLDER}/{name}")
 
@@ -164,22 +175,66 @@ class Ledger:
         self._sizes[name] = table.num_rows
 
     def _read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        source = pa.BufferReader(self._store.read(f"{FOLDER}/{name}"))
-        return pq.read_table(source, columns=list(columns) if columns else None, schema=_SCHEMA)
+        with self._parsing(name):
+            return _table(self._file(name), [*_SCHEMA.names] if columns is None else [*columns])
 
     def _rows_of(self, name: str) -> int:
-        return int(pq.read_metadata(pa.BufferReader(self._store.read(f"{FOLDER}/{name}"))).num_rows)
+        with self._parsing(name):
+            return int(self._file(name).metadata.num_rows)
+
+    def _file(self, name: str) -> pq.ParquetFile:
+        """A part that is small enough to be one of ours. Texts are read by their distinct values: a million rows of one
+        long text are a few bytes in the file, and in memory."""
+        data = self._store.read(f"{FOLDER}/{name}", _PART_BYTES)
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=_TEXTS)
+        bounded(file.metadata.num_rows, _PART_ROWS, "rows")
+        claimed = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
+        bounded(claimed, _PART_MEMORY, "bytes")
+        return file
+
+    def _parsing(self, name: str) -> AbstractContextManager[None]:
+        where = f"{self._store.root.rstrip('/')}/{FOLDER}/{name}"
+        return parsing(lambda why: UsageError(f"{where} is no part of a ledger ({why}); remove it"))
+
+    def _named(self) -> list[str]:
+        """Parts, whether they count or not; what else lies there is nobody's."""
+        return [name for name in self._store.list(FOLDER, _SUFFIX) if _PART.fullmatch(name)]
 
     def _parts(self) -> list[str]:
         """Names of the parts that count, oldest first: those that another one holds do not."""
         parts: list[str] = []
         reach = ""
-        widest_first = sorted(self._store.list(FOLDER, _SUFFIX), key=lambda name: _span(name)[1], reverse=True)
+        widest_first = sorted(self._named(), key=lambda name: _span(name)[1], reverse=True)
         for name in sorted(widest_first, key=lambda name: _span(name)[0]):
             if _span(name)[1] > reach:
                 parts.append(name)
                 reach = _span(name)[1]
         return parts
+
+
+def _table(file: pq.ParquetFile, columns: Sequence[str]) -> pa.Table:
+    """Columns of a part. Those that it has not, as older ones, are empty.
+
+    Raises:
+        TooLarge: texts that would not fit into memory, were each row to hold its own.
+    """
+    table = file.read([name for name in columns if name in file.schema_arrow.names])
+    fields = [_SCHEMA.field(name) for name in columns]
+    whole = []
+    for field in fields:
+        if field.name not in table.column_names:
+            whole.append(pa.nulls(table.num_rows, field.type))
+            continue
+        column = table[field.name]
+        if pa.types.is_dictionary(column.type):
+            bounded(sum(map(_length, column.chunks)), _PART_MEMORY, "bytes of text")
+        whole.append(column.cast(field.type))
+    return pa.table(whole, schema=pa.schema(fields))
+
+
+def _length(texts: pa.DictionaryArray) -> int:
+    """Bytes, each row with its own text."""
+    return int(pc.sum(pc.binary_length(texts.dictionary).take(texts.indices)).as_py() or 0)
 
 
 def _span(name: str) -> tuple[str, str]:

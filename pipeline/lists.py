@@ -16,6 +16,7 @@ from numbers import Integral, Real
 from typing import IO, Any, NamedTuple, NoReturn
 
 from pipeline.tables import Cells, Table
+from schemas.names import LONGEST_NAME, is_name
 from schemas.uris import is_local, local_path, printable
 
 COLUMNS = ("uri", "conversation", "participant", "size", "modified")
@@ -100,7 +101,12 @@ class ListFile:
 
     def _text(self, column: str, value: Any) -> str | None:
         """A name, None where it is missing."""
-        if type(value) is str and (value.isidentifier() or value.isdecimal()) and value not in MISSING:
+        if (
+            type(value) is str
+            and (value.isidentifier() or value.isdecimal())
+            and value not in MISSING
+            and is_name(value)
+        ):
             return value  # nearly every name
         if isinstance(value, bytes):
             value = value.decode("utf-8", "surrogateescape")
@@ -111,8 +117,9 @@ class ListFile:
             if text:
                 self._counts[f"with {text} as `{column}`: read as missing"] += 1
             return None
-        if not text.isprintable() and any(c < " " or "\x7f" <= c < "\xa0" or "\ud800" <= c < "\ue000" for c in text):
-            self._wrong(column, value, "a name in UTF-8 without line breaks or control characters")
+        if not is_name(text):
+            wanted = f"a name in UTF-8 of at most {LONGEST_NAME} characters, without line breaks or control characters"
+            self._wrong(column, value, wanted)
         if self._untyped:
             if text[0] == '"' and value[0] != '"':  # a blank before it has made the quote a part of the name
                 self._wrong(column, value, "the quote right after what separates columns")

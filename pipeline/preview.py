@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from pipeline.known import told
 from pipeline.ledger import Ledger, latest_rows
 from schemas.config import QualityConfig
 from schemas.rows import CastFacts
@@ -70,5 +71,5 @@ def _worst_values(root: str, fingerprint: str) -> Iterator[list[float]]:
     rows = rows.take(pa.array(latest_rows(rows["uid"].to_numpy())))
     for facts in rows["facts"]:
         if text := facts.as_py():
-            measured = CastFacts.model_validate_json(text)
+            measured = told(text, CastFacts)
             yield [(min if limit.is_least else max)(values_of(measured, limit)) for limit in LIMITS]

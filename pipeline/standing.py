@@ -5,14 +5,17 @@ A run that was killed has no time to write: then the file still says `running`, 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Literal
 
-from schemas.errors import UsageError, VisavisError
-from schemas.plain import to_json
+from pydantic import BaseModel, ConfigDict
+
+from schemas.errors import DatasetError, UsageError, VisavisError
+from schemas.names import Text
+from schemas.plain import fitted, read_strict, to_json
+from schemas.untrusted import parsing
 from stages.store import Store
 
 STATE_FILE = "state.json"
@@ -86,7 +89,21 @@ def _said(error: BaseException) -> str:
 
 def _parsed(data: bytes) -> Standing:
     try:
-        standing = json.loads(data)
-    except ValueError:
-        standing = None
-    return standing if isinstance(standing, dict) and "state" in standing else {"state": "stopped"}
+        with parsing(DatasetError):
+            return fitted(_State, read_strict(data)).model_dump(exclude_unset=True)
+    except DatasetError:  # torn, or of somebody else's making
+        return {"state": "stopped"}
+
+
+class _State(BaseModel):
+    """What state.json may say; it may be of anybody's making."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    state: Literal["running", "finished", "stopped", "failed"]
+    began: float = 0.0
+    ended: float = 0.0
+    message: str = ""
+    phase: Text = ""
+    finished: int = 0
+    total: int = 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -18,7 +18,11 @@ from pipeline.lock import holder
 from pipeline.progress import time_left
 from pipeline.run import PROGRESS_FILE
 from pipeline.standing import Standing, read_standing
+from schemas.errors import UsageError
 from schemas.manifest import MANIFEST_NAME
+from schemas.names import Count, Text
+from schemas.plain import fitted, read_strict
+from schemas.untrusted import parsing
 from schemas.words import duration
 from stages.store import Store
 
@@ -205,11 +209,38 @@ def _pace(worked: pa.Table) -> dict[str, float]:
     }
 
 
+Seconds = Annotated[float, Field(ge=0, le=1e10)]
+
+
+class _AtWork(BaseModel):
+    stage: Text
+    key: Text
+    item: str
+    host: Text
+    seconds: Seconds
+    attempt: Count
+
+
+class _Progress(BaseModel):
+    """What progress.json says to `status`; it may be of anybody's making."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    phase: Text
+    total: Count
+    finished: Count
+    new: Count
+    seconds: Seconds
+    waiting: Text
+    in_flight: tuple[_AtWork, ...]
+
+
 def _progress(store: Store) -> dict[str, Any] | None:
-    try:
-        progress: dict[str, Any] = json.loads(store.read(PROGRESS_FILE))
-    except FileNotFoundError:  # it has just begun, or just ended
+    found = store.peek(PROGRESS_FILE)
+    if found is None:  # it has just begun, or just ended
         return None
+    with parsing(lambda why: UsageError(f"{store.root}/{PROGRESS_FILE} is not what a run writes ({why})")):
+        progress = fitted(_Progress, read_strict(found[0])).model_dump(exclude_unset=True)
     before = progress["finished"] - progress["new"]
     left = time_left(progress["finished"], before, progress["total"], progress["seconds"])
     return progress | {"left": None if left is None else round(left)}

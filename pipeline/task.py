@@ -128,7 +128,7 @@ class Worker:
         if not isinstance(error, OSError):
             return None
         where = str(error.filename or self._store.root)
-        denied = isinstance(error, PermissionError) and where.startswith(self._store.root)
+        denied = isinstance(error, PermissionError) and f"{where}/".startswith(f"{self._store.root.rstrip('/')}/")
         if error.errno not in _DISK_FAULTS and not denied:
             return None
         return RunFailed(f"{where}: {error.strerror or error}; what was committed stays, run again to go on from there")

@@ -12,7 +12,7 @@ from schemas.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from stages.decode import conversation_of, read_codec, read_faces
 from stages.store import Store
 from training.data import Dataset
-from training.epochs import Members
+from training.shards import Members
 
 _LOG = logging.getLogger(__name__)
 

@@ -11,19 +11,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
-from safetensors import SafetensorError
+from pydantic import BaseModel
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from schemas.errors import DatasetError
+from schemas.plain import fitted, read_strict
 from schemas.rows import Head, Row
+from schemas.untrusted import bounded, parsing
 
 R = TypeVar("R", bound=Row)
 H = TypeVar("H", bound=Head)
 
 _ARRAY = "$array"
 _HEADER = "visavis"
+_HEADER_BYTES = 64 << 20  # of plain fields and of where the arrays lie; an hour of talk has some 2 MB
 
 
 def dump_rows(rows: Sequence[Row], *, note: dict[str, str] | None = None) -> bytes:
@@ -53,14 +55,23 @@ def load_rows(data: bytes, kind: type[R]) -> tuple[R, ...]:
     Raises:
         DatasetError: not such a file, or rows of another type or shape of fields.
     """
-    try:
-        tensors = load_tensors(data)
+    with parsing(lambda why: DatasetError(f"not a readable {kind.__name__} artifact: {why}")):
         header = _header(data)
-        if header["rows"] and header["kind"] != kind.__name__:
-            raise DatasetError(f"artifact holds {header['kind']} rows, expected {kind.__name__}")
-        return tuple(kind.model_validate(_join(plain, tensors)) for plain in header["rows"])
-    except (SafetensorError, KeyError, ValueError, ValidationError) as error:
-        raise DatasetError(f"not a readable {kind.__name__} artifact: {str(error).splitlines()[0]}") from error
+        _check_kind(header, kind)
+        tensors = load_tensors(data)
+        return tuple(fitted(kind, _join(plain, tensors)) for plain in header["rows"])
+
+
+def load_row(data: bytes, kind: type[R]) -> R:
+    """The only row of an artifact.
+
+    Raises:
+        DatasetError: as `load_rows`, or there are more or none.
+    """
+    rows = load_rows(data, kind)
+    if len(rows) != 1:
+        raise DatasetError(f"not a readable {kind.__name__} artifact: {len(rows)} rows, expected one")
+    return rows[0]
 
 
 class StoredRows(Sequence[R]):
@@ -82,16 +93,13 @@ class StoredRows(Sequence[R]):
     def __getitem__(self, index: int | slice) -> R | Sequence[R]:
         if isinstance(index, slice):
             return StoredRows(self._paths[index], self._read, self._kind)
-        (row,) = load_rows(self._read(self._paths[index]), self._kind)
-        return row
+        return load_row(self._read(self._paths[index]), self._kind)
 
 
 def read_note(data: bytes) -> dict[str, str]:
     """The strings that were kept beside the rows."""
-    try:
+    with parsing(lambda why: DatasetError(f"not a readable artifact: {why}")):
         return {str(k): str(v) for k, v in _header(data)["note"].items()}
-    except (KeyError, ValueError) as error:
-        raise DatasetError(f"not a readable artifact: {error}") from error
 
 
 def load_heads(read_head: Callable[[int], bytes], kind: type[H]) -> tuple[H, ...]:
@@ -103,20 +111,25 @@ def load_heads(read_head: Callable[[int], bytes], kind: type[H]) -> tuple[H, ...
     Raises:
         DatasetError: not such a file, or rows of another type or shape of fields.
     """
-    try:
-        size = 8 + int.from_bytes(read_head(8), "little")
-        header = _header(read_head(size))
-        if header["rows"] and header["kind"] != kind.whole.__name__:
-            raise DatasetError(f"artifact holds {header['kind']} rows, expected {kind.whole.__name__}")
-        return tuple(kind.model_validate({name: row[name] for name in kind.model_fields}) for row in header["rows"])
-    except (KeyError, ValueError, ValidationError) as error:
-        raise DatasetError(f"not a readable {kind.whole.__name__} artifact: {str(error).splitlines()[0]}") from error
+    with parsing(lambda why: DatasetError(f"not a readable {kind.whole.__name__} artifact: {why}")):
+        size = int.from_bytes(read_head(8), "little")
+        bounded(size, _HEADER_BYTES, "bytes of an artifact's header")
+        header = _header(read_head(8 + size))
+        _check_kind(header, kind.whole)
+        return tuple(fitted(kind, {name: row[name] for name in kind.model_fields}) for row in header["rows"])
 
 
 def _header(data: bytes) -> dict[str, Any]:
     size = int.from_bytes(data[:8], "little")
-    header: dict[str, Any] = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][_HEADER])
+    bounded(size, _HEADER_BYTES, "bytes of an artifact's header")
+    outer = read_strict(data[8 : 8 + size], _HEADER_BYTES, finite=False)
+    header: dict[str, Any] = read_strict(outer["__metadata__"][_HEADER], _HEADER_BYTES, finite=False)
     return header
+
+
+def _check_kind(header: dict[str, Any], kind: type[Row]) -> None:
+    if header["rows"] and header["kind"] != kind.__name__:
+        raise ValueError(f"it holds {str(header['kind'])[:40]} rows, expected {kind.__name__}")
 
 
 def _split(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:

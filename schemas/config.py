@@ -212,7 +212,7 @@ class BackchannelsConfig(Section):
 
 
 class WindowsConfig(Section):
-    length: int = Field(50, ge=10, description="frames (25 per second); the paper trains on 50")
+    length: int = Field(50, ge=10, le=15_000, description="frames (25 per second); the paper trains on 50")
     hop: int = Field(25, ge=1, description="frames between the starts of two windows")
     min_valid: float = Field(0.9, ge=0, le=1, description="least share of valid frames, of each participant")
     backchannels: BackchannelsConfig = BackchannelsConfig()
@@ -241,8 +241,8 @@ class BalanceConfig(Section):
 
 
 class ShardConfig(Section):
-    max_samples: int = Field(4096, ge=1)
-    max_mb: float = Field(256.0, gt=0)
+    max_samples: int = Field(4096, ge=1, le=1_000_000)
+    max_mb: float = Field(256.0, gt=0, le=2048)
     seed: int = Field(0, description="order of samples inside a shard")
 
 

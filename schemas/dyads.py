@@ -7,9 +7,22 @@ landmark features, E of the expression code.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from schemas.rows import Array, Figures, Head, Layout, Row
+import numpy as np
+from pydantic import Field, model_validator
+
+from schemas.names import CodecId, ItemId, Text
+from schemas.rows import LANDMARKS, Array, Figures, Head, Layout, Row
+
+_Windows = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _check(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Artifacts and datasets may come from others: what decodes motion is multiplied without another look."""
+    if array.dtype != np.float32 or array.shape != shape:
+        raise ValueError(f"{name} is {array.dtype} {array.shape}, expected float32 {shape}")
+
 
 CodecKind = Literal["landmark-pca", "blendshapes", "network"]
 
@@ -49,13 +62,22 @@ class Codec(Row):
     `given` orthonormal. network: digest of the encoder. `id` names its content.
     """
 
-    id: str
+    id: CodecId
     kind: CodecKind
-    given: int
+    given: int = Field(ge=0)
     network: str
     mean: Array
     basis: Array
     explained: float  # share of the landmarks' variance that the code keeps
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        size = LANDMARKS * 3
+        _check("mean", self.mean, (size,))
+        _check("basis", self.basis, (len(self.basis) if self.basis.ndim else 0, size))
+        if self.given > len(self.basis) or not (np.isfinite(self.mean).all() and np.isfinite(self.basis).all()):
+            raise ValueError("no linear map of finite numbers")
+        return self
 
 
 class Motion(Row):
@@ -76,6 +98,12 @@ class Motion(Row):
     reference: Array
     neutral: Array
     neutral_code: Array
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _check("neutral", self.neutral, (LANDMARKS, 3))
+        _check("motion", self.motion, (len(self.valid) if self.valid.ndim else 0, self.reference.size))
+        return self
 
 
 class WindowClass(StrEnum):
@@ -126,10 +154,16 @@ class NeutralFaces(Row):
     """What decodes a conversation's motion, beside the codec: each participant's `neutral` and `neutral_code`, as in
     `Motion`. Lies beside the shards that have windows of the conversation."""
 
-    conversation: str
-    participants: tuple[str, str]
+    conversation: ItemId
+    participants: tuple[Text, Text]
     neutral: tuple[Array, Array]
     neutral_code: tuple[Array, Array]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for each in self.neutral:
+            _check("neutral", each, (LANDMARKS, 3))
+        return self
 
 
 class DyadHead(Head):
@@ -144,8 +178,8 @@ class DyadHead(Head):
 class DyadFacts(Row):
     """What the ledger keeps of a dyad. windows: how many there are, in the order of `WindowClass`."""
 
-    participants: tuple[str, str]
-    windows: tuple[int, int, int, int]
+    participants: tuple[Text, Text]
+    windows: tuple[_Windows, _Windows, _Windows, _Windows]
 
 
 class Census(Row):

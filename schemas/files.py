@@ -24,6 +24,7 @@ from fsspec.asyn import sync
 
 from schemas.errors import UsageError
 from schemas.faults import about, retried
+from schemas.untrusted import bounded
 from schemas.uris import located
 
 CONNECT_SECONDS = 10.0
@@ -54,15 +55,20 @@ def locate(url: str, **options: Any) -> tuple[Any, str]:
     return files, str(path)
 
 
-def read_whole(files: Any, path: str, name: str) -> bytes:
+def read_whole(files: Any, path: str, name: str, most: int | None = None) -> bytes:
     """A file's bytes, tried again as `retried` does.
 
     Raises:
         OSError: with `filename` = name.
+        TooLarge: there are more than `most`. No more than one is read of those.
     """
     if _is_web(files):
-        return retried(lambda: _got_whole(files, path), name)
-    return retried(lambda: bytes(files.cat_file(path)), name)
+        return retried(lambda: _got_whole(files, path, most), name)
+    if most is None:
+        return retried(lambda: bytes(files.cat_file(path)), name)
+    data = retried(lambda: bytes(files.cat_file(path, start=0, end=most + 1)), name)
+    bounded(len(data), most, "bytes")
+    return data
 
 
 def is_there(files: Any, path: str, name: str) -> bool:
@@ -184,8 +190,20 @@ def _open_web(files: Any, url: str, name: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _got_whole(files: Any, url: str) -> bytes:
-    sink = io.BytesIO()
+class _Bounded(io.BytesIO):
+    """No more than so many bytes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def write(self, data: Any) -> int:
+        bounded(self.tell() + len(data), self._most, "bytes")
+        return super().write(data)
+
+
+def _got_whole(files: Any, url: str, most: int | None) -> bytes:
+    sink = io.BytesIO() if most is None else _Bounded(most)
     sync(files.loop, _transfer, files, url, sink, "")
     return sink.getvalue()
 

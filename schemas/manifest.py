@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError
-from schemas.plain import read_strict, to_json
-from schemas.sample import Rejected
+from schemas.names import LARGEST_FILE, CodecId, Count, FileSize, Sha256, Text
+from schemas.plain import fitted, read_strict, to_json
+from schemas.sample import LONGEST_WINDOW, Rejected
 from schemas.train import SamplerConfig
+from schemas.untrusted import parsing
 
 SCHEMA_VERSION = 3
 """2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1). 3: what a sample's JSON does not know is
@@ -24,6 +26,17 @@ shard); a dataset of version 2 is read, and cannot be drawn."""
 READABLE = (2, 3)
 """Versions that this program reads."""
 MANIFEST_NAME = "manifest.json"
+MANIFEST_BYTES = 128 << 20
+"""More are not read. A shard takes some 450: this is room for 70 TB of them."""
+
+_MOST_DIMS = 4096
+_MOST_SAMPLES = 1_000_000  # of a shard
+_SMALLEST_SAMPLE = 512  # bytes: the header of one member
+_ENTRIES = 1000  # of the small lists and tables
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+Column = Annotated[int, Field(strict=True, ge=0, le=_MOST_DIMS)]
 
 Split = Literal["train", "val"]
 
@@ -35,9 +48,9 @@ class _Model(BaseModel):
 class FileEntry(_Model):
     """A safetensors file beside the shards: rows as `schemas.artifact` writes them."""
 
-    path: str = Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.safetensors$")
-    bytes: int
-    sha256: str
+    path: str = Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.safetensors$", max_length=500)
+    bytes: FileSize
+    sha256: Sha256
 
 
 class ShardEntry(_Model):
@@ -47,23 +60,29 @@ class ShardEntry(_Model):
     """
 
     # Relative to the manifest, and never outside its folder: manifests may come from others.
-    path: str = Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.tar$")
+    path: str = Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.tar$", max_length=500)
     split: Split
     label: WindowClass
-    samples: int
-    bytes: int
-    sha256: str
+    samples: int = Field(strict=True, ge=0, le=_MOST_SAMPLES)
+    bytes: FileSize
+    sha256: Sha256
     faces: FileEntry | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.samples * _SMALLEST_SAMPLE > self.bytes:
+            raise ValueError(f"{self.samples} samples do not fit into {self.bytes} bytes")
+        return self
 
 
 class MotionSpec(_Model):
     """The motion latents: who made them, what their columns are, and their scale over the training split."""
 
-    codec: str
-    dim: int
-    rotation: tuple[int, int]  # column range [first, last)
-    translation: tuple[int, int]
-    expression: tuple[int, int]
+    codec: CodecId
+    dim: int = Field(strict=True, ge=1, le=_MOST_DIMS)
+    rotation: tuple[Column, Column]  # column range [first, last)
+    translation: tuple[Column, Column]
+    expression: tuple[Column, Column]
     mean: tuple[float, ...]
     std: tuple[float, ...]  # above 0
 
@@ -71,6 +90,9 @@ class MotionSpec(_Model):
     def _fits(self) -> Self:
         if not len(self.mean) == len(self.std) == self.dim or min(self.std, default=1.0) <= 0:
             raise ValueError(f"mean and std must be {self.dim} numbers each, those of std above 0")
+        for first, last in (self.rotation, self.translation, self.expression):
+            if not first <= last <= self.dim:
+                raise ValueError(f"columns [{first}, {last}) of {self.dim}")
         return self
 
 
@@ -83,8 +105,8 @@ class AudioSpec(_Model):
     """
 
     kind: Literal["log_mel", "wav2vec2"]
-    weights_sha256: str | None  # of the frozen encoder, where there is one
-    layers: tuple[int, ...]
+    weights_sha256: Sha256 | None  # of the frozen encoder, where there is one
+    layers: tuple[int, ...] = Field(max_length=_ENTRIES)
     history_ms: float
     chunk_ms: int
     look_ahead_ms: int
@@ -100,10 +122,10 @@ class BalancePlan(_Model):
     seconds_before, seconds_after: training seconds per class in the corpus, and in as many seconds drawn by the plan.
     """
 
-    mixture: dict[WindowClass, float]
-    keep: dict[WindowClass, float]
-    seconds_before: dict[WindowClass, float]
-    seconds_after: dict[WindowClass, float]
+    mixture: dict[WindowClass, Share]
+    keep: dict[WindowClass, Share]
+    seconds_before: dict[WindowClass, Seconds]
+    seconds_after: dict[WindowClass, Seconds]
 
 
 class Histogram(_Model):
@@ -114,8 +136,8 @@ class Histogram(_Model):
 
     low: float
     high: float
-    counts: tuple[int, ...]
-    undefined: int = 0
+    counts: tuple[Count, ...] = Field(min_length=1, max_length=_ENTRIES)
+    undefined: Count = 0
 
     def quantile(self, share: float) -> float:
         """Where so much lies below, to within a bin; NaN of nothing."""
@@ -135,25 +157,25 @@ class PairsInfo(_Model):
     gate left it out or not; of two sides the worse.
     """
 
-    dataset: str
-    generator: str
-    rejected_generator: str
+    dataset: Sha256
+    generator: Sha256
+    rejected_generator: Sha256
     audio: AudioSpec  # what the generator heard
     rejected_audio: AudioSpec  # what the generator of the rejected side heard
     chosen: Literal["ground_truth", "full"]
     rejected: Rejected
-    dropped: tuple[str, ...]
+    dropped: tuple[Text, ...] = Field(max_length=_ENTRIES)
     solver: Literal["euler"]
     sampler: SamplerConfig
-    seeds: tuple[int, ...]  # one for each pair of a window
-    classes: tuple[WindowClass, ...]
+    seeds: tuple[int, ...] = Field(max_length=_ENTRIES)  # one for each pair of a window
+    classes: tuple[WindowClass, ...] = Field(max_length=_ENTRIES)
     min_expressiveness: float
-    gate: dict[str, float | None]  # its thresholds
-    windows: int
-    passed_over: int
-    kept: int
-    gated: dict[str, int]
-    figures: dict[str, Histogram]
+    gate: dict[Text, float | None] = Field(max_length=_ENTRIES)  # its thresholds
+    windows: Count
+    passed_over: Count
+    kept: Count
+    gated: dict[Text, Count] = Field(max_length=_ENTRIES)
+    figures: dict[Text, Histogram] = Field(max_length=_ENTRIES)
 
 
 class Manifest(_Model):
@@ -161,14 +183,14 @@ class Manifest(_Model):
 
     schema_version: int = SCHEMA_VERSION
     kind: Literal["windows", "pairs"]
-    fingerprint: str  # of every setting that shaped the data
-    fps: int
-    sample_rate: int
-    window: int  # frames per sample
+    fingerprint: Text  # of every setting that shaped the data
+    fps: int = Field(strict=True, ge=1, le=1000)
+    sample_rate: int = Field(strict=True, ge=1, le=1_000_000)
+    window: int = Field(strict=True, ge=1, le=LONGEST_WINDOW)  # frames per sample
     motion: MotionSpec
     codec: FileEntry | None = None
-    conversations: int
-    participants: int
+    conversations: Count
+    participants: Count
     plan: BalancePlan
     shards: tuple[ShardEntry, ...]
     pairs: PairsInfo | None = None
@@ -200,18 +222,14 @@ def parse_manifest(data: bytes, where: str = MANIFEST_NAME) -> Manifest:
     Raises:
         DatasetError: not JSON, another schema version, or fields that do not fit. One line.
     """
-    try:
-        raw = read_strict(data)
-    except ValueError as error:
-        raise DatasetError(f"{where}: not a manifest ({error})") from error
+    with parsing(lambda why: DatasetError(f"{where}: not a manifest ({why})")):
+        raw = read_strict(data, MANIFEST_BYTES)
     version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if version not in READABLE:
+    if type(version) is not int or version not in READABLE:
+        found = version if type(version) is int and abs(version) < LARGEST_FILE else "unknown"
         raise DatasetError(
-            f"{where}: schema version {version}, this program reads {' and '.join(map(str, READABLE))};"
+            f"{where}: schema version {found}, this program reads {' and '.join(map(str, READABLE))};"
             " rebuild the dataset with `visavis build`"
         )
-    try:
-        return Manifest.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DatasetError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    with parsing(lambda why: DatasetError(f"{where}: {why}")):
+        return fitted(Manifest, raw)

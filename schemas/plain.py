@@ -19,11 +19,19 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, PlainSerializer
-from pydantic_core import from_json
+from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
+
+from schemas.untrusted import bounded
 
 M = TypeVar("M", bound=BaseModel)
 UNKNOWN = "unknown"
+
+MOST_BYTES = 16 << 20
+"""Of JSON, where nobody says otherwise."""
+RECORD_BYTES = 1 << 16
+"""Of a record; ours have some two thousand."""
+_MOST_VALUES = 5_000_000  # in lists and mappings: Python needs up to 200 bytes for one
+_DEEPEST = 32
 
 Words = Annotated[
     tuple[str, ...],
@@ -55,17 +63,70 @@ def _finite(data: Any) -> Any:
     return data
 
 
-def read_strict(data: bytes | str) -> Any:
-    """JSON in which every number is finite.
+def read_strict(data: bytes | str, most: int = MOST_BYTES, *, finite: bool = True) -> Any:
+    """JSON in which every number is finite and no name comes twice.
+
+    Args:
+        most: bytes, or characters, that are read.
+        finite: False: also Python's `NaN` and `Infinity`, in what only programs like this one read.
 
     Raises:
-        ValueError: not JSON, or a NaN or an infinity, which JSON has not.
+        ValueError: not such JSON, larger than `most`, of too many values, or nested too deeply.
     """
+    bounded(len(data), most, "bytes of JSON")
+    text = data if isinstance(data, str) else data.decode()
+    bounded(text.count("[") + text.count("{") + text.count(","), _MOST_VALUES, "values")
+    try:
+        plain = (_STRICT if finite else _PYTHONS).decode(text)
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+    _check_depth(plain, _DEEPEST)
+    return plain
 
-    def refuse(name: str) -> float:
-        raise ValueError(f"{name} is not JSON")
 
-    return json.loads(data, parse_constant=refuse)
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return number
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a name comes twice in one object")
+    return fields
+
+
+_STRICT = json.JSONDecoder(parse_constant=_no_number, parse_float=_number, object_pairs_hook=_fields)
+_PYTHONS = json.JSONDecoder(object_pairs_hook=_fields)
+
+
+def _check_depth(data: Any, left: int) -> None:
+    if not left:
+        raise ValueError("is nested too deeply")
+    for value in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
+        if isinstance(value, dict | list):
+            _check_depth(value, left - 1)
+
+
+def fitted(kind: type[M], plain: Any) -> M:
+    """Plain data as a model.
+
+    Raises:
+        ValueError: fields that do not fit; names the first.
+    """
+    try:
+        return kind.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        said = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{where}: {said}" if where else said) from error
 
 
 def dump_record(record: BaseModel) -> bytes:
@@ -84,9 +145,10 @@ def load_record(data: bytes, kind: type[M]) -> M:
     """What `dump_record` wrote; also with null for what is not known, as it was written once.
 
     Raises:
-        ValueError: not JSON, or fields that do not fit.
+        ValueError: not JSON, too large, or fields that do not fit.
+        TypeError, LookupError, AttributeError: `unknown` that names what is not there.
     """
-    plain = from_json(data, allow_inf_nan=False)
+    plain = read_strict(data, RECORD_BYTES)
     if isinstance(plain, dict):
         for path in plain.pop(UNKNOWN, "").split():
             *parents, name = path.split(".")
@@ -94,7 +156,7 @@ def load_record(data: bytes, kind: type[M]) -> M:
             for parent in parents:
                 inner = inner[parent]
             inner[name] = None
-    return kind.model_validate(plain)
+    return fitted(kind, plain)
 
 
 def _fill(kind: type[BaseModel], plain: dict[str, Any], path: str) -> Iterator[str]:

@@ -12,7 +12,9 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from schemas.names import ItemId, Text
 
 LANDMARKS = 478
 """FaceMesh with refined irises."""
@@ -104,10 +106,10 @@ class Media(Row):
 class Conversation(Row):
     """A conversation that can be worked on. `id` is derived from the content of its files."""
 
-    id: str
+    id: ItemId
     layout: Layout
     media: tuple[Media, ...]  # 1 for one_frame, 2 for per_participant
-    participants: tuple[str, str]  # names unique within the corpus unless the user says it is the same person
+    participants: tuple[Text, Text]  # names unique within the corpus unless the user says it is the same person
     frames: int  # length of the common 25 fps grid
 
 
@@ -117,8 +119,8 @@ class Outline(Row):
     identity: digest of all there is to it but where its files lie. Key frames as in `Media`, for each file.
     """
 
-    id: str
-    identity: str
+    id: str = Field(pattern=r"^[0-9a-f]{16}$")
+    identity: str = Field(pattern=r"^[0-9a-f]{16}$")
     frames: int
     keyframes: tuple[tuple[int, ...], ...]
     early_keyframes: tuple[tuple[int, ...], ...]

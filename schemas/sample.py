@@ -27,21 +27,34 @@ from typing import Literal
 
 import numpy as np
 import soundfile
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError
+from schemas.names import CodecId, ItemId, Sha256, Text
 from schemas.plain import Words, dump_record, load_record
 from schemas.rows import Figures, VoiceFigures
 from schemas.train import SamplerConfig
+from schemas.untrusted import bounded, parsing
+
+LONGEST_WINDOW = 15_000
+"""Frames of a sample: ten minutes. More is refused before it is decoded."""
 
 _AUDIO_BLOCK = 60 * SAMPLE_RATE
+_ARRAY_HEADER = 1024  # bytes; ours have 118
 _WINDOW_MEMBERS = (
     *("avatar.motion.npy", "user.motion.npy", "avatar.audio.flac", "user.audio.flac"),
     *("state.npy", "valid.npy", "reference.npy", "meta.json"),
 )
-
+_PAIR_MEMBERS = ("chosen.motion.npy", "rejected.motion.npy")
+_MEMBER_OF = {
+    **{name: name for name in ("state", "valid", "reference")},
+    **{
+        name: f"{name.removesuffix('_motion')}.motion"
+        for name in ("avatar_motion", "user_motion", "chosen", "rejected")
+    },
+}
 
 Rejected = Literal["dropped", "own", "checkpoint"]
 """Who makes the losing side of a pair: the generator without some conditions, the generator, or another model."""
@@ -52,15 +65,15 @@ class SampleMeta(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    conversation: str
-    avatar: str
-    user: str
-    start: int  # frame of the conversation's grid
+    conversation: ItemId
+    avatar: Text
+    user: Text
+    start: int = Field(ge=0, le=2**48)  # frame of the conversation's grid
     label: WindowClass
     expressiveness: float
-    weight: float  # probability to be kept when an epoch draws from its class, 0…1
+    weight: float = Field(ge=0, le=1)  # probability to be kept when an epoch draws from its class
     binding: float
-    codec: str
+    codec: CodecId
     avatar_figures: Figures | None = None  # how well the two can be seen; None where nobody measured
     user_figures: Figures | None = None
     avatar_voice: VoiceFigures | None = None  # how their tracks were had, and what is left of the other voice in them
@@ -75,13 +88,13 @@ class PairRecord(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    window: str  # key of the window in its dataset
+    window: ItemId  # key of the window in its dataset
     chosen: Literal["ground_truth", "full"]
     rejected: Rejected
     dropped: Words  # names of the conditions that the rejected side did not get
-    generator: str  # sha256 of the checkpoint that the pairs are for; made what was generated, unless…
-    rejected_generator: str  # …the rejected side is another's: sha256 of its checkpoint
-    dataset: str  # sha256 of the manifest the window came from
+    generator: Sha256  # of the checkpoint that the pairs are for; made what was generated, unless…
+    rejected_generator: Sha256  # …the rejected side is another's: of its checkpoint
+    dataset: Sha256  # of the manifest the window came from
     solver: Literal["euler"]
     sampler: SamplerConfig  # function evaluations per block, guidance, and the seed of this pair
     reactivity_margin: float  # fit to the corpus' reactions to this user, chosen minus rejected: the two below, added
@@ -140,58 +153,71 @@ def encode_pair(
 
 
 def decode_sample(key: str, members: Mapping[str, bytes]) -> Sample:
-    """The sample behind tar members.
+    """The sample behind tar members, whoever wrote them. What they claim is checked before it is decoded.
 
     Raises:
         DatasetError: a member is missing, unreadable, has numbers that are not finite, or a shape that disagrees with
             the others.
     """
-    try:
-        pair = load_record(members["pair.json"], PairRecord) if "pair.json" in members else None
-        sample = Sample(
-            key=key,
-            avatar_motion=decode_array(members["avatar.motion.npy"]),
-            user_motion=decode_array(members["user.motion.npy"]),
-            avatar_audio=decode_audio(members["avatar.audio.flac"]),
-            user_audio=decode_audio(members["user.audio.flac"]),
-            state=decode_array(members["state.npy"]),
-            valid=decode_array(members["valid.npy"]),
-            reference=decode_array(members["reference.npy"]),
-            meta=load_record(members["meta.json"], SampleMeta),
-            chosen=decode_array(members["chosen.motion.npy"]) if pair else None,
-            rejected=decode_array(members["rejected.motion.npy"]) if pair else None,
-            pair=pair,
-        )
-    except KeyError as error:
-        raise DatasetError(f"sample {key}: member {error.args[0]} is missing") from error
-    except soundfile.LibsndfileError as error:  # its text has the address of the object that was read
-        raise DatasetError(f"sample {key}: audio: {error.error_string}") from error
-    except (ValueError, TypeError, AttributeError) as error:  # the last two: `unknown` that names what is not there
-        raise DatasetError(f"sample {key}: {str(error).splitlines()[0]}") from error
-    _check_shapes(sample)
+    pair = "pair.json" in members
+    for name in (*_WINDOW_MEMBERS, *(_PAIR_MEMBERS if pair else ())):
+        if name not in members:
+            raise DatasetError(f"sample {key}: member {name} is missing")
+    with parsing(lambda why: DatasetError(f"sample {key}: {why}")):
+        sample = _decoded(key, members, load_record(members["pair.json"], PairRecord) if pair else None)
     _check_finite(sample)
     return sample
 
 
-def _check_shapes(s: Sample) -> None:
-    frames, dims = s.avatar_motion.shape if s.avatar_motion.ndim == 2 else (-1, -1)
-    expected = {
-        "avatar.motion": (s.avatar_motion, (frames, dims), np.float32),
-        "user.motion": (s.user_motion, (frames, dims), np.float32),
-        "avatar.audio": (s.avatar_audio, (frames * SAMPLES_PER_FRAME,), np.float32),
-        "user.audio": (s.user_audio, (frames * SAMPLES_PER_FRAME,), np.float32),
-        "state": (s.state, (frames,), np.uint8),
-        "valid": (s.valid, (frames, 2), np.bool_),
-        "reference": (s.reference, (dims,), np.float32),
+def _decoded(key: str, members: Mapping[str, bytes], pair: PairRecord | None) -> Sample:
+    motion = decode_array(members["avatar.motion.npy"])
+    if motion.ndim != 2 or not motion.size:
+        raise ValueError(f"avatar.motion is {motion.dtype} {motion.shape}, expected float32 [T, D]")
+    bounded(len(motion), LONGEST_WINDOW, "frames")
+    arrays = {
+        "avatar_motion": motion,
+        "user_motion": decode_array(members["user.motion.npy"]),
+        "state": decode_array(members["state.npy"]),
+        "valid": decode_array(members["valid.npy"]),
+        "reference": decode_array(members["reference.npy"]),
     }
-    if s.chosen is not None and s.rejected is not None:
-        expected["chosen.motion"] = (s.chosen, (frames, dims), np.float32)
-        expected["rejected.motion"] = (s.rejected, (frames, dims), np.float32)
-    for name, (array, shape, dtype) in expected.items():
+    if pair:
+        arrays |= {side: decode_array(members[f"{side}.motion.npy"]) for side in ("chosen", "rejected")}
+    _check_shapes(arrays)
+    length = len(motion) * SAMPLES_PER_FRAME
+    return Sample(
+        key=key,
+        avatar_audio=_decode_voice(members["avatar.audio.flac"], "avatar.audio", length),
+        user_audio=_decode_voice(members["user.audio.flac"], "user.audio", length),
+        meta=load_record(members["meta.json"], SampleMeta),
+        pair=pair,
+        **arrays,
+    )
+
+
+def _check_shapes(arrays: Mapping[str, np.ndarray]) -> None:
+    frames, dims = arrays["avatar_motion"].shape
+    motion = ((frames, dims), np.float32)
+    expected = {
+        **dict.fromkeys(("avatar_motion", "user_motion", "chosen", "rejected"), motion),
+        "state": ((frames,), np.uint8),
+        "valid": ((frames, 2), np.bool_),
+        "reference": ((dims,), np.float32),
+    }
+    for name, array in arrays.items():
+        shape, dtype = expected[name]
         if array.shape != shape or array.dtype != dtype:
-            raise DatasetError(
-                f"sample {s.key}: {name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}"
-            )
+            raise ValueError(f"{_MEMBER_OF[name]} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
+
+
+def _decode_voice(data: bytes, name: str, length: int) -> np.ndarray:
+    try:
+        audio = decode_audio(data, length=length)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if len(audio) != length:
+        raise ValueError(f"{name}: audio of {len(audio)} samples, expected {length}")
+    return audio
 
 
 def _check_finite(s: Sample) -> None:
@@ -213,16 +239,20 @@ def encode_array(array: np.ndarray) -> bytes:
 
 
 def decode_array(data: bytes) -> np.ndarray:
-    """The array of an .npy file of version 1 or 2; object arrays are refused.
+    """The array of an .npy file of version 1 or 2 that holds plain numbers and nothing else.
 
     Raises:
-        ValueError: another version, cut short, or objects.
+        ValueError: another version, no numbers, or not as many bytes as its header says.
+        Exception: whatever NumPy raises on a header that is none (`schemas.untrusted.parsing`).
     """
     size = struct.calcsize("<8sI") if data[6:7] == b"\x02" else struct.calcsize("<8sH")
     if len(data) < size:
         raise ValueError("an .npy file ends within its header")
     first = size + int.from_bytes(data[8:size], "little")
+    bounded(first, _ARRAY_HEADER, "bytes of an .npy header")
     dtype, shape, fortran = _array_header(data[:first])
+    if math.prod(shape) * dtype.itemsize != len(data) - first:
+        raise ValueError(f"an .npy file of {dtype} {shape} with {len(data) - first} bytes")
     array = np.frombuffer(data, dtype, math.prod(shape), first)
     return array.reshape(shape, order="F" if fortran else "C").copy()  # what frombuffer gives cannot be written to
 
@@ -236,9 +266,11 @@ def _array_header(data: bytes) -> tuple[np.dtype, tuple[int, ...], bool]:
     version = np.lib.format.read_magic(file)
     if version not in read:
         raise ValueError(f"an .npy file of version {version}")
-    shape, fortran, dtype = read[version](file)
-    if dtype.hasobject:
-        raise ValueError("an .npy file of objects, which would have to be unpickled")
+    shape, fortran, dtype = read[version](file, max_header_size=_ARRAY_HEADER)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"an .npy file of {dtype}, expected plain numbers")
+    if any(length < 0 for length in shape):
+        raise ValueError(f"an .npy file of shape {shape}")
     return dtype, shape, fortran
 
 
@@ -252,16 +284,43 @@ def encode_audio(audio: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def decode_audio(data: bytes, first: int = 0, count: int = -1) -> np.ndarray:
+def decode_audio(data: bytes, first: int = 0, count: int = -1, *, length: int | None = None) -> np.ndarray:
     """float32 mono in −1…1; the inverse of `encode_audio` up to 16-bit rounding.
+
+    A header may claim any length: memory grows with what is decoded, not with what is claimed.
 
     Args:
         first, count: samples wanted; the rest is not decoded. count −1: to the end.
+        length: that it has to have, which is seen before anything is decoded.
+
+    Raises:
+        ValueError: not FLAC, broken, of another rate or length.
     """
-    with soundfile.SoundFile(io.BytesIO(data)) as file:
-        if file.samplerate != SAMPLE_RATE or file.channels != 1:
-            raise ValueError(f"audio is {file.samplerate} Hz, {file.channels} channels, expected {SAMPLE_RATE} Hz mono")
-        if first:  # even a seek to where it is starts the decoder anew
-            file.seek(first)
-        pcm: np.ndarray = file.read(count, dtype="int16")
-    return pcm / np.float32(32767.0)
+    if not data.startswith(b"fLaC"):  # libsndfile would open thirty other formats
+        raise ValueError("audio is not FLAC")
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            _check_audio(file, length)
+            if first:  # even a seek to where it is starts the decoder anew
+                file.seek(first)
+            return _pcm(file, file.frames - first if count < 0 else count) / np.float32(32767.0)
+    except soundfile.LibsndfileError as error:  # its text has the address of the object that was read
+        raise ValueError(f"audio: {error.error_string}") from error
+
+
+def _check_audio(file: soundfile.SoundFile, length: int | None) -> None:
+    if (file.format, file.samplerate, file.channels) != ("FLAC", SAMPLE_RATE, 1):
+        found = f"{file.format}, {file.samplerate} Hz, {file.channels} channels"
+        raise ValueError(f"audio is {found}, expected FLAC, {SAMPLE_RATE} Hz, mono")
+    if length is not None and file.frames != length:
+        raise ValueError(f"audio of {file.frames} samples, expected {length}")
+
+
+def _pcm(file: soundfile.SoundFile, count: int) -> np.ndarray:
+    """Up to `count` samples, int16."""
+    parts = []
+    while count > 0:
+        part: np.ndarray = file.read(min(count, _AUDIO_BLOCK), dtype="int16")
+        parts.append(part)
+        count = count - len(part) if len(part) == _AUDIO_BLOCK else 0
+    return np.concatenate(parts) if len(parts) > 1 else parts[0] if parts else np.zeros(0, np.int16)

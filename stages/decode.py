@@ -10,22 +10,33 @@ A sample's key is CONVERSATION-AVATAR-FRAME; in a set of pairs `-rN` may follow.
 from __future__ import annotations
 
 import hashlib
+import re
 
-from schemas.artifact import load_rows
+from schemas.artifact import load_row, load_rows
 from schemas.dyads import Codec, NeutralFaces
 from schemas.errors import DatasetError
+from schemas.faults import Blame, blame_of
 from schemas.manifest import FileEntry, Manifest, ShardEntry
+from schemas.untrusted import TooLarge
+from stages.heads import POSE_DIMS
 from stages.store import Store
+
+_KEY = re.compile(r"([A-Za-z0-9_]+)-([01])-[0-9]+(-r[0-9]+)?")
 
 
 def read_codec(store: Store, manifest: Manifest) -> Codec | None:
     """The codec of a dataset's motion; None where it has none, of schema version 2.
 
     Raises:
-        DatasetError: missing, or not the file that the manifest names.
+        DatasetError: missing, not the file that the manifest names, or no codec of motion of this size.
     """
     data = read_file(store, manifest.codec)
-    return None if data is None else load_rows(data, Codec)[0]
+    if data is None:
+        return None
+    codec, dim = load_row(data, Codec), manifest.motion.dim
+    if POSE_DIMS + len(codec.basis) != dim:
+        raise DatasetError(f"codec {codec.id} decodes {POSE_DIMS + len(codec.basis)} dimensions, the motion has {dim}")
+    return codec
 
 
 def read_faces(store: Store, entry: ShardEntry) -> dict[str, NeutralFaces]:
@@ -47,9 +58,15 @@ def read_file(store: Store, entry: FileEntry | None) -> bytes | None:
     if entry is None:
         return None
     try:
-        data = store.read(entry.path)
+        data = store.read(entry.path, entry.bytes)
     except FileNotFoundError as error:
         raise DatasetError(f"{entry.path} is missing; copy the dataset's folder whole, or build it again") from error
+    except TooLarge as error:
+        raise DatasetError(f"{entry.path} is not the one the manifest lists ({error})") from error
+    except OSError as error:
+        if blame_of(error) is not Blame.DATA:
+            raise
+        raise DatasetError(f"{entry.path} cannot be read ({error.strerror})") from error
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise DatasetError(f"{entry.path} is not the one the manifest lists (sha256 differs)")
     return data
@@ -61,5 +78,12 @@ def conversation_of(key: str) -> str:
 
 
 def avatar_of(key: str) -> int:
-    """Which of the two participants is the avatar, by a sample's key."""
-    return int(key.split("-")[1])
+    """Which of the two participants is the avatar, by a sample's key.
+
+    Raises:
+        DatasetError: not such a key.
+    """
+    found = _KEY.fullmatch(key)
+    if found is None:
+        raise DatasetError(f"sample {key[:80]!r} does not say who its avatar is (CONVERSATION-AVATAR-FRAME)")
+    return int(found[2])

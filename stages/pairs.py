@@ -34,7 +34,7 @@ from stages.shard import write_faces, write_shard
 from stages.store import Store
 from stages.yardstick import Windows, Yardstick, learn, normalised
 from training.data import Dataset, choose, prefetch
-from training.epochs import Members
+from training.shards import Members
 from training.sides import DROPPED, Sides
 
 LEARNT_FROM = 1024

@@ -5,30 +5,33 @@ becomes visible when it is complete, in one part or many. Temporary names start 
 run can be told apart. Parts of an upload that was killed are never visible; a bucket's lifecycle rule
 (AbortIncompleteMultipartUpload) frees what they occupy.
 
+On a disk no link inside the folder is followed, and nothing outside of it is read, written or removed
+(`schemas.inside`); the folder itself may be one.
+
 What a store answers is never remembered: another process may have written since. A listing tells which of a million
 artifacts exist at the price of one request per thousand, so planners should ask `names`, not `exists`.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.faults import about, retried
 from schemas.files import is_there, locate, read_whole
+from schemas.inside import is_inside, open_inside, parts_of, read_inside, remove_inside, replace_inside, walk
+from schemas.untrusted import TooLarge
 
 T = TypeVar("T")
 TEMPORARY = ".tmp-"
-_SMALL = 65_536  # bytes of what is taken for a small entry
+_SMALL = 1 << 20  # bytes of what is taken for a small entry
 
 
 class Store:
@@ -44,6 +47,7 @@ class Store:
         self.root = root
         self._fs, self._base = locate(root, use_listings_cache=False)
         self.local = isinstance(self._fs, LocalFileSystem)
+        self._folder = self._base.rstrip("/") or "/"  # of a local one
         self._s3 = hasattr(self._fs, "call_s3")
 
     def full(self, path: str) -> str:
@@ -52,19 +56,29 @@ class Store:
         Raises:
             ValueError: the path would leave the store.
         """
-        parts = PurePosixPath(path).parts
-        if not parts or path.startswith("/") or ".." in parts:
-            raise ValueError(f"{path!r} is not a path inside the store")
+        parts_of(path)
         return f"{self._base.rstrip('/')}/{path}"
 
     def exists(self, path: str) -> bool:
+        if self.local:
+            return self._tried(path, lambda: is_inside(self._folder, path))
         return is_there(self._fs, self.full(path), self._shown(path))
 
-    def read(self, path: str) -> bytes:
-        return read_whole(self._fs, self.full(path), self._shown(path))
+    def read(self, path: str, most: int | None = None) -> bytes:
+        """All bytes of an entry.
+
+        Raises:
+            TooLarge: there are more than `most`.
+        """
+        if self.local:
+            return self._tried(path, lambda: read_inside(self._folder, path, most))
+        return read_whole(self._fs, self.full(path), self._shown(path), most)
 
     def read_head(self, path: str, size: int) -> bytes:
         """The first `size` bytes, or all where there are fewer."""
+        if self.local:
+            with self._about(path), open_inside(self._folder, path) as file:
+                return file.read(size)
         data: bytes = self._tried(path, lambda: self._fs.cat_file(self.full(path), start=0, end=size))
         return data[:size]  # some HTTP servers send all
 
@@ -79,26 +93,16 @@ class Store:
     @contextmanager
     def writer(self, path: str) -> Iterator[IO[bytes]]:
         """A file that appears under its name when the block ends well, and not at all when it raises."""
-        full = self.full(path)
         if self.local:
-            target = Path(full)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:12]}")  # the target's name may be long enough
-            try:
-                with _created(temporary, full) as file:
-                    yield file
-                    file.flush()
-                    _sync(file)
-                    temporary.replace(target)
-            finally:
-                with suppress(OSError):  # gone; or the disk turned read-only, and that is told already
-                    temporary.unlink()
+            temporary = f"{TEMPORARY}{uuid.uuid4().hex[:12]}"  # the target's name may be long enough
+            with replace_inside(self._folder, path, temporary) as file:
+                yield file
             return
         with tempfile.TemporaryDirectory() as folder:  # whole here first, then one upload
             spool = Path(folder) / "spool"
             with _created(spool, str(spool)) as file:
                 yield file
-            self._tried(path, lambda: self._fs.put_file(str(spool), full))
+            self._tried(path, lambda: self._fs.put_file(str(spool), self.full(path)))
 
     def names(self, folder: str) -> Iterator[str]:
         """Names, relative to a folder, of all files at any depth below it; none where it is absent. No temporary files.
@@ -106,10 +110,8 @@ class Store:
         In no particular order, and streamed: memory does not grow with the number of files on a disk or on S3. Files
         that come or go meanwhile may or may not be among them.
         """
-        base = self.full(folder).rstrip("/")
         with self._about(folder):
-            for path in self._below(base):
-                name = path[len(base) + 1 :]
+            for name in self._below(folder):
                 if not name.endswith("/") and not name.rpartition("/")[2].startswith(TEMPORARY):
                     yield name  # a name that ends with a slash is a placeholder that S3 consoles make for a folder
 
@@ -119,7 +121,10 @@ class Store:
 
     def delete(self, path: str) -> None:
         with suppress(FileNotFoundError), self._about(path):
-            self._fs.rm_file(self.full(path))
+            if self.local:
+                remove_inside(self._folder, path)
+            else:
+                self._fs.rm_file(self.full(path))
 
     def sweep(self) -> int:
         """Remove what killed runs left half-written, anywhere in the store, and say how many files that were.
@@ -129,9 +134,10 @@ class Store:
         """
         if not self.local:
             return 0
-        leftovers = [path for path in _walk(self._base) if path.rpartition("/")[2].startswith(TEMPORARY)]
+        leftovers = [path for path in walk(self._folder) if path.rpartition("/")[2].startswith(TEMPORARY)]
         for path in leftovers:
-            Path(path).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                remove_inside(self._folder, path)
         return len(leftovers)
 
     def peek(self, path: str) -> tuple[bytes, str] | None:
@@ -142,12 +148,21 @@ class Store:
         If it changes between the two, the version is the older one, and a `swap` that expects it fails.
         """
         with suppress(FileNotFoundError), self._about(path):
+            if self.local:
+                data = self._small(path)
+                return data, hashlib.sha256(data).hexdigest()
             full = self.full(path)
             info = self._fs.info(full)
             version = info["ETag"] if self._s3 else ""
             data: bytes = self._fs.cat_file(full) if (info["size"] or 0) <= _SMALL else b""
             return data, version or hashlib.sha256(data).hexdigest()
         return None
+
+    def _small(self, path: str) -> bytes:
+        try:
+            return read_inside(self._folder, path, _SMALL)
+        except TooLarge:
+            return b""
 
     def swap(self, path: str, data: bytes, expected: str | None) -> bool:
         """Commit bytes if the entry still has the expected version; None: if it is absent.
@@ -186,15 +201,16 @@ class Store:
             raise
         return True
 
-    def _below(self, base: str) -> Iterator[str]:
-        """Full paths of all files below a folder."""
+    def _below(self, folder: str) -> Iterator[str]:
+        """Paths of all files below a folder, relative to it."""
+        base = self.full(folder).rstrip("/")
         if self.local:
-            yield from _walk(base)
+            yield from walk(self._folder, folder)
         elif self._s3:
-            yield from self._pages(base)
+            yield from (path[len(base) + 1 :] for path in self._pages(base))
         else:
             with suppress(FileNotFoundError), about(base):
-                yield from self._fs.find(base)
+                yield from (path[len(base) + 1 :] for path in self._fs.find(base))
 
     def _pages(self, base: str) -> Iterator[str]:
         """`find` on S3 keeps a record of every object in a list; this keeps a page of 1,000."""
@@ -234,23 +250,3 @@ def _created(path: Path, shown: str) -> Iterator[IO[bytes]]:
         if error.errno is None or error.filename not in (None, str(path)):
             raise
         raise OSError(error.errno, error.strerror, shown) from error
-
-
-def _sync(file: IO[bytes]) -> None:
-    try:
-        os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):  # file systems that cannot promise more
-            raise
-
-
-def _walk(folder: str) -> Iterator[str]:
-    """Paths of all files below a local folder. A folder that goes away meanwhile is empty."""
-    pending = [folder]
-    while pending:
-        with suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    pending.append(entry.path)
-                else:
-                    yield entry.path

@@ -15,10 +15,8 @@ they are read. Memory holds one shard per class, undecoded (≤ 256 MB each as b
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import queue
-import tarfile
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,17 +26,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
-from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError, UsageError
-from schemas.faults import Blame, blame_of
+from schemas.faults import Blame, blame_of, retried
 from schemas.files import locate, read_whole
-from schemas.manifest import MANIFEST_NAME, Manifest, ShardEntry, Split, manifest_hash, parse_manifest
+from schemas.inside import read_inside
+from schemas.manifest import MANIFEST_BYTES, MANIFEST_NAME, Manifest, ShardEntry, Split, manifest_hash, parse_manifest
 from schemas.sample import Sample, decode_sample
+from schemas.untrusted import TooLarge, parsing
 from schemas.words import counted
-from training.epochs import ClassStream, Members
+from training.epochs import ClassStream
+from training.shards import Members, samples_of
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
@@ -78,7 +79,9 @@ class Dataset:
         self.location = str(location).rstrip("/")
         self._files, self._root = locate(self.location)
         try:
-            data = self._read(MANIFEST_NAME)
+            data = self._read(MANIFEST_NAME, MANIFEST_BYTES)
+        except TooLarge as error:
+            raise DatasetError(f"{self.location}/{MANIFEST_NAME}: not a manifest ({error})") from error
         except OSError as error:
             why = f"cannot read its {MANIFEST_NAME} ({error.strerror})"
             if blame_of(error) is Blame.MACHINE and not isinstance(error, PermissionError):
@@ -97,33 +100,40 @@ class Dataset:
             DatasetError: missing, not to be read, or not the bytes the manifest speaks of.
         """
         try:
-            data = self._read(entry.path)
+            data = self._read(entry.path, entry.bytes)
         except FileNotFoundError as error:
             raise DatasetError(f"shard {entry.path} is missing") from error
+        except TooLarge as error:
+            raise DatasetError(f"shard {entry.path} is not the one the manifest lists ({error})") from error
         except OSError as error:
             raise DatasetError(f"shard {entry.path} cannot be read ({error.strerror})") from error
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise DatasetError(f"shard {entry.path} is not the one the manifest lists (sha256 differs)")
         return data
 
-    def _read(self, path: str) -> bytes:
-        return read_whole(self._files, f"{self._root}/{path}", f"{self.location}/{path}")
+    def _read(self, path: str, most: int) -> bytes:
+        """No more than `most` bytes, and from inside the dataset's folder only."""
+        name = f"{self.location}/{path}"
+        if isinstance(self._files, LocalFileSystem):
+            return retried(lambda: read_inside(self._root, path, most), name)
+        return read_whole(self._files, f"{self._root}/{path}", name, most)
 
     def groups(self, entry: ShardEntry, data: bytes) -> Iterator[tuple[str, Members]]:
         """Keys and undecoded members of a shard's samples, in its order.
 
         Raises:
-            DatasetError: not a tar of as many samples as the manifest says.
+            DatasetError: not a plain tar of as many samples as the manifest says.
         """
         seen = 0
-        try:
-            for group in group_by_keys(tar_file_expander([{"url": entry.path, "stream": io.BytesIO(data)}])):
+        with parsing(lambda why: DatasetError(f"shard {entry.path} is not a readable tar: {why}")):
+            for key, members in samples_of(data):
                 seen += 1
-                yield group["__key__"], group
-        except (tarfile.TarError, ValueError) as error:
-            raise DatasetError(f"shard {entry.path} is not a readable tar: {error.args[0]}") from error
+                if seen > entry.samples:
+                    break
+                yield key, members
         if seen != entry.samples:
-            raise DatasetError(f"shard {entry.path} holds {counted(seen, 'sample')}, the manifest says {entry.samples}")
+            found = counted(seen, "sample") if seen < entry.samples else f"more than {counted(seen - 1, 'sample')}"
+            raise DatasetError(f"shard {entry.path} holds {found}, the manifest says {entry.samples}")
 
     def shard(self, entry: ShardEntry) -> list[tuple[str, Members]]:
         """All of `groups`. Raises DatasetError as it and `fetch` do."""

@@ -14,19 +14,20 @@ would wait for it, and in a thread of its own it would keep the trainer's Python
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from itertools import chain, count, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.errors import DatasetError
 from schemas.manifest import ShardEntry
+from schemas.plain import read_strict
+from schemas.untrusted import parsing
+from training.shards import Members
 
 if TYPE_CHECKING:
     from training.data import Dataset
 
-Members = Mapping[str, bytes]
 EMPTY_EPOCHS = 1000
 """Passes over a class in which nothing was kept, after which it counts as empty."""
 AHEAD = 1024
@@ -152,7 +153,8 @@ def chance(seed: int, epoch: int, name: str) -> float:
 def keeps(seed: int, epoch: int, key: str, members: Members) -> bool:
     """Does this epoch keep the sample? With probability `meta.weight`. Unreadable ones are kept, to be counted."""
     try:
-        weight = float(json.loads(members["meta.json"])["weight"])
-    except (KeyError, ValueError, TypeError):
+        with parsing(DatasetError):
+            weight = float(read_strict(members["meta.json"])["weight"])
+    except DatasetError:
         return True
     return chance(seed, epoch, f"keep/{key}") < weight

@@ -184,7 +184,7 @@ def test_a_sample_of_any_finite_numbers_comes_back_and_any_other_is_named(
 
 
 def test_a_sample_that_does_not_fit_is_named() -> None:
-    with pytest.raises(DatasetError, match=r"sample c-0-0000000: user\.audio is"):
+    with pytest.raises(DatasetError, match=r"sample c-0-0000000: user\.audio: audio of 640 samples"):
         decode_sample("c-0-0000000", encode_sample(make_sample(user_audio=np.zeros(640, np.float32))))
     members = encode_sample(make_sample())
     del members["state.npy"]

@@ -67,7 +67,7 @@ def test_manifest_and_records_hold_finite_numbers_only(number: float) -> None:
     with pytest.raises(ValidationError):
         SampleMeta.model_validate(meta().model_dump() | {"weight": number})
     text = dump_record(meta()).replace(b'"weight": 0.5', b'"weight": 1e999')
-    with pytest.raises(ValueError, match="weight"):
+    with pytest.raises(ValueError, match="1e999 is no finite number"):
         load_record(text, SampleMeta)
     unseen = Figures(**dict.fromkeys(Figures.model_fields, number))
     with pytest.raises(ValueError, match="JSON compliant"):

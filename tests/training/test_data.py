@@ -118,7 +118,7 @@ def test_a_loader_goes_on_where_its_state_says(tmp_path: Path, stop: int):
 )
 def test_ranks_share_an_epoch_and_no_sample_is_left_or_taken_twice(sizes: list[int], world: int, seed: int, epoch: int):
     shards = [
-        ShardEntry(path=f"s-{i}.tar", split="train", label=LISTENING, samples=n, bytes=0, sha256="")
+        ShardEntry(path=f"s-{i}.tar", split="train", label=LISTENING, samples=n, bytes=512 * n, sha256="0" * 64)
         for i, n in enumerate(sizes)
     ]
     parts = [list(spans(shards, seed, epoch, rank, world)) for rank in range(world)]
@@ -212,7 +212,7 @@ def test_a_corrupt_sample_is_skipped_counted_and_named(tmp_path: Path, caplog: p
     assert set(keys(loader, 20)) == {f"listening-0000{i}" for i in (0, 2, 4, 5)}
     assert set(loader.bad) == {"listening-00001", "listening-00003"}
     assert sorted(caplog.messages) == [  # each is told once, however often it is met
-        f"left out: sample listening-0000{i}: audio: Format not recognised." for i in (1, 3)
+        f"left out: sample listening-0000{i}: user.audio: audio is not FLAC" for i in (1, 3)
     ]
     with pytest.raises(DatasetError, match=r"2 unreadable samples .* sample listening-0000[13]"):
         keys(Loader(data, 2, max_bad=1), 20)
