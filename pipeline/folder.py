@@ -18,6 +18,7 @@ from schemas.config import RunConfig
 from schemas.errors import UsageError
 from schemas.manifest import MANIFEST_NAME
 from schemas.plain import to_json
+from schemas.secrets import written
 from schemas.words import first_difference
 from stages.store import Store
 
@@ -47,7 +48,7 @@ def opened(
             check_settings(store, settings)
 
         def settle() -> None:
-            text = to_json(settings, indent=1, sort_keys=False)  # stages stay in their order
+            text = to_json(written(settings), indent=1, sort_keys=False)  # stages stay in their order
             store.write(RUN_FILE, f"{text}\n".encode())
 
         keeper = Keeper(store, settle)
@@ -98,4 +99,4 @@ def difference(store: Store, settings: dict[str, Any]) -> str:
     """The first setting that differs from those that made what lies in a folder; empty if there is none."""
     if not store.exists(RUN_FILE):
         return ""
-    return first_difference(json.loads(store.read(RUN_FILE))["config"], settings["config"])
+    return first_difference(written(json.loads(store.read(RUN_FILE))["config"]), written(settings["config"]))

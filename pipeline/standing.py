@@ -13,6 +13,7 @@ from typing import Any
 
 from schemas.errors import UsageError, VisavisError
 from schemas.plain import to_json
+from schemas.secrets import safe
 from stages.store import Store
 
 STATE_FILE = "state.json"
@@ -80,7 +81,7 @@ def read_standing(store: Store, *, held: bool, built: bool) -> Standing:
 
 def _said(error: BaseException) -> str:
     """One line; errors that are no word of ours with their kind."""
-    text = " ".join(str(error).split())
+    text = safe(" ".join(str(error).split()))
     return text if isinstance(error, VisavisError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 

@@ -29,6 +29,7 @@ from pipeline.ledger import Outcome
 from pipeline.stopwatch import Stopwatch
 from pipeline.task import Stages, Task, Worker, outcome_of
 from schemas.errors import VisavisError
+from schemas.secrets import guard_output
 
 _LOOK = 0.25  # seconds between two looks at the child
 _STOPPED_SECONDS = 20.0  # that a child may be suspended before it is replaced
@@ -176,6 +177,7 @@ def _serve(pipe: Connection, stages: Stages, root: str) -> None:
     os.setsid()  # a group of its own, without a terminal: what stops it does not stop its supervisor
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides
+    guard_output()
     worker = Worker(stages, root)
     for task, attempt in _received(pipe):
         try:
