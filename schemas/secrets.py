@@ -159,8 +159,10 @@ def guard_output(arguments: Iterable[str] = ()) -> None:
                 line_buffering=stream.line_buffering,
                 write_through=stream.write_through,
             )
-            guarded.addresses = known
             setattr(sys, name, guarded)
+            stream = guarded
+        if isinstance(stream, _Guarded):
+            stream.addresses = known
     _guard_logs()
     sys.excepthook = _report
 

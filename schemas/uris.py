@@ -67,9 +67,12 @@ def located(url: str, **options: Any) -> tuple[AbstractFileSystem, str]:
 _SCHEME = r"[a-zA-Z][\w+.-]*://"
 _CHAINED = re.compile(rf"(?<=::)(?={_SCHEME})")  # `zip://a.mp4::https://…`, as fsspec chains them
 _IN_TEXT = re.compile(rf"(?<![\w+.-]){_SCHEME}[^\s'\"<>\\^`{{|}}]+")
-_LOOSE_FIELD = re.compile(r"([?&][\w.~%+-]{1,80}=)[^\s&'\"<>]+")  # of a request's path, as clients name it
-_LOOSE_USER = re.compile(r"(?<![\w/.:@])[^\s/@:'\"]+:[^\s/@'\"]+@(?=\w)")
 HIDDEN = "…"
+_LOOSE_FIELD = re.compile(
+    rf"([?&][\w.~%+-]{{1,80}}=)(?!{HIDDEN})[^\s&'\"<>]+"
+)  # of a request's path, as clients name it
+_LOOSE_USER = re.compile(r"(?<![\w/.:@])[^\s/@:'\"]+:[^\s/@'\"]+@(?=\w)")
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
 _PLACES = frozenset(["abfs", "abfss", "wasb", "wasbs", "github", "git"])
 """Schemes that name a place before the `@`: a container, a repository."""
 
@@ -100,10 +103,15 @@ def shown(uri: str) -> str:
 def shown_in(text: str) -> str:
     """A message with every URL in it as `shown` has it, and what is left of one where a library took its scheme off."""
     if "://" in text:
-        text = _IN_TEXT.sub(lambda found: shown(found[0]), text)
+        text = _IN_TEXT.sub(_shown_word, text)
     if "=" in text:
         text = _LOOSE_FIELD.sub(rf"\1{HIDDEN}", text)
     return _LOOSE_USER.sub(f"{HIDDEN}@", text) if "@" in text else text
+
+
+def _shown_word(found: re.Match[str]) -> str:
+    url = found[0].rstrip(".,:;!)]")  # the sentence's
+    return shown(url) + found[0][len(url) :]
 
 
 def unsigned(uri: str) -> str:
@@ -144,7 +152,7 @@ def _split(url: str) -> tuple[str, str, str, str, str, str]:
     place, _, fragment = rest.partition("#")
     place, _, query = place.partition("?")
     host, slash, path = place.partition("/")
-    if ":" in host and "@" not in host and not host.endswith("]") and not host.rpartition(":")[2].isdecimal():
+    if "@" in rest and "@" not in host and not _HOST.fullmatch(host):
         user, _, there = rest.rpartition("@")  # a slash, question mark or sharp in the password
         if user and scheme.lower() not in _PLACES:
             return scheme, user, *_split(f"{scheme}://{there}")[2:]
