@@ -16,6 +16,7 @@ from numbers import Integral, Real
 from typing import IO, Any, NamedTuple, NoReturn
 
 from pipeline.tables import Cells, Table
+from schemas.secrets import hidden
 from schemas.uris import is_local, local_path, printable
 
 COLUMNS = ("uri", "conversation", "participant", "size", "modified")
@@ -151,7 +152,7 @@ class ListFile:
         return "" if value != value else str(value)
 
     def _wrong(self, column: str, value: Any, expected: str) -> NoReturn:
-        said = printable(f"'{value}'" if isinstance(value, str) else repr(value))
+        said = printable(hidden(f"'{value}'" if isinstance(value, str) else repr(value)))
         self._table.fail(f"`{column}` is {said[:60]}{'…' if len(said) > 60 else ''}, expected {expected}")
 
 

@@ -36,7 +36,8 @@ Array = Annotated[np.ndarray, BeforeValidator(_as_array)]
 class Row(BaseModel):
     """Base of all rows: frozen, and no unknown field gets in."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    # Errors without what was given: cut to a few characters, a key in it would not be known as one.
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
 
 class Head(Row):

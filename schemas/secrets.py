@@ -13,7 +13,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -41,12 +42,19 @@ _CREDENTIAL = re.compile(
     re.IGNORECASE,
 )
 _ADDRESS = re.compile(r"[a-zA-Z][\w+.-]*://.*", re.DOTALL)
+# What is left of an address where a client took its scheme off: `GET /v.mp4?sig=…`, `login of me:pass@host`.
+_LOOSE_FIELD = re.compile(rf"([?&][\w.~%+-]{{1,80}}=)(?!{HIDDEN})[^\s&'\"<>]+")
+_LOOSE_USER = re.compile(r"(?<![\w/.:@])[^\s/@:'\"]+:[^\s/@'\"]+@(?=\w)")
 _NONE_FOR_ALL = frozenset(["PWD", "OLDPWD"])
 
 
 def hidden(text: str, addresses: Iterable[str] = ()) -> str:
     """A text without keys: those of URLs in it, of the environment, and of these addresses wherever they turn up."""
     text = shown_in(text)
+    if "=" in text:
+        text = _LOOSE_FIELD.sub(rf"\1{HIDDEN}", text)
+    if "@" in text:
+        text = _LOOSE_USER.sub(f"{HIDDEN}@", text)
     words = _environment().union(*map(secret_words, addresses))
     for word in sorted((word for word in words if word in text), key=len, reverse=True):
         text = text.replace(word, HIDDEN)
@@ -80,7 +88,7 @@ def texts_in(data: Any) -> Iterator[str]:
     """Every text in plain data."""
     if isinstance(data, str):
         yield data
-    elif isinstance(data, Mapping):
+    elif isinstance(data, dict):
         yield from chain.from_iterable(map(texts_in, data.values()))
     elif isinstance(data, list | tuple):
         yield from chain.from_iterable(map(texts_in, data))
@@ -98,10 +106,10 @@ def _written(text: str) -> str:
     return shown(text) + mark
 
 
-def _each(data: Any, change: Any) -> Any:
+def _each(data: Any, change: Callable[[str], str]) -> Any:
     if isinstance(data, str):
         return change(data)
-    if isinstance(data, Mapping):
+    if isinstance(data, dict):
         return {name: _each(value, change) for name, value in data.items()}
     if isinstance(data, list | tuple):
         return [_each(value, change) for value in data]
@@ -110,13 +118,16 @@ def _each(data: Any, change: Any) -> Any:
 
 def _environment() -> set[str]:
     """Values of variables that are credentials by their names, and keys of the addresses in others (proxies)."""
-    words: set[str] = set()
-    for name, value in os.environ.items():
-        if "://" in value:
-            words |= secret_words(value)
-        elif len(value) >= _SHORTEST and name not in _NONE_FOR_ALL and _CREDENTIAL.search(name):
-            words |= {value, quote(value, safe="")} if not _is_file(value) else set()
-    return words
+    return set().union(*(_words_of(name, value) for name, value in os.environ.items()))
+
+
+@lru_cache(maxsize=1024)
+def _words_of(name: str, value: str) -> frozenset[str]:
+    if "://" in value:
+        return frozenset(secret_words(value))
+    if len(value) < _SHORTEST or name in _NONE_FOR_ALL or not _CREDENTIAL.search(name) or _is_file(value):
+        return frozenset()
+    return frozenset([value, quote(value, safe="")])
 
 
 def _is_file(value: str) -> bool:

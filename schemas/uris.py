@@ -68,10 +68,6 @@ _SCHEME = r"[a-zA-Z][\w+.-]*://"
 _CHAINED = re.compile(rf"(?<=::)(?={_SCHEME})")  # `zip://a.mp4::https://…`, as fsspec chains them
 _IN_TEXT = re.compile(rf"(?<![\w+.-]){_SCHEME}[^\s'\"<>\\^`{{|}}]+")
 HIDDEN = "…"
-_LOOSE_FIELD = re.compile(
-    rf"([?&][\w.~%+-]{{1,80}}=)(?!{HIDDEN})[^\s&'\"<>]+"
-)  # of a request's path, as clients name it
-_LOOSE_USER = re.compile(r"(?<![\w/.:@])[^\s/@:'\"]+:[^\s/@'\"]+@(?=\w)")
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
 _PLACES = frozenset(["abfs", "abfss", "wasb", "wasbs", "github", "git"])
 """Schemes that name a place before the `@`: a container, a repository."""
@@ -101,12 +97,8 @@ def shown(uri: str) -> str:
 
 
 def shown_in(text: str) -> str:
-    """A message with every URL in it as `shown` has it, and what is left of one where a library took its scheme off."""
-    if "://" in text:
-        text = _IN_TEXT.sub(_shown_word, text)
-    if "=" in text:
-        text = _LOOSE_FIELD.sub(rf"\1{HIDDEN}", text)
-    return _LOOSE_USER.sub(f"{HIDDEN}@", text) if "@" in text else text
+    """A message with every URL in it as `shown` has it."""
+    return _IN_TEXT.sub(_shown_word, text) if "://" in text else text
 
 
 def _shown_word(found: re.Match[str]) -> str:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from benchmarks.webserver import Behaviour, Host, web
 from pipeline.cli import main
@@ -22,13 +23,14 @@ from pipeline.run import fingerprint
 from pipeline.sources import find_sources, source_key, source_name
 from pipeline.task import Task, outcome_of
 from pipeline.terminal import Terminal
-from schemas.config import MotionConfig
+from schemas.config import BuildConfig, MotionConfig, parse_config
 from schemas.errors import UsageError
 from schemas.files import locate
 from schemas.plain import to_json
 from schemas.rows import Source
 from schemas.secrets import hidden, written
-from schemas.uris import is_shortened, printable, shown, shown_in, unsigned
+from schemas.untrusted import first_line
+from schemas.uris import is_shortened, printable, shown, unsigned
 from stages.motion import FitStage
 from stages.store import Store
 
@@ -86,8 +88,8 @@ def test_no_part_of_a_key_is_shown_whatever_is_in_it(user: str, password: str, v
 
 
 def test_what_libraries_leave_of_an_address_is_hidden_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shown_in("GET /v.mp4?sig=abc&x=2 of bob:secret@host failed") == "GET /v.mp4?sig=…&x=… of …@host failed"
-    assert shown_in("at 12:30 a@b.c said [1:2], x=3") == "at 12:30 a@b.c said [1:2], x=3"
+    assert hidden("GET /v.mp4?sig=abc&x=2 of bob:secret@host failed") == "GET /v.mp4?sig=…&x=… of …@host failed"
+    assert hidden("at 12:30 a@b.c said [1:2], x=3") == "at 12:30 a@b.c said [1:2], x=3"
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     text = hidden("; ".join(f"{value} is wrong" for value in ENVIRONMENT.values()))
@@ -106,6 +108,23 @@ def test_a_list_that_was_signed_anew_is_the_same_list() -> None:
     # Keys of the program before it knew of signatures.
     assert source_key(Source(uris=("https://h/v.mp4?id=1",), stamps=("",))) == "7262266cc17b87e2"
     assert source_key(Source(uris=("/data/v.mp4",), stamps=("5:6",))) == "84756060589d5aa3"
+
+
+def test_a_message_that_is_cut_does_not_cut_through_a_key(tmp_path: Path) -> None:
+    long = f"https://{USER}:{PASSWORD}{'x' * 400}@host/v.mp4"
+    assert PASSWORD not in first_line(OSError(f"cannot open {long}"))
+    (tmp_path / "list.csv").write_text(f"uri,conversation,participant,size\n/a.mp4,,,{long}\n")
+    (tmp_path / "list.jsonl").write_text(f"{long}\n")
+    for name in ("list.csv", "list.jsonl"):
+        with pytest.raises(UsageError) as refused:
+            find_sources([str(tmp_path / name)])
+        assert USER not in str(refused.value)
+    with pytest.raises(UsageError) as refused:
+        parse_config("{}", BuildConfig, [f"faces.decoder={long}"], where="test")
+    assert PASSWORD not in str(refused.value)
+    with pytest.raises(ValidationError) as invalid:
+        Source.model_validate({"uris": long})
+    assert USER not in str(invalid.value)
 
 
 def test_two_files_of_one_shown_name_are_told_apart() -> None:
@@ -267,7 +286,8 @@ def test_planted_words_are_in_no_log_of_ray(tmp_path: Path, shared_media: Path) 
         env = environment() | {"RAY_TMPDIR": folder}
         run = subprocess.run(command, env=env, cwd=HERE, capture_output=True, text=True)
         said = run.stdout + run.stderr
-        assert "1 × one_speaker, 3 × unreadable" in said
+        assert "all with storage" in said
+        assert "the server answers 403 Forbidden" in said
         assert [*Path(folder).rglob("worker-*.err")]
         assert not [*leaks(Path(folder))]
     assert not [word for word in WORDS if word in said]
