@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
 import yaml
 from pydantic import Field, ValidationError
 
 from pipeline.download import damaged_file, damaged_files, fetch_file, fetch_hub, names_in
 from pipeline.progress import Reporter
+from pipeline.terminal import say, say_json
 from schemas.config import Section
 from schemas.errors import UsageError
-from schemas.plain import to_json
 from schemas.words import candidates
 from stages.hub import fetched
 
@@ -91,13 +90,13 @@ def run_list(folder: str | None, *, as_json: bool) -> None:
     rows = [(asset, at_hand(asset, folder)) for asset in read_assets()]
     if as_json:
         plain = [a.model_dump(mode="json") | {"at_hand": path is not None, "path": _text(path)} for a, path in rows]
-        typer.echo(to_json({"assets": plain}))
+        say_json({"assets": plain})
         return
     for asset, path in rows:
         gated = ", gated: accept its terms and set HF_TOKEN" if asset.gated else ""
         known = f"at hand: {path}" if path else "not at hand"
-        typer.echo(f"{asset.name}: {asset.what}\n    {asset.licence}, {asset.size_mb:.0f} MB, {known}{gated}")
-        typer.echo(f"    from {asset.source}, used by {asset.used_by}")
+        say(f"{asset.name}: {asset.what}\n    {asset.licence}, {asset.size_mb:.0f} MB, {known}{gated}")
+        say(f"    from {asset.source}, used by {asset.used_by}")
 
 
 def run_fetch(names: Sequence[str], folder: str | None) -> None:
@@ -113,10 +112,10 @@ def run_fetch(names: Sequence[str], folder: str | None) -> None:
         if path is None or _findings(asset, path):
             reporter.line(f"{asset.name}: fetching from {asset.url}")
             path = _fetch(asset, folder, reporter, again=path is not None)
-        typer.echo(f"{asset.name}: {path}")
+        say(f"{asset.name}: {path}")
         if asset.setting and (folder or not asset.hub_id):
             value = asset.setting.format(path=path, folder=folder)
-            typer.echo(f"    use it with --set {value}")
+            say(f"    use it with --set {value}")
 
 
 def run_check(names: Sequence[str], folder: str | None, *, as_json: bool) -> bool:
@@ -132,11 +131,11 @@ def run_check(names: Sequence[str], folder: str | None, *, as_json: bool) -> boo
             findings = _findings(asset, path) if path else ["not at hand"]
             rows.append({"name": asset.name, "path": _text(path), "findings": findings})
     if as_json:
-        typer.echo(to_json({"assets": rows}))
+        say_json({"assets": rows})
     for row in rows if not as_json else ():
-        typer.echo(f"{row['name']}: {', '.join(row['findings']) or 'sound'}{row['path'] and '  ' + row['path']}")
+        say(f"{row['name']}: {', '.join(row['findings']) or 'sound'}{row['path'] and '  ' + row['path']}")
     if not rows and not as_json:
-        typer.echo("no model is at hand; `visavis assets` lists them")
+        say("no model is at hand; `visavis assets` lists them")
     return not any(row["findings"] for row in rows)
 
 

@@ -49,6 +49,7 @@ from schemas.words import counted
 from stages.codec import fit_codec, merge_statistics
 from stages.encode import network_digest
 from stages.faces import pieces_of
+from stages.ingest import addresses_of
 from stages.quality import faults
 from stages.store import Store
 
@@ -207,7 +208,8 @@ class Build:
         seconds = outline.frames / FPS
         # What a conversation is, wherever its files lie: moving a corpus redoes nothing but ingest.
         whole = Artifact(ingested.artifact.path, outline.identity)
-        (diarized,) = yield [self._task("diarize", outline.id, item, {WHOLE: (whole,)}, seconds=seconds)]
+        opens: dict[str, Any] = {"seconds": seconds, "addresses": addresses_of(source)}
+        (diarized,) = yield [self._task("diarize", outline.id, item, {WHOLE: (whole,)}, **opens)]
         if diarized is None:
             return None
         pieces = [
@@ -230,11 +232,11 @@ class Build:
         if cast is None or not self._good_enough(run, task, cast, source):
             return None
         known = {"conversation": (whole,), "diarization": (diarized.artifact,), "cast": (cast.artifact,)}
-        (bound,) = yield [self._task("bind", outline.id, item, known, seconds=seconds)]
+        (bound,) = yield [self._task("bind", outline.id, item, known, **opens)]
         if bound is None:
             return None
         said = {"conversation": (whole,), "binding": (bound.artifact,)}
-        (voices,) = yield [self._task("separate", outline.id, item, said, seconds=seconds)]
+        (voices,) = yield [self._task("separate", outline.id, item, said, **opens)]
         if voices is None:
             return None
         words: tuple[Artifact, ...] = ()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from pipeline.terminal import Terminal, say, say_json
 from schemas.errors import DatasetError, RunFailed, UsageError
 from schemas.faults import Blame, as_os_error, blame_of
 from schemas.plain import to_json
-from schemas.uris import printable
+from schemas.secrets import guard_output, safe
 from schemas.words import counted
 from training.home import ensure_home
 from training.ranks import signature
@@ -34,7 +33,7 @@ app = typer.Typer(
 def visavis(context: typer.Context) -> None:
     """Prints the help where no command is given, as wrong use."""
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help(), err=True)
+        say(context.get_help(), err=True)
         raise typer.Exit(2)
 
 
@@ -120,10 +119,10 @@ def status(
 
     found = read_status(run, DATASET)
     if as_json:
-        print_json(found)
+        say_json(found)
     else:
         for part in status_tables(found):
-            Console().print(part, highlight=False)
+            Terminal().print(part, highlight=False)
 
 
 @app.command()
@@ -132,15 +131,19 @@ def draw(
     item: Annotated[str, typer.Argument(help="Beginning of a conversation's id, or part of its file's name.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A .png or .jpg.")] = Path("conversation.png"),
     moments: Annotated[int, typer.Option(min=1, max=60, help="Columns of the sheet.")] = 6,
+    media: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="Whole address of a file that the run keeps without its keys; for each file."),
+    ] = None,
 ) -> None:
     """Draw what was seen in a conversation: its faces at some moments, and the motion made of them."""
     from pipeline.draw import draw as drawn
     from pipeline.draw import save_sheet
 
-    sheet, name = drawn(run, item, moments)
+    sheet, name = drawn(run, item, moments, media or [])
     save_sheet(sheet, out)
-    typer.echo(str(out))
-    typer.echo(f"drawn: {name}", err=True)
+    say(str(out))
+    say(f"drawn: {name}", err=True)
 
 
 @app.command()
@@ -240,8 +243,8 @@ def export(
 
     data = Dataset(dataset_folder(dataset))
     path = out or f"runs/{data.manifest.kind}.parquet"
-    typer.echo(f"{counted(export_dataset(data, path), data.manifest.kind.removesuffix('s'))}\n{path}")
-    typer.echo(f'next: datasets.load_dataset("parquet", data_files="{path}")', err=True)
+    say(f"{counted(export_dataset(data, path), data.manifest.kind.removesuffix('s'))}\n{path}")
+    say(f'next: datasets.load_dataset("parquet", data_files="{path}")', err=True)
 
 
 @app.command()
@@ -353,19 +356,12 @@ def demo(
     run_demo(Path(out), engine)
 
 
-def print_json(data: Any) -> None:
-    """One JSON object on stdout."""
-    typer.echo(to_json(data))
-
-
 def main() -> None:
     """Entry point: every expected error becomes one line on stderr and an exit code."""
     # OpenMP's threads spin while they wait. For long, and a machine with other load trains at half the speed; not at
     # all, and a quiet one does. Read when torch is loaded, which no command has done yet.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal of another alphabet is no reason to fail
+    guard_output(sys.argv)
     answer_requests_to_stop("visavis")
     ensure_home()
     try:
@@ -391,7 +387,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"visavis: {signature()}{printable(' '.join(message.split()))}", file=sys.stderr)
+    print(f"visavis: {signature()}{safe(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

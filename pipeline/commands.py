@@ -18,7 +18,6 @@ from typing import Any, get_args
 import psutil
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.build import Build, BuildSummary
@@ -33,12 +32,12 @@ from pipeline.preview import preview, preview_table
 from pipeline.progress import Reporter, command
 from pipeline.replay import outline, replay
 from pipeline.sources import Sources, find_sources, source_name
+from pipeline.terminal import Terminal, say, say_json
 from schemas.config import BuildConfig, RunConfig, load_config, parse_config
 from schemas.dyads import WindowClass
 from schemas.errors import UsageError
 from schemas.manifest import MANIFEST_NAME, Histogram, Split, parse_manifest
 from schemas.pairs import PairsConfig
-from schemas.plain import to_json
 from schemas.rows import Source
 from schemas.train import Drop, TrainConfig
 from schemas.words import counted, duration
@@ -84,13 +83,13 @@ def run_build(
     summary = Build(config, out, engine_of(config.run), reporter).run(sources, reconfigure=reconfigure)
     if as_json:
         plain = {"plan": summary.plan.model_dump(mode="json"), "notes": asdict(sources.notes)}
-        typer.echo(to_json(asdict(summary) | plain))
+        say_json(asdict(summary) | plain)
         return
-    Console().print(summary_table(summary))
+    Terminal().print(summary_table(summary))
     if summary.rejected:
         left_out = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
-        typer.echo(f"left out: {left_out}; `{command('status', out)}` says more")
-    Console().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
+        say(f"left out: {left_out}; `{command('status', out)}` says more")
+    Terminal().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
     done = f"{counted(summary.processed, 'item')} done" if summary.processed else "nothing was left to do, seen"
     reporter.end(f"{done} in {duration(time.monotonic() - began)}", "train", "configs/train/tiny.yaml", out)
 
@@ -107,7 +106,7 @@ def _replay(build: Build, sources: Collection[Source], stage: str, item: str, *,
         "rows": [outline(row) for row in done.rows],
         "seconds": round(done.seconds, 3),
     }
-    typer.echo(to_json(plain, indent=None if as_json else 2, sort_keys=False, ascii_only=as_json))
+    say_json(plain, for_people=not as_json)
 
 
 def run_train(
@@ -150,7 +149,7 @@ def run_train(
             raise
     if not first:
         return
-    typer.echo(str(path))
+    say(str(path))
     loss = f", loss {latest['loss']:.3f}" if "loss" in latest else ""
     at = f"step {latest['step']:.0f} of {steps}{loss}" if latest else f"{counted(steps, 'step')} done before"
     held_out = parse_manifest(Store(dataset_folder(dataset)).read(MANIFEST_NAME)).of("val")
@@ -190,11 +189,11 @@ def run_pairs(
         order = check_pairs(folder, str(checkpoint), config, limit)
         found = try_pairs(order, before=time.time() - psutil.Process().create_time())
         if as_json:
-            typer.echo(to_json(found))
+            say_json(found)
             return
         figures = {name: Histogram.model_validate(each) for name, each in found["figures"].items()}
-        Console().print(pairs_table(figures, config.gate.model_dump()))
-        typer.echo("\n".join(trial_lines(found)))
+        Terminal().print(pairs_table(figures, config.gate.model_dump()))
+        say("\n".join(trial_lines(found)))
         return
     run = parse_config(json.dumps({"engine": engine, "address": address}), RunConfig, where="pairs")
     began = time.monotonic()
@@ -203,10 +202,10 @@ def run_pairs(
     )
     if as_json:
         plain = {name: found.model_dump() for name, found in summary.figures.items()}
-        typer.echo(to_json(asdict(summary) | {"figures": plain}))
+        say_json(asdict(summary) | {"figures": plain})
         return
     left_out = f", left out: {in_words(summary.gated)}" if summary.gated else ""
-    typer.echo(f"{counted(summary.kept, 'pair')} of {summary.tried} tried{left_out}\n{summary.dataset}")
+    say(f"{counted(summary.kept, 'pair')} of {summary.tried} tried{left_out}\n{summary.dataset}")
     took = f"of {counted(summary.windows, 'window')} in {duration(time.monotonic() - began)}"
     again = ("train", "CONFIG", dataset, "--init", str(checkpoint), "--pairs", out)
     Reporter().end(f"{counted(summary.kept, 'pair')} {took}", *again)
@@ -236,14 +235,14 @@ def run_evaluate(
             progress=progress,
         )  # fmt: skip
     if as_json:
-        typer.echo(to_json(result))
+        say_json(result)
         return
     counts = ", ".join(f"{n} {label}" for label, n in result["windows"].items() if label != "all")
-    typer.echo(f"{counted(result['windows']['all'], result['split'] + ' window')}: {counts}")
+    say(f"{counted(result['windows']['all'], result['split'] + ' window')}: {counts}")
     for label in result["windows"] if by_class else ("all",):
         title = "" if label == "all" else label
-        Console().print(*metrics_tables({name: row[label] for name, row in result["rows"].items()}, title))
-        Console().print(*doubt_tables(result, label))
+        Terminal().print(*metrics_tables({name: row[label] for name, row in result["rows"].items()}, title))
+        Terminal().print(*doubt_tables(result, label))
     windows = f"{counted(result['windows']['all'], 'window')}, {counted(seeds, 'seed')}"
     reporter.end(f"{windows}, {duration(time.monotonic() - began)}", "generate", str(checkpoint), dataset, "KEY")
 
@@ -256,7 +255,7 @@ def run_generate(checkpoint: Path, dataset: str, key: str, out: Path, drop: str,
         raise UsageError(f"--drop is one of {', '.join(get_args(Drop))}, not {drop}")
     began = time.monotonic()
     path = generate(checkpoint, dataset_folder(dataset), key, out, drop=drop, encoder=encoder)  # type: ignore[arg-type]
-    typer.echo(str(path))
+    say(str(path))
     Reporter().end(f"generated in {duration(time.monotonic() - began)}", "report", str(path))
 
 
@@ -271,9 +270,9 @@ def run_verify(dataset: str, *, quick: bool, as_json: bool) -> bool:
     began = time.monotonic()
     findings = verify_dataset(folder, decode=not quick)
     if as_json:
-        typer.echo(to_json({"dataset": folder, "findings": findings}))
+        say_json({"dataset": folder, "findings": findings})
         return not findings
-    typer.echo("\n".join(findings) or f"{folder}: sound")
+    say("\n".join(findings) or f"{folder}: sound")
     what = "every byte" if quick else "every byte and sample"
     advice = "remove what is named and run the command that made it again" if findings else f"{what} was looked at"
     Reporter().line(f"{counted(len(findings), 'finding')} in {duration(time.monotonic() - began)}; {advice}")
@@ -350,26 +349,26 @@ def _show_plan(config: BuildConfig, sources: Sources, out: str, *, reconfigure: 
             "notes": asdict(sources.notes),
         }
         plan |= {"changed": changed or None, "anew": anew, "refused": bool(refused)}
-        typer.echo(to_json(plan))
+        say_json(plan)
         if refused:
             raise typer.Exit(2)
         return
     for source in itertools.islice(sources, _SHOWN):
-        typer.echo(f"{'one file each' if len(source.uris) > 1 else 'one frame':<14} {source_name(source)}")
+        say(f"{'one file each' if len(source.uris) > 1 else 'one frame':<14} {source_name(source)}")
     if len(sources) > _SHOWN:
-        typer.echo(f"… and {len(sources) - _SHOWN} more")
+        say(f"… and {len(sources) - _SHOWN} more")
     for line in sources.notes.lines():
-        typer.echo(line)
+        say(line)
     where = f"Ray cluster {cluster}" if cluster else f"this machine ({config.run.engine})"
     to_do = ", ".join(f"{count} from {stage} on" for stage, count in left.items()) or "none"
-    typer.echo(f"{counted(len(sources), 'conversation')} → {out} on {where}; to do: {to_do}")
+    say(f"{counted(len(sources), 'conversation')} → {out} on {where}; to do: {to_do}")
     if quality["measured"]:
-        Console().print(preview_table(quality))
+        Terminal().print(preview_table(quality))
     if changed:
         redone = f"done anew: {', '.join(anew)}" if anew else "nothing is measured again"
-        typer.echo(f"{out} was built with {changed}; {redone}")
+        say(f"{out} was built with {changed}; {redone}")
     if refused:
         raise UsageError(
             "nothing was written, and without --reconfigure this build is refused: add it, or choose another --out"
         )
-    typer.echo("settings and models are in order, nothing was written")
+    say("settings and models are in order, nothing was written")

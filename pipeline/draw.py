@@ -20,9 +20,9 @@ from schemas import FPS
 from schemas.artifact import load_row
 from schemas.dyads import Codec, Motion
 from schemas.errors import DatasetError, UsageError
-from schemas.rows import Cast, Conversation, FaceTracks, Track
+from schemas.rows import Address, Cast, Conversation, FaceTracks, Track
 from schemas.untrusted import parsing
-from schemas.uris import file_name, printable
+from schemas.uris import file_name, is_shortened, printable, shown
 from schemas.words import candidates
 from stages.cast import CastStage
 from stages.codec import decode_motion
@@ -38,17 +38,18 @@ GREY = (170, 170, 170)
 Colour = tuple[int, int, int]
 
 
-def draw(root: str, item: str, moments: int) -> tuple[np.ndarray, str]:
+def draw(root: str, item: str, moments: int, addresses: Sequence[str] = ()) -> tuple[np.ndarray, str]:
     """A sheet, uint8 [H, W, 3] RGB: a column for each moment, a row for each file and each participant; and which
     conversation it is of.
 
     Args:
         item: beginning of a conversation's id, or part of its file's name.
+        addresses: of its files, where a run keeps only a part of them (`schemas.uris.shown`).
 
     Raises:
-        UsageError: no such conversation in this run, or none of its faces is tracked yet.
+        UsageError: no such conversation in this run, none of its faces is tracked yet, or an address is missing.
     """
-    conversation = _find(root, item)
+    conversation = _with_addresses(_find(root, item), addresses)
     with parsing(lambda why: DatasetError(f"{root}: what is there of {item} does not fit together ({why})")):
         return _sheet(root, item, moments, conversation)
 
@@ -63,13 +64,13 @@ def _sheet(root: str, item: str, moments: int, conversation: Conversation) -> tu
     faces.sort(key=lambda row: (row.piece.media, row.piece.first))
     casts = [row for _, row in read_outputs(root, CastStage, conversation.id, left_out=True)]
     motions = [row for _, row in read_outputs(root, MotionStage, conversation.id)]
-    shown = np.linspace(0, conversation.frames - 1, moments + 2).astype(int)[1:-1]
+    when = np.linspace(0, conversation.frames - 1, moments + 2).astype(int)[1:-1]
     sheets = [
-        list(_moments(media.uri, number, shown, faces, casts[0] if casts else None))
+        list(_moments(media.uri, number, when, faces, casts[0] if casts else None))
         for number, media in enumerate(conversation.media)
     ]
     codecs = {codec.id: codec for codec in read_codecs(root)}
-    sheets += [list(_decoded(codecs[motion.codec], motion, shown)) for motion in motions if motion.codec in codecs]
+    sheets += [list(_decoded(codecs[motion.codec], motion, when)) for motion in motions if motion.codec in codecs]
     width = max(picture.shape[1] for row in sheets for picture in row)
     sheet = np.concatenate([np.concatenate([_centred(p, width) for p in row], axis=1) for row in sheets])
     return sheet, f"{_name(conversation)} ({conversation.id})"
@@ -96,9 +97,25 @@ def _find(root: str, item: str) -> Conversation:
     raise UsageError(f"{item}: no such conversation in {root}; {candidates(item, seen, 'conversation')}")
 
 
+def _with_addresses(conversation: Conversation, given: Sequence[str]) -> Conversation:
+    """The conversation with the whole addresses of its files, of those that were given."""
+    known: dict[str, list[str]] = {}
+    for address in given:
+        known.setdefault(shown(address), []).append(address)
+    places = []
+    for media in conversation.media:
+        found = known.get(media.uri, [])
+        if is_shortened(media.uri) and not found:
+            raise UsageError(
+                f"{media.uri} is kept without its keys, so it cannot be opened: name the whole address with --media"
+            )
+        places.append(Address(found.pop(0) if found else media.uri, media.audio_uri))
+    return conversation.at(tuple(places))
+
+
 def _name(conversation: Conversation) -> str:
     """What a person would call it."""
-    return " + ".join(media.uri.rpartition("/")[2] for media in conversation.media)
+    return " + ".join(file_name(media.uri) for media in conversation.media)
 
 
 def read_codecs(root: str) -> Iterator[Codec]:
@@ -109,13 +126,13 @@ def read_codecs(root: str) -> Iterator[Codec]:
 
 
 def _moments(
-    uri: str, media: int, shown: np.ndarray, faces: Sequence[FaceTracks], cast: Cast | None
+    uri: str, media: int, when: np.ndarray, faces: Sequence[FaceTracks], cast: Cast | None
 ) -> Iterator[np.ndarray]:
     """The picture at each moment, with its faces."""
     colours: dict[tuple[int, int], Colour] = {}
     for member, colour in zip(cast.members if cast else (), _COLOURS, strict=False):
         colours |= {(segment.piece, segment.track): colour for segment in member.segments}
-    for n in shown.tolist():
+    for n in when.tolist():
         ((_, rgb),) = frames_on_grid(uri, n, n + 1)
         picture = rgb.copy()
         for p, row in enumerate(faces):
@@ -151,11 +168,11 @@ def _stroke(picture: np.ndarray) -> int:
     return max(1, round(max(picture.shape) / 640))
 
 
-def _decoded(codec: Codec, motion: Motion, shown: np.ndarray) -> Iterator[np.ndarray]:
+def _decoded(codec: Codec, motion: Motion, when: np.ndarray) -> Iterator[np.ndarray]:
     """The face that the motion says, at each moment, on white."""
     dark = _dark(_COLOURS[motion.participant])
-    colours = [dark if valid else GREY for valid in motion.valid[shown]]
-    yield from draw_faces(decode_motion(codec, motion.motion[shown], motion.neutral), colours, _HEIGHT)
+    colours = [dark if valid else GREY for valid in motion.valid[when]]
+    yield from draw_faces(decode_motion(codec, motion.motion[when], motion.neutral), colours, _HEIGHT)
 
 
 def draw_faces(points_TL3: np.ndarray, colours: Sequence[Colour], height: int) -> Iterator[np.ndarray]:

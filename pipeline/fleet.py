@@ -29,6 +29,7 @@ from pipeline.supervise import FAULTS, Supervisor, detach
 from pipeline.task import AnyStage, Stages, Task, outcome_of
 from schemas.config import RunConfig, StageResources
 from schemas.errors import RunFailed, UsageError, VisavisError
+from schemas.secrets import guard_output
 from schemas.words import counted
 
 _LOST_LIMIT = 5  # machines that may be lost under one task
@@ -65,6 +66,7 @@ class _RayWorker:
     def __init__(self, stages: list[Any], root: str, memory_gb: float, recycle: int, setup: float) -> None:
         """stages: the reference to them in a list, or Ray would load their modules before this runs."""
         detach()
+        guard_output()
         import ray
 
         loaded: Stages = ray.get(stages[0])

@@ -20,6 +20,7 @@ from schemas.errors import UsageError
 from schemas.manifest import MANIFEST_NAME
 from schemas.names import Text
 from schemas.plain import MOST_BYTES, fitted, read_strict, to_json
+from schemas.secrets import written
 from schemas.untrusted import parsing
 from schemas.words import first_difference
 from stages.store import Store
@@ -50,7 +51,7 @@ def opened(
             check_settings(store, settings)
 
         def settle() -> None:
-            text = to_json(settings, indent=1, sort_keys=False)  # stages stay in their order
+            text = to_json(written(settings), indent=1, sort_keys=False)  # stages stay in their order
             store.write(RUN_FILE, f"{text}\n".encode())
 
         keeper = Keeper(store, settle)
@@ -119,4 +120,4 @@ def difference(store: Store, settings: dict[str, Any]) -> str:
     """The first setting that differs from those that made what lies in a folder; empty if there is none."""
     if not store.exists(RUN_FILE):
         return ""
-    return first_difference(_settings(store)["config"], settings["config"])
+    return first_difference(written(_settings(store)["config"]), written(settings["config"]))

@@ -17,6 +17,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 from pipeline.tables import Cells, Table
 from schemas.names import LONGEST_NAME, is_name
+from schemas.secrets import hidden
 from schemas.uris import is_local, local_path, printable
 
 COLUMNS = ("uri", "conversation", "participant", "size", "modified")
@@ -158,7 +159,7 @@ class ListFile:
         return "" if value != value else str(value)
 
     def _wrong(self, column: str, value: Any, expected: str) -> NoReturn:
-        said = printable(f"'{value}'" if isinstance(value, str) else repr(value))
+        said = printable(hidden(f"'{value}'" if isinstance(value, str) else repr(value)))
         self._table.fail(f"`{column}` is {said[:60]}{'…' if len(said) > 60 else ''}, expected {expected}")
 
 

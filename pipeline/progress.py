@@ -21,6 +21,8 @@ from rich.progress import (
 
 from pipeline.crew import InFlight
 from pipeline.ledger import Outcome
+from pipeline.terminal import Terminal
+from schemas.secrets import safe
 from schemas.words import duration
 
 _LINE_SECONDS = 10.0
@@ -126,10 +128,10 @@ class Reporter:
     """Where a run tells a person how it goes."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or Terminal(stderr=True)
 
     def line(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(safe(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def before(self, name: str, count: int) -> None:
         """So many things were there already."""
@@ -194,10 +196,10 @@ class Reporter:
             yield None
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(
             *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, transient=True

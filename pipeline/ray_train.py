@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.folders import in_full
 from pipeline.machines import start_ray
 from schemas.errors import DatasetError, RunFailed, UsageError, VisavisError
+from schemas.secrets import guard_output
 from schemas.train import TrainConfig
 from training.log import METRICS_NAME
 from training.stopping import go_on
@@ -87,6 +88,7 @@ def train_on_ray(
 
 def _work(work: dict[str, Any]) -> dict[str, str]:
     """What each process does; expected errors are answers, for Ray would try again."""
+    guard_output()
     asked = 0.0
 
     def stop() -> bool:

@@ -6,8 +6,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import typer
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.commands import dataset_folder
@@ -16,10 +14,10 @@ from pipeline.figures import pairs_table
 from pipeline.generated import ENDING, draw_generated
 from pipeline.pairs import in_words
 from pipeline.progress import Reporter
+from pipeline.terminal import Terminal, say, say_json
 from schemas.dyads import WindowClass
 from schemas.errors import UsageError
 from schemas.manifest import Manifest, Split
-from schemas.plain import to_json
 from schemas.words import counted
 from training.data import Dataset
 
@@ -40,7 +38,10 @@ def _report_generated(generated: str, picture: Path, dataset: str | None, *, as_
     save_sheet(sheet, picture)
     if missing:
         Reporter().line(f"no faces are drawn, only curves: {missing}")
-    typer.echo(to_json({"picture": str(picture), "no_faces": missing or None}) if as_json else str(picture))
+    if as_json:
+        say_json({"picture": str(picture), "no_faces": missing or None})
+    else:
+        say(str(picture))
 
 
 def _report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
@@ -51,17 +52,17 @@ def _report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
         for split in sides
     }
     if as_json:
-        typer.echo(to_json(summarise(data.manifest) | {"sha256": data.hash, "samples": keys}))
+        say_json(summarise(data.manifest) | {"sha256": data.hash, "samples": keys})
         return
-    Console().print(_table(data))
+    Terminal().print(_table(data))
     if data.manifest.pairs and data.manifest.pairs.figures:
-        Console().print(pairs_table(data.manifest.pairs.figures, data.manifest.pairs.gate))
+        Terminal().print(pairs_table(data.manifest.pairs.figures, data.manifest.pairs.gate))
     for line in _lines(data.manifest):
-        typer.echo(line)
+        say(line)
     for split, classes in keys.items():
         for label, found in classes.items():
             if found:
-                typer.echo(f"{split} {label}: {', '.join(found)}")
+                say(f"{split} {label}: {', '.join(found)}")
 
 
 def summarise(manifest: Manifest) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from pipeline.task import AnyStage, Artifact, Task, outcome_of
 from schemas.config import RunConfig, Section
 from schemas.errors import Reason
 from schemas.plain import to_json
+from schemas.secrets import without_signatures
 from stages.store import Store
 
 PROGRESS_FILE = "progress.json"
@@ -346,7 +347,8 @@ def fingerprint(stage: type[AnyStage], config: Section, *upstream: str) -> str:
     plain = {
         "stage": stage.name,
         "version": stage.version,
-        "config": config.model_dump(mode="json", exclude={"device"}),  # where it runs does not shape the data
+        # Where it runs does not shape the data, nor who asks for a file.
+        "config": without_signatures(config.model_dump(mode="json", exclude={"device"})),
         "upstream": sorted(upstream),
     }
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]

@@ -29,7 +29,8 @@ from pipeline.stamps import remote_stamp, stamp_of
 from schemas.errors import UsageError
 from schemas.files import is_there, locate
 from schemas.rows import Source
-from schemas.uris import file_name, is_local, local_path, local_uri, printable
+from schemas.secrets import without_signatures
+from schemas.uris import file_name, is_ambiguous, is_local, local_path, local_uri, printable, unsigned
 
 _BYTES_PER_SECOND = 5e6  # that a worker reads at least, for time limits
 _UNKNOWN_SECONDS = 300.0
@@ -44,6 +45,11 @@ class _Listed(NamedTuple):
     participant: str | None = None
     stamp: str = ""
     sidecars: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> tuple[str | None, str]:
+        """Whose file, and which: a row that was signed anew is the same."""
+        return self.participant, unsigned(self.uri)
 
 
 class Sources(Collection[Source]):
@@ -96,9 +102,9 @@ class Sources(Collection[Source]):
                 _join(crowds[row.conversation], row)
             else:
                 alone = waiting.pop(row.conversation, [])
-                if len(alone) == 1 and (alone[0].participant, alone[0].uri) != (row.participant, row.uri):
+                if len(alone) == 1 and alone[0].identity != row.identity:
                     yield [alone[0], row]
-                elif other := next((r for r in alone if (r.participant, r.uri) != (row.participant, row.uri)), None):
+                elif other := next((r for r in alone if r.identity != row.identity), None):
                     yield [other, row]
                     waiting[row.conversation] = [r for r in alone if r is not other]
                 else:
@@ -120,7 +126,7 @@ class _Census:
         for row in rows:
             if row.conversation is not None and row.participant is not None:
                 conversation(hash(row.conversation))
-                file(hash((row.participant, row.uri)))
+                file(hash(row.identity))
             yield row
 
     def crowds(self) -> frozenset[int]:
@@ -145,13 +151,15 @@ def find_sources(inputs: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -
 
 def source_key(source: Source) -> str:
     """The item id of a listed conversation: its files' names, sizes and modification times."""
-    plain = (source.uris, source.participants, source.conversation, source.stamps, source.sidecars)
+    uris, sidecars = without_signatures((source.uris, source.sidecars))  # signed anew, it is the same item
+    plain = (uris, source.participants, source.conversation, source.stamps, sidecars)
     return hashlib.sha256(to_json(plain)).hexdigest()[:16]
 
 
 def source_name(source: Source) -> str:
-    """What a person would call it; may be printed anywhere."""
-    return " + ".join(map(file_name, source.uris))
+    """What a person would call it; may be printed anywhere. Where that may be several, with its key's first digits."""
+    name = " + ".join(map(file_name, source.uris))
+    return f"{name} ({source_key(source)[:8]})" if any(map(is_ambiguous, source.uris)) else name
 
 
 def source_seconds(source: Source) -> float:
@@ -161,7 +169,7 @@ def source_seconds(source: Source) -> float:
 
 
 def _join(files: dict[tuple[str | None, str], _Listed], row: _Listed) -> None:
-    files.setdefault((row.participant, row.uri), row)
+    files.setdefault(row.identity, row)
     if len(files) > _LARGEST_CROWD:
         name = printable(row.conversation or "")[:60]
         raise UsageError(f"conversation {name!r} has more than {_LARGEST_CROWD} files: is `conversation` what it says?")

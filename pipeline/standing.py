@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from schemas.errors import DatasetError, UsageError, VisavisError
 from schemas.names import Text
 from schemas.plain import fitted, read_strict, to_json
+from schemas.secrets import safe
 from schemas.untrusted import parsing
 from stages.store import Store
 
@@ -83,7 +84,7 @@ def read_standing(store: Store, *, held: bool, built: bool) -> Standing:
 
 def _said(error: BaseException) -> str:
     """One line; errors that are no word of ours with their kind."""
-    text = " ".join(str(error).split())
+    text = safe(" ".join(str(error).split()))
     return text if isinstance(error, VisavisError) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 

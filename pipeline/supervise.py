@@ -30,6 +30,7 @@ from pipeline.memory import bound_claims
 from pipeline.stopwatch import Stopwatch
 from pipeline.task import Stages, Task, Worker, outcome_of
 from schemas.errors import VisavisError
+from schemas.secrets import guard_output
 
 _LOOK = 0.25  # seconds between two looks at the child
 _STOPPED_SECONDS = 20.0  # that a child may be suspended before it is replaced
@@ -181,6 +182,7 @@ def _serve(pipe: Connection, stages: Stages, root: str, memory_gb: float) -> Non
     os.setsid()  # a group of its own, without a terminal: what stops it does not stop its supervisor
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides
+    guard_output()
     worker = Worker(stages, root)
     for task, attempt in _received(pipe):
         try:

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import UsageError
+from schemas.secrets import hidden
 from schemas.uris import printable
 
 Cells = Sequence[Any]
@@ -105,7 +106,7 @@ class Table:
                 hint = _ARRAY if line[0] == "[" else ""
                 self.fail(f"is not JSON, so this is not a readable .jsonl list: {_told(error)}{hint}")
             if not isinstance(row, dict):
-                self.fail(f"is no JSON object: {printable(line)[:40]}{_ARRAY if line[0] == '[' else ''}")
+                self.fail(f"is no JSON object: {printable(hidden(line))[:40]}{_ARRAY if line[0] == '[' else ''}")
             for key in row:
                 if key not in columns and len(columns) < _MOST_KEYS:
                     columns[key] = None
@@ -252,4 +253,4 @@ def _values(column: pa.Array) -> list[Any]:
 
 def _told(error: BaseException) -> str:
     lines = str(error).splitlines()
-    return printable(lines[0])[:200] if lines else type(error).__name__
+    return printable(hidden(lines[0]))[:200] if lines else type(error).__name__

@@ -25,7 +25,8 @@ from pipeline.ledger import Outcome, Status
 from schemas.artifact import StoredRows, dump_rows, load_heads, load_rows, read_note
 from schemas.errors import DatasetError, Rejected, RunFailed, VisavisError
 from schemas.faults import as_os_error
-from schemas.rows import Head, Row
+from schemas.rows import Address, Conversation, Head, Row
+from schemas.secrets import safe, texts_in, without_signatures
 from stages.base import Stage
 from stages.store import Store
 from training.home import ensure_home
@@ -50,6 +51,7 @@ class Task(NamedTuple):
     The single input `WHOLE`: In is itself an artifact's row, instead of being put together from fields.
     files: paths of the run's folder that the stage writes beside its artifact.
     places: inline fields that say where something lies and not what it is: a corpus can be moved.
+    addresses: where the conversation's files lie, if what is stored of it does not say it in full.
     """
 
     stage: str
@@ -63,12 +65,18 @@ class Task(NamedTuple):
     files: tuple[str, ...] = ()
     places: tuple[str, ...] = ()
     guessed: bool = False
+    addresses: tuple[Address, ...] = ()
 
     def digest(self) -> str:
         """What the output depends on, beside the stage's settings: content of all inputs."""
         inputs = [(name, [a.digest for a in self.inputs[name]]) for name in sorted(self.inputs)]
         inline = [(name, self.inline[name]) for name in sorted(self.inline) if name not in self.places]
-        return hashlib.sha256(to_json((inputs, inline))).hexdigest()[:16]
+        return hashlib.sha256(to_json((inputs, without_signatures(inline)))).hexdigest()[:16]
+
+    def keys(self) -> Iterator[str]:
+        """Addresses that it works with, whose keys may be in what libraries say."""
+        yield from (uri for address in self.addresses for uri in address if uri)
+        yield from texts_in(self.inline)
 
 
 ARTIFACT_SUFFIX = ".safetensors"
@@ -165,7 +173,7 @@ class Worker:
 
     def _load(self, kind: Any, task: Task) -> Row:
         if WHOLE in task.inputs:
-            return self._read(task.inputs[WHOLE], kind)[0]
+            return _placed(self._read(task.inputs[WHOLE], kind)[0], task)
         values: dict[str, Any] = dict(task.inline)
         for name, artifacts in task.inputs.items():
             wanted = kind.model_fields[name].annotation
@@ -174,13 +182,17 @@ class Worker:
             elif get_origin(wanted) is tuple:
                 values[name] = self._read(artifacts, get_args(wanted)[0])
             else:
-                (values[name],) = self._read(artifacts, wanted)
+                values[name] = _placed(self._read(artifacts, wanted)[0], task)
         return kind.model_validate(values)
 
     def _read(self, artifacts: tuple[Artifact, ...], kind: Any) -> tuple[Row, ...]:
         if issubclass(kind, Head):
             return tuple(row for a in artifacts for row in load_heads(partial(self._store.read_head, a.path), kind))
         return tuple(row for a in artifacts for row in load_rows(self._store.read(a.path), kind))
+
+
+def _placed(row: Row, task: Task) -> Row:
+    return row.at(task.addresses) if isinstance(row, Conversation) else row
 
 
 def _failure(error: Exception) -> tuple[str, str]:
@@ -224,10 +236,10 @@ def outcome_of(
     return Outcome(
         stage=task.stage,
         key=task.key,
-        item=task.item,
+        item=safe(task.item),
         status=status,
-        reason=reason,
-        detail=detail,
+        reason=safe(reason),
+        detail=safe(detail, task.keys()) if detail else "",
         inputs=task.digest(),
         output=output,
         facts=facts,

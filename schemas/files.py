@@ -25,7 +25,7 @@ from fsspec.asyn import sync
 from schemas.errors import UsageError
 from schemas.faults import about, retried
 from schemas.untrusted import bounded
-from schemas.uris import located
+from schemas.uris import is_shortened, located
 
 CONNECT_SECONDS = 10.0
 """Until a server accepts a connection."""
@@ -46,6 +46,8 @@ def locate(url: str, **options: Any) -> tuple[Any, str]:
     Raises:
         UsageError: a URL of a kind that is not known or not installed, or settings of the user's that do not fit.
     """
+    if is_shortened(url):
+        raise UsageError(f"{url}: stored without its keys, so it cannot be opened: name the whole address again")
     if "http" in url:
         _set_timeouts()
     try:

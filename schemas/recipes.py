@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from schemas.errors import UsageError
+from schemas.secrets import hidden
 
 if TYPE_CHECKING:
     from schemas.config import Section
@@ -196,7 +197,7 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         if kind == "float":
             return float(text.replace(".inf", "inf").replace(".nan", "nan") if text[-1:].isalpha() else text)
     except (ValueError, KeyError):
-        return _refuse(node, f"{text[:40]!r} is no {kind}")
+        return _refuse(node, f"{hidden(text)[:40]!r} is no {kind}")
     return _refuse(node, f"the tag {_short(node.tag)} is not read")
 
 
@@ -276,7 +277,7 @@ def _what(error: Mapping[str, Any], keys: Keys, kind: type[BaseModel]) -> str:
     given, message = error["input"], str(error["msg"]).removeprefix("Value error, ")
     if given is None:
         return f"{message}, and nothing is given; an empty value is none, which this setting cannot be"
-    return f"{message}, got {str(given)[:40]!r}" if isinstance(given, str | int | float) else message
+    return f"{message}, got {hidden(str(given))[:40]!r}" if isinstance(given, str | int | float) else message
 
 
 def _suggestion(keys: Keys, kind: type[BaseModel]) -> str:

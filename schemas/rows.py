@@ -9,7 +9,7 @@ Shape suffixes: T frames of the 25 fps grid, L landmarks, D motion dimensions, N
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -38,7 +38,8 @@ Array = Annotated[np.ndarray, BeforeValidator(_as_array)]
 class Row(BaseModel):
     """Base of all rows: frozen, and no unknown field gets in."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    # Errors without what was given: cut to a few characters, a key in it would not be known as one.
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
 
 class Head(Row):
@@ -62,6 +63,13 @@ class Source(Row):
     sidecars: tuple[tuple[str, ...], ...] = ()  # what lies beside each file: its sound, annotations, boxes
 
 
+class Address(NamedTuple):
+    """Where one file and, if it has one, its sound's file lie: to be used and not to be kept (`schemas.uris.shown`)."""
+
+    uri: str
+    audio_uri: str | None = None
+
+
 class Media(Row):
     """One probed file. Times are in seconds of media time; video starts at `video_start`.
 
@@ -71,6 +79,9 @@ class Media(Row):
 
     `audio_streams` are the streams of `sound` that are heard, by index: one, or several of one channel each that belong
     together (`stages.soundtrack`).
+
+    `uri` and `audio_uri` are names as `schemas.uris.shown` has them: who opens the files needs their addresses
+    (`Conversation.at`) where something was left out.
 
     What sidecars add, None without them: `audio_uri`, the participant's voice in a file of its own, on the clock of the
     pictures; `vad`, the spans in which the participant speaks, as the corpus says; boxes_S4: float32, where the
@@ -111,6 +122,13 @@ class Conversation(Row):
     media: tuple[Media, ...]  # 1 for one_frame, 2 for per_participant
     participants: tuple[Text, Text]  # names unique within the corpus unless the user says it is the same person
     frames: int  # length of the common 25 fps grid
+
+    def at(self, addresses: tuple[Address, ...]) -> Conversation:
+        """The same with its files where they are; as it is where nobody says."""
+        if not addresses:
+            return self
+        media = (m.model_copy(update=place._asdict()) for m, place in zip(self.media, addresses, strict=True))
+        return self.model_copy(update={"media": tuple(media)})
 
 
 class Outline(Row):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from schemas.errors import VisavisError
+from schemas.secrets import hidden
 from schemas.uris import printable
 
 _LONGEST = 300  # characters of a library's message
@@ -44,7 +45,8 @@ def first_line(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "is nested too deeply"
     said = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return printable(said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…")
+    said = printable(hidden(said))  # as a whole: a key that is cut through is not known as one
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
 
 
 def bounded(size: float, most: float, what: str) -> None:

@@ -27,7 +27,8 @@ from schemas import FPS
 from schemas.artifact import dump_rows
 from schemas.config import IngestConfig
 from schemas.errors import Reason, Rejected
-from schemas.rows import KEYFRAME_SLOT, Conversation, Layout, Media, Outline, Source
+from schemas.rows import KEYFRAME_SLOT, Address, Conversation, Layout, Media, Outline, Source
+from schemas.uris import shown
 from stages.base import Stage
 from stages.media import open_bytes, open_container
 from stages.sidecars import BOXES, SOUND, VAD, read_boxes, read_vad
@@ -103,13 +104,25 @@ def outline_of(conversation: Conversation) -> Outline:
     )
 
 
+def addresses_of(source: Source) -> tuple[Address, ...]:
+    """Where a conversation's files lie, for those who open them; empty where their stored names say it, too."""
+    sidecars = source.sidecars or ((),) * len(source.uris)
+    places = tuple(Address(uri, _beside(names).get(SOUND)) for uri, names in zip(source.uris, sidecars, strict=True))
+    return places if any(shown(uri) != uri for place in places for uri in place if uri) else ()
+
+
+def _beside(sidecars: Sequence[str]) -> dict[str, str]:
+    """Names of what lies beside a file, by their ending."""
+    return {name[name.rfind(".") :].lower(): name for name in sidecars}
+
+
 def probe(uri: str, sidecars: Sequence[str] = ()) -> Media:
     """What there is to know of a file, and of what lies beside it, without decoding it.
 
     Raises:
         Rejected: UNREADABLE, NO_VIDEO (none, cover art only, or a slide show), NO_AUDIO.
     """
-    beside = {name[name.rfind(".") :].lower(): name for name in sidecars}
+    beside = _beside(sidecars)
     audio_uri = beside.get(SOUND)
     with open_container(uri) as container:
         video = main_video(container)
@@ -128,7 +141,7 @@ def probe(uri: str, sidecars: Sequence[str] = ()) -> Media:
     keyframes, early_keyframes = _thinned(groups)
     fps = pictures.count / pictures.duration
     return Media(
-        uri=uri,
+        uri=shown(uri),
         sha256=sha256,
         bytes=size,
         width=width,
@@ -143,7 +156,7 @@ def probe(uri: str, sidecars: Sequence[str] = ()) -> Media:
         audio_channels=heard.channels,
         keyframes=keyframes,
         early_keyframes=early_keyframes,
-        audio_uri=audio_uri,
+        audio_uri=shown(audio_uri) if audio_uri else None,
         audio_sha256=_hash(audio_uri)[0] if audio_uri else None,
         vad=read_vad(beside[VAD], pictures.end) if VAD in beside else None,
         boxes=read_boxes(beside[BOXES], pictures.start, pictures.duration, fps) if BOXES in beside else None,

@@ -154,7 +154,7 @@ class Store:
             full = self.full(path)
             info = self._fs.info(full)
             version = info["ETag"] if self._s3 else ""
-            data: bytes = self._fs.cat_file(full) if (info["size"] or 0) <= _SMALL else b""
+            data = self._fs.cat_file(full) if (info["size"] or 0) <= _SMALL else b""
             return data, version or hashlib.sha256(data).hexdigest()
         return None
 

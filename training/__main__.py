@@ -13,6 +13,7 @@ from pathlib import Path
 
 from schemas.config import load_config
 from schemas.errors import UsageError, VisavisError
+from schemas.secrets import guard_output, safe
 from schemas.train import TrainConfig
 from training.home import ensure_home
 from training.ranks import ranks, signature
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--init", type=Path, help="checkpoint to start from")
     parser.add_argument("--pairs", help="folder or URL of a pairs dataset: preference tuning of --init")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a setting")
+    guard_output(sys.argv)
     given = parser.parse_args()
     answer_requests_to_stop("training")
     ensure_home()
@@ -64,7 +66,7 @@ class _Lines:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"training: {signature()}{text}", file=sys.stderr, flush=True)
+    print(f"training: {signature()}{safe(text)}", file=sys.stderr, flush=True)
     return code
 
 

@@ -15,6 +15,7 @@ import torch
 
 from schemas.errors import UsageError
 from schemas.manifest import Split
+from schemas.secrets import written
 from schemas.train import TrainConfig
 from schemas.words import counted, first_difference
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint, checkpoint_id, load_checkpoint, load_model
@@ -113,7 +114,7 @@ class Run:
     ) -> Checkpoint:
         """loaders: states of `windows` and `pairs`, by process."""
         return Checkpoint(
-            config=self.config,
+            config=TrainConfig.model_validate(written(self.config.model_dump(mode="json"))),
             motion=self.model.motion,
             manifest=self.windows.hash,
             step=step,

@@ -66,7 +66,7 @@ def test_addresses_are_shown_without_their_keys(text: str, expected: str) -> Non
 
 def test_the_addresses_in_a_message_are_shown_so() -> None:
     said = "no https://u:p@h/v?k=1, nor 's3://k:s@b/x' in a?b=c"
-    assert shown_in(said) == "no https://…@h/v?k=… nor 's3://…@b/x' in a?b=c"
+    assert shown_in(said) == "no https://…@h/v?k=…, nor 's3://…@b/x' in a?b=c"
 
 
 _word = st.text("abcXYZ019_-.~%", min_size=1)

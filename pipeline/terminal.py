@@ -1,0 +1,38 @@
+"""What is printed for people and scripts: names are only names here, whatever is in them.
+
+No key of an address or of the environment (`schemas.secrets`), no control character, no markup.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from schemas.plain import to_json
+from schemas.secrets import hidden_all, safe, safe_all
+
+
+class Terminal(Console):
+    """A console through whose `render_str` all text passes: lines, cells of tables, titles."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(safe(text), **how)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line or several."""
+    typer.echo(safe(text), err=err)
+
+
+def say_json(data: Any, *, for_people: bool = False) -> None:
+    """Print one JSON object on stdout. for_people: over several lines, in all alphabets."""
+    if for_people:
+        typer.echo(to_json(safe_all(data), indent=2, sort_keys=False, ascii_only=False))
+    else:
+        typer.echo(to_json(hidden_all(data)))
