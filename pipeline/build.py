@@ -57,7 +57,7 @@ _NOT_THE_DATA: Any = {  # where and how it runs
     "transcribe": {"device", "folder"},
     "faces": {"landmarker"},
     "separate": {"device", "weights", "weights_sha256"},
-    "encode": {"device", "network"},
+    "encode": {"device", "network", "network_sha256"},
 }
 CODECS = "artifacts/codec"
 _FIT_CHUNK = 64  # conversations whose statistics are summed by one task, in a large corpus …

@@ -159,7 +159,9 @@ def verify(
 def train(
     config: Annotated[str, typer.Argument(help="Recipe, for example configs/train/tiny.yaml.")],
     dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder of checkpoint.pt and metrics.jsonl.")] = "runs/train",
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Folder of checkpoint.safetensors and metrics.")
+    ] = "runs/train",
     init: Annotated[Path | None, typer.Option(help="Checkpoint to start from.")] = None,
     pairs: Annotated[
         str | None, typer.Option(help="Pairs of `visavis pairs`: preference tuning of --init, which is its reference.")

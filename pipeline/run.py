@@ -346,7 +346,9 @@ def fingerprint(stage: type[AnyStage], config: Section, *upstream: str) -> str:
     plain = {
         "stage": stage.name,
         "version": stage.version,
-        "config": config.model_dump(mode="json", exclude={"device"}),  # where it runs does not shape the data
+        "config": config.model_dump(
+            mode="json", exclude={"device", "network_sha256"}
+        ),  # where it runs, and a name beside the content
         "upstream": sorted(upstream),
     }
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
