@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ast
 import io
+import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from schemas.plain import read_strict
@@ -142,3 +144,23 @@ def _is_small(exponent: list[ast.expr]) -> bool:
     """An exponent: `Integer(2)`."""
     numbers = [node.value for each in exponent for node in ast.walk(each) if isinstance(node, ast.Constant)]
     return len(numbers) == 1 and isinstance(numbers[0], int) and numbers[0] <= _LARGEST_POWER
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Nothing but tensors and plain containers is unpickled inside the block, whatever torch's callers ask for."""
+    other = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": None, "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
+    before = {name: os.environ.get(name) for name in other}
+    try:
+        _set(other)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -29,7 +27,7 @@ from schemas.given import GB, read_given, short_digest
 from schemas.rows import Cast, FaceTracks, Member, Row
 from schemas.untrusted import parsing
 from schemas.uris import shown
-from stages.archive import kind_of
+from stages.archive import kind_of, tensors_only
 from stages.base import Resources, Stage
 from stages.bind import seen_in
 from stages.codec import CODE_LIMIT
@@ -198,18 +196,3 @@ def load_network(data: bytes, device: str) -> Callable[[torch.Tensor], Any]:
             program = torch.export.load(io.BytesIO(data))
         network: Callable[[torch.Tensor], Any] = move_to_device_pass(program, device).module()
         return network
-
-
-@contextmanager
-def tensors_only() -> Iterator[None]:
-    """Nothing but tensors and plain containers is unpickled inside the block, whatever torch's callers ask for."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

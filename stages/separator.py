@@ -98,7 +98,7 @@ def _look(where: str) -> Callable[[Any], None]:
     from training.tensors import looks_pickled, read_head
 
     def look(file: Any) -> None:
-        if looks_pickled(file.read(4)):
+        if looks_pickled(file):
             raise UsageError(
                 f"separate.weights: {shown(where)} is pickled, and only safetensors are read; `visavis convert FILE`"
                 " makes one of it"

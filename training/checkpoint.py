@@ -17,7 +17,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,7 +230,7 @@ def load_checkpoint(path: Path, *, whole: bool = True) -> Checkpoint:
         groups = _grouped(head)
         _check_model(header, groups)
         wanted = groups if whole else {"ema": groups["ema"]}
-        read = {name: _read_group(file, head, name, wanted.get(name, {})) for name in groups}
+        read = {name: _read_group(file, head, name, wanted.get(name, ())) for name in groups}
     _check_finite(path, {f"{of}.{name}": value for of in ("model", "ema") for name, value in read[of].items()})
     return Checkpoint(
         config=header.config,
@@ -263,7 +263,7 @@ def _named(path: Path) -> str:
 
 
 def _refuse_pickles(path: Path, file: IO[bytes]) -> None:
-    if looks_pickled(file.read(4)):
+    if looks_pickled(file):
         raise UsageError(
             f"{_named(path)} is pickled, as checkpoints were up to format 2; `visavis convert` makes a"
             f" {CHECKPOINT_NAME} of it"
@@ -284,16 +284,15 @@ def _grouped(head: Head) -> dict[str, dict[str, Entry]]:
     """The file's tensors as `model`, `ema` and `optimizer`."""
     groups: dict[str, dict[str, Entry]] = {"model": {}, "ema": {}, "optimizer": {}}
     for name, entry in head.tensors.items():
-        group, _, rest = name.partition(".")
+        group = name.partition(".")[0]
         if group not in groups:
             raise ValueError(f"has a tensor of no use: {name[:80]}")
-        groups[group][rest] = entry
+        groups[group][name] = entry
     return groups
 
 
-def _read_group(file: IO[bytes], head: Head, group: str, entries: Mapping[str, Entry]) -> dict[str, Tensor]:
-    names = {f"{group}.{name}": name for name in entries}
-    return {names[name]: tensor for name, tensor in read_tensors(file, head, names).items()}
+def _read_group(file: IO[bytes], head: Head, group: str, names: Iterable[str]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{group}."): tensor for name, tensor in read_tensors(file, head, names).items()}
 
 
 def _check_model(header: _Header, groups: Mapping[str, Mapping[str, Entry]]) -> None:
@@ -308,7 +307,7 @@ def _check_model(header: _Header, groups: Mapping[str, Mapping[str, Entry]]) -> 
     with torch.device("meta"):
         model = build_model(config.model, config.features, header.motion, config.seed, stand_in(config.features))
     for group in ("model", "ema"):
-        fit(model.state_dict(), groups[group])
+        fit(_prefixed(group, model.state_dict()), groups[group])
     fit(_moments(model, groups["optimizer"]), groups["optimizer"])
 
 
@@ -317,12 +316,12 @@ def _moments(model: nn.Module, found: Mapping[str, Entry]) -> dict[str, Tensor]:
     parameters = dict(enumerate(model.parameters()))
     kinds: dict[str, Tensor] = {}
     for name in found:
-        index, _, moment = name.partition(".")
+        _, index, moment = (*name.split(".", 2), "", "")[:3]
         if moment not in ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq") or not index.isdecimal():
-            raise ValueError(f"optimizer.{name[:80]} is nothing that Adam keeps")
+            raise ValueError(f"{name[:80]} is nothing that Adam keeps")
         parameter = parameters.get(int(index[:9]))
         if parameter is None or str(int(index[:9])) != index:
-            raise ValueError(f"optimizer.{name[:80]} is of no parameter")
+            raise ValueError(f"{name[:80]} is of no parameter")
         kinds[name] = torch.empty((), device="meta") if moment == "step" else parameter
     return kinds
 

@@ -165,7 +165,7 @@ def _found(where: str, sha256: str | None) -> tuple[str, EncoderArchitecture | N
 
 def _look(name: str, file: IO[bytes]) -> None:
     """Refuse what is no file of tensors while only its beginning was read."""
-    if looks_pickled(file.read(4)):
+    if looks_pickled(file):
         raise _pickled(name)
     with parsing(lambda why: UsageError(f"features.weights: {shown(name)} is not a whole file of tensors: {why}")):
         read_head(file)

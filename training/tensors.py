@@ -146,9 +146,13 @@ def fit(expected: Mapping[str, Tensor], found: Mapping[str, Entry]) -> None:
             raise ValueError(f"{name[:80]} is {kind}, expected {_NAMES[wanted.dtype]} {list(wanted.shape)}")
 
 
-def looks_pickled(begin: bytes) -> bool:
-    """True of the first bytes of what torch.save wrote, now (a zip archive) or once (pickles in a row)."""
-    return begin[:4] == b"PK\x03\x04" or begin[:1] == b"\x80"
+def looks_pickled(file: IO[bytes]) -> bool:
+    """Whether a file is what torch.save wrote, now (a zip archive) or once (pickles in a row), by its first bytes.
+
+    A length of a safetensors header may begin like a pickle; the header itself begins with a brace.
+    """
+    begin = file.read(9)
+    return begin[8:] != b"{" and (begin[:4] == b"PK\x03\x04" or begin[:1] == b"\x80")
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
