@@ -20,6 +20,8 @@ from schemas import FPS
 from schemas.dyads import Codec
 from schemas.errors import DatasetError, UsageError
 from schemas.manifest import MANIFEST_NAME, MotionSpec, parse_manifest
+from schemas.uris import is_local
+from schemas.uris import shown as shown_uri
 from stages.codec import decode_motion
 from stages.decode import avatar_of, read_codec, read_faces
 from stages.store import Store
@@ -57,17 +59,27 @@ def draw_generated(path: Path, dataset: str | None = None) -> tuple[np.ndarray, 
         for name in _SIDES:
             if not np.isfinite(arrays[name]).all():
                 raise ValueError(f"{key}.{name}.npy has numbers that are not finite")
-        rows, missing = _faces(key, note, arrays, dataset or str(note["location"]))
+        rows, missing = _faces(key, note, arrays, dataset or _hint(str(note["location"])))
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise UsageError(f"{path}: not what `visavis generate` writes ({str(error).splitlines()[0]})") from error
     title = f"{key}  {note['window']['label']}, conditions: {note['drop']}, seed {note['sampler']['seed']}"
     return np.concatenate([_heading(title), *rows, _curves(motion, arrays)]), missing
 
 
+def _hint(location: str) -> str:
+    """Where a note says that the dataset lies, if that is on this machine. Notes may come from others."""
+    return location if is_local(location) else ""
+
+
 def _faces(
     key: str, note: Mapping[str, Any], arrays: Mapping[str, np.ndarray], dataset: str
 ) -> tuple[list[np.ndarray], str]:
     """A row for each side; none, and why, where the codec or the people are not at hand."""
+    if not dataset:
+        return (
+            [],
+            f"the dataset lies at {shown_uri(str(note['location']))}, which is not followed; name it with --dataset",
+        )
     try:
         codec, neutral = _decoder(note, dataset)
     except (OSError, DatasetError) as error:
