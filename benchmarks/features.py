@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torchaudio.models import wav2vec2_base
 
 from benchmarks.processes import alone, peak_mb, say
@@ -41,8 +42,8 @@ def main() -> None:
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        weights = Path(scratch) / "base.pt"
-        torch.save(wav2vec2_base().state_dict(), weights)
+        weights = Path(scratch) / "base.safetensors"
+        save_file(wav2vec2_base().state_dict(), weights)
         config = FeatureConfig(kind="wav2vec2", weights=str(weights), layers=(options.layer,))
         rows.append({"what": "log-mel"} | alone(measured, FeatureConfig(), options.seconds, "chunked"))
         rows.append({"what": "whole"} | alone(measured, config, options.seconds, "whole"))

@@ -80,7 +80,7 @@ def compared(folder: str, options: dict[str, Any]) -> dict[str, Any]:
     say(f"{options['windows']} windows, {megabytes:.0f} MB")
     recipe = load_config(Path("configs/train") / f"{options['preset']}.yaml", TrainConfig)
     data = Dataset(f"{folder}/windows")
-    checkpoint = Path(folder) / "checkpoint.pt"
+    checkpoint = Path(folder) / "checkpoint.safetensors"
     untrained(checkpoint, recipe, data)
     sampler = SamplerConfig(steps=recipe.sampler.steps, guidance="none")
     config = PairsConfig(
@@ -136,12 +136,12 @@ def killed_and_resumed(folder: Path, windows: int, kills: int, model: ModelConfi
     unit = max(1, windows // 16)
     write_windows(str(folder / "windows"), (WindowClass.LISTENING,), windows // 2, 2)
     data = Dataset(str(folder / "windows"))
-    untrained(folder / "checkpoint.pt", TrainConfig(model=model, features=FeatureConfig(n_mels=8)), data)
+    untrained(folder / "checkpoint.safetensors", TrainConfig(model=model, features=FeatureConfig(n_mels=8)), data)
     sampler = SamplerConfig(steps=1, guidance="none")
     config = PairsConfig(sampler=sampler, gate=OPEN, unit=unit, device="cpu")
     recipe = folder / "pairs.yaml"
     recipe.write_text(config.model_dump_json(), encoding="utf-8")  # JSON is YAML
-    words = [sys.executable, "-m", "pipeline.cli", "pairs", data.location, str(folder / "checkpoint.pt")]
+    words = [sys.executable, "-m", "pipeline.cli", "pairs", data.location, str(folder / "checkpoint.safetensors")]
     words += ["--out", str(folder / "killed"), "--engine", "local", "--config", str(recipe)]
     shards = folder / "killed" / "dataset" / "train"
     for number in range(kills):
@@ -155,7 +155,9 @@ def killed_and_resumed(folder: Path, windows: int, kills: int, model: ModelConfi
         say(f"kill {number + 1}: {len(list(shards.glob('*.tar')))} of 16 shards were written")
     quiet = Reporter(Console(file=io.StringIO()))
     killed, whole = (
-        build_pairs(data.location, str(folder / "checkpoint.pt"), str(folder / name), config, local_engine, quiet)
+        build_pairs(
+            data.location, str(folder / "checkpoint.safetensors"), str(folder / name), config, local_engine, quiet
+        )
         for name in ("killed", "whole")
     )
     files = [

@@ -208,7 +208,7 @@ def run(job: Job, scale: Scale, out: Path) -> dict[str, Row]:
         update={"seed": job.seed, "checkpoint_every": scale.steps // 6, "keep_every": scale.steps // 2}
     )
     base = learn(data, out / f"{job.corpus}-{job.seed}", config)
-    half = base.with_name(f"checkpoint-{scale.steps // 2:07d}.pt")
+    half = base.with_name(f"checkpoint-{scale.steps // 2:07d}.safetensors")
     folder = out / f"{job.corpus}-{job.seed}-further"
     rows = {"base": row_of(base, folder / "base.json", out)}
     for name, further in job.further.items():

@@ -22,6 +22,7 @@ from schemas.errors import UsageError
 from schemas.words import candidates
 from stages.hub import fetched
 
+_PICKLED = (".pt", ".pth", ".bin")
 ASSETS_FILE = Path(__file__).parent.parent / "configs" / "assets.yaml"
 
 
@@ -55,6 +56,10 @@ class Asset(Section):
         """Where that file is fetched to."""
         return (Path(folder) if folder else _own_cache()) / self.url.rpartition("/")[2]
 
+    def served(self, fetched: Path) -> Path:
+        """The file that is used: what was pickled is converted once it was fetched, and nothing else reads it."""
+        return fetched.with_suffix(".safetensors") if fetched.suffix in _PICKLED else fetched
+
 
 class _Assets(Section):
     assets: tuple[Asset, ...]
@@ -82,7 +87,7 @@ def at_hand(asset: Asset, folder: str | None = None) -> Path | None:
     if asset.hub_id:
         return fetched(asset.hub_id, folder, names_in(asset.files))
     path = asset.file(folder)
-    return path if path.is_file() else None
+    return asset.served(path) if path.is_file() and asset.served(path).is_file() else None
 
 
 def run_list(folder: str | None, *, as_json: bool) -> None:
@@ -164,14 +169,25 @@ def _fetch(asset: Asset, folder: str | None, reporter: Reporter, *, again: bool)
     path = asset.file(folder)
     sha256 = fetch_file(asset.url, path, asset.sha256, reporter)
     if asset.sha256 is None:
-        reporter.line(f"{asset.name}: sha256 {sha256}; nobody has pinned it")
-    return path
+        reporter.line(f"{asset.name}: sha256 {sha256}, not pinned: compare it with what others have")
+    return _converted(asset, path)
+
+
+def _converted(asset: Asset, path: Path) -> Path:
+    served = asset.served(path)
+    if served != path:
+        from training.convert import convert  # torch takes its time
+
+        served.unlink(missing_ok=True)  # of what was fetched before
+        convert(path, served)
+    return served
 
 
 def _findings(asset: Asset, path: Path) -> list[str]:
     if asset.hub_id:
         return [f"{name} is damaged" for name in damaged_files(path)]
-    return ["not the pinned file"] if damaged_file(path, asset.sha256) else []
+    fetched = path.with_name(asset.url.rpartition("/")[2])
+    return ["not the pinned file"] if damaged_file(fetched, asset.sha256) else []
 
 
 def _text(path: Path | None) -> str:

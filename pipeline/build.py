@@ -59,7 +59,7 @@ _NOT_THE_DATA: Any = {  # where and how it runs
     "transcribe": {"device", "folder"},
     "faces": {"landmarker"},
     "separate": {"device", "weights", "weights_sha256"},
-    "encode": {"device", "network"},
+    "encode": {"device", "network", "network_sha256"},
 }
 CODECS = "artifacts/codec"
 _CODEC_BYTES = 64 << 20  # ours have 0.2 MB

@@ -66,7 +66,7 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
     codes = []
     if config.motion.kind == "network":
         digest = network_digest(config.encode)
-        add(EncodeStage, config.encode.model_copy(update={"network": digest}), "cast")
+        add(EncodeStage, config.encode.model_copy(update={"network": digest, "network_sha256": None}), "cast")
         codes = ["encode"]
     add(FitStage, config.motion, "bind", *codes)
     add(MotionStage, Section(), "bind", *codes)

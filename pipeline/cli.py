@@ -47,7 +47,7 @@ Overrides = Annotated[
 ]
 Encoder = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Weights of the checkpoint's audio encoder, if not where they lay in training."),
+    typer.Option(metavar="FILE", help="Weights of the checkpoint's audio encoder, where it was trained on one."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for scripts.")]
 
@@ -162,7 +162,9 @@ def verify(
 def train(
     config: Annotated[str, typer.Argument(help="Recipe, for example configs/train/tiny.yaml.")],
     dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder of checkpoint.pt and metrics.jsonl.")] = "runs/train",
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Folder of checkpoint.safetensors and metrics.")
+    ] = "runs/train",
     init: Annotated[Path | None, typer.Option(help="Checkpoint to start from.")] = None,
     pairs: Annotated[
         str | None, typer.Option(help="Pairs of `visavis pairs`: preference tuning of --init, which is its reference.")
@@ -199,6 +201,7 @@ def pairs(
         Path | None,
         typer.Option(metavar="FILE", help="Another checkpoint to make the losing side, under every condition."),
     ] = None,
+    encoder: Encoder = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Try at most so many windows.")] = None,
     engine: Annotated[str, typer.Option(help="ray or local.")] = "ray",
     address: Annotated[str | None, typer.Option(help="A Ray cluster; none: one is started here.")] = None,
@@ -212,6 +215,7 @@ def pairs(
     """Make preference pairs: the recorded motion, and the model's without the user's signals."""
     from pipeline.commands import run_pairs
 
+    places = [f"encoder={to_json(encoder)}"] if encoder else []
     run_pairs(
         dataset,
         checkpoint,
@@ -221,7 +225,7 @@ def pairs(
         limit,
         engine,
         address,
-        set_ or [],
+        [*places, *(set_ or [])],
         reconfigure=reconfigure,
         dry_run=dry_run,
         as_json=as_json,
@@ -279,6 +283,31 @@ def generate(
     from pipeline.commands import run_generate
 
     run_generate(checkpoint, dataset, key, Path(out), drop, encoder)
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A checkpoint.pt, or weights of torch.save (.pt, .pth, .bin).")],
+    to: Annotated[
+        Path | None, typer.Option(help="The new file; none: FILE's name with .safetensors, beside it.")
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With a checkpoint that was trained on an encoder: the weights as they were in training. They are"
+            " converted, too, and the new checkpoint names the new file's sha256; it serves with that file alone.",
+        ),
+    ] = None,
+) -> None:
+    """Make safetensors of what was pickled: nothing else is read. The old file stays.
+
+    It is unpickled by a process of its own, without rights worth having. A half-done preference run is best ended
+    before: a converted initial checkpoint is another file to it.
+    """
+    from pipeline.commands import run_convert
+
+    run_convert(file, to, encoder)
 
 
 @app.command()

@@ -180,7 +180,7 @@ def run_pairs(
     if config_path:
         config = load_config(config_path, PairsConfig, [*other, *overrides])
     else:
-        sampler = load_checkpoint(checkpoint).config.sampler.model_dump(mode="json")
+        sampler = load_checkpoint(checkpoint, whole=False).config.sampler.model_dump(mode="json")
         config = parse_config(json.dumps({"sampler": sampler}), PairsConfig, [*other, *overrides], where="pairs")
     folder = dataset_folder(dataset)
     if dry_run:
@@ -257,6 +257,15 @@ def run_generate(checkpoint: Path, dataset: str, key: str, out: Path, drop: str,
     path = generate(checkpoint, dataset_folder(dataset), key, out, drop=drop, encoder=encoder)  # type: ignore[arg-type]
     say(str(path))
     Reporter().end(f"generated in {duration(time.monotonic() - began)}", "report", str(path))
+
+
+def run_convert(file: Path, to: Path | None, encoder: Path | None) -> None:
+    """`visavis convert`."""
+    from training.checkpoint import checkpoint_id
+    from training.convert import convert
+
+    for made in convert(file, to, encoder):
+        typer.echo(f"{made}  sha256 {checkpoint_id(made)}")
 
 
 def run_verify(dataset: str, *, quick: bool, as_json: bool) -> bool:

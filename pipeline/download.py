@@ -23,11 +23,15 @@ from schemas.faults import about
 from stages.hub import fetched
 
 _BLOCK = 1 << 20
+_MOST_BYTES = 64 << 30
 _PATIENCE = 30.0  # seconds without a byte
 
 
-def fetch_file(url: str, path: Path, sha256: str | None, reporter: Reporter) -> str:
+def fetch_file(url: str, path: Path, sha256: str | None, reporter: Reporter, most: int = _MOST_BYTES) -> str:
     """Fetch one file; it takes its name when it is complete and, where that is known, proved to be the right one.
+
+    Args:
+        most: bytes that are taken.
 
     Returns: its sha256.
 
@@ -40,13 +44,15 @@ def fetch_file(url: str, path: Path, sha256: str | None, reporter: Reporter) -> 
     try:
         with os.fdopen(handle, "wb") as file:
             with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 - from our list: https
-                total = int(answer.headers.get("Content-Length") or 0)
+                total = _length(answer.headers.get("Content-Length"))
                 with _progress(path.name, total, reporter) as advance:
                     while block := answer.read(_BLOCK):
                         with about(path):
                             file.write(block)
                         digest.update(block)
                         done += len(block)
+                        if max(done, total) > most:
+                            raise RunFailed(f"{url} is larger than the {most} bytes that are fetched")
                         advance(len(block))
             with about(path):
                 file.flush()
@@ -66,6 +72,11 @@ def fetch_file(url: str, path: Path, sha256: str | None, reporter: Reporter) -> 
     finally:
         temporary.unlink(missing_ok=True)
     return digest.hexdigest()
+
+
+def _length(told: str | None) -> int:
+    """0 where a server says nothing, or no number."""
+    return int(told) if told and told.isdecimal() and len(told) < 20 else 0
 
 
 def fetch_hub(

@@ -43,5 +43,5 @@ def for_workers(config: BuildConfig) -> BuildConfig:
 
 def pairs_for_workers(config: PairsConfig) -> PairsConfig:
     """`for_workers` for pairs."""
-    places = {"encoder": in_full(config.encoder), "rejected_checkpoint": in_full(config.rejected_checkpoint)}
-    return config.model_copy(update=places)
+    places = ("encoder", "rejected_encoder", "rejected_checkpoint")
+    return config.model_copy(update={name: in_full(getattr(config, name)) for name in places})

@@ -33,7 +33,7 @@ from training.data import Dataset
 from training.sides import DROPPED, check_checkpoints
 
 _SECONDS_PER_SIDE = 5.0  # that sampling one may take, as media time in time limits
-_PLACES = {"device", "resources", "encoder", "rejected_checkpoint"}
+_PLACES = {"device", "resources", "encoder", "rejected_encoder", "rejected_checkpoint"}
 """Settings that say where something lies or runs, and may change."""
 
 
@@ -105,7 +105,8 @@ def build_pairs(
     """
     root, dataset, checkpoint = in_full(root), in_full(dataset), in_full(checkpoint)
     order = check_pairs(dataset, checkpoint, config, limit)
-    shaping = config.model_copy(update={"encoder": None, "rejected_checkpoint": None})  # their digests shape the pairs
+    places = dict.fromkeys(("encoder", "rejected_encoder", "rejected_checkpoint"))  # their digests shape the pairs
+    shaping = config.model_copy(update=places)
     print_ = fingerprint(PairsStage, shaping, order.dataset.hash, *order.digests)
     stage = PairsStage(pairs_for_workers(config), dataset, checkpoint, f"{root.rstrip('/')}/{DATASET}")
     settings = {

@@ -347,8 +347,8 @@ def fingerprint(stage: type[AnyStage], config: Section, *upstream: str) -> str:
     plain = {
         "stage": stage.name,
         "version": stage.version,
-        # Where it runs does not shape the data, nor who asks for a file.
-        "config": without_signatures(config.model_dump(mode="json", exclude={"device"})),
+        # Where it runs does not shape the data, nor who asks for a file, nor a name beside the content.
+        "config": without_signatures(config.model_dump(mode="json", exclude={"device", "network_sha256"})),
         "upstream": sorted(upstream),
     }
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]

@@ -162,15 +162,18 @@ class SeparateConfig(Section):
     fade: float = Field(0.02, ge=0, le=0.2, description="seconds of fade at the edges of a turn mask")
     weights: str | None = Field(
         None,
-        description="convtasnet: state dict of torchaudio's conv_tasnet_base(2), a path or URL",
+        description="convtasnet: state dict of torchaudio's conv_tasnet_base(2) in safetensors, a path or URL",
     )
-    weights_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of that file, if it matters")
+    weights_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of that file; a URL needs it")
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 class EncodeConfig(Section):
     network: str | None = Field(
         None, description="an encoder of face crops, a path or URL: torch.export (.pt2) or TorchScript (.pt, .ts)"
+    )
+    network_sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="of that file, which is a program: it runs only by this name"
     )
     size: int = Field(256, ge=16, le=2048, description="pixels of a crop's side, as the network wants it")
     span: Literal["-1..1", "0..1"] = Field("-1..1", description="of the network's input values")

@@ -87,16 +87,18 @@ def is_there(files: Any, path: str, name: str) -> bool:
 
 
 @contextmanager
-def open_file(url: str) -> Iterator[Reader]:
+def open_file(url: str, *, most: int | None = None) -> Iterator[Reader]:
     """A file's bytes, to be read in any order. What breaks off is tried again, as one file of many.
+
+    Args:
+        most: bytes that are taken of a server that sends a file only whole.
 
     Raises:
         OSError: with `errno`, `strerror` and `filename`, also from reads inside the block.
         UsageError: as `locate`.
     """
     files, path = locate(url)
-    opened = _open_web if _is_web(files) else _open_any
-    with opened(files, path, url) as file:
+    with _open_web(files, path, url, most) if _is_web(files) else _open_any(files, path, url) as file:
         yield Reader(file, url)
 
 
@@ -181,9 +183,9 @@ def _is_web(files: Any) -> bool:
 
 
 @contextmanager
-def _open_web(files: Any, url: str, name: str) -> Iterator[IO[bytes]]:
+def _open_web(files: Any, url: str, name: str, most: int | None) -> Iterator[IO[bytes]]:
     with tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="visavis-") as spool:
-        size = retried(lambda: sync(files.loop, _first_part, files, url, spool), name, of_item=True)
+        size = retried(lambda: sync(files.loop, _first_part, files, url, spool, most), name, of_item=True)
         if size is None:
             spool.seek(0)
             yield cast(IO[bytes], spool)
@@ -210,16 +212,18 @@ def _got_whole(files: Any, url: str, most: int | None) -> bytes:
     return sink.getvalue()
 
 
-async def _first_part(files: Any, url: str, sink: IO[bytes]) -> int | None:
+async def _first_part(files: Any, url: str, sink: IO[bytes], most: int | None) -> int | None:
     """Size of a file that its server gives in parts; or None, and the whole file is in the sink."""
-    status, size = await _transfer(files, url, sink, f"bytes=0-{_PART - 1}")
+    status, size = await _transfer(files, url, sink, f"bytes=0-{_PART - 1}", most)
     if status in _NO_PARTS or (status == 206 and size is None):
-        await _transfer(files, url, sink, "")
+        await _transfer(files, url, sink, "", most)
         return None
     return None if status != 206 or size == sink.tell() else size
 
 
-async def _transfer(files: Any, url: str, sink: IO[bytes], part: str) -> tuple[int, int | None]:
+async def _transfer(
+    files: Any, url: str, sink: IO[bytes], part: str, most: int | None = None
+) -> tuple[int, int | None]:
     """The server's status, and the size that it tells of a file of which it sent a part."""
     import aiohttp
 
@@ -236,6 +240,8 @@ async def _transfer(files: Any, url: str, sink: IO[bytes], part: str) -> tuple[i
         began = time.monotonic()
         async for chunk in answer.content.iter_chunked(1 << 18):
             _keep(sink, chunk, answer.content_length or 0)
+            if most is not None and max(sink.tell(), answer.content_length or 0) > most:
+                raise OSError(errno.EFBIG, f"the server sends more than the {most} bytes that are read")
             seconds = time.monotonic() - began
             if seconds > SILENT_SECONDS and sink.tell() < SLOWEST * seconds:
                 raise TimeoutError(f"slower than {SLOWEST / 1024:g} kB/s")

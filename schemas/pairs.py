@@ -59,9 +59,8 @@ class PairsConfig(Section):
     unit: int = Field(512, ge=1, description="windows per task and output shard")
     sampler: SamplerConfig = SamplerConfig()
     gate: GateConfig = GateConfig()
-    encoder: str | None = Field(
-        None, description="where the weights of the checkpoints' audio encoder lie, if not where they lay in training"
-    )
+    encoder: str | None = Field(None, description="file of the weights of the checkpoints' audio encoder")
+    rejected_encoder: str | None = Field(None, description="the same of rejected_checkpoint, where it has another one")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     resources: StageResources = StageResources()
 

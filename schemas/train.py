@@ -19,17 +19,21 @@ Drop = Literal["full", "no_user", "no_avatar", "none"]
 
 
 class ModelConfig(Section):
-    width: int = Field(1024, ge=8, description="hidden size of the transformer")
-    depth: int = Field(8, ge=1, description="transformer blocks")
+    width: int = Field(1024, ge=8, le=1 << 16, description="hidden size of the transformer")
+    depth: int = Field(8, ge=1, le=1024, description="transformer blocks")
     heads: int = Field(8, ge=1, description="attention heads of the transformer")
-    mlp_ratio: float = Field(4.0, gt=0, description="hidden size of the MLP, in widths")
-    encoder_width: int = Field(512, ge=8, description="hidden size of the dual motion encoder")
+    mlp_ratio: float = Field(4.0, gt=0, le=64, description="hidden size of the MLP, in widths")
+    encoder_width: int = Field(512, ge=8, le=1 << 16, description="hidden size of the dual motion encoder")
     encoder_heads: int = Field(4, ge=1, description="attention heads of the dual motion encoder")
-    block: int = Field(10, ge=1, description="frames generated together (25 per second)")
-    look_ahead: int = Field(2, ge=0, description="frames of the conditions seen beyond the block (`frame`: the frame)")
+    block: int = Field(10, ge=1, le=10_000, description="frames generated together (25 per second)")
+    look_ahead: int = Field(
+        2, ge=0, le=10_000, description="frames of the conditions seen beyond the block (`frame`: the frame)"
+    )
     mask: Mask = Field("block", description="block: bidirectional inside a block; frame: causal; full: no mask")
-    cross_window: int = Field(2, ge=0, description="frames to either side that cross-attention reaches")
-    context: int = Field(38, ge=0, description="frames before the block that self-attention and the encoder reach")
+    cross_window: int = Field(2, ge=0, le=10_000, description="frames to either side that cross-attention reaches")
+    context: int = Field(
+        38, ge=0, le=1_000_000, description="frames before the block that self-attention and the encoder reach"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -48,14 +52,16 @@ class EncoderArchitecture(Section):
     """Sizes of a wav2vec 2.0 encoder (arXiv 2006.11477); the defaults are `base`. Strides and kernels are theirs."""
 
     norm: Literal["group", "layer"] = Field("group", description="of the convolutions; layer: sound is normalised, too")
-    channels: int = Field(512, ge=1, description="of the seven convolutions")
+    channels: int = Field(512, ge=1, le=1 << 14, description="of the seven convolutions")
     conv_bias: bool = Field(False, description="convolutions have a bias")
-    width: int = Field(768, ge=1, description="hidden size")
-    depth: int = Field(12, ge=1, description="transformer layers")
+    width: int = Field(768, ge=1, le=1 << 14, description="hidden size")
+    depth: int = Field(12, ge=1, le=256, description="transformer layers")
     heads: int = Field(12, ge=1, description="attention heads")
-    hidden: int = Field(3072, ge=1, description="hidden size of the feed-forward layers")
+    hidden: int = Field(3072, ge=1, le=1 << 16, description="hidden size of the feed-forward layers")
     pre_norm: bool = Field(False, description="layer norm before attention and feed-forward, not after")
-    position_kernel: int = Field(128, ge=1, description="width of the convolution that tells positions, in 20 ms")
+    position_kernel: int = Field(
+        128, ge=1, le=1 << 12, description="width of the convolution that tells positions, in 20 ms"
+    )
     position_groups: int = Field(16, ge=1, description="its groups")
 
     @model_validator(mode="after")
@@ -75,7 +81,9 @@ class FeatureConfig(Section):
     mean: float = Field(-5.0, description="log_mel: fixed centre of ln(energy + floor), subtracted; silence is -11.5")
     std: float = Field(4.0, gt=0, description="log_mel: fixed scale of ln(energy + floor), divided by")
     weights: str | None = Field(
-        None, description="wav2vec2: file or URL of torchaudio's or transformers' weights, or a transformers folder"
+        None,
+        description="wav2vec2: file of torchaudio's or transformers' weights in safetensors, or a transformers folder;"
+        " or a URL, with weights_sha256",
     )
     weights_sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="wav2vec2: of the weights' file; a checkpoint always has it"
@@ -84,11 +92,14 @@ class FeatureConfig(Section):
         None, description="wav2vec2: none: as config.json beside the weights says, or base"
     )
     layers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (8,), min_length=1, description="wav2vec2: transformer layers whose outputs are taken, the first is 1"
+        (8,),
+        min_length=1,
+        max_length=256,
+        description="wav2vec2: transformer layers whose outputs are taken, the first is 1",
     )
-    history: int = Field(25, ge=0, description="wav2vec2: frames before a chunk that are heard with it")
-    chunk: int = Field(10, ge=1, description="wav2vec2: frames encoded together; divides the model's block")
-    look_ahead: int = Field(2, ge=0, description="wav2vec2: frames after a chunk that are heard with it")
+    history: int = Field(25, ge=0, le=10_000, description="wav2vec2: frames before a chunk that are heard with it")
+    chunk: int = Field(10, ge=1, le=10_000, description="wav2vec2: frames encoded together; divides the model's block")
+    look_ahead: int = Field(2, ge=0, le=10_000, description="wav2vec2: frames after a chunk that are heard with it")
 
 
 class ObjectiveConfig(Section):
@@ -127,7 +138,7 @@ class OptimConfig(Section):
 
 
 class SamplerConfig(Section):
-    steps: int = Field(10, ge=1, description="function evaluations per block (Euler), all of them effective")
+    steps: int = Field(10, ge=1, le=10_000, description="function evaluations per block (Euler), all of them effective")
     guidance: Literal["paper", "full", "none"] = Field(
         "paper", description="paper: eq. 14, around no condition; full: around the full condition; none: one branch"
     )
@@ -173,7 +184,7 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
     log_every: int = Field(50, ge=1, description="steps between lines of metrics.jsonl")
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
-    keep_checkpoints: int = Field(2, ge=0, description="newest checkpoints kept beside checkpoint.pt, by their step")
+    keep_checkpoints: int = Field(2, ge=0, description="newest checkpoints kept beside the latest, by their step")
     keep_every: int = Field(100_000, ge=1, description="checkpoints of steps that this divides are kept for good")
     val_batches: int = Field(4, ge=0, description="validation batches scored at each checkpoint")
     max_bad_samples: int = Field(10, ge=0, description="unreadable samples tolerated before training stops")

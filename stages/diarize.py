@@ -12,6 +12,7 @@ hold it: the unit of this data is a dyad.
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
@@ -122,20 +123,24 @@ def load_diarizer(config: DiarizeConfig) -> Diarizer:
 class PyannoteDiarizer:
     """Any pyannote.audio diarization pipeline: a local folder, or a hub name fetched with the token in HF_TOKEN.
 
-    pyannote unpickles the checkpoints of a pipeline: name only pipelines that you trust.
+    A pipeline is a program: its config.yaml names the classes that are imported. So name only pipelines that you trust.
+    pyannote asks torch to unpickle their checkpoints whole; torch is told not to, so what lies in those cannot run.
     """
 
     def __init__(self, pipeline: str, device: str = "cpu") -> None:
         import torch
 
-        from stages.embedded import quiet_pyannote
+        from stages.archive import tensors_only
+        from stages.embedded import checkpoint_classes, quiet_pyannote
 
         with quiet_pyannote():
             from pyannote.audio import Pipeline
 
+            safe = torch.serialization.safe_globals(checkpoint_classes())
             try:
-                loaded = Pipeline.from_pretrained(pipeline, token=os.environ.get("HF_TOKEN"))
-            except (OSError, ValueError, ImportError, AttributeError) as error:
+                with tensors_only(), safe:
+                    loaded = Pipeline.from_pretrained(pipeline, token=os.environ.get("HF_TOKEN"))
+            except (OSError, ValueError, ImportError, AttributeError, pickle.UnpicklingError) as error:
                 raise UsageError(f"cannot load diarization pipeline {pipeline}: {_first_line(error)}") from error
         if loaded is None:
             raise UsageError(

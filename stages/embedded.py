@@ -5,9 +5,10 @@
     silero-vad   Silero VAD             speech probability of each 32 ms
 
 The packages around the first two are not imported: only their weight files are found and read. Both are
-read with `weights_only=True`. The segmentation checkpoint names a few harmless classes (`_checkpoint_classes`),
+read with `weights_only=True`. The segmentation checkpoint names a few harmless classes (`checkpoint_classes`),
 which are allowed one by one; pyannote's own `Model.from_pretrained` would unpickle anything, so it is not used.
-Silero's are ONNX, run by onnxruntime.
+Silero's are ONNX, run by onnxruntime. These files came with installed packages, whose code runs anyway: they are no
+strangers', and stay pickled.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def load_segmentation(device: str = "cpu") -> nn.Module:
     with quiet_pyannote():
         from pyannote.audio.models.segmentation import PyanNet
 
-        with torch.serialization.safe_globals(_checkpoint_classes()):
+        with torch.serialization.safe_globals(checkpoint_classes()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         model = PyanNet(**checkpoint["hyper_parameters"])
         model.specifications = checkpoint["pyannote.audio"]["specifications"]
@@ -48,8 +49,10 @@ def load_segmentation(device: str = "cpu") -> nn.Module:
     return network
 
 
-def _checkpoint_classes() -> list[Any]:
+def checkpoint_classes() -> list[Any]:
+    """What pyannote's checkpoints hold beside tensors: settings and descriptions, none of which does anything."""
     from omegaconf.base import ContainerMetadata, Metadata
+    from omegaconf.dictconfig import DictConfig
     from omegaconf.listconfig import ListConfig
     from omegaconf.nodes import AnyNode
     from pyannote.audio.core.model import Introspection
@@ -57,7 +60,7 @@ def _checkpoint_classes() -> list[Any]:
     from torch.torch_version import TorchVersion
 
     plain = [int, list, dict, collections.defaultdict, typing.Any, TorchVersion]
-    settings = [ListConfig, AnyNode, ContainerMetadata, Metadata]
+    settings = [DictConfig, ListConfig, AnyNode, ContainerMetadata, Metadata]
     return [*plain, *settings, Introspection, Problem, Resolution, Specifications]
 
 

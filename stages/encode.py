@@ -4,41 +4,41 @@ The picture is decoded again and each participant cut out of it with a square th
 face's box in the mean of the conversation, so head motion stays in the crop (arXiv 2601.00664, §3.1, and what its
 released code does). Batches of such crops, float32 [B, 3, S, S], go through the network, which gives [B, E].
 
-A network is a program: name only files that you trust. torch.export archives hold pickled tensors, which torch reads
-with its full unpickler; it is forced to the restricted one here, and archives with compiled native code are refused.
-TorchScript brings code for its own interpreter, which can read and write files.
+A network is a program: name only files that you trust. That is why `encode.network_sha256` has to name it, wherever it
+lies. torch.export archives hold pickled tensors, which torch reads with its full unpickler; it is forced to the
+restricted one here, and `stages.archive` refuses archives with native code or with Python in them. TorchScript brings
+code for its own interpreter, which can read and write files.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import os
-import pickle
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from schemas.config import EncodeConfig
 from schemas.dyads import Encoded, FaceCodes
 from schemas.errors import UsageError
+from schemas.given import GB, read_given, short_digest
 from schemas.rows import Cast, FaceTracks, Member, Row
+from schemas.untrusted import parsing
+from schemas.uris import shown
+from stages.archive import kind_of, tensors_only
 from stages.base import Resources, Stage
 from stages.bind import seen_in
 from stages.codec import CODE_LIMIT
 from stages.diarize import pick_device
-from stages.given import read_given, short_digest
 from stages.video import frames_on_grid
 
 if TYPE_CHECKING:
     import torch
 
 _CROP = 2.0  # side of the crop over the longer side of the face's box
-_UNLOADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, pickle.UnpicklingError)
+_MOST_BYTES = 8 * GB
 
 
 class EncodeInput(Row):
@@ -156,36 +156,25 @@ def read_network(config: EncodeConfig) -> bytes:
     """The configured file, a torch.export or TorchScript archive.
 
     Raises:
-        UsageError: none is named, it is not there, or it is something else.
+        UsageError: none is named, it is not there, its digest is not named, or it is something else.
     """
     if config.network is None:
         raise UsageError("motion.kind=network needs encode.network, the encoder's file")
-    data = read_given("encode.network", config.network)
-    try:
-        _kind(data)
-    except ValueError as error:
-        raise UsageError(f"encode.network: {config.network} {error}") from error
+    name = shown(config.network)
+    if config.network_sha256 is None:
+        raise UsageError(
+            f"encode.network: {name} is a program that runs as you: where you trust it, set encode.network_sha256 to"
+            " what `sha256sum` says of it"
+        )
+    data = read_given("encode.network", config.network, config.network_sha256, most=_MOST_BYTES)
+    with parsing(lambda why: UsageError(f"encode.network: {name} {why}")):
+        kind_of(data)
     return data
 
 
 def network_digest(config: EncodeConfig) -> str:
     """What the network is, wherever its file lies. Raises as `read_network`."""
     return short_digest(read_network(config))
-
-
-def _kind(data: bytes) -> Literal["export", "script"]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise ValueError("is neither a torch.export (.pt2) nor a TorchScript archive") from error
-    if any(name.endswith((".so", ".dll", ".dylib")) or "/aotinductor/" in name for name in names):
-        raise ValueError("holds compiled native code; save it with torch.export.save alone")
-    if any("/code/" in name for name in names) and any(name.endswith("/constants.pkl") for name in names):
-        return "script"
-    if any(name.endswith("serialized_exported_program.json") or "/models/" in name for name in names):
-        return "export"
-    raise ValueError("is neither a torch.export (.pt2) nor a TorchScript archive (a state_dict alone is no network)")
 
 
 def load_network(data: bytes, device: str) -> Callable[[torch.Tensor], Any]:
@@ -196,32 +185,14 @@ def load_network(data: bytes, device: str) -> Callable[[torch.Tensor], Any]:
     """
     import torch
 
-    try:
-        if _kind(data) == "script":
+    with parsing(lambda why: UsageError(f"encode.network does not load: {why}")):
+        if kind_of(data) == "script":
             script: Callable[[torch.Tensor], Any] = torch.jit.load(io.BytesIO(data), map_location=device).eval()  # type: ignore[no-untyped-call]
             return script
         from torch.export.passes import move_to_device_pass
 
-        with _tensors_only(), warnings.catch_warnings():
+        with tensors_only(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning)
             program = torch.export.load(io.BytesIO(data))
         network: Callable[[torch.Tensor], Any] = move_to_device_pass(program, device).module()
         return network
-    except _UNLOADABLE as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"encode.network does not load: {line}") from error
-
-
-@contextmanager
-def _tensors_only() -> Iterator[None]:
-    """Nothing but tensors and plain containers is unpickled inside the block, whatever torch's callers ask for."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

@@ -17,11 +17,12 @@ import numpy as np
 
 from schemas.config import FacesConfig
 from schemas.errors import UsageError
+from schemas.given import read_given
 from schemas.rows import BLENDSHAPES, LANDMARKS
-from stages.given import read_given
 from stages.quiet import prepare_mediapipe, silent_stderr
 
 _IMAGE, _FACES, _SCORES = "image", "faces", "scores"
+_MOST_BYTES = 256 << 20
 _FRAME = 40_000  # microseconds; only their order counts
 
 
@@ -98,7 +99,7 @@ def read_landmarker(config: FacesConfig) -> bytes:
             " `visavis assets fetch face-landmarker` gets it"
         )
     remedy = "`visavis assets fetch face-landmarker` gets it"
-    return read_given("faces.landmarker", config.landmarker, config.landmarker_sha256, remedy)
+    return read_given("faces.landmarker", config.landmarker, config.landmarker_sha256, remedy, most=_MOST_BYTES)
 
 
 def check_landmarker(config: FacesConfig) -> None:

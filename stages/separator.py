@@ -11,20 +11,23 @@ are fetched on purpose, by `visavis assets`, never by a build), and training on 
 from __future__ import annotations
 
 import io
-import pickle
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from schemas import SAMPLE_RATE
 from schemas.config import SeparateConfig
 from schemas.errors import UsageError
-from stages.given import read_given, short_digest
+from schemas.given import read_given, short_digest
+from schemas.untrusted import parsing
+from schemas.uris import shown
 
 if TYPE_CHECKING:
     from torch import nn
 
 _BUNDLE = "CONVTASNET_BASE_LIBRI2MIX"
+_MOST_BYTES = 1 << 30
 
 
 class Separator(Protocol):
@@ -60,13 +63,17 @@ def load_separator(config: SeparateConfig, device: str) -> Separator:
     import torch
     from torchaudio.models import conv_tasnet_base
 
+    from training.tensors import fit, read_head, read_tensors
+
     network = conv_tasnet_base(num_sources=2)
-    try:
-        state = torch.load(io.BytesIO(read_weights(config)), map_location="cpu", weights_only=True)
+    file = io.BytesIO(read_weights(config))
+    with parsing(lambda why: UsageError(f"separate.weights: not torchaudio's conv_tasnet_base(2): {why}")):
+        head = read_head(file)
+        fit(network.state_dict(), head.tensors)
+        state = read_tensors(file, head, head.tensors)
+        if not all(torch.isfinite(value).all() for value in state.values()):
+            raise ValueError("weights that are not finite")
         network.load_state_dict(state)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"separate.weights: not the state of torchaudio's conv_tasnet_base(2): {line}") from error
     return ConvTasNetSeparator(network, device)
 
 
@@ -82,7 +89,24 @@ def read_weights(config: SeparateConfig) -> bytes:
             f"separate.backend=convtasnet needs separate.weights, torchaudio's {_BUNDLE}; {remedy};"
             " or set separate.backend=mask"
         )
-    return read_given("separate.weights", config.weights, config.weights_sha256, remedy)
+    where = config.weights
+    return read_given("separate.weights", where, config.weights_sha256, remedy, most=_MOST_BYTES, look=_look(where))
+
+
+def _look(where: str) -> Callable[[Any], None]:
+    """Refuses what is no safetensors file, once its beginning was read."""
+    from training.tensors import looks_pickled, read_head
+
+    def look(file: Any) -> None:
+        if looks_pickled(file):
+            raise UsageError(
+                f"separate.weights: {shown(where)} is pickled, and only safetensors are read; `visavis convert FILE`"
+                " makes one of it"
+            )
+        with parsing(lambda why: UsageError(f"separate.weights: {shown(where)} is no whole file of tensors: {why}")):
+            read_head(file)
+
+    return look
 
 
 def weights_digest(config: SeparateConfig) -> str:

@@ -29,9 +29,9 @@ def test_every_way_to_go_on_has_its_row(tmp_path: Path, monkeypatch: pytest.Monk
     assert result["truth"]["gain"] == pytest.approx(0.6, abs=0.15)
     assert result["truth"]["rpcc_expression_floor"] > 0
 
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pt")}
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.safetensors")}
     assert preferences.bench(scale, ("sweeps",), tmp_path / "out", jobs=1) == result
-    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.pt")}
+    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.safetensors")}
 
     draw(rows, result["truth"], tmp_path / "effect.png")
     assert cv2.imread(str(tmp_path / "effect.png")).std() > 5

@@ -3,41 +3,58 @@
 Weights, averaged weights, optimizer, step, configuration, motion spec, what the audio features hear, the dataset's
 manifest hash, the positions of the loaders of every process. A frozen encoder is not in it; its sha256 is, in the
 configuration, and no other is accepted. No random state: all randomness is a function of (seed, step, process), so
-there is none to carry. Written to a temporary name and renamed, so a checkpoint is whole or absent; read with
-`weights_only=True`, so it cannot run code. The same run gives the same bytes, and `checkpoint_id` (sha256) names them
-in pairs and reports.
+there is none to carry. Written to a temporary name and renamed, so a checkpoint is whole or absent. The same run gives
+the same bytes, and `checkpoint_id` (sha256) names them in pairs and reports.
+
+The file is one of safetensors: tensors `model.*`, `ema.*` and `optimizer.*`, and the rest as JSON in its header. It may
+come from others, so nothing in it is run or followed. What it claims is held against the model that its configuration
+describes, built without memory, before a weight is read.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import io
-import json
 import os
-import pickle
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Annotated, Any, Literal
 
 import torch
-from pydantic import ValidationError
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
 
 from schemas.errors import UsageError
 from schemas.faults import about
+from schemas.given import GB, check_file, check_size
 from schemas.manifest import AudioSpec, MotionSpec
+from schemas.plain import read_strict, to_json
 from schemas.train import TrainConfig
-from training.encoder import Encoder, load_encoder
+from schemas.untrusted import parsing
+from schemas.uris import printable, shown
+from training.encoder import Encoder, load_encoder, named_by, stand_in
 from training.features import audio_spec
 from training.model import Listener, build_model
+from training.tensors import Entry, Head, fit, looks_pickled, read_head, read_tensors, write_tensors
 
-FORMAT = 2
-CHECKPOINT_NAME = "checkpoint.pt"
+FORMAT = 3
+CHECKPOINT_NAME = "checkpoint.safetensors"
+OLD_NAME = "checkpoint.pt"
+"""Up to format 2, which was pickled."""
+
+_NOTE = "visavis"  # the one text beside the tensors: other readers write several in any order
+_MOST_BYTES = 64 * GB
+_MOST_STEPS = 1 << 53
+
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_NoDigest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+_Count = Annotated[int, Field(ge=0, le=_MOST_STEPS)]
+_Number = int | float  # as it was: 0 stays 0, or the bytes would change
+_LoaderState = dict[str, dict[str, str] | Annotated[list[_Count], Field(max_length=3)]]
+"""As `training.data.Loader.state`."""
 
 
 @dataclass(frozen=True)
@@ -63,36 +80,97 @@ class Checkpoint:
         return len(self.loaders.get("windows", ()))
 
 
+class _Plain(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Group(_Plain):
+    """Settings of torch's Adam for a group of parameters, as its `state_dict` has them."""
+
+    params: list[_Count]
+    lr: _Number
+    betas: tuple[_Number, _Number]
+    eps: _Number
+    weight_decay: _Number
+    amsgrad: bool
+    maximize: bool
+    foreach: bool | None = None
+    capturable: bool
+    differentiable: bool
+    fused: bool | None = None
+    decoupled_weight_decay: bool = False
+
+
+class _Header(_Plain):
+    """What the JSON in a checkpoint holds."""
+
+    format: Literal[3]
+    config: TrainConfig
+    motion: MotionSpec
+    audio: AudioSpec  # follows from the config; written for those who read headers
+    manifest: _Digest
+    step: _Count
+    loaders: dict[Literal["windows", "pairs"], list[_LoaderState]]
+    reference: _NoDigest
+    pairs: _NoDigest
+    groups: list[_Group]
+
+
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write atomically: the old file stays until the new one is complete on disk."""
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            "format": FORMAT,
-            "header": json.dumps(
-                {
-                    "config": checkpoint.config.model_dump(mode="json"),
-                    "motion": checkpoint.motion.model_dump(mode="json"),
-                    "audio": checkpoint.audio.model_dump(mode="json"),
-                    "manifest": checkpoint.manifest,
-                    "step": checkpoint.step,
-                    "loaders": checkpoint.loaders,
-                    "reference": checkpoint.reference,
-                    "pairs": checkpoint.pairs,
-                },
-                sort_keys=True,
-            ),
-            "model": checkpoint.model,
-            "ema": checkpoint.ema,
-            "optimizer": checkpoint.optimizer,
-        },
-        buffer,
-    )
+    moments, groups = _optimizer_as_tensors(checkpoint.optimizer)
+    header = {
+        "format": FORMAT,
+        "config": _without_keys(checkpoint.config).model_dump(mode="json"),
+        "motion": checkpoint.motion.model_dump(mode="json"),
+        "audio": checkpoint.audio.model_dump(mode="json"),
+        "manifest": checkpoint.manifest,
+        "step": checkpoint.step,
+        "loaders": checkpoint.loaders,
+        "reference": checkpoint.reference,
+        "pairs": checkpoint.pairs,
+        "groups": groups,
+    }
+    tensors = _prefixed("model", checkpoint.model) | _prefixed("ema", checkpoint.ema) | moments
     path.parent.mkdir(parents=True, exist_ok=True)
     with _replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(buffer.getbuffer())
+        write_tensors(file, tensors, {_NOTE: to_json(header)})
         file.flush()
         os.fsync(file.fileno())
+
+
+def _without_keys(config: TrainConfig) -> TrainConfig:
+    """Where the encoder lay is kept for people; not the password or signature of a URL."""
+    if config.features.weights is None:
+        return config
+    features = config.features.model_copy(update={"weights": shown(config.features.weights)})
+    return config.model_copy(update={"features": features})
+
+
+def _prefixed(group: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{group}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _optimizer_as_tensors(optimizer: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """An optimizer's state as tensors by name, `optimizer.PARAMETER.MOMENT`, and the settings of its groups."""
+    moments = {
+        f"optimizer.{index}.{name}": torch.as_tensor(value)
+        for index, state in optimizer.get("state", {}).items()
+        for name, value in state.items()
+    }
+    return moments, [dict(group) for group in optimizer.get("param_groups", ())]
+
+
+def _optimizer_of(tensors: Mapping[str, Tensor], groups: Sequence[_Group]) -> dict[str, Any]:
+    """The inverse: what an optimizer's `load_state_dict` takes; empty where none was saved."""
+    if not groups:
+        return {}
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, moment = name.partition(".")
+        state.setdefault(int(index), {})[moment] = tensor
+    plain = [group.model_dump(exclude_unset=True) for group in groups]
+    return {"state": dict(sorted(state.items())), "param_groups": plain}
 
 
 @contextmanager
@@ -109,7 +187,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def keep_copy(path: Path, step: int, newest: int, every: int) -> None:
-    """Keep `checkpoint.pt` as `checkpoint-0000500.pt` too, and the `newest` such up to this step.
+    """Keep `checkpoint.safetensors` as `checkpoint-0000500.safetensors` too, and the `newest` such up to this step.
 
     Those of steps that `every` divides stay for good; those of later steps belong to a run that was turned back, and
     are left alone. A second name costs no space until the first one's file is replaced.
@@ -133,49 +211,127 @@ def _numbered(path: Path, step: int) -> Path:
     return path.with_name(f"{path.stem}-{step:07d}{path.suffix}")
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, *, whole: bool = True) -> Checkpoint:
     """Read a checkpoint onto the CPU.
 
+    Args:
+        whole: with the weights and the optimizer that training goes on from, three quarters of the file; else the
+            averaged weights alone, and both are empty.
+
     Raises:
-        UsageError: no such file, not a checkpoint, one of another format, or weights that are not finite.
+        UsageError: no such file, not a checkpoint, one of another format, one whose tensors are not those of the model
+            that it describes, or weights that are not finite. One line.
     """
+    with _opened(path) as file, parsing(lambda why: UsageError(f"{_named(path)} is not a whole checkpoint: {why}")):
+        check_size(os.fstat(file.fileno()).st_size, _MOST_BYTES)
+        _refuse_pickles(path, file)
+        head = read_head(file)
+        header = _header(path, head)
+        groups = _grouped(head)
+        _check_model(header, groups)
+        wanted = groups if whole else {"ema": groups["ema"]}
+        read = {name: _read_group(file, head, name, wanted.get(name, ())) for name in groups}
+    _check_finite(path, {f"{of}.{name}": value for of in ("model", "ema") for name, value in read[of].items()})
+    return Checkpoint(
+        config=header.config,
+        motion=header.motion,
+        manifest=header.manifest,
+        step=header.step,
+        model=read["model"],
+        ema=read["ema"],
+        optimizer=_optimizer_of(read["optimizer"], header.groups if whole else ()),
+        loaders={name: list(states) for name, states in header.loaders.items()},
+        reference=header.reference,
+        pairs=header.pairs,
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        file = path.open("rb")
+        check_file(str(path))
+        with path.open("rb") as file:
+            yield file
+    except ValueError as error:
+        raise UsageError(f"{_named(path)} {error}") from error
     except OSError as error:
-        raise UsageError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
-    with file:
-        try:
-            raw = torch.load(file, map_location="cpu", weights_only=True)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # torch looks for a part that lies before the beginning of a cut file
-                raise UsageError(f"cannot read checkpoint {path}: {error.strerror or error}") from error
-            raise UsageError(f"{path} is not a whole checkpoint; train again or use another") from error
-        except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
-            raise UsageError(f"{path} is not a whole checkpoint; train again or use another") from error
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise UsageError(f"{path} is not a checkpoint of format {FORMAT}; train again")
-    try:
-        _check_finite(path, {f"{of}.{name}": value for of in ("model", "ema") for name, value in raw[of].items()})
-        header = json.loads(raw["header"])
-        header.pop("audio", None)  # follows from the config; written for those who read headers
-        return Checkpoint(
-            config=TrainConfig.model_validate(header.pop("config")),
-            motion=MotionSpec.model_validate(header.pop("motion")),
-            model=raw["model"],
-            ema=raw["ema"],
-            optimizer=raw["optimizer"],
-            **header,
+        raise UsageError(f"cannot read checkpoint {_named(path)}: {error.strerror or error}") from error
+
+
+def _named(path: Path) -> str:
+    return printable(str(path))
+
+
+def _refuse_pickles(path: Path, file: IO[bytes]) -> None:
+    if looks_pickled(file):
+        raise UsageError(
+            f"{_named(path)} is pickled, as checkpoints were up to format 2; `visavis convert` makes a"
+            f" {CHECKPOINT_NAME} of it"
         )
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise UsageError(f"{path} is a checkpoint of another version; train again") from error
 
 
-def _check_finite(path: Path, weights: dict[str, torch.Tensor]) -> None:
+def _header(path: Path, head: Head) -> _Header:
+    raw = read_strict(head.note.get(_NOTE, "null"))
+    if not isinstance(raw, dict) or "format" not in raw:
+        raise UsageError(f"{_named(path)} holds tensors and no checkpoint of `visavis train`")
+    if raw["format"] != FORMAT:
+        raise UsageError(f"{_named(path)} is not a checkpoint of format {FORMAT}; train again")
+    with parsing(lambda why: UsageError(f"{_named(path)} is a checkpoint of another version: {why}; train again")):
+        return _Header.model_validate(raw)
+
+
+def _grouped(head: Head) -> dict[str, dict[str, Entry]]:
+    """The file's tensors as `model`, `ema` and `optimizer`."""
+    groups: dict[str, dict[str, Entry]] = {"model": {}, "ema": {}, "optimizer": {}}
+    for name, entry in head.tensors.items():
+        group = name.partition(".")[0]
+        if group not in groups:
+            raise ValueError(f"has a tensor of no use: {name[:80]}")
+        groups[group][name] = entry
+    return groups
+
+
+def _read_group(file: IO[bytes], head: Head, group: str, names: Iterable[str]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{group}."): tensor for name, tensor in read_tensors(file, head, names).items()}
+
+
+def _check_model(header: _Header, groups: Mapping[str, Mapping[str, Entry]]) -> None:
+    """Hold the tensors of a file against the model that it describes, without memory for either.
+
+    Raises:
+        ValueError: they differ.
+    """
+    config = header.config
+    if config.model.depth > len(groups["ema"]):  # a billion of blocks takes memory on the meta device, too
+        raise ValueError(f"describes {config.model.depth} blocks and has {len(groups['ema'])} tensors")
+    with torch.device("meta"):
+        model = build_model(config.model, config.features, header.motion, config.seed, stand_in(config.features))
+    for group in ("model", "ema"):
+        fit(_prefixed(group, model.state_dict()), groups[group])
+    fit(_moments(model, groups["optimizer"]), groups["optimizer"])
+
+
+def _moments(model: nn.Module, found: Mapping[str, Entry]) -> dict[str, Tensor]:
+    """What an optimizer may keep of parameters, under the names that a file has: each is as its parameter is."""
+    parameters = dict(enumerate(model.parameters()))
+    kinds: dict[str, Tensor] = {}
+    for name in found:
+        _, index, moment = (*name.split(".", 2), "", "")[:3]
+        if moment not in ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq") or not index.isdecimal():
+            raise ValueError(f"{name[:80]} is nothing that Adam keeps")
+        parameter = parameters.get(int(index[:9]))
+        if parameter is None or str(int(index[:9])) != index:
+            raise ValueError(f"{name[:80]} is of no parameter")
+        kinds[name] = torch.empty((), device="meta") if moment == "step" else parameter
+    return kinds
+
+
+def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
     broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     if broken:
         raise UsageError(
-            f"{path}: {len(broken)} of {len(weights)} weights hold numbers that are not finite, first {broken[0]}; "
-            "use an earlier checkpoint, or train again with a lower learning rate"
+            f"{_named(path)}: {len(broken)} of {len(weights)} weights hold numbers that are not finite, first"
+            f" {broken[0]}; use an earlier checkpoint, or train again with a lower learning rate"
         )
 
 
@@ -196,14 +352,15 @@ def load_model(
 
     Args:
         encoder: the frozen encoder of its features, if it is loaded already.
-        weights: where the encoder's weights lie, if not where they lay in training.
+        weights: where the encoder's weights lie. Where they lay in training is not followed: a checkpoint may come
+            from others.
 
     Raises:
-        UsageError: as `load_encoder`, above all where the weights are other ones than in training.
+        UsageError: as `load_encoder`, above all where the weights are not named, or are other ones than in training.
     """
     config = checkpoint.config
     if encoder is None:
-        _, encoder = load_encoder(config.features, device, weights)
+        _, encoder = load_encoder(named_by(config.features, weights), device)
     model = build_model(config.model, config.features, checkpoint.motion, config.seed, encoder)
     model.load_state_dict(checkpoint.ema)
     return model.to(device).eval().requires_grad_(False)

@@ -66,7 +66,7 @@ def evaluate(
         sampler: the checkpoint's own where not given; its seed is replaced by each of `seeds`.
         seeds: figures of generated rows are means over them.
         limit: windows per class, from up to eight shards spread over the split; none: all.
-        encoder: where the weights of the features' encoder lie, if not where they lay in training.
+        encoder: where the weights of the features' encoder lie, if they have one.
 
     Returns: {"checkpoint", "audio", "dataset", "split", "windows": {class: n}, "seeds", "sampler", and three tables
         {row: {class or "all": {metric: value}}}: "rows", "spread" (deviation over seeds; generated rows, two seeds or
@@ -79,7 +79,7 @@ def evaluate(
         DatasetError: a sample that is unreadable or has numbers that are not finite.
         RunFailed: the model generates motion that is not finite.
     """
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, whole=False)
     model = load_model(loaded, pick_device(device), weights=encoder)
     data = _open_for(model, dataset)
     sampler = sampler or loaded.config.sampler
@@ -148,7 +148,7 @@ def generate(
         DatasetError: a sample that is unreadable or has numbers that are not finite.
         RunFailed: the model generates motion that is not finite.
     """
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, whole=False)
     model = load_model(loaded, pick_device(device), weights=encoder)
     data = _open_for(model, dataset)
     sampler = sampler or loaded.config.sampler

@@ -65,9 +65,10 @@ class LogMel(nn.Module):
         super().__init__()
         self.config = config
         self.size = config.n_mels * (SAMPLES_PER_FRAME // HOP)
-        bank = torchaudio.functional.melscale_fbanks(
-            FFT // 2 + 1, 20.0, SAMPLE_RATE / 2, config.n_mels, SAMPLE_RATE, norm=None, mel_scale="htk"
-        )
+        with torch.device("cpu"):  # torchaudio looks at the values, also where the model is built without any
+            bank = torchaudio.functional.melscale_fbanks(
+                FFT // 2 + 1, 20.0, SAMPLE_RATE / 2, config.n_mels, SAMPLE_RATE, norm=None, mel_scale="htk"
+            )
         self.register_buffer("window", torch.hann_window(SPAN), persistent=False)
         self.register_buffer("bank", bank, persistent=False)
 

@@ -18,9 +18,9 @@ from schemas.manifest import Split
 from schemas.secrets import written
 from schemas.train import TrainConfig
 from schemas.words import counted, first_difference
-from training.checkpoint import CHECKPOINT_NAME, Checkpoint, checkpoint_id, load_checkpoint, load_model
+from training.checkpoint import CHECKPOINT_NAME, OLD_NAME, Checkpoint, checkpoint_id, load_checkpoint, load_model
 from training.data import Batch, Dataset, Loader, class_mixture
-from training.encoder import load_encoder
+from training.encoder import load_encoder, named_by
 from training.model import Listener, build_model
 from training.reference import ReferenceErrors
 from training.world import World
@@ -148,10 +148,9 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
         raise UsageError(f"{pairs} holds windows, not pairs; make pairs with `visavis pairs`")
     if preferences is not None and init is None:
         raise UsageError("preference tuning starts from a trained checkpoint: give one as init")
-    started = None if init is None else load_checkpoint(init)
+    started = None if init is None else load_checkpoint(init, whole=False)
     if started is not None:
-        weights = config.features.weights or started.config.features.weights
-        features = started.config.features.model_copy(update={"weights": weights})
+        features = named_by(started.config.features, config.features.weights)
         config = config.model_copy(update={"model": started.config.model, "features": features})
     motion = started.motion if started else windows.manifest.motion
     for each in (windows, preferences):
@@ -164,6 +163,8 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
     config = config.model_copy(update={"features": features})
     reference = checkpoint_id(init) if init is not None else ""
     path = out / CHECKPOINT_NAME
+    if (out / OLD_NAME).exists() and not path.exists():
+        raise UsageError(f"{out / OLD_NAME} is of an older format; `visavis convert` makes {CHECKPOINT_NAME} of it")
     resumed = load_checkpoint(path) if path.exists() else None
     if resumed is not None:
         _check_same_run(resumed, config, windows, preferences, reference, world, out)

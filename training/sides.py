@@ -21,7 +21,7 @@ from schemas.sample import Sample
 from schemas.train import Drop
 from training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, load_model
 from training.data import Batch, collate
-from training.encoder import load_encoder
+from training.encoder import load_encoder, named_by
 from training.model import Listener
 from training.sampler import rollout
 from training.world import pick_device
@@ -47,7 +47,7 @@ class Sides:
         self._config = config
         self._device = pick_device(config.device)
         paths = _paths(config, checkpoint)
-        loaded = [load_checkpoint(Path(path)) for path in paths]
+        loaded = [load_checkpoint(Path(path), whole=False) for path in paths]
         # Made up of one or two: without a checkpoint of its own, the losing side is the same model's.
         models = [load_model(c, self._device, weights=_weights(config, c, loaded[0])) for c in loaded]
         self._model, self._loser = models[0], models[-1]
@@ -85,13 +85,13 @@ def check_checkpoints(
         UsageError: no such checkpoint, another codec or columns, or an encoder that is not at hand.
     """
     paths = _paths(config, checkpoint)
-    loaded = [load_checkpoint(Path(path)) for path in paths]
+    loaded = [load_checkpoint(Path(path), whole=False) for path in paths]
     for path, each in zip(paths, loaded, strict=True):
         if each.motion.codec != motion.codec:
             raise UsageError(f"{path} speaks codec {each.motion.codec}, the dataset has {motion.codec}")
         if _columns(each.motion) != _columns(motion):
             raise UsageError(f"{path} has motion of other columns than the dataset: {_columns(each.motion)}")
-        load_encoder(each.config.features, weights=_weights(config, each, loaded[0]))
+        load_encoder(named_by(each.config.features, _weights(config, each, loaded[0])))
     digests = [checkpoint_id(Path(path)) for path in paths]
     if len(digests) == 2 and digests[0] == digests[1] and config.left == "full":
         raise UsageError("rejected_checkpoint is the same model under the same conditions: say rejected=own")
@@ -104,9 +104,9 @@ def _paths(config: PairsConfig, checkpoint: str) -> list[str]:
 
 
 def _weights(config: PairsConfig, checkpoint: Checkpoint, first: Checkpoint) -> str | None:
-    """Where the encoder lies: `config.encoder`, unless it is another one than the first checkpoint's."""
+    """Where the encoder lies, by the user's word: `config.rejected_encoder` for another one than the first has."""
     same = checkpoint.config.features.weights_sha256 == first.config.features.weights_sha256
-    return config.encoder if same else None
+    return config.encoder if same else config.rejected_encoder
 
 
 def _columns(motion: MotionSpec) -> tuple[int, tuple[int, int], tuple[int, int], tuple[int, int]]:

@@ -67,7 +67,7 @@ def train(
 
     Args:
         dataset: folder or URL of a windows dataset; L_DF is computed on it.
-        out: folder of `checkpoint.pt`, `metrics.jsonl` and TensorBoard's files; all processes must see it.
+        out: folder of `checkpoint.safetensors`, `metrics.jsonl` and TensorBoard's files; all processes must see it.
         init: checkpoint whose averaged weights are the start; its model, features and motion statistics are kept,
             whatever `config` says (but for the place of a frozen encoder's weights). With `pairs` it is also the
             frozen reference model.

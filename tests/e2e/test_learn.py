@@ -62,7 +62,7 @@ def test_from_a_build_to_a_tuned_listener(
 
     words = ["train", RECIPE, run, "--init", checkpoint, "--pairs", pairs, "--out", tuned, *quick]
     after = visavis(capsys, monkeypatch, *words).strip()
-    assert (tmp_path / "tuned" / "checkpoint.pt").read_bytes() != Path(checkpoint).read_bytes()
+    assert (tmp_path / "tuned" / "checkpoint.safetensors").read_bytes() != Path(checkpoint).read_bytes()
 
     figures = json.loads(visavis(capsys, monkeypatch, "evaluate", after, run, "--limit", "3", "--json"))
     assert {"model", "model_no_user", "ground_truth", "hold_still"} <= set(figures["rows"])

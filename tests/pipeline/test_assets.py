@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from pipeline.assets import at_hand, read_assets
 from schemas.errors import UsageError
@@ -109,6 +112,29 @@ def test_a_file_is_fetched_once_and_found_again(host: FileHost, assets: Command,
     assert [(a["name"], a["at_hand"]) for a in plain] == [
         ("face", True), ("loose", True), ("open", False), ("gated", False),
     ]  # fmt: skip
+
+
+def test_what_was_pickled_is_converted_as_soon_as_it_was_fetched(
+    host: FileHost, assets: Command, tmp_path: Path
+) -> None:
+    buffer = io.BytesIO()
+    torch.save({"weight": torch.ones(3)}, buffer)
+    host.files["/models/net.pt"] = buffer.getvalue()
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    listed = yaml.safe_load((tmp_path / "assets.yaml").read_text())["assets"]
+    listed[1] |= {"source": f"url: {host.address}/models/net.pt", "setting": "separate.weights={path}"}
+    (tmp_path / "assets.yaml").write_text(yaml.safe_dump({"assets": listed}))
+    path = tmp_path / "cache" / "visavis" / "net.safetensors"
+    code, out, err = assets("fetch", "loose")
+    assert (code, out) == (0, f"loose: {path}\n    use it with --set separate.weights={path}\n")
+    assert f"sha256 {digest}, not pinned" in err
+    assert load_file(path)["weight"].tolist() == [1, 1, 1]
+    assert assets("check", "loose") == (0, f"loose: sound  {path}\n", "")
+    listed[1] |= {"sha256": digest}
+    (tmp_path / "assets.yaml").write_text(yaml.safe_dump({"assets": listed}))
+    assert assets("check", "loose")[0] == 0
+    path.with_suffix(".pt").write_bytes(b"other")
+    assert assets("check", "loose")[:2] == (1, f"loose: not the pinned file  {path}\n")
 
 
 def test_another_folder_may_be_named(host: FileHost, assets: Command, tmp_path: Path) -> None:

@@ -51,14 +51,14 @@ def text_as_video(tmp_path: Path) -> str:
         (["build", CONFIG, "--pair", "a.mp4", "b.mp4"], "a.mp4: no such file"),
         (
             ["build", CONFIG, "{video}", "--set", "separate.backend=convtasnet", "--set", "separate.weights=absent.pt"],
-            "separate.weights: unreadable: absent.pt",
+            "separate.weights: cannot read absent.pt (No such file",
         ),
         (["status", "{folder}"], "not a run's folder"),
         (["report", "{folder}"], "is not a dataset"),
         (["train", CONFIG, "{folder}"], "is a recipe for `visavis build`, not for `visavis train`"),
-        (["evaluate", "absent.pt", "{folder}"], "cannot read checkpoint"),
-        (["evaluate", "absent.pt", "{folder}", "--split", "test"], "--split is train or val"),
-        (["generate", "absent.pt", "{folder}", "k", "--drop", "everything"], "--drop is one of full"),
+        (["evaluate", "absent.safetensors", "{folder}"], "cannot read checkpoint"),
+        (["evaluate", "absent.safetensors", "{folder}", "--split", "test"], "--split is train or val"),
+        (["generate", "absent.safetensors", "{folder}", "k", "--drop", "everything"], "--drop is one of full"),
         (["pairs", "{folder}", "absent.pt"], "cannot read checkpoint"),
     ],
 )

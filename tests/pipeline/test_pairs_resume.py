@@ -46,7 +46,7 @@ def stopped_engine(stages: Stages, root: str) -> Iterator[Crew]:
 
 def test_stopped_and_resumed_only_the_rest_is_made(tmp_path: Path) -> None:
     source = write_dataset(tmp_path / "source", {WindowClass.LISTENING: 24})
-    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint = tmp_path / "checkpoint.safetensors"
     untrained(checkpoint, TrainConfig(model=SMALL, features=FeatureConfig(n_mels=4)), Dataset(str(source)))
     arguments = str(source), str(checkpoint), str(tmp_path / "run"), CONFIG
     quiet = Reporter(Console(file=io.StringIO()))

@@ -34,7 +34,7 @@ def test_two_processes_on_ray_are_one_run_that_can_be_stopped(tmp_path: Path):
     long = CONFIG.model_copy(update={"optim": CONFIG.optim.model_copy(update={"steps": 100_000})})
 
     def ask() -> None:
-        while not (tmp_path / "run" / "checkpoint.pt").exists():
+        while not (tmp_path / "run" / "checkpoint.safetensors").exists():
             time.sleep(0.1)
         (tmp_path / "run" / ".stop").touch()  # as Ctrl-C does
 
@@ -44,7 +44,7 @@ def test_two_processes_on_ray_are_one_run_that_can_be_stopped(tmp_path: Path):
             dataset, tmp_path / "run", long, workers=2, address=None,
             progress=lambda step, steps, _: seen.append((step, steps)),
         )  # fmt: skip
-    left = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    left = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
     assert left.processes == 2
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert left.step == logged[-1]["step"]

@@ -32,11 +32,13 @@ def scripted(network: nn.Module | None = None) -> bytes:
     return buffer.getvalue()
 
 
-def exported(batch: int, network: nn.Module | None = None) -> bytes:
-    """A torch.export archive of a network for exactly `batch` crops."""
+def exported(batch: int, network: nn.Module | None = None, *, dynamic: bool = False) -> bytes:
+    """A torch.export archive of a network for exactly `batch` crops; dynamic: for any number."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export((network or Patches()).eval(), (torch.zeros(batch, 3, SIZE, SIZE),))
+        shapes = {0: torch.export.Dim.AUTO} if dynamic else None
+        crops = torch.zeros(batch, 3, SIZE, SIZE)
+        program = torch.export.export((network or Patches()).eval(), (crops,), dynamic_shapes=shapes and (shapes,))
         torch.export.save(program, buffer)
     return buffer.getvalue()

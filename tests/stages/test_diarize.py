@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -183,6 +184,22 @@ def test_any_pyannote_pipeline_folder_loads(shared_media: Path, tmp_path: Path) 
     turns = PyannoteDiarizer(str(tmp_path))(audio)
     assert {t.speaker for t in turns} == {0}
     assert sum(t.end - t.start for t in turns) == pytest.approx(7.7, abs=0.6)
+
+
+def test_what_a_pipelines_checkpoint_holds_cannot_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (tmp_path / "sprung",)
+
+    torch.save({"pyannote.audio": Trap()}, tmp_path / "weights.bin")
+    (tmp_path / "config.yaml").write_text(
+        "pipeline:\n"
+        "  name: pyannote.audio.pipelines.VoiceActivityDetection\n"
+        f"  params: {{segmentation: '{tmp_path / 'weights.bin'}'}}\n"
+    )
+    with pytest.raises(UsageError, match="cannot load diarization pipeline"):
+        PyannoteDiarizer(str(tmp_path))
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_a_pipeline_that_names_its_speakers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
+import re
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -86,7 +89,8 @@ def item_of(clip: Path, valid: np.ndarray | None = None) -> EncodeInput:
 def encoded(item: EncodeInput, data: bytes, folder: Path, **settings: Any) -> Encoded:
     file = folder / "network"
     file.write_bytes(data)
-    stage = EncodeStage(EncodeConfig.model_validate({"network": str(file), "size": SIZE, "device": "cpu"} | settings))
+    plain = {"network": str(file), "network_sha256": hashlib.sha256(data).hexdigest(), "size": SIZE, "device": "cpu"}
+    stage = EncodeStage(EncodeConfig.model_validate(plain | settings))
     stage.setup()
     (row,) = stage.process(item)
     return row
@@ -183,19 +187,70 @@ def test_nothing_in_an_exported_network_is_unpickled_but_tensors(clip: Path, tmp
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
+def test_a_network_is_run_only_where_its_digest_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "network.ts"
+    file.write_bytes(scripted())
+    with pytest.raises(UsageError, match=r"is a program that runs as you: .* encode\.network_sha256"):
+        network_digest(EncodeConfig(network=str(file)))
+    with pytest.raises(UsageError, match=r"encode\.network: .* has sha256"):
+        network_digest(EncodeConfig(network=str(file), network_sha256="0" * 64))
+    with pytest.raises(UsageError, match=r"a program that runs as you"):
+        network_digest(EncodeConfig(network="https://192.0.2.1/network.ts?key=secret"))
+
+
 def test_what_is_no_network_is_refused_in_one_line(tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    native, bomb = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(native, "w") as archive:
         archive.writestr("model/data/aotinductor/model/code.so", b"")
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/models/model.json", bytes(100 << 20))
     files = {
         "weights.pt": (pickled(nn.Linear(2, 2).state_dict()), "a state_dict alone"),
         "text.pt2": (b"hello", "neither"),
-        "native.pt2": (buffer.getvalue(), "native code"),
+        "native.pt2": (native.getvalue(), "native code"),
+        "bomb.pt2": (bomb.getvalue(), "bytes of an archive's parts"),
+        "cut.pt2": (exported(batch=2)[:-100], "neither"),
+        "deep.pt2": (swapped(exported(batch=2), "model.json", b"[" * 100_000), "nested too deeply"),
     }
     for name, (data, told) in files.items():
         (tmp_path / name).write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
         with pytest.raises(UsageError, match=told) as caught:
-            network_digest(EncodeConfig(network=str(tmp_path / name)))
+            network_digest(EncodeConfig(network=str(tmp_path / name), network_sha256=digest))
         assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match=r"(?i)no such file"):
-        network_digest(EncodeConfig(network=str(tmp_path / "none.pt2")))
+        network_digest(EncodeConfig(network=str(tmp_path / "none.pt2"), network_sha256="0" * 64))
+
+
+def test_sizes_of_an_exported_network_are_symbols_and_arithmetic(clip: Path, tmp_path: Path) -> None:
+    """torch evaluates them as Python."""
+    data = exported(batch=2, dynamic=True)
+    assert encoded(item_of(clip), data, tmp_path, batch=7).people[0].code.shape == (FRAMES, CODES)
+    trap = tmp_path / "sprung"
+    run = f"__import__('os').mkdir('{trap}')"
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        text = archive.read(next(name for name in archive.namelist() if name.endswith("models/model.json"))).decode()
+    size = json.dumps(re.findall(r"Symbol\([^)]*\)", text)[0])[1:-1]
+    assert size in text
+    for other, told in {
+        run: "more than arithmetic",
+        f'Symbol("{run}")': "more than arithmetic",
+        "Integer(2).__class__": "more than arithmetic",
+        "[x for x in (1,)]": "more than arithmetic",
+        "exit()": "more than arithmetic",
+        "Pow(Integer(9), Pow(Integer(9), Integer(9)))": "more than arithmetic",
+        "Add(" * 300 + ")" * 300: "no expression",
+        "1" * 20_000: "characters of a size",
+    }.items():
+        changed = swapped(data, "models/model.json", text.replace(size, json.dumps(other)[1:-1]).encode())
+        with pytest.raises(UsageError, match=told):
+            encoded(item_of(clip), changed, tmp_path, batch=7)
+    for before, after, told in (
+        ('"guards_code": []', f'"guards_code": ["{run}"]', "guards in Python"),
+        ('"torch.ops.aten.linear.default"', '"torch.os.system"', "no operation on tensors"),
+        ('"torch.ops.aten.linear.default"', '"torch.ops.aten.__class__"', "no operation on tensors"),
+    ):
+        assert before in text
+        with pytest.raises(UsageError, match=told):
+            encoded(item_of(clip), swapped(data, "models/model.json", text.replace(before, after).encode()), tmp_path)
+    assert not trap.exists()

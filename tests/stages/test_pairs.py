@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +44,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(small_model(), tmp_path_factory.mktemp("model") / "checkpoint.pt")
+    return save_model(small_model(), tmp_path_factory.mktemp("model") / "checkpoint.safetensors")
 
 
 def save_model(model: Listener, path: Path, motion: MotionSpec | None = None) -> Path:
     config = TrainConfig(model=model.config, features=model.features.config)
     weights, motion = model.state_dict(), motion or model.motion
     save_checkpoint(
-        Checkpoint(config=config, motion=motion, manifest="m", step=1, model=weights, ema=weights, optimizer={}), path
+        Checkpoint(config=config, motion=motion, manifest="0" * 64, step=1, model=weights, ema=weights, optimizer={}),
+        path,
     )
     return path
 
@@ -120,19 +121,19 @@ def test_the_manifest_says_how_far_the_generator_hears(source: Path, checkpoint:
     assert plain is not None
     assert (plain.audio.kind, plain.audio.horizon_ms) == ("log_mel", 0)
 
-    weights = write_torchaudio(tmp_path / "weights.pt")
+    weights = write_torchaudio(tmp_path / "weights.safetensors")
     features, encoder = load_encoder(
         FeatureConfig(kind="wav2vec2", weights=str(weights), architecture=BASE_LIKE, layers=(1,), chunk=5)
     )
     config = TrainConfig(model=small_model().config, features=features)
     model = build_model(config.model, config.features, SPEC, 0, encoder)
     state = model.state_dict()
-    path = tmp_path / "encoded.pt"
+    path = tmp_path / "encoded.safetensors"
     save_checkpoint(
-        Checkpoint(config=config, motion=SPEC, manifest="m", step=1, model=state, ema=state, optimizer={}), path
+        Checkpoint(config=config, motion=SPEC, manifest="0" * 64, step=1, model=state, ema=state, optimizer={}), path
     )
-    moved = weights.rename(tmp_path / "moved.pt")
-    with pytest.raises(UsageError, match=r"cannot read .*weights\.pt"):
+    moved = weights.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(UsageError, match=r"they lay at .*weights\.safetensors\); name the file"):
         build(source, path, tmp_path / "encoded", limit=2)
     assert not (tmp_path / "encoded").exists()
     there = CONFIG.model_copy(update={"encoder": str(moved)})
@@ -142,22 +143,21 @@ def test_the_manifest_says_how_far_the_generator_hears(source: Path, checkpoint:
     assert (made.audio.kind, made.audio.weights_sha256) == ("wav2vec2", features.weights_sha256)
     assert (made.audio.look_ahead_ms, made.audio.horizon_ms) == (80, (5 + 2 - 1 + 2) * 40)
     moved.rename(weights)
-    assert build(source, path, tmp_path / "encoded", limit=2).processed == 0  # where it lies shapes nothing
+    back = CONFIG.model_copy(update={"encoder": str(weights)})
+    assert build(source, path, tmp_path / "encoded", back, limit=2).processed == 0  # where it lies shapes nothing
 
 
 def test_another_checkpoint_is_not_mixed_in(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     build(source, checkpoint, tmp_path / "run")
-    other = tmp_path / "other.pt"
-    shutil.copy(checkpoint, other)
-    with other.open("ab") as file:  # another file, another id
-        file.write(b"\0")
+    other = tmp_path / "other.safetensors"  # another file, another id
+    save_checkpoint(replace(load_checkpoint(checkpoint), step=2), other)
     with pytest.raises(UsageError, match="was built with generator="):
         build(source, other, tmp_path / "run")
 
 
 def test_another_checkpoint_makes_the_losing_side(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     """Its motion under every condition, from the same noise; record and manifest have both digests."""
-    other = save_model(small_model(seed=1), tmp_path / "other.pt")
+    other = save_model(small_model(seed=1), tmp_path / "other.safetensors")
     config = CONFIG.model_copy(update={"rejected": "checkpoint", "rejected_checkpoint": str(other), "chosen": "full"})
     made = Dataset(build(source, checkpoint, tmp_path / "run", config).dataset)
     pair = next(iter(made.samples("train")))
@@ -171,7 +171,7 @@ def test_another_checkpoint_makes_the_losing_side(source: Path, checkpoint: Path
     for said in (pair.pair, made.manifest.pairs):
         assert said is not None
         assert (said.generator, said.rejected_generator, said.rejected, said.dropped) == (*digests, "checkpoint", ())
-    moved = other.rename(tmp_path / "moved.pt")
+    moved = other.rename(tmp_path / "moved.safetensors")
     there = config.model_copy(update={"rejected_checkpoint": str(moved)})
     assert build(source, checkpoint, tmp_path / "run", there).processed == 0  # where it lies shapes nothing
     save_model(small_model(seed=2), moved)
@@ -183,7 +183,7 @@ def test_a_checkpoint_that_does_not_fit_is_told_before_work_starts(
     source: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     def refused(motion: MotionSpec, match: str) -> None:
-        other = save_model(small_model(seed=1), tmp_path / "other.pt", motion)
+        other = save_model(small_model(seed=1), tmp_path / "other.safetensors", motion)
         config = CONFIG.model_copy(update={"rejected": "checkpoint", "rejected_checkpoint": str(other)})
         with pytest.raises(UsageError, match=match):
             build(source, checkpoint, tmp_path / "run", config)

@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from benchmarks.separation import (
     LEVEL,
@@ -342,8 +343,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from torchaudio.models import conv_tasnet_base
 
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "conv_tasnet.pt"
-    torch.save(conv_tasnet_base(num_sources=2).state_dict(), path)
+    path = tmp_path_factory.mktemp("weights") / "conv_tasnet.safetensors"
+    save_file(conv_tasnet_base(num_sources=2).state_dict(), path)
     return path
 
 
@@ -377,15 +378,22 @@ def test_weights_that_are_missing_wrong_or_a_trap_are_told(tmp_path: Path, weigh
     with pytest.raises(UsageError, match=r"has sha256 [0-9a-f]{12}…, not 000000000000…"):
         check_separator(config(weights, weights_sha256="0" * 64))
     other = tmp_path / "other.pt"
-    torch.save(tiny().state_dict(), other)
-    with pytest.raises(UsageError, match=r"not the state of torchaudio's conv_tasnet_base\(2\)"):
+    save_file(tiny().state_dict(), other)
+    with pytest.raises(UsageError, match=r"not torchaudio's conv_tasnet_base\(2\)"):
+        load_separator(config(other), "cpu")
+    save_file({name: weight * torch.nan for name, weight in load_file(weights).items()}, other)
+    with pytest.raises(UsageError, match="weights that are not finite"):
         load_separator(config(other), "cpu")
     buffer, mark = io.BytesIO(), tmp_path / "mark"
     torch.save(Trap(mark), buffer)
-    for data in (b"", b"not weights", pickle.dumps(Trap(mark), protocol=2), buffer.getvalue()):
+    for data in (b"", b"not weights", weights.read_bytes()[:-1]):
         other.write_bytes(data)
-        with pytest.raises(UsageError, match="not the state of"):
-            load_separator(config(other), "cpu")
+        with pytest.raises(UsageError, match="is no whole file of tensors"):
+            check_separator(config(other))
+    for data in (pickle.dumps(Trap(mark), protocol=2), buffer.getvalue()):
+        other.write_bytes(data)
+        with pytest.raises(UsageError, match=r"is pickled, and only safetensors are read; `visavis convert FILE`"):
+            check_separator(config(other))
     assert not mark.exists()
     check_separator(SeparateConfig(weights=str(tmp_path / "nowhere.pt")))  # masks need none
 
@@ -411,7 +419,7 @@ def test_voices_are_known_by_the_content_of_their_weights(tmp_path: Path, weight
 
     moved, other = tmp_path / "moved.pt", tmp_path / "other.pt"
     moved.write_bytes(weights.read_bytes())
-    other.write_bytes(weights.read_bytes() + b"x")
+    save_file({name: weight + 1 for name, weight in load_file(weights).items()}, other)
     plain = prints()
     assert prints(weights="unused.pt", device="cpu") == plain
     network = prints(backend="convtasnet", weights=str(weights))

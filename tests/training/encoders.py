@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torchaudio.models import wav2vec2_model
 
 from schemas.train import EncoderArchitecture, FeatureConfig
@@ -40,7 +41,7 @@ def write_torchaudio(path: Path, architecture: EncoderArchitecture = BASE_LIKE, 
         aux_num_out=5,
     )
     fill(network, seed)
-    torch.save(network.state_dict(), path)
+    save_file(network.state_dict(), path)
     return path
 
 

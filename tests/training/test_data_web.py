@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,8 @@ from pipeline.verify import verify_dataset
 from schemas import faults
 from schemas.dyads import WindowClass
 from schemas.errors import DatasetError, RunFailed, UsageError
+from schemas.given import read_given
 from schemas.train import FeatureConfig
-from stages.given import read_given
 from tests.training.synthetic import write_dataset
 from training.data import Dataset
 from training.encoder import load_encoder
@@ -79,10 +80,37 @@ def test_verify_reads_what_cannot_be_listed(host: Host) -> None:
 def test_a_given_file_is_wrong_use_only_where_it_is_not_there(host: Host) -> None:
     host.files["/net.pt"] = b"weights"
     host.behaviour["/net.pt"] = Behaviour(status=500, times=1)
-    assert read_given("x.weights", f"{host.address}/net.pt") == b"weights"
-    with pytest.raises(UsageError, match=r"x\.weights: .*404 Not Found; fetch it"):
-        read_given("x.weights", f"{host.address}/absent.pt", remedy="fetch it")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert read_given("x.weights", f"{host.address}/net.pt", digest) == b"weights"
+    with pytest.raises(UsageError, match=r"x\.weights: .*404 Not Found\); fetch it"):
+        read_given("x.weights", f"{host.address}/absent.pt", digest, remedy="fetch it")
+    away = f"http://127.0.0.1:{closed_port()}/w.safetensors"
     with pytest.raises(RunFailed, match=r"features\.weights: .*cannot be read now \(Connection refused"):
-        load_encoder(FeatureConfig(kind="wav2vec2", weights=f"http://127.0.0.1:{closed_port()}/w.safetensors"), "cpu")
+        load_encoder(FeatureConfig(kind="wav2vec2", weights=away, weights_sha256=digest), "cpu")
     with pytest.raises(RunFailed, match=r"x\.weights: .*Connection refused"):
-        read_given("x.weights", f"http://127.0.0.1:{closed_port()}/net.pt")
+        read_given("x.weights", away, digest)
+
+
+def test_a_server_is_not_asked_for_what_nobody_can_tell_from_another_file(host: Host) -> None:
+    url = f"{host.address.replace('://', '://me:secret@')}/net.pt?signature=secret"
+    features = FeatureConfig(kind="wav2vec2", weights=url)
+    for setting, read in {
+        "x.weights": lambda: read_given("x.weights", url),
+        "features.weights": lambda: load_encoder(features, "cpu"),
+    }.items():
+        with pytest.raises(UsageError, match=rf"give its sha256, too \({setting}_sha256\)") as caught:
+            read()
+        assert "secret" not in str(caught.value)
+    assert not host.asked
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [Behaviour(), Behaviour(ranges=False), Behaviour(ranges=False, length=False)],
+    ids=["in parts", "whole", "of no told length"],
+)
+def test_a_server_that_sends_more_than_anybody_needs_is_cut_off(host: Host, behaviour: Behaviour) -> None:
+    host.files["/net.pt"] = bytes(20 << 20)
+    host.behaviour["/net.pt"] = behaviour
+    with pytest.raises(UsageError, match=r"x\.weights: .*net\.pt"):
+        read_given("x.weights", f"{host.address}/net.pt", "0" * 64, most=2 << 20)

@@ -78,7 +78,7 @@ def test_a_full_disk_ends_the_cache_and_not_the_training(tmp_path: Path, caplog:
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
+    path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(b"old")
 
     def save() -> None:
@@ -88,16 +88,16 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> No
     with full_after(4096), pytest.raises(OSError, match="File too large") as caught:
         save()
     assert caught.value.filename == str(path)
-    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("checkpoint.pt", b"old")]
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("checkpoint.safetensors", b"old")]
 
 
 @pytest.mark.usefixtures("no_links")
 def test_a_copy_that_does_not_fit_is_not_half_there(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
+    path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(bytes(100_000))
     with full_after(4096), pytest.raises(OSError, match="File too large") as caught:
         keep_copy(path, 500, 2, 1000)
-    assert "checkpoint-0000500.pt" in str(caught.value.filename)
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert "checkpoint-0000500.safetensors" in str(caught.value.filename)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.safetensors"]
     keep_copy(path, 500, 2, 1000)
-    assert (tmp_path / "checkpoint-0000500.pt").read_bytes() == path.read_bytes()
+    assert (tmp_path / "checkpoint-0000500.safetensors").read_bytes() == path.read_bytes()

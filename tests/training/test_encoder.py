@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from schemas.config import parse_config
 from schemas.errors import UsageError
@@ -24,6 +28,9 @@ from training.data import Dataset
 from training.encoder import Encoder, load_encoder
 from training.evaluate import evaluate, generate
 from training.train import train
+
+HUGE = EncoderArchitecture(width=1 << 14, hidden=1 << 16, depth=256, heads=1)
+"""More than any machine has memory for."""
 
 
 def features_of(path: Path, **changes: Any) -> FeatureConfig:
@@ -63,15 +70,15 @@ def test_a_transformers_folder_gives_what_transformers_computes(
         for layer, found in zip((1, 2), ours.layers(sound, (1, 2)), strict=True):
             torch.testing.assert_close(found, expected[layer], rtol=0, atol=1e-4)
             assert found.std() > 0.1
-    pickled = tmp_path / "pickled"  # the older format, and torch's older name of the normed weights
-    pickled.mkdir()
-    shutil.copy(tmp_path / "config.json", pickled)
+    older = tmp_path / "older"  # torch's older name of the normed weights
+    older.mkdir()
+    shutil.copy(tmp_path / "config.json", older)
     old = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
     state = theirs.state_dict()
     for new, name in old.items():
         state = {key.replace(new, name): value for key, value in state.items()}
-    torch.save(state, pickled / "pytorch_model.bin")
-    again = the_encoder(features_of(pickled, architecture=None))
+    save_file(state, older / "model.safetensors")
+    again = the_encoder(features_of(older, architecture=None))
     assert torch.equal(again.layers(sound, (2,))[0], ours.layers(sound, (2,))[0])
 
 
@@ -79,12 +86,12 @@ def test_a_transformers_folder_gives_what_transformers_computes(
 def test_a_torchaudio_file_gives_what_torchaudio_computes(tmp_path: Path, architecture: EncoderArchitecture):
     from torchaudio.models import wav2vec2_model
 
-    path = write_torchaudio(tmp_path / "weights.pt", architecture)
+    path = write_torchaudio(tmp_path / "weights.safetensors", architecture)
     a = architecture
     shape = [(a.channels, k, s) for k, s in zip((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), strict=True)]
     sizes = (a.width, 0.1, a.position_kernel, a.position_groups, a.depth, a.heads, 0.1, a.hidden, 0.1, 0.1)
     theirs = wav2vec2_model(f"{a.norm}_norm", shape, a.conv_bias, *sizes, a.pre_norm, 0.1, aux_num_out=5).eval()
-    theirs.load_state_dict(torch.load(path, weights_only=True))
+    theirs.load_state_dict(load_file(path))
     sound = clips()
     heard = F.layer_norm(sound, sound.shape[1:]) if a.norm == "layer" else sound
     expected = theirs.extract_features(heard)[0]
@@ -96,15 +103,21 @@ def test_a_torchaudio_file_gives_what_torchaudio_computes(tmp_path: Path, archit
 
 
 def test_what_cannot_serve_is_told_in_one_line(tmp_path: Path):
-    good = write_torchaudio(tmp_path / "good.pt")
-    write_torchaudio(tmp_path / "other.pt", seed=1)
+    good = write_torchaudio(tmp_path / "good.safetensors")
+    write_torchaudio(tmp_path / "other.safetensors", seed=1)
     digest = hashlib.sha256(good.read_bytes()).hexdigest()
-    (tmp_path / "cut.pt").write_bytes(good.read_bytes()[:3000])
-    (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0no header at all")
-    torch.save({"model": {"a": torch.zeros(1)}}, tmp_path / "nested.pt")
-    torch.save({"a": torch.zeros(1)}, tmp_path / "unrelated.pt")
-    state = torch.load(good, weights_only=True)
-    torch.save({k: v for k, v in state.items() if "transformer.layers.1." not in k}, tmp_path / "shallow.pt")
+    (tmp_path / "cut.safetensors").write_bytes(good.read_bytes()[:3000])
+    (tmp_path / "none at all.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0no header at all")
+    save_file({"a": torch.zeros(1)}, tmp_path / "unrelated.safetensors")
+    state = load_file(good)
+    shallow = {k: v for k, v in state.items() if "transformer.layers.1." not in k}
+    save_file(shallow, tmp_path / "shallow.safetensors")
+    save_file({k: torch.full_like(v, math.nan) for k, v in state.items()}, tmp_path / "nan.safetensors")
+    save_file({k: v.to(torch.int32) for k, v in state.items()}, tmp_path / "whole numbers.safetensors")
+    torch.save(state, tmp_path / "pickled.pt")
+    (tmp_path / "pickled").mkdir()
+    shutil.copy(tmp_path / "pickled.pt", tmp_path / "pickled" / "pytorch_model.bin")
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "empty").mkdir()
     for name, change in {
         "hubert": {"model_type": "hubert"},
@@ -121,24 +134,30 @@ def test_what_cannot_serve_is_told_in_one_line(tmp_path: Path):
         plain = {"model_type": "wav2vec2", **transformers_config(BASE_LIKE)}
         text = json.dumps([] if change is None else plain | change)
         (folder / "config.json").write_text(text if name != "broken" else text[:-5])
-        shutil.copy(good, folder / "pytorch_model.bin")
+        shutil.copy(good, folder / "model.safetensors")
 
-    def refused(message: str, where: str = "good.pt", **changes: Any) -> None:
+    def refused(message: str, where: str = "good.safetensors", **changes: Any) -> None:
         with pytest.raises(UsageError, match=message) as error:
             load_encoder(features_of(tmp_path / where, **changes))
         assert "\n" not in str(error.value)
 
     refused("needs features.weights", weights=None)
     refused(r"cannot read .*none\.pt \(No such file.*visavis assets", "none.pt")
-    refused("cannot read nowhere://weights", weights="nowhere://weights")
-    refused("holds neither model.safetensors nor pytorch_model.bin", "empty")
-    refused(rf"other\.pt has sha256 .*, not {digest[:12]}", "other.pt", weights_sha256=digest)
-    refused("not a whole file of tensors", "cut.pt")
+    refused("nowhere://weights is no local file: give its sha256", weights="nowhere://weights")
+    refused("cannot read nowhere://weights", weights="nowhere://weights", weights_sha256=digest)
+    refused("holds no model.safetensors", "empty")
+    refused(rf"other\.safetensors has sha256 .*, not {digest[:12]}", "other.safetensors", weights_sha256=digest)
     refused("not a whole file of tensors", "cut.safetensors")
-    refused("not a state dict", "nested.pt")
-    refused("holds no wav2vec 2.0 encoder", "unrelated.pt")
-    refused("lacks encoder.transformer.layers.1.", "shallow.pt")
-    refused("does not fit features.architecture: size mismatch", architecture=None)
+    refused("not a whole file of tensors", "none at all.safetensors")
+    refused("numbers that are not finite", "nan.safetensors")
+    refused("does not fit features.architecture: .* of int32", "whole numbers.safetensors")
+    refused("is pickled, and only safetensors are read; `visavis convert", "pickled.pt")
+    refused("pytorch_model.bin is pickled, and only", "pickled")
+    refused("pipe is no file", "pipe")
+    refused("holds no wav2vec 2.0 encoder", "unrelated.safetensors")
+    refused("lacks encoder.transformer.layers.1.", "shallow.safetensors")
+    refused("does not fit features.architecture: ", architecture=None)
+    refused("features.weights: .* features.architecture", architecture=HUGE)
     refused("does not fit features.architecture", architecture=BASE_LIKE.model_copy(update={"hidden": 25}))
     refused("features.layers: 3 of an encoder of 2", layers=(3,))
     refused("does not describe a wav2vec 2.0 encoder with two", "hubert")
@@ -147,7 +166,7 @@ def test_what_cannot_serve_is_told_in_one_line(tmp_path: Path):
     refused("describes a variant", "relu")
     refused("does not describe a wav2vec 2.0 encoder: ", "headless")
     refused("does not describe a wav2vec 2.0 encoder: ", "listed")
-    refused("cannot read .*broken", "broken")
+    refused("does not describe a wav2vec 2.0 encoder: ", "broken")
     refused("is not that of config.json", "sound", architecture=LARGE_LIKE)
     load_encoder(features_of(tmp_path / "sound", architecture=None, weights_sha256=digest))
 
@@ -159,9 +178,9 @@ def test_weights_cannot_run_code(tmp_path: Path):
         def __reduce__(self):
             return Path.touch, (touched,)
 
-    torch.save({"encoder.transformer.x": Trap()}, tmp_path / "trap.pt")
-    with pytest.raises(UsageError, match="not a whole file of tensors"):
-        load_encoder(features_of(tmp_path / "trap.pt"))
+    torch.save({"encoder.transformer.x": Trap()}, tmp_path / "trap.safetensors")  # whatever it is called
+    with pytest.raises(UsageError, match="is pickled"):
+        load_encoder(features_of(tmp_path / "trap.safetensors"))
     assert not touched.exists()
 
 
@@ -183,7 +202,7 @@ def test_settings_that_do_not_fit_are_refused(overrides: list[str], message: str
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    return write_torchaudio(tmp_path / "weights.pt")
+    return write_torchaudio(tmp_path / "weights.safetensors")
 
 
 @pytest.fixture
@@ -197,8 +216,8 @@ def test_a_run_goes_on_with_its_encoder_and_with_no_other(
     whole = train(str(windows), tmp_path / "whole", encoded_config)
     with pytest.raises(CutOff):
         train(str(windows), tmp_path / "cut", encoded_config, progress=stop_after(4))
-    moved = weights.rename(tmp_path / "moved.pt")
-    with pytest.raises(UsageError, match=r"cannot read .*weights\.pt"):
+    moved = weights.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(UsageError, match=r"cannot read .*weights\.safetensors"):
         train(str(windows), tmp_path / "cut", encoded_config)
     write_torchaudio(weights, seed=1)
     with pytest.raises(UsageError, match="holds a run with another encoder; name its weights"):
@@ -225,12 +244,17 @@ def test_a_checkpoint_names_its_encoder_and_does_not_hold_it(
     assert checkpoint.config.features.weights_sha256 == digest
     assert checkpoint.config.features.architecture == BASE_LIKE
     assert not [name for name in checkpoint.model if "transformer" in name or "extractor" in name]
-    stated = json.loads(torch.load(path, weights_only=True)["header"])["audio"]  # without our code
+    with safe_open(path, "pt") as file:  # without our code
+        stated = json.loads(file.metadata()["visavis"])["audio"]
     assert stated == checkpoint.audio.model_dump(mode="json")
     assert (stated["weights_sha256"], stated["horizon_ms"], stated["stream_wait_ms"]) == (digest, 520, 560)
 
-    moved = str(weights.rename(tmp_path / "moved.pt"))
-    with pytest.raises(UsageError, match=r"cannot read .*weights\.pt"):
+    moved = str(weights.rename(tmp_path / "moved.safetensors"))
+    lay = rf"sha256 {digest[:12]}… \(they lay at .*weights\.safetensors\); name the file .*--encoder"
+    with pytest.raises(UsageError, match=lay):
+        evaluate(path, str(windows))
+    shutil.copy(moved, weights)  # where the checkpoint says: a hint, which is not followed
+    with pytest.raises(UsageError, match=lay):
         evaluate(path, str(windows))
     monkeypatch.setattr(sys, "argv", f"visavis evaluate {path} {windows} --limit 1 --json --encoder {moved}".split())
     with pytest.raises(SystemExit):
@@ -238,7 +262,7 @@ def test_a_checkpoint_names_its_encoder_and_does_not_hold_it(
     assert json.loads(capsys.readouterr().out)["audio"] == stated
     key = next(Dataset(str(windows)).samples("val")).key
     assert generate(path, str(windows), key, tmp_path / "generated", encoder=moved).exists()
-    other = write_torchaudio(tmp_path / "other.pt", seed=1)
+    other = write_torchaudio(tmp_path / "other.safetensors", seed=1)
     with pytest.raises(UsageError, match=f"has sha256 .*, not {digest[:12]}"):
         load_model(checkpoint, weights=str(other))
 
@@ -260,7 +284,7 @@ def test_one_encoder_serves_every_model_of_a_run(
 
     original = encoder_module._network
     monkeypatch.setattr(encoder_module, "_network", counted)
-    moved = weights.rename(tmp_path / "moved.pt")
+    moved = weights.rename(tmp_path / "moved.safetensors")
     recipe = TrainConfig.model_validate(encoded_config.model_dump() | {"features": {"weights": str(moved)}})
     dpo = recipe.model_copy(update={"dpo": recipe.dpo.model_copy(update={"steps": 3, "warmup": 0})})
     tuned = train(str(windows), tmp_path / "dpo", dpo, init=base, pairs=str(pairs))

@@ -34,7 +34,7 @@ def test_it_trains_where_only_its_own_needs_are_installed(windows: Path, tmp_pat
     command = [sys.executable, "-c", RUN % (ABSENT,), str(recipe), str(windows), "--out", str(tmp_path / "out")]
     done = subprocess.run([*command, "--set", "optim.steps=2"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(tmp_path / "out" / "checkpoint.pt")
+    assert done.stdout.strip() == str(tmp_path / "out" / "checkpoint.safetensors")
     assert "step 2/2  loss" in done.stderr
 
 

@@ -121,7 +121,7 @@ def test_tuning_ends_at_the_last_checkpoint_before_the_chosen_side_gets_worse(
     hopeless = careful.model_copy(update={"dpo": careful.dpo.model_copy(update={"max_chosen_rise": rises[3] / 2})})
     with pytest.raises(RunFailed, match=r"no checkpoint came before it; lower dpo\.lr"):
         train(str(windows), tmp_path / "none", hopeless, **inputs)
-    assert not (tmp_path / "none" / "checkpoint.pt").exists()
+    assert not (tmp_path / "none" / "checkpoint.safetensors").exists()
     unwatched = hopeless.model_copy(update={"val_batches": 0})
     assert load_checkpoint(train(str(windows), tmp_path / "unwatched", unwatched, **inputs)).step == 12
 

@@ -83,8 +83,8 @@ def test_two_processes_do_what_one_does_with_their_batches(
     train(str(gaps), tmp_path / "one", changed(config, accumulate=4))
 
     assert list(losses(tmp_path / "two").values()) == pytest.approx(list(losses(tmp_path / "one").values()), rel=1e-5)
-    two, one = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("two", "one"))
-    fresh = load_checkpoint(tmp_path / "two" / "checkpoint-0000003.pt")
+    two, one = (load_checkpoint(tmp_path / name / "checkpoint.safetensors") for name in ("two", "one"))
+    fresh = load_checkpoint(tmp_path / "two" / "checkpoint-0000003.safetensors")
     for name, weights in one.model.items():
         moved = (weights - fresh.model[name]).abs().max()
         assert (two.model[name] - weights).abs().max() <= 0.02 * moved + 1e-6, name
@@ -103,7 +103,7 @@ def test_two_processes_end_early_together(
     assert rises[1] > rises[0]
     careful = small_config.model_copy(update={"dpo": dpo.model_copy(update={"max_chosen_rise": sum(rises[:2]) / 2})})
     assert [a["error"] for a in ranks.train(windows, tmp_path / "some", careful, **inputs)] == [None, None]
-    assert load_checkpoint(tmp_path / "some" / "checkpoint.pt").step == 3
+    assert load_checkpoint(tmp_path / "some" / "checkpoint.safetensors").step == 3
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
@@ -122,12 +122,12 @@ def test_two_processes_stop_together_on_a_signal_to_one_and_go_on_as_if_they_had
     stopped = ranks.train(windows, tmp_path / "cut", config, **more, fault="signal", fault_at=2)
     assert [a["error"] for a in stopped] == ["Stopped", "Stopped"]
     assert "stopped after step 2 of 4" in stopped[0]["message"]
-    assert load_checkpoint(tmp_path / "cut" / "checkpoint.pt").step == 2
+    assert load_checkpoint(tmp_path / "cut" / "checkpoint.safetensors").step == 2
     with pytest.raises(UsageError, match="a run of 2 processes, and now there is 1"):
         train(str(windows), tmp_path / "cut", config, init=base, pairs=str(pairs))
     assert [a["error"] for a in ranks.train(windows, tmp_path / "cut", config, **more)] == [None, None]
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    whole, cut = (tmp_path / name / "checkpoint.pt" for name in ("whole", "cut"))
+    whole, cut = (tmp_path / name / "checkpoint.safetensors" for name in ("whole", "cut"))
     assert checkpoint_id(whole) == checkpoint_id(cut)
 
 
@@ -139,10 +139,10 @@ def test_what_is_wrong_in_one_process_ends_both_with_one_sentence(
     assert [a["error"] for a in broken] == ["RunFailed", "RunFailed"]
     assert broken[0]["message"] == broken[1]["message"]
     assert "step 4: loss is nan" in broken[0]["message"]
-    assert "checkpoint.pt is of step 3" in broken[0]["message"]
+    assert "checkpoint.safetensors is of step 3" in broken[0]["message"]
     named = broken[0]["message"].split("look at the samples ")[1]
     assert "," not in named, "only the sample whose loss is not finite"
-    kept = load_checkpoint(tmp_path / "nan" / "checkpoint.pt")
+    kept = load_checkpoint(tmp_path / "nan" / "checkpoint.safetensors")
     assert kept.step == 3
     assert all(torch.isfinite(weights).all() for weights in kept.model.values())
 
