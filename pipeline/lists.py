@@ -16,7 +16,8 @@ from numbers import Integral, Real
 from typing import IO, Any, NamedTuple, NoReturn
 
 from pipeline.tables import Cells, Table
-from schemas.uris import is_local, local_path, printable
+from schemas.untrusted import parsing
+from schemas.uris import is_local, local_path, printable, shown
 
 COLUMNS = ("uri", "conversation", "participant", "size", "modified")
 MISSING = frozenset(["", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null", "\\N"])
@@ -27,6 +28,7 @@ _ALIASES = {  # what others call our columns
     "participant": ("participant_id", "speaker", "speaker_id", "person", "actor"),
 }
 _EXACT = 2**53  # from here on a float does not tell which whole number it was
+_SHOWN = 2000  # characters of a value that are looked at to show some
 _NAMED = 10  # columns that are named; the rest is counted
 
 
@@ -58,7 +60,8 @@ class ListFile:
 
     def rows(self, file: IO[bytes]) -> Iterator[ListRow]:
         """Every row. The file may be closed at the end."""
-        yield from map(self._checked, self._table.rows(file))
+        with parsing(self._table.broken):
+            yield from map(self._checked, self._table.rows(file))
 
     def notes(self) -> Iterator[str]:
         """What people should know of a list that was read to its end."""
@@ -151,7 +154,7 @@ class ListFile:
         return "" if value != value else str(value)
 
     def _wrong(self, column: str, value: Any, expected: str) -> NoReturn:
-        said = printable(f"'{value}'" if isinstance(value, str) else repr(value))
+        said = printable(f"'{shown(value[:_SHOWN])}'" if isinstance(value, str) else repr(value)[:_SHOWN])
         self._table.fail(f"`{column}` is {said[:60]}{'…' if len(said) > 60 else ''}, expected {expected}")
 
 
