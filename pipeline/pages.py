@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from schemas.untrusted import TooLarge, bounded
 
-MOST_FOOTER = 4 << 20
+MOST_FOOTER = 1 << 20
 """Bytes of what describes the columns and row groups."""
 _MOST_PAGES_BYTES = 64 << 20  # of the largest pages of all columns together
 _MOST_PAGES = 1_000_000
@@ -82,6 +82,8 @@ def _chunks(metadata: pq.FileMetaData, names: Collection[str]) -> Iterator[tuple
     """Column, first byte, bytes and values of whatever pyarrow reads for these columns."""
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
+        if row_group.num_columns != metadata.num_columns:  # asked for one that is not there, pyarrow ends the process
+            raise ValueError("a group of rows with other columns than the rest")
         for place in range(row_group.num_columns):
             column = row_group.column(place)
             if column.path_in_schema.partition(".")[0] not in names:

@@ -36,10 +36,10 @@ from pipeline.stamps import remote_stamp, stamp_of
 from schemas.access import Access, hosts_of
 from schemas.config import SourcesConfig
 from schemas.errors import UsageError
-from schemas.faults import refusal_of
+from schemas.faults import Blame, blame_of
 from schemas.files import is_there, locate, open_file
 from schemas.rows import Source
-from schemas.uris import file_name, is_local, local_path, local_uri, printable, shown
+from schemas.uris import file_name, is_local, local_path, local_uri, printable, shown, shown_in
 from schemas.words import counted
 
 _BYTES_PER_SECOND = 5e6  # that a worker reads at least, for time limits
@@ -115,6 +115,7 @@ class Sources(Collection[Source]):
                     yield [other, row]
                     waiting[row.conversation] = [r for r in alone if r is not other]
                 else:
+                    _not_too_many(row, len(alone))
                     waiting[row.conversation] = [*alone, row]
         yield from ([row] for rows in waiting.values() for row in rows)
         yield from (list(files.values()) for files in crowds.values())
@@ -192,7 +193,11 @@ def source_seconds(source: Source) -> float:
 
 def _join(files: dict[tuple[str | None, str], _Listed], row: _Listed) -> None:
     files.setdefault((row.participant, row.uri), row)
-    if len(files) > _LARGEST_CROWD:
+    _not_too_many(row, len(files))
+
+
+def _not_too_many(row: _Listed, files: int) -> None:
+    if files > _LARGEST_CROWD:
         name = printable(row.conversation or "")[:60]
         raise UsageError(f"conversation {name!r} has more than {_LARGEST_CROWD} files: is `conversation` what it says?")
 
@@ -205,9 +210,9 @@ def _told(name: str) -> Iterator[None]:
     except ValueError as error:
         raise UsageError(f"{_shown(name)}: expected {error}") from error
     except OSError as error:
-        if (refused := refusal_of(error)) is None:
+        if blame_of(error) is not Blame.DATA:
             raise
-        raise UsageError(f"{_shown(name)}: {refused.strerror}") from error
+        raise UsageError(f"{_shown(name)}: {printable(shown_in(error.strerror or str(error)))}") from error
 
 
 def _shown(name: str) -> str:

@@ -14,6 +14,7 @@ import csv
 import gzip
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,8 @@ _PARQUET: dict[str, Any] = {  # a part of a column at a time, not all of it
     "thrift_string_size_limit": MOST_FOOTER,
     "thrift_container_size_limit": 100_000,
 }
-_FREE_BYTES, _MOST_GROWN = 64 << 20, 200  # from so many on, what gzip unpacks may be so many times what it packed
+_LONGEST_NAME = 1 << 16  # bytes, where a column says how long its names are
+_FREE_BYTES, _MOST_GROWN = 8 << 20, 200  # from so many on, names may be so many times the size of what packs them
 _DELIMITERS = ",;\t|"
 _MOST_KEYS = 100  # of JSON objects that are remembered, to name those that are not read
 
@@ -100,9 +102,12 @@ class Table:
         own = {name: schema.names[place] for name, place in places.items()}
         reading = check_pages(file, table.metadata, frozenset(own.values()))
         table = pq.ParquetFile(file, metadata=table.metadata, read_dictionary=list(reading.dictionaries), **_PARQUET)
+        given, most = 0, max(_FREE_BYTES, _MOST_GROWN * file.seek(0, os.SEEK_END))
         for batch in table.iter_batches(reading.rows, columns=list(own.values())):
             for start in range(0, batch.num_rows, _ROWS):
                 part = batch.slice(start, _ROWS)
+                given += sum(map(_bytes, part.columns))
+                bounded(given, most, f"bytes of names, more than {_MOST_GROWN} times the file: is this a list?")
                 nothing = [None] * part.num_rows
                 found = {name: _values(part.column(part.schema.get_field_index(own[name]))) for name in own}
                 for cells in zip(*(found.get(name, nothing) for name in self._wanted), strict=True):
@@ -305,13 +310,27 @@ def _plain(kind: pa.DataType) -> bool:
     return text or raw or number or t.is_null(kind) or t.is_timestamp(kind) or t.is_date(kind)
 
 
+def _bytes(column: pa.Array) -> int:
+    """Of all names in a column of text, spelled out."""
+    if pa.types.is_dictionary(column.type):
+        if not _is_text(column.type.value_type):
+            return 0
+        return pc.sum(pc.take(pc.binary_length(column.dictionary), column.indices)).as_py() or 0
+    return pc.sum(pc.binary_length(column)).as_py() or 0 if _is_text(column.type) else 0
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    t = pa.types
+    return t.is_string(kind) or t.is_large_string(kind) or t.is_binary(kind) or t.is_large_binary(kind)
+
+
 def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         words = _values(column.dictionary)
         return [None if place is None else words[place] for place in column.indices.to_pylist()]
-    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+    if _is_text(column.type):
         longest = pc.max(pc.binary_length(column)).as_py() or 0
-        bounded(longest, _LONGEST, "bytes of a name")
+        bounded(longest, _LONGEST_NAME, "bytes of a name")
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # Python's times end at microseconds
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     values: list[Any] = column.to_pylist()

@@ -73,11 +73,6 @@ def fault_of(error: BaseException) -> Fault | None:
     return None
 
 
-def refusal_of(error: BaseException) -> Refused | None:
-    """What `schemas.access` said no to, if that is why."""
-    return next((cause for cause in _causes(error) if isinstance(cause, Refused)), None)
-
-
 def blame_of(error: BaseException) -> Blame:
     """Whose fault it is; the machine's where nobody says."""
     fault = fault_of(error)
@@ -151,6 +146,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _told_by_us(error: BaseException) -> Fault | None:
+    if _is(error, "aiohttp.http_exceptions", "HttpProcessingError"):
+        return Fault(Blame.DATA, errno.EINVAL, "what answers there is no web server", again=True)
     return Fault(Blame.DATA, errno.EPERM, str(error.strerror)) if isinstance(error, Refused) else None
 
 

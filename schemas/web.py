@@ -29,6 +29,8 @@ class _Hop:
 
     def __init__(self, access: Access, url: URL, *, redirected: bool) -> None:
         self.access, self.host = access, plain_host(url.raw_host or "")
+        if "%" in self.host and ":" not in self.host:
+            raise Refused("led to a host without a plain name, which is not followed")
         self.redirected = redirected
         self.by_proxy = False
         self.refusal: Refused | None = None
