@@ -37,12 +37,12 @@ class Place:
             ValueError: no file can have that name. The message says what is expected.
         """
         if text.isascii() and text.isprintable() and text[:1].isalnum() and text[-1] != " ":  # nearly every name
-            kind, url, _ = text.partition("://")
+            kind, url, rest = text.partition("://")
             if (
                 url
                 and kind in self._kinds
-                and "::" not in url
-                and (kind not in WEB or url.partition("/")[0] in self._hosts)
+                and "::" not in rest
+                and (kind not in WEB or rest.partition("/")[0] in self._hosts)
             ):
                 return text
             if self._local and not url and "/." not in text and "//" not in text and text[-1] != "/":
