@@ -31,11 +31,12 @@ from pipeline.known import Known, told
 from pipeline.ledger import Ledger
 from pipeline.progress import Reporter
 from pipeline.run import InOrder, Made, Road, Run, made_of, next_stage
-from pipeline.sources import source_key, source_name, source_seconds
+from pipeline.sources import access_to, source_key, source_name, source_seconds
 from pipeline.spool import Spool
 from pipeline.status import account_of, rejections
 from pipeline.task import WHOLE, Artifact, Task, artifact_path, content_digest
 from schemas import FPS
+from schemas.access import Access
 from schemas.artifact import dump_rows, load_row
 from schemas.config import BuildConfig
 from schemas.dyads import Codec, CodecStatistics, WindowClass
@@ -54,6 +55,7 @@ from stages.quality import faults
 from stages.store import Store
 
 _NOT_THE_DATA: Any = {  # where and how it runs
+    "sources": True,
     "run": True,
     "diarize": {"device"},
     "transcribe": {"device", "folder"},
@@ -99,12 +101,17 @@ class Bound:
 class Build:
     """One build of a corpus into a run's folder."""
 
-    def __init__(self, config: BuildConfig, root: str, engine: Engine, reporter: Reporter) -> None:
+    def __init__(
+        self, config: BuildConfig, root: str, engine: Engine, reporter: Reporter, access: Access | None = None
+    ) -> None:
+        """access: what sources may be, as `pipeline.sources.access_to` makes it; None: by the settings alone."""
         self.config = config
         self.root = in_full(root)
         self._engine = engine
         self._reporter = reporter
         self.stages = stages_of(for_workers(config), f"{self.root.rstrip('/')}/{DATASET}")
+        for stage in self.stages.values():
+            stage.access = access or access_to(config.sources, ())
         self.fingerprints = fingerprints_of(config)
         self._network = network_digest(config.encode) if config.motion.kind == "network" else ""
 

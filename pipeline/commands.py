@@ -31,7 +31,7 @@ from pipeline.machines import start_ray
 from pipeline.preview import preview, preview_table
 from pipeline.progress import Reporter, command
 from pipeline.replay import outline, replay
-from pipeline.sources import Sources, find_sources, source_name
+from pipeline.sources import Sources, access_to, find_sources, source_name
 from pipeline.terminal import Terminal, say, say_json
 from schemas.config import BuildConfig, RunConfig, load_config, parse_config
 from schemas.dyads import WindowClass
@@ -66,13 +66,14 @@ def run_build(
     if (only is None) != (item is None):
         raise UsageError("--only STAGE and --item ITEM go together")
     config = load_config(config_path, BuildConfig, overrides)
-    sources = find_sources(inputs, pairs)
+    access = access_to(config.sources, inputs, pairs)
+    sources = find_sources(inputs, pairs, access)
     diarize.check_models(config.diarize)
     whisper.check_models(config.transcribe)
     check_landmarker(config.faces)
     check_separator(config.separate)
     if only and item:
-        _replay(Build(config, out, local_engine, Reporter()), sources, only, item, as_json=as_json)
+        _replay(Build(config, out, local_engine, Reporter(), access), sources, only, item, as_json=as_json)
         return
     if dry_run:
         _show_plan(config, sources, out, reconfigure=reconfigure, as_json=as_json)
@@ -80,7 +81,7 @@ def run_build(
     reporter, began = Reporter(), time.monotonic()
     for line in sources.notes.lines():
         reporter.line(line)
-    summary = Build(config, out, engine_of(config.run), reporter).run(sources, reconfigure=reconfigure)
+    summary = Build(config, out, engine_of(config.run), reporter, access).run(sources, reconfigure=reconfigure)
     if as_json:
         plain = {"plan": summary.plan.model_dump(mode="json"), "notes": asdict(sources.notes)}
         say_json(asdict(summary) | plain)

@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 from pipeline.tables import Cells, Table
 from schemas.names import LONGEST_NAME, is_name
 from schemas.secrets import hidden
+from schemas.untrusted import parsing
 from schemas.uris import is_local, local_path, printable
 
 COLUMNS = ("uri", "conversation", "participant", "size", "modified")
@@ -29,6 +30,7 @@ _ALIASES = {  # what others call our columns
     "participant": ("participant_id", "speaker", "speaker_id", "person", "actor"),
 }
 _EXACT = 2**53  # from here on a float does not tell which whole number it was
+_SHOWN = 2000  # characters of a value that are looked at to show some
 _NAMED = 10  # columns that are named; the rest is counted
 
 
@@ -60,7 +62,8 @@ class ListFile:
 
     def rows(self, file: IO[bytes]) -> Iterator[ListRow]:
         """Every row. The file may be closed at the end."""
-        yield from map(self._checked, self._table.rows(file))
+        with parsing(self._table.broken):
+            yield from map(self._checked, self._table.rows(file))
 
     def notes(self) -> Iterator[str]:
         """What people should know of a list that was read to its end."""
@@ -159,7 +162,7 @@ class ListFile:
         return "" if value != value else str(value)
 
     def _wrong(self, column: str, value: Any, expected: str) -> NoReturn:
-        said = printable(hidden(f"'{value}'" if isinstance(value, str) else repr(value)))
+        said = printable(hidden(f"'{value[:_SHOWN]}'" if isinstance(value, str) else repr(value)[:_SHOWN]))
         self._table.fail(f"`{column}` is {said[:60]}{'…' if len(said) > 60 else ''}, expected {expected}")
 
 

@@ -1,4 +1,4 @@
-"""From a name as somebody wrote it to one that holds wherever it is read."""
+"""From a name as somebody wrote it to one that holds wherever it is read, and that may be read (`schemas.access`)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ from importlib.util import find_spec
 from fsspec import available_protocols
 from fsspec.registry import known_implementations
 
+from schemas.access import WEB, Access, host_of, kinds_of, plainly_private
 from schemas.uris import is_local, local_path, local_uri
+
+_MOST_HOSTS = 100_000  # that are remembered
 
 
 class Place:
-    """A folder, by path or URL, that the names in a list are relative to: so a corpus can be moved."""
+    """A folder, by path or URL, that the names in a list are relative to: so a corpus can be moved.
 
-    def __init__(self, folder: str) -> None:
+    A list that lies elsewhere names nothing on this machine, and nothing above its own server or bucket.
+    """
+
+    def __init__(self, folder: str, access: Access) -> None:
         self._folder = folder
         self._local = is_local(folder)
+        self._access = access
+        self._own = self._local or (folder.partition("://")[0] in WEB and plainly_private(host_of(folder)))
         self._kinds: set[str] = set()  # of URLs, that are known
+        self._hosts: set[str] = set()  # as URLs have them, with user and port, that may be read
 
     def uri(self, text: str) -> str:
         """The uri or URL of a file that a list names.
@@ -28,8 +37,13 @@ class Place:
             ValueError: no file can have that name. The message says what is expected.
         """
         if text.isascii() and text.isprintable() and text[:1].isalnum() and text[-1] != " ":  # nearly every name
-            kind, url, _ = text.partition("://")
-            if url and kind in self._kinds:
+            kind, url, rest = text.partition("://")
+            if (
+                url
+                and kind in self._kinds
+                and "::" not in rest
+                and (kind not in WEB or rest.partition("/")[0] in self._hosts)
+            ):
                 return text
             if self._local and not url and "/." not in text and "//" not in text and text[-1] != "/":
                 return f"{self._folder}/{text}"
@@ -37,26 +51,50 @@ class Place:
         if name != text and self._local and is_local(text) and os.path.lexists(absolute(self._folder, text)):
             name = text  # those blanks are a part of it
         if not is_local(name):
-            self._check_kind(name.partition("://")[0])
-            _check(name, local=False)
-            return name
-        if self._local or name.startswith(("/", "file://")):
+            return self._checked(name)
+        if self._local:
             path = absolute(self._folder, local_path(name))
             return path if path.isascii() and path.isprintable() else _written(path)
+        if name.startswith(("/", "file://")):
+            raise ValueError("a URL or a relative path: a list from elsewhere names no files of this machine")
         _check(name, local=False)
-        kind, _, path = f"{self._folder}/{name}".partition("://")
-        return f"{kind}://{posixpath.normpath(path) if '/.' in path or '//' in path else path}"
+        return self._inside(name)
 
-    def _check_kind(self, kind: str) -> None:
+    def _inside(self, name: str) -> str:
+        """A relative name on a server or in a bucket, of which `..` does not lead out."""
+        kind, _, path = f"{self._folder}/{name}".partition("://")
+        top, slash, _ = path.partition("/")
+        path = posixpath.normpath(path) if "/." in path or "//" in path else path
+        if not path.startswith(f"{top}{slash}"):
+            raise ValueError(f"a name below {kind}://{top}")
+        return f"{kind}://{path}"
+
+    def _checked(self, url: str) -> str:
+        """A URL that may be read."""
+        kind = url.partition("://")[0]
+        if len(kinds_of(url)) > 1:
+            raise ValueError("a path or a URL; a list names no chains of them (::)")
+        self._check_kind(kind, url)
+        if kind in ("file", "local") and not self._local:
+            raise ValueError("a URL or a relative path: a list from elsewhere names no files of this machine")
+        _check(url, local=False)
+        if kind in WEB:
+            self._access.check_row(host_of(url), own=self._own)
+            if len(self._hosts) > _MOST_HOSTS:
+                self._hosts.clear()
+            self._hosts.add(url.partition("://")[2].partition("/")[0])
+        return url
+
+    def _check_kind(self, kind: str, url: str) -> None:
         """Imports nothing: workers read the files, and the driver of a large build may have no use for the library."""
         if kind in self._kinds:
             return
-        last = kind.rpartition("::")[2]
-        if last not in available_protocols():
-            raise ValueError(f"a path or a URL of a known kind, not {last}://")
-        listed = known_implementations.get(last)
+        if kind not in available_protocols():
+            raise ValueError(f"a path or a URL of a known kind, not {kind}://")
+        self._access.check_kind(url)
+        listed = known_implementations.get(kind)
         if listed and find_spec(listed["class"].partition(".")[0]) is None:
-            raise ValueError(f"a URL of a kind that is installed ({listed.get('err', last)})")
+            raise ValueError(f"a URL of a kind that is installed ({listed.get('err', kind)})")
         self._kinds.add(kind)
 
 

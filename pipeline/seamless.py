@@ -54,7 +54,7 @@ class Siblings:
         """Path → stamp of each sidecar of the video at `path`, in the order of `SUFFIXES`. fs: None is a local disk.
 
         Raises:
-            UsageError: the folder may not be listed.
+            UsageError: the folder may not be listed, or its store does not answer.
         """
         folder = (id(fs), path.rpartition("/")[0])
         if folder != self._folder:

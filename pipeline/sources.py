@@ -4,6 +4,11 @@ A file, a folder, a glob, any fsspec URL, or a list (`pipeline.lists`). Two rows
 participants are one dyad with a file each, as are two files that the Seamless Interaction corpus names so
 (`pipeline.seamless`). A conversation of more than two is one item with all its files, which ingest rejects. A row
 without a participant is a video that shows both people, and so is every other file. Roles are never an input.
+
+What may be read at all, and whose word counts for what, is told in `schemas.access`. Everything that is wrong with a
+name or a row ends planning in one line, before anything is built: a list is the user's to mend, and who lists a
+hundred thousand files wants to hear of a row that names another server's secrets, not find it among the rejected. What
+shows only at the connection is that file's rejection.
 """
 
 from __future__ import annotations
@@ -14,8 +19,10 @@ import os
 from array import array
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 
 import numpy as np
 from fsspec import AbstractFileSystem
@@ -26,14 +33,30 @@ from pipeline.places import Place, absolute
 from pipeline.scan import LIST_SUFFIXES, MEDIA_SUFFIXES, Found, Notes, scan, scan_remote, suffix_of
 from pipeline.seamless import Siblings, is_sidecar, named
 from pipeline.stamps import remote_stamp, stamp_of
+from schemas.access import Access, hosts_of
+from schemas.config import SourcesConfig
 from schemas.errors import UsageError
-from schemas.files import is_there, locate
+from schemas.faults import Blame, blame_of
+from schemas.files import is_there, locate, open_file
 from schemas.rows import Source
 from schemas.secrets import without_signatures
-from schemas.uris import file_name, is_ambiguous, is_local, local_path, local_uri, printable, unsigned
+from schemas.uris import (
+    file_name,
+    is_ambiguous,
+    is_local,
+    local_path,
+    local_uri,
+    printable,
+    shown,
+    shown_in,
+    unsigned,
+)
+from schemas.words import counted
 
 _BYTES_PER_SECOND = 5e6  # that a worker reads at least, for time limits
 _UNKNOWN_SECONDS = 300.0
+_WEB = ("http://", "https://")
+_BUFFER = 1 << 20  # bytes of a list elsewhere that are read at a time
 _LARGEST_CROWD = 64  # files of one conversation; more, and the column holds something else
 
 
@@ -59,8 +82,8 @@ class Sources(Collection[Source]):
     has more than two files, at the end. `notes` tells what the inputs hold beside conversations.
     """
 
-    def __init__(self, inputs: Sequence[str], pairs: Sequence[tuple[str, str]]) -> None:
-        self._inputs, self._pairs = inputs, pairs
+    def __init__(self, inputs: Sequence[str], pairs: Sequence[tuple[str, str]], access: Access) -> None:
+        self._inputs, self._pairs, self._access = inputs, pairs, access
         self.notes = Notes()
         census = _Census()
         self._crowds: frozenset[int] = frozenset()
@@ -90,7 +113,7 @@ class Sources(Collection[Source]):
     def _rows(self, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
         """siblings: stamps and sidecars are wanted too."""
         for text in self._inputs:
-            yield from _expand(text, siblings, notes)
+            yield from _expand(text, self._access, siblings, notes)
 
     def _groups(self, rows: Iterator[_Listed]) -> Iterator[list[_Listed]]:
         waiting: defaultdict[str, list[_Listed]] = defaultdict(list)
@@ -108,10 +131,11 @@ class Sources(Collection[Source]):
                     yield [other, row]
                     waiting[row.conversation] = [r for r in alone if r is not other]
                 else:
+                    _not_too_many(row, len(alone))
                     waiting[row.conversation] = [*alone, row]
         yield from ([row] for rows in waiting.values() for row in rows)
         yield from (list(files.values()) for files in crowds.values())
-        yield from ([_one_file(name, Siblings()) for name in pair] for pair in self._pairs)
+        yield from ([_one_file(name, self._access, Siblings()) for name in pair] for pair in self._pairs)
 
 
 class _Census:
@@ -138,15 +162,32 @@ class _Census:
         return frozenset(found[counts > 2].tolist())
 
 
-def find_sources(inputs: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -> Sources:
+def find_sources(inputs: Sequence[str], pairs: Sequence[tuple[str, str]] = (), access: Access | None = None) -> Sources:
     """All conversations behind the inputs, in their order; `pairs` are dyads with a file per person.
 
+    access: as `access_to` makes it; None: of default settings.
+
     Raises:
-        UsageError: nothing given, no such file, an empty folder, or a list that cannot be read or has a wrong row.
+        UsageError: nothing given, no such file, an empty folder, a list that cannot be read or has a wrong row, or a
+            name that may not be followed.
     """
     if not inputs and not pairs:
         raise UsageError("no input: name videos, folders, globs or a list (.jsonl, .csv, .parquet)")
-    return Sources(inputs, pairs)
+    access = access or access_to(SourcesConfig(), inputs, pairs)
+    return Sources(inputs, pairs, access)
+
+
+def access_to(config: SourcesConfig, inputs: Sequence[str], pairs: Sequence[tuple[str, str]] = ()) -> Access:
+    """What sources may be, where people name these on the command line.
+
+    Raises:
+        UsageError: a name that clients do not agree on.
+    """
+    hosts = set[str]()
+    for name in (*inputs, *(name for pair in pairs for name in pair)):
+        with _told(name):
+            hosts |= hosts_of([name])
+    return Access(config.protocols, config.private, frozenset(hosts))
 
 
 def source_key(source: Source) -> str:
@@ -170,33 +211,56 @@ def source_seconds(source: Source) -> float:
 
 def _join(files: dict[tuple[str | None, str], _Listed], row: _Listed) -> None:
     files.setdefault(row.identity, row)
-    if len(files) > _LARGEST_CROWD:
+    _not_too_many(row, len(files))
+
+
+def _not_too_many(row: _Listed, files: int) -> None:
+    if files > _LARGEST_CROWD:
         name = printable(row.conversation or "")[:60]
         raise UsageError(f"conversation {name!r} has more than {_LARGEST_CROWD} files: is `conversation` what it says?")
 
 
-def _expand(text: str, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """A name that is refused, in one line."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{_shown(name)}: expected {error}") from error
+    except OSError as error:
+        if blame_of(error) is not Blame.DATA:
+            raise
+        raise UsageError(f"{_shown(name)}: {printable(shown_in(error.strerror or str(error)))}") from error
+
+
+def _shown(name: str) -> str:
+    return printable(shown(name))
+
+
+def _expand(text: str, access: Access, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
     if not text:
         raise UsageError("an input is an empty name")
     if is_local(text):
-        yield from _expand_local(text, siblings, notes)
-    else:
-        yield from _expand_remote(text, siblings, notes)
+        yield from _expand_local(text, access, siblings, notes)
+        return
+    with _told(text):
+        access.check_kind(text)
+        yield from _expand_remote(text, access, siblings, notes)
 
 
-def _expand_local(text: str, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
+def _expand_local(text: str, access: Access, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
     path = _here(text)
     if any(mark in path for mark in "*?[") and not os.path.lexists(path):
         matching = sorted(name for name in glob.glob(path, recursive=True) if not is_sidecar(name))  # noqa: PTH207
         if not matching:
-            raise UsageError(f"{printable(text)}: no file matches")
+            raise UsageError(f"{_shown(text)}: no file matches")
         for name in matching:
-            yield from _named(name, siblings, notes, inside=True)
+            yield from _named(name, access, siblings, notes, inside=True)
     else:
-        yield from _named(path, siblings, notes, inside=False)
+        yield from _named(path, access, siblings, notes, inside=False)
 
 
-def _named(path: str, siblings: Siblings | None, notes: Notes, *, inside: bool) -> Iterator[_Listed]:
+def _named(path: str, access: Access, siblings: Siblings | None, notes: Notes, *, inside: bool) -> Iterator[_Listed]:
     """What a local path stands for. inside: of several, so that a folder without videos is no mistake."""
     suffix = suffix_of(path)
     if not os.path.lexists(path):
@@ -209,7 +273,7 @@ def _named(path: str, siblings: Siblings | None, notes: Notes, *, inside: bool) 
         raise UsageError(f"{printable(path)}: a pipe or device, not a file")
     elif suffix in LIST_SUFFIXES:
         with Path(path).open("rb") as file:
-            yield from _listed(file, path, suffix, Place(path.rpartition("/")[0]), siblings, notes)
+            yield from _listed(file, path, suffix, Place(path.rpartition("/")[0], access), siblings, notes)
     else:
         if suffix not in MEDIA_SUFFIXES:
             notes.said.append(
@@ -218,40 +282,48 @@ def _named(path: str, siblings: Siblings | None, notes: Notes, *, inside: bool) 
         yield _local(Found(path, stamp_of(path)), siblings)
 
 
-def _expand_remote(text: str, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
-    fs, path = locate(text)
+def _expand_remote(text: str, access: Access, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
+    fs, path = locate(text, access)
     suffix = suffix_of(path.partition("?")[0] if text.startswith("http") else path)
     exists = is_there(fs, path, text)
     if not exists and any(mark in path for mark in ("*[" if text.startswith("http") else "*?[")):
         matching = {str(name): info for name, info in fs.glob(path, detail=True).items() if not is_sidecar(str(name))}
         if not matching:
-            raise UsageError(f"{printable(text)}: no file matches")
+            raise UsageError(f"{_shown(text)}: no file matches")
         for name in sorted(matching):
             yield _elsewhere(fs, Found(name, remote_stamp(matching[name])), siblings)
     elif not exists:
-        raise UsageError(f"{printable(text)}: no such file or folder")
-    elif fs.isdir(path):
+        raise UsageError(f"{_shown(text)}: no such file or folder")
+    elif _is_folder(fs, path):
         found = scan_remote(fs, path, notes)
         _some_found(found, text, notes, needed=True)
         yield from (_elsewhere(fs, each, siblings) for each in found)
     elif suffix in LIST_SUFFIXES:
         base = f"{fs.unstrip_protocol(path.rpartition('/')[0])}"
-        with fs.open(path, "rb") as file:
-            yield from _listed(file, text, suffix, Place(base), siblings, notes)
+        with open_file(text, access) as file:
+            buffered = cast(IO[bytes], BufferedReader(file, _BUFFER))
+            yield from _listed(buffered, text, suffix, Place(base, access), siblings, notes)
     else:
         yield _elsewhere(fs, Found(path, remote_stamp(fs.info(path))), siblings)
+
+
+def _is_folder(fs: AbstractFileSystem, path: str) -> bool:
+    """A web server does not tell, but by a page of links: nobody looks for these in what its name says is a file."""
+    suffix = suffix_of(path.partition("?")[0])
+    is_file = path.startswith(_WEB) and (suffix in MEDIA_SUFFIXES or suffix in LIST_SUFFIXES)
+    return not is_file and bool(fs.isdir(path))
 
 
 def _some_found(found: list[Found], folder: str, notes: Notes, *, needed: bool) -> None:
     if needed and not found:
         there = "; ".join(notes.lines()) or "nothing in it"
-        raise UsageError(f"{printable(folder)}: no video in this folder ({there})")
+        raise UsageError(f"{_shown(folder)}: no video in this folder ({there})")
 
 
 def _listed(
     file: IO[bytes], name: str, suffix: str, place: Place, siblings: Siblings | None, notes: Notes
 ) -> Iterator[_Listed]:
-    listing = ListFile(name, suffix, place.uri)
+    listing, unasked = ListFile(name, suffix, place.uri), 0
     for row in listing.rows(file):
         stamp = ""
         if siblings:
@@ -259,8 +331,19 @@ def _listed(
             # missing file is that row's rejection, not the run's end.
             stamp = stamp_of(local_path(row.uri)) if is_local(row.uri) else f"{row.size}:{row.modified}"
         found = _Listed(row.uri, row.conversation, row.participant, stamp)
-        yield found if named(row.uri) is None else _recognised(found, siblings, None)
+        if named(row.uri) is None:
+            yield found
+        elif row.uri.startswith(_WEB):
+            unasked += 1
+            yield _recognised(found, None, None)
+        else:
+            yield _recognised(found, siblings, None)
     notes.said.extend(listing.notes())
+    if unasked:
+        notes.said.append(
+            f"{_shown(name)}: {counted(unasked, 'file')} of Seamless Interaction on web servers, which"
+            " are not asked what lies beside them: name the folder to have sound and annotations from there, too"
+        )
 
 
 def _local(found: Found, siblings: Siblings | None) -> _Listed:
@@ -288,16 +371,18 @@ def _recognised(row: _Listed, siblings: Siblings | None, fs: AbstractFileSystem 
     return row._replace(sidecars=tuple(beside), stamp="+".join([row.stamp, *beside.values()]))
 
 
-def _one_file(text: str, siblings: Siblings) -> _Listed:
+def _one_file(text: str, access: Access, siblings: Siblings) -> _Listed:
     if is_local(text):
         path = _here(text)
         if not Path(path).is_file():
-            raise UsageError(f"{printable(text)}: no such file")
+            raise UsageError(f"{_shown(text)}: no such file")
         return _local(Found(path, stamp_of(path)), siblings)
-    fs, path = locate(text)
-    if not is_there(fs, path, text) or fs.isdir(path):
-        raise UsageError(f"{printable(text)}: no such file")
-    return _elsewhere(fs, Found(path, remote_stamp(fs.info(path))), siblings)
+    with _told(text):
+        access.check_kind(text)
+        fs, path = locate(text, access)
+        if not is_there(fs, path, text) or _is_folder(fs, path):
+            raise UsageError(f"{_shown(text)}: no such file")
+        return _elsewhere(fs, Found(path, remote_stamp(fs.info(path))), siblings)
 
 
 def _here(text: str) -> str:

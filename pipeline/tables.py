@@ -2,7 +2,9 @@
 
 What is wrong with a file's form is told in one line with the row: a quote that is never closed, a row that does not fit
 the header, an array where lines are expected, bytes that are no UTF-8. A `;`, tab or `|` between columns is recognised
-by the header, UTF-16 by its mark. A line has an end (`_LONGEST`), so memory is bounded whatever the file holds.
+by the header, UTF-16 by its mark. A line and a row have an end (`_LONGEST`), Parquet's pages are looked at before they
+are unpacked (`pipeline.pages`), and what a list unpacks to has a measure, so memory and time are bounded whatever the
+file holds. Whatever a library raises for it is one line, too.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import csv
 import gzip
 import io
 import json
-import zlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,16 +22,31 @@ from difflib import get_close_matches
 from typing import IO, Any, NoReturn, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.pages import MOST_FOOTER, check_footer, check_pages
 from schemas.errors import UsageError
 from schemas.secrets import hidden
-from schemas.uris import printable
+from schemas.untrusted import TooLarge, bounded, first_line, parsing
+from schemas.uris import printable, shown
 
 Cells = Sequence[Any]
 """Values of the wanted columns, None where there is none."""
 
 _LONGEST = 1 << 20  # characters of a line or a quoted field
+_LONGEST_ROW = 4 * _LONGEST  # characters of a row of CSV, which may be on many lines
+_MOST_COLUMNS = 10_000
+_MOST_BLANK = 1_000_000  # blank lines one after the other
+_ROWS = 1 << 13  # of Parquet that are Python's objects at a time
+_PARQUET: dict[str, Any] = {  # a part of a column at a time, not all of it
+    "pre_buffer": False,
+    "buffer_size": 1 << 20,
+    "thrift_string_size_limit": MOST_FOOTER,
+    "thrift_container_size_limit": 100_000,
+}
+_LONGEST_NAME = 1 << 16  # bytes, where a column says how long its names are
+_FREE_BYTES, _MOST_GROWN = 8 << 20, 200  # from so many on, names may be so many times the size of what packs them
 _DELIMITERS = ",;\t|"
 _MOST_KEYS = 100  # of JSON objects that are remembered, to name those that are not read
 
@@ -44,17 +61,18 @@ class Table:
     """
 
     def __init__(self, name: str, suffix: str, wanted: Sequence[str], aliases: Mapping[str, Sequence[str]]) -> None:
-        self.name, self.suffix = printable(name), suffix.removesuffix(".gz")
+        self.name, self.suffix = printable(shown(name)), suffix.removesuffix(".gz")
         self.columns: dict[str, None] = {}
         self.row, self.lines = 0, 1
         self._gzip = suffix.endswith(".gz")
         self._wanted, self._aliases = wanted, aliases
         self._place = ""
+        self._taken = 0  # characters of a row of CSV
 
     def rows(self, file: IO[bytes]) -> Iterator[Cells]:
         """The wanted cells of every row. The file may be closed at the end."""
         with self._readable():
-            data = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if self._gzip else file
+            data = cast(IO[bytes], _Unpacked(file)) if self._gzip else file
             yield from _READERS[self.suffix](self, data)
         if not self.row:
             raise UsageError(f"{self.name}: no rows in this list")
@@ -75,27 +93,40 @@ class Table:
         return f"; is `{printable(name)[:40]}` meant as `{column}`?" if name else ""
 
     def _parquet(self, file: IO[bytes]) -> Iterator[Cells]:
-        table = pq.ParquetFile(file)
+        check_footer(file)
+        table = pq.ParquetFile(file, **_PARQUET)
         schema = table.schema_arrow
         places = self._places([str(name) for name in schema.names])
         for name, place in places.items():
             if not _plain(schema.field(place).type):
                 self.fail(f"column `{name}` is {str(schema.field(place).type)[:60]}, expected text or whole numbers")
         own = {name: schema.names[place] for name, place in places.items()}
-        for batch in table.iter_batches(columns=list(own.values())):
-            nothing = [None] * batch.num_rows
-            found = {name: _values(batch.column(batch.schema.get_field_index(own[name]))) for name in own}
-            for cells in zip(*(found.get(name, nothing) for name in self._wanted), strict=True):
-                self.row += 1
-                yield cells
+        reading = check_pages(file, table.metadata, frozenset(own.values()))
+        table = pq.ParquetFile(file, metadata=table.metadata, read_dictionary=list(reading.dictionaries), **_PARQUET)
+        given, most = 0, max(_FREE_BYTES, _MOST_GROWN * file.seek(0, os.SEEK_END))
+        for batch in table.iter_batches(reading.rows, columns=list(own.values())):
+            for start in range(0, batch.num_rows, _ROWS):
+                part = batch.slice(start, _ROWS)
+                given += sum(map(_bytes, part.columns))
+                bounded(given, most, f"bytes of names, more than {_MOST_GROWN} times the file: is this a list?")
+                nothing = [None] * part.num_rows
+                found = {name: _values(part.column(part.schema.get_field_index(own[name]))) for name in own}
+                for cells in zip(*(found.get(name, nothing) for name in self._wanted), strict=True):
+                    self.row += 1
+                    yield cells
 
     def _jsonl(self, file: IO[bytes]) -> Iterator[Cells]:
         decode = json.JSONDecoder(object_pairs_hook=_once).raw_decode
         needed, wanted, columns = self._wanted[0], self._wanted, self.columns
+        blank = 0
         for number, line in enumerate(self._lines(file), 1):
             line = line.strip()
             if not line:
+                blank += 1
+                if blank > _MOST_BLANK:
+                    self.fail(_BLANK)
                 continue
+            blank = 0
             self.row += 1
             self._place = f" (line {number})" if number != self.row else ""
             try:
@@ -104,7 +135,7 @@ class Table:
                     raise ValueError(f"more text after character {end}")
             except (ValueError, RecursionError) as error:
                 hint = _ARRAY if line[0] == "[" else ""
-                self.fail(f"is not JSON, so this is not a readable .jsonl list: {_told(error)}{hint}")
+                self.fail(f"is not JSON, so this is not a readable .jsonl list: {first_line(error)}{hint}")
             if not isinstance(row, dict):
                 self.fail(f"is no JSON object: {printable(hidden(line))[:40]}{_ARRAY if line[0] == '[' else ''}")
             for key in row:
@@ -118,13 +149,14 @@ class Table:
 
     def _csv(self, file: IO[bytes]) -> Iterator[Cells]:
         csv.field_size_limit(_LONGEST)
-        lines = self._lines(file)
+        lines = self._ending_rows(self._lines(file))
         header, delimiter, before = self._header(lines)
         found = self._places(header)
         places = [found.get(name, -1) for name in self._wanted]
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        width, last = len(header), 0
+        width, last, blank = len(header), 0, 0
         while True:
+            self._taken = 0
             self._place = f" (line {before + last + 1})"
             self.row += 1
             try:
@@ -135,12 +167,24 @@ class Table:
                 self._fits(row, width, delimiter)
                 self.lines, last = reader.line_num - last, reader.line_num
                 row.append("")
+                blank = 0
                 yield [row[place] for place in places]
             else:  # the end, a blank line, or one of nothing but commas, as Excel leaves them
                 self.row -= 1
                 last = reader.line_num
                 if row is None:
                     return
+                blank += 1
+                if blank > _MOST_BLANK:
+                    self.fail(_BLANK)
+
+    def _ending_rows(self, lines: Iterator[str]) -> Iterator[str]:
+        """The same lines. A row may be on many, by quoted fields."""
+        for line in lines:
+            self._taken += len(line)
+            if self._taken > _LONGEST_ROW:
+                self.fail("goes on for more than four million characters: is a quote never closed?")
+            yield line
 
     def _fits(self, row: list[str], width: int, delimiter: str) -> None:
         if len(row) == width:
@@ -163,6 +207,8 @@ class Table:
 
     def _places(self, found: list[str]) -> dict[str, int]:
         """The wanted columns → where they are. Blanks around names do not count."""
+        if len(found) > _MOST_COLUMNS:
+            self.fail(f"{len(found)} columns: is this a list?")
         names = [name.strip() for name in found]
         self.columns = dict.fromkeys(names)
         for name in self._wanted:
@@ -186,12 +232,12 @@ class Table:
     @contextmanager
     def _readable(self) -> Iterator[None]:
         """What libraries raise for a broken file. A disk or network that fails has an errno: not the list's fault."""
-        try:
+        with parsing(lambda why: UsageError(f"{self.name}: not a readable {self.suffix} list ({why})")):
             yield
-        except (ValueError, pa.ArrowException, EOFError, zlib.error, OverflowError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise UsageError(f"{self.name}: not a readable {self.suffix} list ({_told(error)})") from error
+
+    def broken(self, why: str) -> UsageError:
+        """For what a value raises that nobody thought of."""
+        return UsageError(f"{self.name}: row {self.row}{self._place} cannot be read ({why})")
 
 
 _READERS: dict[str, Callable[[Table, IO[bytes]], Iterator[Cells]]] = {
@@ -202,10 +248,31 @@ _READERS: dict[str, Callable[[Table, IO[bytes]], Iterator[Cells]]] = {
     ".tsv": Table._csv,
 }
 _ARRAY = "; a list has one object a line: `jq -c .[]` makes such lines of an array"
+_BLANK = "is followed by more than a million blank lines: is this a list?"
 _CSV_FAULTS = {
     "unexpected": "has a quote that is never closed",
     "field": "has a field of more than a million characters: is a quote never closed?",
 }
+
+
+class _Unpacked(gzip.GzipFile):
+    """A list as it was before gzip. Zeros pack a thousandfold, and names do not."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(fileobj=file)
+        self._packed, self._given = file, 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self._counted(super().read(size))
+
+    def read1(self, size: int = -1) -> bytes:
+        return self._counted(super().read1(size))
+
+    def _counted(self, data: bytes) -> bytes:
+        self._given += len(data)
+        if self._given > _FREE_BYTES and self._given > _MOST_GROWN * self._packed.tell():
+            raise TooLarge(f"unpacks to more than {_MOST_GROWN} times its size: is this a list?")
+        return data
 
 
 def _encoding(head: bytes) -> str:
@@ -244,13 +311,30 @@ def _plain(kind: pa.DataType) -> bool:
     return text or raw or number or t.is_null(kind) or t.is_timestamp(kind) or t.is_date(kind)
 
 
+def _bytes(column: pa.Array) -> int:
+    """Of all names in a column of text, spelled out."""
+    if pa.types.is_dictionary(column.type):
+        if not _is_text(column.type.value_type):
+            return 0
+        return pc.sum(pc.take(pc.binary_length(column.dictionary), column.indices)).as_py() or 0
+    return pc.sum(pc.binary_length(column)).as_py() or 0 if _is_text(column.type) else 0
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    t = pa.types
+    return t.is_string(kind) or t.is_large_string(kind) or t.is_binary(kind) or t.is_large_binary(kind)
+
+
 def _values(column: pa.Array) -> list[Any]:
+    if pa.types.is_dictionary(column.type) and _bytes(column) < _FREE_BYTES and len(column.dictionary) > len(column):
+        column = column.dictionary_decode()  # faster, where words seldom come twice
+    if pa.types.is_dictionary(column.type):
+        words = _values(column.dictionary)
+        return [None if place is None else words[place] for place in column.indices.to_pylist()]
+    if _is_text(column.type):
+        longest = pc.max(pc.binary_length(column)).as_py() or 0
+        bounded(longest, _LONGEST_NAME, "bytes of a name")
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # Python's times end at microseconds
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     values: list[Any] = column.to_pylist()
     return values
-
-
-def _told(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return printable(hidden(lines[0]))[:200] if lines else type(error).__name__

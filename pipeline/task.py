@@ -22,6 +22,7 @@ from pydantic_core import to_json
 from threadpoolctl import threadpool_limits
 
 from pipeline.ledger import Outcome, Status
+from schemas.access import allowing
 from schemas.artifact import StoredRows, dump_rows, load_heads, load_rows, read_note
 from schemas.errors import DatasetError, Rejected, RunFailed, VisavisError
 from schemas.faults import as_os_error
@@ -106,7 +107,7 @@ class Worker:
         """
         stage = self._stages[task.stage]
         self.set_up(task.stage)
-        with threads(max(1, int(stage.resources.cpus))):
+        with threads(max(1, int(stage.resources.cpus))), allowing(stage.access):
             started = time.monotonic()
             try:
                 output, facts = self._commit(stage, task)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from schemas.access import LEADING_ON
 from schemas.dyads import CodecKind, WindowClass
 from schemas.recipes import load_config as load_config
 from schemas.recipes import parse_config as parse_config
@@ -44,6 +45,25 @@ def _has_entries(field: FieldInfo) -> bool:
     """True for a section, and for a mapping."""
     kind = field.annotation
     return get_origin(kind) is dict or (isinstance(kind, type) and issubclass(kind, BaseModel))
+
+
+class SourcesConfig(Section):
+    """Where inputs, and what lists name, may lie beside local disks, the web and object stores (`schemas.access`)."""
+
+    protocols: tuple[str, ...] = Field((), description="further protocols of fsspec that sources may have, such as hf")
+    private: tuple[str, ...] = Field(
+        (),
+        description="hosts (nas.example.org, *.lab.example.org) and networks (10.0.0.0/8) of your own to which "
+        "redirects, public names and lists on servers may lead",
+    )
+
+    @field_validator("protocols")
+    @classmethod
+    def _plain(cls, protocols: tuple[str, ...]) -> tuple[str, ...]:
+        for protocol in protocols:
+            if protocol in LEADING_ON:
+                raise ValueError(f"{protocol}:// leads on to other files than its name says, and is never followed")
+        return protocols
 
 
 class IngestConfig(Section):
@@ -291,8 +311,9 @@ class RunConfig(Section):
 
 
 class BuildConfig(Section):
-    """A whole build. `run` does not shape the data, so it is no part of any fingerprint."""
+    """A whole build. `sources` and `run` do not shape the data, so they are no part of any fingerprint."""
 
+    sources: SourcesConfig = SourcesConfig()
     ingest: IngestConfig = IngestConfig()
     diarize: DiarizeConfig = DiarizeConfig()
     transcribe: TranscribeConfig = TranscribeConfig()

@@ -29,6 +29,8 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from schemas.access import Refused
+
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ def fault_of(error: BaseException) -> Fault | None:
     if not (isinstance(error, OSError | MemoryError) or _told_by_network(error)):
         return None
     chain = list(_causes(error))
-    for told in (_told_by_network, _numbered, _by_class):
+    for told in (_told_by_us, _told_by_network, _numbered, _by_class):
         for cause in chain:
             if (fault := told(cause)) is not None:
                 return fault
@@ -141,6 +143,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield cause
         silent = isinstance(cause, OSError) and not cause.errno and not cause.__suppress_context__
         cause = cause.__cause__ or (cause.__context__ if silent else None)
+
+
+def _told_by_us(error: BaseException) -> Fault | None:
+    if _is(error, "aiohttp.http_exceptions", "HttpProcessingError"):
+        return Fault(Blame.DATA, errno.EINVAL, "what answers there is no web server", again=True)
+    return Fault(Blame.DATA, errno.EPERM, str(error.strerror)) if isinstance(error, Refused) else None
 
 
 def _told_by_network(error: BaseException) -> Fault | None:
@@ -241,6 +249,10 @@ def _is(error: BaseException, module: str, *names: str) -> bool:
 
 def _from_client(error: BaseException) -> Fault | None:
     why = _first_line(error)
+    if _is(error, "aiohttp", "NonHttpUrlRedirectClientError", "InvalidUrlRedirectClientError"):
+        return Fault(Blame.DATA, errno.EINVAL, "redirected to what is no address of the web, which is not followed")
+    if _is(error, "aiohttp", "TooManyRedirects"):
+        return Fault(Blame.DATA, errno.ELOOP, "redirected too often")
     if _is(error, "aiohttp", "InvalidURL"):
         return Fault(Blame.DATA, errno.EINVAL, f"not a URL ({why})")
     if _is(error, "aiohttp", "ClientConnectorCertificateError", "ClientSSLError") or _is(error, "ssl", "SSLError"):

@@ -3,7 +3,8 @@
 HTTP is not left to fsspec alone, whose client takes every failure for an absent file, asks by HEAD, which some servers
 forbid, and gives up on files over 5 MB where a server gives no parts of files. Here the first request asks for the
 first part: a server that gives it is read in parts, one that sends the whole file instead is read into a temporary
-file. A body that breaks off, and a server slower than SLOWEST, are errors.
+file. A body that breaks off, and a server slower than SLOWEST, are errors. Where a server may lead to is for
+`schemas.access` to say; what it sends has an end (`_MOST_TOLD`, `_MOST_UNTOLD`), whatever it says.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import IO, Any, cast
 
 import fsspec
 from fsspec.asyn import sync
 
+from schemas.access import Access, Refused, allowed
 from schemas.errors import UsageError
 from schemas.faults import about, retried
-from schemas.untrusted import bounded
-from schemas.uris import is_shortened, located
+from schemas.untrusted import bounded, first_line
+from schemas.uris import is_shortened, located, printable, shown
 
 CONNECT_SECONDS = 10.0
 """Until a server accepts a connection."""
@@ -37,11 +39,13 @@ SLOWEST = 4096.0
 _PART = 1 << 20  # bytes; smaller files come with the first request
 _IN_MEMORY = 5 << 20  # bytes of a file that comes whole; more goes to a temporary file
 _RESERVE = 1 << 30  # bytes that must stay free beside temporary files
+_MOST_TOLD = 64 << 30  # bytes of a file that comes whole, by its server's word …
+_MOST_UNTOLD = 4 << 30  # … and where that has not said how many there are
 _NO_PARTS = (400, 405, 416, 501)  # answers to a request for a part that say nothing of the file
 
 
-def locate(url: str, **options: Any) -> tuple[Any, str]:
-    """File system and path of a path or URL.
+def locate(url: str, access: Access | None = None, **options: Any) -> tuple[Any, str]:
+    """File system and path of a path or URL. access: where a web server may lead to; None: as `allowed` says.
 
     Raises:
         UsageError: a URL of a kind that is not known or not installed, or settings of the user's that do not fit.
@@ -49,11 +53,13 @@ def locate(url: str, **options: Any) -> tuple[Any, str]:
     if is_shortened(url):
         raise UsageError(f"{url}: stored without its keys, so it cannot be opened: name the whole address again")
     if "http" in url:
-        _set_timeouts()
+        _set_up_web()
+    if access is not None and url.startswith(("http://", "https://")):
+        options["get_client"] = partial(client_of, access=access)
     try:
         files, path = located(url, **options)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"{url}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{printable(shown(url))}: {first_line(error)}") from error
     return files, str(path)
 
 
@@ -87,17 +93,23 @@ def is_there(files: Any, path: str, name: str) -> bool:
 
 
 @contextmanager
-def open_file(url: str, *, most: int | None = None) -> Iterator[Reader]:
+def open_file(url: str, access: Access | None = None, *, most: int | None = None) -> Iterator[Reader]:
     """A file's bytes, to be read in any order. What breaks off is tried again, as one file of many.
 
     Args:
+        access: as of `locate`.
         most: bytes that are taken of a server that sends a file only whole.
 
     Raises:
-        OSError: with `errno`, `strerror` and `filename`, also from reads inside the block.
+        OSError: with `errno`, `strerror` and `filename`, also from reads inside the block. The data is to blame for
+            what `schemas.access` refuses (`schemas.faults.blame_of`).
         UsageError: as `locate`.
     """
-    files, path = locate(url)
+    try:
+        (access or allowed()).check_kind(url)
+    except ValueError as error:
+        raise OSError(errno.EPERM, f"expected {error}", url) from Refused(str(error))
+    files, path = locate(url, access)
     with _open_web(files, path, url, most) if _is_web(files) else _open_any(files, path, url) as file:
         yield Reader(file, url)
 
@@ -170,12 +182,21 @@ def _open_any(files: Any, path: str, name: str) -> Iterator[IO[bytes]]:
 
 
 @cache
-def _set_timeouts() -> None:
+def _set_up_web() -> None:
     """For every HTTP file system of this process, as long as the user's own fsspec settings do not say otherwise."""
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=300, sock_connect=CONNECT_SECONDS, sock_read=SILENT_SECONDS)
-    fsspec.config.conf.setdefault("http", {}).setdefault("client_kwargs", {}).setdefault("timeout", timeout)
+    settings = fsspec.config.conf.setdefault("http", {})
+    settings.setdefault("client_kwargs", {}).setdefault("timeout", timeout)
+    settings.setdefault("get_client", client_of)
+
+
+async def client_of(**options: Any) -> Any:
+    """`schemas.web.client`, imported where the web is used."""
+    from schemas.web import client
+
+    return await client(**options)
 
 
 def _is_web(files: Any) -> bool:
@@ -238,10 +259,15 @@ async def _transfer(
             return answer.status, None
         answer.raise_for_status()
         began = time.monotonic()
+        encoded = answer.headers.get("Content-Encoding", "identity") != "identity"  # its length is not the file's
+        length = 0 if encoded else answer.content_length or 0
         async for chunk in answer.content.iter_chunked(1 << 18):
-            _keep(sink, chunk, answer.content_length or 0)
-            if most is not None and max(sink.tell(), answer.content_length or 0) > most:
+            if answer.status == 206 and sink.tell() + len(chunk) > _PART:
+                answer.close()
+                return 206, None  # more than was asked for: no server of parts
+            if most is not None and max(sink.tell() + len(chunk), length) > most:
                 raise OSError(errno.EFBIG, f"the server sends more than the {most} bytes that are read")
+            _keep(sink, chunk, length)
             seconds = time.monotonic() - began
             if seconds > SILENT_SECONDS and sink.tell() < SLOWEST * seconds:
                 raise TimeoutError(f"slower than {SLOWEST / 1024:g} kB/s")
@@ -253,6 +279,8 @@ async def _transfer(
 def _keep(sink: IO[bytes], chunk: bytes, size: int) -> None:
     """Append to what came so far. size: of the whole, 0 where the server does not tell."""
     done = sink.tell() + len(chunk)
+    if max(done, size) > (_MOST_TOLD if size else _MOST_UNTOLD):
+        raise Refused(f"the server sends this file only whole, and {max(done, size) >> 30} GB or more of it")
     if isinstance(sink, io.BytesIO) or max(done, size) <= _IN_MEMORY:
         sink.write(chunk)
         return

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar, get_args
 
+from schemas.access import ANYBODY
 from schemas.config import Section
 from schemas.rows import Row
 
@@ -45,6 +46,7 @@ class Stage(ABC, Generic[In, Out]):
 
     def __init__(self, config: Section) -> None:
         self.config = config
+        self.access = ANYBODY  # what files may lead to: no part of the settings, for it does not shape the output
 
     @property
     def resources(self) -> Resources:
