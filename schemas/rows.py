@@ -67,6 +67,8 @@ class Media(Row):
     kept. `early_keyframes` came before a group of pictures was full, as encoders do at a scene change; `keyframes` are
     the others.
 
+    `witness` and `audio_witness` tell cheaply whether a file still is what was hashed (`stages.witness`).
+
     `audio_streams` are the streams of `sound` that are heard, by index: one, or several of one channel each that belong
     together (`stages.soundtrack`).
 
@@ -94,6 +96,12 @@ class Media(Row):
     audio_sha256: str | None = None
     vad: tuple[tuple[float, float], ...] | None = None
     boxes: Array | None = None
+    witness: str = ""
+    audio_witness: str = ""
+
+    @property
+    def sound_witness(self) -> str:
+        return self.audio_witness if self.audio_uri else self.witness
 
     @property
     def sound(self) -> str:
@@ -114,7 +122,8 @@ class Conversation(Row):
 class Outline(Row):
     """What the plan needs to know of a conversation, small enough to keep a million of them.
 
-    identity: digest of all there is to it but where its files lie. Key frames as in `Media`, for each file.
+    identity: digest of all there is to it but where its files lie. Key frames and witnesses as in `Media`, for each
+    file; rows of earlier versions have no witnesses.
     """
 
     id: str
@@ -122,6 +131,7 @@ class Outline(Row):
     frames: int
     keyframes: tuple[tuple[int, ...], ...]
     early_keyframes: tuple[tuple[int, ...], ...]
+    witnesses: tuple[str, ...] = ()
 
 
 class Turn(Row):
@@ -149,13 +159,14 @@ class Diarization(Row):
 
 
 class Piece(Row):
-    """Up to 60 s of one video: frames [first, last) of the 25 fps grid."""
+    """Up to 60 s of one video: frames [first, last) of the 25 fps grid. witness: of its file, see `Media`."""
 
     conversation: str
     media: int
     uri: str
     first: int
     last: int
+    witness: str = ""
 
 
 class Track(Row):
