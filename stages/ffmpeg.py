@@ -42,7 +42,7 @@ DECODERS = (
     "prores", "dnxhd", "cfhd", "dvvideo", "jpeg2000", "rawvideo", "v210", "v308", "v408", "v410", "r210",
     "wrapped_avframe", "ffv1", "huffyuv", "ffvhuff", "utvideo", "magicyuv", "lagarith", "hap", "snow", "dirac",
     # old QuickTime and AVI; screen recorders; covers
-    "svq1", "svq3", "cinepak", "qtrle", "indeo3", "indeo4", "indeo5", "flashsv", "flashsv2", "zmbv", "tscc",
+    "svq1", "svq3", "cinepak", "qtrle", "indeo3", "indeo4", "indeo5", "flashsv", "flashsv2", "zmbv", "camtasia",
     "tscc2", "png", "bmp",
     # sound
     "aac", "aac_latm", "mp3", "mp3float", "mp2", "mp2float", "mp1", "mp1float", "opus", "libopus", "vorbis", "flac",
@@ -69,6 +69,11 @@ def decoding_options() -> dict[str, str]:
         "max_pixels": str(MOST_PIXELS),  # held before a picture's memory is allocated, whenever its size changes
         "max_samples": str(_MOST_SAMPLES),
     }
+
+
+def claims_options() -> dict[str, str]:
+    """The same for a look at what headers claim: as much is read, but no decoder is begun."""
+    return {"codec_whitelist": _NOTHING}
 
 
 def opening_options() -> dict[str, str]:

@@ -124,7 +124,7 @@ def probe(uri: str, sidecars: Sequence[str] = (), config: IngestConfig | None = 
     limits = Limits(config or IngestConfig())
     beside = {name[name.rfind(".") :].lower(): name for name in sidecars}
     audio_uri, same = beside.get(SOUND), Unchanged(uri)
-    with open_container(uri, same) as container:
+    with open_container(uri, same, lambda claimed: limits.check(uri, claimed, same.size)) as container:
         limits.check(uri, container, same.size)
         video = main_video(container)
         if video is None:
@@ -135,7 +135,7 @@ def probe(uri: str, sidecars: Sequence[str] = (), config: IngestConfig | None = 
         width, height = _displayed_size(container, video, uri)
     spans, groups = _read_through(uri, same, picture, limits, sounds=audio_uri is None)
     pictures = spans[picture].checked(uri)
-    if pictures.count < 2 or pictures.count < _MIN_PICTURES_PER_SECOND * pictures.duration:
+    if pictures.count < 2 or pictures.duration <= 0 or pictures.count < _MIN_PICTURES_PER_SECOND * pictures.duration:
         raise Rejected(Reason.NO_VIDEO, f"{shown(uri)}: {pictures.count} pictures in {pictures.duration:.1f} s")
     beside_it = Unchanged(audio_uri) if audio_uri else same
     heard = choose(audio_uri or uri, None if audio_uri else spans, same=beside_it, limits=limits)

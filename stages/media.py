@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import mmap
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
@@ -31,7 +31,7 @@ from schemas.faults import Blame, blame_of
 from schemas.files import Reader, open_file, open_path
 from schemas.untrusted import parsing
 from schemas.uris import is_local, local_path, shown
-from stages.ffmpeg import FORMATS, decoding_options, opening_options, unread
+from stages.ffmpeg import FORMATS, claims_options, decoding_options, opening_options, unread
 from stages.witness import Unchanged
 
 _AT_ONCE = 1 << 16  # bytes that FFmpeg asks for
@@ -39,11 +39,15 @@ _ENOUGH_MEMORY = 256 << 20  # bytes; who has them left is not short of memory
 
 
 @contextmanager
-def open_container(uri: str, same: Unchanged | None = None) -> Iterator[InputContainer]:
+def open_container(
+    uri: str, same: Unchanged | None = None, admit: Callable[[InputContainer], None] | None = None
+) -> Iterator[InputContainer]:
     """An opened container; closed at the end of the block.
 
     Args:
         same: what the file is held against first.
+        admit: looks at what headers claim, and may refuse it, before any decoder is begun: FFmpeg decodes while it
+            opens a file, and bounds pictures then only in formats whose headers name all streams.
 
     Raises:
         Rejected: UNREADABLE, no such file, or no media of a kind that is read. Also raised for whatever reading its
@@ -56,7 +60,12 @@ def open_container(uri: str, same: Unchanged | None = None) -> Iterator[InputCon
     with open_bytes(uri) as reader, judged(uri, reader):
         if same is not None:
             same.check(reader)
-        with _container(_Given(reader)) as container:
+        given = _Given(reader)
+        if admit is not None:
+            with _container(given, claims_only=True) as claimed:
+                admit(claimed)
+            given.seek(0)
+        with _container(given) as container:
             for stream in container.streams:
                 if stream.codec_context is not None:
                     stream.codec_context.options = decoding_options()
@@ -132,9 +141,9 @@ class _Given:
 
 
 @contextmanager
-def _container(given: _Given) -> Iterator[InputContainer]:
+def _container(given: _Given, *, claims_only: bool = False) -> Iterator[InputContainer]:
     try:
-        container = _open(given)
+        container = _open(given, claims_only=claims_only)
     except av.error.ArgumentError:
         if (name := _format_of(given)) and not set(name.split(",")) & set(FORMATS):
             raise ValueError(f"{name} is not among the formats that are read") from None
@@ -143,11 +152,11 @@ def _container(given: _Given) -> Iterator[InputContainer]:
         yield container
 
 
-def _open(given: _Given) -> InputContainer:
+def _open(given: _Given, *, claims_only: bool = False) -> InputContainer:
     return av.open(
         given,
         "r",
-        options=decoding_options(),
+        options=claims_options() if claims_only else decoding_options(),
         container_options=opening_options(),
         metadata_errors="replace",
         buffer_size=_AT_ONCE,

@@ -121,9 +121,8 @@ def _nothing(uri: str, container: InputContainer) -> Rejected:
 
 
 def _read_through(uri: str, same: Unchanged, limits: Limits | None) -> dict[int, Span]:
-    with open_container(uri, same) as container:
-        if limits is not None:
-            limits.check(uri, container, same.size)
+    admit = None if limits is None else lambda claimed: limits.check(uri, claimed, same.size)
+    with open_container(uri, same, admit) as container:
         spans = {stream.index: Span() for stream in container.streams.audio}
         for index, _, _ in timed_packets(container, spans) if spans else ():
             if limits is not None:

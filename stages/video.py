@@ -37,7 +37,7 @@ from schemas import FPS
 from schemas.errors import Reason, Rejected
 from schemas.untrusted import first_line
 from schemas.uris import is_local, local_path, shown
-from stages.ffmpeg import check_decord, is_read
+from stages.ffmpeg import is_read
 from stages.media import (
     absent,
     decoded_frames,
@@ -68,7 +68,8 @@ def frames_on_grid(
 
     Args:
         uri: path or any fsspec URL.
-        decoder: `pyav` streams; `decord` maps frame numbers to time stamps first, and reads remote files whole.
+        decoder: `pyav` streams; `decord` maps frame numbers to time stamps first, and reads remote files whole. It has
+            an FFmpeg of its own: for strangers' files, ask `stages.ffmpeg.check_decord` before.
         max_side: scale pictures down so that no side is longer, in pixels.
         witness: what the file was when it was ingested, if that is known (`stages.witness`).
 
@@ -78,7 +79,6 @@ def frames_on_grid(
 
     Raises:
         Rejected: UNREADABLE, no file, no video, or nothing in it decodes. CHANGED, not the file that was ingested.
-        UsageError: decord's FFmpeg is not fit for strangers' files.
     """
     return _DECODERS[decoder](_Clip(uri, Unchanged(uri, witness)), first, last, max_side)
 
@@ -307,7 +307,6 @@ def _from_group_at(container: InputContainer, stream: VideoStream, time: float) 
 
 
 def _decord_frames(clip: _Clip, first: int, last: int, max_side: int | None) -> Iterator[tuple[int, np.ndarray]]:
-    check_decord()
     import cv2
     import decord
 
