@@ -130,7 +130,7 @@ def _bundled_version(package: Path) -> str:
     """The version of the FFmpeg in a wheel: every one of its libraries names it."""
     folders = (package, *package.parent.glob(f"{package.name}*.libs"))
     for library in sorted(found for folder in folders for found in folder.rglob("*avutil*")):
-        said = re.search(rb"FFmpeg version ([\w.+~-]+)", library.read_bytes()) if library.is_file() else None
+        said = re.search(rb"FFmpeg version (n?\d[\w.+~-]*)", library.read_bytes()) if library.is_file() else None
         if said:
             return said[1].decode()
     return ""

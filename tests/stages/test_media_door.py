@@ -358,7 +358,9 @@ def test_this_pyav_is_fit(tmp_path: Path) -> None:
         assert decoders._is_fixed(version) is (version != "10")
 
 
-@pytest.mark.parametrize(("said", "version"), [(b"\0FFmpeg version 8.1.1\0", "8.1.1"), (b"nothing", "")])
+@pytest.mark.parametrize(
+    ("said", "version"), [(b"\0FFmpeg version 8.1.1\0", "8.1.1"), (b"update your FFmpeg version to the newest", "")]
+)
 def test_the_version_in_a_wheel_is_read_without_loading_it(said: bytes, version: str, tmp_path: Path) -> None:
     (tmp_path / "decord").mkdir()
     (tmp_path / "decord2.libs").mkdir()
