@@ -151,7 +151,7 @@ def _of_one_form(stretch: Iterator[Timed], begin: float) -> Iterator[np.ndarray]
     rate, weights = first[1].sample_rate, weights_of(first[1].layout)
     channels = first[1].layout.nb_channels
     if not 0 < rate <= _HIGHEST_RATE or rate * channels > _MOST_SAMPLES:
-        raise _Broken(f"{channels} channels at {rate} Hz")
+        raise _Broken(f"a sample rate of {rate} Hz, {channels} channels")
     placed = _contiguous(chain([first], stretch), rate, round(begin * rate))
     return _resampled(_filled(without_offset(mixed(placed, rate, weights), rate)), rate)
 
