@@ -225,7 +225,7 @@ class Build:
                 f"{piece.conversation}-{piece.media}-{piece.first:07d}",
                 item,
                 inline=piece.model_dump(mode="json"),
-                places=("uri",),
+                places=("uri", "witness"),
                 seconds=(piece.last - piece.first) / FPS,
             )
             for piece in pieces_of(outline, source.uris, self.config.faces)

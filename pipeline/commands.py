@@ -42,6 +42,7 @@ from schemas.rows import Source
 from schemas.train import Drop, TrainConfig
 from schemas.words import counted, duration
 from stages import diarize, whisper
+from stages.ffmpeg import check_decoders
 from stages.landmarker import check_landmarker
 from stages.separator import check_separator
 from stages.store import Store
@@ -71,6 +72,7 @@ def run_build(
     diarize.check_models(config.diarize)
     whisper.check_models(config.transcribe)
     check_landmarker(config.faces)
+    check_decoders(config.faces)
     check_separator(config.separate)
     if only and item:
         _replay(Build(config, out, local_engine, Reporter(), access), sources, only, item, as_json=as_json)

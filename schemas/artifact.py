@@ -137,7 +137,9 @@ def _split(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
         tensors[path] = np.ascontiguousarray(value)
         return {_ARRAY: path}
     if isinstance(value, BaseModel):
-        return {name: _split(getattr(value, name), f"{path}.{name}", tensors) for name in type(value).model_fields}
+        later = value.later if isinstance(value, Row) else frozenset[str]()
+        fields = ((name, getattr(value, name)) for name in type(value).model_fields)
+        return {name: _split(field, f"{path}.{name}", tensors) for name, field in fields if field or name not in later}
     if isinstance(value, tuple | list):
         return [_split(v, f"{path}.{i}", tensors) for i, v in enumerate(value)]
     return value

@@ -16,6 +16,9 @@ from schemas.dyads import CodecKind, WindowClass
 from schemas.recipes import load_config as load_config
 from schemas.recipes import parse_config as parse_config
 
+MOST_PIXELS = 8192 * 4352
+"""Of a picture, 8K and a little: what any decoder of this program allocates at most, whatever the settings."""
+
 
 class Section(BaseModel):
     """Base of all configuration: frozen, no unknown keys, numbers that are finite and no booleans.
@@ -71,6 +74,16 @@ class IngestConfig(Section):
     max_length_mismatch: float = Field(
         1.0, ge=0, description="seconds by which audio and video may differ at either end before the file is rejected"
     )
+    max_hours: float = Field(
+        6.0, gt=0, description="longer recordings are rejected; several stages hold an hour of sound in 0.25 GB"
+    )
+    max_pixels: int = Field(
+        MOST_PIXELS, gt=0, le=MOST_PIXELS, description="of a picture; larger ones are rejected, never decoded"
+    )
+    max_gb: float = Field(100.0, gt=0, description="larger files are rejected unread")
+    max_streams: int = Field(100, ge=2, description="of a file, of any kind")
+    max_samples: int = Field(4_000_000, gt=0, description="of sound in a second, of all channels of a stream")
+    max_packets: int = Field(10_000, gt=0, description="in a second, of a stream")
 
 
 class DiarizeConfig(Section):

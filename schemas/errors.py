@@ -18,6 +18,11 @@ class Reason(StrEnum):
     """Why an item was rejected. Closed: a new reason is added here, with a sentence, or not at all."""
 
     UNREADABLE = "unreadable"  # not media, or broken beyond decoding
+    CHANGED = "changed"  # its bytes are no longer those that were ingested
+    TOO_LONG = "too_long"  # longer than any conversation that is wanted
+    TOO_LARGE = "too_large"  # more pixels in a picture than any camera of people has
+    TOO_HEAVY = "too_heavy"  # more bytes than are read of one file
+    TOO_BUSY = "too_busy"  # more streams, samples or packets a second than recordings have
     NO_VIDEO = "no_video"  # no moving picture stream
     NO_AUDIO = "no_audio"  # no audio stream
     TOO_SHORT = "too_short"  # shorter than the shortest useful clip

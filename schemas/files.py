@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from pathlib import Path
 from typing import IO, Any, cast
 
 import fsspec
@@ -117,8 +120,30 @@ def open_file(url: str, access: Access | None = None, *, most: int | None = None
 @contextmanager
 def open_path(path: str) -> Iterator[Reader]:
     """The same of a local file, whatever its name looks like."""
-    with retried(lambda: open(path, "rb"), path, of_item=True) as file:  # noqa: PTH123 - closed by the block
+    with retried(lambda: open(path, "rb", opener=_regular), path, of_item=True) as file:
         yield Reader(file, path)
+
+
+def _regular(path: str, flags: int) -> int:
+    """Open a file that is one. Pipes, devices and sockets would hang or do something; /proc and /sys are the kernel's.
+
+    Raises:
+        OSError: ENXIO, which is the data's fault, where it is none.
+    """
+    handle = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)  # a pipe would wait for somebody to write to it
+    found = os.fstat(handle)
+    if stat.S_ISREG(found.st_mode) and found.st_dev not in _kernel_files():
+        return handle
+    os.close(handle)
+    if stat.S_ISDIR(found.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise OSError(errno.ENXIO, "not a regular file", path)
+
+
+@cache
+def _kernel_files() -> frozenset[int]:
+    places = (Path(place) for place in ("/proc", "/sys"))
+    return frozenset(place.stat().st_dev for place in places if place.is_mount())
 
 
 class Reader(io.RawIOBase):

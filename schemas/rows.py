@@ -41,6 +41,9 @@ class Row(BaseModel):
     # Errors without what was given: cut to a few characters, a key in it would not be known as one.
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
 
+    # Fields of text that came later. Where they say nothing they are not written, so digests of older rows still hold.
+    later: ClassVar[frozenset[str]] = frozenset()
+
 
 class Head(Row):
     """Some plain fields of a larger row, to be had from the first bytes of its artifact without its arrays."""
@@ -77,6 +80,8 @@ class Media(Row):
     kept. `early_keyframes` came before a group of pictures was full, as encoders do at a scene change; `keyframes` are
     the others.
 
+    `witness` and `audio_witness` tell cheaply whether a file still is what was hashed (`stages.witness`).
+
     `audio_streams` are the streams of `sound` that are heard, by index: one, or several of one channel each that belong
     together (`stages.soundtrack`).
 
@@ -107,6 +112,13 @@ class Media(Row):
     audio_sha256: str | None = None
     vad: tuple[tuple[float, float], ...] | None = None
     boxes: Array | None = None
+    witness: str = ""
+    audio_witness: str = ""
+    later: ClassVar[frozenset[str]] = frozenset(["witness", "audio_witness"])
+
+    @property
+    def sound_witness(self) -> str:
+        return self.audio_witness if self.audio_uri else self.witness
 
     @property
     def sound(self) -> str:
@@ -134,7 +146,8 @@ class Conversation(Row):
 class Outline(Row):
     """What the plan needs to know of a conversation, small enough to keep a million of them.
 
-    identity: digest of all there is to it but where its files lie. Key frames as in `Media`, for each file.
+    identity: digest of all there is to it but where its files lie. Key frames and witnesses as in `Media`, for each
+    file; rows of earlier versions have no witnesses.
     """
 
     id: str = Field(pattern=r"^[0-9a-f]{16}$")
@@ -142,6 +155,7 @@ class Outline(Row):
     frames: int
     keyframes: tuple[tuple[int, ...], ...]
     early_keyframes: tuple[tuple[int, ...], ...]
+    witnesses: tuple[str, ...] = ()
 
 
 class Turn(Row):
@@ -169,13 +183,14 @@ class Diarization(Row):
 
 
 class Piece(Row):
-    """Up to 60 s of one video: frames [first, last) of the 25 fps grid."""
+    """Up to 60 s of one video: frames [first, last) of the 25 fps grid. witness: of its file, see `Media`."""
 
     conversation: str
     media: int
     uri: str
     first: int
     last: int
+    witness: str = ""
 
 
 class Track(Row):

@@ -26,13 +26,17 @@ from av.packet import Packet
 from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.errors import Reason, Rejected
 from schemas.rows import Media, Turn
+from schemas.uris import shown
 from stages.media import decoded_frames, open_container, packets_of, time_origin
 from stages.mixing import Piece, Samples, blocks, mixed, weights_of, without_offset
 from stages.soundtrack import heard_streams
+from stages.witness import Unchanged
 
 _TOLERANCE = 0.002  # seconds
 _LONGEST_GAP = 600.0  # seconds; more is a broken time stamp, which must not fill the memory with silence
 _HIGHEST_RATE = 1_000_000  # Hz; more is a broken header, and a tenth of a second would fill the memory
+_MOST_SAMPLES = 1 << 23  # a second, of all channels; five seconds are held
+_MOST_HELD = 256 << 20  # bytes of packets
 _BLOCK = 48_000  # samples of silence at a time
 _TOGETHER = SAMPLE_RATE // 2  # samples of several streams mixed at a time
 
@@ -41,35 +45,37 @@ Timed = tuple[float | None, AudioFrame]
 
 def sound_of(media: Media, frames: int) -> np.ndarray:
     """What is heard with a probed file's pictures: `read_audio` of the streams that ingest chose."""
-    return read_audio(media.sound, frames, media.audio_streams)
+    return read_audio(media.sound, frames, media.audio_streams, media.sound_witness)
 
 
-def read_audio(uri: str, frames: int | None = None, streams: Sequence[int] = ()) -> np.ndarray:
+def read_audio(uri: str, frames: int | None = None, streams: Sequence[int] = (), witness: str = "") -> np.ndarray:
     """The sound of a file, as people hear it.
 
     Args:
         uri: path or any fsspec URL.
         frames: length in frames of the 25 fps grid; the end is cut or padded with silence.
         streams: indices of the streams that are heard together; none: those that `stages.soundtrack` names.
+        witness: what the file was when it was ingested, if that is known (`stages.witness`).
 
     Returns:
         float32 [N] in −1…1 at 16 kHz, from media time 0; N = frames · 640 where `frames` is given.
 
     Raises:
         Rejected: NO_AUDIO (no such stream), UNREADABLE (no file, nothing in it decodes, its time stamps jump, or its
-            rate is absurd).
+            rate is absurd), CHANGED.
     """
     wanted = None if frames is None else frames * SAMPLES_PER_FRAME
-    indices = streams or heard_streams(uri)
-    with open_container(uri) as container:
+    same = Unchanged(uri, witness)
+    indices = streams or heard_streams(uri, same)
+    with open_container(uri, same) as container:
         pieces = _together(container, [s for s in container.streams.audio if s.index in indices])
         try:
             first = next(pieces, None)
             if first is None:
-                raise Rejected(Reason.UNREADABLE, f"{uri}: no sound decodes")
+                raise Rejected(Reason.UNREADABLE, f"{shown(uri)}: no sound decodes")
             return _collect(chain([first], pieces), wanted)
         except _Broken as error:
-            raise Rejected(Reason.UNREADABLE, f"{uri}: {error}") from error
+            raise Rejected(Reason.UNREADABLE, f"{shown(uri)}: {error}") from error
 
 
 class _Broken(Exception):
@@ -90,16 +96,22 @@ def _together(container: InputContainer, streams: Sequence[AudioStream]) -> Iter
 def _apart(container: InputContainer, streams: Sequence[AudioStream]) -> dict[int, Iterator[Packet]]:
     """The packets of each stream, read once. Memory holds what the file has of one before the next of the other."""
     waiting: dict[int, deque[Packet]] = {stream.index: deque() for stream in streams}
-    packets = packets_of(container, *streams)
+    packets, held = packets_of(container, *streams), 0
 
     def of(index: int) -> Iterator[Packet]:
+        nonlocal held
         while True:
             while not waiting[index]:
                 packet = next(packets, None)
                 if packet is None:
                     return
                 waiting[packet.stream.index].append(packet)
-            yield waiting[index].popleft()
+                held += packet.size
+                if held > _MOST_HELD:
+                    raise _Broken("what is heard together lies too far apart in the file")
+            packet = waiting[index].popleft()
+            held -= packet.size
+            yield packet
 
     return {stream.index: of(stream.index) for stream in streams}
 
@@ -137,8 +149,9 @@ def _form(frame: AudioFrame) -> tuple[int, str, int, str]:
 def _of_one_form(stretch: Iterator[Timed], begin: float) -> Iterator[np.ndarray]:
     first = next(stretch)
     rate, weights = first[1].sample_rate, weights_of(first[1].layout)
-    if not 0 < rate <= _HIGHEST_RATE:
-        raise _Broken(f"a sample rate of {rate} Hz")
+    channels = first[1].layout.nb_channels
+    if not 0 < rate <= _HIGHEST_RATE or rate * channels > _MOST_SAMPLES:
+        raise _Broken(f"a sample rate of {rate} Hz, {channels} channels")
     placed = _contiguous(chain([first], stretch), rate, round(begin * rate))
     return _resampled(_filled(without_offset(mixed(placed, rate, weights), rate)), rate)
 
@@ -190,7 +203,8 @@ def _collect(pieces: Iterable[np.ndarray], wanted: int | None) -> np.ndarray:
         if filled == wanted:
             break
         piece = piece[: wanted - filled]
-        audio[filled : filled + len(piece)] = piece
+        if piece.any():  # memory is taken by what is heard, not by a claim of hours
+            audio[filled : filled + len(piece)] = piece
         filled += len(piece)
     return audio
 

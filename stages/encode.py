@@ -77,7 +77,7 @@ class EncodeStage(Stage[EncodeInput, Encoded]):
         crops = [_Codes(self._encode, self.config.batch) for _ in members]
         if any(wanted):
             first, last = min(set.union(*wanted)), max(set.union(*wanted))
-            for n, rgb in frames_on_grid(item.uri, first, last + 1):
+            for n, rgb in frames_on_grid(item.uri, first, last + 1, witness=item.faces.piece.witness):
                 for member, frames, codes in zip(members, wanted, crops, strict=True):
                     if n in frames:
                         codes.add(crop_square(rgb, square_of(member), self.config.size))

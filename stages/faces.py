@@ -86,7 +86,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
 
     def process(self, item: Piece) -> Iterator[FaceTracks]:
         assert self._tracker is not None, "call setup() first"
-        width, height = display_size(item.uri)
+        width, height = display_size(item.uri, item.witness)
         scale_3 = np.array([width, height, width], np.float32)
         is_cut = CutDetector(self.config.cut_threshold)
         follow = Association(round(self.config.max_gap * FPS))
@@ -94,7 +94,12 @@ class FacesStage(Stage[Piece, FaceTracks]):
         # One frame more than asked for, so that a cut exactly between two pieces is seen. (One frame earlier would be
         # a whole group of pictures earlier where a piece begins at a key frame.)
         for n, rgb in frames_on_grid(
-            item.uri, item.first, item.last + 1, decoder=self.config.decoder, max_side=MAX_SIDE
+            item.uri,
+            item.first,
+            item.last + 1,
+            decoder=self.config.decoder,
+            max_side=MAX_SIDE,
+            witness=item.witness,
         ):
             cut = is_cut(n, rgb)
             if cut:
@@ -123,10 +128,11 @@ def pieces_of(outline: Outline, uris: Sequence[str], config: FacesConfig) -> tup
     None is longer than `piece_seconds` nor, where there are several, shorter than half of that.
     """
     longest = int(config.piece_seconds * FPS)
-    files = zip(uris, outline.keyframes, outline.early_keyframes, strict=True)
+    witnesses = outline.witnesses or ("",) * len(uris)
+    files = zip(uris, witnesses, outline.keyframes, outline.early_keyframes, strict=True)
     return tuple(
-        Piece(conversation=outline.id, media=index, uri=uri, first=first, last=last)
-        for index, (uri, keyframes, early) in enumerate(files)
+        Piece(conversation=outline.id, media=index, uri=uri, first=first, last=last, witness=witness)
+        for index, (uri, witness, keyframes, early) in enumerate(files)
         for first, last in itertools.pairwise(_edges(outline.frames, longest, keyframes, early))
     )
 

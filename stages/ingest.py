@@ -30,11 +30,13 @@ from schemas.errors import Reason, Rejected
 from schemas.rows import KEYFRAME_SLOT, Address, Conversation, Layout, Media, Outline, Source
 from schemas.uris import shown
 from stages.base import Stage
-from stages.media import open_bytes, open_container
+from stages.limits import Limits
+from stages.media import absent, open_bytes, open_container
 from stages.sidecars import BOXES, SOUND, VAD, read_boxes, read_vad
 from stages.soundtrack import choose
 from stages.spans import Span, timed_packets
 from stages.video import decoded, displayed, main_video
+from stages.witness import Unchanged, Witness
 
 _MIN_PICTURES_PER_SECOND = 2.0  # fewer is a slide show
 _EARLY = 0.9  # of the longest group of pictures; a key frame after less than that is early
@@ -47,7 +49,7 @@ class IngestStage(Stage[Source, Conversation]):
     """
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     config: IngestConfig
 
     def __init__(self, config: IngestConfig) -> None:
@@ -56,9 +58,13 @@ class IngestStage(Stage[Source, Conversation]):
     def process(self, item: Source) -> Iterator[Conversation]:
         names = _names(item)
         sidecars = item.sidecars or ((),) * len(item.uris)
-        media = tuple(self._checked(probe(uri, beside)) for uri, beside in zip(item.uris, sidecars, strict=True))
+        media = tuple(
+            self._checked(probe(uri, beside, self.config)) for uri, beside in zip(item.uris, sidecars, strict=True)
+        )
         if len({m.sha256 for m in media}) < len(media):
-            raise Rejected(Reason.DUPLICATE_CONTENT, f"{item.uris[0]} and {item.uris[1]} hold the same bytes")
+            raise Rejected(
+                Reason.DUPLICATE_CONTENT, f"{shown(item.uris[0])} and {shown(item.uris[1])} hold the same bytes"
+            )
         layout = Layout.ONE_FRAME if len(media) == 1 else Layout.PER_PARTICIPANT
         end = min(min(_end_of_video(m), _end_of_audio(m)) for m in media)
         frames = math.floor(end * FPS + 1e-3)  # time stamps in milliseconds must not cost a frame
@@ -83,7 +89,7 @@ class IngestStage(Stage[Source, Conversation]):
         if max(start, end) > self.config.max_length_mismatch:
             raise Rejected(
                 Reason.AV_LENGTH_MISMATCH,
-                f"{media.uri}: video {media.video_start:.2f}…{_end_of_video(media):.2f} s, "
+                f"{shown(media.uri)}: video {media.video_start:.2f}…{_end_of_video(media):.2f} s, "
                 f"audio {media.audio_start:.2f}…{_end_of_audio(media):.2f} s",
             )
         return media
@@ -91,8 +97,9 @@ class IngestStage(Stage[Source, Conversation]):
 
 def outline_of(conversation: Conversation) -> Outline:
     """What the plan needs to know of a conversation."""
+    place = {"uri": "", "witness": "", "audio_witness": ""}
     nowhere = tuple(
-        m.model_copy(update={"uri": "", "audio_uri": None if m.audio_uri is None else ""}) for m in conversation.media
+        m.model_copy(update=place | {"audio_uri": None if m.audio_uri is None else ""}) for m in conversation.media
     )
     data = dump_rows([conversation.model_copy(update={"media": nowhere})])
     return Outline(
@@ -101,6 +108,7 @@ def outline_of(conversation: Conversation) -> Outline:
         frames=conversation.frames,
         keyframes=tuple(m.keyframes for m in conversation.media),
         early_keyframes=tuple(m.early_keyframes for m in conversation.media),
+        witnesses=tuple(m.witness for m in conversation.media),
     )
 
 
@@ -116,28 +124,36 @@ def _beside(sidecars: Sequence[str]) -> dict[str, str]:
     return {name[name.rfind(".") :].lower(): name for name in sidecars}
 
 
-def probe(uri: str, sidecars: Sequence[str] = ()) -> Media:
+def probe(uri: str, sidecars: Sequence[str] = (), config: IngestConfig | None = None) -> Media:
     """What there is to know of a file, and of what lies beside it, without decoding it.
 
+    Args:
+        config: for its limits.
+
     Raises:
-        Rejected: UNREADABLE, NO_VIDEO (none, cover art only, or a slide show), NO_AUDIO.
+        Rejected: UNREADABLE, NO_VIDEO (none, cover art only, or a slide show), NO_AUDIO; TOO_LONG, TOO_LARGE,
+            TOO_HEAVY, TOO_BUSY; CHANGED while it was read.
     """
+    limits = Limits(config or IngestConfig())
     beside = _beside(sidecars)
-    audio_uri = beside.get(SOUND)
-    with open_container(uri) as container:
+    audio_uri, same = beside.get(SOUND), Unchanged(uri)
+    with open_container(uri, same, lambda claimed: limits.check(uri, claimed, same.size)) as container:
+        limits.check(uri, container, same.size)
         video = main_video(container)
         if video is None:
-            raise Rejected(Reason.NO_VIDEO, uri)
+            raise absent(Reason.NO_VIDEO, uri, container.streams.video)
         if audio_uri is None and not container.streams.audio:
-            raise Rejected(Reason.NO_AUDIO, uri)
+            raise Rejected(Reason.NO_AUDIO, shown(uri))
         picture = video.index
         width, height = _displayed_size(container, video, uri)
-    spans, groups = _read_through(uri, picture, sounds=audio_uri is None)
+    spans, groups = _read_through(uri, same, picture, limits, sounds=audio_uri is None)
     pictures = spans[picture].checked(uri)
-    if pictures.count < 2 or pictures.count < _MIN_PICTURES_PER_SECOND * pictures.duration:
-        raise Rejected(Reason.NO_VIDEO, f"{uri}: {pictures.count} pictures in {pictures.duration:.1f} s")
-    heard = choose(audio_uri or uri, None if audio_uri else spans)
-    sha256, size = _hash(uri)
+    if pictures.count < 2 or pictures.duration <= 0 or pictures.count < _MIN_PICTURES_PER_SECOND * pictures.duration:
+        raise Rejected(Reason.NO_VIDEO, f"{shown(uri)}: {pictures.count} pictures in {pictures.duration:.1f} s")
+    beside_it = Unchanged(audio_uri) if audio_uri else same
+    heard = choose(audio_uri or uri, None if audio_uri else spans, same=beside_it, limits=limits)
+    sha256, size, witness = _hash(uri, same)
+    audio_sha256, _, audio_witness = _hash(audio_uri, beside_it) if audio_uri else (None, 0, "")
     keyframes, early_keyframes = _thinned(groups)
     fps = pictures.count / pictures.duration
     return Media(
@@ -157,20 +173,25 @@ def probe(uri: str, sidecars: Sequence[str] = ()) -> Media:
         keyframes=keyframes,
         early_keyframes=early_keyframes,
         audio_uri=shown(audio_uri) if audio_uri else None,
-        audio_sha256=_hash(audio_uri)[0] if audio_uri else None,
+        audio_sha256=audio_sha256,
         vad=read_vad(beside[VAD], pictures.end) if VAD in beside else None,
         boxes=read_boxes(beside[BOXES], pictures.start, pictures.duration, fps) if BOXES in beside else None,
+        witness=witness,
+        audio_witness=audio_witness,
     )
 
 
-def _read_through(uri: str, picture: int, *, sounds: bool) -> tuple[dict[int, Span], dict[int, int]]:
+def _read_through(
+    uri: str, same: Unchanged, picture: int, limits: Limits, *, sounds: bool
+) -> tuple[dict[int, Span], dict[int, int]]:
     """Spans of the pictures and all sound, if wanted; the grid frame of each key frame → pictures since the last."""
     groups: dict[int, int] = {}
     since_key = 0
-    with open_container(uri) as container:  # anew: not every demuxer can rewind
+    with open_container(uri, same) as container:  # anew: not every demuxer can rewind
         streams = [picture, *(stream.index for stream in container.streams.audio if sounds)]
         spans = {index: Span() for index in streams}
         for index, time, packet in timed_packets(container, spans):
+            limits.check_span(uri, spans[index])
             if index == picture:
                 if packet.is_keyframe:
                     groups[_first_shown(time)] = since_key
@@ -200,16 +221,21 @@ def _thinned(groups: dict[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _displayed_size(container: InputContainer, stream: VideoStream, uri: str) -> tuple[int, int]:
     for _, frame in decoded(container, stream):
         return displayed(frame, stream)
-    raise Rejected(Reason.UNREADABLE, f"{uri}: no picture decodes")
+    raise Rejected(Reason.UNREADABLE, f"{shown(uri)}: no picture decodes")
 
 
-def _hash(uri: str) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
+def _hash(uri: str, same: Unchanged) -> tuple[str, int, str]:
+    """sha256, bytes and witness of a file that was opened before."""
+    digest, size, witness = hashlib.sha256(), 0, Witness(same.size)
     with open_bytes(uri) as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
+            witness.add(chunk)
             size += len(chunk)
-    return digest.hexdigest(), size
+            if size > same.size:  # it grows
+                break
+    same.check_witness(str(witness) if size == same.size else "")
+    return digest.hexdigest(), size, str(witness)
 
 
 def _end_of_video(media: Media) -> float:
@@ -227,7 +253,7 @@ def _names(source: Source) -> tuple[str | None, str | None]:
     if len(source.uris) == 1 and names[0] is None:
         return None, None
     if len(source.uris) != 2 or (names[0] is not None and names[0] == names[1]):
-        listed = ", ".join(f"{name or '?'}: {uri}" for name, uri in zip(names, source.uris, strict=True))
+        listed = ", ".join(f"{name or '?'}: {shown(uri)}" for name, uri in zip(names, source.uris, strict=True))
         raise Rejected(Reason.INCOMPLETE_DYAD, f"two participants with one file each are needed, listed: {listed}")
     return names[0], names[1]
 

@@ -11,20 +11,30 @@ cannot be read at all rejects the conversation.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from schemas.errors import Reason, Rejected
-from stages.media import open_bytes
+from schemas.untrusted import bounded
+from schemas.uris import shown
+from stages.media import judged, open_bytes
+from stages.npz import read_members
+from stages.witness import size_of
 
 SOUND, VAD, BOXES = ".wav", ".json", ".npz"
 SUFFIXES = (SOUND, VAD, BOXES)
 
 _BOX, _VALID = "boxes_and_keypoints:box", "boxes_and_keypoints:is_valid_box"
-_LARGEST = 64 << 20  # bytes of a text or of an unpacked array: ten hours of boxes
+_LARGEST = 64 << 20  # bytes of an unpacked array: ten hours of boxes
+_TEXT, _PARTS, _VALUES = (
+    32 << 20,
+    400_000,
+    4_000_000,
+)  # bytes, lists and objects, and commas of a text: 300 MB when read
+_FARTHEST = 1e12  # of any clock: also one that counts samples
+_BIGGEST = 1e6  # pixels
 _FEW, _NEAR = 10, 0.02  # boxes more or fewer than pictures, or that share
 _USUAL = (10, 12.5, 15, 24, 25, 30, 50, 60, 120, 240)  # pictures per second
 _USUAL_WITHIN = 0.01
@@ -32,9 +42,12 @@ _BEYOND = 1.1  # of the media's length
 _SILENCE = 5.0  # seconds; a transcript that goes on for longer after this much more shows that the list stopped early
 
 
+_Moment = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST)]
+
+
 class _Span(BaseModel):
-    start: FiniteFloat
-    end: FiniteFloat
+    start: _Moment
+    end: _Moment
 
 
 class _Sentence(BaseModel):
@@ -51,31 +64,36 @@ def read_vad(uri: str, end: float) -> tuple[tuple[float, float], ...] | None:
     """The spans (start, end) in which a person speaks, in seconds of media time, by start.
 
     None where the file does not tell: no list, an empty one (people are known to speak in some of those), one that
-    ends while the transcript goes on, or one that goes on for a tenth and five seconds after the media's `end`:
-    it counts milliseconds or samples, or belongs to another recording.
+    ends while the transcript goes on, or one that goes on for a tenth and five seconds after the media's `end`, or
+    begins as long before it: it counts milliseconds or samples, or belongs to another recording.
 
     Raises:
         Rejected: UNREADABLE.
     """
-    with open_bytes(uri) as file:
-        text = file.read(_LARGEST + 1)
-    if len(text) > _LARGEST:
-        raise Rejected(Reason.UNREADABLE, f"{uri}: more than {_LARGEST >> 20} MB")
-    try:
-        found = _Annotations.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Rejected(Reason.UNREADABLE, f"{uri}: {where}{where and ': '}{first['msg']}") from error
+    with open_bytes(uri) as file, judged(uri, file):
+        bounded(size_of(file), _TEXT, "bytes of a text")
+        found = _parsed(file.read(_TEXT))
     spans = sorted((span.start, span.end) for span in found.vad or () if span.end > span.start)
     if not spans:
         return None
     last = max(stop for _, stop in spans)
-    if last > _BEYOND * end + _SILENCE:
+    slack = (_BEYOND - 1) * end + _SILENCE
+    if last > end + slack or spans[0][0] < -slack:
         return None
     said = ((s.start, s.end) for s in found.transcript or () if s.start is not None and s.end is not None)
     unheard = sum(end - start for start, end in said if start > last + _SILENCE)
     return None if unheard > _SILENCE else tuple(spans)
+
+
+def _parsed(text: bytes) -> _Annotations:
+    bounded(text.count(b"[") + text.count(b"{"), _PARTS, "lists and objects")
+    bounded(text.count(b","), _VALUES, "values")
+    try:
+        return _Annotations.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{where}{where and ': '}{first['msg']}") from error
 
 
 def read_boxes(uri: str, start: float, duration: float, fps: float) -> np.ndarray | None:
@@ -94,22 +112,15 @@ def read_boxes(uri: str, start: float, duration: float, fps: float) -> np.ndarra
     Raises:
         Rejected: UNREADABLE.
     """
-    with open_bytes(uri) as file:
-        try:
-            arrays = np.load(file, allow_pickle=False)
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("not an archive of arrays")
-            if _BOX not in arrays:
-                return None
-            boxes_P4, valid_P = (_array(arrays, name) for name in (_BOX, _VALID))
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            if file.error is not None:  # zipfile takes a read that fails for the archive's fault
-                raise file.error from error
-            raise Rejected(Reason.UNREADABLE, f"{uri}: {_first_line(error)}") from error
-    valid_P = valid_P.reshape(-1)
-    if boxes_P4.shape != (len(valid_P), 4) or boxes_P4.dtype.kind not in "fiu" or valid_P.dtype.kind not in "bfiu":
-        raise Rejected(Reason.UNREADABLE, f"{uri}: {_BOX} has shape {boxes_P4.shape}, {_VALID} {valid_P.shape}")
-    usable_P = valid_P.astype(bool) & np.isfinite(boxes_P4).all(axis=1)
+    with open_bytes(uri) as file, judged(uri, file):
+        arrays = read_members(file, (_BOX, _VALID), _LARGEST)
+    if arrays is None:
+        return None
+    boxes_P4, valid_P = arrays[0], arrays[1].reshape(-1)
+    if boxes_P4.shape != (len(valid_P), 4) or boxes_P4.dtype.kind == "b":
+        raise Rejected(Reason.UNREADABLE, f"{shown(uri)}: {_BOX} has shape {boxes_P4.shape}, {_VALID} {valid_P.shape}")
+    boxes_P4 = boxes_P4.astype(np.float64)
+    usable_P = valid_P.astype(bool) & (np.abs(boxes_P4) <= _BIGGEST).all(axis=1)
     if not usable_P.any():
         return None
     rate = _rate(len(usable_P), duration, fps)
@@ -132,14 +143,3 @@ def _rate(boxes: int, duration: float, fps: float) -> float | None:
     if any(abs(found - usual) <= _USUAL_WITHIN * usual for usual in _USUAL):
         return found
     return fps if found < fps else None
-
-
-def _array(arrays: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
-    if arrays.zip is not None and arrays.zip.getinfo(f"{name}.npy").file_size > _LARGEST:
-        raise ValueError(f"{name} unpacks to more than {_LARGEST >> 20} MB")
-    array: np.ndarray = arrays[name]
-    return array
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

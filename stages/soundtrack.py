@@ -25,9 +25,13 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from schemas.errors import Reason, Rejected
-from stages.media import decoded_frames, open_container, packets_of
+from schemas.uris import shown
+from stages.ffmpeg import is_read, unread
+from stages.limits import Limits
+from stages.media import absent, decoded_frames, open_container, packets_of
 from stages.mixing import Samples, as_floats
 from stages.spans import Span, timed_packets
+from stages.witness import Unchanged
 
 _FOR_FEW = (
     Disposition.visual_impaired
@@ -56,42 +60,51 @@ class Heard(NamedTuple):
     duration: float
 
 
-def heard_streams(uri: str) -> tuple[int, ...]:
-    """The streams that are heard, by index.
+def heard_streams(uri: str, same: Unchanged | None = None) -> tuple[int, ...]:
+    """The streams that are heard, by index. same: what the file is held against.
 
     Raises:
-        Rejected: NO_AUDIO, UNREADABLE.
+        Rejected: NO_AUDIO, UNREADABLE, CHANGED.
     """
-    with open_container(uri) as container:
+    with open_container(uri, same) as container:
         streams = container.streams.audio
         if not streams:
-            raise Rejected(Reason.NO_AUDIO, uri)
+            raise Rejected(Reason.NO_AUDIO, shown(uri))
         if len(streams) == 1:
             return (streams[0].index,)
-    return choose(uri).streams
+    return choose(uri, same=same).streams
 
 
-def choose(uri: str, spans: Mapping[int, Span] | None = None) -> Heard:
+def choose(
+    uri: str,
+    spans: Mapping[int, Span] | None = None,
+    *,
+    same: Unchanged | None = None,
+    limits: Limits | None = None,
+) -> Heard:
     """What is heard.
 
     Args:
         spans: of all audio streams where they are known already; else the file is read through.
+        same: what the file is held against.
+        limits: what a file that was not read through yet is held against.
 
     Raises:
-        Rejected: NO_AUDIO, UNREADABLE.
+        Rejected: NO_AUDIO, UNREADABLE, CHANGED; with limits also TOO_LONG, TOO_HEAVY, TOO_LARGE, TOO_BUSY.
     """
-    spans = _read_through(uri) if spans is None else spans
-    with open_container(uri) as container:
+    same = same or Unchanged(uri)
+    spans = _read_through(uri, same, limits) if spans is None else spans
+    with open_container(uri, same) as container:
         ranked = _ranked(container, spans)
         if not ranked:
-            raise Rejected(Reason.NO_AUDIO, f"{uri}: {_nothing(container)}")
+            raise _nothing(uri, container)
         indices = [stream.index for stream in ranked]
-    first = next((i for i in indices if len(indices) == 1 or _carries_sound(uri, i, spans[i])), indices[0])
-    with open_container(uri) as container:
+    first = next((i for i in indices if len(indices) == 1 or _carries_sound(uri, same, i, spans[i])), indices[0])
+    with open_container(uri, same) as container:
         chosen = _stream(container, first)
         others = [s.index for s in _siblings(chosen, container.streams.audio, spans)]
         rate, channels = chosen.codec_context.sample_rate, chosen.codec_context.channels
-    together = tuple(sorted([first, *(i for i in others if _carries_sound(uri, i, spans[i]))]))
+    together = tuple(sorted([first, *(i for i in others if _carries_sound(uri, same, i, spans[i]))]))
     span = spans[first].checked(uri)
     return Heard(together, rate, channels * len(together), span.start, span.duration)
 
@@ -100,22 +113,25 @@ def _stream(container: InputContainer, index: int) -> AudioStream:
     return next(stream for stream in container.streams.audio if stream.index == index)
 
 
-def _nothing(container: InputContainer) -> str:
-    return "the audio stream is empty" if container.streams.audio else "no audio stream"
+def _nothing(uri: str, container: InputContainer) -> Rejected:
+    if unread(container.streams.audio):
+        return absent(Reason.NO_AUDIO, uri, container.streams.audio)
+    why = "the audio stream is empty" if container.streams.audio else "no audio stream"
+    return Rejected(Reason.NO_AUDIO, f"{shown(uri)}: {why}")
 
 
-def _read_through(uri: str) -> dict[int, Span]:
-    with open_container(uri) as container:
+def _read_through(uri: str, same: Unchanged, limits: Limits | None) -> dict[int, Span]:
+    admit = None if limits is None else lambda claimed: limits.check(uri, claimed, same.size)
+    with open_container(uri, same, admit) as container:
         spans = {stream.index: Span() for stream in container.streams.audio}
-        for _ in timed_packets(container, spans) if spans else ():
-            pass
+        for index, _, _ in timed_packets(container, spans) if spans else ():
+            if limits is not None:
+                limits.check_span(uri, spans[index])
     return spans
 
 
 def _ranked(container: InputContainer, spans: Mapping[int, Span]) -> list[AudioStream]:
-    usable = [
-        s for s in container.streams.audio if s.codec_context is not None and s.index in spans and spans[s.index].count
-    ]
+    usable = [s for s in container.streams.audio if is_read(s) and s.index in spans and spans[s.index].count]
     longest = max((spans[s.index].duration for s in usable), default=0.0)
 
     def rank(stream: AudioStream) -> tuple[bool, bool, bool, int]:
@@ -151,11 +167,11 @@ def _form(stream: AudioStream) -> tuple[str, int, int, str | None, int]:
     return context.name, context.channels, context.sample_rate, None if language in _UNKNOWN else language, int(marks)
 
 
-def _carries_sound(uri: str, index: int, span: Span) -> bool:
+def _carries_sound(uri: str, same: Unchanged, index: int, span: Span) -> bool:
     """Whether enough of a stream is louder than a muted input; read no further than it takes to know."""
     enough = min(_ENOUGH, _ENOUGH_SHARE * span.duration)
     heard, samples_of = 0.0, Samples()
-    with open_container(uri) as container:
+    with open_container(uri, same) as container:
         stream = _stream(container, index)
         for frame in decoded_frames(packets_of(container, stream), stream):
             assert isinstance(frame, AudioFrame)

@@ -10,6 +10,7 @@ from av.container import InputContainer
 from av.packet import Packet
 
 from schemas.errors import Reason, Rejected
+from schemas.uris import shown
 from stages.media import packets_of, stamp, time_origin
 
 _LONGEST_STEP_BACK = 1.0  # seconds; recordings put end to end repeat their time stamps
@@ -55,7 +56,7 @@ class Span:
             Rejected: UNREADABLE, its time stamps jump back.
         """
         if self.jump:
-            raise Rejected(Reason.UNREADABLE, f"{uri}: {self.jump}")
+            raise Rejected(Reason.UNREADABLE, f"{shown(uri)}: {self.jump}")
         return self
 
 

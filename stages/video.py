@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import av
 import numpy as np
@@ -35,16 +35,19 @@ from av.video.stream import VideoStream
 
 from schemas import FPS
 from schemas.errors import Reason, Rejected
+from schemas.untrusted import first_line
+from schemas.uris import is_local, local_path, shown
+from stages.ffmpeg import is_read
 from stages.media import (
+    absent,
     decoded_frames,
-    is_local,
-    local_path,
     open_bytes,
     open_container,
     packets_of,
     stamp,
     time_origin,
 )
+from stages.witness import Unchanged
 
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds; some demuxers land after the place that was asked for
 _SAME_SHAPE = 0.01  # of a side
@@ -53,29 +56,42 @@ _LOST_AFTER_SEEK = ("avi", "mpeg")  # they count pictures: after a seek, stamps 
 
 
 def frames_on_grid(
-    uri: str, first: int, last: int, *, decoder: Literal["pyav", "decord"] = "pyav", max_side: int | None = None
+    uri: str,
+    first: int,
+    last: int,
+    *,
+    decoder: Literal["pyav", "decord"] = "pyav",
+    max_side: int | None = None,
+    witness: str = "",
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Grid frames first … last − 1, in order. Memory does not grow with the span.
 
     Args:
         uri: path or any fsspec URL.
-        decoder: `pyav` streams; `decord` maps frame numbers to time stamps first, and reads remote files whole.
+        decoder: `pyav` streams; `decord` maps frame numbers to time stamps first, and reads remote files whole. It has
+            an FFmpeg of its own: for strangers' files, ask `stages.ffmpeg.check_decord` before.
         max_side: scale pictures down so that no side is longer, in pixels.
+        witness: what the file was when it was ingested, if that is known (`stages.witness`).
 
     Yields:
         (n, rgb_HW3): uint8, as displayed: rotated, with square pixels. An array may come several times: do not
         write into it.
 
     Raises:
-        Rejected(UNREADABLE): no file, no video, or nothing in it decodes.
+        Rejected: UNREADABLE, no file, no video, or nothing in it decodes. CHANGED, not the file that was ingested.
     """
-    return _DECODERS[decoder](uri, first, last, max_side)
+    return _DECODERS[decoder](_Clip(uri, Unchanged(uri, witness)), first, last, max_side)
+
+
+class _Clip(NamedTuple):
+    uri: str
+    same: Unchanged
 
 
 def main_video(container: InputContainer) -> VideoStream | None:
-    """The stream with the largest picture; cover art is not video."""
+    """The stream with the largest picture, of a codec that is read; cover art is not video."""
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    streams = [s for s in streams if s.codec_context is not None and s.codec_context.width > 0]
+    streams = [s for s in streams if is_read(s) and s.codec_context.width > 0]
     return max(streams, key=lambda s: s.codec_context.width * s.codec_context.height, default=None)
 
 
@@ -92,18 +108,26 @@ def decoded(
         yield time, frame
 
 
-def display_size(uri: str) -> tuple[int, int]:
-    """(width, height) of the picture as displayed: upright, in square pixels.
+def display_size(uri: str, witness: str = "") -> tuple[int, int]:
+    """(width, height) of the picture as displayed: upright, in square pixels. witness: as in `frames_on_grid`.
 
     Raises:
-        Rejected(UNREADABLE): no file, no video, or nothing in it decodes.
+        Rejected: UNREADABLE, no file, no video, or nothing in it decodes. CHANGED.
     """
-    with open_container(uri) as container:
-        stream = _require_video(container, uri)
+    return _display_size(_Clip(uri, Unchanged(uri, witness)))
+
+
+def _display_size(clip: _Clip) -> tuple[int, int]:
+    with open_container(*clip) as container:
+        stream = _require_video(container, clip.uri)
         frame = next((frame for _, frame in decoded(container, stream)), None)
         if frame is None:
-            raise Rejected(Reason.UNREADABLE, f"{uri}: no picture decodes")
+            raise _nothing_decodes(clip.uri)
         return displayed(frame, stream)
+
+
+def _nothing_decodes(uri: str) -> Rejected:
+    return Rejected(Reason.UNREADABLE, f"{shown(uri)}: no picture decodes")
 
 
 def displayed(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
@@ -184,8 +208,8 @@ def _framed(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return whole
 
 
-def _pyav_frames(uri: str, first: int, last: int, max_side: int | None) -> Iterator[tuple[int, np.ndarray]]:
-    with _opened_at(uri, first, max_side) as (picture, source):
+def _pyav_frames(clip: _Clip, first: int, last: int, max_side: int | None) -> Iterator[tuple[int, np.ndarray]]:
+    with _opened_at(clip, first, max_side) as (picture, source):
         upcoming = next(source, None)
         assert upcoming is not None  # `_opened_at` has seen it
         shown: VideoFrame = upcoming[1]
@@ -203,26 +227,28 @@ _Timed = tuple[float, VideoFrame]
 
 
 @contextmanager
-def _opened_at(uri: str, first: int, max_side: int | None) -> Iterator[tuple[_Picture, Iterator[_Timed]]]:
+def _opened_at(clip: _Clip, first: int, max_side: int | None) -> Iterator[tuple[_Picture, Iterator[_Timed]]]:
     """Frames from one on that is shown no later than grid frame `first`: from a key frame, or from the start."""
-    with _opened(uri, max_side) as (container, stream, picture, source):
+    with _opened(clip, max_side) as (container, stream, picture, source):
         sought = _sought(container, stream, (first + 0.5) / FPS) if first > 0 else source
         if sought is not None:
             yield picture, sought
             return
-    with _opened(uri, max_side) as (_, _, picture, source):  # anew: not every demuxer can rewind
+    with _opened(clip, max_side) as (_, _, picture, source):  # anew: not every demuxer can rewind
         yield picture, source
 
 
 @contextmanager
-def _opened(uri: str, max_side: int | None) -> Iterator[tuple[InputContainer, VideoStream, _Picture, Iterator[_Timed]]]:
+def _opened(
+    clip: _Clip, max_side: int | None
+) -> Iterator[tuple[InputContainer, VideoStream, _Picture, Iterator[_Timed]]]:
     """A container of which the first picture is decoded, and all its pictures."""
-    with open_container(uri) as container:
-        stream = _require_video(container, uri)
+    with open_container(*clip) as container:
+        stream = _require_video(container, clip.uri)
         source = decoded(container, stream)
         head = next(source, None)
         if head is None:
-            raise Rejected(Reason.UNREADABLE, f"{uri}: no picture decodes")
+            raise _nothing_decodes(clip.uri)
         yield container, stream, _Picture(stream, head[1], max_side), itertools.chain([head], source)
 
 
@@ -280,15 +306,16 @@ def _from_group_at(container: InputContainer, stream: VideoStream, time: float) 
     yield from packets
 
 
-def _decord_frames(uri: str, first: int, last: int, max_side: int | None) -> Iterator[tuple[int, np.ndarray]]:
+def _decord_frames(clip: _Clip, first: int, last: int, max_side: int | None) -> Iterator[tuple[int, np.ndarray]]:
     import cv2
     import decord
 
     decord.logging.set_level(decord.logging.FATAL)
-    width, height = display_size(uri)
+    uri = clip.uri
+    width, height = _display_size(clip)
     scale = min(1.0, max_side / max(width, height)) if max_side else 1.0
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    start = _first_picture(uri)  # decord's time stamps count from the first picture
+    start = _first_picture(clip)  # decord's time stamps count from the first picture
     with ExitStack() as stack:
         # An absolute path, or FFmpeg would read "concat:x" as a protocol. decord takes UTF-8 only.
         path = str(Path(local_path(uri)).absolute()) if is_local(uri) else ""
@@ -315,21 +342,21 @@ def _decord_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (decord.DECORDError, RuntimeError) as error:
-        raise Rejected(Reason.UNREADABLE, f"{uri}: decord: {str(error).splitlines()[0]}") from error
+        raise Rejected(Reason.UNREADABLE, f"{shown(uri)}: decord: {first_line(error)}") from error
 
 
-def _first_picture(uri: str) -> float:
-    with open_container(uri) as container:
-        return next((time for time, _ in decoded(container, _require_video(container, uri))), 0.0)
+def _first_picture(clip: _Clip) -> float:
+    with open_container(*clip) as container:
+        return next((time for time, _ in decoded(container, _require_video(container, clip.uri))), 0.0)
 
 
 def _require_video(container: InputContainer, uri: str) -> VideoStream:
     stream = main_video(container)
     if stream is None:
-        raise Rejected(Reason.UNREADABLE, f"{uri}: no video stream")
+        raise absent(Reason.UNREADABLE, uri, container.streams.video)
     stream.thread_type = "NONE"
     return stream
 
 
-_Frames = Callable[[str, int, int, int | None], Iterator[tuple[int, np.ndarray]]]
+_Frames = Callable[[_Clip, int, int, int | None], Iterator[tuple[int, np.ndarray]]]
 _DECODERS: dict[str, _Frames] = {"pyav": _pyav_frames, "decord": _decord_frames}

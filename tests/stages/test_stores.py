@@ -250,7 +250,7 @@ def test_a_disk_in_trouble_does_not_make_a_file_unreadable(
     broken.write_bytes(b"not media" * 100)
     assert failure(str(broken))[0] is Rejected
 
-    def fails(*_: Any) -> Any:
+    def fails(*_: Any, **__: Any) -> Any:
         raise OSError(number, "no", str(broken))
 
     monkeypatch.setattr(files, "open", fails, raising=False)
