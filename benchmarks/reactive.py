@@ -34,7 +34,7 @@ from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.config import BalanceConfig, Section, ShardConfig
 from schemas.dyads import Codec, Dyad, DyadHead, Window, WindowClass
 from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
-from schemas.rows import Figures, Layout, VoiceFigures, Voices
+from schemas.rows import LANDMARKS, Figures, Layout, VoiceFigures, Voices
 from schemas.sample import encode_audio
 from stages.balance import plan_balance
 from stages.census import CensusInput, CensusStage, scale
@@ -346,10 +346,9 @@ def _windows(conversation: str, state: np.ndarray, motion: np.ndarray, corpus: C
 def _codec() -> Codec:
     """Only for `expressiveness`: each number of the code moves the face by itself."""
     code = DIM - POSE_DIMS
-    basis = np.eye(code, dtype=np.float32)
-    return Codec(
-        id=CODEC, kind="landmark-pca", given=0, network="", mean=np.zeros(code, np.float32), basis=basis, explained=1.0
-    )
+    basis = np.eye(code, LANDMARKS * 3, dtype=np.float32)
+    mean = np.zeros(LANDMARKS * 3, np.float32)
+    return Codec(id=CODEC, kind="landmark-pca", given=0, network="", mean=mean, basis=basis, explained=1.0)
 
 
 def _moments(motion: np.ndarray) -> tuple[float, ...]:

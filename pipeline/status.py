@@ -231,8 +231,8 @@ class _Progress(BaseModel):
     finished: Count
     new: Count
     seconds: Seconds
-    waiting: Text
-    in_flight: tuple[_AtWork, ...]
+    waiting: Text = ""
+    in_flight: tuple[_AtWork, ...] = ()
 
 
 def _progress(store: Store) -> dict[str, Any] | None:

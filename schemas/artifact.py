@@ -139,7 +139,7 @@ def _split(value: Any, path: str, tensors: dict[str, np.ndarray]) -> Any:
     if isinstance(value, BaseModel):
         later = value.later if isinstance(value, Row) else frozenset[str]()
         fields = ((name, getattr(value, name)) for name in type(value).model_fields)
-        return {name: _split(field, f"{path}.{name}", tensors) for name, field in fields if field or name not in later}
+        return {name: _split(field, f"{path}.{name}", tensors) for name, field in fields if name not in later or field}
     if isinstance(value, tuple | list):
         return [_split(v, f"{path}.{i}", tensors) for i, v in enumerate(value)]
     return value

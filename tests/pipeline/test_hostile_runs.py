@@ -78,7 +78,10 @@ def test_a_file_of_terabytes_is_not_read(tmp_path: Path, name: str) -> None:
     store.write("state.json", b'{"state": "running"}')  # so that progress.json is looked at
     with (tmp_path / name).open("ab") as file:
         file.truncate(1 << 42)
-    with pytest.raises((UsageError, OSError), match="at most"):
+    if name in ("state.json", "lock.json"):  # as if there were none
+        assert read_status(store.root, "dataset")["state"]["state"] in ("stopped", "killed")
+        return
+    with pytest.raises((UsageError, OSError), match=r"at most|is not what a run writes"):
         read_status(store.root, "dataset")
 
 

@@ -38,14 +38,14 @@ def conversation_of(frames: int, *keyframes: tuple[list[int], list[int]]) -> Con
     """One file for each pair of (regular, early) key frames."""
     media = tuple(
         Media(
-            uri=f"{i}.mp4", sha256="", bytes=0, width=1, height=1, fps=25, video_start=0, video_duration=1,
+            uri=f"{i}.mp4", sha256="0" * 64, bytes=0, width=1, height=1, fps=25, video_start=0, video_duration=1,
             audio_start=0, audio_duration=1, audio_rate=1, audio_channels=1, keyframes=tuple(regular),
             early_keyframes=tuple(early),
         )
         for i, (regular, early) in enumerate(keyframes)
     )  # fmt: skip
     layout = Layout.ONE_FRAME if len(media) == 1 else Layout.PER_PARTICIPANT
-    return Conversation(id="c", layout=layout, media=media, participants=("a", "b"), frames=frames)
+    return Conversation(id="c" * 16, layout=layout, media=media, participants=("a", "b"), frames=frames)
 
 
 def all_pieces(conversation: Conversation, **config: float) -> tuple[Piece, ...]:
@@ -183,7 +183,7 @@ def cut_at(edges: Sequence[int], *voices: int, media: int = 0) -> list[FaceTrack
     for first, last in itertools.pairwise(edges):
         span, whole = slice(first, last), [speaker(voice) for voice in voices]
         tracks = tuple(track_of(t.landmarks[span], first=first, looks=i) for i, t in zip(voices, whole, strict=True))
-        piece = Piece(conversation="c", media=media, uri="x", first=first, last=last)
+        piece = Piece(conversation="c" * 16, media=media, uri="x", first=first, last=last)
         pieces.append(FaceTracks(piece=piece, width=1280, height=720, cuts=(), tracks=tracks))
     return pieces
 
@@ -191,8 +191,8 @@ def cut_at(edges: Sequence[int], *voices: int, media: int = 0) -> list[FaceTrack
 def bound_and_encoded(layout: Layout, faces: Any) -> tuple[Binding, CodecStatistics, Motion]:
     """What bind, fit and motion (of the second person) make of faces."""
     media = (MEDIA,) if layout is Layout.ONE_FRAME else (MEDIA, MEDIA)
-    conversation = Conversation(id="c", layout=layout, media=media, participants=("a", "b"), frames=500)
-    diarization = Diarization(conversation="c", method="embedded", speakers=2, turns=ALTERNATING)
+    conversation = Conversation(id="c" * 16, layout=layout, media=media, participants=("a", "b"), frames=500)
+    diarization = Diarization(conversation="c" * 16, method="embedded", speakers=2, turns=ALTERNATING)
     [cast] = CastStage().process(CastInput(conversation=conversation, faces=faces))
     given = BindInput(conversation=conversation, diarization=diarization, cast=cast)
     [binding] = BindStage(BindConfig(max_offset=0)).process(given)
