@@ -57,7 +57,7 @@ UNITS = np.array([0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 1, 1, 1, 1, 1, 1])
 CHUNK = 64
 """Conversations whose sound is held at once."""
 
-_NO_FACE = np.zeros((0, 3), np.float32)  # the motion is made up, and no codec draws it
+_NO_FACE = np.zeros((LANDMARKS, 3), np.float32)  # the motion is made up, and no codec draws it
 _SEEN = Figures(visible=1, face_size=200, sharpness=400, luminance=120, confidence=1, yaw=0, pitch=0, jitter=0)
 _HEARD = VoiceFigures(method="own_track", residual_db=-60, overlapped=0)
 

@@ -152,7 +152,9 @@ def test_memory_is_that_of_a_batch_and_its_size_changes_nothing(
 @given(sizes=st.lists(st.integers(0, 9), max_size=20), limit=st.integers(1, 60))
 def test_a_limited_evaluation_spreads_over_the_split(sizes: list[int], limit: int):
     shards = [
-        ShardEntry(path=f"s-{i}.tar", split="val", label=WindowClass.LISTENING, samples=n, bytes=1024, sha256="0" * 64)
+        ShardEntry(
+            path=f"s-{i}.tar", split="val", label=WindowClass.LISTENING, samples=n, bytes=1 << 20, sha256="0" * 64
+        )
         for i, n in enumerate(sizes)
     ]
     chosen = choose(shards, limit)
