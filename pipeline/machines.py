@@ -18,7 +18,7 @@ from pipeline.ray_token import ensure_token
 from schemas.config import StageResources
 from schemas.errors import UsageError
 from stages.quiet import silent_stderr
-from training.home import is_private, own_folder
+from training.home import is_private, own_folder, report_nothing
 
 _CONNECT_SECONDS = 10.0
 _LONGEST_SOCKET = 107  # bytes of a path, by the kernel
@@ -34,7 +34,7 @@ def start_ray(address: str | None) -> None:
     Raises:
         UsageError: no such cluster, an address of another kind, or no folder for a cluster's files here.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    report_nothing()
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # or every worker rebuilds the environment
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings about its own internals help no user

@@ -14,7 +14,6 @@ strangers', and stay pickled.
 from __future__ import annotations
 
 import collections
-import os
 import typing
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 
 from schemas import SAMPLE_RATE
 from stages.wheels import SEGMENTATION, SPEAKER_ENCODER, VOICE_ACTIVITY, wheel_file
+from training.home import report_nothing
 
 
 def load_segmentation(device: str = "cpu") -> nn.Module:
@@ -70,7 +70,7 @@ def quiet_pyannote() -> Iterator[None]:
 
     Waveforms are passed in memory, so torchcodec is never needed.
     """
-    os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
+    report_nothing()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"\s*torchcodec is not installed correctly")
         warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -132,6 +132,7 @@ def load_voice_activity() -> Callable[[np.ndarray], np.ndarray]:
     """
     wheel_file(*VOICE_ACTIVITY)
     threads = torch.get_num_threads()
+    report_nothing()
     import silero_vad
 
     torch.set_num_threads(threads)  # importing silero_vad sets one thread for the whole process

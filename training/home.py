@@ -1,7 +1,10 @@
-"""A home for processes that have none: containers that run under a number that no one gave a name, read-only homes.
+"""What every process of ours sets before libraries are imported: a home where there is none, and that nobody reports.
 
-Libraries keep caches in the home folder and fail, or say so on every start, where there is none or it cannot be
-written: `pathlib.Path.home`, `getpass.getuser` (torch.compile), matplotlib.
+Containers may run under a number that no one gave a name, or with a home that can only be read. Libraries keep caches
+there and fail, or say so on every start: `pathlib.Path.home`, `getpass.getuser` (torch.compile), matplotlib.
+
+Several libraries report to their makers who uses them and how: onnxruntime keeps a number for the machine in the home
+folder and sends it along. A lab's corpus is nobody else's business.
 """
 
 from __future__ import annotations
@@ -12,9 +15,26 @@ import stat
 import tempfile
 from pathlib import Path
 
+_NO_REPORTS = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "PYANNOTE_METRICS_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def report_nothing() -> None:
+    """Keep libraries from sending reports, as far as the user has not set it otherwise. Before they are imported."""
+    for name, value in _NO_REPORTS.items():
+        os.environ.setdefault(name, value)
+
 
 def ensure_home() -> None:
-    """Set HOME, LOGNAME and MPLCONFIGDIR where they would be needed and are missing. Before libraries are imported."""
+    """`report_nothing`, and set HOME, LOGNAME and MPLCONFIGDIR where they are needed and missing.
+
+    Before libraries are imported.
+    """
+    report_nothing()
     try:
         getpass.getuser()
     except (KeyError, OSError):  # OSError since Python 3.13
