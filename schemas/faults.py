@@ -146,7 +146,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _told_by_us(error: BaseException) -> Fault | None:
-    if _is(error, "aiohttp.http_exceptions", "HttpProcessingError"):
+    broken_off = _is(error, "aiohttp.http_exceptions", "PayloadEncodingError")
+    if _is(error, "aiohttp.http_exceptions", "HttpProcessingError") and not broken_off:
         return Fault(Blame.DATA, errno.EINVAL, "what answers there is no web server", again=True)
     return Fault(Blame.DATA, errno.EPERM, str(error.strerror)) if isinstance(error, Refused) else None
 

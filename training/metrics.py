@@ -217,10 +217,11 @@ def mean_jerk(sums_2: np.ndarray) -> float:
 
 @_QUIET
 def jerk_sums(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
-    """Sum and number of the absolute third differences whose four frames are valid, [2]."""
+    """Sum and number of the absolute third differences whose four frames are valid, [2]; NaN, if a valid frame is."""
     third = np.abs(np.diff(motion_WTD.astype(np.float64), n=3, axis=1)) * float(FPS) ** 3
     whole = valid_WT[:, 3:] & valid_WT[:, 2:-1] & valid_WT[:, 1:-2] & valid_WT[:, :-3]
-    return np.array([third[whole].sum(dtype=np.float64), third[whole].size])
+    total = third[whole].sum(dtype=np.float64) if np.isfinite(motion_WTD[valid_WT]).all() else math.nan
+    return np.array([total, third[whole].size])
 
 
 def sid(truth_ND: np.ndarray, generated_ND: np.ndarray, clusters: int, seed: int = 0) -> float:

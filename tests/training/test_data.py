@@ -185,12 +185,13 @@ def test_every_rank_mixes_the_classes_by_the_plan(tmp_path: Path):
 
 
 def test_a_rank_opens_its_own_shards_and_at_most_two_that_it_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    data = Dataset(str(write_dataset(tmp_path, {LISTENING: 24}, shards=12, frames=1)))
-    opened: list[str] = []
+    folder = str(write_dataset(tmp_path, {LISTENING: 24}, shards=12, frames=1))
+    opened_by: dict[Dataset, list[str]] = {}
     fetch = Dataset.fetch
-    monkeypatch.setattr(Dataset, "fetch", lambda self, entry: opened.append(entry.path) or fetch(self, entry))
+    monkeypatch.setattr(Dataset, "fetch", lambda self, entry: opened_by[self].append(entry.path) or fetch(self, entry))
     for rank in range(5):
-        opened.clear()
+        data = Dataset(folder)  # one for each: the last one's reader may still be at it
+        opened = opened_by[data] = []
         loader = iter(Loader(data, 1, rank=rank, world=5))
         while next(loader)[1]["listening"][1] == 0:
             pass
