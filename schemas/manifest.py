@@ -195,6 +195,12 @@ class Manifest(_Model):
     shards: tuple[ShardEntry, ...]
     pairs: PairsInfo | None = None
 
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len({shard.path for shard in self.shards}) < len(self.shards):
+            raise ValueError("a shard is listed twice")  # a small file that is read for ever
+        return self
+
     def of(self, split: Split, label: WindowClass | None = None) -> tuple[ShardEntry, ...]:
         """The shards of a split, of one class if asked."""
         return tuple(s for s in self.shards if s.split == split and (label is None or s.label == label))

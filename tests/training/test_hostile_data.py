@@ -248,6 +248,7 @@ def test_a_member_that_is_not_what_it_should_be_is_refused(tmp_path: Path, name:
 MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "dim": (lambda m: m["motion"].update(dim=10**12), "motion.dim"),
     "window": (lambda m: m.update(window=10**9), "window"),
+    "one shard many times": (lambda m: m.update(shards=m["shards"] * 1000), "listed twice"),
     "no window": (lambda m: m.update(window=0), "window"),
     "samples": (lambda m: m["shards"][0].update(samples=10**12), "samples"),
     "more samples than bytes": (lambda m: m["shards"][0].update(samples=100_000), "do not fit"),
