@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,12 @@ def test_a_network(dialogues: Path, tmp_path: Path, kind: str) -> None:
     file.write_bytes(scripted() if kind == "script" else exported(batch=16))
     settings: dict[str, dict[str, Any]] = {
         "motion": {"kind": "network", "rest_dims": 12},
-        "encode": {"network": str(file), "size": 32, "batch": 16},
+        "encode": {
+            "network": str(file),
+            "network_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "size": 32,
+            "batch": 16,
+        },
     }
     summary = build(dialogues / "together.mp4", tmp_path / "run", **settings)
     assert verify_dataset(summary.dataset) == []
