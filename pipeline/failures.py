@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pipeline.ledger import Outcome
+from pipeline.supervise import FAULTS
 from pipeline.task import STORAGE
 from schemas.config import RunConfig
 from schemas.errors import RunFailed
@@ -13,6 +14,8 @@ from schemas.words import counted
 
 _MOST = 0.5  # share of a stage's items that failed: the run stops, whatever comes
 _BAD_TOGETHER = 0.1  # share of a list's files, side by side, whose store may be away
+_OF_FILES = (STORAGE, *FAULTS)
+"""Reasons that may be a file's: it is away, or its bytes end, stop or swell every worker that tries them."""
 
 
 class Failures:
@@ -22,7 +25,8 @@ class Failures:
         self._limits = limits
         self._done: Counter[str] = Counter()
         self._in_row: Counter[str] = Counter()
-        self._ours: Counter[str] = Counter()  # failures that are not of files and stores
+        self._ours: Counter[str] = Counter()  # failures that are surely not the files'
+        self._well: set[str] = set()  # stages in which an item has ended otherwise
         self._failed: dict[str, list[Outcome]] = {}
 
     def add(self, outcome: Outcome, total: int) -> None:
@@ -30,9 +34,10 @@ class Failures:
         self._done[stage] += 1
         if outcome.status != "failed":
             self._in_row[stage] = 0
+            self._well.add(stage)
             return
         self._in_row[stage] += 1
-        self._ours[stage] += outcome.reason != STORAGE
+        self._ours[stage] += outcome.reason not in _OF_FILES
         failed = self._failed.setdefault(stage, [])
         failed.append(outcome)
         row = self._limits.max_failures_in_row
@@ -46,9 +51,13 @@ class Failures:
             self._raise(stage)
 
     def _may_be_bad_files(self, stage: str, total: int) -> bool:
-        """Whether a row of failures may be files of a list that lie together at a place that is away."""
-        failed = self._failed[stage][-self._in_row[stage] :]
-        return len(failed) <= _BAD_TOGETHER * total and all(o.reason == STORAGE for o in failed)
+        """Whether a row of failures may be the files': such as lie together at a place that is away, or such as were
+        made to end workers, where others have ended well.
+        """
+        reasons = {outcome.reason for outcome in self._failed[stage][-self._in_row[stage] :]}
+        if reasons <= set(FAULTS):
+            return stage in self._well
+        return reasons <= set(_OF_FILES) and self._in_row[stage] <= _BAD_TOGETHER * total
 
     def check(self) -> None:
         """At the end."""
