@@ -185,7 +185,12 @@ class Reader(io.RawIOBase):
         return self.read()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
+            raise ValueError(f"a place outside of the file ({offset})") from error  # its bytes say so, not the disk
 
     def tell(self) -> int:
         return self._file.tell()

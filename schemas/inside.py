@@ -5,7 +5,7 @@ folder before it (`openat`) and refused if it is a link: there is no moment betw
 renamed meanwhile, what is opened was inside. The folder itself, and those above it, are the user's: they may be links.
 Hard links are files like any other; FIFOs and devices are none.
 
-Costs two system calls for each part of a path, some 3 µs.
+Costs two system calls for each part of a path.
 """
 
 from __future__ import annotations

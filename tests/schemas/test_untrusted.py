@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import Reason, Rejected
+from schemas.files import open_path
 from schemas.untrusted import TooLarge, bounded, parsing
 from schemas.uris import shown, shown_in
 
@@ -39,6 +41,13 @@ def test_disks_and_refusals_on_purpose_pass(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, parsing(refuse):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize("offset", [-1, -(2**40), 2**80])
+def test_a_place_that_no_file_has_is_the_bytes_fault(tmp_path: Path, offset: int) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    with open_path(str(tmp_path / "a")) as file, pytest.raises(Rejected, match="outside of the file|cannot fit"), parsing(refuse):
+        file.seek(offset)
 
 
 def test_a_size_is_refused_before_it_is_allocated() -> None:
