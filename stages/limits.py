@@ -8,6 +8,7 @@ from schemas.config import IngestConfig
 from schemas.errors import Reason, Rejected
 from schemas.uris import shown
 from stages.spans import Span
+from stages.video import pixel_aspect
 
 _GB, _HOUR = 1e9, 3600.0
 
@@ -32,7 +33,8 @@ class Limits:
             raise Rejected(Reason.TOO_BUSY, f"{shown(uri)}: {count} streams, ingest.max_streams is {most.max_streams}")
         for stream in container.streams.video:
             if (context := stream.codec_context) is not None:
-                self._check_picture(uri, context.width, context.height)
+                aspect = float(pixel_aspect(stream.sample_aspect_ratio))
+                self._check_picture(uri, round(context.width * max(1.0, aspect)), context.height)
         for sound in container.streams.audio:
             if (heard := sound.codec_context) is not None:
                 self._check_sound(uri, heard.sample_rate, heard.channels)

@@ -34,8 +34,9 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from schemas import FPS
+from schemas.config import MOST_PIXELS
 from schemas.errors import Reason, Rejected
-from schemas.untrusted import first_line
+from schemas.untrusted import bounded, first_line
 from schemas.uris import is_local, local_path, shown
 from stages.ffmpeg import is_read
 from stages.media import (
@@ -50,6 +51,7 @@ from stages.media import (
 from stages.witness import Unchanged
 
 _SEEK_BACK = (0.0, 2.0, 10.0, 60.0)  # seconds; some demuxers land after the place that was asked for
+_ODDEST = 8  # width over height of a pixel, or the other way round
 _SAME_SHAPE = 0.01  # of a side
 _QUICK_FORMATS = ("yuv420p", "yuvj420p")  # nearly all video; others take longer in two steps than in one
 _LOST_AFTER_SEEK = ("avi", "mpeg")  # they count pictures: after a seek, stamps were up to two frames off
@@ -136,8 +138,14 @@ def displayed(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
 
 
 def _upright_size(frame: VideoFrame, aspect: Fraction | None) -> tuple[int, int]:
-    width, height = max(1, round(frame.width * (aspect or 1))), frame.height
+    width, height = max(1, round(frame.width * pixel_aspect(aspect))), frame.height
+    bounded(width * height, MOST_PIXELS, "pixels of a picture as it is shown")
     return (height, width) if _quarter_turns(frame) % 2 else (width, height)
+
+
+def pixel_aspect(claimed: Fraction | None) -> Fraction:
+    """Width of a pixel over its height; square where the header says nothing, or what no camera makes."""
+    return claimed if claimed and 1 / _ODDEST <= claimed <= _ODDEST else Fraction(1)
 
 
 def _quarter_turns(frame: VideoFrame) -> int:

@@ -28,8 +28,9 @@ from stages import media
 from stages.audio import read_audio, sound_of
 from stages.ingest import IngestStage, probe
 from stages.media import open_container
-from stages.video import frames_on_grid
+from stages.video import display_size, frames_on_grid
 from tests.stages.clapper import ffmpeg
+from tests.stages.test_containers import Recording
 
 TONE = ("-f", "lavfi", "-i", "sine=d=2")
 
@@ -372,3 +373,18 @@ def test_sound_takes_memory_by_what_is_heard(tmp_path: Path) -> None:
     path = tmp_path / "quiet.wav"
     ffmpeg("-f", "lavfi", "-i", "anullsrc=r=16000:cl=mono:d=1", path)
     assert not read_audio(str(path), frames=25 * 3600 * 6).any()
+
+
+@pytest.mark.parametrize("aspect", ["60000/1", "1/60000"])
+def test_pixels_of_a_shape_that_no_camera_makes_are_square(tmp_path: Path, aspect: str) -> None:
+    """Else a clip of 96 by 64 pixels is shown as one of 5.8 million by 64."""
+    clip = Recording("mp4", "libx264", "aac", aspect=aspect).write(tmp_path / "clip.mp4")
+    assert display_size(str(clip)) == (96, 64)
+    assert next(iter(frames_on_grid(str(clip), 0, 1)))[1].shape == (64, 96, 3)
+
+
+def test_a_picture_counts_as_large_as_it_is_shown(tmp_path: Path) -> None:
+    clip = Recording("mp4", "libx264", "aac", aspect="4/1").write(tmp_path / "clip.mp4")
+    assert display_size(str(clip)) == (384, 64)
+    with pytest.raises(Rejected, match=r"too_large: .*pictures of 384x64"):
+        probe(str(clip), config=IngestConfig(max_pixels=96 * 64))
