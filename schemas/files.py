@@ -9,6 +9,7 @@ file. A body that breaks off, and a server slower than SLOWEST, are errors. Wher
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import os
@@ -36,6 +37,8 @@ CONNECT_SECONDS = 10.0
 """Until a server accepts a connection."""
 SILENT_SECONDS = 20.0
 """Without a byte, after which a server counts as not answering."""
+ANSWER_SECONDS = 60.0
+"""Until a server's answer begins, however much it says before that, and wherever it leads on."""
 SLOWEST = 4096.0
 """Bytes a second, on average over a request of more than SILENT_SECONDS."""
 
@@ -284,7 +287,9 @@ async def _transfer(
     headers = {"Accept-Encoding": "identity", **options.pop("headers", {}), **({"Range": part} if part else {})}
     sink.seek(0)
     sink.truncate()
-    async with session.get(files.encode_url(url), headers=headers, **options) as answer:
+    async with asyncio.timeout(ANSWER_SECONDS):
+        answer = await session.get(files.encode_url(url), headers=headers, **options)
+    async with answer:
         if part and answer.status in _NO_PARTS:
             return answer.status, None
         answer.raise_for_status()

@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
@@ -26,6 +26,7 @@ from schemas import access, faults, files
 from schemas.access import Access, Reach, allowing
 from schemas.config import IngestConfig, SourcesConfig
 from schemas.errors import Reason, Rejected, UsageError
+from schemas.files import open_file
 from schemas.rows import Source
 from stages.ingest import IngestStage
 from stages.media import open_bytes
@@ -424,3 +425,19 @@ def test_good_files_are_as_before(tmp_path: Path, inside: Server) -> None:
         for path in ("good.mp4", "moved.mp4"):
             (row,) = stage.process(Source(uris=(f"{inside.address}/{path}",), participants=(None,)))
             assert row.id == expected.id
+
+
+def test_a_server_that_never_comes_to_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says something all the time, so no time without a byte passes."""
+    monkeypatch.setattr("schemas.files.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("schemas.faults.ITEM_WAITS", ())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=_go_on, args=(listening,), daemon=True).start()
+        with pytest.raises(TimeoutError), open_file(f"http://127.0.0.1:{listening.getsockname()[1]}/clip.mp4"):
+            pass
+
+
+def _go_on(listening: socket.socket) -> None:
+    with listening.accept()[0] as connection, suppress(OSError):
+        while True:
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
