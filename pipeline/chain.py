@@ -50,15 +50,19 @@ def stages_of(config: BuildConfig, dataset: str) -> Stages:
 
 
 def fingerprints_of(config: BuildConfig) -> dict[str, str]:
-    """Each stage's settings together with those of the stages before it."""
+    """Each stage's settings together with those of the stages before it.
+
+    What ingest's settings decide is which conversations there are, and not what they are: that is in the digest of each
+    task's inputs. So other limits redo ingest and shards, and nothing in between.
+    """
     prints: dict[str, str] = {}
 
     def add(stage: type[AnyStage], settings: Section, *upstream: str) -> None:
         prints[stage.name] = fingerprint(stage, settings, *(prints[name] for name in upstream))
 
     add(IngestStage, config.ingest)
-    add(DiarizeStage, config.diarize, "ingest")
-    add(FacesStage, config.faces.model_copy(update={"landmarker": None}), "ingest")  # its digest is enough
+    add(DiarizeStage, config.diarize)
+    add(FacesStage, config.faces.model_copy(update={"landmarker": None}))  # its digest is enough
     add(CastStage, Section(), "faces")
     add(BindStage, config.bind, "diarize", "cast")
     add(SeparateStage, _separation(config.separate), "bind")
@@ -72,7 +76,7 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
     add(MotionStage, Section(), "bind", *codes)
     add(WindowsStage, config.windows, "motion", *(["transcribe"] if config.transcribe.enabled else []))
     add(CensusStage, Section(), "windows")
-    add(ShardStage, _ShardSettings(shard=config.shard, balance=config.balance), "census", "separate")
+    add(ShardStage, _ShardSettings(shard=config.shard, balance=config.balance), "ingest", "census", "separate")
     return prints
 
 

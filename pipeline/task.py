@@ -52,7 +52,7 @@ class Task(NamedTuple):
     The single input `WHOLE`: In is itself an artifact's row, instead of being put together from fields.
     files: paths of the run's folder that the stage writes beside its artifact.
     places: inline fields that say where something lies and not what it is: a corpus can be moved.
-    addresses: where the conversation's files lie, if what is stored of it does not say it in full.
+    addresses: where the conversation's files lie, as the user's list says.
     """
 
     stage: str

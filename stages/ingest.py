@@ -113,10 +113,9 @@ def outline_of(conversation: Conversation) -> Outline:
 
 
 def addresses_of(source: Source) -> tuple[Address, ...]:
-    """Where a conversation's files lie, for those who open them; empty where their stored names say it, too."""
+    """Where a conversation's files lie, as its list says: what a folder says of it may be anybody's word."""
     sidecars = source.sidecars or ((),) * len(source.uris)
-    places = tuple(Address(uri, _beside(names).get(SOUND)) for uri, names in zip(source.uris, sidecars, strict=True))
-    return places if any(shown(uri) != uri for place in places for uri in place if uri) else ()
+    return tuple(Address(uri, _beside(names).get(SOUND)) for uri, names in zip(source.uris, sidecars, strict=True))
 
 
 def _beside(sidecars: Sequence[str]) -> dict[str, str]:

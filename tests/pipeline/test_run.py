@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from pipeline import fleet
+from pipeline.chain import fingerprints_of
 from pipeline.crew import Crew, Engine, InFlight, local_engine
 from pipeline.fleet import ray_engine
 from pipeline.folder import opened
@@ -26,7 +27,7 @@ from pipeline.progress import Reporter
 from pipeline.run import InOrder, Road, Run
 from pipeline.task import Artifact, Stages, Task, artifact_path
 from schemas.artifact import load_rows
-from schemas.config import RunConfig, StageResources
+from schemas.config import BuildConfig, IngestConfig, RunConfig, StageResources
 from schemas.errors import Reason, RunFailed, UsageError
 from stages.store import TEMPORARY, Store
 from tests.pipeline.toy import STAGES, Letters, Total
@@ -348,3 +349,8 @@ def test_pools_of_different_needs_share_a_small_machine(tmp_path: Path) -> None:
 
     with new_run(tmp_path, ray_engine(config)) as run:
         assert list(run.follow("add", (road(task) for task in tasks(*["slow:0.2"] * 12)), 12)) == [True] * 12
+
+
+def test_other_limits_of_ingest_redo_ingest_and_shards_and_nothing_in_between() -> None:
+    before, after = (fingerprints_of(BuildConfig(ingest=IngestConfig(max_hours=hours))) for hours in (6, 7))
+    assert {stage for stage in before if before[stage] != after[stage]} == {"ingest", "shard"}
