@@ -133,7 +133,7 @@ def draw(
     moments: Annotated[int, typer.Option(min=1, max=60, help="Columns of the sheet.")] = 6,
     media: Annotated[
         list[str] | None,
-        typer.Option(metavar="URL", help="Whole address of a file that the run keeps without its keys; for each file."),
+        typer.Option(metavar="URL", help="Whole address of a file that is not on this machine; for each."),
     ] = None,
 ) -> None:
     """Draw what was seen in a conversation: its faces at some moments, and the motion made of them."""

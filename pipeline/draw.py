@@ -20,9 +20,9 @@ from schemas import FPS
 from schemas.artifact import load_row
 from schemas.dyads import Codec, Motion
 from schemas.errors import DatasetError, UsageError
-from schemas.rows import Address, Cast, Conversation, FaceTracks, Track
+from schemas.rows import Address, Cast, Conversation, FaceTracks, Media, Track
 from schemas.untrusted import parsing
-from schemas.uris import file_name, is_shortened, printable, shown
+from schemas.uris import file_name, is_local, is_shortened, printable, shown
 from schemas.words import candidates
 from stages.cast import CastStage
 from stages.codec import decode_motion
@@ -66,7 +66,7 @@ def _sheet(root: str, item: str, moments: int, conversation: Conversation) -> tu
     motions = [row for _, row in read_outputs(root, MotionStage, conversation.id)]
     when = np.linspace(0, conversation.frames - 1, moments + 2).astype(int)[1:-1]
     sheets = [
-        list(_moments(media.uri, number, when, faces, casts[0] if casts else None))
+        list(_moments(media, number, when, faces, casts[0] if casts else None))
         for number, media in enumerate(conversation.media)
     ]
     codecs = {codec.id: codec for codec in read_codecs(root)}
@@ -105,10 +105,9 @@ def _with_addresses(conversation: Conversation, given: Sequence[str]) -> Convers
     places = []
     for media in conversation.media:
         found = known.get(media.uri, [])
-        if is_shortened(media.uri) and not found:
-            raise UsageError(
-                f"{media.uri} is kept without its keys, so it cannot be opened: name the whole address with --media"
-            )
+        if not found and not is_local(media.uri):  # a folder makes us call nobody
+            why = "is kept without its keys" if is_shortened(media.uri) else "is but what this folder says"
+            raise UsageError(f"{media.uri} {why}, so it is not opened: name the whole address with --media")
         places.append(Address(found.pop(0) if found else media.uri, media.audio_uri))
     return conversation.at(tuple(places))
 
@@ -126,14 +125,14 @@ def read_codecs(root: str) -> Iterator[Codec]:
 
 
 def _moments(
-    uri: str, media: int, when: np.ndarray, faces: Sequence[FaceTracks], cast: Cast | None
+    file: Media, media: int, when: np.ndarray, faces: Sequence[FaceTracks], cast: Cast | None
 ) -> Iterator[np.ndarray]:
     """The picture at each moment, with its faces."""
     colours: dict[tuple[int, int], Colour] = {}
     for member, colour in zip(cast.members if cast else (), _COLOURS, strict=False):
         colours |= {(segment.piece, segment.track): colour for segment in member.segments}
     for n in when.tolist():
-        ((_, rgb),) = frames_on_grid(uri, n, n + 1)
+        ((_, rgb),) = frames_on_grid(file.uri, n, n + 1, witness=file.witness)
         picture = rgb.copy()
         for p, row in enumerate(faces):
             for t, track in enumerate(row.tracks):
