@@ -193,7 +193,8 @@ class Reader(io.RawIOBase):
         except (OSError, OverflowError) as error:
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise
-            raise ValueError(f"a place outside of the file ({offset})") from error  # its bytes say so, not the disk
+            # Its bytes say so and not the disk, hence no number; readers of archives go on after an OSError.
+            raise OSError(f"a place outside of the file ({offset})") from error
 
     def tell(self) -> int:
         return self._file.tell()
