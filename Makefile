@@ -39,7 +39,8 @@ test: lint types ## lint, types and all tests
 nightly: setup ## tests too slow for CI, and property tests with fifty times as many inputs (an hour or more)
 	$(RUN)pytest -m nightly
 	HYPOTHESIS_PROFILE=nightly $(RUN)pytest --timeout=7200 tests/schemas tests/pipeline/test_lists.py tests/pipeline/test_sources.py \
-	  tests/stages/test_containers.py tests/stages/test_damage.py tests/stages/test_mixing.py tests/training/test_undefined.py
+	  tests/stages/test_containers.py tests/stages/test_damage.py tests/stages/test_mixing.py tests/training/test_undefined.py \
+	  tests/hostile tests/training/test_hostile_data.py
 
 clean: ## remove what setup, demo and tests made
 	rm -rf .venv .uv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

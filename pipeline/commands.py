@@ -268,7 +268,7 @@ def run_convert(file: Path, to: Path | None, encoder: Path | None) -> None:
     from training.convert import convert
 
     for made in convert(file, to, encoder):
-        typer.echo(f"{made}  sha256 {checkpoint_id(made)}")
+        say(f"{made}  sha256 {checkpoint_id(made)}")
 
 
 def run_verify(dataset: str, *, quick: bool, as_json: bool) -> bool:

@@ -11,6 +11,7 @@ small, each row is rewritten a few times at most, and no step holds more than a 
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import re
 import time
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.pages import check_footer, check_pages
 from schemas.errors import UsageError
 from schemas.untrusted import bounded, parsing
 from stages.store import Store
@@ -186,10 +188,12 @@ class Ledger:
         """A part that is small enough to be one of ours. Texts are read by their distinct values: a million rows of one
         long text are a few bytes in the file, and in memory."""
         data = self._store.read(f"{FOLDER}/{name}", _PART_BYTES)
+        check_footer(io.BytesIO(data))
         file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=_TEXTS)
         bounded(file.metadata.num_rows, _PART_ROWS, "rows")
         claimed = sum(file.metadata.row_group(n).total_byte_size for n in range(file.metadata.num_row_groups))
         bounded(claimed, _PART_MEMORY, "bytes")
+        check_pages(io.BytesIO(data), file.metadata, _SCHEMA.names)
         return file
 
     def _parsing(self, name: str) -> AbstractContextManager[None]:

@@ -58,6 +58,7 @@ class Siblings:
         """
         folder = (id(fs), path.rpartition("/")[0])
         if folder != self._folder:
+            self._folder, self._files = folder, {}  # asked once, whatever it answers
             try:
                 found = _local_sidecars(folder[1]) if fs is None else _remote_sidecars(fs, folder[1])
             except (FileNotFoundError, NotADirectoryError):
@@ -65,7 +66,7 @@ class Siblings:
             except PermissionError as error:
                 where = printable(folder[1])
                 raise UsageError(f"{where}: cannot list this folder, where sound and annotations lie") from error
-            self._folder, self._files = folder, found
+            self._files = found
         stem = path.rpartition(".")[0]
         names = (stem + suffix for suffix in SUFFIXES)
         return {name: self._files[name] for name in names if name in self._files}

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import os
 from array import array
 from collections import defaultdict
@@ -53,6 +54,7 @@ from schemas.uris import (
 )
 from schemas.words import counted
 
+_LOG = logging.getLogger(__name__)
 _BYTES_PER_SECOND = 5e6  # that a worker reads at least, for time limits
 _UNKNOWN_SECONDS = 300.0
 _WEB = ("http://", "https://")
@@ -337,13 +339,24 @@ def _listed(
             unasked += 1
             yield _recognised(found, None, None)
         else:
-            yield _recognised(found, siblings, None)
+            yield _with_sidecars(found, siblings)
     notes.said.extend(listing.notes())
     if unasked:
         notes.said.append(
             f"{_shown(name)}: {counted(unasked, 'file')} of Seamless Interaction on web servers, which"
             " are not asked what lies beside them: name the folder to have sound and annotations from there, too"
         )
+
+
+def _with_sidecars(row: _Listed, siblings: Siblings | None) -> _Listed:
+    """A file that a list names; without what lies beside it where that is in a store that does not say."""
+    try:
+        return _recognised(row, siblings, None)
+    except (UsageError, OSError) as error:
+        if is_local(row.uri):
+            raise
+        _LOG.warning("sound and annotations beside %s are left out: %s", shown(row.uri), error)
+        return _recognised(row, None, None)
 
 
 def _local(found: Found, siblings: Siblings | None) -> _Listed:

@@ -32,9 +32,8 @@ FLOORS = (
     Floor("torch", "2.10", "CVE-2026-24747", "weights_only does not hold: checkpoints of others could run code"),
     Floor("ray", "2.55", "CVE-2026-41486", "reading Parquet of others unpickles metadata once ray.data is imported"),
     Floor("ray", "2.56", "CVE-2026-57516", "its WebDataset reader unpickles; ours is another, users may know only one"),
-    Floor(
-        "ray", "2.59", "GHSA-q279-jhrf-cc6v", "without a token, which local clusters have since then, ports run code"
-    ),
+    Floor("ray", "2.52", "GHSA-q279-jhrf-cc6v", "a web page in a browser beside it could reach its ports and run code"),
+    Floor("ray", "2.59", "no advisory", "since then a cluster of this machine asks for a token by itself"),
     Floor("av", "18.1", "CVE-2026-8461", "FFmpeg before 8.1.2 writes out of bounds in a decoder"),
     Floor("fsspec", "2026.6", "CVE-2026-104851", "a reference:// URL in a list runs code by its templates"),
     Floor("s3fs", "2026.6", "CVE-2026-104851", "goes with the fsspec of the same month"),
@@ -43,6 +42,7 @@ FLOORS = (
     Floor("pyarrow", "14.0.1", "CVE-2023-47248", "Parquet lists of others could run code"),
     Floor("aiohttp", "3.14.1", "PYSEC-2026-2110", "lines of any length are taken into memory"),
     Floor("aiohttp", "3.14.4", "PYSEC-2026-4369", "the dashboard's side: a request says which scheme it came by"),
+    Floor("multidict", "6.9.1", "CVE-2026-104874", "aiohttp keeps headers in it, and servers send those"),
     Floor(
         "urllib3", "2.7", "CVE-2026-44431, CVE-2026-44432", "keys follow a redirect; compressed answers grow unbounded"
     ),

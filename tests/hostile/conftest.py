@@ -15,6 +15,7 @@ from tests.hostile.media import Elsewhere
 from tests.hostile.watch import PROJECT, Driver, Told, shim
 
 SEED = 16
+PEAK_MB = 2500  # of a process that carries out whatever comes; a third of it is what the libraries take
 # Ray asks the cloud's own address what machine this is, and the kernel which way leads out; neither sends anything.
 OF_RAY = ("169.254.169.254:80", "8.8.8.8:53")
 SYSTEM = (
@@ -61,6 +62,7 @@ def _refuse(server: socket.socket) -> None:
 def driver(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     driver = Driver(library, tmp_path_factory.mktemp("driver"))
     yield driver
+    assert driver.children == []
     driver.close()
 
 
@@ -91,6 +93,8 @@ class Judge:
     def look(self, name: str, told: Told, codes: tuple[int, ...]) -> None:
         """Judge a command."""
         self.slowest.append((told.seconds, name))
+        if told.peak_mb > PEAK_MB:
+            self.faults.append(f"{name}: held {told.peak_mb:.0f} MB")
         for fault in (*told.faults(codes), *self._outside(told)):
             self.faults.append(f"{name}: {fault}: {told.last_words()}")
 

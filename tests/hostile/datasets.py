@@ -92,17 +92,19 @@ def shards(rng: np.random.Generator, secret: Path) -> Iterator[tuple[str, Change
         ("directory", tarfile.DIRTYPE),
     ):
         yield name, lambda _, kind=kind: _tar([("listening-00000.meta.json", b"{}", kind, str(secret))])
-    for name in (
-        "../../escape.meta.json",
-        "/etc/escape.meta.json",
-        "a" * 5000 + ".meta.json",
-        "\x1b[2J.meta.json",
-        "-.-.json",
-        "k\n.meta.json",
-        ".meta.json",
-        "CON.meta.json",
+    for i, name in enumerate(
+        (
+            "../../escape.meta.json",
+            "/etc/escape.meta.json",
+            "a" * 5000 + ".meta.json",
+            "\x1b[2J.meta.json",
+            "-.-.json",
+            "k\n.meta.json",
+            ".meta.json",
+            "CON.meta.json",
+        )
     ):
-        yield f"name_{abs(hash(name)) % 10**6}", lambda _, name=name: _tar([(name, b"{}", tarfile.REGTYPE, "")])
+        yield f"name_{i}", lambda _, name=name: _tar([(name, b"{}", tarfile.REGTYPE, "")])
     yield "many", lambda _: _tar([(f"k{i}.x", b"", tarfile.REGTYPE, "") for i in range(60_000)])
     yield "size", lambda data: data[:124] + b"77777777777\0" + data[136:]
     yield "size_256", lambda data: data[:124] + b"\x80" + b"\x7f" * 11 + data[136:]

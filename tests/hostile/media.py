@@ -7,7 +7,6 @@ import io
 import os
 import socket
 import struct
-import wave
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -333,12 +332,3 @@ def special(folder: Path, elsewhere: Elsewhere) -> list[Path]:
     for name, place in links.items():
         (folder / f"{name}.mp4").symlink_to(place)
     return sorted(folder.iterdir())
-
-
-def tiny_wav(path: Path, seconds: float = 1.0) -> None:
-    """A sound file that is fine."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(bytes(int(32_000 * seconds)))

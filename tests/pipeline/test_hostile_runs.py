@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import resource
 import tracemalloc
@@ -21,6 +22,7 @@ from pipeline.folder import read_settings
 from pipeline.known import Known, told
 from pipeline.ledger import FOLDER, Ledger, Outcome
 from pipeline.status import read_status, status_tables
+from pipeline.task import Worker
 from schemas.artifact import dump_rows, load_heads, load_row, load_rows, read_note
 from schemas.dyads import Codec, DyadHead, NeutralFaces
 from schemas.errors import DatasetError, RunFailed, UsageError
@@ -240,3 +242,11 @@ def test_any_damage_to_an_artifact_has_one_outcome(changes: list[tuple[int, int]
         except DatasetError as error:
             said = str(error)
         assert said.isprintable()
+
+
+def test_a_folder_whose_name_begins_as_the_runs_does_is_another(tmp_path: Path) -> None:
+    worker = Worker({}, str(tmp_path / "out"))
+    ours = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "out" / "a"))
+    other = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "outside" / "a"))
+    assert isinstance(worker._output_fault(ours), RunFailed)
+    assert worker._output_fault(other) is None

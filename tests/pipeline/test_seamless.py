@@ -447,3 +447,26 @@ def test_wrong_time_stamps(talk: Talk, diarizer: DiarizeStage, tmp_path: Path, l
     number, *rest = error.value.detail.partition(": ")[2].split(" for ")[0].split(" ")
     assert float(number) == pytest.approx(abs(1000 * late), abs=20)
     assert " ".join(rest) == what.split(" ", 1)[1]
+
+
+def test_a_store_that_lists_no_folder_leaves_out_what_lies_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A list's file may lie where nobody may look around: it is built without sound and annotations from there."""
+
+    class Closed:
+        asked = 0
+
+        def ls(self, *_: object, **__: object) -> list[object]:
+            self.asked += 1
+            raise PermissionError(13, "Forbidden")
+
+    store = Closed()
+    monkeypatch.setattr("pipeline.sources.locate", lambda url: (store, url))
+    (tmp_path / "list.jsonl").write_text(
+        "".join(json.dumps({"uri": f"s3://b/0032/{n}.mp4"}) + "\n" for n in (ONE, TWO))
+    )
+    (source,) = find_sources([str(tmp_path / "list.jsonl")])
+    assert (source.uris, source.sidecars) == ((f"s3://b/0032/{ONE}.mp4", f"s3://b/0032/{TWO}.mp4"), ())
+    assert store.asked == 1
+    assert "are left out" in caplog.text

@@ -95,24 +95,6 @@ def test_a_refused_format_is_named(lists: dict[str, str], tmp_path: Path) -> Non
     assert reason_of(path)[1].endswith("concat is not among the formats that are read")
 
 
-def test_what_a_list_names_is_not_opened_even_if_lists_were_allowed(
-    clip: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    asked: list[str] = []
-    refuse = media._refuse
-
-    def noted(url: str, flags: int, options: dict[str, str]) -> None:
-        asked.append(url)
-        refuse(url, flags, options)
-
-    monkeypatch.setattr(media, "opening_options", dict)
-    monkeypatch.setattr(media, "_refuse", noted)
-    path = tmp_path / "list.mp4"
-    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{clip}\n#EXT-X-ENDLIST\n")
-    with pytest.raises(Rejected, match="unreadable"), open_container(str(path)) as container:
-        list(container.demux())
-
-
 def test_ffmpeg_opens_no_file(clip: Path) -> None:
     with open_container(str(clip)) as container:
         list(container.demux())
