@@ -261,7 +261,8 @@ def _from_client(error: BaseException) -> Fault | None:
     inner = getattr(error, "os_error", None) or error
     if isinstance(inner, socket.gaierror):
         return _unknown_host(inner)
-    if isinstance(error, TimeoutError) and (str(error) or error.__cause__ is None):  # fsspec's says nothing itself
+    # fsspec's says nothing itself, and is raised from the one that happened; asyncio's from what it cancelled
+    if isinstance(error, TimeoutError) and (str(error) or not isinstance(error.__cause__, Exception)):
         away = _is(error, "aiohttp", "ConnectionTimeoutError")
         return Fault(Blame.MACHINE, errno.ETIMEDOUT, f"no answer in time ({why})", again=True, away=away)
     if _is(error, "aiohttp", "ClientPayloadError"):

@@ -211,12 +211,12 @@ print(getpass.getuser(), pathlib.Path.home(), os.environ["MPLCONFIGDIR"])
 
 def test_no_library_reports_to_its_maker(tmp_path: Path) -> None:
     """onnxruntime would keep a number for this machine in the home folder, and send it along."""
-    home = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}  # with CI=1 it is silent
     program = "from stages.embedded import load_voice_activity as load; load()"
     for ours in (program, "import onnxruntime"):
         done = subprocess.run(
             [sys.executable, "-c", ours],
-            env=home | {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
+            env=bare,
             capture_output=True,
             text=True,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ftplib
 import io
@@ -94,6 +95,15 @@ ABSENT = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.E
 @given(st.sampled_from(sorted(errno.errorcode)))
 def test_of_the_systems_errors_few_are_the_datas(number: int) -> None:
     assert (blame_of(OSError(number, "why")) is Blame.DATA) == (number in ABSENT)
+
+
+def test_a_timeout_is_one_whatever_it_was_raised_from() -> None:
+    """asyncio's are raised from what they cancelled since Python 3.11.3."""
+    of_asyncio = raised(TimeoutError(), asyncio.CancelledError())
+    for error in (of_asyncio, raised(TimeoutError(), of_asyncio)):
+        known = as_os_error(error, "where")
+        assert known is not None
+        assert known.errno == errno.ETIMEDOUT
 
 
 def test_a_bug_is_no_fault_of_a_store() -> None:
