@@ -135,7 +135,9 @@ def shard_row(task: Task) -> str:
 def cast_facts(task: Task) -> str:
     """What cast would tell of two people who can be seen well."""
     seen = (1.0, 180.5, 612.3, 121.4, 0.931, 14.2, 11.8, 0.412)
-    return CastFacts(crowd=0.0, cuts=1.25, members=(seen, seen)).model_dump_json()
+    return CastFacts(
+        crowd=0.0, cuts=1.25, together=36.0, uncut=36.0, fresh=(1.0, 1.0), members=(seen, seen)
+    ).model_dump_json()
 
 
 FACTS: dict[str, Callable[[Task], str]] = {"ingest": outline, "cast": cast_facts, "shard": shard_row}

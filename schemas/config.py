@@ -149,7 +149,15 @@ class QualityConfig(Section):
     `visavis build --dry-run` shows what other thresholds would leave out of what is measured already.
     """
 
-    min_visible: float = Field(0.8, ge=0, le=1, description="least share of frames in which a participant is seen")
+    min_fresh: float = Field(
+        0.5, ge=0, le=1, description="least share of frames that show a participant in a new picture, not an old one"
+    )
+    min_together: float = Field(
+        3.0, ge=0, description="seconds with both in view, for 2 s and more without a cut; there windows come from"
+    )
+    min_visible: float = Field(
+        0.0, ge=0, le=1, description="least share of frames in which a participant is seen; an edited film has few"
+    )
     min_face: float = Field(48.0, ge=0, description="pixels; side of a participant's face")
     min_sharpness: float = Field(40.0, ge=0, description="variance of the Laplacian of the upright face, grey levels²")
     min_luminance: float = Field(10.0, ge=0, le=255)
@@ -160,7 +168,7 @@ class QualityConfig(Section):
     max_crowd: float = Field(
         0.3, ge=0, le=1, description="share of frames that show a third face of a participant's size"
     )
-    max_cuts: float = Field(30.0, ge=0, description="cuts of the picture per minute")
+    max_cuts: float = Field(30.0, ge=0, description="cuts per minute while both are in view")
 
 
 class BindConfig(Section):

@@ -83,7 +83,8 @@ class Codec(Row):
 class Motion(Row):
     """One participant's motion latents.
 
-    motion_TD: float32, columns: pitch, yaw, roll (rad), translation (3, face widths), expression code.
+    motion_TD: float32, columns: pitch, yaw, roll (rad), translation (3, face widths, against the median in the shot),
+    expression code. cuts: frames at which a new shot of the participant's video begins.
     valid_T: bool. reference_D: float32, the person's most neutral valid frame. neutral_L3: float32, the
     person's own neutral face in canonical space; with it a decoded motion can be drawn. neutral_G: float32, the
     person's own median of the codec's given code: added to the first G numbers of the expression code, it gives
@@ -98,6 +99,7 @@ class Motion(Row):
     reference: Array
     neutral: Array
     neutral_code: Array
+    cuts: tuple[int, ...] = ()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -204,6 +204,7 @@ class Track(Row):
     frames, too, that are invalid because it is low. Sharpness and luminance: see `stages.looks`.
     portrait_SS3: uint8 RGB, 32 × 32, the mean of the upright faces.
     blendshapes_TB: float32, 0…1, NaN where invalid; None where the face model has none.
+    fresh_T: bool, False where the face is seen but in an old picture once more (`stages.fresh`); None: nobody looked.
     """
 
     first: int
@@ -215,16 +216,23 @@ class Track(Row):
     luminance: Array
     portrait: Array
     blendshapes: Array | None = None
+    fresh: Array | None = None
 
 
 class FaceTracks(Row):
-    """All faces of a piece, whose `uri` is left empty. `cuts` are grid frames at which a new shot begins."""
+    """All faces of a piece, whose `uri` is left empty. `cuts` are grid frames at which a new shot begins.
+
+    camera: float32 [frames + 1, 4], of the piece's frames and the one after: how the picture has moved as a whole since
+    the shot, or the piece, began (`stages.camera`): real and imaginary part of turn and shift. What was at
+    z = x + i y (pixels, y down) is at turn · z + shift. None: it has not.
+    """
 
     piece: Piece
     width: int
     height: int
     cuts: tuple[int, ...]
     tracks: tuple[Track, ...]
+    camera: Array | None = None
 
 
 class Segment(Row):
@@ -257,7 +265,8 @@ class Member(Row):
     """One of the two people of a conversation, without a voice yet.
 
     mouth_T2: float32, distances of the inner and of the outer lips in face heights, NaN where the face is not seen.
-    box: x0 y0 x1 y1 of the face, pixels, mean of the whole conversation.
+    box: x0 y0 x1 y1 of the face, pixels, mean of the whole conversation. fresh: share of the frames in which the face
+    is seen that show it in a new picture (`stages.fresh`).
     """
 
     media: int
@@ -265,26 +274,33 @@ class Member(Row):
     mouth: Array
     box: tuple[float, float, float, float]
     figures: Figures
+    fresh: float = 1.0
 
 
 class Cast(Row):
     """Who takes part in a conversation: `one_frame` from left to right, `per_participant` as the files.
 
     crowd: share of the frames in which somebody else is seen whose face is half as large as a participant's or larger.
-    cuts: of the picture, per minute.
+    cuts: of the picture while both are in view, per minute of that. together: seconds in which both are in view for
+    2 s and more. uncut: the same, without a cut in it.
     """
 
     conversation: str
     members: tuple[Member, Member]
     crowd: float
     cuts: float
+    together: float
+    uncut: float
 
 
 class CastFacts(Row):
-    """What the ledger keeps of a cast. members: `Figures` in the order of their fields."""
+    """What the ledger keeps of a cast. members: `Figures` in the order of their fields; fresh: of each."""
 
     crowd: float
     cuts: float
+    together: float
+    uncut: float
+    fresh: tuple[float, float]
     members: tuple[tuple[float, ...], tuple[float, ...]]
 
 

@@ -183,6 +183,7 @@ class Seen:
     piece: int
     where_V: np.ndarray
     places: tuple[tuple[Track, int], ...]
+    row: FaceTracks
 
     def landmarks(self) -> np.ndarray:
         """float32 [V, 478, 3], pixels."""
@@ -222,7 +223,7 @@ def seen_in(row: FaceTracks, piece: int, segments: Sequence[Segment]) -> Seen:
             for i in np.flatnonzero(track.valid).tolist():
                 seen.setdefault(track.first + i, (track, i))
     frames = sorted(seen)
-    return Seen(piece, np.array(frames, np.int64), tuple(seen[n] for n in frames))
+    return Seen(piece, np.array(frames, np.int64), tuple(seen[n] for n in frames), row)
 
 
 def lip_scores(motion_PT: np.ndarray, contrast_T: np.ndarray) -> _Scores:

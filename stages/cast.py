@@ -21,9 +21,11 @@ from schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Figures, Lay
 from stages.base import Stage
 from stages.boxes import by_boxes
 from stages.participants import choose
-from stages.people import Person, Scene, scenes_of
+from stages.people import Person, scenes_of
 
 _SECOND_DIFFERENCE = np.sqrt(6.0)  # of white noise, over its own deviation
+_STRETCH, _MOSTLY = 2 * FPS, 0.9  # frames, as long as a window of the paper; share of them in which somebody is seen
+_NEAR = FPS // 5  # frames before and after a cut
 _COUNTS = 0.5  # of a participant's size: who is smaller is in the background
 
 
@@ -38,7 +40,7 @@ class CastStage(Stage[CastInput, Cast]):
     """Face tracks → the two participants. Rejects: NO_FACE, ONE_FACE, NOT_ALIVE, COPIED_FACE."""
 
     name: ClassVar[str] = "cast"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     def __init__(self, config: Section | None = None) -> None:
         super().__init__(config or Section())
@@ -53,18 +55,29 @@ class CastStage(Stage[CastInput, Cast]):
             members += sorted(chosen.participants, key=lambda person: float(person.place[0][0]))
             crowd_T |= _crowd(chosen.participants, chosen.others, conversation.frames)
         first, second = (_member(person) for person in members)
+        seen_PT = np.stack([person.seen_T for person in members])
+        cuts = sorted({cut for scene in scenes for cut in scene.cuts if 0 < cut < conversation.frames})
         yield Cast(
             conversation=conversation.id,
             members=(first, second),
             crowd=round(float(crowd_T.mean()), 4),
-            cuts=round(max(_cuts_per_minute(scene, conversation.frames) for scene in scenes), 2),
+            cuts=round(_cuts_per_minute(seen_PT, cuts), 2),
+            together=round(seconds_together(seen_PT, ()), 2),
+            uncut=round(seconds_together(seen_PT, cuts), 2),
         )
 
     def facts(self, rows: Sequence[Cast]) -> str:
         """`CastFacts`."""
         (cast,) = rows
         one, other = (tuple(dict(member.figures).values()) for member in cast.members)
-        return CastFacts(crowd=cast.crowd, cuts=cast.cuts, members=(one, other)).model_dump_json()
+        return CastFacts(
+            crowd=cast.crowd,
+            cuts=cast.cuts,
+            together=cast.together,
+            uncut=cast.uncut,
+            fresh=(cast.members[0].fresh, cast.members[1].fresh),
+            members=(one, other),
+        ).model_dump_json()
 
 
 def _member(person: Person) -> Member:
@@ -74,6 +87,7 @@ def _member(person: Person) -> Member:
         mouth=person.mouth_T2,
         box=person.mean_box,
         figures=figures_of(person),
+        fresh=round(float(np.concatenate([t.data.fresh_W for t in person.tracks]).mean()), 3),
     )
 
 
@@ -117,5 +131,29 @@ def _crowd(participants: Sequence[Person], others: Sequence[Person], frames: int
     return crowd_T
 
 
-def _cuts_per_minute(scene: Scene, frames: int) -> float:
-    return sum(cut < frames for cut in scene.cuts) / (frames / FPS / 60)
+def seconds_together(seen_PT: np.ndarray, cuts: Sequence[int]) -> float:
+    """Seconds that lie in some 2 s in which each of the two is seen in nine of ten frames, and no shot begins.
+
+    Args:
+        seen_PT: bool [2, T].
+        cuts: frames at which a shot begins, none of them 0.
+    """
+    frames = seen_PT.shape[1]
+    if frames < _STRETCH:
+        return 0.0
+    total_PT = np.concatenate([np.zeros((2, 1), np.int64), np.cumsum(seen_PT, axis=1)], axis=1)
+    seen_PF: np.ndarray = total_PT[:, _STRETCH:] - total_PT[:, :-_STRETCH]  # by the first frame of 2 s
+    good_F = np.all(seen_PF >= _MOSTLY * _STRETCH, axis=0)
+    for cut in cuts:
+        good_F[max(0, cut - _STRETCH + 1) : cut] = False
+    inside_T = np.zeros(frames, np.bool_)
+    for first in np.flatnonzero(good_F):
+        inside_T[first : first + _STRETCH] = True
+    return float(inside_T.sum()) / FPS
+
+
+def _cuts_per_minute(seen_PT: np.ndarray, cuts: Sequence[int]) -> float:
+    """Of those from both people to both people; where an edited film shows one of them it does not count."""
+    both_T = seen_PT.all(axis=0)
+    around = [(both_T[max(0, cut - _NEAR) : cut], both_T[cut : cut + _NEAR]) for cut in cuts]
+    return sum(before.any() and after.any() for before, after in around) / max(both_T.sum() / FPS / 60, 1 / 60)

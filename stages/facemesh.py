@@ -5,13 +5,16 @@ for faces with a detector for selfies whenever it follows fewer than it may: in 
 and it misses faces of less than a tenth of the picture. So its own graph is taken without that part. New faces are
 searched for here: at once after a cut, then every 0.2 s (every frame while there is none) with the quick detector,
 and every 2 s thoroughly, with MediaPipe's detector for far faces, on square tiles of the picture; both a third as often
-once no face has come or gone for 2 s.
+once no face has come or gone for 2 s. A face that was lost is looked for where it was last: in the next frame, and then
+again and again, each time after a quarter of the time that it has been away, with the quick detector on a part of the
+picture in which it is as large as a near one.
 
 Faces that it follows are handed to it from here, too: as boxes that its detector would have found, put on the face of
 the frame before by a similarity transform. Its own way, the landmarks' bounding box, moves with chin and nod, and takes
 a third of a nod away with it: of ±3° rendered on four people it showed 0.65 to 0.73, this way 0.88 to 0.99.
 
-The trade-off: a face that appears in a steady shot is found up to 0.6 s late (6 s if it is small). In return two faces
+The trade-off: a face that appears in a steady shot is found up to 0.6 s late (6 s if it is small), one that comes back
+to its place after a time away, by a quarter of that. In return two faces
 in 720p cost about as much as FaceMesh alone (`python -m benchmarks.faces`), and faces of 1/20 of the picture's longer
 side are found.
 """
@@ -21,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,9 @@ from stages.quiet import prepare_mediapipe, silent_stderr
 QUICK_EVERY, THOROUGH_EVERY = 5, 50  # frames
 STEADY_AFTER = 50  # frames without a face that comes or goes …
 RARER = 3  # … are followed by so many times fewer searches
+_AWAY = 250  # frames for which a lost face is looked for where it was; at growing distances, so some 25 times
+_LATE = 4  # it is found late by this part of the time for which it was away
+_ABOUT = 3.0  # sizes of a face: the part of the picture in which a lost one is looked for
 _NOBODY = np.zeros((0, LANDMARKS, 3), np.float32)
 _SAME_FACE = 0.3  # shared area over the area of both
 _IMAGE, _FOUND, _FACES = "image", "found", "multi_face_landmarks"  # streams
@@ -50,6 +57,23 @@ _POINT = np.dtype(
 )
 
 
+@dataclass
+class _Lost:
+    """A face that was followed and is no more: what the detector would have said of it, and frames since then."""
+
+    where: Any
+    away: int = 0
+    next: int = 1
+
+    def is_due(self) -> bool:
+        """Whether it is time to look; call once a frame."""
+        self.away += 1
+        if self.away < self.next:
+            return False
+        self.next = self.away + max(1, self.away // _LATE)
+        return True
+
+
 class FaceMeshTracker:
     """MediaPipe FaceMesh with refined irises, on the CPU; all weights lie in its wheel."""
 
@@ -62,6 +86,7 @@ class FaceMeshTracker:
         self._since = 0  # frames of this shot
         self._steady = 0  # frames since a face came or went
         self._seen_FL3: np.ndarray = _NOBODY
+        self._lost: list[_Lost] = []
         with silent_stderr():
             from mediapipe.python import CalculatorGraph, packet_creator, packet_getter
             from mediapipe.python.solutions.face_detection import FaceDetection
@@ -76,7 +101,7 @@ class FaceMeshTracker:
         """See `stages.faces.FaceTracker`."""
         if new_shot:
             self._since = self._steady = 0
-            self._seen_FL3 = _NOBODY
+            self._seen_FL3, self._lost = _NOBODY, []
         # Each part of the graph has something to say when it first sees a face.
         with contextlib.nullcontext() if self._settled else silent_stderr():
             known = _distinct([_where(points_L3, rgb_HW3.shape[:2]) for points_L3 in self._seen_FL3])
@@ -85,6 +110,8 @@ class FaceMeshTracker:
         self._since += 1
         self._steady = self._steady + 1 if len(faces) == len(self._seen_FL3) else 0
         self._seen_FL3 = np.array([points_of(face) for face in faces], np.float32).reshape(-1, LANDMARKS, 3)
+        if len(faces) < len(known) or self._lost:
+            self._remember(known, [_where(points_L3, rgb_HW3.shape[:2]) for points_L3 in self._seen_FL3])
         return self._seen_FL3
 
     def _look(self, rgb_HW3: np.ndarray, found: Sequence[Any]) -> list[Any]:
@@ -107,6 +134,9 @@ class FaceMeshTracker:
             return []
         rarer = RARER if self._steady >= STEADY_AFTER else 1
         found: list[Any] = []
+        for lost in self._lost:
+            if lost.is_due():
+                found += self._detections(self._near, rgb_HW3, _about(lost.where, rgb_HW3.shape[:2]))
         if not known or self._since % (QUICK_EVERY * rarer) == 0:
             found += self._detections(self._near, rgb_HW3)
         if self._since % (THOROUGH_EVERY * rarer) == 0:
@@ -114,6 +144,12 @@ class FaceMeshTracker:
                 found += self._detections(self._far, rgb_HW3, tile)
         found.sort(key=lambda detection: -detection.score[0])
         return _distinct([*known, *found])[len(known) : self._max_faces]
+
+    def _remember(self, known: Sequence[Any], here: Sequence[Any]) -> None:
+        """Which faces are lost: those that were and are in none of the places in which there are faces now."""
+        gone = [*(_Lost(where) for where in known), *(lost for lost in self._lost if lost.away < _AWAY)]
+        missing = [lost for lost in gone if all(_shared(lost.where, face) < _SAME_FACE for face in here)]
+        self._lost = missing[: self._max_faces]
 
     def _detections(self, detector: Any, rgb_HW3: np.ndarray, tile: tuple[slice, slice] | None = None) -> Iterator[Any]:
         rows, columns = tile or (slice(0, rgb_HW3.shape[0]), slice(0, rgb_HW3.shape[1]))
@@ -215,6 +251,16 @@ def _tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
         start = round(i * (max(height, width) - side) / max(1, steps))
         along, across = slice(start, start + side), slice(0, side)
         yield (along, across) if height > width else (across, along)
+
+
+def _about(where: Any, size: tuple[int, int]) -> tuple[slice, slice]:
+    """A square about a detected face, within a picture of this height and width."""
+    box = where.location_data.relative_bounding_box
+    height, width = size
+    side = min(height, width, max(32, round(_ABOUT * max(box.width * width, box.height * height))))
+    left, top = (box.xmin + box.width / 2) * width - side / 2, (box.ymin + box.height / 2) * height - side / 2
+    x, y = round(min(max(left, 0), width - side)), round(min(max(top, 0), height - side))
+    return slice(y, y + side), slice(x, x + side)
 
 
 def _distinct(detections: Sequence[Any]) -> list[Any]:

@@ -1,9 +1,11 @@
 """Faces: shot boundaries and face tracks of a piece of video, in one decoding pass.
 
 Per grid frame: PySceneDetect's ContentDetector (change of hue, saturation and brightness against the frame before)
-on a thumbnail, then MediaPipe FaceMesh with refined irises, 478 landmarks (Kartynnik et al. 2019, arXiv 1907.06724;
-Grishchenko et al. 2020, arXiv 2006.10962). FaceMesh returns faces in no lasting order, so identity over time is ours:
-an optimal assignment of faces to tracks by landmark distance (Hungarian method, as in SORT, arXiv 1602.00763).
+on a thumbnail, dissolves (`stages.dissolves`) and the camera's motion (`stages.camera`), then MediaPipe FaceMesh with
+refined irises, 478 landmarks (Kartynnik et al. 2019, arXiv 1907.06724; Grishchenko et al. 2020, arXiv 2006.10962).
+FaceMesh returns faces in no lasting order, so identity over time is ours: an optimal assignment of faces to tracks by
+landmark distance (Hungarian method, as in SORT, arXiv 1602.00763). Frames that repeat an old picture of a face are
+invalid where there are many (`stages.fresh`).
 
 A long video is worked on in pieces. They begin at key frames, at early ones where there are any: an encoder puts
 those at scene changes. Nothing is then decoded twice but the frame after a piece, which tells if a shot ends with it.
@@ -27,7 +29,10 @@ from schemas import FPS
 from schemas.config import FacesConfig
 from schemas.rows import BLENDSHAPES, LANDMARKS, FaceTracks, Outline, Piece, Track
 from stages.base import Stage
+from stages.camera import CameraPath
+from stages.dissolves import DissolveDetector
 from stages.facemesh import FaceMeshTracker
+from stages.fresh import change_of, harmful, repeated
 from stages.landmarker import FaceLandmarkerTracker, read_landmarker
 from stages.looks import Look, likeness, look_at, luminance
 from stages.video import display_size, frames_on_grid
@@ -70,7 +75,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
     """
 
     name: ClassVar[str] = "faces"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     config: FacesConfig
 
     def __init__(self, config: FacesConfig, tracker: FaceTracker | None = None) -> None:
@@ -89,7 +94,8 @@ class FacesStage(Stage[Piece, FaceTracks]):
         width, height = display_size(item.uri, item.witness)
         scale_3 = np.array([width, height, width], np.float32)
         is_cut = CutDetector(self.config.cut_threshold)
-        follow = Association(round(self.config.max_gap * FPS))
+        follow, camera = Association(round(self.config.max_gap * FPS)), CameraPath()
+        dissolves, before = DissolveDetector(), None
         cuts: list[int] = []
         # One frame more than asked for, so that a cut exactly between two pieces is seen. (One frame earlier would be
         # a whole group of pictures earlier where a piece begins at a key frame.)
@@ -105,15 +111,24 @@ class FacesStage(Stage[Piece, FaceTracks]):
             if cut:
                 cuts.append(n)
                 follow.end_all()
+            new_shot = cut or n == item.first
             if n == item.last:
+                camera.add(n, rgb, np.zeros((0, 4)), new_shot=new_shot, last=True)
                 break
-            faces_FL3 = self._tracker.landmarks(rgb, new_shot=cut or n == item.first)
+            dissolves.add(n, rgb, new_shot=new_shot)
+            faces_FL3 = self._tracker.landmarks(rgb, new_shot=new_shot)
+            camera.add(n, rgb, box_of(faces_FL3), new_shot=new_shot)
             size_2 = np.array(rgb.shape[1::-1], np.float32)
             looks = [look_at(rgb, face_L3[:, :2] * size_2) for face_L3 in faces_FL3]
-            follow.add(n, faces_FL3 * scale_3, looks, self._tracker.blendshapes)
+            changes = [change_of(rgb, before, box_4 * np.tile(size_2, 2)) for box_4 in box_of(faces_FL3)]
+            follow.add(n, faces_FL3 * scale_3, looks, self._tracker.blendshapes, changes)
+            before = rgb
+        follow.leave_out(dissolves.spans())
+        cuts = sorted({*cuts, *(n for span in dissolves.spans() for n in span)} - {item.first})
         tracks = follow.tracks(round(self.config.min_track * FPS), self.config.min_likeness)
         piece = item.model_copy(update={"uri": ""})  # what was seen does not hang on where the file lay
-        yield FaceTracks(piece=piece, width=width, height=height, cuts=tuple(cuts), tracks=tracks)
+        path = camera.path(item.first, item.last, width)
+        yield FaceTracks(piece=piece, width=width, height=height, cuts=tuple(cuts), tracks=tracks, camera=path)
 
 
 def _tracker_of(config: FacesConfig) -> FaceTracker:
@@ -189,11 +204,12 @@ class _Face:
     centre_2: np.ndarray  # mean of the landmarks
     size: float
     blendshapes_B: np.ndarray | None
+    change: float  # since the frame before, see `stages.fresh`
 
     @classmethod
-    def of(cls, landmarks_L3: np.ndarray, look: Look, blendshapes_B: np.ndarray | None) -> _Face:
+    def of(cls, landmarks_L3: np.ndarray, look: Look, blendshapes_B: np.ndarray | None, change: float) -> _Face:
         box = box_of(landmarks_L3)
-        return cls(landmarks_L3, look, box, landmarks_L3[:, :2].mean(axis=0), _size(box), blendshapes_B)
+        return cls(landmarks_L3, look, box, landmarks_L3[:, :2].mean(axis=0), _size(box), blendshapes_B, change)
 
 
 @dataclass
@@ -216,14 +232,23 @@ class Association:
         self._done: list[_Open] = []
 
     def add(
-        self, n: int, faces_FL3: np.ndarray, looks: Sequence[Look], blendshapes_FB: np.ndarray | None = None
+        self,
+        n: int,
+        faces_FL3: np.ndarray,
+        looks: Sequence[Look],
+        blendshapes_FB: np.ndarray | None = None,
+        changes: Sequence[float] | None = None,
     ) -> None:
-        """Continue tracks with the faces of frame n (pixels); faces that fit none begin new ones."""
+        """Continue tracks with the faces of frame n (pixels); faces that fit none begin new ones.
+
+        changes: of each face since the frame before (`stages.fresh.change_of`).
+        """
         gone = [t for t in self._open if n - t.last > self._max_gap + 1]
         self._done += gone
         self._open = [t for t in self._open if t not in gone]
         scores = blendshapes_FB if blendshapes_FB is not None else [None] * len(looks)
-        faces = [_Face.of(*face) for face in zip(faces_FL3, looks, scores, strict=True)]
+        changed = changes if changes is not None else [math.nan] * len(looks)
+        faces = [_Face.of(*face) for face in zip(faces_FL3, looks, scores, changed, strict=True)]
         owner = self._match(n, faces)
         # Of two detections of one face, the one that continues the longest track stays.
         order = sorted(range(len(faces)), key=lambda f: owner[f].first if f in owner else n)
@@ -245,11 +270,19 @@ class Association:
         self._done += self._open
         self._open = []
 
+    def leave_out(self, spans: Sequence[tuple[int, int]]) -> None:
+        """No track reaches into any of these spans of frames, first … last − 1, nor over it."""
+        self.end_all()
+        for first, last in spans:
+            parts = [part for track in self._done for part in (_part(track, 0, first), _part(track, last))]
+            self._done = [part for part in parts if part is not None]
+
     def tracks(self, min_frames: int, min_likeness: float = 0.0) -> tuple[Track, ...]:
         """All tracks in which the face is seen in at least `min_frames` frames, by first frame, then left to right.
 
         Args:
-            min_likeness: frames in which the face looks less as usual are invalid.
+            min_likeness: frames in which the face looks less as usual are invalid; so are those that repeat an old
+            picture, where there are many of them.
         """
         self.end_all()
         long = [t for t in self._done if len(t.seen) >= max(1, min_frames)]
@@ -267,6 +300,11 @@ class Association:
                 cost[i, f] = _movement(track.seen[track.last], face, limit, impossible)
         rows, columns = linear_sum_assignment(cost)
         return {int(f): self._open[i] for i, f in zip(rows, columns, strict=True) if cost[i, f] < impossible}
+
+
+def _part(track: _Open, first: int, last: int | None = None) -> _Open | None:
+    seen = {n: face for n, face in track.seen.items() if first <= n and (last is None or n < last)}
+    return _Open(min(seen), max(seen), seen) if seen else None
 
 
 def box_of(landmarks_L3: np.ndarray) -> np.ndarray:
@@ -305,7 +343,15 @@ def _track(track: _Open, min_likeness: float) -> Track:
     portrait_SS3 = np.rint(thumbs_VSS3.mean(axis=0)).astype(np.uint8)
     inside_V = np.array([face.look.inside for face in faces], np.float32)
     confidence_V = np.maximum(likeness(thumbs_VSS3, portrait_SS3), 0) * inside_V
-    taken_V = confidence_V >= min_likeness
+
+    def over_time(values_V: np.ndarray) -> np.ndarray:
+        values_T = np.full(length, np.nan, np.float32)
+        values_T[where_V] = values_V
+        return values_T
+
+    repeated_T = repeated(over_time(np.array([face.change for face in faces], np.float32)))
+    seen_T = np.isin(np.arange(length), where_V)
+    taken_V = (confidence_V >= min_likeness) & ~harmful(repeated_T, seen_T)[where_V]
     landmarks_TL3 = np.full((length, LANDMARKS, 3), np.nan, np.float32)
     landmarks_TL3[where_V[taken_V]] = np.stack([face.landmarks_L3 for face in faces])[taken_V]
 
@@ -314,12 +360,6 @@ def _track(track: _Open, min_likeness: float) -> Track:
     if scores:
         blendshapes_TB = np.full((length, BLENDSHAPES), np.nan, np.float32)
         blendshapes_TB[where_V[taken_V]] = np.stack(scores)[taken_V]
-
-    def over_time(values_V: np.ndarray) -> np.ndarray:
-        values_T = np.full(length, np.nan, np.float32)
-        values_T[where_V] = values_V
-        return values_T
-
     return Track(
         first=track.first,
         landmarks=landmarks_TL3,
@@ -330,4 +370,5 @@ def _track(track: _Open, min_likeness: float) -> Track:
         luminance=over_time(luminance(thumbs_VSS3)),
         portrait=portrait_SS3,
         blendshapes=blendshapes_TB,
+        fresh=~repeated_T,
     )

@@ -104,13 +104,52 @@ class Heads:
         """float64 [V, 3]: pitch, yaw, roll in rad (see `head_rotation`)."""
         return Rotation.from_matrix(self.rotation_V33).as_euler("YXZ")[:, [1, 0, 2]]
 
-    def pose(self) -> np.ndarray:
-        """float64 [V, 6]: pitch, yaw, roll in rad (see `head_rotation`); translation in face widths relative to the
-        median place of all these frames, third the log of the size relative to the median."""
-        width = np.ptp(canonical_face()[:, 0]) * np.median(self.scale_V)  # of the person's median face, in pixels
-        pitch, yaw, roll = self.angles().T
-        x, y, _ = (self.origin_V3 - np.median(self.origin_V3, 0)).T / width
-        return np.stack([pitch, yaw, roll, x, y, np.log(self.scale_V / np.median(self.scale_V))], axis=1)
+    def steadied(self, camera_V2: np.ndarray) -> Heads:
+        """The same as a camera sees them that stands still.
+
+        Args:
+            camera_V2: complex (turn, shift): what such a camera sees at z = x + i y (pixels, y down) is at
+                turn · z + shift in the picture.
+        """
+        turn_V, shift_V = camera_V2.T
+        place_V = np.conj((np.conj(self.origin_V3[:, :2] @ (1.0, 1.0j)) - shift_V) / turn_V)
+        zoom_V = np.abs(turn_V)
+        upright = Rotation.from_rotvec(np.stack([0 * zoom_V, 0 * zoom_V, np.angle(turn_V)], axis=1)).as_matrix()
+        origin_V3 = np.stack([place_V.real, place_V.imag, self.origin_V3[:, 2] / zoom_V], axis=1)
+        return Heads(upright @ self.rotation_V33, self.scale_V / zoom_V, origin_V3)
+
+    def pose(self, shot_V: np.ndarray | None = None) -> np.ndarray:
+        """Args:
+            shot_V: the shot of each frame, any numbers; none: they are of one.
+
+        Returns:
+            float64 [V, 6]: pitch, yaw, roll in rad (see `head_rotation`); translation in face widths relative to the
+            median place in the shot, third the log of the size relative to the median in the shot.
+        """
+        return np.concatenate([self.angles(), self._moves(shot_V)], axis=1)
+
+    def steps(self) -> np.ndarray:
+        """How far each head is from the one before: face widths, or the logarithm of the size, the larger; [V − 1]."""
+        width_V = np.ptp(canonical_face()[:, 0]) * self.scale_V[:-1]
+        moved_V = np.linalg.norm(np.diff(self.origin_V3[:, :2], axis=0), axis=1) / width_V
+        return np.asarray(np.maximum(moved_V, np.abs(np.diff(np.log(self.scale_V)))))
+
+    def _moves(self, shot_V: np.ndarray | None) -> np.ndarray:
+        """Place and size against their medians in the shot: float64 [V, 3].
+
+        A shot has a camera of its own, and where that makes a head lie says nothing of the head. In a second of one,
+        too, its own median is the best there is: what the head does within a shot (0.1 face widths) is little beside
+        what another camera makes of it (a face width and more).
+        """
+        shots_V = np.zeros(len(self.scale_V), np.int64) if shot_V is None else shot_V
+        moves_V3 = np.empty((len(self.scale_V), 3))
+        for shot in np.unique(shots_V):
+            mine = shots_V == shot
+            scale, origin_2 = np.median(self.scale_V[mine]), np.median(self.origin_V3[mine, :2], axis=0)
+            width = np.ptp(canonical_face()[:, 0]) * scale  # of the person's median face, in pixels
+            moves_V3[mine, :2] = (self.origin_V3[mine, :2] - origin_2) / width
+            moves_V3[mine, 2] = np.log(self.scale_V[mine] / scale)
+        return moves_V3
 
 
 def align(landmarks_TL3: np.ndarray, valid_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,10 +25,13 @@ from schemas.errors import Reason, Rejected
 from schemas.rows import BLENDSHAPES, LANDMARKS, Binding, FaceTracks, Row
 from stages.base import Stage
 from stages.bind import seen_by_piece
+from stages.camera import Filmed
 from stages.codec import encode_linear, merge_statistics, no_statistics, statistics_of
 from stages.heads import POSE_DIMS, Heads
 
 _FIT_STEP = 5  # frames
+_SOON = 3  # frames; after a longer loss a head may have come back to its place by chance
+_SAME_PLACE = 0.03  # face widths, or logarithm of the size: real heads move by up to 0.018 from frame to frame
 _NEUTRAL_FRAMES = 3000  # two minutes; 34 MB
 
 
@@ -68,6 +71,7 @@ class _Part(NamedTuple):
     where_V: np.ndarray
     landmarks_VL3: np.ndarray
     given_VG: np.ndarray
+    row: FaceTracks
 
 
 def _parts(
@@ -83,7 +87,7 @@ def _parts(
             if not np.array_equal(person.where, seen.where_V):
                 raise ValueError(f"the network did not see piece {seen.piece} of {binding.conversation}")
             given = person.code.astype(np.float64)
-        yield _Part(seen.where_V, seen.landmarks(), given)
+        yield _Part(seen.where_V, seen.landmarks(), given, seen.row)
 
 
 class FitInput(Row):
@@ -133,7 +137,7 @@ class FitStage(Stage[FitInput, CodecStatistics]):
         for part in _parts(self.config.kind, binding, faces, encoded, participant):
             taken = part.where_V % _FIT_STEP == 0
             if taken.any():
-                yield _Part(*(values[taken] for values in part))
+                yield _Part(part.where_V[taken], part.landmarks_VL3[taken], part.given_VG[taken], part.row)
 
 
 def _by_conversation(item: FitInput) -> Iterator[tuple[Binding, Sequence[FaceTracks], Sequence[Encoded]]]:
@@ -160,10 +164,14 @@ class MotionInput(Row):
 
 
 class MotionStage(Stage[MotionInput, Motion]):
-    """Landmarks of one participant to motion latents on the conversation's grid."""
+    """Landmarks of one participant to motion latents on the conversation's grid.
+
+    What the camera does is not the head's: its motion within a shot is taken away, and place and size are relative to
+    the shot.
+    """
 
     name = "motion"
-    version = 4
+    version = 5
 
     def __init__(self, config: Section | None = None) -> None:
         super().__init__(config or Section())  # everything that shapes the output is in the codec
@@ -172,8 +180,11 @@ class MotionStage(Stage[MotionInput, Motion]):
         codec, frames = item.codec, item.faces[-1].piece.last
         motion = np.full((frames, POSE_DIMS + len(codec.basis)), np.nan)
         valid = np.zeros(frames, np.bool_)
-        heads, neutral = [], Neutral()
-        for where, landmarks, given in _parts(codec.kind, item.binding, item.faces, item.encoded, item.participant):
+        heads, neutral, filmed = [], Neutral(), Filmed.of(frames)
+        for where, landmarks, given, row in _parts(
+            codec.kind, item.binding, item.faces, item.encoded, item.participant
+        ):
+            filmed.add(row)
             heads.append(Heads.of(landmarks))
             face = heads[-1].faces(landmarks)
             neutral.add(where, face, given)
@@ -181,7 +192,9 @@ class MotionStage(Stage[MotionInput, Motion]):
             valid[where] = True
         if not heads:
             raise Rejected(Reason.FACE_NOT_VISIBLE, item.binding.participants[item.participant].name)
-        motion[valid, :POSE_DIMS] = Heads.joined(heads).pose()
+        where_V = np.flatnonzero(valid)
+        steady = Heads.joined(heads).steadied(filmed.path(row.width, row.height)[where_V])
+        motion[valid, :POSE_DIMS] = steady.pose(_lasting(filmed.shots(where_V), where_V, steady))
         # The code is linear, so the neutral, which is known only now, can be taken away afterwards.
         own_face, own_code = neutral.face(), neutral.code()
         motion[:, POSE_DIMS:] -= encode_linear(codec, own_code[None], own_face.reshape(1, LANDMARKS * 3))
@@ -195,7 +208,16 @@ class MotionStage(Stage[MotionInput, Motion]):
             reference=motion[valid][_most_typical(motion[valid])],
             neutral=own_face.astype(np.float32),
             neutral_code=own_code.astype(np.float32),
+            cuts=tuple(sorted({cut for cut in filmed.cuts if 0 < cut < frames})),
         )
+
+
+def _lasting(shot_V: np.ndarray, where_V: np.ndarray, heads: Heads) -> np.ndarray:
+    """The shots, less cuts that leave this head where it was: of the other half of a split screen, or none at all."""
+    moved_V = np.ones(len(shot_V), np.bool_)
+    near_V = np.diff(where_V) <= _SOON
+    moved_V[1:] = (np.diff(shot_V) > 0) & ~(near_V & (heads.steps() < _SAME_PLACE))
+    return np.cumsum(moved_V)
 
 
 def _fill_gaps(motion_TD: np.ndarray, valid_T: np.ndarray) -> np.ndarray:

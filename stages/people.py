@@ -69,6 +69,7 @@ class TrackSummary:
     sharpness_V: np.ndarray
     luminance_V: np.ndarray
     confidence_V: np.ndarray
+    fresh_W: np.ndarray  # of the frames in which it is seen, valid or not for that: in a picture that is new
 
     @classmethod
     def of(cls, track: Track) -> TrackSummary:
@@ -89,6 +90,7 @@ class TrackSummary:
             sharpness_V=track.sharpness[valid],
             luminance_V=track.luminance[valid],
             confidence_V=track.confidence[valid],
+            fresh_W=np.ones(len(valid), np.bool_) if track.fresh is None else track.fresh[track.valid | ~track.fresh],
         )
 
 

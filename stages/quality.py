@@ -39,6 +39,9 @@ class Limit(NamedTuple):
 
 
 LIMITS = (
+    Limit("min_fresh", "fresh", Reason.TOO_FEW_PICTURES),
+    Limit("min_together", "together", Reason.FACE_NOT_VISIBLE),
+    Limit("min_together", "uncut", Reason.TOO_MANY_CUTS),
     Limit("min_visible", "visible", Reason.FACE_NOT_VISIBLE),
     Limit("max_crowd", "crowd", Reason.TOO_MANY_PEOPLE),
     Limit("max_cuts", "cuts", Reason.TOO_MANY_CUTS),
@@ -55,7 +58,8 @@ LIMITS = (
 def values_of(facts: CastFacts, limit: Limit) -> tuple[float, ...]:
     """The figure that a limit bounds: of each participant, or of the conversation."""
     if limit.figure in CastFacts.model_fields:
-        return (getattr(facts, limit.figure),)
+        values: tuple[float, ...] = tuple(np.atleast_1d(getattr(facts, limit.figure)).tolist())
+        return values
     place = list(Figures.model_fields).index(limit.figure)
     return tuple(values[place] for values in facts.members)
 

@@ -1,15 +1,17 @@
 """Windows: the fixed-length samples that a dyad offers, in both role assignments.
 
-Every dyad is used twice, once with each person as the avatar. A window's class is what most of its frames
-are, seen from the avatar (`method.md` §6): speaking, listening, overlap or silence. Back-channels are listening, not
-turns (`stages.backchannels`); their sound stays in the voices. Nothing is copied here: windows are spans, the dyad's
-motion is kept once, and its voices stay where `separate` put them.
+Every dyad is used twice, once with each person as the avatar. A window lies within one shot of either's video: what a
+cut does to a face is no motion. Its class is what most of its frames are, seen from the avatar (`method.md` §6):
+speaking, listening, overlap or silence. Back-channels are listening, not turns (`stages.backchannels`); their sound
+stays in the voices. Nothing is copied here: windows are spans, the dyad's motion is kept once, and its voices stay
+where `separate` put them.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -43,7 +45,7 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
     """A bound conversation to a dyad with its windows."""
 
     name = "windows"
-    version = 6
+    version = 7
     config: WindowsConfig
 
     def process(self, item: WindowsInput) -> Iterator[Dyad]:
@@ -55,7 +57,8 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
         if not windows:
             raise Rejected(
                 Reason.NO_WINDOW,
-                f"no {self.config.length} frames in a row with both people visible in {counted(frames, 'frame')}",
+                f"no {self.config.length} frames in a row, without a cut, with both people visible in"
+                f" {counted(frames, 'frame')}",
             )
         people = item.binding.participants
         yield Dyad(
@@ -107,7 +110,8 @@ def _windows(
     conversation: str, state_T: np.ndarray, motion: tuple[Motion, Motion], codec: Codec, config: WindowsConfig
 ) -> Iterator[Window]:
     seen = [np.concatenate([[0], np.cumsum(m.valid)]) for m in motion]
-    for first in range(0, len(state_T) - config.length + 1, config.hop):
+    cuts = {cut for m in motion for cut in m.cuts}
+    for first in starts(len(state_T), cuts, config):
         span = slice(first, first + config.length)
         shares = [(total[span.stop] - total[first]) / config.length for total in seen]
         if min(shares) < config.min_valid:
@@ -121,6 +125,12 @@ def _windows(
                 label=window_class(avatar_state(state_T[span], avatar)),
                 expressiveness=round(expressiveness(codec, motion[avatar].motion[span]), 6),
             )
+
+
+def starts(frames: int, cuts: Collection[int], config: WindowsConfig) -> Iterator[int]:
+    """First frames of windows: evenly from the beginning of each shot, and none reaches into the next."""
+    for begin, end in itertools.pairwise(sorted({0, *cuts, frames})):
+        yield from range(begin, end - config.length + 1, config.hop)
 
 
 def _moments(motion: Motion) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ import pytest
 from schemas.config import FacesConfig, QualityConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Layout, Media, Piece, Track
-from stages.cast import CastInput, CastStage
+from stages.cast import CastInput, CastStage, seconds_together
 from stages.heads import canonical_face
 from stages.looks import THUMB, likeness, look_at, strangeness
 from stages.quality import LIMITS, faults, values_of
@@ -110,7 +110,22 @@ def test_looks_join_a_person_that_the_camera_shows_larger_and_elsewhere() -> Non
     cast = cast_of(row(*wide, close, *again, cuts=(200, 350)))
     assert [[s.track for s in member.segments] for member in cast.members] == [[0, 2, 3], [1, 4]]
     assert [member.figures.visible for member in cast.members] == [1.0, 0.7]
-    assert cast.cuts == pytest.approx(6)
+    assert (cast.together, cast.uncut) == (14.4, 14.0)  # the close-up's 6 s are not both people's
+    assert cast.cuts == 0  # from both to both there is none
+
+
+SEEN = np.ones((2, FRAMES), bool)  # 20 s
+
+
+def test_seconds_together_are_those_that_windows_can_come_from() -> None:
+    assert seconds_together(SEEN, ()) == 20
+    assert seconds_together(SEEN, (250,)) == 20
+    assert seconds_together(SEEN, range(40, FRAMES, 40)) == 0  # a cut every 1.6 s
+    assert seconds_together(SEEN, (30, 130)) == 18.8  # the first 1.2 s are too short
+    out_of_sight = SEEN.copy()
+    out_of_sight[0, 100:350] = False
+    assert seconds_together(out_of_sight, ()) == pytest.approx(10, abs=0.5)
+    assert seconds_together(SEEN[:, :49], ()) == 0
 
 
 def test_looks_keep_two_people_apart_who_take_turns_in_one_place() -> None:

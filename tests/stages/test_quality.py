@@ -14,16 +14,22 @@ GOOD = Figures(
 )  # fmt: skip
 
 
-def facts(crowd: float = 0.0, cuts: float = 0.0, **figures: float) -> CastFacts:
-    """Of a conversation whose second participant has these figures."""
-    second = GOOD.model_copy(update=figures)
-    return CastFacts(crowd=crowd, cuts=cuts, members=tuple(tuple(dict(f).values()) for f in (GOOD, second)))
+PICTURE = {"crowd": 0.0, "cuts": 0.0, "together": 60.0, "uncut": 60.0}
+
+
+def facts(fresh: float = 1.0, **figures: float) -> CastFacts:
+    """Of a conversation with these figures, its own or its second participant's."""
+    picture = PICTURE | {name: value for name, value in figures.items() if name in PICTURE}
+    second = GOOD.model_copy(update={name: value for name, value in figures.items() if name not in PICTURE})
+    return CastFacts(**picture, fresh=(1.0, fresh), members=tuple(tuple(dict(f).values()) for f in (GOOD, second)))
 
 
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"visible": 0.5}, Reason.FACE_NOT_VISIBLE),
+        ({"fresh": 0.45}, Reason.TOO_FEW_PICTURES),
+        ({"together": 2.0}, Reason.FACE_NOT_VISIBLE),
+        ({"uncut": 0.0}, Reason.TOO_MANY_CUTS),
         ({"crowd": 0.9}, Reason.TOO_MANY_PEOPLE),
         ({"cuts": 50.0}, Reason.TOO_MANY_CUTS),
         ({"face_size": 20.0}, Reason.SMALL_FACE),
@@ -39,8 +45,15 @@ def test_each_threshold_has_its_reason(wrong: dict[str, float], reason: Reason) 
     assert list(faults(facts(), ("left", "right"), QualityConfig())) == []
     ((found, sentence),) = faults(facts(**wrong), ("left", "right"), QualityConfig())
     assert found is reason
-    assert sentence.startswith("right: " if "crowd" not in wrong and "cuts" not in wrong else "picture: ")
+    assert sentence.startswith("picture: " if wrong.keys() & PICTURE.keys() else "right: ")
     assert any(f"quality.{limit.setting}" in sentence for limit in LIMITS)
+
+
+def test_an_interview_that_shows_both_now_and_then_is_good_enough() -> None:
+    edited = facts(visible=0.53, together=300.0, uncut=280.0)
+    assert list(faults(edited, ("left", "right"), QualityConfig())) == []
+    strict = QualityConfig(min_visible=0.8)  # a recipe from before
+    assert [reason for reason, _ in faults(edited, ("left", "right"), strict)] == [Reason.FACE_NOT_VISIBLE]
 
 
 def test_every_setting_bounds_a_figure() -> None:

@@ -1,0 +1,81 @@
+"""Fresh pictures: whether a frame shows a face anew, or an old picture of it once more.
+
+A camera of 12 pictures a second, a call that froze, a film that somebody stretched to 25: between two pictures nothing
+moves, and then everything at once. Time stamps tell where a file says so; where it was encoded anew, or only a part of
+the picture stands still, the pixels do. So the pixels of each face are asked. A repeat is
+
+    a dip       the face changes far less than it did soon before and does soon after: real motion has no such brakes
+    a freeze    it hardly changes by anything for half a second
+
+Someone who keeps still is neither: what little the picture changes by (the camera's noise, breath, the encoder) is
+about the same from frame to frame.
+
+Mean change of a face in grey levels, faces of five real clips (H.264 at CRF 18 to 35, VP9): 0.6 to 12 in 90 % of
+frames; of repeats at 12 a second, encoded anew: 0 to 0.9, against 10 and more between pictures.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from schemas import FPS
+
+_SOON = 6  # frames: down to 4 pictures a second
+_DIP = 0.08  # of the largest change soon before, and of that soon after
+_NOTHING = 0.1  # grey levels, mean over the face
+_FREEZE = FPS // 2  # frames
+_WINDOW = FPS  # frames, over which repeats are counted
+MOST_REPEATS = 0.1  # of the frames: a film of 24 has one in 25 and loses nothing
+
+
+def change_of(rgb_HW3: np.ndarray, before_HW3: np.ndarray | None, box_4: np.ndarray) -> float:
+    """Mean difference of two pictures within a box (x0 y0 x1 y1, pixels): grey levels; NaN without a picture before."""
+    if before_HW3 is None or before_HW3.shape != rgb_HW3.shape:
+        return float("nan")
+    if before_HW3 is rgb_HW3:
+        return 0.0
+    import cv2
+
+    x0, y0, x1, y1 = np.clip(np.rint(box_4), 0, np.array(rgb_HW3.shape[1::-1] * 2)).astype(int).tolist()
+    now, then = (picture[y0:y1, x0:x1] for picture in (rgb_HW3, before_HW3))
+    return cv2.norm(now, then, cv2.NORM_L1) / now.size if now.size else float("nan")
+
+
+def repeated(change_T: np.ndarray) -> np.ndarray:
+    """Where a face is seen in an old picture.
+
+    Args:
+        change_T: `change_of` frame by frame, NaN where nobody knows.
+
+    Returns:
+        bool [T].
+    """
+    known_T = np.where(np.isfinite(change_T), change_T, 0.0)
+    soon_T = np.minimum(_largest(known_T, before=True), _largest(known_T, before=False))
+    return np.isfinite(change_T) & ((change_T < _DIP * soon_T) | _long(known_T <= _NOTHING))
+
+
+def harmful(repeated_T: np.ndarray, seen_T: np.ndarray) -> np.ndarray:
+    """Those repeats that are more than now and then: bool [T]."""
+    ones = np.ones(_WINDOW)
+    repeats_T, frames_T = (np.convolve(x.astype(np.float64), ones, "same") for x in (repeated_T, seen_T))
+    harmful_T: np.ndarray = repeated_T & (repeats_T > MOST_REPEATS * np.maximum(frames_T, _WINDOW / 2))
+    return harmful_T
+
+
+def _largest(change_T: np.ndarray, *, before: bool) -> np.ndarray:
+    """The largest of the `_SOON` changes before a frame, or after it."""
+    blank = np.zeros(_SOON)
+    around = np.concatenate([blank, change_T, blank])
+    views = np.lib.stride_tricks.sliding_window_view(around, _SOON)
+    largest_T: np.ndarray = views[: len(change_T)].max(axis=1) if before else views[_SOON + 1 :].max(axis=1)
+    return largest_T
+
+
+def _long(still_T: np.ndarray) -> np.ndarray:
+    """Runs of `_FREEZE` frames and more."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], still_T, [False]]).astype(np.int8))).reshape(-1, 2)
+    long_T = np.zeros(len(still_T), np.bool_)
+    for first, last in edges[edges[:, 1] - edges[:, 0] >= _FREEZE]:
+        long_T[first:last] = True
+    return long_T
