@@ -143,7 +143,7 @@ def seconds_together(seen_PT: np.ndarray, cuts: Sequence[int]) -> float:
         return 0.0
     total_PT = np.concatenate([np.zeros((2, 1), np.int64), np.cumsum(seen_PT, axis=1)], axis=1)
     seen_PF: np.ndarray = total_PT[:, _STRETCH:] - total_PT[:, :-_STRETCH]  # by the first frame of 2 s
-    good_F = np.all(seen_PF >= _MOSTLY * _STRETCH, axis=0)
+    good_F: np.ndarray = seen_PF.min(axis=0) >= _MOSTLY * _STRETCH
     for cut in cuts:
         good_F[max(0, cut - _STRETCH + 1) : cut] = False
     inside_T = np.zeros(frames, np.bool_)
@@ -154,6 +154,6 @@ def seconds_together(seen_PT: np.ndarray, cuts: Sequence[int]) -> float:
 
 def _cuts_per_minute(seen_PT: np.ndarray, cuts: Sequence[int]) -> float:
     """Of those from both people to both people; where an edited film shows one of them it does not count."""
-    both_T = seen_PT.all(axis=0)
+    both_T: np.ndarray = seen_PT.min(axis=0)
     around = [(both_T[max(0, cut - _NEAR) : cut], both_T[cut : cut + _NEAR]) for cut in cuts]
     return sum(before.any() and after.any() for before, after in around) / max(both_T.sum() / FPS / 60, 1 / 60)

@@ -212,7 +212,7 @@ class _Face:
         return cls(landmarks_L3, look, box, landmarks_L3[:, :2].mean(axis=0), _size(box), blendshapes_B, change)
 
 
-@dataclass
+@dataclass(eq=False)  # two that come and go together are still two
 class _Open:
     first: int
     last: int  # frame in which the face was seen last

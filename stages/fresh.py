@@ -37,7 +37,7 @@ def change_of(rgb_HW3: np.ndarray, before_HW3: np.ndarray | None, box_4: np.ndar
     import cv2
 
     x0, y0, x1, y1 = np.clip(np.rint(box_4), 0, np.array(rgb_HW3.shape[1::-1] * 2)).astype(int).tolist()
-    now, then = (picture[y0:y1, x0:x1] for picture in (rgb_HW3, before_HW3))
+    now, then = (picture[y0:y1:2, x0:x1] for picture in (rgb_HW3, before_HW3))
     return cv2.norm(now, then, cv2.NORM_L1) / now.size if now.size else float("nan")
 
 

@@ -75,6 +75,11 @@ def test_a_long_gap_ends_the_track() -> None:
     assert (second.first, len(second.valid)) == (31, 19)
 
 
+def test_two_that_are_lost_together_come_back_as_others() -> None:
+    frames = [[face(200), face(600)] if not 20 <= n < 40 else [] for n in range(60)]
+    assert [(t.first, len(t.valid)) for t in follow(frames)] == [(0, 20), (0, 20), (40, 20), (40, 20)]
+
+
 def test_a_jump_is_another_face() -> None:
     assert len(follow([[face(200 if n < 10 else 320)] for n in range(20)])) == 2
     assert len(follow([[face(200, size=100 if n < 10 else 180)] for n in range(20)])) == 2
