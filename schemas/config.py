@@ -150,7 +150,7 @@ class QualityConfig(Section):
     """
 
     min_fresh: float = Field(
-        0.5, ge=0, le=1, description="least share of frames that show a participant in a new picture, not an old one"
+        0.75, ge=0, le=1, description="least share of frames that show a participant in a new picture, freezes aside"
     )
     min_together: float = Field(
         3.0, ge=0, description="seconds with both in view, for 2 s and more without a cut; there windows come from"

@@ -42,7 +42,7 @@ class Reason(StrEnum):
     SILENT_FACE = "silent_face"  # one of the two people never speaks, by the lips
     AV_OFFSET = "av_offset"  # a voice comes too early or too late for the lips that speak it
     DUBBED = "dubbed"  # the lips fit the sound at no offset: another language, or more than a second away
-    TOO_FEW_PICTURES = "too_few_pictures"  # fewer new pictures a second than motion needs, or a picture that froze
+    TOO_FEW_PICTURES = "too_few_pictures"  # fewer new pictures a second than motion needs
     FACE_NOT_VISIBLE = "face_not_visible"  # the two are hardly ever in view together
     SMALL_FACE = "small_face"  # too few pixels to see a face move
     BLURRED = "blurred"  # a face out of focus, or enlarged

@@ -266,7 +266,7 @@ class Member(Row):
 
     mouth_T2: float32, distances of the inner and of the outer lips in face heights, NaN where the face is not seen.
     box: x0 y0 x1 y1 of the face, pixels, mean of the whole conversation. fresh: share of the frames in which the face
-    is seen that show it in a new picture (`stages.fresh`).
+    is seen and has not frozen that show it in a new picture (`stages.fresh`).
     """
 
     media: int

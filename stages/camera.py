@@ -19,13 +19,15 @@ import numpy as np
 from schemas.rows import FaceTracks
 
 EVERY = 5  # frames
-_PATIENCE = 25  # frames until other corners are looked for
+_PATIENCE = 25  # frames until corners are looked for again where there were too few
 _SIDE = 320  # pixels; of the small pictures' longer side
-_MOST_CORNERS, _FEWEST_CORNERS = 80, 10
+_MOST_CORNERS = 250  # of the whole picture
+_FEWEST_FOUND, _FEWEST_CORNERS = 12, 6  # of the background: to begin with, to go on with
+_CLEAR = 0.02  # of the clearest corner (Shi and Tomasi's measure)
 _AGREE = 0.6  # share of the corners that must move as one
 _OFF = 0.7  # small pixels by which a corner may miss that motion
-_LEFT = 0.5  # share of the corners that must be left, or others are looked for
-_SPREAD = 0.15  # of the small picture's longer side: corners that lie closer together tell no zoom
+_LEFT = 0.6  # share of the corners that must be left, or others are looked for
+_SPREAD = 0.3  # of the small picture's longer side: corners that lie closer together tell no zoom
 _STILL = 0.0015  # of the picture's width: what moves the picture less over a whole shot is no motion of the camera
 _HEAD, _BODY = (1.0, 0.6), 1.9  # in sizes of a face: hair beside and above it; shoulders and arms beside it
 
@@ -66,8 +68,8 @@ class CameraPath:
             pose, enough = _followed(self._key, grey_HW, self._knots[next(reversed(self._knots))])
         self._knots[n] = pose
         if new_shot or (not enough and n >= self._next_key):
-            self._next_key = n + _PATIENCE
             corners_K2 = _corners(grey_HW, boxes_F4)
+            self._next_key = n if len(corners_K2) >= _FEWEST_FOUND else n + _PATIENCE
             self._key = _Key(grey_HW, pose, corners_K2, corners_K2, len(corners_K2))
 
     def path(self, first: int, last: int, width: int) -> np.ndarray:
@@ -97,28 +99,34 @@ def _small(rgb_HW3: np.ndarray) -> np.ndarray:
 
 
 def _corners(grey_HW: np.ndarray, boxes_F4: np.ndarray) -> np.ndarray:
-    """float32 [K, 2], x and y of what can be followed and is nobody's."""
+    """float32 [K, 2], x and y of what can be followed and is nobody's.
+
+    They are chosen among all there are, eyes and hair included: beside those a wall's noise is no corner.
+    """
     import cv2
 
-    found = cv2.goodFeaturesToTrack(grey_HW, _MOST_CORNERS, 0.02, 6, mask=_background(grey_HW.shape, boxes_F4))
-    return np.zeros((0, 2), np.float32) if found is None else np.asarray(found[:, 0])
+    found = cv2.goodFeaturesToTrack(grey_HW, _MOST_CORNERS, _CLEAR, 6)
+    corners_K2 = np.zeros((0, 2), np.float32) if found is None else np.asarray(found[:, 0])
+    x_K, y_K = corners_K2.astype(int).T
+    free: np.ndarray = corners_K2[_background(grey_HW.shape, boxes_F4)[y_K, x_K]]
+    return free
 
 
 def _background(size: tuple[int, ...], boxes_F4: np.ndarray) -> np.ndarray:
-    """255 where nobody's head or body is, 0 elsewhere."""
-    mask_HW = np.full(size, 255, np.uint8)
+    """True where nobody's head or body is."""
+    mask_HW = np.ones(size, np.bool_)
     for x0, y0, x1, y1 in boxes_F4 * (size[1], size[0], size[1], size[0]):
         side, middle = max(x1 - x0, y1 - y0), (x0 + x1) / 2
         beside, above = _HEAD
         top = max(0, int(y0 - above * side))
         for reach, start in ((beside, top), (_BODY, max(0, int(y1 - side / 4)))):
-            mask_HW[start:, max(0, int(middle - reach * side)) : max(0, int(middle + reach * side))] = 0
+            mask_HW[start:, max(0, int(middle - reach * side)) : max(0, int(middle + reach * side))] = False
     return mask_HW
 
 
 def _followed(key: _Key, grey_HW: np.ndarray, before: _Pose) -> tuple[_Pose, bool]:
     """How the camera stands in this picture, `before` where that cannot be told; and whether the key is still good."""
-    if len(key.now_K2) < _FEWEST_CORNERS:
+    if key.found < _FEWEST_FOUND or len(key.now_K2) < _FEWEST_CORNERS:
         return before, False  # nothing to follow, or it was lost
     import cv2
 
@@ -133,7 +141,7 @@ def _followed(key: _Key, grey_HW: np.ndarray, before: _Pose) -> tuple[_Pose, boo
         return before, False
     key.corners_K2, key.now_K2 = key.corners_K2[there][agrees], now_K2[there][agrees]
     turn, shift = fit
-    return (turn * key.pose[0], turn * key.pose[1] + shift), len(key.now_K2) >= _LEFT * key.found
+    return (turn * key.pose[0], turn * key.pose[1] + shift), len(key.now_K2) >= max(_LEFT * key.found, _FEWEST_CORNERS)
 
 
 def _similarity(was_K2: np.ndarray, is_K2: np.ndarray) -> tuple[_Pose | None, np.ndarray]:

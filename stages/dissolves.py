@@ -4,8 +4,8 @@ In a dissolve every picture is a mixture of the one before it began and the one 
 gone the same part of its way. Where things or the camera move, edges pass, and it has not. So a picture is held against
 those half a second and a second before it, on thumbnails of 32 × 18.
 
-The trade-off: a change of light over the whole picture is taken for a fade, which costs its second. A dissolve that
-begins in one piece of a video and ends in the next is missed.
+The trade-off: thumbnails, so a dissolve between two shots that look alike from afar is missed, and so is one that
+begins in one piece of a video and ends in the next.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ _HALVES = (2, 4, 8)  # half of the time that is looked at, in steps of `EVERY`: 
 _LEAST = 18.0  # grey levels, mean over the picture, from its beginning to its end
 _MIDST = (0.25, 0.75)  # part of the way that lies behind it halfway
 _ASTRAY = 0.06  # share of the change halfway that is not on the way
+_ALIKE, _FLAT = 0.9, 3.0  # correlation of a picture with itself in another light; deviation of one that shows nothing
 
 
 class DissolveDetector:
@@ -52,8 +53,18 @@ class DissolveDetector:
 
 def _is_mixture(before_K: np.ndarray, midst_K: np.ndarray, after_K: np.ndarray) -> bool:
     change_K, so_far_K = after_K - before_K, midst_K - before_K
-    if float(np.abs(change_K).mean()) < _LEAST:
+    if float(np.abs(change_K).mean()) < _LEAST or _is_lit_anew(before_K, after_K):
         return False
     part = float(so_far_K @ change_K) / float(change_K @ change_K)
     astray_K = so_far_K - part * change_K
     return _MIDST[0] <= part <= _MIDST[1] and float(astray_K @ astray_K) <= _ASTRAY * float(so_far_K @ so_far_K)
+
+
+def _is_lit_anew(before_K: np.ndarray, after_K: np.ndarray) -> bool:
+    """The same picture, lighter or darker by less than half; or nothing before and nothing after."""
+    was, now = float(before_K.std()), float(after_K.std())
+    if max(was, now) < _FLAT:
+        return True
+    if min(was, now) < max(was, now) / 2:
+        return False
+    return float(np.corrcoef(before_K, after_K)[0, 1]) > _ALIKE

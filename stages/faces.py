@@ -350,8 +350,7 @@ def _track(track: _Open, min_likeness: float) -> Track:
         return values_T
 
     repeated_T = repeated(over_time(np.array([face.change for face in faces], np.float32)))
-    seen_T = np.isin(np.arange(length), where_V)
-    taken_V = (confidence_V >= min_likeness) & ~harmful(repeated_T, seen_T)[where_V]
+    taken_V = (confidence_V >= min_likeness) & ~harmful(repeated_T)[where_V]
     landmarks_TL3 = np.full((length, LANDMARKS, 3), np.nan, np.float32)
     landmarks_TL3[where_V[taken_V]] = np.stack([face.landmarks_L3 for face in faces])[taken_V]
 

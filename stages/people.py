@@ -21,6 +21,7 @@ import numpy as np
 
 from schemas import FPS
 from schemas.rows import FaceTracks, Piece, Track
+from stages.fresh import not_frozen
 from stages.heads import Heads
 from stages.looks import strangeness
 
@@ -69,7 +70,7 @@ class TrackSummary:
     sharpness_V: np.ndarray
     luminance_V: np.ndarray
     confidence_V: np.ndarray
-    fresh_W: np.ndarray  # of the frames in which it is seen, valid or not for that: in a picture that is new
+    fresh_W: np.ndarray  # of the frames in which it is seen, valid or not for that, and has not frozen: bool
 
     @classmethod
     def of(cls, track: Track) -> TrackSummary:
@@ -90,8 +91,16 @@ class TrackSummary:
             sharpness_V=track.sharpness[valid],
             luminance_V=track.luminance[valid],
             confidence_V=track.confidence[valid],
-            fresh_W=np.ones(len(valid), np.bool_) if track.fresh is None else track.fresh[track.valid | ~track.fresh],
+            fresh_W=_fresh(track),
         )
+
+
+def _fresh(track: Track) -> np.ndarray:
+    """See `Track`."""
+    if track.fresh is None:
+        return np.ones(np.count_nonzero(track.valid), np.bool_)
+    fresh_W: np.ndarray = track.fresh[(track.valid | ~track.fresh) & not_frozen(track.fresh)]
+    return fresh_W
 
 
 @dataclass(frozen=True)

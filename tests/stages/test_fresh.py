@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.faces import Association
-from stages.fresh import change_of, harmful, repeated
+from stages.fresh import change_of, harmful, not_frozen, repeated
 from tests.stages.test_faces import LOOK, face
 
 RNG = np.random.default_rng(0)
@@ -53,12 +53,22 @@ def test_what_nobody_knows_is_no_repeat() -> None:
     assert not repeated(np.full(50, math.nan)).any()
 
 
-def test_films_of_24_pictures_lose_nothing_and_12_lose_every_repeat() -> None:
-    seen = np.ones(250, bool)
-    film, webcam = (repeated(shown(ALIVE, rate)) for rate in (24, 12))
+def test_20_pictures_a_second_and_more_lose_nothing_and_15_lose_every_repeat() -> None:
+    film, webcam, slow, slower = (repeated(shown(ALIVE, rate)) for rate in (24, 20, 15, 12))
     assert film.sum() == pytest.approx(10, abs=1)
-    assert not harmful(film, seen).any()
-    assert (harmful(webcam, seen) == webcam).all()
+    assert not harmful(film).any()
+    assert not harmful(webcam).any()
+    for repeated_T in (slow, slower):
+        assert (harmful(repeated_T) == repeated_T)[10:-10].all()
+
+
+def test_a_call_that_freezes_is_good_where_it_runs_and_a_slow_camera_is_slow_throughout() -> None:
+    frozen_T, slow_T = ALIVE.copy(), shown(ALIVE, 6)
+    frozen_T[50:200] = 0
+    fresh_T = ~repeated(frozen_T)
+    assert fresh_T.mean() == 0.4
+    assert fresh_T[not_frozen(fresh_T)].all()
+    assert not_frozen(~repeated(slow_T)).all()
 
 
 @settings(max_examples=30, deadline=None)

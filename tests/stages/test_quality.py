@@ -27,7 +27,7 @@ def facts(fresh: float = 1.0, **figures: float) -> CastFacts:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"fresh": 0.45}, Reason.TOO_FEW_PICTURES),
+        ({"fresh": 0.6}, Reason.TOO_FEW_PICTURES),
         ({"together": 2.0}, Reason.FACE_NOT_VISIBLE),
         ({"uncut": 0.0}, Reason.TOO_MANY_CUTS),
         ({"crowd": 0.9}, Reason.TOO_MANY_PEOPLE),

@@ -214,5 +214,9 @@ def test_a_camera_that_moves_dissolves_nothing(camera: Path_) -> None:
     assert spans_of(lambda n: seen_by(camera(n / FRAMES), scenery())) == []
 
 
+def test_a_lamp_that_is_dimmed_up_dissolves_nothing() -> None:
+    assert spans_of(lambda n: np.uint8(scenery() * (0.6 + 0.4 * n / FRAMES))) == []
+
+
 def test_a_cut_is_no_dissolve() -> None:
     assert spans_of(lambda n: scenery(n // 50)) == []
