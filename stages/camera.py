@@ -21,9 +21,9 @@ from schemas.rows import FaceTracks
 EVERY = 5  # frames
 _PATIENCE = 25  # frames until corners are looked for again where there were too few
 _SIDE = 320  # pixels; of the small pictures' longer side
-_MOST_CORNERS = 250  # of the whole picture
-_FEWEST_FOUND, _FEWEST_CORNERS = 12, 6  # of the background: to begin with, to go on with
-_CLEAR = 0.02  # of the clearest corner (Shi and Tomasi's measure)
+_MOST_CORNERS = 400  # of the whole picture
+_FEWEST_FOUND, _FEWEST_CORNERS = 10, 6  # of the background: to begin with, to go on with
+_CLEAR = 0.01  # of the clearest corner (Shi and Tomasi's measure)
 _AGREE = 0.6  # share of the corners that must move as one
 _OFF = 0.7  # small pixels by which a corner may miss that motion
 _LEFT = 0.6  # share of the corners that must be left, or others are looked for
