@@ -38,7 +38,7 @@ class CastStage(Stage[CastInput, Cast]):
     """Face tracks → the two participants. Rejects: NO_FACE, ONE_FACE, NOT_ALIVE, COPIED_FACE."""
 
     name: ClassVar[str] = "cast"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     def __init__(self, config: Section | None = None) -> None:
         super().__init__(config or Section())

@@ -9,7 +9,7 @@ A long video is worked on in pieces. They begin at key frames, at early ones whe
 those at scene changes. Nothing is then decoded twice but the frame after a piece, which tells if a shot ends with it.
 
 The trade-off: tracks are short and pure. One ends at every cut and wherever continuity is in doubt;
-`stages.bind` joins them again. FaceMesh finds faces of about a twentieth of the picture's width and more.
+`stages.people` joins them again. FaceMesh finds faces of about a twentieth of the picture's width and more.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from schemas.config import FacesConfig
 from schemas.rows import BLENDSHAPES, LANDMARKS, FaceTracks, Outline, Piece, Track
 from stages.base import Stage
 from stages.facemesh import FaceMeshTracker
+from stages.heads import Heads
 from stages.landmarker import FaceLandmarkerTracker, read_landmarker
 from stages.looks import Look, likeness, look_at, luminance
+from stages.texture import EVERY, by_turn
 from stages.video import display_size, frames_on_grid
 
 MAX_SIDE = 1280  # pixels; FaceMesh works on 192² crops, more resolution only costs time
@@ -70,7 +72,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
     """
 
     name: ClassVar[str] = "faces"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     config: FacesConfig
 
     def __init__(self, config: FacesConfig, tracker: FaceTracker | None = None) -> None:
@@ -109,7 +111,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
                 break
             faces_FL3 = self._tracker.landmarks(rgb, new_shot=cut or n == item.first)
             size_2 = np.array(rgb.shape[1::-1], np.float32)
-            looks = [look_at(rgb, face_L3[:, :2] * size_2) for face_L3 in faces_FL3]
+            looks = [look_at(rgb, face_L3[:, :2] * size_2, flat=n % EVERY == 0) for face_L3 in faces_FL3]
             follow.add(n, faces_FL3 * scale_3, looks, self._tracker.blendshapes)
         tracks = follow.tracks(round(self.config.min_track * FPS), self.config.min_likeness)
         piece = item.model_copy(update={"uri": ""})  # what was seen does not hang on where the file lay
@@ -329,5 +331,15 @@ def _track(track: _Open, min_likeness: float) -> Track:
         sharpness=over_time(np.array([face.look.sharpness for face in faces])),
         luminance=over_time(luminance(thumbs_VSS3)),
         portrait=portrait_SS3,
+        texture=_texture([face for face, taken in zip(faces, taken_V, strict=True) if taken]),
         blendshapes=blendshapes_TB,
     )
+
+
+def _texture(faces: Sequence[_Face]) -> np.ndarray | None:
+    """`Track.texture` of a track's faces."""
+    flat = [(face.landmarks_L3, face.look.flat) for face in faces if face.look.flat is not None]
+    if not flat:
+        return None
+    yaw_N = np.degrees(Heads.of(np.stack([landmarks for landmarks, _ in flat])).angles()[:, 1])
+    return by_turn([texture for _, texture in flat], yaw_N)
