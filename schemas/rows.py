@@ -203,6 +203,8 @@ class Track(Row):
     face looks as it usually does in this track, times the share of it that lies within the picture; it is known of
     frames, too, that are invalid because it is low. Sharpness and luminance: see `stages.looks`.
     portrait_SS3: uint8 RGB, 32 × 32, the mean of the upright faces.
+    texture_BSS4: uint8, 5 × 48 × 48, the mean face laid flat, RGB and how much was seen, for each of five turns of the
+    head (`stages.texture`); None where it was never unwrapped.
     blendshapes_TB: float32, 0…1, NaN where invalid; None where the face model has none.
     fresh_T: bool, False where the face is seen but in an old picture once more (`stages.fresh`); None: nobody looked.
     """
@@ -215,6 +217,7 @@ class Track(Row):
     sharpness: Array
     luminance: Array
     portrait: Array
+    texture: Array | None = None
     blendshapes: Array | None = None
     fresh: Array | None = None
 

@@ -11,7 +11,7 @@ A long video is worked on in pieces. They begin at key frames, at early ones whe
 those at scene changes. Nothing is then decoded twice but the frame after a piece, which tells if a shot ends with it.
 
 The trade-off: tracks are short and pure. One ends at every cut and wherever continuity is in doubt;
-`stages.bind` joins them again. FaceMesh finds faces of about a twentieth of the picture's width and more.
+`stages.people` joins them again. FaceMesh finds faces of about a twentieth of the picture's width and more.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ from stages.camera import CameraPath
 from stages.dissolves import DissolveDetector
 from stages.facemesh import FaceMeshTracker
 from stages.fresh import change_of, harmful, repeated
+from stages.heads import Heads
 from stages.landmarker import FaceLandmarkerTracker, read_landmarker
 from stages.looks import Look, likeness, look_at, luminance
+from stages.texture import EVERY, by_turn
 from stages.video import display_size, frames_on_grid
 
 MAX_SIDE = 1280  # pixels; FaceMesh works on 192² crops, more resolution only costs time
@@ -119,7 +121,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
             faces_FL3 = self._tracker.landmarks(rgb, new_shot=new_shot)
             camera.add(n, rgb, box_of(faces_FL3), new_shot=new_shot)
             size_2 = np.array(rgb.shape[1::-1], np.float32)
-            looks = [look_at(rgb, face_L3[:, :2] * size_2) for face_L3 in faces_FL3]
+            looks = [look_at(rgb, face_L3[:, :2] * size_2, flat=n % EVERY == 0) for face_L3 in faces_FL3]
             changes = [change_of(rgb, before, box_4 * np.tile(size_2, 2)) for box_4 in box_of(faces_FL3)]
             follow.add(n, faces_FL3 * scale_3, looks, self._tracker.blendshapes, changes)
             before = rgb
@@ -368,6 +370,16 @@ def _track(track: _Open, min_likeness: float) -> Track:
         sharpness=over_time(np.array([face.look.sharpness for face in faces])),
         luminance=over_time(luminance(thumbs_VSS3)),
         portrait=portrait_SS3,
+        texture=_texture([face for face, taken in zip(faces, taken_V, strict=True) if taken]),
         blendshapes=blendshapes_TB,
         fresh=~repeated_T,
     )
+
+
+def _texture(faces: Sequence[_Face]) -> np.ndarray | None:
+    """`Track.texture` of a track's faces."""
+    flat = [(face.landmarks_L3, face.look.flat) for face in faces if face.look.flat is not None]
+    if not flat:
+        return None
+    yaw_N = np.degrees(Heads.of(np.stack([landmarks for landmarks, _ in flat])).angles()[:, 1])
+    return by_turn([texture for _, texture in flat], yaw_N)

@@ -5,8 +5,8 @@ crop come sharpness (variance of the Laplacian, Pech-Pacheco et al. 2000), lumin
 correlation with the mean thumbnail of the track says frame by frame whether the landmarks still lie on that face: a
 hand before it, a profile or a landmark model that slid off no longer look like it.
 
-The trade-off: 0.1 ms a face and no network. The mean thumbnail tells people apart in one light and one recording, not
-across recordings: it is no face recognition.
+The trade-off: 0.1 ms a face and no network. The mean thumbnail says nothing about who it is: it changes more with the
+turn of a head than from one person to another (`stages.identity` does that).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from functools import cache
 import numpy as np
 
 from stages.heads import flat_face, flat_fit
+from stages.texture import Unwrapped, unwrap
 
 CROP = 96  # pixels
 THUMB = 32
 _PER_CM = 5.0  # pixels of the crop for each cm of the canonical face, which is 15 cm wide and 18 high
-_FACE, _HEAD = (0.72, 0.9), (0.95, 1.0)  # radii in halves of the crop
+_FACE = (0.72, 0.9)  # radii in halves of the crop
 _MIDDLE = (0.0, -0.5)  # cm; of the canonical face
 
 
@@ -30,16 +31,17 @@ class Look:
     """A face in one picture.
 
     thumb_SS3: uint8 RGB. sharpness: variance of the crop's Laplacian, grey levels². inside: share of the landmarks
-    that lie within the picture.
+    that lie within the picture. flat: the face's texture, of some frames.
     """
 
     thumb_SS3: np.ndarray
     sharpness: float
     inside: float
+    flat: Unwrapped | None = None
 
 
-def look_at(rgb_HW3: np.ndarray, points_L2: np.ndarray) -> Look:
-    """Look at the face that has these landmarks (pixels of this picture)."""
+def look_at(rgb_HW3: np.ndarray, points_L2: np.ndarray, *, flat: bool = False) -> Look:
+    """Look at the face that has these landmarks (pixels of this picture); flat: unwrap it, too."""
     import cv2
 
     height, width = rgb_HW3.shape[:2]
@@ -56,6 +58,7 @@ def look_at(rgb_HW3: np.ndarray, points_L2: np.ndarray) -> Look:
         thumb_SS3=cv2.resize(crop, (THUMB, THUMB), interpolation=cv2.INTER_AREA),
         sharpness=float(deviation[0, 0] ** 2),
         inside=float(within_L.mean()),
+        flat=unwrap(rgb_HW3, points_L2) if flat else None,
     )
 
 
@@ -93,16 +96,6 @@ def likeness(thumbs_VSS3: np.ndarray, portrait_SS3: np.ndarray) -> np.ndarray:
     """How much a face looks as it does in the portrait: correlation over the face's oval, −1…1, float32 [V]."""
     portrait_K = _standardised(portrait_SS3[None], _oval(*_FACE))[0]
     return _standardised(thumbs_VSS3, _oval(*_FACE)) @ portrait_K
-
-
-def strangeness(a_SS3: np.ndarray, b_SS3: np.ndarray) -> float:
-    """How little two portraits look alike: 1 − their correlation over face and hair, 0…2.
-
-    Of means over 1 s on seven clips with twelve faces: within a person 0.04 (median) and 0.29 (99 %), between people
-    0.51 (median) and 0.28 (1 %). The face alone tells less: all have eyes, nose and mouth.
-    """
-    a_K, b_K = _standardised(np.stack([a_SS3, b_SS3]), _oval(*_HEAD))
-    return float(1 - a_K @ b_K)
 
 
 def _standardised(thumbs_VSS3: np.ndarray, mask_SS: np.ndarray) -> np.ndarray:

@@ -1,18 +1,16 @@
 """People: the face tracks of one video, joined into one person each.
 
 Two passes. Where no cut lies between, a track goes on where another stopped (place and size). Across cuts and long
-losses, the most alike are joined first, by their looks, the face's shape, place and size; faces seen at the same time
-never are.
+losses, what the faces look like decides, of all of them together (`stages.identity`, `stages.joining`); faces seen at
+the same time are never one person. Place and size say nothing there: another camera shows both where it likes.
 
-The trade-off: thumbnails and geometry, no network. Looks tell two people apart in one recording and light (see
-`stages.looks.strangeness`); shape alone does not (its distance was 0.02 in the median within a person and 0.05 between
-people on five clips, the ranges overlapping). Someone who comes back in another light may stay unjoined, and counts as
-out of sight there rather than as somebody else.
+The trade-off: textures, no network. Someone who comes back in another light may stay unjoined, and counts as out of
+sight there rather than as somebody else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -23,7 +21,9 @@ from schemas import FPS
 from schemas.rows import FaceTracks, Piece, Track
 from stages.fresh import not_frozen
 from stages.heads import Heads
-from stages.looks import strangeness
+from stages.identity import Appearance, learned
+from stages.joining import joined
+from stages.texture import by_turn
 
 _UPPER_LIP, _LOWER_LIP, _FOREHEAD, _CHIN = 13, 14, 10, 152
 _LIPS = ((_UPPER_LIP, 0), (_LOWER_LIP, 17))  # upper and lower: the inner edges, the outer ones
@@ -34,16 +34,6 @@ _TURN_STEP = 5  # frames; heads do not turn faster
 _CONTINUES = 2 * FPS  # frames; after a longer loss position alone proves nothing
 _MAX_MOVE = 0.6  # landmark movement in face sizes over such a loss
 _MAX_ZOOM = 1.6
-# A pose-insensitive skeleton: brows' ends, eye corners, nose, cheek bones, temples. No mouth, no jaw.
-_SKULL = (
-    *(33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 1, 2, 98, 327, 10),
-    *(151, 9, 8, 127, 356, 234, 454, 93, 323, 132, 361, 70, 300, 107, 336),
-)
-# What counts as "a different person" on its own, across a cut: each term of `_difference` is in these units.
-_OTHER_LOOKS = 0.2  # 1 − correlation of the portraits
-_OTHER_SHAPE = 0.1  # root mean square landmark distance at unit size
-_OTHER_PLACE = 1.5  # face sizes; a camera that zooms changes place and size, so that they never decide alone
-_OTHER_SIZE = 0.5  # natural logarithm
 _SHARED_FRAMES = 3  # tracks seen together in more frames than this are two people
 
 
@@ -51,21 +41,21 @@ _SHARED_FRAMES = 3  # tracks seen together in more frames than this are two peop
 class TrackSummary:
     """What joining needs of a track: 7 % of it, so that the landmarks of an hour need not be in memory at once.
 
-    V frames of the T are valid. box_V4, skull_VK3 (the points of `_SKULL`): float32, pixels. mouth_T2: distances of
-    the inner and of the outer lips in face heights. gesture_TG: see `gestures`. Both are NaN where invalid. entry_L2,
-    exit_L2: landmarks of the first and last valid frame. portrait_SS3: mean upright face. turn_W2: yaw and pitch in
-    degrees of every fifth valid frame. sharpness_V, luminance_V, confidence_V: as in `Track`.
+    V frames of the T are valid. box_V4: float32, pixels. mouth_T2: distances of the inner and of the outer lips in
+    face heights. gesture_TG: see `gestures`. Both are NaN where invalid. entry_L2, exit_L2: landmarks of the first and
+    last valid frame. portrait_SS3: mean upright face. texture_BSS4: as in `Track`, nothing seen where there is none.
+    turn_W2: yaw and pitch in degrees of every fifth valid frame. sharpness_V, luminance_V, confidence_V: as in `Track`.
     """
 
     first: int
     valid_T: np.ndarray
     box_V4: np.ndarray
-    skull_VK3: np.ndarray
     mouth_T2: np.ndarray
     gesture_TG: np.ndarray
     entry_L2: np.ndarray
     exit_L2: np.ndarray
     portrait_SS3: np.ndarray
+    texture_BSS4: np.ndarray
     turn_W2: np.ndarray
     sharpness_V: np.ndarray
     luminance_V: np.ndarray
@@ -81,12 +71,12 @@ class TrackSummary:
             first=track.first,
             valid_T=track.valid,
             box_V4=track.box[valid],
-            skull_VK3=points[valid[:, None], _SKULL],
             mouth_T2=np.linalg.norm(upper - lower, axis=2) / np.maximum(height, 1e-6)[:, None],
             gesture_TG=gestures(points),
             entry_L2=points[valid[0], :, :2].copy(),
             exit_L2=points[valid[-1], :, :2].copy(),
             portrait_SS3=track.portrait,
+            texture_BSS4=by_turn([], np.zeros(0)) if track.texture is None else track.texture,
             turn_W2=np.degrees(Heads.of(points[valid[::_TURN_STEP]]).angles()[:, [1, 0]]),
             sharpness_V=track.sharpness[valid],
             luminance_V=track.luminance[valid],
@@ -174,8 +164,8 @@ class Person:
         return centre, float(np.median(np.sqrt(np.prod(box_V4[:, 2:] - box_V4[:, :2], axis=1))))
 
     @cached_property
-    def shape(self) -> np.ndarray:
-        return _mean_shape([t.data.skull_VK3 for t in self.tracks])
+    def appearance(self) -> Appearance:
+        return Appearance.of([t.data.texture_BSS4 for t in self.tracks])
 
     @property
     def mean_box(self) -> tuple[float, float, float, float]:
@@ -224,43 +214,6 @@ def gestures(landmarks_TL3: np.ndarray) -> np.ndarray:
     return (np.stack(columns, axis=1) / height[:, None]).astype(np.float32)
 
 
-def face_shape(landmarks_TL3: np.ndarray) -> np.ndarray:
-    """A face's mean shape [30, 3] without its place, size and rotation.
-
-    Every frame is aligned to the first, so expression and noise average out; systematic errors of FaceMesh's depth
-    at large yaw do not.
-    """
-    return _mean_shape([landmarks_TL3[:, _SKULL]])
-
-
-def _mean_shape(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """`face_shape` of skulls [V, 30, 3], part by part: an hour of them at once would be large."""
-    target = _normalised(parts[0][:1])[0]
-    total = sum(_rotated_onto(_normalised(part_VK3), target).sum(axis=0) for part_VK3 in parts)
-    mean: np.ndarray = total / sum(len(part_VK3) for part_VK3 in parts)
-    return mean
-
-
-def _normalised(points_VK3: np.ndarray) -> np.ndarray:
-    """float64, around the origin, at unit size."""
-    centred = points_VK3 - points_VK3.mean(axis=1, keepdims=True, dtype=np.float64)
-    size: np.ndarray = np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True) / len(_SKULL))
-    return centred / size
-
-
-def shape_distance(a_K3: np.ndarray, b_K3: np.ndarray) -> float:
-    """Root mean square landmark distance of two `face_shape`s after rotating one onto the other."""
-    return float(np.sqrt(((_rotated_onto(b_K3[None], a_K3)[0] - a_K3) ** 2).sum(axis=1).mean()))
-
-
-def _rotated_onto(points_TK3: np.ndarray, target_K3: np.ndarray) -> np.ndarray:
-    """Least squares rotation of each frame (Kabsch 1976)."""
-    u, _, vt = np.linalg.svd(np.einsum("tki,kj->tij", points_TK3, target_K3))
-    u[:, :, 2] *= np.sign(np.linalg.det(u @ vt))[:, None]  # a rotation, not a mirror
-    rotated: np.ndarray = points_TK3 @ (u @ vt)
-    return rotated
-
-
 class Scene(NamedTuple):
     """What there is to see in one video: its people, the most present first, and the frames at which shots begin."""
 
@@ -269,7 +222,7 @@ class Scene(NamedTuple):
 
 
 def scenes_of(faces: Iterable[FaceTracks], files: int, frames: int) -> list[Scene]:
-    """Join the tracks of each of a conversation's files, first by continuity, then by likeness.
+    """Join the tracks of each of a conversation's files, first by continuity, then by looks.
 
     Args:
         faces: all pieces of the conversation in any order; they are gone through once, and none is kept.
@@ -336,31 +289,24 @@ def _step(before: TrackSummary, after: TrackSummary) -> tuple[float, float]:
 
 
 def _merged(people: list[Person]) -> list[Person]:
-    """Joins the two most alike again and again, until all that are left differ. Who is seen together never joins."""
-    people = list(people)
-    cost = np.full((len(people), len(people)), np.inf)
-    for i in range(len(people)):
-        for j in range(i + 1, len(people)):
-            cost[i, j] = _difference(people[i], people[j])
-    while len(people) > 1 and cost.min() < 1.0:
-        i, j = (int(k) for k in np.unravel_index(np.argmin(cost), cost.shape))
-        tracks = sorted((*people[i].tracks, *people[j].tracks), key=lambda t: (t.data.first, t.piece, t.track))
-        people[i] = Person(people[i].media, people[i].frames, tuple(tracks))
-        del people[j]
-        cost = np.delete(np.delete(cost, j, axis=0), j, axis=1)
-        for k in range(len(people)):
-            if k != i:
-                cost[min(i, k), max(i, k)] = _difference(people[i], people[k])
-    return people
+    """Joins who looks the same. Who is seen together never joins."""
+    if len(people) < 2:
+        return people
+    apart_NN = np.array([[a is not b and seen_together(a, b) for b in people] for a in people])
+    looks = [person.appearance for person in people]
+    two = [(int(i), int(j)) for i, j in np.argwhere(np.triu(apart_NN))]
+    presence_N = np.array([person.presence for person in people])
+    groups = joined(looks, presence_N, apart_NN, learned().adapted(looks, two))
+    return [_one([people[number] for number in group]) for group in groups]
 
 
-def _difference(a: Person, b: Person) -> float:
-    """How unlike two people are; from 1 on they are taken for different ones."""
-    if a.first < b.last and b.first < a.last and np.count_nonzero(a.seen_T & b.seen_T) > _SHARED_FRAMES:
-        return np.inf
-    (centre_a, size_a), (centre_b, size_b) = a.place, b.place
-    place = float(np.linalg.norm(centre_a - centre_b)) / max(size_a, size_b) / _OTHER_PLACE
-    size = abs(float(np.log(size_a / size_b))) / _OTHER_SIZE
-    shape = shape_distance(a.shape, b.shape) / _OTHER_SHAPE
-    looks = strangeness(a.portrait, b.portrait) / _OTHER_LOOKS
-    return float(np.sqrt(looks**2 + shape**2 + (min(place, 1.0) ** 2 + min(size, 1.0) ** 2) / 6))
+def _one(parts: list[Person]) -> Person:
+    tracks = sorted((t for part in parts for t in part.tracks), key=lambda t: (t.data.first, t.piece, t.track))
+    return Person(parts[0].media, parts[0].frames, tuple(tracks))
+
+
+def seen_together(a: Person, b: Person) -> bool:
+    """In more frames than a mistake of the tracker's makes."""
+    if a.first >= b.last or b.first >= a.last:
+        return False
+    return int(np.count_nonzero(a.seen_T & b.seen_T)) > _SHARED_FRAMES

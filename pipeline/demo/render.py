@@ -41,11 +41,13 @@ class Pose:
 class Renderer:
     """Draws one person in a picture of fixed size.
 
-    width, height: pixels. scale: pixels per cm at the head's distance (a face is about 18 cm high).
+    width, height: pixels. scale: pixels per cm at the head's distance (a face is about 18 cm high). light: the way to
+    the lamp; x right, y up, z to the camera.
     """
 
-    def __init__(self, person: Person, width: int, height: int, scale: float) -> None:
+    def __init__(self, person: Person, width: int, height: int, scale: float, light: np.ndarray = LIGHT) -> None:
         self._person = person
+        self._light = light
         self._size = (width, height)
         self._focal = scale * CAMERA
         self._centre = np.array([width / 2, 0.47 * height])
@@ -87,7 +89,7 @@ class Renderer:
         fixed = np.round((corners[seen] - (x0, y0)) * (1 << SHIFT)).astype(np.int32)
         for number, triangle in enumerate(fixed, start=1):
             cv2.fillConvexPoly(numbers, triangle, number, cv2.LINE_8, SHIFT)
-        light = AMBIENT + DIFFUSE * np.clip(head.normals @ turn.T @ LIGHT, 0.0, 1.0)
+        light = AMBIENT + DIFFUSE * np.clip(head.normals @ turn.T @ self._light, 0.0, 1.0)
         values = np.concatenate([head.uv * TEXTURE - 0.5, light[:, None]], axis=1)[head.triangles[seen]]
         maps = _affine(corners[seen] - (x0, y0), edge_a[seen], edge_b[seen], area[seen], values)
         xs = np.arange(numbers.shape[1], dtype=np.float32)

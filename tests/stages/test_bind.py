@@ -14,7 +14,7 @@ from stages.audio import speech_state
 from stages.bind import BindInput, BindStage, chance_margin, seen_by_piece
 from stages.cast import CastInput, CastStage
 from stages.lips import lip_motion, voice_contrast
-from stages.people import face_shape, scenes_of, shape_distance
+from stages.people import scenes_of
 from tests.stages.test_faces import real_conversation, real_faces
 from tests.stages.tracks import track_of
 
@@ -215,14 +215,6 @@ def test_faces_seen_together_are_never_one_person() -> None:
 def test_a_far_place_after_a_cut_is_somebody_else() -> None:
     faces = row(track(0, 300, last=250), track(1, 1000, first=250), cuts=(250,))
     assert [p.visible for p in scenes_of((faces,), 1, FRAMES)[0].people] == [0.5, 0.5]
-
-
-def test_shape_ignores_place_size_and_turn() -> None:
-    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0]
-    turn *= np.sign(np.linalg.det(turn))
-    person, other = skull(0)[None], skull(1)[None]
-    assert shape_distance(face_shape(person), face_shape(person @ turn * 80 + 300)) < 1e-6
-    assert shape_distance(face_shape(person), face_shape(other)) > 0.05
 
 
 def test_lip_motion_is_unknown_where_the_face_is() -> None:

@@ -14,7 +14,7 @@ from schemas.errors import Reason, Rejected
 from schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Layout, Media, Piece, Track
 from stages.cast import CastInput, CastStage, seconds_together
 from stages.heads import canonical_face
-from stages.looks import THUMB, likeness, look_at, strangeness
+from stages.looks import THUMB, likeness, look_at
 from stages.quality import LIMITS, faults, values_of
 from tests.stages.test_bind import FRAMES, row, skull, track
 from tests.stages.test_faces import loaded_stage, real_conversation, real_faces
@@ -62,6 +62,11 @@ def moved(face: Track, by: float, *, mirrored: bool = False) -> Track:
     return track_of(landmarks, looks=9)
 
 
+def delayed(face: Track, frames: int) -> Track:
+    landmarks = np.concatenate([np.repeat(face.landmarks[:1], frames, axis=0), face.landmarks])[: len(face.landmarks)]
+    return track_of(landmarks, looks=9)
+
+
 def grey(face: Track) -> Track:
     portrait = np.repeat(face.portrait.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
     return face.model_copy(update={"portrait": portrait})
@@ -79,11 +84,12 @@ def test_a_photograph_takes_no_part_however_large_it_is() -> None:
     )
 
 
+@pytest.mark.parametrize("late", [0, 12, 50])  # frames
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_a_face_that_is_shown_twice_is_one(mirrored: bool) -> None:
+def test_a_face_that_is_shown_twice_is_one(mirrored: bool, late: int) -> None:
     one, other = track(0, 200), track(1, 600)
-    copy = moved(one, 800, mirrored=mirrored)
-    assert tracks_in(cast_of(row(one, other, copy))) == [0, 1]
+    copy = delayed(moved(one, 800, mirrored=mirrored), late)
+    assert tracks_in(cast_of(row(one, other, copy))) in ([0, 1], [1, 2])  # one of the two, and the other person
     assert rejected(row(one, copy)) is Reason.COPIED_FACE
 
 
@@ -164,7 +170,6 @@ def test_an_upright_look_ignores_where_a_face_is() -> None:
     assert one.thumb_SS3.shape == (THUMB, THUMB, 3)
     assert likeness(same.thumb_SS3[None], one.thumb_SS3)[0] > 0.95
     assert likeness(other.thumb_SS3[None], one.thumb_SS3)[0] < 0.5
-    assert strangeness(one.thumb_SS3, same.thumb_SS3) < 0.1 < 0.5 < strangeness(one.thumb_SS3, other.thumb_SS3)
     assert look_at(cv2.GaussianBlur(picture(), (0, 0), 4), face).sharpness < one.sharpness / 10
     assert look_at(picture(), face + [200, 0]).inside < 0.9
 
