@@ -174,6 +174,7 @@ def probe(uri: str, sidecars: Sequence[str] = (), config: IngestConfig | None = 
         audio_streams=heard.streams,
         audio_rate=heard.rate,
         audio_channels=heard.channels,
+        audio_left_out=heard.left_out,
         keyframes=keyframes,
         early_keyframes=early_keyframes,
         audio_uri=shown(audio_uri) if audio_uri else None,

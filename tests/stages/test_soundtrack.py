@@ -51,7 +51,7 @@ def heard(path: Path) -> list[int]:
     [media] = conversation.media
     told = tones_in(sound_of(media, conversation.frames))
     assert told == tones_in(read_audio(str(path)))
-    assert media.audio_streams == heard_streams(str(path))
+    assert (media.audio_streams, media.audio_left_out) == heard_streams(str(path))
     return told
 
 
@@ -114,7 +114,7 @@ def test_a_second_microphone_wired_the_other_way_round_does_not_cancel_the_first
 
 def test_a_real_file_with_several_streams(shared_media: Path) -> None:
     clip = str(shared_media / "awkward" / "mediabunny_multiple-aac-tracks.mp4")
-    assert len(heard_streams(clip)) == 1
+    assert len(heard_streams(clip)[0]) == 1
     assert read_audio(clip).any()
 
 
