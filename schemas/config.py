@@ -72,7 +72,10 @@ class SourcesConfig(Section):
 class IngestConfig(Section):
     min_duration: float = Field(3.0, gt=0, description="seconds; shorter conversations are rejected")
     max_length_mismatch: float = Field(
-        1.0, ge=0, description="seconds by which audio and video may differ at either end before the file is rejected"
+        1.0, ge=0, description="seconds by which audio and video may begin apart, and end apart however short they are"
+    )
+    max_missing: float = Field(
+        0.1, ge=0, lt=1, description="share of the longer of audio and video after which the shorter may have ended"
     )
     max_hours: float = Field(
         6.0, gt=0, description="longer recordings are rejected; several stages hold an hour of sound in 0.25 GB"
@@ -98,6 +101,12 @@ class DiarizeConfig(Section):
     max_pause: float = Field(0.3, ge=0, description="seconds; a speaker's pauses up to this do not end a turn")
     min_share: float = Field(
         0.05, ge=0, le=0.5, description="one_frame: a voice with a smaller share of all speech is nobody's"
+    )
+    strangers: float = Field(
+        4.0,
+        ge=0,
+        description="per_participant: nats by which it must be likelier that the two do not speak with each other than "
+        "that they do; 0: not looked at",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -194,6 +203,7 @@ class BindConfig(Section):
     max_unsynced: float = Field(
         180.0, ge=0, description="seconds of speech with lips in view in which some offset must fit; 0: none need"
     )
+    strangers: float = Field(4.0, ge=0, description="one_frame: as diarize.strangers, with the lips' turns")
 
 
 class SeparateConfig(Section):

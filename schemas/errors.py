@@ -51,6 +51,7 @@ class Reason(StrEnum):
     JITTERY = "jittery"  # landmarks that tremble more than faces do
     TOO_MANY_PEOPLE = "too_many_people"  # more than two people in the picture
     TOO_MANY_CUTS = "too_many_cuts"  # edited too fast to see anybody listen
+    NOT_A_DIALOGUE = "not_a_dialogue"  # two people who speak, but not with each other
     NO_WINDOW = "no_window"  # no window has enough valid frames
 
 

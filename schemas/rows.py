@@ -83,7 +83,8 @@ class Media(Row):
     `witness` and `audio_witness` tell cheaply whether a file still is what was hashed (`stages.witness`).
 
     `audio_streams` are the streams of `sound` that are heard, by index: one, or several of one channel each that belong
-    together (`stages.soundtrack`).
+    together (`stages.soundtrack`). `audio_left_out`: channels of the only stream that would
+    drown the speech in others.
 
     `uri` and `audio_uri` are names as `schemas.uris.shown` has them: who opens the files needs their addresses
     (`Conversation.at`) where something was left out.
@@ -114,7 +115,8 @@ class Media(Row):
     boxes: Array | None = None
     witness: str = ""
     audio_witness: str = ""
-    later: ClassVar[frozenset[str]] = frozenset(["witness", "audio_witness"])
+    audio_left_out: tuple[int, ...] = ()
+    later: ClassVar[frozenset[str]] = frozenset(["witness", "audio_witness", "audio_left_out"])
 
     @property
     def sound_witness(self) -> str:

@@ -45,16 +45,23 @@ Timed = tuple[float | None, AudioFrame]
 
 def sound_of(media: Media, frames: int) -> np.ndarray:
     """What is heard with a probed file's pictures: `read_audio` of the streams that ingest chose."""
-    return read_audio(media.sound, frames, media.audio_streams, media.sound_witness)
+    return read_audio(media.sound, frames, media.audio_streams, media.sound_witness, media.audio_left_out)
 
 
-def read_audio(uri: str, frames: int | None = None, streams: Sequence[int] = (), witness: str = "") -> np.ndarray:
+def read_audio(
+    uri: str,
+    frames: int | None = None,
+    streams: Sequence[int] = (),
+    witness: str = "",
+    left_out: Sequence[int] = (),
+) -> np.ndarray:
     """The sound of a file, as people hear it.
 
     Args:
         uri: path or any fsspec URL.
         frames: length in frames of the 25 fps grid; the end is cut or padded with silence.
         streams: indices of the streams that are heard together; none: those that `stages.soundtrack` names.
+        left_out: channels of the stream that are not heard, where streams are given.
         witness: what the file was when it was ingested, if that is known (`stages.witness`).
 
     Returns:
@@ -66,9 +73,11 @@ def read_audio(uri: str, frames: int | None = None, streams: Sequence[int] = (),
     """
     wanted = None if frames is None else frames * SAMPLES_PER_FRAME
     same = Unchanged(uri, witness)
-    indices = streams or heard_streams(uri, same)
+    indices = streams
+    if not streams:
+        indices, left_out = heard_streams(uri, same)
     with open_container(uri, same) as container:
-        pieces = _together(container, [s for s in container.streams.audio if s.index in indices])
+        pieces = _together(container, [s for s in container.streams.audio if s.index in indices], left_out)
         try:
             first = next(pieces, None)
             if first is None:
@@ -82,10 +91,12 @@ class _Broken(Exception):
     pass
 
 
-def _together(container: InputContainer, streams: Sequence[AudioStream]) -> Iterator[np.ndarray]:
+def _together(
+    container: InputContainer, streams: Sequence[AudioStream], left_out: Sequence[int] = ()
+) -> Iterator[np.ndarray]:
     """Mono float32 pieces at 16 kHz, from media time 0; several streams are mixed like channels of one."""
     if len(streams) == 1:
-        yield from _heard(_timed(container, streams[0], packets_of(container, streams[0])))
+        yield from _heard(_timed(container, streams[0], packets_of(container, streams[0])), left_out)
         return
     packets = _apart(container, streams)
     each = [_heard(_timed(container, stream, packets[stream.index])) for stream in streams]
@@ -133,11 +144,11 @@ def _timed(container: InputContainer, stream: AudioStream, packets: Iterator[Pac
         yield (None if frame.time is None else frame.time - origin), frame
 
 
-def _heard(source: Iterable[Timed]) -> Iterator[np.ndarray]:
+def _heard(source: Iterable[Timed], left_out: Sequence[int] = ()) -> Iterator[np.ndarray]:
     """Mono float32 pieces at 16 kHz without gaps or overlaps, the first sample at media time 0."""
     done = 0
     for _, stretch in groupby(source, lambda timed: _form(timed[1])):
-        for piece in _of_one_form(stretch, done / SAMPLE_RATE):
+        for piece in _of_one_form(stretch, done / SAMPLE_RATE, left_out):
             done += len(piece)
             yield piece
 
@@ -146,9 +157,9 @@ def _form(frame: AudioFrame) -> tuple[int, str, int, str]:
     return frame.sample_rate, frame.layout.name, frame.layout.nb_channels, frame.format.name
 
 
-def _of_one_form(stretch: Iterator[Timed], begin: float) -> Iterator[np.ndarray]:
+def _of_one_form(stretch: Iterator[Timed], begin: float, left_out: Sequence[int]) -> Iterator[np.ndarray]:
     first = next(stretch)
-    rate, weights = first[1].sample_rate, weights_of(first[1].layout)
+    rate, weights = first[1].sample_rate, weights_of(first[1].layout, left_out)
     channels = first[1].layout.nb_channels
     if not 0 < rate <= _HIGHEST_RATE or rate * channels > _MOST_SAMPLES:
         raise _Broken(f"a sample rate of {rate} Hz, {channels} channels")

@@ -40,6 +40,7 @@ from stages.audio import sound_of, speech_state
 from stages.base import Stage
 from stages.lips import decisiveness, fit_lips, lip_evidence, lip_motion, reassigned, unseen_share, voice_contrast
 from stages.sync import Offset, file_offset, lag_of
+from stages.turntaking import check_dialogue
 
 _MIN_EVIDENCE = FPS  # frames in which exactly one voice speaks while the face is seen: one second
 _PRECISION = 0.04  # seconds by which an offset of a few seconds of speech is wrong: rejected is what is surely too much
@@ -60,11 +61,11 @@ class BindStage(Stage[BindInput, Binding]):
     """Voices and the cast → two people, each with a face and a voice.
 
     Order of participants: as in the cast. Rejects: UNBOUND_VOICE, SWAPPED_VOICES, UNSEEN_VOICE, SILENT_FACE, AV_OFFSET,
-    DUBBED.
+    DUBBED, NOT_A_DIALOGUE.
     """
 
     name: ClassVar[str] = "bind"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     config: BindConfig
 
     def __init__(self, config: BindConfig) -> None:
@@ -81,6 +82,7 @@ class BindStage(Stage[BindInput, Binding]):
         if one_frame:
             voices = self._voices(scores, contrast_T, decisiveness(evidence_PT, state_T))
             turns, corrected = reassigned(turns_of(ear, voices), evidence_PT)
+            check_dialogue(speech_state(turns, conversation.frames), self.config.strangers)
             contrast_T = voice_contrast(turns, conversation.frames)
             scores = lip_scores(motion_PT, contrast_T)
         else:

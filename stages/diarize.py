@@ -23,8 +23,9 @@ from schemas import FPS, SAMPLE_RATE
 from schemas.config import DiarizeConfig
 from schemas.errors import Reason, Rejected, UsageError
 from schemas.rows import Conversation, Diarization, Layout, Turn
-from stages.audio import sound_of
+from stages.audio import sound_of, speech_state
 from stages.base import Resources, Stage
+from stages.turntaking import check_dialogue
 
 _LEAK_PIECE = 8_000  # samples judged at a time: 0.5 s
 _LEAK_LAG = 800  # samples by which leaked sound may be early or late: 50 ms
@@ -42,7 +43,7 @@ class DiarizeStage(Stage[Conversation, Diarization]):
     """A conversation to the turns of its two people."""
 
     name: ClassVar[str] = "diarize"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     config: DiarizeConfig
 
     def __init__(self, config: DiarizeConfig) -> None:
@@ -67,7 +68,7 @@ class DiarizeStage(Stage[Conversation, Diarization]):
         """One row.
 
         Raises:
-            Rejected: NO_SPEECH, ONE_SPEAKER, TOO_MANY_SPEAKERS; NO_AUDIO, UNREADABLE.
+            Rejected: NO_SPEECH, ONE_SPEAKER, TOO_MANY_SPEAKERS, NOT_A_DIALOGUE; NO_AUDIO, UNREADABLE.
         """
         method: Literal["embedded", "pyannote", "channels", "vad"]
         if item.layout is Layout.PER_PARTICIPANT:
@@ -82,6 +83,8 @@ class DiarizeStage(Stage[Conversation, Diarization]):
             turns = self._diarizer(sound_of(item.media[0], item.frames))
         tidied = tidy(turns, item.frames / FPS, self.config)
         people = dyad(tidied, least, renumber=ordered)
+        if item.layout is Layout.PER_PARTICIPANT:
+            check_dialogue(speech_state(people, item.frames), self.config.strangers)
         yield Diarization(conversation=item.id, method=method, speakers=2, turns=people)
 
 

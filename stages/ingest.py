@@ -49,7 +49,7 @@ class IngestStage(Stage[Source, Conversation]):
     """
 
     name: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     config: IngestConfig
 
     def __init__(self, config: IngestConfig) -> None:
@@ -84,13 +84,18 @@ class IngestStage(Stage[Source, Conversation]):
         return outline_of(rows[0]).model_dump_json()
 
     def _checked(self, media: Media) -> Media:
+        """The file, if its picture and sound cover the same span but for an end that is cut off.
+
+        What is missing at the start shifts all that follows, or hides a shift; what is missing at the end does not.
+        """
         start = abs(media.video_start - media.audio_start)
-        end = abs(_end_of_video(media) - _end_of_audio(media))
-        if max(start, end) > self.config.max_length_mismatch:
+        ends = _end_of_video(media), _end_of_audio(media)
+        allowed = max(self.config.max_length_mismatch, self.config.max_missing * max(ends))
+        if start > self.config.max_length_mismatch or abs(ends[0] - ends[1]) > allowed:
             raise Rejected(
                 Reason.AV_LENGTH_MISMATCH,
-                f"{shown(media.uri)}: video {media.video_start:.2f}…{_end_of_video(media):.2f} s, "
-                f"audio {media.audio_start:.2f}…{_end_of_audio(media):.2f} s",
+                f"{shown(media.uri)}: video {media.video_start:.2f}…{ends[0]:.2f} s, "
+                f"audio {media.audio_start:.2f}…{ends[1]:.2f} s",
             )
         return media
 
@@ -169,6 +174,7 @@ def probe(uri: str, sidecars: Sequence[str] = (), config: IngestConfig | None = 
         audio_streams=heard.streams,
         audio_rate=heard.rate,
         audio_channels=heard.channels,
+        audio_left_out=heard.left_out,
         keyframes=keyframes,
         early_keyframes=early_keyframes,
         audio_uri=shown(audio_uri) if audio_uri else None,

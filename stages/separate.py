@@ -49,7 +49,7 @@ class SeparateStage(Stage[SeparateInput, Voices]):
     """A bound conversation to a track for each participant. No more than two hours of sound are in memory for one."""
 
     name: ClassVar[str] = "separate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     config: SeparateConfig
 
     def __init__(self, config: SeparateConfig) -> None:

@@ -4,13 +4,16 @@ Among streams that have packets and a decoder:
 
 1. what is made for few goes last: audio description, commentary, dubs, karaoke, music without voices; then what covers
    less than nine tenths of the longest; then what is not marked as the default; then by number, as players do.
-2. The first of them that carries sound is heard. A recorder that was set up for several tracks writes silent ones.
+2. The first of them that somebody speaks in is heard, if it is as whole and as much for all as the first that carries
+   sound; else that one. A recorder that was set up for several tracks writes silent ones, a studio one of music.
 3. Where that one has a single channel, others that do, and are its like in codec, rate, length, language and marks,
    are channels of one recording, as field recorders and MXF write them: one microphone each. All that carry sound are
    heard together; a player would play one of them, and one of the two people would be missing.
+4. Of what is heard, a channel that would drown those that hold speech, and holds none, is left out (`stages.excerpts`).
 
-The cost: nothing for a file with one stream. Else a stream is decoded until five seconds (or a tenth) of it were louder
-than −60 dB, which is at once, or to its end if it is silent: about 6 s for an hour.
+The cost: nothing for a file with one stream of one channel; excerpts of half a minute where there are several channels
+(`stages.excerpts`). Of several streams each is decoded until five seconds (or a tenth) of it were louder than −60 dB,
+which is at once, or to its end if it is silent: about 6 s for an hour.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from av.stream import Disposition
 
 from schemas.errors import Reason, Rejected
 from schemas.uris import shown
+from stages.excerpts import excerpts, speaks, without_speech
 from stages.ffmpeg import is_read, unread
 from stages.limits import Limits
 from stages.media import absent, decoded_frames, open_container, packets_of
@@ -58,10 +62,14 @@ class Heard(NamedTuple):
     channels: int
     start: float
     duration: float
+    left_out: tuple[int, ...] = ()  # channels of the only stream
 
 
-def heard_streams(uri: str, same: Unchanged | None = None) -> tuple[int, ...]:
-    """The streams that are heard, by index. same: what the file is held against.
+def heard_streams(uri: str, same: Unchanged | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The streams that are heard, by index, and the channels of an only one that are not.
+
+    Args:
+        same: what the file is held against.
 
     Raises:
         Rejected: NO_AUDIO, UNREADABLE, CHANGED.
@@ -70,9 +78,10 @@ def heard_streams(uri: str, same: Unchanged | None = None) -> tuple[int, ...]:
         streams = container.streams.audio
         if not streams:
             raise Rejected(Reason.NO_AUDIO, shown(uri))
-        if len(streams) == 1:
-            return (streams[0].index,)
-    return choose(uri, same=same).streams
+        if len(streams) == 1 and _form(streams[0])[1] <= 1:
+            return (streams[0].index,), ()
+    heard = choose(uri, same=same)
+    return heard.streams, heard.left_out
 
 
 def choose(
@@ -99,14 +108,36 @@ def choose(
         if not ranked:
             raise _nothing(uri, container)
         indices = [stream.index for stream in ranked]
-    first = next((i for i in indices if len(indices) == 1 or _carries_sound(uri, same, i, spans[i])), indices[0])
+        classes = [_class(stream, spans) for stream in ranked]
+    first = _first_heard(uri, same, indices, classes, spans)
     with open_container(uri, same) as container:
         chosen = _stream(container, first)
         others = [s.index for s in _siblings(chosen, container.streams.audio, spans)]
         rate, channels = chosen.codec_context.sample_rate, chosen.codec_context.channels
-    together = tuple(sorted([first, *(i for i in others if _carries_sound(uri, same, i, spans[i]))]))
-    span = spans[first].checked(uri)
-    return Heard(together, rate, channels * len(together), span.start, span.duration)
+    together = sorted([first, *(i for i in others if _carries_sound(uri, same, i, spans[i]))])
+    left_out: tuple[int, ...] = ()
+    if len(together) > 1:
+        sounds = [excerpts(uri, same, i, spans[i])[0] for i in together]
+        drowning = without_speech(np.stack([sound[: min(map(len, sounds))] for sound in sounds]))
+        together = [index for at, index in enumerate(together) if at not in drowning]
+    elif channels > 1:
+        left_out = without_speech(excerpts(uri, same, first, spans[first]))
+    span = spans[together[0]].checked(uri)
+    return Heard(tuple(together), rate, channels * len(together), span.start, span.duration, left_out)
+
+
+def _first_heard(
+    uri: str, same: Unchanged, indices: Sequence[int], classes: Sequence[object], spans: Mapping[int, Span]
+) -> int:
+    """The first stream that carries sound, or the first of its class that somebody speaks in."""
+    if len(indices) == 1:
+        return indices[0]
+    at = next((k for k, i in enumerate(indices) if _carries_sound(uri, same, i, spans[i])), None)
+    if at is None:
+        return indices[0]
+    rivals = [i for i, of in zip(indices[at:], classes[at:], strict=True) if of == classes[at]]
+    spoken = (i for i in rivals if speaks(excerpts(uri, same, i, spans[i])))
+    return next(spoken, indices[at]) if len(rivals) > 1 else indices[at]
 
 
 def _stream(container: InputContainer, index: int) -> AudioStream:
@@ -132,18 +163,13 @@ def _read_through(uri: str, same: Unchanged, limits: Limits | None) -> dict[int,
 
 def _ranked(container: InputContainer, spans: Mapping[int, Span]) -> list[AudioStream]:
     usable = [s for s in container.streams.audio if is_read(s) and s.index in spans and spans[s.index].count]
-    longest = max((spans[s.index].duration for s in usable), default=0.0)
+    return sorted(usable, key=lambda s: (*_class(s, spans), not s.disposition & Disposition.default, s.index))
 
-    def rank(stream: AudioStream) -> tuple[bool, bool, bool, int]:
-        span, marks = spans[stream.index], stream.disposition
-        return (
-            bool(marks & _FOR_FEW),
-            bool(span.jump) or span.duration < _WHOLE * longest,
-            not marks & Disposition.default,
-            stream.index,
-        )
 
-    return sorted(usable, key=rank)
+def _class(stream: AudioStream, spans: Mapping[int, Span]) -> tuple[bool, bool]:
+    """Whether it is made for few, and whether it covers a part only."""
+    span, longest = spans[stream.index], max(s.duration for s in spans.values())
+    return bool(stream.disposition & _FOR_FEW), bool(span.jump) or span.duration < _WHOLE * longest
 
 
 def _siblings(chosen: AudioStream, streams: Sequence[AudioStream], spans: Mapping[int, Span]) -> Iterator[AudioStream]:

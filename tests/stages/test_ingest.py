@@ -109,6 +109,18 @@ def test_priming_and_small_differences_are_normal(tmp_path: Path) -> None:
     assert ingest(write_clip(tmp_path / "short.mp4", audio_to=3.6)).frames == pytest.approx(3.6 * 25, abs=2)
 
 
+def test_what_is_missing_at_the_end_is_cut_off(tmp_path: Path) -> None:
+    mute = write_clip(tmp_path / "mute_at_the_end.mp4", seconds=40, audio_to=37.5)
+    assert ingest(mute).frames == pytest.approx(37.5 * 25, abs=2)
+    assert reason_of(mute, max_missing=0.05) is Reason.AV_LENGTH_MISMATCH
+    black = write_clip(tmp_path / "black_at_the_end.mp4", seconds=37.5, audio_to=40)
+    assert ingest(black).frames == pytest.approx(37.5 * 25, abs=2)
+    late = write_clip(tmp_path / "late.mp4", seconds=40, audio_from=2.5)
+    assert reason_of(late) is Reason.AV_LENGTH_MISMATCH
+    most = write_clip(tmp_path / "most.mp4", seconds=40, audio_to=30)
+    assert reason_of(most) is Reason.AV_LENGTH_MISMATCH
+
+
 def test_reasons(tmp_path: Path) -> None:
     whole = write_clip(tmp_path / "whole.mp4")
     (tmp_path / "text.mp4").write_text("this is not a video\n")

@@ -73,6 +73,27 @@ def test_a_side_may_be_inverted_for_a_part_of_the_time_only() -> None:
         assert kept(mono[part], said[part]) == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("milliseconds", [1, 2.3, 5, 11, 30])
+def test_a_delayed_copy_makes_no_comb_filter(milliseconds: float, sign: int) -> None:
+    said = voice(20)
+    copy = sign * 0.7 * np.roll(said, round(milliseconds * RATE / 1000))
+    for one, other in ((said, copy), (copy, said)):
+        mono = mix(one, other)
+        assert clean(mono, said) > 0.999
+        assert kept(mono, said) == pytest.approx(1, rel=0.01)
+
+
+def test_two_people_whose_voices_reach_both_microphones_are_both_heard() -> None:
+    """Each in turn is a delayed copy on the other side: nobody gets lost, whoever is louder."""
+    one, other = voice(40), voice(40, seed=4)
+    one[20 * RATE :] = 0
+    other[: 20 * RATE] = 0
+    mono = mix(one + 0.5 * np.roll(other, 40), 0.2 * other + 0.5 * np.roll(one, 40))
+    for said, half in ((one, slice(0, 14 * RATE)), (other, slice(26 * RATE, 40 * RATE))):
+        assert max(clean(mono[half], said[half]), clean(np.roll(mono, -40)[half], said[half])) > 0.99
+
+
 def test_hum_of_opposite_sign_does_not_turn_a_voice_over() -> None:
     said = voice(20)
     hum = (0.2 * np.sin(2 * np.pi * 50 * np.arange(len(said)) / RATE)).astype(np.float32)

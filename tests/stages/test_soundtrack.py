@@ -51,7 +51,7 @@ def heard(path: Path) -> list[int]:
     [media] = conversation.media
     told = tones_in(sound_of(media, conversation.frames))
     assert told == tones_in(read_audio(str(path)))
-    assert media.audio_streams == heard_streams(str(path))
+    assert (media.audio_streams, media.audio_left_out) == heard_streams(str(path))
     return told
 
 
@@ -114,7 +114,7 @@ def test_a_second_microphone_wired_the_other_way_round_does_not_cancel_the_first
 
 def test_a_real_file_with_several_streams(shared_media: Path) -> None:
     clip = str(shared_media / "awkward" / "mediabunny_multiple-aac-tracks.mp4")
-    assert len(heard_streams(clip)) == 1
+    assert len(heard_streams(clip)[0]) == 1
     assert read_audio(clip).any()
 
 
@@ -178,3 +178,47 @@ def test_an_offset_in_the_sound_changes_no_turn(shared_media: Path, tmp_path: Pa
         turns = tidy(diarizer(read_audio(str(clip), 213)), 213 / 25, DiarizeConfig())
         states.append(speech_state(turns, 213))
     assert (states[0] != states[1]).sum() <= 1  # of 213; the steps of 16 bits fall elsewhere
+
+
+def sounds_beside(voice: Path, path: Path, graph: str, outputs: str = "a", *options: str) -> Path:
+    """A real voice [v], music-like chords [m] as loud, in streams made by a graph."""
+    music = "aevalsrc=exprs='0.3*sin(2*PI*t*(220+110*mod(floor(3*t)\\,5)))*exp(-3*mod(t\\,0.33))':s=16000:d=12[m]"
+    maps = [part for name in outputs for part in ("-map", f"[{name}]")]
+    ffmpeg(
+        *("-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=12", "-i", voice),
+        *("-filter_complex", f"{music};[1]atrim=end=12,aformat=sample_rates=16000[v];{graph}"),
+        *("-map", "0:v", *maps, "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "flac", *options, path),
+    )
+    return path
+
+
+def like(path: Path, voice: Path) -> float:
+    said, sound = (read_audio(str(p))[SAMPLE_RATE : 11 * SAMPLE_RATE] for p in (voice, path))
+    return float(np.corrcoef(said, sound)[0, 1])
+
+
+@pytest.mark.parametrize("graph", ["[v][m]amerge=inputs=2[a]", "[m][v]amerge=inputs=2[a]"])
+def test_music_on_one_side_does_not_drown_who_speaks_on_the_other(
+    shared_media: Path, tmp_path: Path, graph: str
+) -> None:
+    voice = shared_media / "diarization" / "dev00.wav"
+    clip = sounds_beside(voice, tmp_path / "clip.mkv", graph)
+    assert like(clip, voice) > 0.99
+    [media] = take_in(clip).media  # type: ignore[union-attr]
+    assert media.audio_left_out == (1 if graph.startswith("[v]") else 0,)
+
+
+def test_of_two_streams_the_one_with_speech_is_heard_even_if_music_is_the_default(
+    shared_media: Path, tmp_path: Path
+) -> None:
+    voice = shared_media / "diarization" / "dev00.wav"
+    marks = ("-disposition:a:0", "default", "-disposition:a:1", "0")
+    for name, options in (("marked.mkv", marks), ("plain.mkv", ())):
+        graph = "[m]aformat=channel_layouts=stereo[a];[v]aformat=channel_layouts=stereo[b]"
+        assert like(sounds_beside(voice, tmp_path / name, graph, "ab", *options), voice) > 0.99
+
+
+def test_a_quiet_listeners_microphone_stays(shared_media: Path, tmp_path: Path) -> None:
+    voice = shared_media / "diarization" / "dev00.wav"
+    clip = sounds_beside(voice, tmp_path / "clip.mkv", "[m]volume=-50dB[q];[v][q]amerge=inputs=2[a]")
+    assert heard_streams(str(clip))[1] == ()
