@@ -97,7 +97,10 @@ class DiarizeConfig(Section):
     min_turn: float = Field(0.2, ge=0, description="seconds; shorter turns are dropped")
     max_pause: float = Field(0.3, ge=0, description="seconds; a speaker's pauses up to this do not end a turn")
     min_share: float = Field(
-        0.05, ge=0, le=0.5, description="one_frame: a voice with a smaller share of all speech is nobody's"
+        0.05,
+        ge=0,
+        le=0.5,
+        description="one_frame: a voice with a smaller share of all speech counts as none that was heard",
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -85,6 +86,14 @@ class Split:
     agreement: float
 
 
+class Heard(NamedTuple):
+    """turns: the best guess. believed: voices that are surely several. voices: see `Diarization`."""
+
+    turns: list[Turn]
+    believed: int
+    voices: np.ndarray | None
+
+
 class EmbeddedDiarizer:
     """float32 [N] at 16 kHz → turns, any number of speakers. Loads its networks when made."""
 
@@ -96,14 +105,21 @@ class EmbeddedDiarizer:
         self._encoder = load_speaker_encoder(device)
 
     def __call__(self, audio_N: np.ndarray) -> list[Turn]:
+        return self.listen(audio_N).turns
+
+    def listen(self, audio_N: np.ndarray) -> Heard:
         cues = self.hear(audio_N)
         voices = self._voices(cues, cues.speech)
+        believed = len(voices)
+        if believed == 1 and cues.speech.sum() * STEP >= TRIABLE * SAMPLE_RATE:
+            first_F = divide(cues, cues.speech).first
+            voices = [cues.speech & first_F, cues.speech & ~first_F]
         if len(voices) == 2:
             voices = self._reheard(audio_N, cues, voices)
             both = spread(np.sort(cues.local, axis=2)[:, :, 1], len(cues.speech)) > OVERLAP
             voices = [voice | (both & cues.speech) for voice in voices]
         turns = (turn for i, voice_F in enumerate(voices) for turn in _turns(voice_F, i, cues))
-        return sorted(turns, key=lambda t: (t.start, t.speaker))
+        return Heard(sorted(turns, key=lambda t: (t.start, t.speaker)), believed, _sounds(cues))
 
     @torch.inference_mode()
     def hear(self, audio_N: np.ndarray) -> Cues:
@@ -195,6 +211,17 @@ class EmbeddedDiarizer:
             return True
         far = split.distance >= self.threshold + short / (first + second)
         return bool(far and min(first, second) >= BALANCED * (first + second))
+
+
+def _sounds(cues: Cues) -> np.ndarray:
+    """float16 [W, 16]: the windows' principal components, NaN where nobody speaks."""
+    spoken_W = cues.pure > 0.3
+    window_WE = np.full((len(cues.window), 16), np.nan, np.float16)
+    if spoken_W.sum() > 16:
+        centred = cues.window - cues.window[spoken_W].mean(axis=0)
+        _, _, axes = np.linalg.svd(centred[spoken_W], full_matrices=False)
+        window_WE[spoken_W] = (centred[spoken_W] @ axes[:16].T).astype(np.float16)
+    return window_WE
 
 
 def divide(cues: Cues, part_F: np.ndarray, rounds: int = 6) -> Split:
