@@ -24,7 +24,7 @@ from stages.diarize import DiarizeStage, PyannoteDiarizer, dyad, is_leak, tidy
 from stages.embedded import VAD_STEP, quiet_pyannote
 from stages.speech import heard_spans
 from stages.viterbi import viterbi
-from stages.voices import chunked, spread
+from stages.voices import EmbeddedDiarizer, chunked, spread
 from stages.wheels import wheel_file
 
 
@@ -34,6 +34,12 @@ def stage() -> DiarizeStage:
     made = DiarizeStage(DiarizeConfig())
     made.setup()
     return made
+
+
+@pytest.fixture(scope="module")
+def diarizer(stage: DiarizeStage) -> EmbeddedDiarizer:
+    assert isinstance(stage._diarizer, EmbeddedDiarizer)
+    return stage._diarizer
 
 
 def conversation(*paths: Path, frames: int) -> Conversation:
@@ -154,11 +160,24 @@ def test_silence_has_no_speech(stage: DiarizeStage, tmp_path: Path) -> None:
     assert rejection.value.reason is Reason.NO_SPEECH
 
 
-def test_a_monologue_stays_one_voice(stage: DiarizeStage, shared_media: Path, tmp_path: Path) -> None:
+def test_a_monologue_is_believed_to_be_one_voice(diarizer: EmbeddedDiarizer, shared_media: Path) -> None:
     mix = read_audio(str(shared_media / "diarization" / "anytalker_interact_9_mix.wav"))
-    with pytest.raises(Rejected) as rejection:
-        diarized(stage, wav(tmp_path / "one.wav", mix[: round(4.7 * SAMPLE_RATE)]))
-    assert rejection.value.reason is Reason.ONE_SPEAKER
+    heard = diarizer.listen(mix[: round(4.7 * SAMPLE_RATE)])
+    assert heard.believed == 1
+    assert {t.speaker for t in heard.turns} == {0, 1}  # split all the same: the lips decide
+
+
+def test_what_voices_sound_like_is_kept_for_the_lips(diarizer: EmbeddedDiarizer, shared_media: Path) -> None:
+    mix = read_audio(str(shared_media / "diarization" / "anytalker_interact_7_mix.wav"))
+    voices_WE = diarizer.listen(mix).voices
+    assert voices_WE.dtype == np.float16
+    assert len(voices_WE) == len(mix) // 1600 + 1  # one each 0.1 s
+    first, second = voices_WE[5:15], voices_WE[30:60]
+    apart = np.linalg.norm(first.mean(axis=0) - second.mean(axis=0))
+    assert apart > 2 * np.linalg.norm(second.std(axis=0))
+    silence = diarizer.listen(np.zeros(3 * SAMPLE_RATE, np.float32))
+    assert np.isnan(silence.voices).all()
+    assert (silence.believed, silence.turns) == (0, [])
 
 
 def test_four_voices_are_too_many(stage: DiarizeStage, shared_media: Path, tmp_path: Path) -> None:
