@@ -173,9 +173,9 @@ class BindConfig(Section):
         description="least lead of the right voice over the other, in correlation; few turns ask for more",
     )
     min_decisive: float = Field(
-        20.0,
+        5.0,
         ge=0,
-        description="nats a second by which lips tell speakers apart, from which they are believed against any ear",
+        description="nats a second by which lips, sound and voices tell speakers apart, from which no ear need agree",
     )
     max_unseen: float = Field(
         0.3, ge=0, le=1, description="share of the speech during which nobody's lips may move, of those in view"

@@ -103,7 +103,7 @@ class DiarizeStage(Stage[Conversation, Diarization]):
             method=self.config.backend,
             speakers=max(1, min(heard.believed, counted)),
             turns=turns,
-            voices=heard.voices,
+            voices=heard.voices if heard.voices.size else None,
         )
 
 
@@ -188,7 +188,7 @@ class PyannoteDiarizer:
         from stages.voices import Heard
 
         turns = self(audio_N)
-        return Heard(turns, len({turn.speaker for turn in turns}), None)
+        return Heard(turns, len({turn.speaker for turn in turns}), np.zeros((0, 0), np.float16))
 
 
 def channel_turns(
