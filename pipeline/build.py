@@ -1,6 +1,7 @@
 """The build: from sources to a dataset of shards.
 
     conversations   ingest → diarize → faces → cast → bind → separate    one road per conversation, all overlapping
+                    glance before faces, where the ear does not hear two people
                     → transcribe, if enabled; encode, where the codec is a network
     fit             the corpus' codec
     dyads           motion → windows                                     one road per conversation
@@ -43,7 +44,7 @@ from schemas.dyads import Codec, CodecStatistics, WindowClass
 from schemas.errors import Reason, RunFailed, UsageError
 from schemas.files import locate, read_whole
 from schemas.manifest import BalancePlan, Manifest
-from schemas.rows import CastFacts, Outline, Source
+from schemas.rows import CastFacts, DiarizationFacts, Outline, Source
 from schemas.untrusted import TooLarge
 from schemas.uris import file_name
 from schemas.words import counted
@@ -219,6 +220,11 @@ class Build:
         (diarized,) = yield [self._task("diarize", outline.id, item, {WHOLE: (whole,)}, **opens)]
         if diarized is None:
             return None
+        if len(source.uris) == 1 and told(diarized.facts, DiarizationFacts).speakers != 2:
+            heard = {"conversation": (whole,), "diarization": (diarized.artifact,)}
+            (glance,) = yield [self._task("glance", outline.id, item, heard, **opens)]
+            if glance is None:
+                return None
         pieces = [
             self._task(
                 "faces",

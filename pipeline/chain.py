@@ -1,8 +1,8 @@
 """The chain of stages: what they are, what hangs on what, and whether their types fit.
 
-ingest → diarize ────────┐      ┌→ separate (→ transcribe → windows) ─────────┐
-       → faces  ─→ cast ─┴→ bind ┴→ fit → motion → windows → census ─────────┴→ shard
-                      └→ encode, for a network ──┘
+ingest → diarize (→ glance) ─┐      ┌→ separate (→ transcribe → windows) ─────────┐
+       → faces  ─────→ cast ─┴→ bind ┴→ fit → motion → windows → census ─────────┴→ shard
+                          └→ encode, for a network ──┘
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from stages.census import CensusStage
 from stages.diarize import DiarizeStage
 from stages.encode import EncodeStage, network_digest
 from stages.faces import FacesStage
+from stages.glance import GlanceSettings, GlanceStage
 from stages.ingest import IngestStage
 from stages.motion import FitStage, MotionStage
 from stages.separate import SeparateStage
@@ -34,6 +35,7 @@ def stages_of(config: BuildConfig, dataset: str) -> Stages:
     stages: tuple[AnyStage, ...] = (
         IngestStage(config.ingest),
         DiarizeStage(config.diarize),
+        GlanceStage(_glance(config)),
         FacesStage(config.faces),
         CastStage(),
         *([EncodeStage(config.encode)] if config.motion.kind == "network" else []),
@@ -62,6 +64,7 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
 
     add(IngestStage, config.ingest)
     add(DiarizeStage, config.diarize)
+    add(GlanceStage, _glance(config, landmarker=False), "diarize")
     add(FacesStage, config.faces.model_copy(update={"landmarker": None}))  # its digest is enough
     add(CastStage, Section(), "faces")
     add(BindStage, config.bind, "diarize", "cast")
@@ -80,6 +83,12 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
     return prints
 
 
+def _glance(config: BuildConfig, *, landmarker: bool = True) -> GlanceSettings:
+    """landmarker: with the path of the face model's file, whose digest is enough to know it."""
+    faces = config.faces if landmarker else config.faces.model_copy(update={"landmarker": None})
+    return GlanceSettings(faces=faces, min_face=config.quality.min_face)
+
+
 def _separation(config: SeparateConfig) -> Section:
     """What of the settings shapes the voices: of the weights their content, and only where they are used."""
     network = config.backend == "convtasnet"
@@ -93,6 +102,8 @@ class _ShardSettings(Section):
 
 _EDGES: tuple[tuple[type[AnyStage], str, type[AnyStage]], ...] = (
     (DiarizeStage, WHOLE, IngestStage),
+    (GlanceStage, "conversation", IngestStage),
+    (GlanceStage, "diarization", DiarizeStage),
     (CastStage, "conversation", IngestStage),
     (CastStage, "faces", FacesStage),
     (BindStage, "conversation", IngestStage),

@@ -25,7 +25,10 @@ from schemas.uris import printable
 from schemas.words import candidates
 from stages.store import Store
 
-STAGES = ("ingest", "diarize", "faces", "cast", "bind", "separate", "transcribe", "encode", "motion", "windows")
+STAGES = (
+    *("ingest", "diarize", "glance", "faces", "cast", "bind", "separate", "transcribe", "encode"),
+    *("motion", "windows"),
+)
 """Stages that work on one conversation; fit and shard work on the corpus."""
 
 

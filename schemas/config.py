@@ -100,7 +100,10 @@ class DiarizeConfig(Section):
     min_turn: float = Field(0.2, ge=0, description="seconds; shorter turns are dropped")
     max_pause: float = Field(0.3, ge=0, description="seconds; a speaker's pauses up to this do not end a turn")
     min_share: float = Field(
-        0.05, ge=0, le=0.5, description="one_frame: a voice with a smaller share of all speech is nobody's"
+        0.05,
+        ge=0,
+        le=0.5,
+        description="one_frame: a voice with a smaller share of all speech counts as none that was heard",
     )
     strangers: float = Field(
         4.0,
@@ -187,9 +190,9 @@ class BindConfig(Section):
         description="least lead of the right voice over the other, in correlation; few turns ask for more",
     )
     min_decisive: float = Field(
-        20.0,
+        5.0,
         ge=0,
-        description="nats a second by which lips tell speakers apart, from which they are believed against any ear",
+        description="nats a second by which lips, sound and voices tell speakers apart, from which no ear need agree",
     )
     max_unseen: float = Field(
         0.3, ge=0, le=1, description="share of the speech during which nobody's lips may move, of those in view"

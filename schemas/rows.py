@@ -175,13 +175,31 @@ class Turn(Row):
 class Diarization(Row):
     """Who speaks when. Turns are sorted by (start, speaker); overlap is kept.
 
-    `per_participant`: speaker i is the person of media[i]. `one_frame`: speakers are voices without faces yet.
+    `per_participant`: speaker i is the person of media[i]. `one_frame`: speakers are voices without faces yet, and a
+    guess. speakers: how many voices the ear believes in; the turns may be of two where that is one. voices: float16
+    [W, E], what a voice sounds like around each tenth of a second, in coordinates of this conversation's own, NaN where
+    nobody speaks; None where nothing tells.
     """
 
     conversation: str
     method: Literal["embedded", "pyannote", "channels", "vad"]
     speakers: int
     turns: tuple[Turn, ...]
+    voices: Array | None = None
+
+
+class DiarizationFacts(Row):
+    """What the ledger keeps of a diarization: `Diarization.speakers`."""
+
+    speakers: int
+
+
+class Glance(Row):
+    """What a few pictures show: live, how many faces that move are seen at once, in `pictures` pictures."""
+
+    conversation: str
+    live: int
+    pictures: int
 
 
 class Piece(Row):

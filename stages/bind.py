@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -36,17 +36,32 @@ from schemas.rows import (
     Track,
     Turn,
 )
+from stages.attribution import Attribution, attributed, labels_heard
 from stages.audio import sound_of, speech_state
 from stages.base import Stage
-from stages.lips import decisiveness, fit_lips, lip_evidence, lip_motion, reassigned, unseen_share, voice_contrast
-from stages.sync import Offset, file_offset, lag_of
+from stages.lips import fit_lips, lip_contest, lip_evidence, lip_motion, unseen_share, voice_contrast
+from stages.sync import Offset, file_offset, follows, lag_of
 from stages.turntaking import check_dialogue
 
 _MIN_EVIDENCE = FPS  # frames in which exactly one voice speaks while the face is seen: one second
 _PRECISION = 0.04  # seconds by which an offset of a few seconds of speech is wrong: rejected is what is surely too much
 _CHANCE = 0.7  # times 1 / √turns: see `chance_margin`
 
+_SURE = 8.0  # nats by which somebody speaks for sure; the silent one of acted monologues had up to 6
+_BEYOND = 1.5  # times what chance gives: how well lips and an ear that know nothing of each other must agree
+_MOSTLY = 0.5  # of what a third voice says, while nobody's lips move
+
 _Scores = tuple[tuple[float, float], tuple[float, float]]
+
+
+class _Bound(NamedTuple):
+    """What was decided. voices: the ear's label of each participant."""
+
+    turns: tuple[Turn, ...]
+    voices: tuple[int, int]
+    scores: _Scores
+    margins: tuple[float, float]
+    corrected: float
 
 
 class BindInput(Row):
@@ -72,54 +87,91 @@ class BindStage(Stage[BindInput, Binding]):
         super().__init__(config)
 
     def process(self, item: BindInput) -> Iterator[Binding]:
-        conversation, people, ear = item.conversation, item.cast.members, item.diarization.turns
+        conversation, people = item.conversation, item.cast.members
         one_frame = conversation.layout is Layout.ONE_FRAME
-        motion_PT = np.stack([lip_motion(person.mouth[:, 0]) for person in people])
-        state_T = speech_state(ear, conversation.frames)
-        evidence_PT = lip_evidence(motion_PT, fit_lips(motion_PT, state_T))
-        contrast_T = voice_contrast(ear, conversation.frames)
-        scores = lip_scores(motion_PT, contrast_T)  # of each person with each voice
-        if one_frame:
-            voices = self._voices(scores, contrast_T, decisiveness(evidence_PT, state_T))
-            turns, corrected = reassigned(turns_of(ear, voices), evidence_PT)
-            check_dialogue(speech_state(turns, conversation.frames), self.config.strangers)
-            contrast_T = voice_contrast(turns, conversation.frames)
-            scores = lip_scores(motion_PT, contrast_T)
-        else:
-            voices, turns, corrected = (0, 1), tuple(ear), 0.0
-            self._check_own(scores, contrast_T)
-        self._check_seen(turns, evidence_PT, one_frame)
-        offsets = self._offsets(conversation, people, turns)
+        bound = self._by_all_evidence(item) if one_frame else self._by_file(item)
+        offsets = self._offsets(conversation, people, bound.turns)
         first, second = (
             BoundParticipant(
                 name=conversation.participants[i],
                 media=people[i].media,
-                speaker=voices[i],
+                speaker=bound.voices[i],
                 segments=people[i].segments,
-                score=scores[i][i],
-                margin=scores[i][i] - scores[i][1 - i] if one_frame else 0.0,
+                score=bound.scores[i][i],
+                margin=bound.margins[i],
                 figures=people[i].figures,
                 offset_ms=offset.ms if offset and offset.sure else None,
                 offset_confidence=offset.confidence if offset else 0.0,
             )
             for i, offset in enumerate(offsets)
         )
-        yield Binding(conversation=conversation.id, participants=(first, second), turns=turns, corrected=corrected)
+        yield Binding(
+            conversation=conversation.id,
+            participants=(first, second),
+            turns=bound.turns,
+            corrected=bound.corrected,
+        )
 
-    def _voices(self, scores: _Scores, contrast_T: np.ndarray, decisive: float) -> tuple[int, int]:
-        """Each person's voice. Both faces give evidence for one decision, so a still listener does not undo it.
+    def _by_file(self, item: BindInput) -> _Bound:
+        """Each person's voice is that of the own file."""
+        turns = item.diarization.turns
+        motion_PT, lips_PT, _ = _lips(item)
+        contrast_T = voice_contrast(turns, item.conversation.frames)
+        scores = lip_scores(motion_PT, contrast_T)
+        self._check_own(scores, contrast_T)
+        for person in (0, 1):
+            self._check_seen(turns, lips_PT, person)
+        return _Bound(turns, (0, 1), scores, (0.0, 0.0), 0.0)
 
-        Lips that take turns are believed whatever the ear says: every turn then goes to the one who moves them.
-        """
-        margin = straightness(scores)
-        needed = max(self.config.min_margin, chance_margin(contrast_T))
-        if abs(margin) < needed and decisive < self.config.min_decisive:
+    def _by_all_evidence(self, item: BindInput) -> _Bound:
+        """Each voice is that of the face which speaks it."""
+        conversation, ear = item.conversation, item.diarization
+        motion_PT, lips_PT, contest_PT = _lips(item)
+        heard_KT = labels_heard(ear.turns, conversation.frames)
+        mouths_PT2 = np.stack([person.mouth for person in item.cast.members])
+        audio_N = sound_of(conversation.media[0], conversation.frames)
+        sound_PT = follows(mouths_PT2, audio_N, heard_KT.sum(axis=0) > 0)
+        found = attributed(ear.turns, contest_PT + sound_PT, ear.voices, ear.speakers)
+        self._check_voices(ear, heard_KT, lips_PT)
+        self._check_seen(found.turns, lips_PT)
+        self._check_two(found, ear, straightness_of_ear(motion_PT, heard_KT))
+        check_dialogue(speech_state(found.turns, conversation.frames), self.config.strangers)
+        contrast_T = voice_contrast(found.turns, conversation.frames)
+        scores = lip_scores(motion_PT, contrast_T)
+        margins = scores[0][0] - scores[0][1], scores[1][1] - scores[1][0]
+        return _Bound(found.turns, found.voices, scores, margins, found.changed)
+
+    def _check_voices(self, ear: Diarization, heard_KT: np.ndarray, lips_PT: np.ndarray) -> None:
+        """A third voice that the ear believes in, while both people's lips rest."""
+        unseen = [unseen_share(only(ear.turns, k), lips_PT) for k in range(len(heard_KT))]
+        if ear.speakers > 2 and max(unseen) > _MOSTLY:
             raise Rejected(
-                Reason.UNBOUND_VOICE,
-                f"margin {abs(margin):.2f}, at least {needed:.2f} needed; lips tell {decisive:.0f} nats a second apart,"
-                f" {self.config.min_decisive:g} would do",
+                Reason.TOO_MANY_SPEAKERS,
+                f"{ear.speakers} voices, and nobody's lips move in {100 * max(unseen):.0f} % of what one of them says",
             )
-        return (0, 1) if margin > 0 else (1, 0)
+
+    def _check_two(self, found: Attribution, ear: Diarization, agreement: tuple[float, float]) -> None:
+        """That both speak. By the eye (nats in which the own turns are the own rather than the other's), or by an ear
+        that believes in two voices and fits the lips."""
+        sides, share = ("left", "right"), found.seconds / max(sum(found.seconds), 1e-9)
+        quiet = int(found.seconds[1] < found.seconds[0])
+        spoken = f"{found.seconds[quiet]:.1f} of {sum(found.seconds):.1f} s"
+        if share[quiet] < self.config.min_share and found.nats.max() >= _SURE:
+            raise Rejected(Reason.SILENT_FACE, f"by all evidence, the {sides[quiet]} one speaks for {spoken}")
+        margin, chance = agreement
+        weakest = int(found.nats.argmin())
+        sure, decisive = found.nats[weakest] >= _SURE, found.decisive >= self.config.min_decisive
+        fits = margin >= max(self.config.min_margin, _BEYOND * chance)
+        if (sure and decisive) or (fits and (sure or (ear.speakers > 1 and found.nats[weakest] > 0))):
+            return
+        told = f"that the {sides[weakest]} one speaks has {found.nats[weakest]:.0f} nats of evidence (of {_SURE:.0f})"
+        if found.nats[weakest] < _SURE / 2 < found.nats.max():
+            raise Rejected(Reason.SILENT_FACE, told)
+        raise Rejected(
+            Reason.UNBOUND_VOICE,
+            f"{told}; {found.decisive:.0f} nats a second tell speakers apart ({self.config.min_decisive:g} needed), or"
+            f" lips must fit the ear by {max(self.config.min_margin, _BEYOND * chance):.2f}, not {margin:.2f}",
+        )
 
     def _check_own(self, scores: _Scores, contrast_T: np.ndarray) -> None:
         """Files of two people whose voices were exchanged."""
@@ -129,20 +181,12 @@ class BindStage(Stage[BindInput, Binding]):
                 Reason.SWAPPED_VOICES, f"lips fit the other file's voice by {-margin:.2f}, chance is {chance:.2f}"
             )
 
-    def _check_seen(self, turns: Sequence[Turn], evidence_PT: np.ndarray, one_frame: bool) -> None:
-        """Voices of people who are not in the picture, and, where voices were told apart by ear, faces without one."""
-        for person in (None,) if one_frame else (0, 1):
-            unseen = unseen_share(turns, evidence_PT, person)
-            if unseen > self.config.max_unseen:
-                whose = "" if person is None else f" of participant {person}"
-                raise Rejected(Reason.UNSEEN_VOICE, f"nobody's lips move in {100 * unseen:.0f} % of the speech{whose}")
-        spoken = [sum(turn.end - turn.start for turn in turns if turn.speaker == person) for person in (0, 1)]
-        if one_frame and min(spoken) < self.config.min_share * sum(spoken):
-            raise Rejected(
-                Reason.SILENT_FACE,
-                f"by the lips, the {('left', 'right')[int(spoken[1] < spoken[0])]} one speaks for {min(spoken):.1f} of"
-                f" {sum(spoken):.1f} s",
-            )
+    def _check_seen(self, turns: Sequence[Turn], lips_PT: np.ndarray, person: int | None = None) -> None:
+        """Voices of people who are not in the picture."""
+        unseen = unseen_share(turns, lips_PT, person)
+        if unseen > self.config.max_unseen:
+            whose = "" if person is None else f" of participant {person}"
+            raise Rejected(Reason.UNSEEN_VOICE, f"nobody's lips move in {100 * unseen:.0f} % of the speech{whose}")
 
     def _offsets(
         self, conversation: Conversation, people: tuple[Member, Member], turns: Sequence[Turn]
@@ -172,10 +216,17 @@ class BindStage(Stage[BindInput, Binding]):
         return [found[sound] for sound in sounds]
 
 
-def turns_of(turns: Sequence[Turn], voices: tuple[int, int]) -> tuple[Turn, ...]:
-    """Turns whose `speaker` is the participant's number instead of the voice's."""
-    named = (t.model_copy(update={"speaker": voices.index(t.speaker)}) for t in turns if t.speaker in voices)
-    return tuple(sorted(named, key=lambda t: (t.start, t.speaker)))
+def only(turns: Sequence[Turn], label: int) -> tuple[Turn, ...]:
+    """The turns of one voice, called 0."""
+    return tuple(turn.model_copy(update={"speaker": 0}) for turn in turns if turn.speaker == label)
+
+
+def _lips(item: BindInput) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`lip_motion`, `lip_evidence` and `lip_contest` of both people, [P, T] each."""
+    motion_PT = np.stack([lip_motion(person.mouth[:, 0]) for person in item.cast.members])
+    count_T = labels_heard(item.diarization.turns, item.conversation.frames).sum(axis=0)
+    evidence_PT = lip_evidence(motion_PT, fit_lips(motion_PT, count_T))
+    return motion_PT, evidence_PT, lip_contest(motion_PT, fit_lips(motion_PT, count_T, contest=True))
 
 
 @dataclass(frozen=True)
@@ -241,6 +292,18 @@ def lip_scores(motion_PT: np.ndarray, contrast_T: np.ndarray) -> _Scores:
 def straightness(scores: _Scores) -> float:
     """By how much the voices fit the people in their order, in correlation; negative where they fit crosswise."""
     return (scores[0][0] + scores[1][1] - scores[0][1] - scores[1][0]) / 2
+
+
+def straightness_of_ear(motion_PT: np.ndarray, heard_KT: np.ndarray) -> tuple[float, float]:
+    """By how much lips fit the ear's first two voices either way, in correlation, and what chance gives.
+
+    Lips know nothing of these turns, nor the ear of lips: that they agree is evidence that there are two people.
+    """
+    if len(heard_KT) < 2:
+        return 0.0, 1.0
+    alone_T = heard_KT.sum(axis=0) == 1
+    contrast_T = np.where(alone_T, heard_KT[0].astype(np.float64) - heard_KT[1], 0.0)
+    return abs(straightness(lip_scores(motion_PT, contrast_T))), chance_margin(contrast_T)
 
 
 def chance_margin(contrast_T: np.ndarray) -> float:

@@ -3,10 +3,11 @@
 `per_participant`: each track is one person's, so voice activity on each is the answer: the corpus' own where it comes
 with one ("vad"), else a network's ("channels"); sound that leaks over from the other's microphone is dropped.
 `one_frame`: a `Diarizer` hears the mixed track: the embedded one (`stages.voices`, nothing to download), or any
-pyannote.audio pipeline.
+pyannote.audio pipeline. The ear alone decides nothing there: it gives its best guess and how many voices it believes
+in, and `stages.glance` and `stages.bind` hold that against the faces. So two people whose voices are alike are not
+lost before anybody has looked at their lips.
 
-Both ways the same rules make turns of it (`tidy`), and the conversation is rejected unless exactly two people
-hold it: the unit of this data is a dyad.
+Both ways the same rules make turns of it (`tidy`).
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from schemas import FPS, SAMPLE_RATE
 from schemas.config import DiarizeConfig
 from schemas.errors import Reason, Rejected, UsageError
-from schemas.rows import Conversation, Diarization, Layout, Turn
+from schemas.rows import Conversation, Diarization, DiarizationFacts, Layout, Turn
 from stages.audio import sound_of, speech_state
 from stages.base import Resources, Stage
 from stages.turntaking import check_dialogue
+
+if TYPE_CHECKING:
+    from stages.voices import Heard
 
 _LEAK_PIECE = 8_000  # samples judged at a time: 0.5 s
 _LEAK_LAG = 800  # samples by which leaked sound may be early or late: 50 ms
@@ -38,9 +42,11 @@ class Diarizer(Protocol):
 
     def __call__(self, audio_N: np.ndarray, /) -> list[Turn]: ...
 
+    def listen(self, audio_N: np.ndarray, /) -> Heard: ...
+
 
 class DiarizeStage(Stage[Conversation, Diarization]):
-    """A conversation to the turns of its two people."""
+    """A conversation to its turns: of its two people where each has a file, else of voices, with the ear's doubt."""
 
     name: ClassVar[str] = "diarize"
     version: ClassVar[int] = 4
@@ -68,24 +74,39 @@ class DiarizeStage(Stage[Conversation, Diarization]):
         """One row.
 
         Raises:
-            Rejected: NO_SPEECH, ONE_SPEAKER, TOO_MANY_SPEAKERS, NOT_A_DIALOGUE; NO_AUDIO, UNREADABLE.
+            Rejected: NO_SPEECH; ONE_SPEAKER, NOT_A_DIALOGUE where each has a file; NO_AUDIO, UNREADABLE.
         """
-        method: Literal["embedded", "pyannote", "channels", "vad"]
         if item.layout is Layout.PER_PARTICIPANT:
-            # Nobody has to be told apart here, so one of the two may listen nearly all the time.
-            method, ordered, least = "channels", False, 0.0
-            given = [media.vad for media in item.media]
-            if all(given):
-                method = "vad"
-            turns = channel_turns([sound_of(media, item.frames) for media in item.media], self._activity, given)
+            yield self._by_file(item)
         else:
-            method, ordered, least = self.config.backend, True, self.config.min_share
-            turns = self._diarizer(sound_of(item.media[0], item.frames))
-        tidied = tidy(turns, item.frames / FPS, self.config)
-        people = dyad(tidied, least, renumber=ordered)
-        if item.layout is Layout.PER_PARTICIPANT:
-            check_dialogue(speech_state(people, item.frames), self.config.strangers)
-        yield Diarization(conversation=item.id, method=method, speakers=2, turns=people)
+            yield self._by_ear(item)
+
+    def facts(self, rows: Sequence[Diarization]) -> str:
+        """`DiarizationFacts`."""
+        return DiarizationFacts(speakers=rows[0].speakers).model_dump_json()
+
+    def _by_file(self, item: Conversation) -> Diarization:
+        given = [media.vad for media in item.media]
+        turns = channel_turns([sound_of(media, item.frames) for media in item.media], self._activity, given)
+        turns_of_both = tidy(turns, item.frames / FPS, self.config)
+        check_both_speak(turns_of_both)
+        check_dialogue(speech_state(turns_of_both, item.frames), self.config.strangers)
+        method: Literal["vad", "channels"] = "vad" if all(given) else "channels"
+        return Diarization(conversation=item.id, method=method, speakers=2, turns=turns_of_both)
+
+    def _by_ear(self, item: Conversation) -> Diarization:
+        heard = self._diarizer.listen(sound_of(item.media[0], item.frames))
+        turns = renumbered(tidy(heard.turns, item.frames / FPS, self.config))
+        if not turns:
+            raise Rejected(Reason.NO_SPEECH)
+        counted = sum(share >= self.config.min_share for share in shares(turns).values())
+        return Diarization(
+            conversation=item.id,
+            method=self.config.backend,
+            speakers=max(1, min(heard.believed, counted)),
+            turns=turns,
+            voices=heard.voices if heard.voices.size else None,
+        )
 
 
 def check_models(config: DiarizeConfig) -> None:
@@ -164,6 +185,13 @@ class PyannoteDiarizer:
         ]
         return sorted(turns, key=_order)
 
+    def listen(self, audio_N: np.ndarray) -> Heard:
+        """Pipelines say whom they hear and not how sure they are: all are believed, and no voice is described."""
+        from stages.voices import Heard
+
+        turns = self(audio_N)
+        return Heard(turns, len({turn.speaker for turn in turns}), np.zeros((0, 0), np.float16))
+
 
 def channel_turns(
     tracks: Sequence[np.ndarray],
@@ -217,31 +245,32 @@ def tidy(turns: Iterable[Turn], duration: float, config: DiarizeConfig) -> tuple
     return tuple(sorted((turn for turn in joined if turn.end - turn.start >= config.min_turn), key=_order))
 
 
-def dyad(turns: Sequence[Turn], min_share: float, *, renumber: bool) -> tuple[Turn, ...]:
-    """The turns of the two people who hold the conversation.
-
-    Args:
-        min_share: whoever has less of all speech than this is left out.
-        renumber: call them 0 and 1 in order of appearance; otherwise they must be 0 and 1 already.
-
-    Raises:
-        Rejected: NO_SPEECH, ONE_SPEAKER, TOO_MANY_SPEAKERS.
-    """
+def shares(turns: Sequence[Turn]) -> dict[int, float]:
+    """Each speaker's share of all that is said, in order of appearance."""
     seconds: dict[int, float] = {}
     for turn in turns:
         seconds[turn.speaker] = seconds.get(turn.speaker, 0.0) + turn.end - turn.start
-    if not seconds:
-        raise Rejected(Reason.NO_SPEECH)
     total = sum(seconds.values())
-    shares = ", ".join(f"{100 * s / total:.0f} %" for s in sorted(seconds.values(), reverse=True))
-    kept = [speaker for speaker, s in seconds.items() if s >= min_share * total]  # in order of appearance
-    if len(kept) < 2:
-        raise Rejected(Reason.ONE_SPEAKER, f"shares of {total:.1f} s of speech: {shares}")
-    if len(kept) > 2:
-        raise Rejected(Reason.TOO_MANY_SPEAKERS, f"shares of {total:.1f} s of speech: {shares}")
-    number = {speaker: i if renumber else speaker for i, speaker in enumerate(kept)}
-    people = (t.model_copy(update={"speaker": number[t.speaker]}) for t in turns if t.speaker in number)
-    return tuple(sorted(people, key=_order))
+    return {speaker: spoken / total for speaker, spoken in seconds.items()}
+
+
+def renumbered(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Speakers called 0, 1, … in order of appearance."""
+    number = {speaker: i for i, speaker in enumerate(shares(turns))}
+    return tuple(sorted((t.model_copy(update={"speaker": number[t.speaker]}) for t in turns), key=_order))
+
+
+def check_both_speak(turns: Sequence[Turn]) -> None:
+    """Of two people with a file each; one of them may listen nearly all the time.
+
+    Raises:
+        Rejected: NO_SPEECH, ONE_SPEAKER.
+    """
+    if not turns:
+        raise Rejected(Reason.NO_SPEECH)
+    if len(shares(turns)) < 2:
+        seconds = sum(turn.end - turn.start for turn in turns)
+        raise Rejected(Reason.ONE_SPEAKER, f"all {seconds:.1f} s of speech are in one of the two files")
 
 
 def _pieces(first: int, last: int) -> Iterator[tuple[int, int]]:

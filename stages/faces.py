@@ -89,7 +89,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
 
         cv2.setNumThreads(1)  # a worker has one core; threads for pictures this small cost a third more
         if self._tracker is None:
-            self._tracker = _tracker_of(self.config)
+            self._tracker = tracker_of(self.config)
 
     def process(self, item: Piece) -> Iterator[FaceTracks]:
         assert self._tracker is not None, "call setup() first"
@@ -133,7 +133,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
         yield FaceTracks(piece=piece, width=width, height=height, cuts=tuple(cuts), tracks=tracks, camera=path)
 
 
-def _tracker_of(config: FacesConfig) -> FaceTracker:
+def tracker_of(config: FacesConfig) -> FaceTracker:
     if config.model == "facemesh":
         return FaceMeshTracker(config.max_faces, config.min_confidence)
     return FaceLandmarkerTracker(read_landmarker(config), config.max_faces, config.min_confidence)

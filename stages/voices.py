@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -55,6 +56,7 @@ SHORT_AGAIN = 1.8  # the same for a third person, who is less likely than a seco
 TRIABLE = 3.0  # seconds of speech below which no split is tried
 ALONE = 0.8  # seconds below which a word between two pauses is embedded by itself, …
 TOO_SHORT = 0.15  # … and below which that says nothing
+REDUCED = 16  # numbers kept of an embedding for later stages
 BATCH = 8  # the segmentation takes 10 MB for each; larger batches are no faster on a CPU
 _PART = 500  # chunks looked at together: four minutes
 
@@ -85,6 +87,18 @@ class Split:
     agreement: float
 
 
+class Heard(NamedTuple):
+    """What the ear makes of a track.
+
+    turns: sorted by (start, speaker). believed: how many voices it is sure of, 0 without speech. voices: float16
+    [W, E], E ≤ `REDUCED`: how the voice sounds around each tenth of a second, NaN where nobody speaks.
+    """
+
+    turns: list[Turn]
+    believed: int
+    voices: np.ndarray
+
+
 class EmbeddedDiarizer:
     """float32 [N] at 16 kHz → turns, any number of speakers. Loads its networks when made."""
 
@@ -96,14 +110,19 @@ class EmbeddedDiarizer:
         self._encoder = load_speaker_encoder(device)
 
     def __call__(self, audio_N: np.ndarray) -> list[Turn]:
+        return self.listen(audio_N).turns
+
+    def listen(self, audio_N: np.ndarray) -> Heard:
+        """The best guess and its doubt: two voices wherever there is speech enough to split, believed or not."""
         cues = self.hear(audio_N)
-        voices = self._voices(cues, cues.speech)
+        believed = self._voices(cues, cues.speech)
+        voices = believed if len(believed) != 1 else self._sides(cues, cues.speech)
         if len(voices) == 2:
             voices = self._reheard(audio_N, cues, voices)
             both = spread(np.sort(cues.local, axis=2)[:, :, 1], len(cues.speech)) > OVERLAP
             voices = [voice | (both & cues.speech) for voice in voices]
         turns = (turn for i, voice_F in enumerate(voices) for turn in _turns(voice_F, i, cues))
-        return sorted(turns, key=lambda t: (t.start, t.speaker))
+        return Heard(sorted(turns, key=lambda t: (t.start, t.speaker)), len(believed), reduced(cues))
 
     @torch.inference_mode()
     def hear(self, audio_N: np.ndarray) -> Cues:
@@ -160,6 +179,13 @@ class EmbeddedDiarizer:
             return [part_F]
         return [voice for side in sides for voice in self._voices(cues, side)]
 
+    def _sides(self, cues: Cues, part_F: np.ndarray) -> list[np.ndarray]:
+        """The best split in two [F], whether believed or not; the part itself where there is too little speech."""
+        if part_F.sum() * STEP < TRIABLE * SAMPLE_RATE:
+            return [part_F]
+        split = divide(cues, part_F)
+        return [side for side in (part_F & split.first, part_F & ~split.first) if side.any()]
+
     @torch.inference_mode()
     def _reheard(self, audio_N: np.ndarray, cues: Cues, voices: list[np.ndarray]) -> list[np.ndarray]:
         """Short words between pauses go to the voice that they are closest to by themselves.
@@ -195,6 +221,15 @@ class EmbeddedDiarizer:
             return True
         far = split.distance >= self.threshold + short / (first + second)
         return bool(far and min(first, second) >= BALANCED * (first + second))
+
+
+def reduced(cues: Cues) -> np.ndarray:
+    """The voice windows [W, E] along the directions in which this conversation's voices differ most, NaN in silence."""
+    heard_W = cues.speech[window_frames(len(cues.window), len(cues.speech))]
+    points_WE = cues.window - cues.window[heard_W].mean(axis=0) if heard_W.any() else cues.window
+    spread_EE = points_WE[heard_W].T @ points_WE[heard_W]
+    directions_EE = np.linalg.eigh(spread_EE)[1][:, ::-1][:, :REDUCED]
+    return np.where(heard_W[:, None], points_WE @ directions_EE, np.nan).astype(np.float16)
 
 
 def divide(cues: Cues, part_F: np.ndarray, rounds: int = 6) -> Split:
