@@ -42,7 +42,7 @@ class DiarizeStage(Stage[Conversation, Diarization]):
     """A conversation to the turns of its two people."""
 
     name: ClassVar[str] = "diarize"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     config: DiarizeConfig
 
     def __init__(self, config: DiarizeConfig) -> None:

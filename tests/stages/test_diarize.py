@@ -180,6 +180,24 @@ def test_what_voices_sound_like_is_kept_for_the_lips(diarizer: EmbeddedDiarizer,
     assert (silence.believed, silence.turns) == (0, [])
 
 
+def test_a_third_voice_is_unlike_both_others(diarizer: EmbeddedDiarizer, shared_media: Path) -> None:
+    """The segmentation sets parts of a voice apart, too; that alone makes nobody."""
+    assert diarizer.listen(read_audio(str(shared_media / "diarization" / "dev01.wav"))).believed == 2
+
+
+@pytest.mark.parametrize("number", [12, 18, 22])
+def test_voices_that_are_alike_are_held_apart(diarizer: EmbeddedDiarizer, shared_media: Path, number: int) -> None:
+    [(path, labels)] = [
+        (path, labels)
+        for path, labels in labelled_audio(shared_media).items()
+        if path.stem.endswith(f"interact_{number}_mix")
+    ]
+    audio = read_audio(str(path))
+    seconds = len(audio) / SAMPLE_RATE
+    found = rates([errors(labels, tidy(diarizer(audio), seconds, DiarizeConfig()), seconds)])
+    assert found["confusion"] < 0.03
+
+
 def test_four_voices_are_too_many(stage: DiarizeStage, shared_media: Path, tmp_path: Path) -> None:
     clips = [read_audio(str(shared_media / "diarization" / f"anytalker_interact_{n}_mix.wav")) for n in (7, 9)]
     with pytest.raises(Rejected) as rejection:
