@@ -54,6 +54,7 @@ SNAP = 0.25  # seconds within which a turn's edge moves to the edge that was hea
 AGREED = 0.25  # least share of a split's frames that the segmentation also gives to two voices
 BALANCED = 0.15  # without that: least share of the quieter side, …
 SHORT = 1.2  # … and seconds: what the distance of two centroids gains by chance is about this over their speech
+SHORT_AGAIN = 1.8  # the same for a third person, who is less likely than a second
 MOST_VOICES = 5  # more are not counted
 TRIABLE = 3.0  # seconds of speech below which no split is tried
 HALF_SECOND = 30  # frames
@@ -137,7 +138,7 @@ class EmbeddedDiarizer:
         for part, waves in self._chunks(audio_N, len(local)):
             local[part] = self._segmentation(waves[:, None]).cpu().numpy()
         unsure_F = (spread(local.max(axis=2), frames) > CERTAIN) & ~sure_F
-        speech_F = sure_F | _longer(unsure_F, MISSED)
+        speech_F = sure_F | _longer(unsure_F & sure_F.any(), MISSED)  # the segmentation takes some music for speech
         window = voice_windows(self._encoder, audio_N, WINDOW_HOP, WINDOW, gain=_gain(audio_N, vad))
         pure_W = _share(sure_F, window_frames(len(window), frames))
         edges = heard_spans(vad, audio_N)
@@ -168,12 +169,11 @@ class EmbeddedDiarizer:
         """The voices with one of them split in two, if both halves are unlike each other and all the rest."""
         for i, voice_F in enumerate(voices):
             split = self._split(cues, voice_F)
-            if split is None or not self._far(split, voice_F):
+            if split is None or not self._far(split, voice_F, SHORT_AGAIN):
                 continue
             others = voices[:i] + voices[i + 1 :]
             halves = _both_sides(split, voice_F)
-            least = self.threshold
-            if all(_distance(cues, half, other) >= least for half in halves for other in others):
+            if all(self._unlike(cues, half, other) for half in halves for other in others):
                 return [*voices[:i], *halves, *voices[i + 1 :]]
         return None
 
@@ -187,9 +187,14 @@ class EmbeddedDiarizer:
     def _two(self, split: Split, part_F: np.ndarray) -> bool:
         return split.agreement >= AGREED or self._far(split, part_F)
 
-    def _far(self, split: Split, part_F: np.ndarray) -> bool:
-        sides = [float(side.sum()) * STEP / SAMPLE_RATE for side in _both_sides(split, part_F)]
-        return min(sides) >= BALANCED * sum(sides) and split.distance >= self.threshold + SHORT / sum(sides)
+    def _far(self, split: Split, part_F: np.ndarray, short: float = SHORT) -> bool:
+        sides = [_seconds(side) for side in _both_sides(split, part_F)]
+        return min(sides) >= BALANCED * sum(sides) and split.distance >= self.threshold + short / sum(sides)
+
+    def _unlike(self, cues: Cues, one_F: np.ndarray, other_F: np.ndarray) -> bool:
+        """As `_far`, as if both had as little speech as the one with less."""
+        least = self.threshold + SHORT / (2 * min(_seconds(one_F), _seconds(other_F)))
+        return _distance(cues, one_F, other_F) >= least
 
 
 def reduced(cues: Cues) -> np.ndarray:
@@ -199,6 +204,10 @@ def reduced(cues: Cues) -> np.ndarray:
     spread_EE = points_WE[heard_W].T @ points_WE[heard_W]
     directions_EE = np.linalg.eigh(spread_EE)[1][:, ::-1][:, :REDUCED]
     return np.where(heard_W[:, None], points_WE @ directions_EE, np.nan).astype(np.float16)
+
+
+def _seconds(voice_F: np.ndarray) -> float:
+    return float(voice_F.sum()) * STEP / SAMPLE_RATE
 
 
 def _both_sides(split: Split, part_F: np.ndarray) -> list[np.ndarray]:
