@@ -95,7 +95,7 @@ class DiarizeConfig(Section):
         "pyannote/speaker-diarization-community-1", description="pyannote: a local folder or a pipeline's hub name"
     )
     clustering_threshold: float = Field(
-        0.5, gt=0, description="embedded: distance of two voices' unit centroids (0…2) below which they are one person"
+        0.75, gt=0, description="embedded: distance of two voices' unit centroids (0…2) below which they are one person"
     )
     min_turn: float = Field(0.2, ge=0, description="seconds; shorter turns are dropped")
     max_pause: float = Field(0.3, ge=0, description="seconds; a speaker's pauses up to this do not end a turn")

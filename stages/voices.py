@@ -2,19 +2,21 @@
 
 Three cues, each good at what the others are bad at:
 
-    Silero VAD     where somebody speaks, its edges by the level of the sound; misses distant and quiet talkers
-    segmentation   within 5 s: which frames share a voice, and overlap; knows nobody across chunks
-    GE2E encoder   the same voice anywhere in the conversation, but blurred over its 1.6 s window
+    Silero VAD        where somebody speaks, its edges by the level of the sound; misses distant and quiet talkers
+    segmentation-3.0  within 10 s: which frames share a voice, and overlap; knows nobody across chunks
+    CAM++ encoder     the same voice anywhere in the conversation, but blurred over its 1 s window
 
 Voice windows are clustered in two (spherical k-means); then a two-state Viterbi path over frames and the two
 centroids are refined in turn. A frame's evidence is its window's lead for one centroid plus the segmentation's
 local voices, each of which follows the centroid that its frames vote for, weighted by how unanimous the vote is.
-A split is believed only if the segmentation saw two voices too, or if the centroids lie far apart, so that a
-monologue stays one voice; each side is then tried again, so that a third person shows.
 
-Why not pyannote's SpeakerDiarization over the same two networks: told that there are two speakers it reached 9.9 %
-DER over nine short two-person clips and 43 % on pyannote's own 30 s sample; this reaches 5.2 % and 6.6 % (no collar,
-overlap counted; `python -m benchmarks.diarization`).
+A conversation is split in two wherever there is enough speech; how many voices are believed in is reported beside it.
+Two are if the segmentation saw two, or if the centroids lie far apart for so much speech. A third voice has to be
+unlike both others: that the segmentation sets two parts of one voice apart is no evidence of a third person.
+
+Constants that decide the split were set for earlier networks on other recordings than mixes 2, 6, 12, 18 and 22.
+None was set again for these networks. SWITCH 5 to 20 and OVERLAP .5 to .8 change the confusion over the thirteen mixes
+by less than half a point.
 
 Shape suffixes: N samples, F frames of `STEP` samples, C chunks, K frames of a chunk, W voice windows, E embedding.
 """
@@ -31,19 +33,19 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from schemas import SAMPLE_RATE
 from schemas.rows import Turn
-from stages.embedded import VAD_STEP, SpeakerEncoder, load_segmentation, load_speaker_encoder, load_voice_activity
-from stages.speech import HEARD, heard_spans, runs
+from stages.campplus import voice_windows
+from stages.embedded import VAD_STEP, load_powerset, load_voice_activity, load_voice_encoder
+from stages.speech import HEARD, heard_spans, runs, speech_probability
 from stages.viterbi import viterbi
 
 STEP = 270  # samples between frames of the segmentation
 CENTRE = 495  # sample in the middle of its first frame
-CHUNK = 80_000  # samples it hears at once
-CHUNK_FRAMES = 293
-HOP = 30  # frames between chunks: 0.5 s
+CHUNK = 160_000  # samples it hears at once
+CHUNK_FRAMES = 589
+HOP = 150  # frames between chunks: 2.5 s; with 1 s no figure was better
 OVERLAP = 0.6  # activity of the second local voice above which both speak; stricter, since overlap is rare
-WINDOW = SpeakerEncoder.window
+WINDOW = SAMPLE_RATE  # samples of a voice window
 WINDOW_HOP = 1600  # samples between voice windows
-EMBEDDING = 256  # numbers that stand for the voice in a window
 PURE = 0.6  # least share of speech in a voice window used for clustering
 SWITCH = 10.0  # cost of a change of speaker on the Viterbi path, in frames of unanimous evidence
 CERTAIN = 0.8  # activity from which the segmentation is believed where the VAD hears nothing, …
@@ -53,9 +55,9 @@ AGREED = 0.25  # least share of a split's frames that the segmentation also give
 BALANCED = 0.15  # without that: least share of the quieter side, …
 SHORT = 1.2  # … and seconds: what the distance of two centroids gains by chance is about this over their speech
 SHORT_AGAIN = 1.8  # the same for a third person, who is less likely than a second
+MOST_VOICES = 5  # more are not counted
 TRIABLE = 3.0  # seconds of speech below which no split is tried
-ALONE = 0.8  # seconds below which a word between two pauses is embedded by itself, …
-TOO_SHORT = 0.15  # … and below which that says nothing
+HALF_SECOND = 30  # frames
 REDUCED = 16  # numbers kept of an embedding for later stages
 BATCH = 8  # the segmentation takes 10 MB for each; larger batches are no faster on a CPU
 _PART = 500  # chunks looked at together: four minutes
@@ -70,7 +72,6 @@ class Cues:
     local: np.ndarray
     window: np.ndarray
     pure: np.ndarray
-    gain: float  # that the encoder hears the sound with
     starts: np.ndarray  # seconds at which speech is heard to begin, and to end
     ends: np.ndarray
 
@@ -106,8 +107,8 @@ class EmbeddedDiarizer:
         self.threshold = threshold
         self.device = device
         self._activity = load_voice_activity()
-        self._segmentation = load_segmentation(device)
-        self._encoder = load_speaker_encoder(device)
+        self._segmentation = load_powerset(device)
+        self._encoder = load_voice_encoder(device)
 
     def __call__(self, audio_N: np.ndarray) -> list[Turn]:
         return self.listen(audio_N).turns
@@ -115,10 +116,10 @@ class EmbeddedDiarizer:
     def listen(self, audio_N: np.ndarray) -> Heard:
         """The best guess and its doubt: two voices wherever there is speech enough to split, believed or not."""
         cues = self.hear(audio_N)
-        believed = self._voices(cues, cues.speech)
-        voices = believed if len(believed) != 1 else self._sides(cues, cues.speech)
+        split = self._split(cues, cues.speech)
+        believed = self._voices(cues, split)
+        voices = _both_sides(split, cues.speech) if split and len(believed) < 2 else believed
         if len(voices) == 2:
-            voices = self._reheard(audio_N, cues, voices)
             both = spread(np.sort(cues.local, axis=2)[:, :, 1], len(cues.speech)) > OVERLAP
             voices = [voice | (both & cues.speech) for voice in voices]
         turns = (turn for i, voice_F in enumerate(voices) for turn in _turns(voice_F, i, cues))
@@ -128,7 +129,7 @@ class EmbeddedDiarizer:
     def hear(self, audio_N: np.ndarray) -> Cues:
         """Run the three networks. Memory beyond the audio: about 60 MB per hour, and one batch."""
         frames = max(1, (len(audio_N) - CENTRE) // STEP + 1)
-        vad = self._activity(audio_N)
+        vad = speech_probability(self._activity, audio_N)
         centres = np.minimum((np.arange(frames) * STEP + CENTRE) // VAD_STEP, len(vad) - 1)
         sure_F = vad[centres] > HEARD
         # Results go into arrays made beforehand: kept one by one among the networks' large temporaries, they would
@@ -137,17 +138,11 @@ class EmbeddedDiarizer:
         for part, waves in self._chunks(audio_N, len(local)):
             local[part] = self._segmentation(waves[:, None]).cpu().numpy()
         unsure_F = (spread(local.max(axis=2), frames) > CERTAIN) & ~sure_F
-        speech_F = sure_F | _longer(unsure_F, MISSED)
-        window = np.empty((len(audio_N) // WINDOW_HOP + 1, EMBEDDING), np.float32)
-        gain = _gain(audio_N, vad)
-        for part, mels in self._mels(audio_N, len(window), gain):
-            window[part] = self._encoder(mels).cpu().numpy()
-        width = WINDOW // STEP
-        at_W = window_frames(len(window), frames)
-        whole_W = (at_W >= width // 2) & (at_W < frames - width // 2)  # the others reach past the ends
-        pure_W = _moving_mean(sure_F, width)[at_W] * whole_W
+        speech_F = sure_F | _longer(unsure_F & sure_F.any(), MISSED)  # the segmentation takes some music for speech
+        window = voice_windows(self._encoder, audio_N, WINDOW_HOP, WINDOW, gain=_gain(audio_N, vad))
+        pure_W = _share(sure_F, window_frames(len(window), frames))
         edges = heard_spans(vad, audio_N)
-        return Cues(len(audio_N), speech_F, local, window, pure_W, gain, edges[:, 0], edges[:, 1])
+        return Cues(len(audio_N), speech_F, local, window, pure_W, edges[:, 0], edges[:, 1])
 
     def _chunks(self, audio_N: np.ndarray, count: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """(which of them, [B, 80000]) of the chunks."""
@@ -156,71 +151,50 @@ class EmbeddedDiarizer:
             waves = sliding_window_view(piece, CHUNK)[:: HOP * STEP].copy()
             yield part, torch.from_numpy(waves).to(self.device)
 
-    def _mels(self, audio_N: np.ndarray, count: int, gain: float) -> Iterator[tuple[slice, torch.Tensor]]:
-        """(which of them, spectrograms [B, 160, 40]) of windows centred on multiples of WINDOW_HOP."""
-        encoder, step = self._encoder, WINDOW_HOP // 160
-        margin = WINDOW // 2 + 200  # a spectrogram frame looks 200 samples to either side of its time
-        for part in _batches(count):
-            begin, end = (n * WINDOW_HOP - margin for n in (part.start, part.stop - 1))
-            piece = _stretch(audio_N, begin, end + (encoder.frames - 1) * 160 + 400) * gain
-            mel = encoder.mel(torch.from_numpy(piece).to(self.device))
-            yield part, mel.unfold(0, encoder.frames, step).transpose(1, 2)
-
-    def _voices(self, cues: Cues, part_F: np.ndarray) -> list[np.ndarray]:
-        """Masks [F] of the voices in a part of the speech; empty without speech."""
-        if not part_F.any():
+    def _voices(self, cues: Cues, split: Split | None) -> list[np.ndarray]:
+        """Masks [F] of the voices that are believed in; empty without speech."""
+        if not cues.speech.any():
             return []
+        if split is None or not self._two(split, cues.speech):
+            return [cues.speech]
+        voices = _both_sides(split, cues.speech)
+        for _ in range(MOST_VOICES - 2):
+            further = self._one_more(cues, voices)
+            if further is None:
+                break
+            voices = further
+        return voices
+
+    def _one_more(self, cues: Cues, voices: list[np.ndarray]) -> list[np.ndarray] | None:
+        """The voices with one of them split in two, if both halves are unlike each other and all the rest."""
+        for i, voice_F in enumerate(voices):
+            split = self._split(cues, voice_F)
+            if split is None or not self._far(split, voice_F, SHORT_AGAIN):
+                continue
+            others = voices[:i] + voices[i + 1 :]
+            halves = _both_sides(split, voice_F)
+            if all(self._unlike(cues, half, other) for half in halves for other in others):
+                return [*voices[:i], *halves, *voices[i + 1 :]]
+        return None
+
+    def _split(self, cues: Cues, part_F: np.ndarray) -> Split | None:
+        """The best split of a part of the speech; None where there is too little to hear two voices."""
         if part_F.sum() * STEP < TRIABLE * SAMPLE_RATE:
-            return [part_F]
+            return None
         split = divide(cues, part_F)
-        sides = [part_F & split.first, part_F & ~split.first]
-        whole = bool(part_F.sum() == cues.speech.sum())
-        if not self._believed(split, sides, SHORT if whole else SHORT_AGAIN):
-            return [part_F]
-        return [voice for side in sides for voice in self._voices(cues, side)]
+        return split if all(side.any() for side in _both_sides(split, part_F)) else None
 
-    def _sides(self, cues: Cues, part_F: np.ndarray) -> list[np.ndarray]:
-        """The best split in two [F], whether believed or not; the part itself where there is too little speech."""
-        if part_F.sum() * STEP < TRIABLE * SAMPLE_RATE:
-            return [part_F]
-        split = divide(cues, part_F)
-        return [side for side in (part_F & split.first, part_F & ~split.first) if side.any()]
+    def _two(self, split: Split, part_F: np.ndarray) -> bool:
+        return split.agreement >= AGREED or self._far(split, part_F)
 
-    @torch.inference_mode()
-    def _reheard(self, audio_N: np.ndarray, cues: Cues, voices: list[np.ndarray]) -> list[np.ndarray]:
-        """Short words between pauses go to the voice that they are closest to by themselves.
+    def _far(self, split: Split, part_F: np.ndarray, short: float = SHORT) -> bool:
+        sides = [_seconds(side) for side in _both_sides(split, part_F)]
+        return min(sides) >= BALANCED * sum(sides) and split.distance >= self.threshold + short / sum(sides)
 
-        A window of 1.6 s around them is full of what others say before and after.
-        """
-        first_F, second_F = (voice.copy() for voice in voices)
-        at_W = window_frames(len(cues.window), len(first_F))
-        side_W = _moving_mean(first_F.astype(np.float64) - second_F, WINDOW // STEP)[at_W]
-        centroids = [
-            _mean_direction(cues.window, np.maximum(sign * side_W - 0.3, 0) * (cues.pure > 0.3), cues.window[0])
-            for sign in (1, -1)
-        ]
-        for begin, end in runs(first_F | second_F):
-            seconds = (end - begin) * STEP / SAMPLE_RATE
-            whose = first_F[begin:end]
-            if TOO_SHORT < seconds < ALONE and (whose.all() or not whose.any()):
-                edges = (edge * STEP + CENTRE - STEP // 2 for edge in (begin, end))
-                embedding_E = self._embedded(audio_N[slice(*edges)] * cues.gain)
-                first_F[begin:end] = embedding_E @ (centroids[0] - centroids[1]) > 0
-                second_F[begin:end] = ~first_F[begin:end]
-        return [first_F, second_F]
-
-    def _embedded(self, word_N: np.ndarray) -> np.ndarray:
-        """One embedding [E] of a sound shorter than a window, which is repeated to fill it."""
-        filled = torch.from_numpy(np.resize(word_N, WINDOW + 400)).to(self.device)
-        embedding: np.ndarray = self._encoder(self._encoder.mel(filled)[None, : self._encoder.frames]).cpu().numpy()[0]
-        return embedding
-
-    def _believed(self, split: Split, sides: list[np.ndarray], short: float) -> bool:
-        first, second = (side.sum() * STEP / SAMPLE_RATE for side in sides)
-        if split.agreement >= AGREED:
-            return True
-        far = split.distance >= self.threshold + short / (first + second)
-        return bool(far and min(first, second) >= BALANCED * (first + second))
+    def _unlike(self, cues: Cues, one_F: np.ndarray, other_F: np.ndarray) -> bool:
+        """As `_far`, as if both had as little speech as the one with less."""
+        least = self.threshold + SHORT / (2 * min(_seconds(one_F), _seconds(other_F)))
+        return _distance(cues, one_F, other_F) >= least
 
 
 def reduced(cues: Cues) -> np.ndarray:
@@ -232,12 +206,30 @@ def reduced(cues: Cues) -> np.ndarray:
     return np.where(heard_W[:, None], points_WE @ directions_EE, np.nan).astype(np.float16)
 
 
+def _seconds(voice_F: np.ndarray) -> float:
+    return float(voice_F.sum()) * STEP / SAMPLE_RATE
+
+
+def _both_sides(split: Split, part_F: np.ndarray) -> list[np.ndarray]:
+    return [part_F & split.first, part_F & ~split.first]
+
+
+def _distance(cues: Cues, one_F: np.ndarray, other_F: np.ndarray) -> float:
+    """Of the unit centroids of two voices, 0…2."""
+    at_W = window_frames(len(cues.window), len(one_F))
+    one, other = (
+        _mean_direction(cues.window, np.maximum(_share(voice_F, at_W) - PURE, 0), cues.window[0])
+        for voice_F in (one_F, other_F)
+    )
+    return float(np.linalg.norm(one - other))
+
+
 def divide(cues: Cues, part_F: np.ndarray, rounds: int = 6) -> Split:
     """Split the frames of `part_F` between the two voices that explain them best."""
     frames = len(part_F)
     at_W = window_frames(len(cues.window), frames)
     width = WINDOW // STEP
-    pure_W = cues.pure * _moving_mean(part_F, width)[at_W] / np.maximum(_moving_mean(cues.speech, width)[at_W], 1e-9)
+    pure_W = cues.pure * _share(part_F, at_W) / np.maximum(_share(cues.speech, at_W), 1e-9)
     used = pure_W > min(PURE, np.sort(pure_W)[-min(10, len(pure_W))] - 1e-9)
     centroids = _two_means(cues.window[used], pure_W[used])
     for _ in range(rounds):
@@ -298,7 +290,7 @@ def _agreement(local_CK3: np.ndarray, first_F: np.ndarray, part_F: np.ndarray) -
         for side_F in (part_F & first_F, part_F & ~first_F)
     )
     smaller = np.minimum(on_first.sum(axis=1), on_second.sum(axis=1))
-    both = smaller >= HOP  # half a second of each
+    both = smaller >= HALF_SECOND
     merged = np.maximum(on_first.sum(axis=1), on_second.sum(axis=1))  # frames explained by a single voice
     gained = np.maximum(on_first, on_second).sum(axis=1) - merged
     return float(gained[both].sum() / smaller[both].sum()) if both.any() else 0.0
@@ -367,11 +359,17 @@ def _moving_mean(values_F: np.ndarray, width: int) -> np.ndarray:
     return (total[width:] - total[:-width])[: len(values_F)] / width
 
 
+def _share(mask_F: np.ndarray, at_W: np.ndarray) -> np.ndarray:
+    """Share of each voice window that a mask covers, of as much of the window as lies within the recording."""
+    inside_F = np.ones(len(mask_F))
+    share: np.ndarray = (_moving_mean(mask_F, WINDOW // STEP) / _moving_mean(inside_F, WINDOW // STEP))[at_W]
+    return share
+
+
 def _gain(audio_N: np.ndarray, vad: np.ndarray) -> float:
-    """Raises quiet speech to −30 dBFS, as in the encoder's training; loud speech stays."""
-    power = sum(
-        float(np.square(audio_N[i * VAD_STEP : (i + 1) * VAD_STEP]).mean()) for i in np.flatnonzero(vad > HEARD)
-    ) / max(1, int((vad > HEARD).sum()))
+    """Raises quiet speech to −30 dBFS, well above the floor of the spectrogram; loud speech stays."""
+    heard = np.flatnonzero(vad > HEARD)
+    power = sum(float(np.square(audio_N[i * VAD_STEP : (i + 1) * VAD_STEP]).mean()) for i in heard) / max(1, len(heard))
     return max(1.0, 10 ** (-30 / 20) / power**0.5) if power else 1.0
 
 
