@@ -1,0 +1,151 @@
+"""Real two-person speech whose turns are known, and what each person said of it alone.
+
+From a folder of media as `shared/media` is: labelled mixes, excerpts of meetings and dialogues with one track for each
+person. Nobody's voice comes alone out of a mix: what a person says is the mix within the person's turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import binary_closing, binary_opening
+
+from benchmarks.diarization import labelled_audio
+from pipeline.demo.script import NOISE, PHRASES
+from pipeline.demo.voices import VOICES, synthesise
+from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from schemas.rows import Turn
+from stages.audio import read_audio, turn_mask
+
+EXCERPTS = {"dev00": (0.0, 28.0), "dev01": (3.0, 24.0), "pyannote_sample": (5.0, 30.0)}
+"""Seconds that are taken of recordings; whole ones are taken elsewhere."""
+
+TALKS = ("UbjUDM1MiGE_sub_video_72", "xkHwlcDSOjc_sub_video_109_000")
+"""Dialogues with one track for each person, under `flame`."""
+
+BREATH = (0.25, 0.6)  # seconds between the pieces of a monologue
+FADE = 0.03
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A dialogue: float32 tracks [T · 640] at 16 kHz, which sum up to what is heard, and who speaks when."""
+
+    name: str
+    tracks: tuple[np.ndarray, np.ndarray]
+    turns: tuple[Turn, ...]
+
+    @property
+    def frames(self) -> int:
+        return len(self.tracks[0]) // SAMPLES_PER_FRAME
+
+    @property
+    def mix(self) -> np.ndarray:
+        return np.asarray(self.tracks[0] + self.tracks[1])
+
+    def swapped(self) -> Speech:
+        """The first person becomes the second."""
+        turns = tuple(turn.model_copy(update={"speaker": 1 - turn.speaker}) for turn in self.turns)
+        return Speech(self.name, self.tracks[::-1], turns)
+
+    def part(self, first: float, last: float) -> Speech:
+        """From second to second."""
+        tracks = tuple(
+            whole_frames(track[round(first * SAMPLE_RATE) : round(last * SAMPLE_RATE)]) for track in self.tracks
+        )
+        cut = (
+            turn.model_copy(update={"start": max(0.0, turn.start - first), "end": min(last, turn.end) - first})
+            for turn in self.turns
+        )
+        return Speech(self.name, (tracks[0], tracks[1]), tuple(t for t in cut if t.end - t.start > 0.1))
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One person alone. audio: float32 [T · 640] at 16 kHz."""
+
+    name: str
+    audio: np.ndarray
+
+
+def dialogues(media: Path) -> list[Speech]:
+    """All of the folder, by name; mixes first."""
+    mixes = [_labelled(path, labels) for path, labels in labelled_audio(media).items() if path.suffix == ".wav"]
+    return sorted(mixes, key=lambda s: (s.name in EXCERPTS, s.name)) + [_two_tracks(media, name) for name in TALKS]
+
+
+def voices(media: Path, seconds: float) -> Iterator[Voice]:
+    """Every single voice at hand, cut or repeated with breaths in between to a length."""
+    rng = np.random.default_rng(41)
+    for speech in dialogues(media):
+        for me in (0, 1):
+            pieces = _alone(speech, me)
+            if sum(map(len, pieces)) >= 0.8 * SAMPLE_RATE:
+                yield Voice(f"{speech.name}-{me}", _joined(pieces, seconds, rng))
+    for number, pair in enumerate(VOICES):
+        for who, phrases in enumerate(synthesise(pair, PHRASES)):
+            order = rng.permutation(len(phrases))
+            yield Voice(f"espeak{number}-{who}", _joined([phrases[i] for i in order], seconds, rng))
+
+
+def spoken_turns(audio_N: np.ndarray) -> tuple[Turn, ...]:
+    """Where a clean track of one person is loud: within 24 dB of its loudest, pauses up to 0.3 s bridged."""
+    hop = SAMPLES_PER_FRAME // 2
+    level = 10 * np.log10(
+        np.mean(audio_N[: len(audio_N) // hop * hop].reshape(-1, hop).astype(np.float64) ** 2, 1) + 1e-10
+    )
+    loud = binary_opening(binary_closing(level > np.quantile(level, 0.97) - 24.0, np.ones(15)), np.ones(7))
+    edges = np.flatnonzero(np.diff(np.pad(loud.astype(int), 1)))
+    return tuple(
+        Turn(speaker=0, start=float(a) * hop / SAMPLE_RATE, end=float(b) * hop / SAMPLE_RATE)
+        for a, b in zip(edges[::2], edges[1::2], strict=True)
+    )
+
+
+def whole_frames(audio_N: np.ndarray) -> np.ndarray:
+    """Cut to a multiple of 640 samples."""
+    return audio_N[: len(audio_N) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME]
+
+
+def _labelled(path: Path, labels: Sequence[tuple[float, float, str]]) -> Speech:
+    audio = whole_frames(read_audio(str(path)))
+    names = sorted({who for _, _, who in labels})
+    turns = tuple(Turn(speaker=names.index(who), start=start, end=end) for start, end, who in labels)
+    frames = len(audio) // SAMPLES_PER_FRAME
+    own = audio * turn_mask(turns, 0, frames, FADE)
+    speech = Speech(path.stem.removesuffix("_mix"), (own, audio - own), turns)
+    first, last = EXCERPTS.get(speech.name, (0.0, frames / FPS))
+    return speech.part(first, last)
+
+
+def _two_tracks(media: Path, name: str) -> Speech:
+    tracks = [whole_frames(read_audio(str(media / "flame" / f"{name}_speaker{i}.wav"))) for i in (1, 2)]
+    turns = [t.model_copy(update={"speaker": i}) for i, track in enumerate(tracks) for t in spoken_turns(track)]
+    return Speech(name[:5], (tracks[0], tracks[1]), tuple(sorted(turns, key=lambda t: t.start)))
+
+
+def _alone(speech: Speech, me: int) -> list[np.ndarray]:
+    """What a person says while the other is silent: the mix, so that its noise stays as it is."""
+    own, other = (turn_mask(speech.turns, who, speech.frames, 0.0) > 0 for who in (me, 1 - me))
+    edges = np.flatnonzero(np.diff(np.pad((own & ~other).astype(int), 1)))
+    spans = zip(edges[::2], edges[1::2], strict=True)
+    return [speech.mix[a:b] for a, b in spans if b - a >= 0.5 * SAMPLE_RATE]
+
+
+def _joined(pieces: Sequence[np.ndarray], seconds: float, rng: np.random.Generator) -> np.ndarray:
+    out, filled, number = room(round(seconds * FPS), rng), round(0.3 * SAMPLE_RATE), 0
+    while filled < len(out) - 0.5 * SAMPLE_RATE:
+        piece = pieces[number % len(pieces)].copy()[: len(out) - filled]
+        ramp = np.minimum(1.0, np.minimum(np.arange(len(piece)), np.arange(len(piece))[::-1]) / (FADE * SAMPLE_RATE))
+        out[filled : filled + len(piece)] += (piece * ramp).astype(np.float32)
+        filled += len(piece) + round(rng.uniform(*BREATH) * SAMPLE_RATE)
+        number += 1
+    return out
+
+
+def room(frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Faint noise, a different one in each file: float32 [T · 640]."""
+    return (0.5 * NOISE * rng.standard_normal(frames * SAMPLES_PER_FRAME)).astype(np.float32)
