@@ -9,6 +9,7 @@ per_participant  the same as two files, each with its own voice, a faint leak of
 monologue        one voice, and a second face that listens, murmurs or chews: nobody's dialogue
 picture          one voice, and a second face that is a photograph, as large or as a thumbnail
 alone            one voice, one face
+strangers        pieces of two recordings' voices in turns, two heads side by side: a dialogue like any other
 
 The seed chooses heads, habits and sides: another seed is another set. `benchmarks.outcomes` builds and scores them.
 """
@@ -29,7 +30,7 @@ from scipy.ndimage import gaussian_filter1d
 from benchmarks.acting import Film, Performance, Trait, draw_actor, perform
 from benchmarks.diarization import SIBLING
 from benchmarks.processes import say
-from benchmarks.speech import Speech, dialogues, room, spoken_turns, voices
+from benchmarks.speech import Speech, crossed, dialogues, room, spoken_turns, voices
 from pipeline.demo.dialogue import TOWARDS, write_video
 from schemas import FPS
 from schemas.rows import Turn
@@ -38,7 +39,7 @@ PANEL = (320, 360)
 PIXELS_PER_CM = (7.6, 10.2)  # a face is 130 to 180 pixels high
 LEAK = (0.0, 0.06)  # of the other's voice in one's own track
 SECONDS = 9.0  # of a monologue
-MONOLOGUES, PICTURES, ALONE = 60, 12, 20
+MONOLOGUES, PICTURES, ALONE, STRANGERS = 60, 12, 20, 12
 COMPANIONS = ("listens", "murmurs", "chews")
 
 Render = Callable[[Path, str], None]
@@ -125,7 +126,13 @@ def alone(media: Path, seed: int) -> Iterator[tuple[str, Render]]:
         yield f"alone{number:02d}-{name}", Scene("alone", number, seed).one(audio, "nobody")
 
 
-GROUPS = {f.__name__: f for f in (one_frame, per_participant, monologue, picture, alone)}
+def strangers(media: Path, seed: int) -> Iterator[tuple[str, Render]]:
+    """Voices of different recordings in turns, as one picture."""
+    for number, speech in enumerate(crossed(media, STRANGERS, seed)):
+        yield f"cross{speech.name}", Scene("strangers", number, seed).both(speech)
+
+
+GROUPS = {f.__name__: f for f in (one_frame, per_participant, monologue, picture, alone, strangers)}
 
 
 def _casting(media: Path, count: int, seed: int) -> Iterator[tuple[int, str, np.ndarray]]:

@@ -1,6 +1,6 @@
 """What a build makes of clips whose truth is known: accepted or not, speech on the right face, people kept apart.
 
-    python -m benchmarks.outcomes FOLDER… [--run FOLDER] [--every N] [--engine local|ray] [--set SECTION.KEY=VALUE …]
+    python -m benchmarks.outcomes FOLDER… [--run FOLDER] [--every N] [--only TEXT] [--engine local|ray] [--set SECTION.KEY=VALUE …]
 
 FOLDER holds clips with `<clip>.truth.json` (`benchmarks.exchanges`, `benchmarks.recuts`). All go through one
 `visavis build` with its defaults; a run's folder that exists is built on. Per clip:
@@ -85,12 +85,14 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--run", type=Path, help="folder of the run; none: a scratch one, removed afterwards")
     parser.add_argument("--every", type=int, default=1, help="only each so manieth clip of a folder")
+    parser.add_argument("--only", default="", help="part of a clip's name")
     parser.add_argument("--engine", choices=("local", "ray"), default="local")
     parser.add_argument("--set", dest="settings", nargs="+", default=[], metavar="SECTION.KEY=VALUE")
     options = parser.parse_args()
-    clips = [clip for folder in options.folders for clip in clips_of(folder)[:: options.every]]
+    chosen = [[clip for clip in clips_of(folder) if options.only in clip.truth.name] for folder in options.folders]
+    clips = [clip for of_one_folder in chosen for clip in of_one_folder[:: options.every]]
     if not clips:
-        parser.exit(2, "no *.truth.json in these folders\n")
+        parser.exit(2, "no such *.truth.json in these folders\n")
     with tempfile.TemporaryDirectory(prefix="visavis-outcomes-") as scratch:
         run = options.run or Path(scratch) / "run"
         build(clips, run, options.engine, options.settings)

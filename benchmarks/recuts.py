@@ -6,6 +6,7 @@ recuts  wide, close-up of one, close-up of the other, and wider or crossed views
         that freeze. `<clip>.cuts.json`: each shot's first and last second, and where in it the faces of A (left in the
         source) and B are, as shares of width and height (null: out of the picture)
 rates   the same moments in 6 to 20 pictures a second, with that rate in the file or repeated to 25
+listeners  single turns: a monologue with a real listener
 copies  one person several times, mirrored, late, small, grey, beside the other person or instead
 
 From the clips of the media folder, and from rendered dialogues in one frame (`benchmarks.exchanges`), whose turns are
@@ -17,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import cycle
 from pathlib import Path
@@ -115,6 +116,7 @@ def main() -> None:
     for footage in real_footage(options.media):
         edit(footage, options.folder / "recuts", list(EDITS))
         freeze(footage, options.folder / "recuts")
+        single_out(footage, options.folder / "listeners")
         change_rates(footage, options.folder / "rates")
         copy(footage, options.folder / "copies")
     for footage in rendered_footage(options.dialogues) if options.dialogues else ():
@@ -162,6 +164,20 @@ def edit(footage: Footage, folder: Path, names: Sequence[str]) -> None:
         if not _save(folder, clip, _cut(footage, shots), footage, "ok", name):
             continue
         (folder / f"{clip}.cuts.json").write_text(json.dumps(cuts, indent=1) + "\n")
+
+
+def single_out(footage: Footage, folder: Path) -> None:
+    """Each longer turn alone: a real monologue, and a real listener in view."""
+    for turn in footage.turns:
+        first, last = round(turn.start * FPS), round(turn.end * FPS)
+        if last - first > 4 * FPS:
+            part = replace(
+                footage,
+                pictures=footage.pictures[first:last],
+                audio=footage.audio[round(turn.start * SAMPLE_RATE) : round(turn.end * SAMPLE_RATE)],
+            )
+            name = f"{footage.name}-only_{'ab'[turn.speaker]}"
+            _save(folder, name, iter(part.pictures), part, "rejected", "one of the two speaks")
 
 
 def freeze(footage: Footage, folder: Path) -> None:

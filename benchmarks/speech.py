@@ -15,7 +15,7 @@ from scipy.ndimage import binary_closing, binary_opening
 
 from benchmarks.diarization import labelled_audio
 from pipeline.demo.script import NOISE, PHRASES
-from pipeline.demo.voices import VOICES, synthesise
+from pipeline.demo.voices import LEVEL, VOICES, synthesise
 from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.rows import Turn
 from stages.audio import read_audio, turn_mask
@@ -28,6 +28,7 @@ TALKS = ("UbjUDM1MiGE_sub_video_72", "xkHwlcDSOjc_sub_video_109_000")
 
 BREATH = (0.25, 0.6)  # seconds between the pieces of a monologue
 FADE = 0.03
+LONGEST = 24.0  # seconds of people who never met
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,16 @@ def voices(media: Path, seconds: float) -> Iterator[Voice]:
             yield Voice(f"espeak{number}-{who}", _joined([phrases[i] for i in order], seconds, rng))
 
 
+def crossed(media: Path, count: int, seed: int) -> Iterator[Speech]:
+    """People who never met: pieces of two recordings in turns, at one loudness, with pauses and some overlap."""
+    rng = np.random.default_rng([seed, 42])
+    spoken = [(f"{speech.name}-{me}", _phrases(speech, me)) for speech in dialogues(media) for me in (0, 1)]
+    found = [(name, phrases) for name, phrases in spoken if len(phrases) > 1]
+    for number in range(count):
+        (one, ours), (other, theirs) = (found[i] for i in rng.choice(len(found), 2, replace=False))
+        yield _alternating(f"{number:02d}-{one}-{other}", (ours, theirs), rng)
+
+
 def spoken_turns(audio_N: np.ndarray) -> tuple[Turn, ...]:
     """Where a clean track of one person is loud: within 24 dB of its loudest, pauses up to 0.3 s bridged."""
     hop = SAMPLES_PER_FRAME // 2
@@ -135,12 +146,51 @@ def _alone(speech: Speech, me: int) -> list[np.ndarray]:
     return [speech.mix[a:b] for a, b in spans if b - a >= 0.5 * SAMPLE_RATE]
 
 
+def _phrases(speech: Speech, me: int) -> list[np.ndarray]:
+    """What a person says alone, cut where it is quiet into pieces of one to three seconds, at one loudness."""
+    found = []
+    for piece in _alone(speech, me):
+        while len(piece) > 3 * SAMPLE_RATE:
+            hop = SAMPLE_RATE // 20
+            within = piece[SAMPLE_RATE : 3 * SAMPLE_RATE].reshape(-1, hop)
+            at = SAMPLE_RATE + hop * int(np.argmin(np.mean(within**2, axis=1)))
+            found.append(piece[:at])
+            piece = piece[at:]
+        found.append(piece)
+    long = [piece for piece in found if len(piece) > 0.8 * SAMPLE_RATE]
+    return [(piece * (LEVEL / max(1e-4, float(np.sqrt(np.mean(piece**2)))))).astype(np.float32) for piece in long]
+
+
+def _alternating(name: str, pieces: tuple[list[np.ndarray], list[np.ndarray]], rng: np.random.Generator) -> Speech:
+    """Both say what they have in turns of one or two pieces, until one has nothing left to say."""
+    left, at, who = [list(own) for own in pieces], 0.3, int(rng.integers(2))
+    said: list[tuple[int, float, np.ndarray]] = []
+    while left[who] and at < LONGEST:
+        for _ in range(min(len(left[who]), int(rng.integers(1, 3)))):
+            piece = left[who].pop(0)
+            said.append((who, at, piece))
+            at += len(piece) / SAMPLE_RATE
+        at += rng.uniform(-0.2, 0.6)
+        who = 1 - who
+    frames = round((max(start + len(piece) / SAMPLE_RATE for _, start, piece in said) + 0.4) * FPS)
+    tracks, turns = (room(frames, rng), room(frames, rng)), []
+    for speaker, start, piece in said:
+        first = round(start * SAMPLE_RATE)
+        tracks[speaker][first : first + len(piece)] += piece * _fade(len(piece))
+        turns.append(Turn(speaker=speaker, start=first / SAMPLE_RATE, end=(first + len(piece)) / SAMPLE_RATE))
+    return Speech(name, tracks, tuple(turns))
+
+
+def _fade(samples: int) -> np.ndarray:
+    steps = np.arange(samples)
+    return np.asarray(np.minimum(1.0, np.minimum(steps, steps[::-1]) / (FADE * SAMPLE_RATE)), np.float32)
+
+
 def _joined(pieces: Sequence[np.ndarray], seconds: float, rng: np.random.Generator) -> np.ndarray:
     out, filled, number = room(round(seconds * FPS), rng), round(0.3 * SAMPLE_RATE), 0
     while filled < len(out) - 0.5 * SAMPLE_RATE:
         piece = pieces[number % len(pieces)].copy()[: len(out) - filled]
-        ramp = np.minimum(1.0, np.minimum(np.arange(len(piece)), np.arange(len(piece))[::-1]) / (FADE * SAMPLE_RATE))
-        out[filled : filled + len(piece)] += (piece * ramp).astype(np.float32)
+        out[filled : filled + len(piece)] += piece * _fade(len(piece))
         filled += len(piece) + round(rng.uniform(*BREATH) * SAMPLE_RATE)
         number += 1
     return out
