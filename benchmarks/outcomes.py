@@ -1,6 +1,6 @@
 """What a build makes of clips whose truth is known: accepted or not, speech on the right face, people kept apart.
 
-    python -m benchmarks.outcomes FOLDER… [--run FOLDER] [--every N] [--only TEXT] [--engine local|ray] [--set SECTION.KEY=VALUE …]
+    python -m benchmarks.outcomes FOLDER… [--run FOLDER] [--every N] [--only TEXT] [--engine ray] [--set KEY=VALUE …]
 
 FOLDER holds clips with `<clip>.truth.json` (`benchmarks.exchanges`, `benchmarks.recuts`). All go through one
 `visavis build` with its defaults; a run's folder that exists is built on. Per clip:
