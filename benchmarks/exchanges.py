@@ -1,6 +1,6 @@
 """Rendered heads that speak real voices, with the truth beside them; and how a build fares with them.
 
-    python -m benchmarks.exchanges FOLDER [--seed N] [--groups one_frame …] [--media FOLDER]
+    python -m benchmarks.exchanges FOLDER [--seed N] [--most N] [--groups one_frame …] [--media FOLDER]
 
 writes what is missing of these groups into FOLDER/<group>, each clip with `<clip>.truth.json`:
 
@@ -20,7 +20,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 
 import cv2
@@ -82,13 +82,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most", type=int, default=1000, help="clips of each group")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--media", type=Path, default=SIBLING, help="folder with diarization/ and flame/")
     options = parser.parse_args()
     for group in options.groups:
         place = options.folder / group
         place.mkdir(parents=True, exist_ok=True)
-        for name, render in GROUPS[group](options.media, options.seed):
+        for name, render in islice(GROUPS[group](options.media, options.seed), options.most):
             if not (place / f"{name}.truth.json").exists():
                 render(place, name)
                 say(f"{group}/{name}")
