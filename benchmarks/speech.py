@@ -23,11 +23,15 @@ from stages.audio import read_audio, turn_mask
 EXCERPTS = {"dev00": (0.0, 28.0), "dev01": (3.0, 24.0), "pyannote_sample": (5.0, 30.0)}
 """Seconds that are taken of recordings; whole ones are taken elsewhere."""
 
-TALKS = ("UbjUDM1MiGE_sub_video_72", "xkHwlcDSOjc_sub_video_109_000")
-"""Dialogues with one track for each person, under `flame`."""
+TALKS = ("xkHwlcDSOjc_sub_video_109_000",)
+"""Dialogues with one track for each person, under `flame`. The other one there has speech in one of its tracks nearly
+throughout, and no loudness says whose."""
+
+BLEED = 10.0  # dB; a track that much below the other holds the other's voice
 
 BREATH = (0.25, 0.6)  # seconds between the pieces of a monologue
 FADE = 0.03
+HOP = SAMPLES_PER_FRAME // 2
 LONGEST = 24.0  # seconds of people who never met
 
 
@@ -104,16 +108,19 @@ def crossed(media: Path, count: int, seed: int) -> Iterator[Speech]:
 
 def spoken_turns(audio_N: np.ndarray) -> tuple[Turn, ...]:
     """Where a clean track of one person is loud: within 24 dB of its loudest, pauses up to 0.3 s bridged."""
-    hop = SAMPLES_PER_FRAME // 2
-    level = 10 * np.log10(
-        np.mean(audio_N[: len(audio_N) // hop * hop].reshape(-1, hop).astype(np.float64) ** 2, 1) + 1e-10
-    )
+    return _loud(_levels(audio_N))
+
+
+def _levels(audio_N: np.ndarray) -> np.ndarray:
+    """Power of each 20 ms, dB."""
+    pieces = audio_N[: len(audio_N) // HOP * HOP].reshape(-1, HOP).astype(np.float64)
+    return np.asarray(10 * np.log10(np.mean(pieces**2, axis=1) + 1e-10))
+
+
+def _loud(level: np.ndarray) -> tuple[Turn, ...]:
     loud = binary_opening(binary_closing(level > np.quantile(level, 0.97) - 24.0, np.ones(15)), np.ones(7))
-    edges = np.flatnonzero(np.diff(np.pad(loud.astype(int), 1)))
-    return tuple(
-        Turn(speaker=0, start=float(a) * hop / SAMPLE_RATE, end=float(b) * hop / SAMPLE_RATE)
-        for a, b in zip(edges[::2], edges[1::2], strict=True)
-    )
+    edges = np.flatnonzero(np.diff(np.pad(loud.astype(int), 1))) * HOP / SAMPLE_RATE
+    return tuple(Turn(speaker=0, start=float(a), end=float(b)) for a, b in zip(edges[::2], edges[1::2], strict=True))
 
 
 def whole_frames(audio_N: np.ndarray) -> np.ndarray:
@@ -134,7 +141,12 @@ def _labelled(path: Path, labels: Sequence[tuple[float, float, str]]) -> Speech:
 
 def _two_tracks(media: Path, name: str) -> Speech:
     tracks = [whole_frames(read_audio(str(media / "flame" / f"{name}_speaker{i}.wav"))) for i in (1, 2)]
-    turns = [t.model_copy(update={"speaker": i}) for i, track in enumerate(tracks) for t in spoken_turns(track)]
+    levels = [_levels(track) for track in tracks]
+    turns = [
+        turn.model_copy(update={"speaker": i})
+        for i in (0, 1)
+        for turn in _loud(np.where(levels[i] > levels[1 - i] - BLEED, levels[i], -100.0))
+    ]
     return Speech(name[:5], (tracks[0], tracks[1]), tuple(sorted(turns, key=lambda t: t.start)))
 
 
