@@ -166,7 +166,7 @@ def _judge(piece: np.ndarray, rate: int, first: int) -> _Judged:
 
 
 def _echoes(rise_CN: np.ndarray, first: int) -> np.ndarray:
-    size = next_fast_len(rise_CN.shape[1] + _MOST_LAG, real=True)
+    size = next_fast_len(max(rise_CN.shape[1] + _MOST_LAG, 2 * _MOST_LAG + 1), real=True)
     spectra = np.fft.rfft(rise_CN, size)
     products = np.fft.irfft(spectra * np.conj(spectra[first]), size)
     return np.concatenate([products[:, -_MOST_LAG:], products[:, : _MOST_LAG + 1]], axis=1)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from benchmarks.diarization import errors, labelled_audio, rates
 from schemas import FPS, SAMPLE_RATE
+from schemas.artifact import dump_rows
 from schemas.config import DiarizeConfig
 from schemas.errors import Reason, Rejected, UsageError
 from schemas.rows import Conversation, Diarization, Layout, Media, Turn
@@ -117,7 +118,7 @@ def test_a_change_of_speaker_is_found_where_it_was(stage: DiarizeStage, shared_m
 
 def test_the_same_sound_gives_the_same_turns(stage: DiarizeStage, shared_media: Path) -> None:
     path = shared_media / "diarization" / "anytalker_interact_1_mix.wav"
-    assert diarized(stage, path) == diarized(stage, path)
+    assert dump_rows([diarized(stage, path)]) == dump_rows([diarized(stage, path)])
 
 
 def test_a_track_each(stage: DiarizeStage, shared_media: Path) -> None:
@@ -210,7 +211,7 @@ def test_a_monologue_has_two_labels_and_one_voice(stage: DiarizeStage, shared_me
     row = diarized(stage, wav(tmp_path / "one.wav", mix[: round(4.7 * SAMPLE_RATE)]))
     assert row.speakers == 1
     assert row.voices is not None
-    assert len(row.voices) == 48
+    assert len(row.voices) == 47
 
 
 # --- a pyannote pipeline instead

@@ -82,7 +82,7 @@ def item_of(clip: Path, valid: np.ndarray | None = None) -> EncodeInput:
         )
         for i, x in enumerate((80, 240))
     )
-    cast = Cast(conversation="c", members=(members[0], members[1]), crowd=0.0, cuts=0.0)
+    cast = Cast(conversation="c", members=(members[0], members[1]), crowd=0.0, cuts=0.0, together=1.0, uncut=1.0)
     return EncodeInput(uri=str(clip), number=0, cast=cast, faces=faces)
 
 

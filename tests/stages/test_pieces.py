@@ -14,10 +14,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stages.video
+from schemas import SAMPLE_RATE
 from schemas.artifact import dump_rows, load_rows
 from schemas.config import BindConfig, FacesConfig, MotionConfig
 from schemas.dyads import CodecStatistics, Motion
@@ -188,9 +190,9 @@ def cut_at(edges: Sequence[int], *voices: int, media: int = 0) -> list[FaceTrack
     return pieces
 
 
-def bound_and_encoded(layout: Layout, faces: Any) -> tuple[Binding, CodecStatistics, Motion]:
+def bound_and_encoded(layout: Layout, faces: Any, sound: Path | None = None) -> tuple[Binding, CodecStatistics, Motion]:
     """What bind, fit and motion (of the second person) make of faces."""
-    media = (MEDIA,) if layout is Layout.ONE_FRAME else (MEDIA, MEDIA)
+    media = (MEDIA.model_copy(update={"uri": str(sound)}),) if layout is Layout.ONE_FRAME else (MEDIA, MEDIA)
     conversation = Conversation(id="c" * 16, layout=layout, media=media, participants=("a", "b"), frames=500)
     diarization = Diarization(conversation="c" * 16, method="embedded", speakers=2, turns=ALTERNATING)
     [cast] = CastStage().process(CastInput(conversation=conversation, faces=faces))
@@ -202,10 +204,12 @@ def bound_and_encoded(layout: Layout, faces: Any) -> tuple[Binding, CodecStatist
     return binding, statistics, motion
 
 
-def test_the_faces_of_a_long_video_are_never_in_memory_all_at_once() -> None:
+def test_the_faces_of_a_long_video_are_never_in_memory_all_at_once(tmp_path: Path) -> None:
+    sound = tmp_path / "hum.wav"
+    soundfile.write(sound, np.random.default_rng(0).normal(0, 0.1, 20 * SAMPLE_RATE), SAMPLE_RATE)
     rows = cut_at(range(0, 501, 50), 0, 1)
     faces = OnDemand(rows)
-    made, expected = (bound_and_encoded(Layout.ONE_FRAME, given) for given in (faces, tuple(rows)))
+    made, expected = (bound_and_encoded(Layout.ONE_FRAME, given, sound) for given in (faces, tuple(rows)))
     assert [dump_rows([row]) for row in made] == [dump_rows([row]) for row in expected]
     assert faces.most <= 2  # of ten: the one at work, and the next one
 
