@@ -83,6 +83,8 @@ def _beat(change_T: np.ndarray) -> np.ndarray:
     the two kinds differ by more than that ratio. (What was brought from 30 to 25 has a beat as well, of uneven steps;
     of nine faces at a true 25 one has: it set `_LESS`.)
     """
+    if len(change_T) < FPS:  # too short for any
+        return np.zeros(len(change_T), np.bool_)
     known_T = np.isfinite(change_T).astype(np.float64)
     level_T = _detrended(np.log(np.where(known_T > 0, change_T, 0.0) + _NOISE), known_T)
     repeats_MT, ratio_M = _patterns(len(change_T))

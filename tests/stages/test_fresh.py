@@ -50,7 +50,9 @@ def test_a_freeze_is_one_however_long() -> None:
 
 
 def test_what_nobody_knows_is_no_repeat() -> None:
-    assert not repeated(np.full(50, math.nan)).any()
+    for frames in (0, 1, 12, 50, 130, 250):
+        assert not repeated(np.full(frames, math.nan)).any()
+        assert not repeated(ALIVE[:frames]).any()
 
 
 def test_20_pictures_a_second_and_more_lose_nothing_and_15_lose_every_repeat() -> None:
