@@ -118,7 +118,9 @@ class Table:
         faces = tuple(row for piece in pieces for row in self.stages.faces.process(piece))
         [cast] = self.stages.cast.process(CastInput(conversation=plain, faces=faces))
         cases = {
-            f"sound {s:+.2f} s": f"[v]{f'adelay={1000 * s:.0f}' if s > 0 else f'atrim={-s}'},apad[a]" for s in SHIFTS
+            f"sound {s:+.2f} s": f"[v]{f'adelay={1000 * s:.0f}:all=1' if s > 0 else f'atrim={-s},asetpts=PTS-STARTPTS'}"
+            ",apad[a]"
+            for s in SHIFTS
         }
         seconds = plain.frames / 25
         cases |= {

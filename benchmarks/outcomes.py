@@ -203,7 +203,7 @@ def _accepted(clip: Clip, conversation: Conversation, binding: Binding, dyad: Dy
         seen = who_is_seen(clip.cuts, binding, rows)
         straight, crossed = seen[0, 0] + seen[1, 1], seen[0, 1] + seen[1, 0]
         order = [0, 1] if straight >= crossed else [1, 0]
-        person = round(float(max(straight, crossed) / seen.sum()), 4)
+        person = round(float(max(straight, crossed) / seen.sum()), 4) if seen.any() else None  # all shots move
     found = [turn.model_copy(update={"speaker": order[turn.speaker]}) for turn in binding.turns]
     true_T = speech_state(clip.truth.turns, conversation.frames)
     found_T = speech_state(found, conversation.frames)

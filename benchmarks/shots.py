@@ -57,10 +57,11 @@ class Bench:
     def __init__(self, folder: Path, source: Path) -> None:
         self.folder, self.faces = folder, FacesStage(FacesConfig())
         self.faces.setup()
-        self.frames = [cv2.resize(rgb, (960, 540)) for _, rgb in frames_on_grid(str(source), 0, FRAMES)]
+        self.frames = [_of_height(rgb, 540) for _, rgb in frames_on_grid(str(source), 0, FRAMES)]
         plain = self.seen("plain", lambda frames: iter(frames))
         self.codec = _codec(plain)
         self.plain = [self.motion(plain, i) for i in (0, 1)]
+        self.left = _box_of_left(plain)
 
     def seen(self, name: str, make: Make) -> tuple[FaceTracks, Cast | None, str]:
         path = self.folder / f"{name}.mp4"
@@ -81,6 +82,18 @@ class Bench:
         given = MotionInput(codec=self.codec, binding=_binding(cast), faces=(row,), participant=participant)
         [motion] = MotionStage().process(given)
         return motion
+
+
+def _of_height(rgb_HW3: np.ndarray, height: int) -> np.ndarray:
+    width = round(rgb_HW3.shape[1] * height / rgb_HW3.shape[0] / 2) * 2
+    return np.asarray(cv2.resize(rgb_HW3, (width, height)))
+
+
+def _box_of_left(plain: tuple[FaceTracks, Cast | None, str]) -> tuple[float, float, float, float]:
+    """x0 y0 x1 y1 of the left one's face, pixels."""
+    _, cast, _ = plain
+    assert cast is not None
+    return cast.members[0].box
 
 
 def _conversation(path: Path) -> Conversation:
@@ -151,15 +164,21 @@ def filmed(path: Callable[[float], tuple[float, float, float]]) -> Make:
     return lambda frames: (part(rgb, *path(n / len(frames))) for n, rgb in enumerate(frames))
 
 
-def leaning(frames: Frames) -> Iterator[np.ndarray]:
-    """The left person's half grows: the right one and what is behind them stay."""
-    for n, rgb in enumerate(frames):
-        grown, half = rgb.copy(), rgb.shape[1] // 2
-        side = 1 - 0.25 * n / len(frames)
-        x0, y0, x1, y1 = 190, 60, 400, 400  # about the head
-        patch = part(rgb[y0:y1, x0:x1], (1 - side) / 2, (1 - side) / 2, side)
-        grown[y0:y1, x0 : min(x1, half)] = patch[:, : min(x1, half) - x0]
-        yield grown
+def leaning(box_4: tuple[float, float, float, float]) -> Make:
+    """The head about this face grows: the other one and what is behind them stay."""
+    left, top, right, bottom = box_4
+    x0, x1 = round(left - 0.4 * (right - left)), round(right + 0.4 * (right - left))
+    y0, y1 = round(top - 0.5 * (bottom - top)), round(bottom + 0.6 * (bottom - top))
+
+    def make(frames: Frames) -> Iterator[np.ndarray]:
+        for n, rgb in enumerate(frames):
+            grown, half = rgb.copy(), rgb.shape[1] // 2
+            at = np.s_[max(0, y0) : y1, max(0, x0) : min(x1, half)]
+            side = 1 - 0.25 * n / len(frames)
+            grown[at] = part(rgb[at], (1 - side) / 2, (1 - side) / 2, side)
+            yield grown
+
+    return make
 
 
 def every(rate: float) -> Make:
@@ -265,7 +284,7 @@ def camera(bench: Bench) -> Iterator[dict[str, Any]]:
         "still": lambda t: (0.05, 0.05, 0.9),
     }
     clips: list[tuple[str, Make]] = [(name, filmed(path)) for name, path in paths.items()]
-    for name, make in (*clips, ("leans in", leaning)):
+    for name, make in (*clips, ("leans in", leaning(bench.left))):
         seen = bench.seen(f"camera-{name.replace(' ', '-')}", make)
         if seen[1] is None:
             yield {"clip": name, "outcome": seen[2]}
@@ -332,11 +351,12 @@ PARTS = {"recuts": recuts, "camera": camera, "pictures": pictures, "lost": lost}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--media", type=Path, default=SIBLING, help="folder with conversation/interview.mp4")
+    parser.add_argument("--clip", type=Path, help="two people side by side, 12 s and more; none: interview.mp4")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, by comma")
     options = parser.parse_args()
     found: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="visavis-shots-") as scratch:
-        bench = Bench(Path(scratch), options.media / "conversation" / "interview.mp4")
+        bench = Bench(Path(scratch), options.clip or options.media / "conversation" / "interview.mp4")
         for name in options.only.split(","):
             found[name] = []
             for row in PARTS[name](bench):

@@ -2,11 +2,11 @@
 
     python -m benchmarks.turntaking [--media ../shared/media]
 
-Dialogues are drawn from published statistics of turn-taking: turns and pauses of log-normal length, floor transfers
-around 0.2 s with a deviation of 0.5 s, 5 to 30 % of the speech overlapped, back-channels near pauses, and one dialogue
-in ten in which one narrates and the other hardly speaks (Heldner and Edlund 2010; Levinson and Torreira 2015; Çetin and
-Shriberg 2006). Strangers are halves of different ones. The factors in `stages.turntaking` were set on other draws
-(seed 1); real voices were not used for them, and stand below.
+Drawn dialogues: turns and pauses of log-normal length, floor transfers around 0.2 s (Levinson and Torreira 2015) with a
+deviation of 0.5 s, 5 to 30 % of the speech overlapped, back-channels near pauses, and one dialogue in ten in which one
+narrates and the other hardly speaks. But for the 0.2 s these are assumptions, made wide, and no published figures.
+Strangers are halves of different ones. The factors in `stages.turntaking` were set on other draws (seed 1). Its prior
+of overlap and the limit of 4 nats were chosen when the real dialogues below had been seen, so these do not judge it.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ from stages.attribution import Attribution, attributed, labels_heard
 from stages.audio import sound_of, speech_state
 from stages.base import Stage
 from stages.lips import fit_lips, lip_contest, lip_evidence, lip_motion, unseen_share, voice_contrast
-from stages.sync import Offset, file_offset, follows, lag_of
+from stages.sync import Offset, drift_of, file_offset, follows, lag_of
 from stages.turntaking import check_dialogue
 
 _MIN_EVIDENCE = FPS  # frames in which exactly one voice speaks while the face is seen: one second
@@ -200,14 +200,14 @@ class BindStage(Stage[BindInput, Binding]):
         found: dict[str, Offset | None] = {}
         for sound in dict.fromkeys(sounds):
             audio_N = sound_of(heard[sound], conversation.frames)
-            lags = [
-                lag_of(person.mouth, audio_N, (state_T >> i & 1).astype(bool))
-                for i, person in enumerate(people)
-                if sounds[i] == sound
-            ]
+            voices = [(p.mouth, (state_T >> i & 1).astype(bool)) for i, p in enumerate(people) if sounds[i] == sound]
+            lags = [lag_of(mouth, audio_N, speaks_T) for mouth, speaks_T in voices]
             known = [lag for lag in lags if lag]
             found[sound] = offset = file_offset(known)
             seconds = sum(lag.seconds for lag in known)
+            drift = drift_of(voices, audio_N)
+            if drift is not None and abs(drift) > 1000 * (self.config.max_offset + _PRECISION):
+                raise Rejected(Reason.AV_OFFSET, f"{sound}: its clock drifts, by {drift:+.0f} ms from beginning to end")
             if offset and not offset.sure and 0 < self.config.max_unsynced <= seconds:
                 raise Rejected(Reason.DUBBED, f"{sound}: lips fit it at no offset in {seconds:.0f} s of speech")
             if offset and offset.sure and abs(offset.ms) > 1000 * (self.config.max_offset + _PRECISION):

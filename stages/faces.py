@@ -30,7 +30,7 @@ from schemas.config import FacesConfig
 from schemas.rows import BLENDSHAPES, LANDMARKS, FaceTracks, Outline, Piece, Track
 from stages.base import Stage
 from stages.camera import CameraPath
-from stages.dissolves import DissolveDetector
+from stages.dissolves import DissolveDetector, thumbnail
 from stages.facemesh import FaceMeshTracker
 from stages.fresh import change_of, harmful, repeated
 from stages.heads import Heads
@@ -40,7 +40,6 @@ from stages.texture import EVERY, by_turn
 from stages.video import display_size, frames_on_grid
 
 MAX_SIDE = 1280  # pixels; FaceMesh works on 192² crops, more resolution only costs time
-_THUMBNAIL = (128, 72)  # on five clips, three with cuts or walkers, scores are those of 256 × 144 to within 0.4
 _MAX_JUMP = 0.5  # mean landmark movement between two frames, in face sizes; real heads stay under 0.2
 _MAX_DRIFT = 0.05  # further allowance for each frame without the face
 _MAX_ZOOM = 1.6  # change of size
@@ -109,7 +108,8 @@ class FacesStage(Stage[Piece, FaceTracks]):
             max_side=MAX_SIDE,
             witness=item.witness,
         ):
-            cut = is_cut(n, rgb)
+            small = thumbnail(rgb)
+            cut = is_cut(n, small)
             if cut:
                 cuts.append(n)
                 follow.end_all()
@@ -117,7 +117,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
             if n == item.last:
                 camera.add(n, rgb, np.zeros((0, 4)), new_shot=new_shot, last=True)
                 break
-            dissolves.add(n, rgb, new_shot=new_shot)
+            dissolves.add(n, small, new_shot=new_shot)
             faces_FL3 = self._tracker.landmarks(rgb, new_shot=new_shot)
             camera.add(n, rgb, box_of(faces_FL3), new_shot=new_shot)
             size_2 = np.array(rgb.shape[1::-1], np.float32)
@@ -191,8 +191,7 @@ class CutDetector:
         self._detector = ContentDetector(threshold=threshold, min_scene_len=0)  # 0: answers at once
 
     def __call__(self, n: int, rgb_HW3: np.ndarray) -> bool:
-        small = self._cv2.resize(rgb_HW3, _THUMBNAIL)  # bilinear, as PySceneDetect does itself
-        bgr = self._cv2.cvtColor(small, self._cv2.COLOR_RGB2BGR)
+        bgr = self._cv2.cvtColor(thumbnail(rgb_HW3), self._cv2.COLOR_RGB2BGR)
         return bool(self._detector.process_frame(self._timecode(n, fps=float(FPS)), bgr))
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from schemas import FPS, SAMPLE_RATE
+from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 _RATE = 100  # sound features a second: lags come in steps of 10 ms
 _PER_FRAME = _RATE // FPS
@@ -33,6 +33,7 @@ _BLOCK = 60 * _RATE
 _RIDGE = 0.05
 _OUTLIER = 4.0  # standard deviations, at which features are cut
 _SURE = 12.0  # nats
+_END = 60 * FPS  # frames of speech at either end of a recording, at most, that are asked whether its clocks agree
 _FOLLOWS = 0.3  # correlation of a speaker's lips with the own sound, on five real speakers .1 to .8, mean .35 and .30
 _FRAMES_ALIKE = 3.0  # neighbouring frames that say the same
 _TRIED = range(-3, 7)  # frames by which sound may be late for lips, when asked who follows it
@@ -112,6 +113,36 @@ def file_offset(lags: Sequence[Lag]) -> Offset | None:
     together = offset_of(lags)
     alone = max((offset_of([lag]) for lag in lags), key=lambda offset: offset.confidence)
     return together if together.sure or not alone.sure else alone
+
+
+def drift_of(voices: Sequence[tuple[np.ndarray, np.ndarray]], audio_N: np.ndarray) -> float | None:
+    """Milliseconds by which a sound is later at the end of a recording than at its beginning.
+
+    Asked are the first and the last third of what is said, at most a minute of each. Clocks so wrong that they part
+    by some 0.2 s within a third are not told: no lag is sure there.
+
+    Args:
+        voices: mouth_T2 and speaks_T, as for `lag_of`, of everybody whose sound it is.
+
+    Returns:
+        None where one of the ends is not sure.
+    """
+    ends = [_offset_within(voices, audio_N, span) for span in _ends(np.any([said_T for _, said_T in voices], axis=0))]
+    first, last = (offset.ms if offset and offset.sure else None for offset in ends)
+    return None if first is None or last is None else last - first
+
+
+def _ends(speech_T: np.ndarray) -> tuple[slice, slice]:
+    so_far_T = np.cumsum(speech_T)
+    part = min(int(so_far_T[-1]) // 3, _END)
+    begin, end = (int(np.searchsorted(so_far_T, count, side="right")) for count in (part, so_far_T[-1] - part))
+    return slice(0, begin), slice(end, len(speech_T))
+
+
+def _offset_within(voices: Sequence[tuple[np.ndarray, np.ndarray]], audio_N: np.ndarray, span: slice) -> Offset | None:
+    part_N = audio_N[span.start * SAMPLES_PER_FRAME : span.stop * SAMPLES_PER_FRAME]
+    lags = [lag_of(mouth_T2[span], part_N, speaks_T[span]) for mouth_T2, speaks_T in voices]
+    return file_offset([lag for lag in lags if lag])
 
 
 def follows(mouths_PT2: np.ndarray, audio_N: np.ndarray, speech_T: np.ndarray) -> np.ndarray:

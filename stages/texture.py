@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors.numpy import load as load_tensors
@@ -53,10 +53,10 @@ class Unwrapped(NamedTuple):
 
 
 class _Mesh(NamedTuple):
-    triangle_M3: np.ndarray
+    triangle_3M: np.ndarray
     area_M: np.ndarray  # cm², twice
     owner_K: np.ndarray  # the triangle of each texel in use
-    weight_K3: np.ndarray
+    weight_KL: Any  # sparse: where a texel lies between the landmarks
     texel_K: np.ndarray  # index in the flat grid
 
 
@@ -71,15 +71,15 @@ def unwrapped_at(rgb_HW3: np.ndarray, points_L2: np.ndarray, side: int) -> Unwra
 
     mesh = _mesh(side)
     points_L2 = points_L2.astype(np.float32)
-    corners_M32 = points_L2[mesh.triangle_M3]
-    place_K2 = np.einsum("kci,kc->ki", corners_M32[mesh.owner_K], mesh.weight_K3)
+    place_K2 = mesh.weight_KL @ points_L2[: mesh.weight_KL.shape[1]]
     grid_S2 = np.full((side * side, 2), -1, np.float32)
     grid_S2[mesh.texel_K] = place_K2
     rgb = cv2.remap(rgb_HW3, grid_S2.reshape(side, side, 2), None, cv2.INTER_LINEAR)
     height, width = rgb_HW3.shape[:2]
-    within_K = ((place_K2 >= 0) & (place_K2 <= (width - 1, height - 1))).all(axis=1)
+    x_K, y_K = place_K2.T
+    within_K = (x_K >= 0) & (y_K >= 0) & (x_K <= width - 1) & (y_K <= height - 1)
     seen = np.zeros(side * side, np.uint8)
-    seen[mesh.texel_K] = 255 * _facing(corners_M32, mesh.area_M, points_L2)[mesh.owner_K] * within_K
+    seen[mesh.texel_K] = 255 * _facing(mesh, points_L2)[mesh.owner_K] * within_K
     return Unwrapped(rgb, seen.reshape(side, side))
 
 
@@ -99,41 +99,60 @@ def by_turn(faces: Sequence[Unwrapped], yaw_N: np.ndarray) -> np.ndarray:
     return texture_BSS4
 
 
-def _facing(corners_M32: np.ndarray, area_M: np.ndarray, points_L2: np.ndarray) -> np.ndarray:
+def _facing(mesh: _Mesh, points_L2: np.ndarray) -> np.ndarray:
     """How far each triangle faces the camera, 0…1: by its area against the canonical one's at this size."""
-    a_M2, b_M2 = corners_M32[:, 1] - corners_M32[:, 0], corners_M32[:, 2] - corners_M32[:, 0]
-    seen_M = a_M2[:, 1] * b_M2[:, 0] - a_M2[:, 0] * b_M2[:, 1]  # y down: a triangle that faces us runs clockwise
-    turn, _ = flat_fit(points_L2.astype(np.float64) @ (1.0, 1.0j))
-    cosine_M = seen_M / (abs(turn) ** 2 * area_M)
+    seen_L = points_L2.astype(np.float64) @ (1.0, 1.0j)
+    start_M, second_M, third_M = seen_L[mesh.triangle_3M]
+    # y down: a triangle that faces us runs clockwise
+    seen_M = -(np.conj(second_M - start_M) * (third_M - start_M)).imag
+    turn, _ = flat_fit(seen_L)
+    cosine_M = seen_M / (abs(turn) ** 2 * mesh.area_M)
     faced: np.ndarray = np.clip((cosine_M - _FACING[0]) / (_FACING[1] - _FACING[0]), 0, 1)
     return faced
 
 
 @cache
 def _mesh(side: int) -> _Mesh:
+    from scipy.sparse import csr_array
+
     data = load_tensors(resources.files("stages").joinpath("data", "canonical_face.safetensors").read_bytes())
     triangle_M3, uv_L2 = data["triangles"].astype(np.int64), data["uv"].astype(np.float64) * side - 0.5
     a, b = (data["vertices"][triangle_M3[:, k]] - data["vertices"][triangle_M3[:, 0]] for k in (1, 2))
     area_M = np.linalg.norm(np.cross(a, b), axis=1).astype(np.float32)
-    texels_K2 = np.stack(np.meshgrid(*[np.arange(side)] * 2), axis=-1).reshape(-1, 2)
-    weight_KM3 = _barycentric(texels_K2.astype(np.float64), uv_L2[triangle_M3])
     still_M = ~np.any([np.isin(triangle_M3, part).all(axis=1) for part in _MOVING], axis=0)
-    inside_KM = (weight_KM3 >= -1e-9).all(axis=2) & still_M
-    used_K = inside_KM.any(axis=1)
-    owner_K = inside_KM[used_K].argmax(axis=1)
-    weight_K3 = weight_KM3[used_K, owner_K].astype(np.float32)
-    return _Mesh(triangle_M3, area_M, owner_K, weight_K3, np.flatnonzero(used_K))
+    owner_K, weight_K3 = _owners(uv_L2[triangle_M3], still_M, side)
+    texel_K = np.flatnonzero(owner_K >= 0)
+    owner_K = owner_K[texel_K]
+    place = np.repeat(np.arange(len(texel_K)), 3), triangle_M3[owner_K].ravel()
+    shape = len(texel_K), len(uv_L2)
+    weight_KL = csr_array((weight_K3[texel_K].astype(np.float32).ravel(), place), shape)
+    return _Mesh(triangle_M3.T.copy(), area_M, owner_K, weight_KL, texel_K)
 
 
-def _barycentric(points_K2: np.ndarray, corners_M32: np.ndarray) -> np.ndarray:
-    """Weights [K, M, 3] of the corners of each triangle for each point."""
-    origin_M2 = corners_M32[:, 0]
-    a, b = corners_M32[:, 1] - origin_M2, corners_M32[:, 2] - origin_M2
-    away = points_K2[:, None] - origin_M2
-    area = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-    second = (away[..., 0] * b[:, 1] - away[..., 1] * b[:, 0]) / area
-    third = (a[:, 0] * away[..., 1] - a[:, 1] * away[..., 0]) / area
-    return np.stack([1 - second - third, second, third], axis=-1)
+def _owners(corners_M32: np.ndarray, used_M: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first used triangle in which each texel lies, −1 for none, and the weights [K, 3] of its corners."""
+    owner_SS, weight_SS3 = np.full((side, side), -1), np.zeros((side, side, 3))
+    for m in np.flatnonzero(used_M)[::-1].tolist():
+        (x0, y0), (x1, y1) = (
+            np.ceil(corners_M32[m].min(axis=0)).astype(int),
+            np.floor(corners_M32[m].max(axis=0)).astype(int) + 1,
+        )
+        grid = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), axis=-1)
+        weight_NN3 = _barycentric(grid.reshape(-1, 2).astype(np.float64), corners_M32[m]).reshape(*grid.shape[:2], 3)
+        inside_NN = (weight_NN3 >= -1e-9).all(axis=2)
+        part = np.s_[y0:y1, x0:x1]
+        owner_SS[part][inside_NN], weight_SS3[part][inside_NN] = m, weight_NN3[inside_NN]
+    return owner_SS.ravel(), weight_SS3.reshape(-1, 3)
+
+
+def _barycentric(points_K2: np.ndarray, corners_32: np.ndarray) -> np.ndarray:
+    """Weights [K, 3] of the corners of a triangle for each point."""
+    origin, a, b = corners_32[0], corners_32[1] - corners_32[0], corners_32[2] - corners_32[0]
+    away_K2 = points_K2 - origin
+    area = a[0] * b[1] - a[1] * b[0]
+    second_K = (away_K2[:, 0] * b[1] - away_K2[:, 1] * b[0]) / area
+    third_K = (a[0] * away_K2[:, 1] - a[1] * away_K2[:, 0]) / area
+    return np.stack([1 - second_K - third_K, second_K, third_K], axis=1)
 
 
 def used_texels() -> int:

@@ -50,7 +50,9 @@ def test_a_freeze_is_one_however_long() -> None:
 
 
 def test_what_nobody_knows_is_no_repeat() -> None:
-    assert not repeated(np.full(50, math.nan)).any()
+    for frames in (0, 1, 12, 50, 130, 250):
+        assert not repeated(np.full(frames, math.nan)).any()
+        assert not repeated(ALIVE[:frames]).any()
 
 
 def test_20_pictures_a_second_and_more_lose_nothing_and_15_lose_every_repeat() -> None:
@@ -95,3 +97,20 @@ def test_a_track_says_which_frames_are_new_and_leaves_out_the_others() -> None:
     assert track.fresh.mean() == pytest.approx(0.48, abs=0.03)
     np.testing.assert_array_equal(track.valid, track.fresh)
     assert np.isnan(track.landmarks[~track.fresh]).all()
+
+
+@pytest.mark.parametrize("rate", [10, 12, 15])
+def test_a_beat_is_heard_where_no_single_repeat_is_sure(rate: int) -> None:
+    """An encoder that lets repeats change by half of what a frame usually does, more or less."""
+    noise_T = np.exp(0.4 * np.random.default_rng(rate).normal(size=250))
+    held_T = shown(ALIVE, rate)
+    change_T = np.where(held_T > 0, held_T, 0.5 * ALIVE) * noise_T
+    np.testing.assert_array_equal(repeated(change_T), held_T == 0)
+
+
+def test_uneven_motion_has_no_beat() -> None:
+    """Film of 30 pictures a second of which every sixth was dropped, and a nervous encoder."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        change_T = ALIVE * np.where(np.arange(250) % 5 == 0, 2, 1) * np.exp(0.5 * rng.normal(size=250))
+        assert not harmful(repeated(change_T)).any()

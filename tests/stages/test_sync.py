@@ -13,16 +13,20 @@ from scipy.ndimage import gaussian_filter1d
 from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from stages.audio import read_audio
 from stages.people import scenes_of
-from stages.sync import Offset, file_offset, lag_of
+from stages.sync import Offset, drift_of, file_offset, lag_of
 from tests.stages.test_faces import real_faces
 
 LEAD = 0.020  # what the lips are ahead by nature
 
 
-def voice_offset(opening_T: np.ndarray, audio_N: np.ndarray, speaks_T: np.ndarray) -> Offset | None:
-    """Of one pair of lips, whose outer edges move as the inner ones do, and tremble."""
+def mouth(opening_T: np.ndarray) -> np.ndarray:
+    """Lips whose outer edges move as the inner ones do, and tremble."""
     outer_T = opening_T + 0.2 + np.random.default_rng(9).normal(0, 0.002, len(opening_T))
-    lag = lag_of(np.stack([opening_T, outer_T], axis=1), audio_N, speaks_T)
+    return np.stack([opening_T, outer_T], axis=1)
+
+
+def voice_offset(opening_T: np.ndarray, audio_N: np.ndarray, speaks_T: np.ndarray) -> Offset | None:
+    lag = lag_of(mouth(opening_T), audio_N, speaks_T)
     return lag and file_offset([lag])
 
 
@@ -91,6 +95,31 @@ def test_still_lips_and_silence_are_no_evidence() -> None:
     for still_T, silent_N in ((np.full_like(opening_T, 0.1), audio_N), (opening_T, np.zeros_like(audio_N))):
         found = voice_offset(still_T, silent_N, speaks_T)
         assert found is None or not found.sure
+
+
+def drift(error: float, *, seed: int = 0, lips: int = 0) -> float | None:
+    """Of 90 s whose sound's clock is wrong by this share: a recording that both grow out of sync in."""
+    _, audio_N, speaks_T = talk(90, seed=seed)
+    late_N = np.interp(np.arange(len(audio_N)) * (1 - error), np.arange(len(audio_N)), audio_N).astype(np.float32)
+    frames_T = (np.arange(len(speaks_T)) * (1 - error)).astype(int).clip(0, len(speaks_T) - 1)
+    return drift_of([(mouth(talk(90, seed=lips)[0]), speaks_T[frames_T])], late_N)
+
+
+def test_a_clock_that_drifts_is_told() -> None:
+    """Between the middles of the first and of the last third lie 60 s."""
+    for error in (-0.006, -0.003, 0.003, 0.006):
+        assert drift(error) == pytest.approx(60_000 * error, rel=0.25)
+
+
+def test_a_clock_that_is_right_does_not_drift() -> None:
+    for seed in range(4):
+        assert drift(0.0, seed=seed, lips=seed) == pytest.approx(0, abs=25)
+
+
+def test_somebody_elses_lips_tell_of_no_drift() -> None:
+    """They begin and end with the turns, and are otherwise somewhere else."""
+    found = [drift(0.0, lips=lips) for lips in range(1, 9)]
+    assert all(late is None or abs(late) < 120 for late in found)
 
 
 @pytest.mark.slow
