@@ -48,6 +48,8 @@ _PRECISION = 0.04  # seconds by which an offset of a few seconds of speech is wr
 _CHANCE = 0.7  # times 1 / √turns: see `chance_margin`
 
 _SURE = 8.0  # nats of lips by which somebody speaks for sure; the silent one of acted monologues had up to 6
+_CLEAR = 5.0  # nats a second by which lips tell speakers apart; where both talk all the time a path finds 2 to 3, …
+_ONE_VOICE = -2.0  # … and nats at which both have one voice in what it finds
 _MOSTLY = 0.5  # of what a third voice says, while nobody's lips move
 
 _Scores = tuple[tuple[float, float], tuple[float, float]]
@@ -154,11 +156,12 @@ class BindStage(Stage[BindInput, Binding]):
         sides, share = ("left", "right"), found.seconds / max(sum(found.seconds), 1e-9)
         quiet, weakest = int(found.seconds.argmin()), int(found.nats.argmin())
         odds = found.odds
-        if share[quiet] >= self.config.min_share and odds.total >= self.config.min_odds:
+        blurred = found.nats.sum() < _CLEAR * found.seconds.sum() and odds.voices < _ONE_VOICE
+        if share[quiet] >= self.config.min_share and odds.total >= self.config.min_odds and not blurred:
             return
         parts = f"lips {odds.lips:+.1f}, voices {odds.voices:+.1f}, ear {odds.ear:+.1f} nats"
         told = f"evidence that both speak is {odds.total:+.1f} nats of {self.config.min_odds:g} needed ({parts})"
-        if found.nats.max() < _SURE:
+        if found.nats.max() < _SURE or blurred:
             raise Rejected(Reason.UNBOUND_VOICE, f"lips do not say who speaks; {told}")
         if share[quiet] < self.config.min_share:
             spoken = f"{found.seconds[quiet]:.1f} of {sum(found.seconds):.1f} s"
