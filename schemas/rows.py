@@ -178,7 +178,7 @@ class Diarization(Row):
     `per_participant`: speaker i is the person of media[i]. `one_frame`: speakers are voices without faces yet, and a
     guess. speakers: how many voices the ear believes in; the turns may be of two where that is one. voices: float16
     [W, E], what a voice sounds like around each tenth of a second, in coordinates of this conversation's own, NaN where
-    nobody speaks; None where nothing tells.
+    nobody speaks; None where nothing tells. odds: nats by which the ear hears two voices rather than one.
     """
 
     conversation: str
@@ -186,6 +186,7 @@ class Diarization(Row):
     speakers: int
     turns: tuple[Turn, ...]
     voices: Array | None = None
+    odds: float = 0.0
 
 
 class DiarizationFacts(Row):

@@ -30,9 +30,8 @@ import numpy as np
 
 from schemas import FPS
 from schemas.rows import Turn
+from stages.odds import SPAN, WINDOWS_A_SECOND, Odds, both_speak
 
-WINDOWS_A_SECOND = 10  # of `Diarization.voices`
-_SPAN = 1.6  # seconds that a voice window hears
 _ROUNDS = 4  # of weighing the witnesses, which converge in two or three
 _CHANGE = 4.0  # nats: a speaker who changes inside of a turn, …
 _AT_EDGE = 1.0  # … and where the ear hears a change or a pause
@@ -54,21 +53,15 @@ class Attribution(NamedTuple):
     """turns: by participant, sorted by (start, speaker). changed: seconds in which the ear's label was overruled.
 
     seconds_P: that each is alone heard. nats_P: by which these are the own rather than the other's, by lips and sound.
-    confirmed: nats by which voices, in turns that they were not learned from, say the same.
-    voices: for each participant, the ear's label that is theirs more than any other is.
+    voices: for each participant, the ear's label that is theirs more than any other is. odds: that both speak.
     """
 
     turns: tuple[Turn, ...]
     changed: float
     seconds: np.ndarray
     nats: np.ndarray
-    confirmed: float
     voices: tuple[int, int]
-
-    @property
-    def decisive(self) -> float:
-        """Nats a second."""
-        return float(self.nats.sum() / max(self.seconds.sum(), 1e-9))
+    odds: Odds
 
 
 def labels_heard(turns: Sequence[Turn], frames: int) -> np.ndarray:
@@ -83,33 +76,39 @@ def labels_heard(turns: Sequence[Turn], frames: int) -> np.ndarray:
 
 
 def attributed(
-    turns: Sequence[Turn], evidence_PT: np.ndarray, voices_WE: np.ndarray | None = None, believed: int = 2
+    turns: Sequence[Turn],
+    evidence_PT: np.ndarray,
+    voices_WE: np.ndarray | None = None,
+    believed: int = 2,
+    ear: float = 0.0,
 ) -> Attribution:
     """Turns of participants, from turns of voices and what can be seen.
 
     Args:
         turns: the ear's, by label.
         evidence_PT: nats by which each person speaks rather than not, by lips and sound.
-        believed: voices that the ear is sure of.
+        believed: voices that the ear is sure of. ear: nats by which it hears two rather than one.
     """
     frames = evidence_PT.shape[1]
     heard_KT = labels_heard(turns, frames)
     count_T = heard_KT.sum(axis=0)
     lead_T = np.where(count_T == 1, evidence_PT[0] - evidence_PT[1], 0.0)
     right_KP = _first_guess(heard_KT & (count_T == 1), lead_T, believed)
-    voice_T, confirmed = np.zeros(frames), 0.0
+    voice_T = np.zeros(frames)
     for _ in range(_ROUNDS):
         odds_K = np.log((right_KP[:, 0] + _UNSURE) / (right_KP[:, 1] + _UNSURE)) * (len(heard_KT) > 1)
         path_T = _path(turns, heard_KT, evidence_PT, odds_K, voice_T)
         found_KP = np.stack([(heard_KT & (count_T == 1) & (path_T == p)).sum(axis=1) / FPS for p in (0, 1)], axis=1)
         right_KP = _first_guess(heard_KT & (count_T == 1), lead_T, believed) + found_KP
-        voice_T, confirmed = _voice_evidence(voices_WE, np.where(count_T == 1, _seen(path_T, lead_T), -1))
+        voice_T = _voice_evidence(voices_WE, np.where(count_T == 1, _seen(path_T, lead_T), -1))
     lead_K = found_KP[:, 0] - found_KP[:, 1]
     voices = (int(lead_K.argmax()), int(lead_K.argmin())) if len(lead_K) > 1 else (0, 0)
     changed = float(found_KP.sum() - found_KP.max(axis=1).sum())
     pieces = (piece for turn in turns for piece in _split(turn, path_T))
     nats_P = np.array([sign * lead_T[(count_T == 1) & (path_T == p)].sum() for p, sign in ((0, 1), (1, -1))])
-    return Attribution(_joined(pieces), round(changed, 2), found_KP.sum(axis=0), nats_P, confirmed, voices)
+    agreed = 1 - changed / max(float(found_KP.sum()), 1e-9)
+    odds = both_speak(np.where(count_T == 1, path_T, -1), lead_T, voices_WE, ear, agreed)
+    return Attribution(_joined(pieces), round(changed, 2), found_KP.sum(axis=0), nats_P, voices, odds)
 
 
 def _first_guess(alone_KT: np.ndarray, lead_T: np.ndarray, believed: int) -> np.ndarray:
@@ -118,8 +117,9 @@ def _first_guess(alone_KT: np.ndarray, lead_T: np.ndarray, believed: int) -> np.
     if len(alone_KT) < 2:
         worth = 0.0  # one label for all tells nobody from nobody
     fits_K = alone_KT @ lead_T
-    if len(fits_K) == 2:
-        fits_K = np.array([1, -1]) * (1 if fits_K[0] >= fits_K[1] else -1)  # two voices, two people
+    two = np.argsort(-alone_KT.sum(axis=1), kind="stable")[:2]  # the two that say most are two people's
+    if worth:
+        fits_K[two] = np.array([1, -1]) * (1 if fits_K[two[0]] >= fits_K[two[1]] else -1)
     return worth * np.stack([fits_K > 0, fits_K < 0], axis=1)
 
 
@@ -144,40 +144,37 @@ def _path(
 
 def best_path(score_TS: np.ndarray, change_T: np.ndarray) -> np.ndarray:
     """The path of states that gathers most (Viterbi). change_T: what another state than the frame before's costs."""
-    frames, states = score_TS.shape
-    came_TS = np.zeros((frames, states), np.int64)
-    total_S = np.zeros(states)
-    own = np.arange(states)
-    for t, (score_S, change) in enumerate(zip(score_TS, change_T.tolist(), strict=True)):
-        best = int(total_S.argmax())
-        moved_S = total_S < total_S[best] - change
-        came_TS[t] = np.where(moved_S, best, own)
-        total_S = np.where(moved_S, total_S[best] - change, total_S) + score_S
-    path_T = np.zeros(frames, np.int64)
-    state = int(total_S.argmax())
-    for t in range(frames - 1, -1, -1):
+    total, came = [0.0] * score_TS.shape[1], []  # came: the best state so far, and the states that are left for it
+    for scores, change in zip(score_TS.tolist(), change_T.tolist(), strict=True):
+        best = max(total)
+        came.append((total.index(best), [t < best - change for t in total]))
+        total = [max(t, best - change) + score for t, score in zip(total, scores, strict=True)]
+    path_T = np.zeros(len(came), np.int64)
+    state = total.index(max(total))
+    for t in range(len(came) - 1, -1, -1):
         path_T[t] = state
-        state = int(came_TS[t, state])
+        best_state, left = came[t]
+        state = best_state if left[state] else state
     return path_T
 
 
 def _seen(path_T: np.ndarray, lead_T: np.ndarray) -> np.ndarray:
     """The path where lips tell it over a voice window, else −1: nothing is learned from what was a guess."""
-    around_T = np.convolve(lead_T, np.ones(round(_SPAN * FPS)), "same")
+    around_T = np.convolve(lead_T, np.ones(round(SPAN * FPS)), "same")
     return np.where(around_T * np.where(path_T == 0, 1, -1) >= _TELLS, path_T, -1)
 
 
-def _voice_evidence(voices_WE: np.ndarray | None, who_T: np.ndarray) -> tuple[np.ndarray, float]:
-    """Nats for person 0 in each frame [T], by how people sound elsewhere; and by how much that confirms who it was.
+def _voice_evidence(voices_WE: np.ndarray | None, who_T: np.ndarray) -> np.ndarray:
+    """Nats for person 0 in each frame [T], by how people sound elsewhere.
 
     who_T: 0 or 1 where that person alone is heard, else −1.
     """
-    silence = np.zeros(len(who_T)), 0.0
+    silence = np.zeros(len(who_T))
     if voices_WE is None:
         return silence
     voices_WE = voices_WE.astype(np.float64)
     at_W = np.minimum(np.arange(len(voices_WE)) * FPS // WINDOWS_A_SECOND, len(who_T) - 1)
-    box = np.ones(round(_SPAN * FPS))
+    box = np.ones(round(SPAN * FPS))
     lead_T = np.convolve((who_T == 0).astype(float) - (who_T == 1), box, "same")
     lead_W = lead_T[at_W] / np.maximum(np.convolve(who_T >= 0, box, "same")[at_W], len(box) / 4)
     known_W = np.isfinite(voices_WE).all(axis=1)
@@ -191,9 +188,9 @@ def _voice_evidence(voices_WE: np.ndarray | None, who_T: np.ndarray) -> tuple[np
             return silence
         told_W = known_W & (fold_W == fold)
         score_W[told_W] = _discriminant(voices_WE[learn_W], first_W[learn_W])(voices_WE[told_W])
-    nats_W = _likelihood(score_W, pure_W & first_W, pure_W & ~first_W) / (_SPAN * WINDOWS_A_SECOND)
-    confirmed = float(nats_W[pure_W & first_W].sum() - nats_W[pure_W & ~first_W].sum())
-    return np.interp(np.arange(len(who_T)), at_W, nats_W) * WINDOWS_A_SECOND / FPS, confirmed
+    nats_W = _likelihood(score_W, pure_W & first_W, pure_W & ~first_W) / (SPAN * WINDOWS_A_SECOND)
+    nats_T: np.ndarray = np.interp(np.arange(len(who_T)), at_W, nats_W) * WINDOWS_A_SECOND / FPS
+    return nats_T
 
 
 def _folds(label_W: np.ndarray) -> np.ndarray:
@@ -227,7 +224,7 @@ def _likelihood(score_W: np.ndarray, first_W: np.ndarray, second_W: np.ndarray) 
     """
     means, counts = [score_W[w].mean() for w in (first_W, second_W)], [w.sum() for w in (first_W, second_W)]
     middle = sum(means) / 2
-    apart = _SPAN * WINDOWS_A_SECOND * _LIKE
+    apart = SPAN * WINDOWS_A_SECOND * _LIKE
     one, other = (middle + (m - middle) * n / (n + apart) for m, n in zip(means, counts, strict=True))
     variance = sum(((score_W[w] - m) ** 2).sum() for w, m in zip((first_W, second_W), (one, other), strict=True))
     if one <= other:

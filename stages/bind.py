@@ -47,8 +47,9 @@ _MIN_EVIDENCE = FPS  # frames in which exactly one voice speaks while the face i
 _PRECISION = 0.04  # seconds by which an offset of a few seconds of speech is wrong: rejected is what is surely too much
 _CHANCE = 0.7  # times 1 / √turns: see `chance_margin`
 
-_SURE = 8.0  # nats by which somebody speaks for sure; the silent one of acted monologues had up to 6
-_BEYOND = 1.5  # times what chance gives: how well lips and an ear that know nothing of each other must agree
+_SURE = 8.0  # nats of lips by which somebody speaks for sure; the silent one of acted monologues had up to 6
+_CLEAR = 5.0  # nats a second by which lips tell speakers apart; where both talk all the time a path finds 2 to 3, …
+_ONE_VOICE = -2.0  # … and nats at which both have one voice in what it finds
 _MOSTLY = 0.5  # of what a third voice says, while nobody's lips move
 
 _Scores = tuple[tuple[float, float], tuple[float, float]]
@@ -80,7 +81,7 @@ class BindStage(Stage[BindInput, Binding]):
     """
 
     name: ClassVar[str] = "bind"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     config: BindConfig
 
     def __init__(self, config: BindConfig) -> None:
@@ -131,10 +132,10 @@ class BindStage(Stage[BindInput, Binding]):
         mouths_PT2 = np.stack([person.mouth for person in item.cast.members])
         audio_N = sound_of(conversation.media[0], conversation.frames)
         sound_PT = follows(mouths_PT2, audio_N, heard_KT.sum(axis=0) > 0)
-        found = attributed(ear.turns, contest_PT + sound_PT, ear.voices, ear.speakers)
+        found = attributed(ear.turns, contest_PT + sound_PT, ear.voices, ear.speakers, ear.odds)
         self._check_voices(ear, heard_KT, lips_PT)
         self._check_seen(found.turns, lips_PT)
-        self._check_two(found, ear, straightness_of_ear(motion_PT, heard_KT))
+        self._check_two(found)
         check_dialogue(speech_state(found.turns, conversation.frames), self.config.strangers)
         contrast_T = voice_contrast(found.turns, conversation.frames)
         scores = lip_scores(motion_PT, contrast_T)
@@ -150,28 +151,22 @@ class BindStage(Stage[BindInput, Binding]):
                 f"{ear.speakers} voices, and nobody's lips move in {100 * max(unseen):.0f} % of what one of them says",
             )
 
-    def _check_two(self, found: Attribution, ear: Diarization, agreement: tuple[float, float]) -> None:
-        """That both speak. By the eye (nats in which the own turns are the own rather than the other's), or by an ear
-        that believes in two voices and fits the lips."""
+    def _check_two(self, found: Attribution) -> None:
+        """That both speak, by all evidence (`stages.odds`)."""
         sides, share = ("left", "right"), found.seconds / max(sum(found.seconds), 1e-9)
-        quiet = int(found.seconds[1] < found.seconds[0])
-        spoken = f"{found.seconds[quiet]:.1f} of {sum(found.seconds):.1f} s"
-        if share[quiet] < self.config.min_share and found.nats.max() >= _SURE:
-            raise Rejected(Reason.SILENT_FACE, f"by all evidence, the {sides[quiet]} one speaks for {spoken}")
-        margin, chance = agreement
-        weakest = int(found.nats.argmin())
-        sure, decisive = found.nats[weakest] >= _SURE, found.decisive >= self.config.min_decisive
-        fits = margin >= max(self.config.min_margin, _BEYOND * chance)
-        if (sure and decisive) or (fits and (sure or (ear.speakers > 1 and found.nats[weakest] > 0))):
+        quiet, weakest = int(found.seconds.argmin()), int(found.nats.argmin())
+        odds = found.odds
+        blurred = found.nats.sum() < _CLEAR * found.seconds.sum() and odds.voices < _ONE_VOICE
+        if share[quiet] >= self.config.min_share and odds.total >= self.config.min_odds and not blurred:
             return
-        told = f"that the {sides[weakest]} one speaks has {found.nats[weakest]:.0f} nats of evidence (of {_SURE:.0f})"
-        if found.nats[weakest] < _SURE / 2 < found.nats.max():
-            raise Rejected(Reason.SILENT_FACE, told)
-        raise Rejected(
-            Reason.UNBOUND_VOICE,
-            f"{told}; {found.decisive:.0f} nats a second tell speakers apart ({self.config.min_decisive:g} needed), or"
-            f" lips must fit the ear by {max(self.config.min_margin, _BEYOND * chance):.2f}, not {margin:.2f}",
-        )
+        parts = f"lips {odds.lips:+.1f}, voices {odds.voices:+.1f}, ear {odds.ear:+.1f} nats"
+        told = f"evidence that both speak is {odds.total:+.1f} nats of {self.config.min_odds:g} needed ({parts})"
+        if found.nats.max() < _SURE or blurred:
+            raise Rejected(Reason.UNBOUND_VOICE, f"lips do not say who speaks; {told}")
+        if share[quiet] < self.config.min_share:
+            spoken = f"{found.seconds[quiet]:.1f} of {sum(found.seconds):.1f} s"
+            raise Rejected(Reason.SILENT_FACE, f"by all evidence, the {sides[quiet]} one speaks for {spoken}")
+        raise Rejected(Reason.SILENT_FACE, f"the {sides[weakest]} one may not speak: {told}")
 
     def _check_own(self, scores: _Scores, contrast_T: np.ndarray) -> None:
         """Files of two people whose voices were exchanged."""
@@ -292,18 +287,6 @@ def lip_scores(motion_PT: np.ndarray, contrast_T: np.ndarray) -> _Scores:
 def straightness(scores: _Scores) -> float:
     """By how much the voices fit the people in their order, in correlation; negative where they fit crosswise."""
     return (scores[0][0] + scores[1][1] - scores[0][1] - scores[1][0]) / 2
-
-
-def straightness_of_ear(motion_PT: np.ndarray, heard_KT: np.ndarray) -> tuple[float, float]:
-    """By how much lips fit the ear's first two voices either way, in correlation, and what chance gives.
-
-    Lips know nothing of these turns, nor the ear of lips: that they agree is evidence that there are two people.
-    """
-    if len(heard_KT) < 2:
-        return 0.0, 1.0
-    alone_T = heard_KT.sum(axis=0) == 1
-    contrast_T = np.where(alone_T, heard_KT[0].astype(np.float64) - heard_KT[1], 0.0)
-    return abs(straightness(lip_scores(motion_PT, contrast_T))), chance_margin(contrast_T)
 
 
 def chance_margin(contrast_T: np.ndarray) -> float:

@@ -49,7 +49,7 @@ class DiarizeStage(Stage[Conversation, Diarization]):
     """A conversation to its turns: of its two people where each has a file, else of voices, with the ear's doubt."""
 
     name: ClassVar[str] = "diarize"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     config: DiarizeConfig
 
     def __init__(self, config: DiarizeConfig) -> None:
@@ -106,6 +106,7 @@ class DiarizeStage(Stage[Conversation, Diarization]):
             speakers=max(1, min(heard.believed, counted)),
             turns=turns,
             voices=heard.voices if heard.voices.size else None,
+            odds=heard.odds if counted > 1 else min(heard.odds, 0.0),
         )
 
 
@@ -190,7 +191,7 @@ class PyannoteDiarizer:
         from stages.voices import Heard
 
         turns = self(audio_N)
-        return Heard(turns, len({turn.speaker for turn in turns}), np.zeros((0, 0), np.float16))
+        return Heard(turns, len({turn.speaker for turn in turns}), np.zeros((0, 0), np.float16), 0.0)
 
 
 def channel_turns(

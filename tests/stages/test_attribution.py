@@ -27,11 +27,11 @@ def swapped(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
 
 
 def voices(turns: tuple[Turn, ...], apart: float) -> np.ndarray:
-    """[W, 4]: noise around two means, blurred over 1.6 s as an encoder's window blurs it; NaN in the pauses."""
+    """[W, 4]: noise around two means, blurred over 1 s as an encoder's window blurs it; NaN in the pauses."""
     state_W = speech_state(turns, FRAMES)[np.arange(FRAMES * 10 // FPS) * FPS // 10].astype(np.int64)
     lead_W = np.where(state_W == 1, 1.0, np.where(state_W == 2, -1.0, 0.0))
     noise_WE = np.random.default_rng(0).normal(size=(len(state_W), 4))
-    mixed_WE = gaussian_filter1d(noise_WE + apart * lead_W[:, None], 4, axis=0)
+    mixed_WE = gaussian_filter1d(noise_WE + apart * lead_W[:, None], 2.5, axis=0)
     mixed_WE[state_W == 0] = np.nan
     return mixed_WE.astype(np.float16)
 
@@ -59,14 +59,13 @@ def test_turns_with_hidden_lips_go_by_the_voice_that_was_learned_from_the_others
     seen_PT[:, 24 * FPS :] = 0.0  # a hand before each mouth
     known = attributed(one, seen_PT, voices(TURNS, 1.5), believed=1)
     assert agreement(TURNS, known.turns) > 0.95
-    assert known.confirmed > 10
     assert agreement(TURNS, attributed(one, seen_PT, None, believed=1).turns) < 0.9
 
 
-def test_voices_that_do_not_differ_confirm_nothing() -> None:
+def test_voices_that_do_not_differ_change_nothing() -> None:
     found = attributed(TURNS, evidence(TURNS), voices(TURNS, 0.0))
     assert found.turns == TURNS
-    assert found.confirmed < 8
+    assert found.odds.voices < 0
 
 
 def test_whoever_has_no_turn_has_no_evidence() -> None:
