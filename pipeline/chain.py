@@ -20,7 +20,7 @@ from stages.census import CensusStage
 from stages.diarize import DiarizeStage
 from stages.encode import EncodeStage, network_digest
 from stages.faces import FacesStage
-from stages.glance import GlanceSettings, GlanceStage
+from stages.glance import GlanceStage
 from stages.ingest import IngestStage
 from stages.motion import FitStage, MotionStage
 from stages.separate import SeparateStage
@@ -35,7 +35,7 @@ def stages_of(config: BuildConfig, dataset: str) -> Stages:
     stages: tuple[AnyStage, ...] = (
         IngestStage(config.ingest),
         DiarizeStage(config.diarize),
-        GlanceStage(_glance(config)),
+        GlanceStage(config.faces),
         FacesStage(config.faces),
         CastStage(),
         *([EncodeStage(config.encode)] if config.motion.kind == "network" else []),
@@ -62,10 +62,11 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
     def add(stage: type[AnyStage], settings: Section, *upstream: str) -> None:
         prints[stage.name] = fingerprint(stage, settings, *(prints[name] for name in upstream))
 
+    faces = config.faces.model_copy(update={"landmarker": None})  # its digest is enough
     add(IngestStage, config.ingest)
     add(DiarizeStage, config.diarize)
-    add(GlanceStage, _glance(config, landmarker=False), "diarize")
-    add(FacesStage, config.faces.model_copy(update={"landmarker": None}))  # its digest is enough
+    add(GlanceStage, faces, "diarize")
+    add(FacesStage, faces)
     add(CastStage, Section(), "faces")
     add(BindStage, config.bind, "diarize", "cast")
     add(SeparateStage, _separation(config.separate), "bind")
@@ -81,12 +82,6 @@ def fingerprints_of(config: BuildConfig) -> dict[str, str]:
     add(CensusStage, Section(), "windows")
     add(ShardStage, _ShardSettings(shard=config.shard, balance=config.balance), "ingest", "census", "separate")
     return prints
-
-
-def _glance(config: BuildConfig, *, landmarker: bool = True) -> GlanceSettings:
-    """landmarker: with the path of the face model's file, whose digest is enough to know it."""
-    faces = config.faces if landmarker else config.faces.model_copy(update={"landmarker": None})
-    return GlanceSettings(faces=faces, min_face=config.quality.min_face)
 
 
 def _separation(config: SeparateConfig) -> Section:

@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from schemas import FPS
-from schemas.config import FacesConfig, Section
+from schemas.config import FacesConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import Conversation, Diarization, Glance, Row
 from schemas.words import counted
@@ -33,13 +33,6 @@ _FEWEST, _MOST = 3, 36  # … of all pairs
 _SAME_PLACE = 1.0  # face sizes between two sights of one face
 _STILL = 0.006  # face heights by which nothing in a photograph moves, as in `stages.participants`
 _NEAR = 2 * FPS  # frames by which a pair is moved to begin at a key frame
-
-
-class GlanceSettings(Section):
-    """faces: how they are found. min_face: pixels, side of a face that could be a participant's."""
-
-    faces: FacesConfig
-    min_face: float
 
 
 class GlanceInput(Row):
@@ -67,15 +60,15 @@ class GlanceStage(Stage[GlanceInput, Glance]):
 
     name: ClassVar[str] = "glance"
     version: ClassVar[int] = 1
-    config: GlanceSettings
+    config: FacesConfig
 
-    def __init__(self, config: GlanceSettings, tracker: FaceTracker | None = None) -> None:
+    def __init__(self, config: FacesConfig, tracker: FaceTracker | None = None) -> None:
         super().__init__(config)
         self._tracker = tracker
 
     def setup(self) -> None:
         if self._tracker is None:
-            self._tracker = tracker_of(self.config.faces)
+            self._tracker = tracker_of(self.config)
 
     def process(self, item: GlanceInput) -> Iterator[Glance]:
         """One row.
@@ -88,7 +81,7 @@ class GlanceStage(Stage[GlanceInput, Glance]):
         pictures = live = 0
         for first in places_of(conversation):
             for faces_FL3 in self._pair(conversation, first):
-                _add(seen, pictures, [face for face in faces_FL3 if _size(face) >= self.config.min_face])
+                _add(seen, pictures, faces_FL3)
                 pictures += 1
             live = max(live, _most_at_once(seen))
             if live > 1:
@@ -109,7 +102,7 @@ class GlanceStage(Stage[GlanceInput, Glance]):
             media.uri,
             first,
             last + 1,
-            decoder=self.config.faces.decoder,
+            decoder=self.config.decoder,
             max_side=MAX_SIDE,
             witness=media.witness,
         )
@@ -132,9 +125,9 @@ def places_of(conversation: Conversation) -> list[int]:
     )
 
 
-def _add(seen: list[_Sights], picture: int, faces: Sequence[np.ndarray]) -> None:
+def _add(seen: list[_Sights], picture: int, faces_FL3: np.ndarray) -> None:
     """Each face of a picture to the nearest one that was seen at its place, else as a new one."""
-    for face_L3 in faces:
+    for face_L3 in faces_FL3:
         box_4 = box_of(face_L3[None])[0]
         place = (box_4[:2] + box_4[2:]) / 2, _size(face_L3)
         known = [s for s in seen if picture not in s.pictures and _gap(s.place, place) < _SAME_PLACE]

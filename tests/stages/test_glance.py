@@ -13,11 +13,11 @@ from schemas import FPS, SAMPLE_RATE
 from schemas.config import FacesConfig
 from schemas.errors import Reason, Rejected
 from schemas.rows import LANDMARKS, Conversation, Diarization, Glance, Layout, Media
-from stages.glance import GlanceInput, GlanceSettings, GlanceStage, places_of
+from stages.glance import GlanceInput, GlanceStage, places_of
 from tests.stages.test_faces import real_conversation
 
 FRAMES = 40 * FPS
-SETTINGS = GlanceSettings(faces=FacesConfig(), min_face=48.0)
+SETTINGS = FacesConfig()
 
 
 class Seen:
