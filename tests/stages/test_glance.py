@@ -78,7 +78,6 @@ def test_two_that_move_are_two_and_looking_ends_there(grey: Conversation) -> Non
         [],
         [(160, 100, True)],
         [(160, 100, True), (480, 100, False)],  # a photograph
-        [(160, 100, True), (480, 30, True)],  # too small for a participant
     ],
 )
 def test_a_monologue_has_no_second_living_face(grey: Conversation, faces: list[tuple[float, float, bool]]) -> None:
