@@ -117,7 +117,9 @@ def test_a_change_of_speaker_is_found_where_it_was(stage: DiarizeStage, shared_m
 
 def test_the_same_sound_gives_the_same_turns(stage: DiarizeStage, shared_media: Path) -> None:
     path = shared_media / "diarization" / "anytalker_interact_1_mix.wav"
-    assert diarized(stage, path) == diarized(stage, path)
+    once, again = diarized(stage, path), diarized(stage, path)
+    assert once.turns == again.turns
+    assert np.array_equal(np.asarray(once.voices), np.asarray(again.voices), equal_nan=True)
 
 
 def test_a_track_each(stage: DiarizeStage, shared_media: Path) -> None:
@@ -210,7 +212,7 @@ def test_a_monologue_has_two_labels_and_one_voice(stage: DiarizeStage, shared_me
     row = diarized(stage, wav(tmp_path / "one.wav", mix[: round(4.7 * SAMPLE_RATE)]))
     assert row.speakers == 1
     assert row.voices is not None
-    assert len(row.voices) == 48
+    assert len(row.voices) == 47  # one each 0.1 s of the 117 whole frames
 
 
 # --- a pyannote pipeline instead
