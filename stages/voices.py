@@ -179,7 +179,8 @@ class EmbeddedDiarizer:
                 continue
             others = voices[:i] + voices[i + 1 :]
             halves = _both_sides(split, voice_F)
-            if all(self._unlike(cues, half, other) for half in halves for other in others):
+            heard = min(map(_seconds, halves)) >= TRIABLE  # less may be another way of speaking, such as laughter
+            if heard and all(self._unlike(cues, half, other) for half in halves for other in others):
                 return [*voices[:i], *halves, *voices[i + 1 :]]
         return None
 

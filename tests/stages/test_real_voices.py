@@ -166,7 +166,6 @@ def test_exchanged_channels_change_nothing(name: str, shared_media: Path, tmp_pa
     binding = bound(with_sound(clip, tmp_path / "swapped.mp4", "pan=stereo|c0=c1|c1=c0"), cast_of(clip))
     whole = bound(real_conversation(clip), cast_of(clip))
     frames = real_conversation(clip).frames
-    assert [p.speaker for p in binding.participants] == [p.speaker for p in whole.participants]
     assert np.mean(speech_state(binding.turns, frames) == speech_state(whole.turns, frames)) > 0.95
 
 
