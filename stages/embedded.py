@@ -170,8 +170,10 @@ def load_voice_activity() -> Callable[[np.ndarray], np.ndarray]:
     wheel_file(*VOICE_ACTIVITY)
     threads = torch.get_num_threads()
     report_nothing()
-    import silero_vad
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # of how it finds its own file
+        import silero_vad
 
+        forward: Callable[[np.ndarray], np.ndarray] = silero_vad.load_silero_vad(sequence=True).audio_forward
     torch.set_num_threads(threads)  # importing silero_vad sets one thread for the whole process
-    forward: Callable[[np.ndarray], np.ndarray] = silero_vad.load_silero_vad(sequence=True).audio_forward
     return forward

@@ -32,7 +32,7 @@ from schemas import FPS
 # encoded anew at CRF 20 and 33, these take at most 3 % of the frames; six frames reach down to 4 pictures a second.
 _SOON = 6
 _DIPS = ((1, 0.25), (2, 0.15), (_SOON, 0.08))
-_RATES = (*range(5, 21), 12.5)  # pictures a second; 24 lose nothing
+_RATES = tuple(n / 4 for n in range(20, 81))  # pictures a second, so that none drifts by a phase within a block
 _PHASES = 10
 _BLOCK = 5 * FPS  # frames in which a beat keeps its phase, and is looked for
 _SURE = 8.0  # nats, after those that so many patterns have by chance

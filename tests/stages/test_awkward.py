@@ -150,4 +150,4 @@ def test_nothing_chatters_or_stays_behind(shared_media: Path, variants: Path, cl
     assert set(report["outcomes"].values()) <= {"ok", *Reason}
     assert report["processes"] == []
     assert report["files"] == []
-    assert report["peak_mb"] < 600  # measured: 291; 799 once decord has been at work, too
+    assert report["peak_mb"] < 900  # measured: 790, of which 500 come with Silero, which tells speech from music

@@ -60,7 +60,7 @@ class Jitter:
 MOST = Jitter(angle=0.5, place=0.002, shape=0.03)
 
 
-@pytest.mark.parametrize("sigma", [2.0, 4.0])
+@pytest.mark.parametrize("sigma", [4.0, 6.0])  # of less, the encoder leaves a picture that is frozen
 def test_a_still_drawn_face_keeps_still(tmp_path: Path, sigma: float) -> None:
     jitter = jitter_of(tmp_path, next(rendered(make_person(1, long_hair=True), [pose()])), sigma)
     assert jitter.angle < MOST.angle
@@ -68,7 +68,7 @@ def test_a_still_drawn_face_keeps_still(tmp_path: Path, sigma: float) -> None:
     assert jitter.shape < MOST.shape
 
 
-@pytest.mark.parametrize("sigma", [2.0, 4.0])
+@pytest.mark.parametrize("sigma", [4.0, 6.0])
 def test_a_still_real_face_keeps_still(tmp_path: Path, shared_media: Path, sigma: float) -> None:
     clip = shared_media / "conversation" / "pair_user.mp4"
     [(_, rgb)] = frames_on_grid(str(clip), 25, 26)
