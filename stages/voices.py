@@ -151,7 +151,7 @@ class EmbeddedDiarizer:
         return Cues(len(audio_N), speech_F, local, window, pure_W, edges[:, 0], edges[:, 1])
 
     def _chunks(self, audio_N: np.ndarray, count: int) -> Iterator[tuple[slice, torch.Tensor]]:
-        """(which of them, [B, 80000]) of the chunks."""
+        """(which of them, [B, CHUNK]) of the chunks."""
         for part in _batches(count):
             piece = _stretch(audio_N, part.start * HOP * STEP, (part.stop - 1) * HOP * STEP + CHUNK)
             waves = sliding_window_view(piece, CHUNK)[:: HOP * STEP].copy()
