@@ -10,7 +10,7 @@ channels differ, so ordinary mono and stereo need none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 
@@ -106,7 +106,7 @@ def _speech_share(sound_N: np.ndarray) -> float:
 
 
 @cache
-def _activity():  # type: ignore[no-untyped-def]
+def _activity() -> Callable[[np.ndarray], np.ndarray]:
     from stages.embedded import load_voice_activity
 
     return load_voice_activity()

@@ -74,14 +74,13 @@ def fit_lips(motion_PT: np.ndarray, count_T: np.ndarray, *, contest: bool = Fals
         count_T: how many voices are heard.
         contest: fitted for `lip_contest`, else for `lip_evidence`.
     """
+    evidence = lip_contest if contest else lip_evidence
     seen_T = np.isfinite(motion_PT).all(axis=0)
     one_PT = motion_PT[:, seen_T & (count_T == 1)]
     rest_PT = motion_PT[:, seen_T & (count_T == 0)]
     model = LipModel(np.tile(_MEAN_S, (2, 1)), np.tile(_DEVIATION_S, (2, 1)))
     for _ in range(_ROUNDS):
-        odds_PT = np.exp(
-            _WINDOW * (lip_contest if contest else lip_evidence)(one_PT, model)
-        )  # of each speaking against nobody
+        odds_PT = np.exp(_WINDOW * evidence(one_PT, model))  # of each speaking against nobody
         speaks_PT = odds_PT / (odds_PT.sum(axis=0) + _NOBODY)
         mean_PS, deviation_PS = np.empty((2, 2)), np.empty((2, 2))
         for person, spoken_T in enumerate(speaks_PT):
