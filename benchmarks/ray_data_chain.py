@@ -1,0 +1,177 @@
+"""Our stages in Ray Data's public API, as a good user of it would chain them.
+
+One row a conversation, from the list to its windows; what the stages make travels as bytes in columns. Light stages
+share an operator, heavy ones have pools of actors that keep their models. Blocks hold one row each, so a checkpoint
+(`CheckpointConfig`) saves every conversation that came to its end; it wants one id column through all operators, so
+nothing in between is saved, and a conversation cannot fan out into pieces. What rejects or fails an item is caught in
+the function and travels on as the row's status.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from schemas.artifact import dump_rows, load_row, load_rows
+from schemas.config import BuildConfig
+from schemas.dyads import Codec, Dyad
+from schemas.errors import Rejected
+from schemas.rows import Binding, Cast, Conversation, Diarization, FaceTracks, Source
+from stages.base import Stage
+from stages.bind import BindInput, BindStage
+from stages.cast import CastInput, CastStage
+from stages.diarize import DiarizeStage
+from stages.faces import FacesStage, pieces_of
+from stages.glance import GlanceInput, GlanceStage
+from stages.ingest import IngestStage, outline_of
+from stages.motion import MotionInput, MotionStage
+from stages.separate import SeparateInput, SeparateStage
+from stages.windows import WindowsInput, WindowsStage
+
+DEADLY = "deadly"
+"""A file of this name ends the process that ingests it, every time."""
+
+Columns = dict[str, Any]
+
+
+class DeadlyIngest(IngestStage):
+    """Ingest, but for one file that kills its worker, as a decoder with a fault does."""
+
+    name: ClassVar[str] = "ingest"
+    version: ClassVar[int] = IngestStage.version
+
+    def process(self, item: Source) -> Iterator[Conversation]:
+        if DEADLY in Path(item.uris[0]).stem:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield from super().process(item)
+
+
+class _Operator:
+    """A row in, the same row with further columns out. `status` says what became of the conversation so far."""
+
+    stages: tuple[Stage[Any, Any], ...] = ()
+
+    def __init__(self, codec: bytes = b"") -> None:
+        self._codec = codec
+        for stage in self.stages:
+            stage.setup()
+
+    def __call__(self, row: Columns) -> Columns:
+        if row["status"] != "ok":
+            return row
+        try:
+            return row | self.columns(row)
+        except Rejected as rejected:
+            return row | {"status": "rejected", "reason": rejected.reason.value}
+        except Exception as error:  # noqa: BLE001 - told in the row
+            return row | {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+
+    def columns(self, row: Columns) -> Columns:
+        raise NotImplementedError
+
+
+class Ingested(_Operator):
+    def __init__(self) -> None:
+        self.stages = (DeadlyIngest(BuildConfig().ingest),)
+        super().__init__()
+
+    def columns(self, row: Columns) -> Columns:
+        return {"conversation": dump_rows([*self.stages[0].process(Source(uris=(row["uri"],)))])}
+
+
+class Diarized(_Operator):
+    def __init__(self) -> None:
+        self.stages = (DiarizeStage(BuildConfig().diarize),)
+        super().__init__()
+
+    def columns(self, row: Columns) -> Columns:
+        return {"diarization": dump_rows([*self.stages[0].process(load_row(row["conversation"], Conversation))])}
+
+
+class Tracked(_Operator):
+    """Where the ear does not hear two people, a glance; then faces."""
+
+    def __init__(self) -> None:
+        config = BuildConfig().faces
+        self.stages = (GlanceStage(config), FacesStage(config))
+        super().__init__()
+
+    def columns(self, row: Columns) -> Columns:
+        glance, faces = self.stages
+        conversation = load_row(row["conversation"], Conversation)
+        diarization = load_row(row["diarization"], Diarization)
+        if diarization.speakers != 2:
+            list(glance.process(GlanceInput(conversation=conversation, diarization=diarization)))
+        pieces = pieces_of(outline_of(conversation), (row["uri"],), BuildConfig().faces)
+        return {"faces": dump_rows([tracks for piece in pieces for tracks in faces.process(piece)])}
+
+
+class Windowed(_Operator):
+    """All that follows faces, and takes little time."""
+
+    def __init__(self, codec: bytes) -> None:
+        config = BuildConfig()
+        self.stages = (
+            CastStage(),
+            BindStage(config.bind),
+            SeparateStage(config.separate),
+            MotionStage(),
+            WindowsStage(config.windows),
+        )
+        super().__init__(codec)
+
+    def columns(self, row: Columns) -> Columns:
+        cast, bind, separate, motion, windows = self.stages
+        conversation = load_row(row["conversation"], Conversation)
+        diarization = load_row(row["diarization"], Diarization)
+        faces = load_rows(row["faces"], FaceTracks)
+        codec = load_row(self._codec, Codec)
+        chosen: Cast = next(cast.process(CastInput(conversation=conversation, faces=faces)))
+        binding: Binding = next(
+            bind.process(BindInput(conversation=conversation, diarization=diarization, cast=chosen))
+        )
+        voices = dump_rows([*separate.process(SeparateInput(conversation=conversation, binding=binding))])
+        moved = tuple(
+            next(motion.process(MotionInput(codec=codec, binding=binding, faces=faces, participant=participant)))
+            for participant in (0, 1)
+        )
+        inputs = WindowsInput(codec=codec, conversation=conversation, binding=binding, motion=moved)
+        dyad: Dyad = next(windows.process(inputs))
+        # What is not needed any more is emptied: a column cannot be dropped for some rows only.
+        return {"dyad": dump_rows([dyad]), "voices": voices, "faces": b"", "diarization": b""}
+
+
+def run_chain(listing: Path, out: Path, codec: Path) -> None:
+    """Build what is not built yet. listing: Parquet files with `id` and `uri`, one row each."""
+    import ray
+    from ray.data import DataContext
+    from ray.data.checkpoint import CheckpointConfig
+
+    ray.init(include_dashboard=False, logging_level="error")
+    context = DataContext.get_current()
+    context.checkpoint_config = CheckpointConfig(
+        id_column="id", checkpoint_path=str(out / "checkpoint"), delete_checkpoint_on_success=False
+    )
+    context.max_errored_blocks = -1  # one lost conversation must not end the others
+    cores = os.cpu_count() or 1
+    # Half a core each, or pools of four operators would not fit on two cores (they starve each other, ray#44687).
+    actors: dict[str, Any] = {"num_cpus": 0.5, "max_restarts": 4, "max_task_retries": 2}
+    empty = {
+        "status": "ok",
+        "reason": "",
+        "conversation": b"",
+        "diarization": b"",
+        "faces": b"",
+        "dyad": b"",
+        "voices": b"",
+    }
+    rows = ray.data.read_parquet(str(listing), override_num_blocks=len(list(listing.iterdir())))
+    rows = rows.map(lambda row: row | empty, num_cpus=0.25)
+    rows = rows.map(Ingested, concurrency=1, **actors | {"num_cpus": 0.25})
+    rows = rows.map(Diarized, concurrency=(1, cores), **actors)
+    rows = rows.map(Tracked, concurrency=(1, cores), **actors)
+    rows = rows.map(Windowed, fn_constructor_args=(codec.read_bytes(),), concurrency=1, **actors | {"num_cpus": 0.25})
+    rows.select_columns(["id", "status", "reason", "dyad", "voices"]).write_parquet(str(out / "rows"), mode="append")
