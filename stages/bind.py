@@ -81,7 +81,7 @@ class BindStage(Stage[BindInput, Binding]):
     """
 
     name: ClassVar[str] = "bind"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     config: BindConfig
 
     def __init__(self, config: BindConfig) -> None:
