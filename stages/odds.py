@@ -68,7 +68,7 @@ def both_speak(who_T: np.ndarray, lead_T: np.ndarray, voices_WE: np.ndarray | No
     """
     lips = min(_lips(who_T == 0, lead_T), _lips(who_T == 1, -lead_T))
     distance, seconds = _distance(who_T, voices_WE)
-    return Odds(lips, _voices(distance, seconds, agreed), min(ear, ear * (2 * agreed - 1)), distance)
+    return Odds(lips, _voices(distance, seconds, agreed, ear), min(ear, ear * (2 * agreed - 1)), distance)
 
 
 def _lips(mine_T: np.ndarray, lead_T: np.ndarray) -> float:
@@ -82,11 +82,11 @@ def _lips(mine_T: np.ndarray, lead_T: np.ndarray) -> float:
     return float(np.clip(np.clip(pieces, -_DECEIVED, _DECEIVED).sum(), -_DECEIVED, _MOST))
 
 
-def _voices(distance: float, seconds: float, agreed: float) -> float:
-    """Two against one, split by the ear where the labels are followed, else at random or by the ear, as likely."""
+def _voices(distance: float, seconds: float, agreed: float, ear: float) -> float:
+    """Two against one, split by the ear where the labels of an ear in doubt are followed, else as likely at random."""
     if np.isnan(distance):
         return 0.0
-    by_ear = float(np.clip(2 * agreed - 1, *_BY_EAR))
+    by_ear = float(np.clip((2 * agreed - 1) * min(1.0, 1.0 - np.tanh(ear / 2)), *_BY_EAR))
     one = (1 - by_ear) * _gaussian(distance, *_ONE[0]) + by_ear * _gaussian(distance, *_ONE[1])
     nats = float(np.log(_gaussian(distance, *_TWO)) - np.log(one))
     return max(nats, -_CLOSE) * min(seconds / _ENOUGH, 1.0)
