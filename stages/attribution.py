@@ -11,6 +11,9 @@ They are added, and one path is sought through the speech: who speaks, or both w
 change of speaker costs nats inside of a turn and few at its edges. Ear and voice are then weighed and learned again by
 the path that was found. So a turn during which a hand hides the lips goes by the voice, and a short word by the lips.
 
+Where it begins matters: lips that chew through a turn or two teach wrong voices, which then cannot correct them. So the
+first path is the ear's, each label given to the person whose lips fit it, and voices are first learned from that.
+
 The conversation's own voices: a linear discriminant between what is heard (`Diarization.voices`) in the one's and in
 the other's turns. It counts for what it achieves on turns that it was not learned from, so voices that do not differ
 are worth nothing, however well they were fitted.
@@ -93,20 +96,20 @@ def attributed(
     heard_KT = labels_heard(turns, frames)
     count_T = heard_KT.sum(axis=0)
     lead_T = np.where(count_T == 1, evidence_PT[0] - evidence_PT[1], 0.0)
-    right_KP = _first_guess(heard_KT & (count_T == 1), lead_T, believed)
-    voice_T = np.zeros(frames)
+    guess_KP = _first_guess(heard_KT & (count_T == 1), lead_T, believed)
+    right_KP, voice_T = guess_KP, _voices_by_ear(voices_WE, heard_KT, guess_KP)
     for _ in range(_ROUNDS):
         odds_K = np.log((right_KP[:, 0] + _UNSURE) / (right_KP[:, 1] + _UNSURE)) * (len(heard_KT) > 1)
         path_T = _path(turns, heard_KT, evidence_PT, odds_K, voice_T)
         found_KP = np.stack([(heard_KT & (count_T == 1) & (path_T == p)).sum(axis=1) / FPS for p in (0, 1)], axis=1)
-        right_KP = _first_guess(heard_KT & (count_T == 1), lead_T, believed) + found_KP
+        right_KP = guess_KP + found_KP
         voice_T = _voice_evidence(voices_WE, np.where(count_T == 1, _seen(path_T, lead_T), -1))
     lead_K = found_KP[:, 0] - found_KP[:, 1]
     voices = (int(lead_K.argmax()), int(lead_K.argmin())) if len(lead_K) > 1 else (0, 0)
     changed = float(found_KP.sum() - found_KP.max(axis=1).sum())
     pieces = (piece for turn in turns for piece in _split(turn, path_T))
     nats_P = np.array([sign * lead_T[(count_T == 1) & (path_T == p)].sum() for p, sign in ((0, 1), (1, -1))])
-    agreed = 1 - changed / max(float(found_KP.sum()), 1e-9)
+    agreed = 1 - changed / max(float(found_KP.sum()), 1e-9) if len(heard_KT) > 1 else 0.5
     odds = both_speak(np.where(count_T == 1, path_T, -1), lead_T, voices_WE, ear, agreed)
     return Attribution(_joined(pieces), round(changed, 2), found_KP.sum(axis=0), nats_P, voices, odds)
 
@@ -121,6 +124,12 @@ def _first_guess(alone_KT: np.ndarray, lead_T: np.ndarray, believed: int) -> np.
     if worth:
         fits_K[two] = np.array([1, -1]) * (1 if fits_K[two[0]] >= fits_K[two[1]] else -1)
     return worth * np.stack([fits_K > 0, fits_K < 0], axis=1)
+
+
+def _voices_by_ear(voices_WE: np.ndarray | None, heard_KT: np.ndarray, guess_KP: np.ndarray) -> np.ndarray:
+    """`_voice_evidence` as if each label were the person's that it is first given to: [T]."""
+    owner_K = np.where(guess_KP[:, 0] >= guess_KP[:, 1], 0, 1)
+    return _voice_evidence(voices_WE, np.where(heard_KT.sum(axis=0) == 1, owner_K[heard_KT.argmax(axis=0)], -1))
 
 
 def _path(

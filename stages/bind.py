@@ -39,7 +39,7 @@ from schemas.rows import (
 from stages.attribution import Attribution, attributed, labels_heard
 from stages.audio import sound_of, speech_state
 from stages.base import Stage
-from stages.lips import fit_lips, lip_contest, lip_evidence, lip_motion, unseen_share, voice_contrast
+from stages.lips import fit_lips, fit_lips_by_ear, lip_contest, lip_evidence, lip_motion, unseen_share, voice_contrast
 from stages.sync import Offset, drift_of, file_offset, follows, lag_of
 from stages.turntaking import check_dialogue
 
@@ -81,7 +81,7 @@ class BindStage(Stage[BindInput, Binding]):
     """
 
     name: ClassVar[str] = "bind"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 11
     config: BindConfig
 
     def __init__(self, config: BindConfig) -> None:
@@ -219,9 +219,10 @@ def only(turns: Sequence[Turn], label: int) -> tuple[Turn, ...]:
 def _lips(item: BindInput) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`lip_motion`, `lip_evidence` and `lip_contest` of both people, [P, T] each."""
     motion_PT = np.stack([lip_motion(person.mouth[:, 0]) for person in item.cast.members])
-    count_T = labels_heard(item.diarization.turns, item.conversation.frames).sum(axis=0)
-    evidence_PT = lip_evidence(motion_PT, fit_lips(motion_PT, count_T))
-    return motion_PT, evidence_PT, lip_contest(motion_PT, fit_lips(motion_PT, count_T, contest=True))
+    heard_KT = labels_heard(item.diarization.turns, item.conversation.frames)
+    evidence_PT = lip_evidence(motion_PT, fit_lips(motion_PT, heard_KT.sum(axis=0)))
+    model = fit_lips_by_ear(motion_PT, heard_KT, item.diarization.odds)
+    return motion_PT, evidence_PT, lip_contest(motion_PT, model)
 
 
 @dataclass(frozen=True)

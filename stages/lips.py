@@ -32,6 +32,7 @@ _PRIOR = 60.0  # frames that the priors are worth
 _ROUNDS = 20
 _APART = 1.0  # by which lips that speak move more, at least: someone who never speaks would teach us otherwise
 _NOBODY = 0.1  # odds that a voice is nobody's in the picture, against each of the two
+_RIGHT = 0.95  # of the labels of an ear that hears two voices
 _CLIP = 6.0  # nats that one frame of one face may say
 _AT_REST = 6.0  # nats a second for lips that do not speak; people who hardly move theirs reach 3 in a turn of seconds
 _SAYS_ENOUGH = 5 * FPS
@@ -66,21 +67,41 @@ def voice_contrast(turns: Sequence[Turn], frames: int) -> np.ndarray:
     return (state_T & 1).astype(np.float64) - (state_T >> 1 & 1)
 
 
-def fit_lips(motion_PT: np.ndarray, count_T: np.ndarray, *, contest: bool = False) -> LipModel:
-    """The two people's lips, from frames in which one of them is heard, no matter whose voice the ear took it for.
+def fit_lips_by_ear(motion_PT: np.ndarray, heard_KT: np.ndarray, odds: float) -> LipModel:
+    """`fit_lips` for `lip_contest`, begun from what the ear's labels say, given to the people either way round.
+
+    Somebody who mumbles beside a still listener is not found by lips alone: both rest, and whose rest is taken for
+    speech is chance. A label that goes with the one's moving lips says that the other label is not theirs.
+
+    Args:
+        heard_KT: bool, frames of each label. odds: nats by which the ear hears two voices (`Diarization.odds`).
+    """
+    count_T = heard_KT.sum(axis=0)
+    two = (*np.argsort(-(heard_KT & (count_T == 1)).sum(axis=1), kind="stable"), 0)[:2]
+    right = 0.5 + (_RIGHT - 0.5) * max(0.0, np.tanh(odds / 2))  # an ear in doubt says nothing
+    hint_T = np.log(right / (1 - right)) * (heard_KT[two[0]].astype(np.float64) - heard_KT[two[1]])
+    models = [fit_lips(motion_PT, count_T, contest=True, hint_T=sign * hint_T) for sign in (1, -1)]
+    return max(zip(models, (1, -1), strict=True), key=lambda m: _fit(motion_PT, count_T, m[0], m[1] * hint_T))[0]
+
+
+def fit_lips(
+    motion_PT: np.ndarray, count_T: np.ndarray, *, contest: bool = False, hint_T: np.ndarray | None = None
+) -> LipModel:
+    """The two people's lips, from frames in which one of them is heard.
 
     Args:
         motion_PT: `lip_motion` of both.
         count_T: how many voices are heard.
         contest: fitted for `lip_contest`, else for `lip_evidence`.
+        hint_T: nats for the first person that something else than lips says; None: no matter whose voice it may be.
     """
     evidence = lip_contest if contest else lip_evidence
-    seen_T = np.isfinite(motion_PT).all(axis=0)
-    one_PT = motion_PT[:, seen_T & (count_T == 1)]
-    rest_PT = motion_PT[:, seen_T & (count_T == 0)]
+    one_T, rest_T = _parts(motion_PT, count_T)
+    one_PT, rest_PT = motion_PT[:, one_T], motion_PT[:, rest_T]
+    hint_PT = np.zeros((2, int(one_T.sum()))) if hint_T is None else np.stack([hint_T, -hint_T])[:, one_T] / 2
     model = LipModel(np.tile(_MEAN_S, (2, 1)), np.tile(_DEVIATION_S, (2, 1)))
     for _ in range(_ROUNDS):
-        odds_PT = np.exp(_WINDOW * evidence(one_PT, model))  # of each speaking against nobody
+        odds_PT = np.exp(_WINDOW * evidence(one_PT, model) + hint_PT)  # of each speaking against nobody
         speaks_PT = odds_PT / (odds_PT.sum(axis=0) + _NOBODY)
         mean_PS, deviation_PS = np.empty((2, 2)), np.empty((2, 2))
         for person, spoken_T in enumerate(speaks_PT):
@@ -96,6 +117,22 @@ def fit_lips(motion_PT: np.ndarray, count_T: np.ndarray, *, contest: bool = Fals
         mean_PS[:, 1] = np.maximum(mean_PS[:, 1], mean_PS[:, 0] + _APART)
         model = LipModel(mean_PS, deviation_PS)
     return model
+
+
+def _parts(motion_PT: np.ndarray, count_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """bool [T]: both are seen, and one voice is heard or none."""
+    seen_T = np.isfinite(motion_PT).all(axis=0)
+    return seen_T & (count_T == 1), seen_T & (count_T == 0)
+
+
+def _fit(motion_PT: np.ndarray, count_T: np.ndarray, model: LipModel, hint_T: np.ndarray) -> float:
+    """Log likelihood of lips, if one of the two speaks where one voice is heard: nats, but for a constant."""
+    one_T, rest_T = _parts(motion_PT, count_T)
+    still_PT, speaks_PT = _densities(motion_PT[:, one_T], model)
+    hint_PT = np.stack([hint_T, -hint_T])[:, one_T] / 2
+    either_T = np.logaddexp(np.logaddexp(*(speaks_PT - still_PT + hint_PT)), np.log(_NOBODY))
+    resting = _densities(motion_PT[:, rest_T], model)[0].sum()
+    return float(resting + still_PT.sum() + either_T.sum()) / _WINDOW
 
 
 def lip_evidence(motion_PT: np.ndarray, model: LipModel) -> np.ndarray:
@@ -118,13 +155,18 @@ def lip_contest(motion_PT: np.ndarray, model: LipModel) -> np.ndarray:
 
 
 def _likelihood(motion_PT: np.ndarray, model: LipModel) -> np.ndarray:
-    still, speaks = (
+    still_PT, speaks_PT = _densities(motion_PT, model)
+    return speaks_PT - still_PT
+
+
+def _densities(motion_PT: np.ndarray, model: LipModel) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of both, at rest and speaking, but for a constant."""
+    still_PT, speaks_PT = (
         -0.5 * ((motion_PT - model.mean[:, s, None]) / model.deviation[:, s, None]) ** 2
         - np.log(model.deviation[:, s, None])
         for s in (0, 1)
     )
-    ratio: np.ndarray = speaks - still
-    return ratio
+    return still_PT, speaks_PT
 
 
 def _added(nats_PT: np.ndarray) -> np.ndarray:

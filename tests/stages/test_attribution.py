@@ -62,6 +62,13 @@ def test_turns_with_hidden_lips_go_by_the_voice_that_was_learned_from_the_others
     assert agreement(TURNS, attributed(one, seen_PT, None, believed=1).turns) < 0.9
 
 
+def test_lips_that_chew_through_turns_teach_no_wrong_voices_to_an_ear_that_is_right() -> None:
+    chewed = tuple(turn.model_copy(update={"speaker": turn.speaker ^ (i in (2, 3, 6))}) for i, turn in enumerate(TURNS))
+    deceived = attributed(TURNS, 0.13 * evidence(TURNS, chewed))
+    known = attributed(TURNS, 0.13 * evidence(TURNS, chewed), voices(TURNS, 1.0))
+    assert agreement(TURNS, known.turns) > 0.97 > 0.9 > agreement(TURNS, deceived.turns)
+
+
 def test_voices_that_do_not_differ_change_nothing() -> None:
     found = attributed(TURNS, evidence(TURNS), voices(TURNS, 0.0))
     assert found.turns == TURNS

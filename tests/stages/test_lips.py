@@ -10,7 +10,7 @@ from schemas import FPS
 from schemas.rows import Turn
 from stages.attribution import labels_heard
 from stages.audio import speech_state
-from stages.lips import LipModel, fit_lips, lip_contest, lip_evidence, lip_motion, unseen_share
+from stages.lips import LipModel, fit_lips, fit_lips_by_ear, lip_contest, lip_evidence, lip_motion, unseen_share
 
 FRAMES = 40 * FPS
 TURNS = tuple(Turn(speaker=i % 2, start=4.0 * i + 0.2, end=4.0 * i + 3.8) for i in range(10))
@@ -50,6 +50,32 @@ def test_lips_out_of_sight_say_nothing() -> None:
     found = lip_evidence(motion_PT, fit_lips(motion_PT, labels_heard(TURNS, FRAMES).sum(axis=0)))
     assert not found.any()
     assert unseen_share(TURNS, found) == 0.0
+
+
+def mumbler() -> np.ndarray:
+    """[P, T] motion of somebody who talks with wide lips and rests still, and of one who hardly moves them at all."""
+    rng = np.random.default_rng(5)
+    state_T = speech_state(TURNS, FRAMES)
+    wide_T = np.where(state_T == 1, rng.normal(-4.0, 0.5, FRAMES), rng.normal(-5.6, 0.2, FRAMES))
+    return np.stack([wide_T, np.where(state_T == 2, -5.4, -5.5) + rng.normal(0, 0.15, FRAMES)])
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_mumbler_is_heard_by_the_stillness_of_the_other(order: tuple[int, int]) -> None:
+    motion_PT, heard_KT = mumbler(), labels_heard(TURNS, FRAMES)
+    lips = lip_contest(motion_PT, fit_lips_by_ear(motion_PT, heard_KT[list(order)], 3.5))
+    lead_T = lips[0] - lips[1]
+    assert lead_T[heard_KT[0]].mean() > 0 > lead_T[heard_KT[1]].mean()
+
+
+def test_the_labels_of_an_ear_in_doubt_teach_lips_nothing() -> None:
+    motion_PT, heard_KT = mumbler(), labels_heard(TURNS, FRAMES)
+    alone = fit_lips(motion_PT, heard_KT.sum(axis=0), contest=True)
+    for labels_KT, odds in ((heard_KT, -2.8), (heard_KT.any(axis=0, keepdims=True), 3.5)):
+        by_ear = fit_lips_by_ear(motion_PT, labels_KT, odds)
+        if odds < 0:
+            np.testing.assert_allclose(by_ear.mean, alone.mean)
+        assert np.isfinite(by_ear.deviation).all()
 
 
 def test_a_mouth_that_laughs_does_not_beat_one_that_talks() -> None:

@@ -39,6 +39,12 @@ def test_an_ear_whose_voices_the_faces_share_says_nothing() -> None:
     assert both_speak(WHO_T, lead(1.0), None, -2.8, 0.5).ear == pytest.approx(-2.8)
 
 
+def test_voices_that_the_ear_set_apart_itself_must_lie_further_apart() -> None:
+    """What an ear cuts one voice into lies further apart than any halves of it."""
+    own, others = (both_speak(WHO_T, lead(1.0), voices(0.9), 0.0, agreed).voices for agreed in (1.0, 0.6))
+    assert 0 < own < others
+
+
 def test_a_mouth_that_deceives_for_long_is_one_deception() -> None:
     once_T = np.where(np.arange(len(WHO_T)) < TURN, 0, 1)
     lead_T = np.where(once_T == 0, 1.0, -1.0)
