@@ -7,7 +7,7 @@ called one; and of how many nothing is said. "One place": the same light and cam
 or one person in two shots; "two places": others. The regression of `stages.identity` was fitted to rendered people 0 to
 19 and every other one of the real faces on rendered heads, as many pairs of one place as of two; the mean texture is
 that of people 0 to 19, and how far a recording may be from all that was set on the two people of each of 18 rendered
-dialogues. Nothing was chosen on people from 40 on.
+dialogues. People 60 to 71 were looked at when it was fitted anew; nothing was chosen on the others from 40 on.
 
 People: rendered heads of unlike skulls, skins, brows, beards, glasses, blemishes and light (`varied_person`), and real
 faces. A real clip shows a face from the front and little else, so real faces are also laid as textures on rendered
