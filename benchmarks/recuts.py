@@ -126,20 +126,20 @@ def main() -> None:
 def real_footage(media: Path) -> Iterator[Footage]:
     """The clips with two people in one picture. Faces' places were read off the pictures."""
     folder = media / "conversation"
-    yield _read(folder / "interview.mp4", ((0.31, 0.30), (0.695, 0.29)), 0.37)
+    yield read_footage(folder / "interview.mp4", ((0.31, 0.30), (0.695, 0.29)), 0.37)
     [labels] = read_rttm(folder / "two_in_frame.rttm").values()
     turns = tuple(Turn(speaker=int("left" not in who), start=start, end=end) for start, end, who in labels)
-    yield _read(folder / "two_in_frame.mp4", ((0.27, 0.40), (0.82, 0.34)), 0.46, turns)
+    yield read_footage(folder / "two_in_frame.mp4", ((0.27, 0.40), (0.82, 0.34)), 0.46, turns)
 
 
 def rendered_footage(folder: Path) -> Iterator[Footage]:
     """Long ones, of which an editor would make something."""
     for truth in read_truths(folder):
         if truth.seconds > 15:
-            yield _read(folder / truth.files[0], ((0.25, 0.45), (0.75, 0.45)), 0.58, truth.turns)
+            yield read_footage(folder / truth.files[0], ((0.25, 0.45), (0.75, 0.45)), 0.58, truth.turns)
 
 
-def _read(
+def read_footage(
     path: Path, faces: tuple[tuple[float, float], tuple[float, float]], close: float, turns: tuple[Turn, ...] = ()
 ) -> Footage:
     """On a grid of 25 pictures a second, each the last that was shown by then."""
@@ -216,16 +216,16 @@ def copy(footage: Footage, folder: Path) -> None:
     pictures, delay = footage.pictures, round(0.5 * FPS)
     height, width = pictures[0].shape[:2]
     halves: dict[str, Callable[[int], np.ndarray]] = {
-        "a": lambda n: _view(pictures[n], footage.views()["medium_a"]),
-        "b": lambda n: _view(pictures[n], footage.views()["medium_b"]),
+        "a": lambda n: view(pictures[n], footage.views()["medium_a"]),
+        "b": lambda n: view(pictures[n], footage.views()["medium_b"]),
     }
     tricks: dict[str, Callable[[Callable[[int], np.ndarray], int], np.ndarray]] = {
         "mirrored": lambda of, n: of(n)[:, ::-1],
         "late": lambda of, n: of(max(0, n - delay)),
         "late_mirrored": lambda of, n: of(max(0, n - delay))[:, ::-1],
-        "smaller": lambda of, n: _framed(of(n), 0.6),
+        "smaller": lambda of, n: framed(of(n), 0.6),
         "grey": lambda of, n: np.repeat(cv2.cvtColor(of(n), cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2),
-        "closer": lambda of, n: _view(of(n), View(0.5, 0.48, 0.8)),
+        "closer": lambda of, n: view(of(n), View(0.5, 0.48, 0.8)),
     }
     panel = (width // 2 // 2 * 2, height // 2 // 2 * 2)
 
@@ -255,7 +255,7 @@ def _save(folder: Path, name: str, film: Film, footage: Footage, expected: str, 
     return True
 
 
-def write(path: Path, pictures: Film, audio: np.ndarray, rate: int) -> None:
+def write(path: Path, pictures: Film, audio: np.ndarray, rate: int | Fraction) -> None:
     """Like the demo's, at any rate."""
     part = path.with_name(f".{path.name}")
     with av.open(str(part), "w", format="mp4") as container:
@@ -264,15 +264,13 @@ def write(path: Path, pictures: Film, audio: np.ndarray, rate: int) -> None:
         video.height, video.width, video.pix_fmt = *first.shape[:2], "yuv420p"
         sound = container.add_stream("aac", rate=AUDIO_RATE, layout="mono")
         samples = resample_poly(audio, AUDIO_RATE // SAMPLE_RATE, 1).astype(np.float32)
-        block = AUDIO_RATE // rate
         for number, picture in enumerate([first, *pictures]):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, rate)
             container.mux(video.encode(frame))
-            piece = av.AudioFrame.from_ndarray(
-                samples[None, number * block : (number + 1) * block], format="fltp", layout="mono"
-            )
-            piece.sample_rate, piece.pts, piece.time_base = AUDIO_RATE, number * block, Fraction(1, AUDIO_RATE)
+            start, end = (int(n * AUDIO_RATE / rate) for n in (number, number + 1))
+            piece = av.AudioFrame.from_ndarray(samples[None, start:end], format="fltp", layout="mono")
+            piece.sample_rate, piece.pts, piece.time_base = AUDIO_RATE, start, Fraction(1, AUDIO_RATE)
             container.mux(sound.encode(piece))
         container.mux(video.encode(None))
         container.mux(sound.encode(None))
@@ -294,7 +292,7 @@ def _spans(shots: Sequence[Shot], seconds: float) -> Iterator[tuple[int, int, Sh
 def _cut(footage: Footage, spans: Sequence[tuple[int, int, Shot]]) -> Film:
     for first, last, shot in spans:
         for number in range(first, last):
-            picture = _view(footage.pictures[number], _seen(footage, shot, (number - first) / (last - first)))
+            picture = view(footage.pictures[number], _seen(footage, shot, (number - first) / (last - first)))
             yield picture[:, ::-1] if shot.crossed else picture
 
 
@@ -306,7 +304,7 @@ def _seen(footage: Footage, shot: Shot, share: float) -> View:
 
 def _noted(footage: Footage, first: int, last: int, shot: Shot) -> dict[str, object]:
     noted: dict[str, object] = {"start": first / FPS, "end": last / FPS, "shot": shot.view, "until": shot.until}
-    x0, y0, width = _corner(_seen(footage, shot, 0.5))
+    x0, y0, width = corner(_seen(footage, shot, 0.5))
     for name, (x, y) in zip("AB", footage.faces, strict=True):
         at = [(x - x0) / width, (y - y0) / width]
         at[0] = 1 - at[0] if shot.crossed else at[0]
@@ -315,21 +313,22 @@ def _noted(footage: Footage, first: int, last: int, shot: Shot) -> dict[str, obj
     return noted
 
 
-def _corner(view: View) -> tuple[float, float, float]:
+def corner(part: View) -> tuple[float, float, float]:
     """Left, top and size of the part, moved into the picture."""
-    x, y = (min(max(0.0, centre - view.width / 2), 1.0 - view.width) for centre in (view.x, view.y))
-    return x, y, view.width
+    x, y = (min(max(0.0, centre - part.width / 2), 1.0 - part.width) for centre in (part.x, part.y))
+    return x, y, part.width
 
 
-def _view(picture: np.ndarray, view: View) -> np.ndarray:
+def view(picture: np.ndarray, part: View) -> np.ndarray:
+    """That part, as large as the whole."""
     height, width = picture.shape[:2]
-    x, y, size = _corner(view)
+    x, y, size = corner(part)
     to = np.array([[1 / size, 0, -x * width / size], [0, 1 / size, -y * height / size]])
     shown = cv2.warpAffine(picture, to, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(shown)
 
 
-def _framed(picture: np.ndarray, share: float) -> np.ndarray:
+def framed(picture: np.ndarray, share: float) -> np.ndarray:
     """The picture, smaller, on grey."""
     height, width = picture.shape[:2]
     out = np.full_like(picture, 90)

@@ -59,7 +59,9 @@ class Bench:
         self.faces.setup()
         self.frames = [_of_height(rgb, 540) for _, rgb in frames_on_grid(str(source), 0, FRAMES)]
         plain = self.seen("plain", lambda frames: iter(frames))
-        self.codec = _codec(plain)
+        row, cast, _ = plain
+        assert cast is not None
+        self.codec = codec_of(row, cast)
         self.plain = [self.motion(plain, i) for i in (0, 1)]
         self.left = _box_of_left(plain)
 
@@ -67,9 +69,9 @@ class Bench:
         path = self.folder / f"{name}.mp4"
         if not path.exists():
             write_video(path, make(self.frames), np.zeros(16_000 * FRAMES // FPS, np.float32))
-        [row] = self.faces.process(Piece(conversation="c", media=0, uri=str(path), first=0, last=FRAMES))
+        row = row_of(self.faces, path, FRAMES)
         try:
-            [cast] = CastStage().process(CastInput(conversation=_conversation(path), faces=(row,)))
+            [cast] = CastStage().process(CastInput(conversation=conversation_of(path, FRAMES), faces=(row,)))
         except Rejected as rejected:
             return row, None, rejected.reason.value
         facts = CastFacts.model_validate_json(CastStage().facts([cast]))
@@ -79,9 +81,7 @@ class Bench:
     def motion(self, seen: tuple[FaceTracks, Cast | None, str], participant: int) -> Motion:
         row, cast, _ = seen
         assert cast is not None
-        given = MotionInput(codec=self.codec, binding=_binding(cast), faces=(row,), participant=participant)
-        [motion] = MotionStage().process(given)
-        return motion
+        return motion_of(self.codec, row, cast, participant)
 
 
 def _of_height(rgb_HW3: np.ndarray, height: int) -> np.ndarray:
@@ -96,12 +96,25 @@ def _box_of_left(plain: tuple[FaceTracks, Cast | None, str]) -> tuple[float, flo
     return cast.members[0].box
 
 
-def _conversation(path: Path) -> Conversation:
+def row_of(faces: FacesStage, path: Path, frames: int) -> FaceTracks:
+    """The faces of a whole clip."""
+    [row] = faces.process(Piece(conversation="c", media=0, uri=str(path), first=0, last=frames))
+    return row
+
+
+def motion_of(codec: Codec, row: FaceTracks, cast: Cast, participant: int) -> Motion:
+    given = MotionInput(codec=codec, binding=_binding(cast), faces=(row,), participant=participant)
+    [motion] = MotionStage().process(given)
+    return motion
+
+
+def conversation_of(path: Path, frames: int) -> Conversation:
+    """Two people in one frame, whatever is said."""
     media = Media(
-        uri=str(path), sha256="0", bytes=1, width=960, height=540, fps=25, video_start=0, video_duration=FRAMES / FPS,
-        audio_start=0, audio_duration=FRAMES / FPS, audio_rate=16_000, audio_channels=1,
+        uri=str(path), sha256="0", bytes=1, width=960, height=540, fps=25, video_start=0, video_duration=frames / FPS,
+        audio_start=0, audio_duration=frames / FPS, audio_rate=16_000, audio_channels=1,
     )  # fmt: skip
-    return Conversation(id="c", layout=Layout.ONE_FRAME, media=(media,), participants=("a", "b"), frames=FRAMES)
+    return Conversation(id="c", layout=Layout.ONE_FRAME, media=(media,), participants=("a", "b"), frames=frames)
 
 
 def _binding(cast: Cast) -> Binding:
@@ -115,9 +128,8 @@ def _binding(cast: Cast) -> Binding:
     return Binding(conversation="c", participants=(first, second), turns=())
 
 
-def _codec(plain: tuple[FaceTracks, Cast | None, str]) -> Codec:
-    row, cast, _ = plain
-    assert cast is not None
+def codec_of(row: FaceTracks, cast: Cast) -> Codec:
+    """Fitted to this clip."""
     config = MotionConfig()
     return fit_codec(
         merge_statistics(list(FitStage(config).process(FitInput(bindings=(_binding(cast),), faces=(row,))))), config

@@ -21,7 +21,7 @@ from schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Figures, Lay
 from stages.base import Stage
 from stages.boxes import by_boxes
 from stages.participants import choose
-from stages.people import Person, scenes_of
+from stages.people import Person, may_be_one, scenes_of
 
 _SECOND_DIFFERENCE = np.sqrt(6.0)  # of white noise, over its own deviation
 _STRETCH, _MOSTLY = 2 * FPS, 0.9  # frames, as long as a window of the paper; share of them in which somebody is seen
@@ -40,7 +40,7 @@ class CastStage(Stage[CastInput, Cast]):
     """Face tracks → the two participants. Rejects: NO_FACE, ONE_FACE, NOT_ALIVE, COPIED_FACE."""
 
     name: ClassVar[str] = "cast"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     def __init__(self, config: Section | None = None) -> None:
         super().__init__(config or Section())
@@ -122,11 +122,14 @@ def _jitter(person: Person) -> float:
 
 
 def _crowd(participants: Sequence[Person], others: Sequence[Person], frames: int) -> np.ndarray:
-    """Frames in which somebody else is seen who is no background figure: bool [T]."""
+    """Frames in which somebody else is seen who is no background figure: bool [T].
+
+    Who may be a participant in another shot is nobody else.
+    """
     smallest = min(person.place[1] for person in participants)
     crowd_T = np.zeros(frames, np.bool_)
     for person in others:
-        if person.place[1] >= _COUNTS * smallest:
+        if person.place[1] >= _COUNTS * smallest and not any(may_be_one(person, p) for p in participants):
             crowd_T |= person.seen_T
     return crowd_T
 

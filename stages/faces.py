@@ -34,6 +34,7 @@ from stages.dissolves import DissolveDetector, thumbnail
 from stages.facemesh import FaceMeshTracker
 from stages.fresh import change_of, harmful, repeated
 from stages.heads import Heads
+from stages.jumps import jumps_of, picture_change
 from stages.landmarker import FaceLandmarkerTracker, read_landmarker
 from stages.looks import Look, likeness, look_at, luminance
 from stages.texture import EVERY, by_turn
@@ -76,7 +77,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
     """
 
     name: ClassVar[str] = "faces"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     config: FacesConfig
 
     def __init__(self, config: FacesConfig, tracker: FaceTracker | None = None) -> None:
@@ -96,8 +97,8 @@ class FacesStage(Stage[Piece, FaceTracks]):
         scale_3 = np.array([width, height, width], np.float32)
         is_cut = CutDetector(self.config.cut_threshold)
         follow, camera = Association(round(self.config.max_gap * FPS)), CameraPath()
-        dissolves, before = DissolveDetector(), None
-        cuts: list[int] = []
+        dissolves, before, small_before = DissolveDetector(), None, None
+        cuts, picture = list[int](), list[float]()
         # One frame more than asked for, so that a cut exactly between two pieces is seen. (One frame earlier would be
         # a whole group of pictures earlier where a piece begins at a key frame.)
         for n, rgb in frames_on_grid(
@@ -118,16 +119,18 @@ class FacesStage(Stage[Piece, FaceTracks]):
                 camera.add(n, rgb, np.zeros((0, 4)), new_shot=new_shot, last=True)
                 break
             dissolves.add(n, small, new_shot=new_shot)
+            picture.append(picture_change(small, small_before))
             faces_FL3 = self._tracker.landmarks(rgb, new_shot=new_shot)
             camera.add(n, rgb, box_of(faces_FL3), new_shot=new_shot)
             size_2 = np.array(rgb.shape[1::-1], np.float32)
             looks = [look_at(rgb, face_L3[:, :2] * size_2, flat=n % EVERY == 0) for face_L3 in faces_FL3]
             changes = [change_of(rgb, before, box_4 * np.tile(size_2, 2)) for box_4 in box_of(faces_FL3)]
             follow.add(n, faces_FL3 * scale_3, looks, self._tracker.blendshapes, changes)
-            before = rgb
+            before, small_before = rgb, small
         follow.leave_out(dissolves.spans())
-        cuts = sorted({*cuts, *(n for span in dissolves.spans() for n in span)} - {item.first})
         tracks = follow.tracks(round(self.config.min_track * FPS), self.config.min_likeness)
+        dissolved = (n for span in dissolves.spans() for n in span)
+        cuts = sorted({*cuts, *dissolved, *jumps_of(np.array(picture), tracks, item.first)} - {item.first})
         piece = item.model_copy(update={"uri": ""})  # what was seen does not hang on where the file lay
         path = camera.path(item.first, item.last, width)
         yield FaceTracks(piece=piece, width=width, height=height, cuts=tuple(cuts), tracks=tracks, camera=path)

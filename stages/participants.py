@@ -7,7 +7,9 @@ Not everybody with a face is in the conversation. Left out are, in this order,
                       the other does, all the time (`stages.moves`); the most present stays
     renders           a grey three-dimensional head beside people in colour
 
-and of the others the two that take most of the picture over time are chosen: people who walk by are small and short.
+and of the others the two that take most of the picture over time together are chosen: people who walk by are small and
+short. Two who are never seen at once may be one, in another light, and there is nothing to learn from them; so only
+where nobody is seen with anybody are the two most present chosen.
 
 The trade-off: numbers from landmarks and thumbnails, no network. A photograph that is held and tilted by hand moves as
 a head does; two renderings of one person that move differently are two people.
@@ -15,17 +17,21 @@ a head does; two renderings of one person that move differently are two people.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from schemas.errors import Reason, Rejected
 from stages.looks import colour
 from stages.moves import is_copy
-from stages.people import Person
+from stages.people import Person, seen_together
 
 # Deviation over time of the gesture that moves most, in face heights. Photographs (noisy, panned, zoomed) had at most
 # 0.0021; thirteen faces over 8 s and more, five of them rendered, at least 0.023.
 _STILL = 0.006
+_MANY = 12  # people, the most present, among whom the pair is looked for
 _GREY, _COLOURED = 4.0, 10.0  # mean distance from grey in CIELAB
 
 
@@ -38,6 +44,17 @@ def liveliness(person: Person) -> float:
     """Standard deviation over time of the gesture that moves most, in face heights."""
     seen_VG = person.gesture_TG[person.seen_T]
     return float(seen_VG.std(axis=0).max()) if len(seen_VG) else 0.0
+
+
+def _pair(people: Sequence[Person]) -> list[Person]:
+    """The two that take most of the picture while both are seen; the first two where no two are."""
+    pairs = list(itertools.combinations(people[:_MANY], 2))
+    most = max(pairs, key=lambda pair: _presence_together(*pair))  # the first of several that are alike
+    return list(most)
+
+
+def _presence_together(a: Person, b: Person) -> float:
+    return float(np.mean(a.seen_T & b.seen_T)) * min(a.place[1], b.place[1]) if seen_together(a, b) else 0.0
 
 
 class Chosen(NamedTuple):
@@ -66,7 +83,8 @@ def choose(people: Sequence[Person], wanted: int, where: str) -> Chosen:
     coloured = [colour(person.portrait) for person in different]
     real = [p for p, c in zip(different, coloured, strict=True) if c > _GREY or max(coloured) < _COLOURED]
     if len(real) >= wanted:
-        return Chosen(real[:wanted], real[wanted:])
+        participants = real[:1] if wanted == 1 else _pair(real)
+        return Chosen(participants, [person for person in real if not any(person is p for p in participants)])
     shown = f"{where}: {len(people)} faces"
     if len(different) < len(alive):
         raise Rejected(Reason.COPIED_FACE, f"{shown}, of which {len(alive) - len(different)} are copies of another")

@@ -34,6 +34,7 @@ _TURN_STEP = 5  # frames; heads do not turn faster
 _CONTINUES = 2 * FPS  # frames; after a longer loss position alone proves nothing
 _MAX_MOVE = 0.6  # landmark movement in face sizes over such a loss
 _MAX_ZOOM = 1.6
+_SURE = float(np.log(9))  # nats
 _SHARED_FRAMES = 3  # tracks seen together in more frames than this are two people
 
 
@@ -303,6 +304,11 @@ def _merged(people: list[Person]) -> list[Person]:
 def _one(parts: list[Person]) -> Person:
     tracks = sorted((t for part in parts for t in part.tracks), key=lambda t: (t.data.first, t.piece, t.track))
     return Person(parts[0].media, parts[0].frames, tuple(tracks))
+
+
+def may_be_one(a: Person, b: Person) -> bool:
+    """Nothing shows that these are two people."""
+    return not seen_together(a, b) and learned().same(a.appearance, b.appearance) > -_SURE
 
 
 def seen_together(a: Person, b: Person) -> bool:

@@ -120,6 +120,15 @@ def test_looks_join_a_person_that_the_camera_shows_larger_and_elsewhere() -> Non
     assert cast.cuts == 0  # from both to both there is none
 
 
+def test_two_who_are_seen_at_once_take_part_before_a_close_up_of_one_of_them() -> None:
+    """One is not known again in the close-up, which fills most of the picture most of the time."""
+    wide = (track(0, 300, last=200), track(1, 900, last=200))
+    close = track(0, 640, first=200, size=320).model_copy(update={"texture": None})
+    cast = cast_of(row(*wide, close, cuts=(200,)))
+    assert tracks_in(cast) == [0, 1]
+    assert cast.crowd == 0  # and who may be one of the two is no third
+
+
 SEEN = np.ones((2, FRAMES), bool)  # 20 s
 
 
