@@ -8,7 +8,8 @@ Three cues, each good at what the others are bad at:
 
 Voice windows are clustered in two (spherical k-means); then a two-state Viterbi path over frames and the two
 centroids are refined in turn. A frame's evidence is its window's lead for one centroid plus the segmentation's
-local voices, each of which follows the centroid that its frames vote for, weighted by how unanimous the vote is.
+local voices, each of which follows the centroid that its frames vote for, weighted by how unanimous the vote is, and
+all of them by how well they keep apart what the windows tell apart: far from the microphone they often do not.
 
 A conversation is split in two wherever there is enough speech; how many voices are believed in is reported beside it.
 Two are if the segmentation saw two, or if the centroids lie far apart for so much speech. A third voice has to be
@@ -35,14 +36,13 @@ from schemas import SAMPLE_RATE
 from schemas.rows import Turn
 from stages.campplus import voice_windows
 from stages.embedded import VAD_STEP, load_powerset, load_voice_activity, load_voice_encoder
+from stages.local_voices import CHUNK_FRAMES, HOP, local_evidence, set_apart, spread
 from stages.speech import HEARD, heard_spans, runs, speech_probability
 from stages.viterbi import viterbi
 
 STEP = 270  # samples between frames of the segmentation
 CENTRE = 495  # sample in the middle of its first frame
 CHUNK = 160_000  # samples it hears at once
-CHUNK_FRAMES = 589
-HOP = 150  # frames between chunks: 2.5 s; with 1 s no figure was better
 OVERLAP = 0.6  # activity of the second local voice above which both speak; stricter, since overlap is rare
 WINDOW = SAMPLE_RATE  # samples of a voice window
 WINDOW_HOP = 1600  # samples between voice windows
@@ -50,6 +50,7 @@ PURE = 0.6  # least share of speech in a voice window used for clustering
 SWITCH = 10.0  # cost of a change of speaker on the Viterbi path, in frames of unanimous evidence
 CERTAIN = 0.8  # activity from which the segmentation is believed where the VAD hears nothing, …
 MISSED = 0.3  # … if it lasts as many seconds; less of either fills the pauses between turns
+GRANTED = 590  # frames that the segmentation is taken to have set apart before any are heard: one chunk
 SNAP = 0.25  # seconds within which a turn's edge moves to the edge that was heard
 AGREED = 0.25  # least share of a split's frames that the segmentation also gives to two voices
 SET_APART = 3.5  # nats for two voices where it does: of 46 monologues of one voice none, of 17 dialogues 14
@@ -60,10 +61,8 @@ SHORT = 1.2  # … and seconds: what the distance of two centroids gains by chan
 SHORT_AGAIN = 1.8  # the same for a third person, who is less likely than a second
 MOST_VOICES = 5  # more are not counted
 TRIABLE = 3.0  # seconds of speech below which no split is tried
-HALF_SECOND = 30  # frames
 REDUCED = 16  # numbers kept of an embedding for later stages
 BATCH = 8  # the segmentation takes 10 MB for each; larger batches are no faster on a CPU
-_PART = 500  # chunks looked at together: four minutes
 
 
 @dataclass(frozen=True)
@@ -249,8 +248,8 @@ def divide(cues: Cues, part_F: np.ndarray, rounds: int = 6) -> Split:
         lead_W = cues.window @ (centroids[0] - centroids[1])
         lead_W /= max(float(np.abs(lead_W[used]).mean()), 1e-9)
         lead_F = np.interp(np.arange(frames), at_W, lead_W)
-        evidence_F = (lead_F + _local_evidence(cues.local, np.where(part_F, lead_F, 0))) * part_F
-        first_F = viterbi(evidence_F, SWITCH)
+        local_F = _trust(cues, lead_F, part_F) * local_evidence(cues.local, np.where(part_F, lead_F, 0))
+        first_F = viterbi((lead_F + local_F) * part_F, SWITCH)
         side_W = _moving_mean(np.where(first_F, 1.0, -1.0) * part_F, width)[at_W]
         refined = np.stack(
             [
@@ -262,67 +261,14 @@ def divide(cues: Cues, part_F: np.ndarray, rounds: int = 6) -> Split:
             break
         centroids = refined
     distance = float(np.linalg.norm(centroids[0] - centroids[1]))
-    return Split(first_F, distance, _agreement(cues.local, first_F, part_F))
+    apart, heard = set_apart(cues.local, first_F, part_F)
+    return Split(first_F, distance, apart / max(heard, 1))
 
 
-def _local_evidence(local_CK3: np.ndarray, lead_F: np.ndarray) -> np.ndarray:
-    """What the segmentation says for side one [F], −1…1, when its local voices follow the lead of their frames."""
-    lead_CK = chunked(lead_F, len(local_CK3))
-    parts = (slice(first, first + _PART) for first in range(0, len(local_CK3), _PART))
-    return spread(np.concatenate([_leading(local_CK3[part], lead_CK[part]) for part in parts]), len(lead_F))
-
-
-def _leading(local_CK3: np.ndarray, lead_CK: np.ndarray) -> np.ndarray:
-    """The evidence of each chunk [C, K]."""
-    lead_CK1 = lead_CK[:, :, None]
-    active = local_CK3 > HEARD
-    alone = active & (active.sum(axis=2, keepdims=True) == 1)
-    counted = np.where(alone.any(axis=1, keepdims=True), alone, active)
-    vote_C3 = (lead_CK1 * counted).sum(axis=1)
-    unanimous_C3 = np.abs(vote_C3) / np.maximum((np.abs(lead_CK1) * counted).sum(axis=1), 1e-9)
-    side_C3 = np.sign(vote_C3)
-    # Two voices of one chunk are two people: of those that vote alike, the fainter vote changes sides.
-    order = np.argsort(-active.sum(axis=1), axis=1, kind="stable")[:, :2]
-    rows = np.arange(len(side_C3))[:, None]
-    votes_C2, sides_C2 = vote_C3[rows, order], side_C3[rows, order]
-    heard_C2 = np.take_along_axis(active.any(axis=1), order, axis=1)
-    alike = (sides_C2[:, 0] == sides_C2[:, 1]) & heard_C2[:, 1]
-    larger = votes_C2.argmax(axis=1)
-    side_C3[rows[alike], order[alike]] = np.where(np.arange(2) == larger[alike, None], 1.0, -1.0)
-    heard_CK3 = local_CK3 * unanimous_C3[:, None]
-    sides = [(heard_CK3 * (side_C3 == sign)[:, None]).max(axis=2) for sign in (1, -1)]
-    leading: np.ndarray = sides[0] - sides[1]
-    return leading
-
-
-def _agreement(local_CK3: np.ndarray, first_F: np.ndarray, part_F: np.ndarray) -> float:
-    active = local_CK3 > HEARD
-    alone = active & (active.sum(axis=2, keepdims=True) == 1)
-    on_first, on_second = (
-        (alone * chunked(side_F, len(local_CK3))[:, :, None]).sum(axis=1)
-        for side_F in (part_F & first_F, part_F & ~first_F)
-    )
-    smaller = np.minimum(on_first.sum(axis=1), on_second.sum(axis=1))
-    both = smaller >= HALF_SECOND
-    merged = np.maximum(on_first.sum(axis=1), on_second.sum(axis=1))  # frames explained by a single voice
-    gained = np.maximum(on_first, on_second).sum(axis=1) - merged
-    return float(gained[both].sum() / smaller[both].sum()) if both.any() else 0.0
-
-
-def chunked(values_F: np.ndarray, chunks: int) -> np.ndarray:
-    """[F] cut into the chunks of the segmentation [C, K], zeros past the end."""
-    padded = np.pad(values_F, (0, max(0, (chunks - 1) * HOP + CHUNK_FRAMES - len(values_F))))
-    return sliding_window_view(padded, CHUNK_FRAMES)[::HOP][:chunks]
-
-
-def spread(values_CK: np.ndarray, frames: int) -> np.ndarray:
-    """Mean over the chunks that cover each frame: the inverse of `chunked`, [F]."""
-    size = max(frames, (len(values_CK) - 1) * HOP + CHUNK_FRAMES)
-    total, count = np.zeros(size), np.zeros(size)
-    for i, values in enumerate(values_CK):
-        total[i * HOP : i * HOP + CHUNK_FRAMES] += values
-        count[i * HOP : i * HOP + CHUNK_FRAMES] += 1
-    return (total / np.maximum(count, 1))[:frames]
+def _trust(cues: Cues, lead_F: np.ndarray, part_F: np.ndarray) -> float:
+    """What the segmentation is worth for a pair of voices, 0…1: how well it sets apart what their windows do."""
+    apart, heard = set_apart(cues.local, viterbi(lead_F * part_F, SWITCH), part_F)
+    return (apart + GRANTED) / (heard + GRANTED)
 
 
 def window_frames(windows: int, frames: int) -> np.ndarray:
