@@ -49,7 +49,7 @@ class DiarizeStage(Stage[Conversation, Diarization]):
     """A conversation to its turns: of its two people where each has a file, else of voices, with the ear's doubt."""
 
     name: ClassVar[str] = "diarize"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     config: DiarizeConfig
 
     def __init__(self, config: DiarizeConfig) -> None:

@@ -23,9 +23,10 @@ from schemas.rows import Conversation, Diarization, Layout, Media, Turn
 from stages.audio import read_audio
 from stages.diarize import DiarizeStage, PyannoteDiarizer, check_both_speak, is_leak, renumbered, tidy
 from stages.embedded import VAD_STEP, quiet_pyannote
+from stages.local_voices import CHUNK_FRAMES, HOP, chunked, spread
 from stages.speech import heard_spans
 from stages.viterbi import viterbi
-from stages.voices import EmbeddedDiarizer, chunked, spread
+from stages.voices import STEP, Cues, EmbeddedDiarizer, divide, window_frames
 from stages.wheels import wheel_file
 
 
@@ -344,11 +345,44 @@ def test_viterbi_finds_the_best_path(evidence: list[float], switch: float) -> No
     assert worth(viterbi(values, switch)) == pytest.approx(max(map(worth, paths)), abs=1e-9)
 
 
-@given(st.integers(1, 1000))
+@given(st.integers(1, 3000))
 def test_spreading_chunks_restores_the_frames(frames: int) -> None:
     values = np.random.default_rng(frames).normal(size=frames)
-    chunks = max(1, -(-(frames - 293) // 30) + 1)
-    np.testing.assert_allclose(spread(chunked(values, chunks), frames), values, atol=1e-12)
+    np.testing.assert_allclose(spread(chunked(values, chunks_over(frames)), frames), values, atol=1e-12)
+
+
+def chunks_over(frames: int) -> int:
+    return max(1, -(-(frames - CHUNK_FRAMES) // HOP) + 1)
+
+
+WORD = (29.5, 30.5)
+
+
+def heard(apart: bool, word: float) -> tuple[Cues, np.ndarray]:
+    """Turns of 12 s, and in the third a word of the other's: what networks hear of them, and bool [F] who it was.
+
+    apart: the segmentation hears two voices, else one throughout. word: how the word's windows lean to its speaker,
+    where those of turns lean by 1.
+    """
+    frames = 48 * SAMPLE_RATE // STEP
+    time_F = np.arange(frames) * STEP / SAMPLE_RATE
+    word_F = (time_F >= WORD[0]) & (time_F < WORD[1])
+    other_F = (time_F % 24 >= 12) ^ word_F
+    at_W = window_frames(480, frames)
+    lean_W = np.where(other_F, -1.0, 1.0)[at_W] * np.where(word_F[at_W], word, 1.0)
+    window_WE = 0.6 * np.stack([lean_W, np.sqrt(1 / 0.36 - lean_W**2)], axis=1)
+    voice_F3 = np.eye(3)[other_F.astype(int) * apart]
+    local = np.stack([chunked(voice_F, chunks_over(frames)) for voice_F in voice_F3.T], axis=2)
+    none = np.zeros(0)
+    return Cues(48 * SAMPLE_RATE, np.ones(frames, bool), local, window_WE, np.ones(480), none, none), other_F
+
+
+@pytest.mark.parametrize(("apart", "word"), [(False, 0.5), (True, -0.2)])
+def test_the_segmentation_counts_for_what_it_tells_apart(apart: bool, word: float) -> None:
+    """One that hears a single voice cannot take a word from who sounds like its speaker; one that hears two can."""
+    cues, other_F = heard(apart, word)
+    first_F = divide(cues, cues.speech).first
+    assert max(np.mean(first_F == other_F), np.mean(first_F != other_F)) > 0.99
 
 
 @pytest.mark.parametrize(("late", "start"), [(0.0, 1.0), (0.1, 1.0), (0.4, 1.25)])  # never moved by more than 0.15 s
