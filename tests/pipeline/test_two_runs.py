@@ -249,6 +249,33 @@ def test_who_comes_second_with_another_dataset_is_told_and_changes_nothing(
     assert dataset(disk) == expected["words"]
 
 
+def test_nor_does_it_replace_a_dataset_that_holds_its_own(disk: str) -> None:
+    calls = iter(range(100))
+
+    def meanwhile() -> None:
+        if next(calls) == 1:
+            run_of(disk, WORDS[:20])
+
+    with pytest.raises(RunFailed, match=r"another run published its dataset meanwhile; run again"):
+        run_of(disk, WORDS[:15], meanwhile)
+    manifest = parse_manifest(Store(disk).read(f"{DATASET}/{MANIFEST_NAME}"))
+    assert len(manifest.shards) == 4
+    check_sound(disk)
+
+
+def test_no_manifest_names_what_another_run_removed(disk: str) -> None:
+    calls = iter(range(100))
+
+    def meanwhile() -> None:
+        if next(calls) == 1:
+            run_of(disk, OTHERS)
+            Store(disk).delete(f"{DATASET}/{MANIFEST_NAME}")  # a third one begins with its shards
+
+    with pytest.raises(RunFailed, match=r"another run removed .* meanwhile; let it end, then run again"):
+        run_of(disk, WORDS, meanwhile)
+    check_sound(disk, absent=True)
+
+
 def test_a_run_that_only_looks_is_no_faster_than_one_that_works(
     disk: str, expected: dict[str, dict[str, bytes]]
 ) -> None:
