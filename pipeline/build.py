@@ -25,7 +25,7 @@ import numpy as np
 
 from pipeline.chain import check_chain, fingerprints_of, stages_of
 from pipeline.crew import Engine
-from pipeline.dataset import DATASET, buckets_of, build_dataset, collect
+from pipeline.dataset import DATASET, buckets_of, build_dataset, collect, read_made
 from pipeline.folder import difference, opened, read_settings
 from pipeline.folders import for_workers, in_full
 from pipeline.known import Known, told
@@ -348,7 +348,7 @@ class Build:
             whom = counted(len(members), "conversation")
             tasks.append(self._task("fit", name, whom, inputs, seconds=sum(b.seconds for b in members)))
         parts = run.execute("fit", tasks, len(tasks))
-        statistics = (load_row(run.store.read(made.artifact.path), CodecStatistics) for made in made_of(parts))
+        statistics = (load_row(read_made(run.store, made.artifact), CodecStatistics) for made in made_of(parts))
         whole = reduce(lambda one, other: merge_statistics([one, other]), statistics)  # 16 MB each: one at a time
         return dump_rows([fit_codec(whole, self.config.motion, self._network)])
 

@@ -2,11 +2,15 @@
 
 A corpus has a thousand windows an hour and more. The driver only knows how many of which class each dyad has, 56 bytes
 each; the windows themselves are looked at by the workers that count them and write them.
+
+Two runs may be at it in one folder at once. A shard is named by what its bytes depend on, so that those of two plans
+lie side by side; the manifest is created, never replaced: who comes second with another one is told so in a line.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +26,7 @@ from schemas.config import BuildConfig
 from schemas.dyads import Census, Codec, DyadFacts, WindowClass
 from schemas.errors import RunFailed
 from schemas.manifest import MANIFEST_NAME, FileEntry, Manifest, Split, dump_manifest, faces_path
+from schemas.plain import to_json
 from schemas.words import counted
 from stages.balance import held_out, name_number, plan_balance
 from stages.census import merge, scale
@@ -30,7 +35,8 @@ from stages.shard import ShardRow, Slice, capacity, cut_series
 from stages.store import Store
 
 DATASET = "dataset"
-CODEC_FILE = "codec.safetensors"
+_MANIFEST = f"{DATASET}/{MANIFEST_NAME}"
+_FILES = re.compile(r"(train|val)/[^/]+\.tar|faces/[^/]+\.safetensors|codec[^/]*\.safetensors")
 _CENSUS = "artifacts/census-of-all"
 _CENSUS_CHUNK = 256  # dyads that one task counts
 
@@ -79,14 +85,16 @@ def collect(
     return Dyads(rows[np.argsort(rows["id"])], path_of, voices_path_of)
 
 
-def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, task: MakeTask, name: str) -> Manifest:
+def build_dataset(
+    run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, task: MakeTask, print_: str
+) -> Manifest:
     """Plan, write and publish the shards of `dyads`.
 
     Args:
-        name: fingerprint of the settings, for the manifest.
+        print_: fingerprint of the settings.
 
     Raises:
-        RunFailed: a part could not be counted, or a shard not be written.
+        RunFailed: a part could not be counted, or a shard not be written; or another run was faster.
     """
     held = held_out(dyads.rows["names"], config.balance.val_share)
     census, whole = _take_census(run, dyads, dyads.rows["id"][~held], task)
@@ -97,11 +105,13 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
 
     def tasks() -> Iterator[Task]:
         for split, label, number, slices in _shards(dyads, held, room):
-            path = f"{split}/{label.value}-{number:06d}.tar"
+            name = f"{split}/{label.value}-{number:06d}"
+            parts = [part.model_dump() for part in slices]
+            path = shard_path(name, print_, codec.digest, census.digest, config.balance.dull_keep, parts)
             windows = sum(part.count for part in slices)
             yield task(
                 "shard",
-                path.removesuffix(".tar").replace("/", "-"),
+                name.replace("/", "-"),
                 path,
                 {
                     "dyads": tuple(dyads.artifact(part.conversation) for part in slices),
@@ -112,14 +122,14 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
                     "path": path,
                     "split": split,
                     "label": label,
-                    "slices": [part.model_dump() for part in slices],
+                    "slices": parts,
                     "dull_keep": config.balance.dull_keep,
                 },
                 files=files_of(path),
                 seconds=windows * config.windows.length / FPS,
             )
 
-    rows = write_shards(run, "shard", tasks, ShardRow)
+    rows, before = write_shards(run, "shard", tasks, ShardRow)
     windows = {label: int(n) for label, n in zip(WindowClass, dyads.rows["windows"][~held].sum(0), strict=True)}
     kept = dict.fromkeys(WindowClass, 0.0)
     for row in rows:
@@ -127,7 +137,7 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
             kept[row.entry.label] += row.weight
     manifest = Manifest(
         kind="windows",
-        fingerprint=name,
+        fingerprint=print_,
         fps=FPS,
         sample_rate=SAMPLE_RATE,
         window=config.windows.length,
@@ -142,8 +152,16 @@ def build_dataset(run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, 
         ),
         shards=tuple(row.entry for row in rows),
     )
-    publish(run, manifest, decoder)
+    publish(run, manifest, decoder, before)
     return manifest
+
+
+def shard_path(name: str, *content: Any) -> str:
+    """A shard's path in the dataset. content: plain data on which its bytes depend.
+
+    What depends on where a corpus lies must not be among it, or a copy would have other names.
+    """
+    return f"{name}-{content_digest(to_json(content).encode())[:8]}.tar"
 
 
 def files_of(shard: str, *, faces: bool = True) -> tuple[str, ...]:
@@ -153,50 +171,84 @@ def files_of(shard: str, *, faces: bool = True) -> tuple[str, ...]:
 
 def codec_entry(data: bytes) -> FileEntry:
     """The codec's file as the manifest names it."""
-    return FileEntry(path=CODEC_FILE, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(data).hexdigest()
+    return FileEntry(path=f"codec-{digest[:8]}.safetensors", bytes=len(data), sha256=digest)
 
 
-def write_shards(run: Run, name: str, tasks: Callable[[], Iterable[Task]], kind: type[Any]) -> list[Any]:
-    """Carry out tasks that each write a shard and whose facts are their row, and give back the rows in their order.
+def write_shards(
+    run: Run, name: str, tasks: Callable[[], Iterable[Task]], kind: type[Any]
+) -> tuple[list[Any], bytes | None]:
+    """Carry out tasks that each write a shard and whose facts are their row.
 
     Args:
         tasks: makes them, anew for each look at them: a large corpus has hundreds of thousands.
+
+    Returns:
+        The rows in their order; and the manifest that stood there, which `publish` may replace.
 
     Raises:
         RunFailed: one of them could not be written.
     """
     if run.pending(tasks()):  # what is about to change is no dataset until it is whole again
-        run.store.delete(f"{DATASET}/{MANIFEST_NAME}")
+        run.store.delete(_MANIFEST)
+    before = _read(run.store, _MANIFEST)
     done = run.execute(name, tasks(), sum(1 for _ in tasks()))
     failed = sum(made is None for made in done.values())
     if failed:
         raise RunFailed(f"{counted(failed, 'shard')} could not be written; see `visavis status {run.root}`")
-    return [told(made.facts, kind) for made in made_of(done)]
+    return [told(made.facts, kind) for made in made_of(done)], before
 
 
-def publish(run: Run, manifest: Manifest, codec: bytes | None) -> None:
-    """The codec, and the manifest last, each only if it changed; then files that it no longer names are removed."""
-    if codec is not None:
-        _write_if_changed(run, f"{DATASET}/{CODEC_FILE}", codec)
-    _write_if_changed(run, f"{DATASET}/{MANIFEST_NAME}", dump_manifest(manifest))
-    for path in unnamed_files(run.store, manifest, f"{DATASET}/"):
-        run.store.delete(path)
+def publish(run: Run, manifest: Manifest, codec: bytes | None, before: bytes | None) -> None:
+    """The codec, and the manifest last; then files that it does not name are removed.
+
+    Args:
+        before: the manifest that may be replaced; any other one is of a run that was faster.
+
+    Raises:
+        RunFailed: of another run, that published or removed shards of this one meanwhile. The folder holds the
+            dataset of one of them, or none.
+    """
+    data, store = dump_manifest(manifest), run.store
+    if codec is not None and manifest.codec is not None and not store.exists(f"{DATASET}/{manifest.codec.path}"):
+        store.write(f"{DATASET}/{manifest.codec.path}", codec)
+    there = set(store.names(DATASET))
+    if missing := named_files(manifest) - there:
+        raise RunFailed(f"{run.root}: another run removed {min(missing)} meanwhile; let it end, then run again")
+    if before not in (None, data) and _read(store, _MANIFEST) == before:
+        store.delete(_MANIFEST)
+    if not store.create(_MANIFEST, data) and _read(store, _MANIFEST) != data:
+        raise RunFailed(f"{run.root}: another run published its dataset meanwhile; run again to publish this one")
+    for path in unnamed_files(there, manifest):
+        store.delete(f"{DATASET}/{path}")
 
 
-def unnamed_files(store: Store, manifest: Manifest, inside: str = "") -> list[str]:
-    """Shards and faces that the manifest does not name. inside: the dataset's folder, if it is not the store's."""
-    named = {entry.path for entry in manifest.shards} | {entry.faces.path for entry in manifest.shards if entry.faces}
-    return [
-        f"{inside}{folder}/{name}"
-        for folder, ending in (("train", ".tar"), ("val", ".tar"), ("faces", ".safetensors"))
-        for name in store.list(f"{inside}{folder}", ending)
-        if f"{folder}/{name}" not in named
-    ]
+def named_files(manifest: Manifest) -> set[str]:
+    """Shards, faces and the codec."""
+    entries = [*manifest.shards, *(entry.faces for entry in manifest.shards), manifest.codec]
+    return {entry.path for entry in entries if entry}
 
 
-def _write_if_changed(run: Run, path: str, data: bytes) -> None:
-    if not run.store.exists(path) or run.store.read(path) != data:
-        run.store.write(path, data)
+def unnamed_files(names: Iterable[str], manifest: Manifest) -> list[str]:
+    """Which of a dataset's files are shards, faces or codecs that the manifest does not name."""
+    return sorted(filter(_FILES.fullmatch, set(names) - named_files(manifest)))
+
+
+def _read(store: Store, path: str) -> bytes | None:
+    return store.read(path) if store.exists(path) else None
+
+
+def read_made(store: Store, artifact: Artifact) -> bytes:
+    """An artifact that is of many conversations: its name does not say of which, and another run may have others.
+
+    Raises:
+        RunFailed: it is not the one that was made. It is removed, and made anew next time.
+    """
+    data = store.read(artifact.path)
+    if content_digest(data) != artifact.digest:
+        store.delete(artifact.path)
+        raise RunFailed(f"{store.root}: another run wrote over {artifact.path} meanwhile; run again")
+    return data
 
 
 def buckets_of(numbers: np.ndarray, chunk: int, least: int = 1) -> dict[str, np.ndarray]:
@@ -225,7 +277,7 @@ def _take_census(run: Run, dyads: Dyads, train: np.ndarray, task: MakeTask) -> t
     done = run.execute("census", tasks, len(tasks))
     if None in done.values():
         raise RunFailed(f"the census could not be taken; see `visavis status {run.root}`")
-    whole = merge(load_row(run.store.read(made.artifact.path), Census) for _, made in sorted(done.items()) if made)
+    whole = merge(load_row(read_made(run.store, made.artifact), Census) for _, made in sorted(done.items()) if made)
     data = dump_rows([whole])
     artifact = Artifact(f"{_CENSUS}/{content_digest(data)}.safetensors", content_digest(data))
     if not run.store.exists(artifact.path):

@@ -52,7 +52,10 @@ def opened(
 
         def settle() -> None:
             text = to_json(written(settings), indent=1, sort_keys=False)  # stages stay in their order
-            store.write(RUN_FILE, f"{text}\n".encode())
+            if not store.create(RUN_FILE, data := f"{text}\n".encode()):
+                if not reconfigure:
+                    check_settings(store, settings)  # another run may have begun here meanwhile
+                store.write(RUN_FILE, data)
 
         keeper = Keeper(store, settle)
         with (

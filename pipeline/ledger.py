@@ -6,6 +6,11 @@ alone writes. A crash loses at most the rows since the last flush, and those are
 It compacts itself as a log-structured merge tree does (O'Neil et al. 1996): whenever enough small parts stand at
 the end they become one larger part, which keeps only the latest row of each item. So the number of parts stays
 small, each row is rewritten a few times at most, and no step holds more than a part of the whole.
+
+A part is named by the first and the last of the appended parts that it holds (run and number), and by its writer, so
+that no two writers ever share a name; and it lists what it was merged from. Two drivers may append and merge side by
+side: a part that one of them reads for the last time may be in two larger ones then, which changes nothing, as parts
+are read in the order of their last rows. Which of two rows counts that both wrote of an item at once, is open.
 """
 
 from __future__ import annotations
@@ -15,8 +20,9 @@ import io
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
@@ -27,6 +33,7 @@ import pyarrow.parquet as pq
 
 from pipeline.pages import check_footer, check_pages
 from schemas.errors import UsageError
+from schemas.plain import read_strict, to_json
 from schemas.untrusted import bounded, parsing
 from stages.store import Store
 
@@ -35,7 +42,8 @@ _SUFFIX = ".parquet"
 _FLUSH_ROWS = 500
 _FLUSH_SECONDS = 5.0
 _FAN = 16  # parts of one size that become one of the next
-_PART = re.compile(r"\d{6,9}-\d{6,9}_\d{6,9}-\d{6,9}\.parquet")
+_PART = re.compile(r"\d{6,9}-\d{6,9}_\d{6,9}-\d{6,9}(_[0-9a-f]{12})?\.parquet")  # once without a writer
+_MERGED = b"merged"  # metadata of a part: names of those that it was merged from
 # What a part of ours cannot have: others may have put it there.
 _PART_ROWS = 500_000
 _PART_BYTES = 512 << 20
@@ -94,6 +102,14 @@ def latest_rows(uid_N: np.ndarray) -> np.ndarray:
     return np.sort(len(uid_N) - 1 - first)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What a part's footer says."""
+
+    rows: int
+    merged: frozenset[str] = frozenset()
+
+
 class Ledger:
     """Reads and appends the rows of a run's folder."""
 
@@ -101,15 +117,17 @@ class Ledger:
         self._store = store
         self._pending: list[Outcome] = []
         self._flushed = time.monotonic()
-        self._sizes = {name: self._rows_of(name) for name in self._parts()}
-        self.run = 1 + max((int(name.partition("_")[2].split("-")[0]) for name in self._sizes), default=0)
+        self._heads: dict[str, _Part] = {}
+        self._mine = self._parts()
+        self.run = 1 + max((int(_span(name)[1].split("-")[0]) for name in self._mine), default=0)
         self._part = 0
+        self._writer = uuid.uuid4().hex[:12]
 
     def tidy(self) -> None:
-        """Remove the parts that a killed run had merged into a larger one. For the run that holds the folder."""
-        for name in self._named():
-            if name not in self._sizes:
-                self._store.delete(f"{FOLDER}/{name}")
+        """Remove the parts that a killed run had merged into a larger one."""
+        merged = self._merged(self._mine)
+        for name in filter(merged.__contains__, self._named()):
+            self._store.delete(f"{FOLDER}/{name}")
 
     def append(self, outcome: Outcome) -> None:
         self._pending.append(outcome)
@@ -125,7 +143,7 @@ class Ledger:
             {**asdict(outcome), "run": self.run, "uid": uid_of(outcome.stage, outcome.key)} for outcome in self._pending
         ]
         number = f"{self.run:06d}-{self._part:06d}"
-        self._write(f"{number}_{number}{_SUFFIX}", pa.Table.from_pylist(rows, schema=_SCHEMA))
+        self._write(number, number, pa.Table.from_pylist(rows, schema=_SCHEMA))
         self._part += 1
         self._pending.clear()
         self._compact()
@@ -138,8 +156,7 @@ class Ledger:
                 yield self._read(names[0], columns)
                 names = names[1:]
             except FileNotFoundError:  # merged into a later one meanwhile
-                last = _span(names[0])[1]
-                names = [name for name in self._parts() if _span(name)[1] >= last]
+                names = [name for name in self._parts() if _place(name) >= _place(names[0])]
 
     def latest(self) -> dict[tuple[str, str], Outcome]:
         """The row that counts for each (stage, key). For small runs and tests: holds everything at once."""
@@ -151,38 +168,52 @@ class Ledger:
 
     def _compact(self) -> None:
         """Merge the parts at the end, where there are enough of one size."""
-        names = list(self._sizes)
         tail: list[str] = []
-        level = _level(self._sizes[names[-1]])
-        for name in reversed(names):
-            if _level(self._sizes[name]) > level or self._sizes[name] > _LARGEST:
+        level = _level(self._heads[self._mine[-1]].rows)
+        for name in reversed(self._mine):
+            if _level(self._heads[name].rows) > level or self._heads[name].rows > _LARGEST:
                 break
             tail.insert(0, name)
-        rows = sum(self._sizes[name] for name in tail)
-        if len(tail) < _FAN or rows > _LARGEST:
+        if len(tail) < _FAN or sum(self._heads[name].rows for name in tail) > _LARGEST:
             return
-        merged = pa.concat_tables([self._read(name) for name in tail])
+        tables = {name: table for name in tail if (table := self._read_if_there(name)) is not None}
+        older = self._mine[: -len(tail)]
+        self._mine = [*older, *tables]
+        if len(tables) < _FAN:
+            return
+        self._mine = older
+        merged = pa.concat_tables(tables.values())
         merged = merged.take(pa.array(latest_rows(merged["uid"].to_numpy())))
-        # Named by what it holds: from then on the parts are not read any more, also if a crash leaves them there.
-        self._write(f"{_span(tail[0])[0]}_{_span(tail[-1])[1]}{_SUFFIX}", merged)
-        for name in tail:
-            del self._sizes[name]
+        first, *_, last = tables
+        # It lists what it holds: from then on those parts are not read any more, also if a crash leaves them there.
+        self._write(_span(first)[0], _span(last)[1], merged.replace_schema_metadata({_MERGED: to_json(sorted(tables))}))
+        for name in tables:
             self._store.delete(f"{FOLDER}/{name}")
         self._compact()
 
-    def _write(self, name: str, table: pa.Table) -> None:
+    def _read_if_there(self, name: str) -> pa.Table | None:
+        """None: another driver has merged it; whatever it held is in a part of that driver's."""
+        with suppress(FileNotFoundError):
+            return self._read(name)
+        return None
+
+    def _write(self, first: str, last: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
+        name = f"{first}_{last}_{self._writer}{_SUFFIX}"
         self._store.write(f"{FOLDER}/{name}", sink.getvalue().to_pybytes())
-        self._sizes[name] = table.num_rows
+        self._heads[name] = _Part(table.num_rows)
+        self._mine.append(name)
 
     def _read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         with self._parsing(name):
             return _table(self._file(name), [*_SCHEMA.names] if columns is None else [*columns])
 
-    def _rows_of(self, name: str) -> int:
+    def _head(self, name: str) -> _Part:
         with self._parsing(name):
-            return int(self._file(name).metadata.num_rows)
+            told = self._file(name).metadata
+            merged = read_strict((told.metadata or {}).get(_MERGED, b"[]"))
+            return _Part(int(told.num_rows), frozenset(filter(_PART.fullmatch, merged)))
 
     def _file(self, name: str) -> pq.ParquetFile:
         """A part that is small enough to be one of ours. Texts are read by their distinct values: a million rows of one
@@ -206,14 +237,17 @@ class Ledger:
 
     def _parts(self) -> list[str]:
         """Names of the parts that count, oldest first: those that another one holds do not."""
-        parts: list[str] = []
-        reach = ""
-        widest_first = sorted(self._named(), key=lambda name: _span(name)[1], reverse=True)
-        for name in sorted(widest_first, key=lambda name: _span(name)[0]):
-            if _span(name)[1] > reach:
-                parts.append(name)
-                reach = _span(name)[1]
-        return parts
+        while True:
+            names = self._named()
+            try:
+                self._heads |= {name: self._head(name) for name in names if name not in self._heads}
+            except FileNotFoundError:  # merged meanwhile, into one that was not listed yet
+                continue
+            return sorted(set(names) - self._merged(names), key=_place)
+
+    def _merged(self, names: Iterable[str]) -> frozenset[str]:
+        """Names of the parts that these were merged from."""
+        return frozenset[str]().union(*(self._heads[name].merged for name in names))
 
 
 def _table(file: pq.ParquetFile, columns: Sequence[str]) -> pa.Table:
@@ -243,8 +277,14 @@ def _length(texts: pa.DictionaryArray) -> int:
 
 def _span(name: str) -> tuple[str, str]:
     """The first and the last of the appended parts (run and number) that a part holds."""
-    first, _, last = name.removesuffix(_SUFFIX).partition("_")
+    first, last, *_ = name.removesuffix(_SUFFIX).split("_")
     return first, last
+
+
+def _place(name: str) -> tuple[str, int, str]:
+    """What parts are read in the order of: their last rows; and smaller ones before those that may hold them."""
+    first, last = _span(name)
+    return last, first != last, name
 
 
 def _level(rows: int) -> int:

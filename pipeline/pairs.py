@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.crew import Engine
-from pipeline.dataset import DATASET, codec_entry, files_of, publish, write_shards
+from pipeline.dataset import DATASET, codec_entry, files_of, publish, shard_path, write_shards
 from pipeline.folder import opened
 from pipeline.folders import in_full, pairs_for_workers
 from pipeline.progress import Reporter
@@ -118,12 +118,12 @@ def build_pairs(
     limits = RunConfig(max_failure_share=0.0)
     with opened(root, engine, {stage.name: stage}, limits, settings, reporter, reconfigure=reconfigure) as run:
         tasks = _tasks(run, order, print_)
-        rows: list[PairsRow] = write_shards(run, "pairs", lambda: tasks, PairsRow)
+        rows, before = write_shards(run, "pairs", lambda: tasks, PairsRow)
         summary = _summary(run, order, rows)
         if summary.kept == 0:
             raise RunFailed(nothing_left(summary))
         codec = read_file(Store(order.dataset.location), order.dataset.manifest.codec)
-        publish(run, _manifest(order, rows, print_, summary, codec), codec)
+        publish(run, _manifest(order, rows, print_, summary, codec), codec, before)
     return summary
 
 
@@ -165,7 +165,9 @@ def _tasks(run: Run, order: Order, print_: str) -> list[Task]:
     sides = 2 if order.config.chosen == "full" else 1
 
     def task(item: PairsPlan) -> Task:
-        key = item.path.removesuffix(".tar").replace("/", "-")
+        name = item.path.removesuffix(".tar")
+        item = item.model_copy(update={"path": shard_path(name, print_, item.model_dump(mode="json"))})
+        key = name.replace("/", "-")
         return Task(
             stage="pairs",
             key=key,

@@ -81,8 +81,6 @@ class Run:
         self._hold = hold
         self._said = time.monotonic()
         self._phase: _Phase[Any] | None = None
-        if hold.left_by:
-            self.store.sweep()  # what it had begun to write
 
     def follow(self, name: str, roads: Iterable[Road[T]], total: int) -> Iterator[T]:
         """Go many roads at once, and yield what each returns, in the order in which they end.
@@ -162,7 +160,7 @@ class Run:
         """Commit what is known, whatever happened."""
         self.ledger.flush()
         self.store.delete(PROGRESS_FILE)
-        self.store.sweep()  # what workers that died had begun to write
+        self.store.sweep()  # what workers that died had begun to write, in this run or before
 
     def _tell(self, phase: _Phase[T]) -> None:
         """A heartbeat for people, and progress.json for `visavis status`."""

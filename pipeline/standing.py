@@ -76,7 +76,7 @@ def read_standing(store: Store, *, held: bool, built: bool) -> Standing:
         built: whether it has a dataset; tells how a run ended that was made before there was a state.
     """
     found = store.peek(STATE_FILE)
-    standing: Standing = _parsed(found[0]) if found else {"state": "finished" if built else "stopped"}
+    standing: Standing = _parsed(found) if found is not None else {"state": "finished" if built else "stopped"}
     if held:
         return standing | {"state": "running"}
     return standing | {"state": "killed"} if standing["state"] == "running" else standing

@@ -240,7 +240,7 @@ def _progress(store: Store) -> dict[str, Any] | None:
     if found is None:  # it has just begun, or just ended
         return None
     with parsing(lambda why: UsageError(f"{store.root}/{PROGRESS_FILE} is not what a run writes ({why})")):
-        progress = fitted(_Progress, read_strict(found[0])).model_dump(exclude_unset=True)
+        progress = fitted(_Progress, read_strict(found)).model_dump(exclude_unset=True)
     before = progress["finished"] - progress["new"]
     left = time_left(progress["finished"], before, progress["total"], progress["seconds"])
     return progress | {"left": None if left is None else round(left)}

@@ -52,7 +52,8 @@ def _lost_its_manifest(folder: str) -> bool:
 
 def _unnamed(store: Store, manifest: Manifest) -> list[str]:
     try:
-        return unnamed_files(store, manifest)
+        folders = ("train", "val", "faces")
+        return unnamed_files([f"{folder}/{n}" for folder in folders for n in store.names(folder)], manifest)
     except (PermissionError, NotImplementedError) as error:
         _LOG.warning("files beside the manifest's were not looked for: the store does not list them (%s)", error)
         return []

@@ -186,6 +186,10 @@ def _of_status(status: int, why: str) -> Fault | None:
         return Fault(Blame.DATA, errno.ENOENT, why)
     if status in (401, 403, 407):
         return Fault(Blame.MACHINE, errno.EACCES, why)
+    if status in (409, 412):  # somebody else was faster
+        return Fault(Blame.MACHINE, errno.EEXIST, why)
+    if status == 501:
+        return Fault(Blame.MACHINE, errno.ENOTSUP, why)
     if status in _PASSING:
         return Fault(Blame.MACHINE, errno.EBUSY if status in (429, 503) else errno.EREMOTEIO, why, again=True)
     return Fault(Blame.MACHINE, errno.EREMOTEIO, why) if status >= 300 else None

@@ -80,9 +80,14 @@ def read_whole(files: Any, path: str, name: str, most: int | None = None) -> byt
         return retried(lambda: _got_whole(files, path, most), name)
     if most is None:
         return retried(lambda: bytes(files.cat_file(path)), name)
-    data = retried(lambda: bytes(files.cat_file(path, start=0, end=most + 1)), name)
+    data = retried(lambda: _begin(files, path, most + 1), name)
     bounded(len(data), most, "bytes")
     return data
+
+
+def _begin(files: Any, path: str, size: int) -> bytes:
+    """The first bytes of a file. Stores refuse to give the first ones of none."""
+    return bytes(files.cat_file(path, start=0, end=size)) if files.info(path)["size"] != 0 else b""
 
 
 def is_there(files: Any, path: str, name: str) -> bool:

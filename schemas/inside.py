@@ -11,6 +11,7 @@ Costs two system calls for each part of a path.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -24,7 +25,9 @@ LINK = "is a link, and links inside a folder are not followed; copy what it stan
 
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # opening a FIFO does not wait for its writer
+_WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 def parts_of(path: str) -> tuple[str, ...]:
@@ -97,19 +100,76 @@ def read_inside(root: str, path: str, most: int | None = None) -> bytes:
 
 
 @contextmanager
-def replace_inside(root: str, path: str, temporary: str) -> Iterator[IO[bytes]]:
-    """A file that gets its name when the block ends well. Until then it has another one, which nobody had before."""
+def replace_inside(root: str, path: str, temporary: str, *, fresh: bool = False) -> Iterator[IO[bytes]]:
+    """A file that gets its name when the block ends well. Until then it has another one, which nobody had before.
+
+    Args:
+        fresh: nobody may have the name: of several at once that want it, one gets it (two within microseconds on a
+            file system without hard links).
+
+    Raises:
+        FileExistsError: somebody has it.
+    """
     full = f"{root}/{path}"
     with folder_of(root, path, make=True) as (at, name):
         try:
-            with _told(temporary, full), os.fdopen(os.open(temporary, _CREATE, 0o666, dir_fd=at), "wb") as file:
+            with _told(temporary, full), os.fdopen(_begun(at, temporary), "wb") as file:
                 yield file
                 file.flush()
                 _sync(file)
-                os.rename(temporary, name, src_dir_fd=at, dst_dir_fd=at)  # a link is replaced, not followed
+                if not (fresh and _linked(at, temporary, name)):
+                    os.rename(temporary, name, src_dir_fd=at, dst_dir_fd=at)  # a link is replaced, not followed
         finally:
             with suppress(OSError):  # gone; or the disk turned read-only, and that is told already
                 os.unlink(temporary, dir_fd=at)
+
+
+def _begun(at: int, temporary: str) -> int:
+    """A new file, which `remove_left` leaves alone for as long as it is open."""
+    while True:
+        opened = os.open(temporary, _CREATE, 0o666, dir_fd=at)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        if os.fstat(opened).st_nlink:
+            return opened
+        os.close(opened)  # it was taken for a leftover before it was locked
+
+
+def _linked(at: int, temporary: str, name: str) -> bool:
+    """Give a file a second name, which nobody has. False: nobody has it, but the file system has no second names."""
+    try:
+        os.link(temporary, name, src_dir_fd=at, dst_dir_fd=at)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        with suppress(FileNotFoundError):
+            os.stat(name, dir_fd=at, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+        return False
+    return True
+
+
+def remove_left(root: str, path: str) -> bool:
+    """Remove a file that was begun, unless somebody is writing it still. Returns whether it was there and is gone."""
+    with suppress(FileNotFoundError), folder_of(root, path) as (at, name), _told(name, f"{root}/{path}"):
+        if not stat.S_ISREG(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=at)
+            return True
+        with os.fdopen(os.open(name, _WRITE, dir_fd=at), "wb") as file:
+            if not _is_locked(file):
+                os.unlink(name, dir_fd=at)
+                return True
+    return False
+
+
+def _is_locked(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        pass
+    return False
 
 
 def remove_inside(root: str, path: str) -> None:

@@ -46,7 +46,13 @@ class S3Server:
         if code == "InternalError":  # it comes after the deed, as when a connection breaks
             with self._turn:
                 list(self._app(environ, lambda *_: None))
-        known = {"InternalError": "500 Internal Server Error", "SlowDown": "503 Slow Down"}
+        known = {
+            "InternalError": "500 Internal Server Error",
+            "SlowDown": "503 Slow Down",
+            "NotImplemented": "501 Not Implemented",
+            "PreconditionFailed": "412 Precondition Failed",
+            "ConditionalRequestConflict": "409 Conflict",
+        }
         status = known.get(code, "403 Forbidden")
         body = f"<Error><Code>{code}</Code><Message>{code} it is</Message></Error>".encode()
         start_response(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])

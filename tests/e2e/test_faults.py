@@ -177,7 +177,7 @@ def test_a_disk_that_turns_read_only(
     def record_and_turn(run: Run, outcome: Outcome) -> None:
         record(run, outcome)
         if outcome.stage == "shard" and not turned:
-            # A mount on top: the kernel turns no disk over on which a file, here the lock, is open for writing.
+            # A mount on top: the kernel turns no disk over on which a file is open for writing.
             mount("--bind", str(root), str(root))
             mount("-o", "remount,bind,ro", str(root))
             turned.append(outcome.key)
@@ -189,8 +189,9 @@ def test_a_disk_that_turns_read_only(
     assert f"{root}/dataset/" in complaint
     assert "Read-only file system; what was committed stays, run again" in complaint
     from_its_start = fails(words, capsys, monkeypatch)
-    assert f"{root}/.lock: Read-only file system" in from_its_start
+    assert f"{root}/lock.json: Read-only file system" in from_its_start
     mount("-o", "remount,bind,rw", str(root))
+    (root / "lock.json").unlink()  # of a run that could not remove it; its process, this one, is alive
     check_resume(built, dialogues, root)
 
 

@@ -145,4 +145,4 @@ def test_a_cluster_that_is_not_there_is_wrong_use_and_nothing_is_written(text_as
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"visavis: no Ray cluster at {address} (Connection refused)")
     assert done.stderr.count("\n") == 1
-    assert [path.name for path in out.iterdir()] == [".lock"]
+    assert [path.name for path in out.iterdir()] == []

@@ -107,6 +107,67 @@ def test_a_reader_beside_a_run_that_merges_misses_nothing(tmp_path: Path) -> Non
     assert keys == {"k0", "k1", "k2", "k3"}
 
 
+def statuses(store: Store) -> dict[str, str]:
+    return {key: row.status for (_, key), row in Ledger(store).latest().items()}
+
+
+writes = st.lists(
+    st.tuples(
+        st.integers(0, 2), st.sampled_from("abcdef"), st.sampled_from(["ok", "failed", "rejected"]), st.booleans()
+    ),
+    max_size=150,
+)
+
+
+@pytest.mark.usefixtures("small_parts")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(writes)
+def test_drivers_side_by_side_lose_no_row(tmp_path: Path, history: list[tuple[int, str, str, bool]]) -> None:
+    """Three drivers append and merge in one folder at once; now and then one of them is killed and begins again."""
+    store = Store(str(tmp_path / str(next(_FOLDERS))))
+    drivers: dict[int, Ledger] = {}
+    wrote: dict[str, set[str]] = {}
+    for who, letter, status, killed in history:
+        if who not in drivers or killed:
+            drivers[who] = Ledger(store)
+            drivers[who].tidy()
+        key = f"{who}{letter}"
+        drivers[who].append(outcome(key, status))
+        drivers[who].flush()
+        wrote.setdefault(key, set()).add(status)
+    found = statuses(store)
+    assert found.keys() == wrote.keys()
+    assert all(status in wrote[key] for key, status in found.items())
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_who_merges_what_another_driver_has_merged_already_loses_nothing(tmp_path: Path) -> None:
+    store = written(tmp_path, [[("old", "ok")], [("older", "ok")]])
+    one, other = Ledger(store), Ledger(store)
+    for number in range(3):  # three of a size are merged: the two that both know, and an own one
+        for who, ledger in (("one", one), ("other", other)):
+            ledger.append(outcome(f"{who}{number}", "ok"))
+            ledger.flush()
+    assert statuses(store).keys() == {"old", "older", *(f"{who}{n}" for who in ("one", "other") for n in range(3))}
+    after = Ledger(store)
+    after.append(outcome("old", "failed"))
+    after.flush()
+    assert statuses(store)["old"] == "failed"
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_parts_that_were_named_without_a_writer_are_read_and_merged(tmp_path: Path) -> None:
+    store = written(tmp_path, [[("a", "ok"), ("b", "ok")], [("a", "failed")]])
+    for path in (tmp_path / FOLDER).iterdir():
+        path.rename(path.with_name(f"{path.stem.rpartition('_')[0]}.parquet"))
+    assert sorted(store.list(FOLDER)) == [f"00000{n}-000000_00000{n}-000000.parquet" for n in (1, 2)]
+    assert statuses(store) == {"a": "failed", "b": "ok"}
+    written(tmp_path, [[("a", "rejected")]])
+    assert len(store.list(FOLDER)) == 1
+    assert statuses(store) == {"a": "rejected", "b": "ok"}
+    assert Ledger(store).run == 4
+
+
 def test_outcomes_of_this_run_and_of_earlier_ones_are_known_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

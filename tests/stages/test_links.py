@@ -58,7 +58,7 @@ READS: dict[str, Callable[[Store, str], object]] = {
 }
 CHANGES: dict[str, Callable[[Store, str], object]] = {
     "write": lambda store, path: store.write(path, b"new"),
-    "swap": lambda store, path: store.swap(path, b"new", None),
+    "create": lambda store, path: store.create(path, b"new"),
     "delete": Store.delete,
     "names": lambda store, path: list(store.names(path)),
 }

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dataset import CODEC_FILE, codec_entry
+from pipeline.dataset import codec_entry
 from pipeline.verify import verify_dataset
 from schemas import SAMPLES_PER_FRAME
 from schemas.artifact import dump_rows
@@ -129,7 +129,7 @@ def write_dataset(folder: Path, config: ShardConfig) -> tuple[Manifest, list[Dya
         plan=plan,
         shards=tuple(entries),
     )
-    (folder / CODEC_FILE).write_bytes(CODEC)
+    (folder / codec_entry(CODEC).path).write_bytes(CODEC)
     (folder / MANIFEST_NAME).write_bytes(dump_manifest(manifest))
     return manifest, dyads
 
@@ -232,10 +232,10 @@ def test_a_copied_dataset_decodes_its_motion_alone(dataset: Path, tmp_path_facto
 
 
 def test_what_decodes_the_motion_is_verified(dataset: Path) -> None:
-    (dataset / CODEC_FILE).write_bytes(CODEC[:-1])
+    (dataset / codec_entry(CODEC).path).write_bytes(CODEC[:-1])
     (dataset / "faces" / "t-listening-000000.safetensors").rename(dataset / "faces" / "other.safetensors")
     assert [finding.partition(";")[0] for finding in verify_dataset(str(dataset))] == [
-        "codec.safetensors is not the one the manifest lists (sha256 differs)",
+        f"{codec_entry(CODEC).path} is not the one the manifest lists (sha256 differs)",
         "faces/t-listening-000000.safetensors is missing",
         "faces/other.safetensors is not in the manifest",
     ]
@@ -254,7 +254,7 @@ def test_a_dataset_of_version_2_is_read_and_nothing_asked_of_it(dataset: Path) -
     old |= {"schema_version": 2, "shards": [{k: v for k, v in s.items() if k != "faces"} for s in old["shards"]]}
     del old["codec"]
     path.write_text(json.dumps(old))
-    for file in (dataset / CODEC_FILE, *(dataset / "faces").iterdir()):
+    for file in (dataset / codec_entry(CODEC).path, *(dataset / "faces").iterdir()):
         file.unlink()
     assert verify_dataset(str(dataset)) == []
     assert len(samples(dataset)) > 10

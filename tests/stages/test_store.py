@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
 import resource
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +24,8 @@ from hypothesis import strategies as st
 
 from schemas.errors import UsageError
 from stages.store import TEMPORARY, Store
+
+T = TypeVar("T")
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -164,15 +170,64 @@ def test_a_broken_write_leaves_no_temporary_file(tmp_path: Path) -> None:
     assert list((tmp_path / "sub").iterdir()) == []
 
 
-def test_a_swap_succeeds_only_on_what_it_expects(store: Store) -> None:
-    assert store.peek("x") is None
-    assert store.swap("x", b"1", None)
-    assert not store.swap("x", b"2", None)
-    data, version = store.peek("x") or (b"", "")
-    assert data == b"1"
-    assert store.swap("x", b"2", version)
-    assert not store.swap("x", b"3", version)
-    assert store.read("x") == b"2"
+def test_a_name_is_created_once(store: Store) -> None:
+    assert store.peek("a/x") is None
+    assert store.create("a/x", b"1")
+    assert not store.create("a/x", b"2")
+    assert store.peek("a/x") == b"1"
+    store.write("a/x", b"3")  # who need not be the first writes
+    assert store.read("a/x") == b"3"
+    store.delete("a/x")
+    assert store.create("a/x", b"4")
+    assert sorted(store.names("a")) == ["x"]
+    assert store.sweep() == 0
+
+
+def test_of_many_who_create_at_once_one_succeeds(tmp_path: Path) -> None:
+    for turn in range(20):
+        made = at_once(6, lambda number, turn=turn: Store(str(tmp_path)).create(f"a/{turn}", b"%d" % number))
+        assert made.count(True) == 1
+        assert Store(str(tmp_path)).read(f"a/{turn}") == b"%d" % made.index(True)
+
+
+def test_a_name_is_created_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", fails)
+    test_a_name_is_created_once(Store(str(tmp_path)))
+
+
+def test_a_small_entry_of_any_size_can_be_looked_at(store: Store) -> None:
+    for size in (0, 1, 1 << 20):
+        store.write("x", bytes(size))
+        assert store.peek("x") == bytes(size)
+    store.write("x", bytes((1 << 20) + 1))  # a stranger's
+    assert store.peek("x") == b""
+
+
+def test_sweep_leaves_what_somebody_writes(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    with store.writer("a/x.bin") as file:
+        file.write(b"half")
+        assert store.sweep() == 0
+    assert store.read("a/x.bin") == b"half"
+
+
+def test_who_sweeps_without_pause_takes_no_writers_file(tmp_path: Path) -> None:
+    store, over = Store(str(tmp_path)), threading.Event()
+
+    def sweep() -> None:
+        while not over.is_set():
+            store.sweep()
+
+    with ThreadPoolExecutor(3) as pool:
+        sweeping = [pool.submit(sweep) for _ in range(3)]
+        for number in range(300):
+            store.write(f"a/{number % 7}", b"%d" % number)
+            assert store.read(f"a/{number % 7}") == b"%d" % number
+        over.set()
+    assert [each.result() for each in sweeping] == [None] * 3
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x", ""])
@@ -191,6 +246,17 @@ def test_an_absent_entry_is_named(store: Store) -> None:
 def test_an_unknown_kind_of_url_is_wrong_use() -> None:
     with pytest.raises(UsageError, match="nosuch"):
         Store("nosuch://somewhere/run")
+
+
+def at_once(count: int, act: Callable[[int], T]) -> list[T]:
+    start = threading.Barrier(count)
+
+    def one(number: int) -> T:
+        start.wait(30)
+        return act(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
 
 
 @contextmanager
