@@ -162,7 +162,8 @@ class Worker:
         if data is None:  # else another attempt got there, and only its ledger row was lost
             rows = self.rows(task)
             facts = stage.facts(rows)
-            note = {"inputs": task.digest(), "stage": stage.name, "item": task.item, "facts": facts}
+            # Not what a person calls the item: of twins either may be built first, and the bytes are the same.
+            note = {"inputs": task.digest(), "stage": stage.name, "facts": facts}
             data = dump_rows(rows, note=note)
             self._store.write(task.path, data)
         return content_digest(data), read_note(data).get("facts", "")
