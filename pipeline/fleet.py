@@ -274,12 +274,14 @@ class Fleet:
         """Ask for workers and dismiss them, so that there are as many as there is work and room for."""
         for pool in reversed(self._pools):  # the deepest first: what was begun is finished first
             wanted = min(pool.capacity, max(pool.wanted, pool.needs.min_workers))
-            self._ask(pool, wanted - len(pool.workers))
-            if len(pool.workers) < wanted and not self._room(pool) and self._make_room(pool):
+            if len(pool.workers) < wanted:
                 self._ask(pool, wanted - len(pool.workers))
-            elif pool.queued and pool.late(_IDLE_SECONDS):  # the cluster may grow for it, or it may not
+                if len(pool.workers) < wanted and not self._room(pool) and self._make_room(pool):
+                    self._ask(pool, wanted - len(pool.workers))
+            if pool.queued and pool.late(_IDLE_SECONDS):  # the cluster may grow for it, or it may not
                 self._make_room(pool)
-            self._release(pool, wanted)
+            if len(pool.workers) > wanted:
+                self._release(pool, wanted)
             if wanted and not any(p.workers for p in self._pools):
                 self._refuse(pool)
 
@@ -324,9 +326,11 @@ class Fleet:
     def _release(self, pool: Pool, wanted: int) -> None:
         """Give back the room of workers that have had nothing to do for long, or have no place and are not needed."""
         for found, patience in ((pool.idle, _RELEASE_SECONDS), (pool.asked, _IDLE_SECONDS)):
-            for worker in list(itertools.islice(found.values(), max(0, len(pool.workers) - wanted))):
-                if now() - worker.since > patience:
-                    self._dismiss(worker)
+            while found and len(pool.workers) > wanted:
+                worker = next(iter(found.values()))
+                if now() - worker.since <= patience:
+                    break
+                self._dismiss(worker)
 
     def _dismiss(self, worker: Worker) -> None:
         worker.gone, worker.job = True, None

@@ -17,7 +17,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -121,9 +121,7 @@ class Ledger:
         self._flushed = time.monotonic()
         if not self._pending:
             return
-        rows = [
-            {**asdict(outcome), "run": self.run, "uid": uid_of(outcome.stage, outcome.key)} for outcome in self._pending
-        ]
+        rows = [{**vars(o), "run": self.run, "uid": uid_of(o.stage, o.key)} for o in self._pending]
         number = f"{self.run:06d}-{self._part:06d}"
         self._write(f"{number}_{number}{_SUFFIX}", pa.Table.from_pylist(rows, schema=_SCHEMA))
         self._part += 1

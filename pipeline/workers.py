@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from pydantic import TypeAdapter
+
 import schemas
 from pipeline.ledger import Outcome
 from pipeline.machines import Machine, is_local
@@ -29,6 +31,11 @@ from schemas.secrets import guard_output
 
 _OURS = ("schemas", "training", "stages", "pipeline")  # packages that a worker must have as the driver has them
 _CREATION = "The actor died because of an error raised in its creation task"
+
+
+# Tasks and outcomes cross as JSON: Ray takes twice as long over a call whose arguments it has to pickle.
+_CALL = TypeAdapter(tuple[Task, int, float])
+_OUTCOME = TypeAdapter(Outcome)
 
 
 class Answer(NamedTuple):
@@ -89,7 +96,8 @@ class RayWorkers:
         )
 
     def call(self, worker: Any, what: str, *arguments: Any, tag: Any) -> None:
-        future = getattr(worker, what).remote(*arguments).future()
+        told = [_CALL.dump_json(arguments)] if arguments else []
+        future = getattr(worker, what).remote(*told).future()
         future.add_done_callback(lambda done: self._answered.put((tag, done)))
 
     def answers(self, seconds: float) -> list[Answer]:
@@ -100,7 +108,7 @@ class RayWorkers:
             except queue.Empty:
                 break
             error = future.exception()
-            found.append(Answer(tag, None if error else future.result(), error))
+            found.append(Answer(tag, None if error else _heard(future.result()), error))
         return found
 
     def stop(self, worker: Any) -> None:
@@ -128,11 +136,16 @@ class _RayWorker:
 
         return socket.gethostname(), ray.get_runtime_context().get_node_id(), code_digests()
 
-    def run(self, task: Task, attempt: int, limit: float) -> Outcome | VisavisError:
+    def run(self, call: bytes) -> bytes | VisavisError:
+        task, attempt, limit = _CALL.validate_json(call)
         try:
-            return self._supervisor.run(task, attempt, limit)
+            return _OUTCOME.dump_json(self._supervisor.run(task, attempt, limit))
         except VisavisError as error:
             return error
+
+
+def _heard(value: Any) -> Any:
+    return _OUTCOME.validate_json(value) if isinstance(value, bytes) else value
 
 
 def limit_gb(config: RunConfig, needs: StageResources) -> float:

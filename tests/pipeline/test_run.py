@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from pipeline import fleet
+from pipeline import run as run_module
 from pipeline.chain import fingerprints_of
 from pipeline.crew import Crew, Engine, InFlight, local_engine
 from pipeline.fleet import ray_engine
@@ -25,10 +26,12 @@ from pipeline.ledger import Ledger, Outcome
 from pipeline.lock import locked
 from pipeline.progress import Reporter
 from pipeline.run import Road, Run
+from pipeline.sources import source_seconds
 from pipeline.task import Artifact, Stages, Task, artifact_path
 from schemas.artifact import load_rows
 from schemas.config import BuildConfig, IngestConfig, RunConfig, StageResources
 from schemas.errors import Reason, RunFailed, UsageError
+from schemas.rows import Source
 from stages.store import TEMPORARY, Store
 from tests.pipeline.toy import STAGES, Letters, Total
 
@@ -236,6 +239,42 @@ def test_two_roads_that_want_the_same_have_it_done_once_and_from_other_inputs_ag
         assert sorted(run.follow("letters", roads, 3)) == ["one", "three", "two"]
         assert run.processed == 2
     assert made["one"] == made["two"] != made["three"]
+
+
+def test_the_lease_and_the_heartbeat_are_kept_while_many_are_begun_that_need_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million conversations that are done take the driver a minute."""
+    letters(tmp_path, "a")
+    monkeypatch.setattr(run_module, "_PROGRESS_SECONDS", 0.1)
+    monkeypatch.setattr(run_module, "_TURN_SECONDS", 0.05)
+    (done,) = tasks("a")
+    checked: list[int] = []
+
+    def roads() -> Iterator[Road[None]]:
+        for number in range(60):
+            time.sleep(0.01)
+            yield road(number)
+
+    def road(number: int) -> Road[None]:
+        begun.append(number)
+        yield [done]
+
+    begun: list[int] = []
+    with new_run(tmp_path) as run:
+        monkeypatch.setattr(run._hold, "check", lambda: checked.append(len(begun)))
+        assert len(list(run.follow("letters", roads(), 60))) == 60
+        assert run.processed == 0
+    assert len(set(checked) & set(range(60))) >= 2
+
+
+def test_what_reads_a_file_may_take_as_long_as_a_slow_store_and_no_longer() -> None:
+    config = RunConfig(limit_seconds=300, limit_factor=20)
+    gigabyte = Source(uris=("s3://b/a.mp4",), stamps=("1000000000:0",))
+    assert config.limit_of("ingest", source_seconds(gigabyte), reading=True) == 300 + 4 * 200
+    assert config.limit_of("faces", 60.0) == 300 + 20 * 60
+    mine = RunConfig(resources={"ingest": StageResources(limit_factor=1, limit_seconds=10)})
+    assert mine.limit_of("ingest", 200, reading=True) == 210
 
 
 def test_a_stage_that_cannot_start_stops_the_run_and_blames_no_item(tmp_path: Path, engine: Engine) -> None:
