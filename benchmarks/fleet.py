@@ -137,6 +137,7 @@ class Simulated:
         self.workers = 0
         self.log: list[tuple[float, int, int]] = []  # (time, workers at work, workers)
         self.done: list[float] = []
+        self.last_begun = 0.0  # when the last conversation was begun
         self.lengths: dict[str, float] = {}
         self._scaling = False
         if options.autoscale:
@@ -236,7 +237,9 @@ class Simulated:
         actor.busy = True
         self.busy += 1
         own, each = WORK.get(task.stage, (1.0, 0.0))
-        media = self.length(task) if task.stage == "ingest" else task.seconds
+        media = task.seconds
+        if task.stage == "ingest":
+            media, self.last_begun = self.length(task), self.clock.now()
         seconds = (own + each * media) * self._rng.lognormvariate(0.0, 0.2) / (GPU_FASTER if actor.needs.gpus else 1.0)
         hangs = self._hang and task.stage == "ingest" and task.item == "00000000.mp4"
         if self._rng.random() < DIES:
@@ -405,9 +408,8 @@ def resources(options: argparse.Namespace) -> dict[str, StageResources]:
 
 def figures(cluster: Simulated, options: argparse.Namespace, took: float, cpu: float) -> dict[str, Any]:
     tasks, most = len(cluster.done), max(workers for _, _, workers in cluster.log)
-    first_full = next(when for when, _, workers in cluster.log if workers >= 0.99 * most)
-    last_full = max(when for when, busy, _ in cluster.log if busy >= 0.99 * most)
-    share = utilisation([row for row in cluster.log if first_full <= row[0] <= last_full])
+    first_full = next(when for when, busy, workers in cluster.log if busy >= 0.97 * most)
+    share = utilisation([row for row in cluster.log if first_full <= row[0] <= cluster.last_begun])
     initial = cluster.asked[: CORES * options.machines]
     return {
         "name": "fleet",
@@ -424,8 +426,9 @@ def figures(cluster: Simulated, options: argparse.Namespace, took: float, cpu: f
         "asked_all_s": round(initial[-1][0] - initial[0][0], 2),
         "asked_all_cpu_s": round(initial[-1][1] - initial[0][1], 2),
         "utilisation": round(share, 4),
-        "full_from_to_s": [round(first_full, 1), round(last_full, 1)],
+        "from_ramp_to_tail_s": [round(first_full, 1), round(cluster.last_begun, 1)],
         "last_but_one_to_end_s": round(cluster.done[-1] - cluster.done[-2], 2),
+        "tail_s": round(cluster.done[-1] - cluster.last_begun, 1),
         "peak_mb": peak_mb(),
     }
 
