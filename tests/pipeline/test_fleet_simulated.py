@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import fleet
+from benchmarks import simulated as cluster
 from benchmarks.plan import write_list
 from pipeline.ledger import Ledger
 from stages.store import Store
@@ -37,9 +38,9 @@ def test_workers_that_die_and_machines_that_come_and_go_lose_and_double_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, calm = simulated(tmp_path / "calm")
-    monkeypatch.setattr(fleet, "DIES", 0.02)
-    monkeypatch.setattr(fleet, "MACHINE_EVERY", 60.0)
-    monkeypatch.setattr(fleet, "BACK", 50.0)
+    monkeypatch.setattr(cluster, "DIES", 0.02)
+    monkeypatch.setattr(cluster, "MACHINE_EVERY", 60.0)
+    monkeypatch.setattr(cluster, "BACK", 50.0)
     figures, rows = simulated(tmp_path / "wild", faults=True, machines=6)
     assert rows == calm
     assert set(rows.values()) == {1}
@@ -57,5 +58,5 @@ def test_one_file_on_which_ingest_hangs_delays_nobody(tmp_path: Path) -> None:
 
 def test_an_autoscaler_is_asked_for_all_at_once(tmp_path: Path) -> None:
     figures, _ = simulated(tmp_path, machines=20, items=400, autoscale=True)
-    assert figures["workers"] == 20 * fleet.CORES
+    assert figures["workers"] == 20 * cluster.CORES
     assert figures["asked_all_s"] < 60  # before it has answered
