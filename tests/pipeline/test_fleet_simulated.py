@@ -13,6 +13,7 @@ from benchmarks import fleet
 from benchmarks import simulated as cluster
 from benchmarks.plan import write_list
 from pipeline.ledger import Ledger
+from schemas.config import StageResources
 from stages.store import Store
 
 CALM: dict[str, Any] = {
@@ -60,3 +61,13 @@ def test_an_autoscaler_is_asked_for_all_at_once(tmp_path: Path) -> None:
     figures, _ = simulated(tmp_path, machines=20, items=400, autoscale=True)
     assert figures["workers"] == 20 * cluster.CORES
     assert figures["asked_all_s"] < 60  # before it has answered
+
+
+def test_who_needs_most_of_a_machine_gets_one_though_small_workers_fill_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs = fleet.resources(Namespace(**CALM)) | {"diarize": StageResources(cpus=12, memory_gb=2)}
+    monkeypatch.setattr(fleet, "resources", lambda _: needs)
+    figures, _ = simulated(tmp_path, machines=3, items=300)
+    assert figures["bound"] == 300
+    assert figures["virtual_s"] < 6000
