@@ -63,7 +63,7 @@ _STAGES = 6  # on a conversation's way to its voices, one piece of video each
 
 
 WINDOWS = (48, 44, 4, 20)  # of a minute's conversation: speaking, listening, overlap, silence
-DIM = 70
+DIM, POINTS = 70, 478 * 3
 QUIET = Reporter(Console(file=io.StringIO()))
 
 
@@ -275,8 +275,8 @@ def dataset(folder: Path) -> dict[str, Any]:
             Codec(
                 id="c",
                 kind="landmark-pca",
-                mean=np.zeros(3),
-                basis=np.zeros((DIM, 3)),
+                mean=np.zeros(POINTS, np.float32),
+                basis=np.zeros((DIM, POINTS), np.float32),
                 explained=1.0,
                 given=0,
                 network="",
