@@ -65,14 +65,16 @@ class Shown(NamedTuple):
 
 def drawn(footage: Footage, kind: str, rng: np.random.Generator) -> list[Take]:
     """The shots of one edit."""
-    frames, at, takes = min(len(footage.pictures), LONGEST * FPS), 0, list[Take]()
+    frames, at, takes, before = min(len(footage.pictures), LONGEST * FPS), 0, list[Take](), ""
     order = [
         name for name in ("both", "a", "b", "both", "tight") if (kind == "close") == (name in "ab") or kind != "close"
     ]
     while frames - at > FPS:
         last = min(frames, at + round(rng.uniform(1.2, 4.0) * FPS))
-        names = order if kind != "jumps" else ["both", "tight"]
+        # Hard cuts and fades go to another view: from a view to itself there would be none.
+        names = ["both", "tight"] if kind == "jumps" else [name for name in order if name != before]
         name = ("ab"[len(takes) % 2]) if kind == "close" else names[int(rng.integers(len(names)))]
+        before = name
         fade = round(rng.uniform(0.4, 0.9) * FPS) if kind == "fades" and takes else 0
         takes.append(Take(at, last, _drawn_view(footage, name, rng), kind == "reverse" and len(takes) % 2 == 1, fade))
         at = last + (round(rng.uniform(0.3, 1.0) * FPS) if kind == "jumps" else 0)

@@ -49,7 +49,7 @@ from schemas.artifact import dump_rows
 from schemas.config import BuildConfig, RunConfig
 from schemas.dyads import Census, Codec, DyadFacts
 from schemas.manifest import FileEntry, ShardEntry, faces_path
-from schemas.rows import CastFacts, Outline
+from schemas.rows import CastFacts, DiarizationFacts, Outline
 from stages.balance import BINS
 from stages.shard import ShardRow
 from stages.store import Store
@@ -63,7 +63,7 @@ _STAGES = 6  # on a conversation's way to its voices, one piece of video each
 
 
 WINDOWS = (48, 44, 4, 20)  # of a minute's conversation: speaking, listening, overlap, silence
-DIM = 70
+DIM, POINTS = 70, 478 * 3
 QUIET = Reporter(Console(file=io.StringIO()))
 
 
@@ -85,7 +85,7 @@ class StubCrew:
     def hungry(self) -> bool:
         return len(self._queue) < 64
 
-    def wait(self) -> list[Outcome]:
+    def wait(self, seconds: float = 1.0) -> list[Outcome]:
         done = [self._commit(self._queue.popleft()) for _ in range(len(self._queue))]
         return done
 
@@ -140,7 +140,17 @@ def cast_facts(task: Task) -> str:
     ).model_dump_json()
 
 
-FACTS: dict[str, Callable[[Task], str]] = {"ingest": outline, "cast": cast_facts, "shard": shard_row}
+def diarization_facts(task: Task) -> str:
+    """What diarize would tell of two people who are heard."""
+    return DiarizationFacts(speakers=2).model_dump_json()
+
+
+FACTS: dict[str, Callable[[Task], str]] = {
+    "ingest": outline,
+    "diarize": diarization_facts,
+    "cast": cast_facts,
+    "shard": shard_row,
+}
 CENSUS = dump_rows([Census(counts=np.ones((len(WINDOWS), BINS), np.int64), moments=np.full(1 + 2 * DIM, 10.0))])
 
 
@@ -265,8 +275,8 @@ def dataset(folder: Path) -> dict[str, Any]:
             Codec(
                 id="c",
                 kind="landmark-pca",
-                mean=np.zeros(3),
-                basis=np.zeros((DIM, 3)),
+                mean=np.zeros(POINTS, np.float32),
+                basis=np.zeros((DIM, POINTS), np.float32),
                 explained=1.0,
                 given=0,
                 network="",

@@ -30,22 +30,22 @@ from pipeline.folder import difference, opened, read_settings
 from pipeline.folders import for_workers, in_full
 from pipeline.known import Known, told
 from pipeline.ledger import Ledger
+from pipeline.outputs import read_codec
 from pipeline.progress import Reporter
-from pipeline.run import InOrder, Made, Road, Run, made_of, next_stage
+from pipeline.run import Made, Road, Run, as_long_as, made_of, next_stage
 from pipeline.sources import access_to, source_key, source_name, source_seconds
 from pipeline.spool import Spool
 from pipeline.status import account_of, rejections
 from pipeline.task import WHOLE, Artifact, Task, artifact_path, content_digest
+from pipeline.twins import Listed, Twins
 from schemas import FPS
 from schemas.access import Access
 from schemas.artifact import dump_rows, load_row
 from schemas.config import BuildConfig
 from schemas.dyads import Codec, CodecStatistics, WindowClass
-from schemas.errors import Reason, RunFailed, UsageError
-from schemas.files import locate, read_whole
+from schemas.errors import RunFailed, UsageError
 from schemas.manifest import BalancePlan, Manifest
 from schemas.rows import CastFacts, DiarizationFacts, Outline, Source
-from schemas.untrusted import TooLarge
 from schemas.uris import file_name
 from schemas.words import counted
 from stages.codec import fit_codec, merge_statistics
@@ -65,7 +65,6 @@ _NOT_THE_DATA: Any = {  # where and how it runs
     "encode": {"device", "network", "network_sha256"},
 }
 CODECS = "artifacts/codec"
-_CODEC_BYTES = 64 << 20  # ours have 0.2 MB
 _FIT_CHUNK = 64  # conversations whose statistics are summed by one task, in a large corpus …
 _FIT_PARTS = 4  # … and so many tasks at least, or a small corpus would wait for one worker
 
@@ -90,6 +89,7 @@ class Bound:
 
     id: str
     item: str
+    place: int  # in the list
     seconds: float
     whole: Artifact
     bound: Artifact
@@ -124,8 +124,8 @@ class Build:
             RunFailed: too many failures, or nothing left to train on.
         """
         check_chain()
-        limits, reporter, settings = self.config.run, self._reporter, self.settings
-        with opened(self.root, self._engine, self.stages, limits, settings, reporter, reconfigure=reconfigure) as run:
+        limits, say, settings = self.config.run, self._reporter, self.settings
+        with opened(self.root, self._engine, self.stages, limits, settings, say, reconfigure=reconfigure) as run:
             return self._build(run, sources)
 
     @property
@@ -155,9 +155,7 @@ class Build:
 
     def _build(self, run: Run, sources: Collection[Source]) -> BuildSummary:
         with Spool(Bound) as bound:
-            for conversation in run.follow("conversations", self.roads(sources, run), len(sources)):
-                if conversation:
-                    bound.append(conversation)
+            self._bind_all(run, sources, bound)
             if not len(bound):
                 raise RunFailed(self._nothing_left(run, "conversation"))
             codec = self._codec(run, bound)
@@ -183,39 +181,51 @@ class Build:
             processed=run.processed,
         )
 
-    def roads(self, sources: Iterable[Source], run: Run | None = None) -> Iterator[Road[Bound | None]]:
-        """Each conversation's way to `bind`. run: where duplicates are recorded."""
-        first: dict[int, str] = {}  # conversation → the source that has it
+    def _bind_all(self, run: Run, sources: Collection[Source], bound: Spool[Bound]) -> None:
+        twins = self._twins(run)
+        for conversation in run.follow("conversations", self.roads(sources, run, twins), len(sources)):
+            if conversation:
+                bound.append(conversation)
+        if twins.overtaken:
+            bound.keep(lambda b: twins.has(b.id, b.place))
+
+    def _twins(self, run: Run | None) -> Twins:
+        return Twins(run, lambda listed: self._task("ingest", listed.key, listed.name, guessed=True))
+
+    def roads(
+        self, sources: Iterable[Source], run: Run | None = None, twins: Twins | None = None
+    ) -> Iterator[Road[Bound | None]]:
+        """Each conversation's way to `bind`. run: where verdicts are recorded. twins: who has which content."""
+        twins = twins or self._twins(run)
         listed: set[int] = set()
         again: Counter[str] = Counter()  # the very same files, listed once more: duplicates to be told of
-        for source in sources:
+        for place, source in enumerate(sources):
             key = source_key(source)
             number = int(key, 16)
             if number in listed:
                 again[key] += 1
             listed.add(number)
-            yield self._bind_one(run, source, f"{key}-{again[key]}" if key in again else key, first)
+            mine = Listed(place, f"{key}-{again[key]}" if key in again else key, source_name(source))
+            yield self._ingest_one(run, source, mine, twins)
 
-    def _bind_one(self, run: Run | None, source: Source, key: str, first: dict[int, str]) -> Road[Bound | None]:
-        item = source_name(source)
-        inline = source.model_dump(mode="json")
-        task = self._task("ingest", key, item, inline=inline, seconds=source_seconds(source), guessed=True)
-        (ingested,) = yield [task]
+    def _ingest_one(self, run: Run | None, source: Source, mine: Listed, twins: Twins) -> Road[Bound | None]:
+        inline, seconds = source.model_dump(mode="json"), source_seconds(source)
+        (ingested,) = yield [self._task("ingest", mine.key, mine.name, inline=inline, seconds=seconds, guessed=True)]
         if ingested is None:
             return None
         outline = told(ingested.facts, Outline)
-        yield InOrder()  # which of two twins is the first hangs on the list, not on who is faster
-        number = int(outline.id, 16)
-        if number in first:
-            if run:
-                run.reject(task, Reason.DUPLICATE_CONTENT, f"same content as {first[number]}")
+        if not twins.take(outline.id, mine):
             return None
-        first[number] = item
-        if run:
-            run.keep(task)
+        road = self._bind_one(run, source, mine, ingested, outline)
+        return (yield from as_long_as(lambda: twins.has(outline.id, mine.place), road))
+
+    def _bind_one(
+        self, run: Run | None, source: Source, mine: Listed, made: Made, outline: Outline
+    ) -> Road[Bound | None]:
+        item = mine.name
         seconds = outline.frames / FPS
         # What a conversation is, wherever its files lie: moving a corpus redoes nothing but ingest.
-        whole = Artifact(ingested.artifact.path, outline.identity)
+        whole = Artifact(made.artifact.path, outline.identity)
         opens: dict[str, Any] = {"seconds": seconds, "addresses": addresses_of(source)}
         (diarized,) = yield [self._task("diarize", outline.id, item, {WHOLE: (whole,)}, **opens)]
         if diarized is None:
@@ -265,7 +275,7 @@ class Build:
             codes = tuple(made.artifact for made in encoded if made)
             if len(codes) < len(pieces):
                 return None
-        return Bound(outline.id, item, seconds, whole, bound.artifact, voices.artifact, words, faces, codes)
+        return Bound(outline.id, item, mine.place, seconds, whole, bound.artifact, voices.artifact, words, faces, codes)
 
     def _encoding(self, piece: Task, number: int, cast: Artifact, faces: Artifact) -> Task:
         """The network's task beside the face tracker's of a piece."""
@@ -320,7 +330,7 @@ class Build:
     def _codec(self, run: Run, bound: Iterable[Bound]) -> Artifact:
         """The corpus' codec: given by the config, or fitted on its conversations."""
         given = self.config.motion.codec
-        data = _read_codec(given) if given else self._fit(run, bound)
+        data = read_codec(given) if given else self._fit(run, bound)
         codec = load_row(data, Codec)
         wanted, found = f"{self.config.motion.kind} {self._network}", f"{codec.kind} {codec.network}"
         if found != wanted:
@@ -380,13 +390,3 @@ def _held_out(manifest: Manifest) -> dict[str, float]:
 
 def _codes(encoded: tuple[Artifact, ...]) -> dict[str, tuple[Artifact, ...]]:
     return {"encoded": encoded} if encoded else {}
-
-
-def _read_codec(path: str) -> bytes:
-    try:
-        files, place = locate(path)  # the user's own word: this may be a link
-        return read_whole(files, place, path, _CODEC_BYTES)
-    except TooLarge as error:
-        raise UsageError(f"motion.codec: {path}: no codec ({error})") from error
-    except FileNotFoundError as error:
-        raise UsageError(f"motion.codec: {path}: no such file") from error

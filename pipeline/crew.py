@@ -36,8 +36,8 @@ class Crew(Protocol):
     def hungry(self) -> bool:
         """Whether workers would stand idle soon if nothing more is submitted."""
 
-    def wait(self) -> list[Outcome]:
-        """Outcomes that came in since; waits for a second at most, so that the caller can look around.
+    def wait(self, seconds: float = 1.0) -> list[Outcome]:
+        """Outcomes that came in since; waits so long at most for the first, so that the caller can look around.
 
         Raises:
             RunFailed: a stage cannot start, the cluster is lost, or the run's folder cannot be written.
@@ -68,7 +68,7 @@ class _Alone:
     def hungry(self) -> bool:
         return not any(self._queues.values())
 
-    def wait(self) -> list[Outcome]:
+    def wait(self, seconds: float = 1.0) -> list[Outcome]:
         # The deepest stage first: what was begun is finished before more is begun.
         for name in sorted(self._depth, key=lambda n: -self._depth[n]):
             if self._queues[name]:

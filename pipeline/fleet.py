@@ -1,39 +1,42 @@
-"""The crew on Ray: pools of supervised workers on a laptop or a cluster.
+"""The crew on a cluster: pools of supervised workers, on a laptop or a thousand machines.
 
-Ray places workers, moves tasks and tells when a machine is lost. Which task goes next, how long it may take and how
-often it is tried is decided here, in the driver, where all of it can be seen. Stages with the same needs share one
-pool, so on a laptop two workers do everything and no core waits for a stage that has nothing to do; a stage with needs
-of its own (a GPU, more memory, certain machines) has a pool of its own, which grows and shrinks with its queue.
+Ray places workers, moves tasks and reports when a machine is lost (`pipeline.workers`). Which task goes next, how long
+it may take and how often it is tried is decided here, in the driver, where all of it can be seen. Stages with the same
+needs share one pool, so on a laptop two workers do everything and no core waits for a stage that has nothing to do; a
+stage with needs of its own (a GPU, more memory, certain machines) has a pool of its own, which grows and shrinks with
+its queue.
+
+How many workers a pool asks for follows from sums over the cluster; which machine has a gap for one is Ray's to find.
+Nothing here looks at all workers or all tasks in each turn, or a thousand machines would wait for their driver.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import math
-import socket
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.crew import Crew, Engine, InFlight
 from pipeline.ledger import Outcome
-from pipeline.machines import Machine, amounts_of, is_local, start_ray, take, times
-from pipeline.memory import default_limit
-from pipeline.stopwatch import Stopwatch
-from pipeline.supervise import FAULTS, Supervisor, detach
-from pipeline.task import AnyStage, Stages, Task, outcome_of
-from schemas.config import RunConfig, StageResources
+from pipeline.machines import Machine, amounts_of, is_local, start_ray, times
+from pipeline.pools import Job, Pool, Worker, described, now, pools_of
+from pipeline.supervise import FAULTS
+from pipeline.task import Stages, Task, outcome_of
+from pipeline.workers import Answer, RayWorkers, Workers, check_code, failed_to_start
+from schemas.config import RunConfig
 from schemas.errors import RunFailed, UsageError, VisavisError
-from schemas.secrets import guard_output
 from schemas.words import counted
 
 _LOST_LIMIT = 5  # machines that may be lost under one task
-_SHIFT_SECONDS = 2.0  # between two workers that change pools
+_MACHINES_SECONDS = 5.0  # between two looks at which machines there are
+_ASKED = 256  # workers that may wait for their place in a pool: so many, or as many as have theirs
+_AVOID_SECONDS = 30.0  # that a retry waits for another worker than the one it failed on, while that one is idle
+_SHIFT_SECONDS = 2.0  # between two times that workers change pools …
+_SHIFT_PART = 50  # … one in so many at once
 _IDLE_SECONDS = 15.0  # before a worker that nobody needs makes room for another pool
 _RELEASE_SECONDS = 300.0  # before it gives its room back to the cluster, which may then shrink
 _LATE_SECONDS = 30.0  # that a worker may take to start before people are told
@@ -50,7 +53,7 @@ def ray_engine(config: RunConfig) -> Engine:
     @contextmanager
     def open_fleet(stages: Stages, root: str) -> Iterator[Crew]:
         start_ray(config.address)
-        fleet = _Fleet(config, stages, root)
+        fleet = Fleet(config, stages, RayWorkers(config, stages, root))
         try:
             with redirect_stdout(sys.stderr):  # where Ray's word of a lost machine goes, whatever it is told: not into
                 yield fleet  # what `--json` prints
@@ -60,135 +63,49 @@ def ray_engine(config: RunConfig) -> Engine:
     return open_fleet
 
 
-class _RayWorker:
-    """The actor: a supervisor on some machine. It answers `awake` also while `run` is at work."""
+class Fleet:
+    """Decides who does what, and how many workers there are."""
 
-    def __init__(self, stages: list[Any], root: str, memory_gb: float, recycle: int, setup: float) -> None:
-        """stages: the reference to them in a list, or Ray would load their modules before this runs."""
-        detach()
-        guard_output()
-        import ray
-
-        loaded: Stages = ray.get(stages[0])
-        self._supervisor = Supervisor(loaded, root, memory_gb=memory_gb, recycle=recycle, setup_seconds=setup)
-
-    def awake(self) -> bool:
-        return True
-
-    def hello(self) -> tuple[str, str]:
-        """Host name and Ray's id of the machine."""
-        import ray
-
-        return socket.gethostname(), ray.get_runtime_context().get_node_id()
-
-    def run(self, task: Task, attempt: int, limit: float) -> Outcome | VisavisError:
-        try:
-            return self._supervisor.run(task, attempt, limit)
-        except VisavisError as error:
-            return error
-
-
-@dataclass
-class _Job:
-    task: Task
-    limit: float
-    attempt: int = 1
-    lost: int = 0
-    avoid: int = -1  # the worker on which it failed
-
-
-@dataclass
-class _Hand:
-    """A worker as the driver sees it."""
-
-    number: int
-    actor: Any
-    pool: _Pool
-    since: Stopwatch = field(default_factory=Stopwatch)  # it began what it does now, or became idle
-    heard: Stopwatch = field(default_factory=Stopwatch)  # since its last answer, or since it was called first
-    call: Any = None  # the answer that is waited for
-    host: str = ""
-    node: str = ""
-    job: _Job | None = None
-    leaves: bool = False  # at the end of its task, for another pool
-    hung: bool = False
-
-    @property
-    def idle(self) -> bool:
-        return bool(self.host) and self.job is None
-
-
-@dataclass
-class _Pool:
-    """Workers for stages of the same needs."""
-
-    needs: StageResources
-    queues: dict[str, deque[_Job]]  # by stage, the deepest last
-    hands: list[_Hand] = field(default_factory=list)
-
-    @property
-    def queued(self) -> int:
-        return sum(len(queue) for queue in self.queues.values())
-
-    @property
-    def placed(self) -> int:
-        """Workers that run somewhere."""
-        return sum(bool(hand.host) for hand in self.hands)
-
-    def late(self, seconds: float) -> int:
-        """Workers that have not started in so many seconds, most likely for want of a machine."""
-        return sum(not hand.host and hand.since.seconds() > seconds for hand in self.hands)
-
-    @property
-    def wanted(self) -> int:
-        """Workers that there is work for."""
-        return self.queued + sum(hand.job is not None for hand in self.hands)
-
-
-class _Fleet:
-    def __init__(self, config: RunConfig, stages: Stages, root: str) -> None:
-        import ray
-
-        self._ray = ray
-        self._config, self._root = config, root
-        self._stages = stages
-        self._shared = ray.put(dict(stages))
-        self._remote = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=2)(_RayWorker)
-        self._pool_of = _pools(config, stages)
+    def __init__(self, config: RunConfig, stages: Stages, workers: Workers) -> None:
+        self._config, self._cluster = config, workers
+        self._pool_of = pools_of(config, stages)
         self._pools = list({id(pool): pool for pool in self._pool_of.values()}.values())
         self._numbers = itertools.count()
-        self._pending: dict[Any, _Hand] = {}
-        self._known_machines: tuple[float, list[Machine]] = (-math.inf, [])
-        self._shifted = 0.0
+        self._rota: deque[Worker] = deque()  # placed workers, in the order in which they are looked after
+        self._leaving: set[Worker] = set()  # at the end of their tasks, for another pool
+        self._machines: list[Machine] = []
+        self._has: dict[str, float] = {}  # all machines together
+        self._looked = self._shifted = now() - 2 * _MACHINES_SECONDS
+        self._look_around()
 
     def submit(self, task: Task) -> None:
-        limit = self._config.limit_of(task.stage, task.seconds)
-        self._pool_of[task.stage].queues[task.stage].append(_Job(task, limit))
+        pool = self._pool_of[task.stage]
+        pool.queues[task.stage].append(Job(task, self._config.limit_of(task.stage, task.seconds, task.guessed)))
+        pool.queued += 1
 
     def hungry(self) -> bool:
-        return any(pool.queued < self._capacity(pool) for pool in self._active())
+        """Where one pool is the narrow place, the others go on until its queue is as long as there are workers."""
+        active = [pool for pool in self._pools if pool.active] or self._pools[:1]
+        return any(pool.queued < pool.capacity for pool in active) and (
+            sum(pool.queued for pool in active) < 2 * sum(pool.capacity for pool in active) + 64
+        )
 
-    def wait(self) -> list[Outcome]:
+    def wait(self, seconds: float = 1.0) -> list[Outcome]:
+        self._look_around()
         self._staff()
         for pool in self._pools:
             self._assign(pool)
-        self._check_hung()
-        given_up = [self._give_up(hand) for hand in self._silent()]
-        if not self._pending:
-            time.sleep(0.05)
-            return [outcome for outcome in given_up if outcome is not None]
-        refs = list(self._pending)
-        self._ray.wait(refs, num_returns=1, timeout=1.0)
-        done, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
-        answers = [self._take(ref) for ref in done]
-        return [outcome for outcome in (*given_up, *answers) if outcome is not None]
+        answers = self._cluster.answers(seconds)
+        outcomes = [self._hear(answer) for answer in answers]
+        outcomes += self._look_after()  # after the answers, which may have waited for this process
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def in_flight(self) -> list[InFlight]:
         return [
-            InFlight(hand.job.task, hand.host, hand.since.seconds(), hand.job.attempt)
+            InFlight(worker.job.task, worker.host, now() - worker.since, worker.job.attempt)
             for pool in self._pools
-            for hand in pool.hands
-            if hand.job
+            for worker in pool.workers.values()
+            if worker.job
         ]
 
     def waiting(self) -> str:
@@ -196,248 +113,238 @@ class _Fleet:
             late = pool.late(_LATE_SECONDS)
             if late:
                 wait = f"{counted(late, 'worker')} for {', '.join(pool.queues)} {'waits' if late == 1 else 'wait'}"
-                return f"{wait} for room on the cluster ({_told(pool.needs)})"
+                return f"{wait} for room on the cluster ({described(pool.needs)})"
         return ""
 
     def close(self) -> None:
         for pool in self._pools:
-            for hand in list(pool.hands):
-                self._dismiss(hand)
+            for worker in list(pool.workers.values()):
+                self._dismiss(worker)
 
     # Who works on what
 
-    def _assign(self, pool: _Pool) -> None:
-        for hand in pool.hands:
-            if not pool.queued:
-                return
-            if hand.leaves or not hand.idle:
-                continue
-            job = self._next_job(pool, hand)
-            if job is None:  # what is left was tried on this one; another may have it
-                continue
-            hand.job, hand.since, hand.heard = job, Stopwatch(), Stopwatch()
-            self._pending[hand.actor.run.remote(job.task, job.attempt, job.limit)] = hand
+    def _assign(self, pool: Pool) -> None:
+        for job in list(pool.retries) if pool.idle else ():
+            if (worker := self._worker_for(job, pool)) is not None:
+                pool.retries.remove(job)
+                self._give(job, worker)
+        deepest = not any(p is not pool and p.active and p.queued < len(p.workers) for p in self._pools)
+        while pool.idle and pool.queued > len(pool.retries):
+            self._give(pool.next_job(deepest=deepest), next(reversed(pool.idle.values())))
 
-    def _next_job(self, pool: _Pool, hand: _Hand) -> _Job | None:
-        # What was begun is finished before more is begun, unless another pool would stand idle for it.
-        starving = any(other is not pool and other.queued < len(other.hands) for other in self._active())
-        queues = list(pool.queues.values())
-        for queue in queues if starving else reversed(queues):
-            for job in queue:
-                if job.avoid != hand.number or len(pool.hands) == 1:
-                    queue.remove(job)
-                    return job
-        return None
+    def _worker_for(self, job: Job, pool: Pool) -> Worker | None:
+        """An idle worker for a job that failed on one: another, or the same if there is no other to be had soon."""
+        for worker in reversed(pool.idle.values()):
+            if worker.number != job.avoid:
+                return worker
+        same = pool.idle.get(job.avoid)
+        return same if same and (pool.placed == 1 or now() - job.since > _AVOID_SECONDS) else None
 
-    def _take(self, ref: Any) -> Outcome | None:
-        hand = self._pending.pop(ref)
-        job = hand.job
-        try:
-            answer = self._ray.get(ref)
-        except self._ray.exceptions.RayError as error:
-            return self._lost(hand, error)
-        if job is None:
-            hand.host, hand.node = answer
+    def _give(self, job: Job, worker: Worker) -> None:
+        del worker.pool.idle[worker.number]
+        worker.pool.queued -= 1
+        worker.job, worker.since = job, now()
+        self._cluster.call(worker.handle, "run", job.task, job.attempt, job.limit, tag=(worker, job))
+
+    def _again(self, job: Job) -> None:
+        """Queue a job once more, before others."""
+        pool = self._pool_of[job.task.stage]
+        job.since = now()
+        pool.retries.append(job)
+        pool.queued += 1
+
+    def _hear(self, answer: Answer) -> Outcome | None:
+        worker, call = answer.tag
+        if worker.gone:
             return None
-        hand.job, hand.since = None, Stopwatch()
-        if hand.leaves:
-            self._dismiss(hand)
-        if isinstance(answer, VisavisError):
-            raise answer
-        return self._judge(job, answer, hand)
+        if call == "awake":  # also with an error: then its work ends with one, too
+            worker.called = None
+            return None
+        if answer.error is not None:
+            return self._lost(worker, *self._what_took(worker, answer.error))
+        if call == "hello":
+            self._welcome(worker, *answer.value)
+            return None
+        worker.job, worker.since = None, now()
+        worker.pool.idle[worker.number] = worker
+        if worker in self._leaving:
+            self._dismiss(worker)
+        if isinstance(answer.value, VisavisError):
+            raise answer.value
+        return self._judge(call, answer.value, worker)
 
-    def _judge(self, job: _Job, outcome: Outcome, hand: _Hand) -> Outcome | None:
+    def _welcome(self, worker: Worker, host: str, node: str, code: Any) -> None:
+        """A worker is placed."""
+        if not is_local(self._config.address):
+            check_code(host, code)
+        worker.host, worker.node = host, node
+        worker.since, worker.look = now(), now()
+        del worker.pool.asked[worker.number]
+        worker.pool.idle[worker.number] = worker
+        self._rota.append(worker)
+
+    def _judge(self, job: Job, outcome: Outcome, worker: Worker) -> Outcome | None:
         """The outcome, or none if the task gets another try on another worker."""
         if outcome.status != "failed" or job.attempt >= self._config.attempts:
             return outcome
         if outcome.reason in FAULTS:
             what = f"{job.task.stage} {job.task.item}"
-            _LOG.warning(f"{what}: {outcome.reason} on {hand.host} ({outcome.detail}); tried once more")
+            _LOG.warning(f"{what}: {outcome.reason} on {worker.host} ({outcome.detail}); tried once more")
         job.attempt += 1
-        job.avoid = hand.number
-        self._pool_of[job.task.stage].queues[job.task.stage].appendleft(job)
+        job.avoid = worker.number
+        self._again(job)
         return None
 
-    def _lost(self, hand: _Hand, error: Exception) -> Outcome | None:
-        """A worker is gone together with its supervisor."""
-        job, said = hand.job, str(error)
-        self._dismiss(hand)
+    def _what_took(self, worker: Worker, error: Exception) -> tuple[str, str]:
+        """Why a worker is gone together with its supervisor.
+
+        Raises:
+            RunFailed: it never began.
+        """
+        said = str(error)
+        if worker.job is None and failed_to_start(error):
+            raise RunFailed(f"workers cannot start on the cluster: {_last_line(said)}")
+        if "memory" in said and "OOM killer" not in said:  # Ray's own watch over a machine's memory
+            return "OutOfMemory", "Ray stopped the worker because its machine ran low on memory"
+        return "", ""
+
+    def _lost(self, worker: Worker, reason: str, detail: str) -> Outcome | None:
+        """A worker is gone. No reason: most likely with its machine, though Ray may take half a minute to notice; that
+        is not one of the item's tries."""
+        job = worker.job
+        self._dismiss(worker)
         if job is None:
-            if "The actor died because of an error raised in its creation task" in said:
-                raise RunFailed(f"workers cannot start on the cluster: {_last_line(said)}")
             return None  # its machine went away before it had anything to do
-        if hand.hung:
-            reason, detail = "TimeLimit", "its machine does not answer"
-        elif "memory" in said and "OOM killer" not in said:  # Ray's own watch over a machine's memory
-            reason, detail = "OutOfMemory", "Ray stopped the worker because its machine ran low on memory"
-        elif job.lost < _LOST_LIMIT:
-            # Most likely with its machine, though Ray may take half a minute to notice: not one of the item's tries.
+        if not reason and job.lost < _LOST_LIMIT:
             job.lost += 1
-            self._pool_of[job.task.stage].queues[job.task.stage].appendleft(job)
+            self._again(job)
             return None
-        else:
+        if not reason:
             were = f"{counted(job.lost + 1, 'machine')} {'were' if job.lost else 'was'}"
             reason, detail = "NodeLost", f"{were} lost while they worked on it"
-        seconds = hand.since.seconds()
+        seconds = now() - worker.since
         outcome = outcome_of(job.task, "failed", reason, detail, seconds=seconds, peak_mb=0.0, attempt=job.attempt)
-        return self._judge(job, outcome, hand)
+        return self._judge(job, outcome, worker)
 
-    def _check_hung(self) -> None:
-        """Supervisors keep the limits; this is for one that cannot, on a machine that hangs."""
-        for pool in self._pools:
-            for hand in pool.hands:
-                if hand.job and hand.since.seconds() > hand.job.limit * 1.5 + self._config.setup_seconds + _GRACE:
-                    hand.hung = True
-                    self._ray.kill(hand.actor)  # its call ends with an error, and `_lost` takes it from there
+    def _look_after(self) -> list[Outcome | None]:
+        """Supervisors keep the limits; this is for one that cannot. They are looked after in turn."""
+        pause = max(_CALL_SECONDS, len(self._rota) / _CALLS)
+        lost = []
+        while self._rota and self._rota[0].look <= now():
+            worker = self._rota.popleft()
+            if worker.job:
+                lost.append(self._look_at(worker, worker.job, pause))
+            if not worker.gone:
+                worker.look = now() + pause
+                self._rota.append(worker)
+        return lost
 
-    def _silent(self) -> list[_Hand]:
-        """Supervisors at work that do not answer when they are called."""
-        busy = [hand for pool in self._pools for hand in pool.hands if hand.job]
-        calls = [hand.call for hand in busy if hand.call is not None]
-        answered = set(self._ray.wait(calls, num_returns=len(calls), timeout=0)[0]) if calls else set()
-        pause = max(_CALL_SECONDS, len(busy) / _CALLS)
-        for hand in busy:
-            if hand.call in answered:  # also with an error: then its work ends with one, too
-                hand.call, hand.heard = None, Stopwatch()
-            elif hand.call is None and hand.heard.seconds() > pause:
-                hand.call, hand.heard = hand.actor.awake.remote(), Stopwatch()
-        return [hand for hand in busy if hand.call is not None and hand.heard.seconds() > _SILENT_SECONDS]
-
-    def _give_up(self, hand: _Hand) -> Outcome | None:
-        """A supervisor is suspended, or its machine stands still: as if the machine were lost."""
-        assert hand.job is not None
-        what, seconds = f"{hand.job.task.stage} {hand.job.task.item}", hand.heard.seconds()
-        _LOG.warning(
-            f"the worker on {hand.host} has not answered for {seconds:.0f} s (suspended, or its machine hangs):"
-            f" another one does {what}"
-        )
-        return self._lost(hand, TimeoutError("no answer"))
+    def _look_at(self, worker: Worker, job: Job, pause: float) -> Outcome | None:
+        """A supervisor may be suspended, or hang as its machine does."""
+        took = now() - worker.since
+        if took > job.limit * 1.5 + self._config.setup_seconds + _GRACE:
+            return self._lost(worker, "TimeLimit", "its machine does not answer")
+        silent = 0.0 if worker.called is None else now() - worker.called
+        if silent > _SILENT_SECONDS:
+            _LOG.warning(
+                f"the worker on {worker.host} has not answered for {silent:.0f} s (suspended, or its machine hangs):"
+                f" another one does {job.task.stage} {job.task.item}"
+            )
+            return self._lost(worker, "", "")  # as if its machine were lost
+        if worker.called is None and took > pause:
+            worker.called = now()
+            self._cluster.call(worker.handle, "awake", tag=(worker, "awake"))
+        return None
 
     # How many workers there are
 
+    def _look_around(self) -> None:
+        """What the machines hold, all together and for each pool."""
+        if now() - self._looked < _MACHINES_SECONDS:
+            return
+        self._looked, self._machines = now(), self._cluster.machines()
+        names = {name for machine in self._machines for name in machine.amounts}
+        self._has = {name: sum(m.amounts.get(name, 0.0) for m in self._machines) for name in names}
+        for pool in self._pools:
+            fits = {m.node: times(pool.needs, m.amounts) for m in self._machines if m.suits(pool.needs)}
+            pool.nodes = frozenset(node for node, count in fits.items() if count)
+            pool.capacity = pool.needs.max_workers or max(1, sum(fits.values()))
+
     def _staff(self) -> None:
-        """Start and dismiss workers, so that there are as many as there is work and room for."""
+        """Ask for workers and dismiss them, so that there are as many as there is work and room for."""
         for pool in reversed(self._pools):  # the deepest first: what was begun is finished first
-            wanted = min(self._capacity(pool), max(pool.wanted, pool.needs.min_workers))
-            while len(pool.hands) < wanted and (self._has_room(pool) or self._make_room(pool)):
-                self._start(pool)
+            wanted = min(pool.capacity, max(pool.wanted, pool.needs.min_workers))
+            if len(pool.workers) < wanted:
+                self._ask(pool, wanted - len(pool.workers))
+                if len(pool.workers) < wanted and not self._room(pool) and self._make_room(pool):
+                    self._ask(pool, wanted - len(pool.workers))
             if pool.queued and pool.late(_IDLE_SECONDS):  # the cluster may grow for it, or it may not
                 self._make_room(pool)
-            for hand in [h for h in pool.hands if h.idle and h.since.seconds() > _RELEASE_SECONDS]:
-                if len(pool.hands) > wanted:
-                    self._dismiss(hand)
-            if wanted and not any(p.hands for p in self._pools):
-                have = [{k: v for k, v in m.amounts.items() if k in amounts_of(pool.needs)} for m in self._machines()]
-                names = ", ".join(pool.queues)
-                raise UsageError(
-                    f"no worker for {names} fits: each takes {_told(pool.needs)}, the machines have {have}"
-                )
+            if len(pool.workers) > wanted:
+                self._release(pool, wanted)
+            if wanted and not any(p.workers for p in self._pools):
+                self._refuse(pool)
 
-    def _make_room(self, pool: _Pool) -> bool:
-        """Take one worker from another pool, at once if it is idle, else when its task ends. True if there is room."""
-        now = time.monotonic()
-        if now - self._shifted < _SHIFT_SECONDS or any(h.leaves for p in self._pools for h in p.hands):
+    def _ask(self, pool: Pool, count: int) -> None:
+        """Ask for so many more workers, as far as the machines together have room. What an autoscaler adds machines for
+        is asked for at once; else no more wait for a place than have one, as others may use the cluster, too."""
+        if not pool.needs.max_workers:
+            count = min(count, self._room(pool), max(_ASKED, pool.placed) - len(pool.asked))
+        for _ in range(count):
+            worker = Worker(next(self._numbers), self._cluster.start(pool.needs), pool, now())
+            pool.workers[worker.number] = pool.asked[worker.number] = worker
+            self._cluster.call(worker.handle, "hello", tag=(worker, "hello"))
+
+    def _room(self, pool: Pool) -> int:
+        """How many more of its workers the machines have room for, if there were no gaps between them."""
+        left = dict(self._has)
+        for other in self._pools:
+            for name, one in amounts_of(other.needs).items():
+                left[name] = left.get(name, 0.0) - one * len(other.workers)
+        return max(0, times(pool.needs, left))
+
+    def _make_room(self, pool: Pool) -> bool:
+        """Take workers from other pools, at once if they are idle, else when their tasks end. True if there is room."""
+        share = max(1, sum(len(p.workers) for p in self._pools) // _SHIFT_PART)
+        if now() - self._shifted < _SHIFT_SECONDS or len(self._leaving) >= share:
             return False
-        others = [p for p in self._pools if p is not pool and len(p.hands) > p.needs.min_workers]
-        idle = [h for p in others for h in p.hands if h.idle and (not p.queued)]
+        self._shifted = now()
         patient = pool.queued > 2 * pool.placed
-        idle = [h for h in idle if h.since.seconds() > _IDLE_SECONDS or patient]
-        if idle:
-            self._shifted = now
-            self._dismiss(max(idle, key=lambda h: h.since.seconds()))
-            return self._has_room(pool)
-        busy = [h for p in others if len(p.hands) > 1 or not pool.placed for h in p.hands if h.job]
-        if busy and patient:
-            self._shifted = now
-            max(busy, key=lambda h: h.since.seconds()).leaves = True
-        return False
+        others = [p for p in self._pools if p is not pool and len(p.workers) > p.needs.min_workers]
+        idle = [w for p in others if not p.queued for w in p.idle.values() if self._may_go(w, pool, patient)][:share]
+        for worker in idle:
+            self._dismiss(worker)
+        if not idle and patient:
+            busy = [w for p in others if p.placed > 1 or not pool.placed for w in p.workers.values() if w.job]
+            busy = [w for w in busy if w.node in pool.nodes and w not in self._leaving]
+            self._leaving.update(sorted(busy, key=lambda w: w.since)[:share])
+        return bool(idle)
 
-    def _start(self, pool: _Pool) -> None:
-        needs = pool.needs
-        options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "scheduling_strategy": "SPREAD"}
-        if needs.memory_gb:
-            options["memory"] = needs.memory_gb * 1e9
-        if needs.labels:
-            options["label_selector"] = dict(needs.labels)
-        actor = self._remote.options(**options).remote(
-            [self._shared], self._root, self._limit_gb(needs), self._config.recycle_items, self._config.setup_seconds
+    def _may_go(self, worker: Worker, pool: Pool, patient: bool) -> bool:
+        return worker.node in pool.nodes and (patient or now() - worker.since > _IDLE_SECONDS)
+
+    def _release(self, pool: Pool, wanted: int) -> None:
+        """Give back the room of workers that have had nothing to do for long, or have no place and are not needed."""
+        for found, patience in ((pool.idle, _RELEASE_SECONDS), (pool.asked, _IDLE_SECONDS)):
+            while found and len(pool.workers) > wanted:
+                worker = next(iter(found.values()))
+                if now() - worker.since <= patience:
+                    break
+                self._dismiss(worker)
+
+    def _dismiss(self, worker: Worker) -> None:
+        worker.gone, worker.job = True, None
+        for place in (worker.pool.workers, worker.pool.asked, worker.pool.idle):
+            place.pop(worker.number, None)
+        self._leaving.discard(worker)
+        self._cluster.stop(worker.handle)
+
+    def _refuse(self, pool: Pool) -> None:
+        have = [{k: v for k, v in m.amounts.items() if k in amounts_of(pool.needs)} for m in self._machines]
+        names = ", ".join(pool.queues)
+        raise UsageError(
+            f"no worker for {names} fits: each takes {described(pool.needs)}, the machines have {have[:8]}"
         )
-        hand = _Hand(next(self._numbers), actor, pool)
-        pool.hands.append(hand)
-        self._pending[actor.hello.remote()] = hand
-
-    def _limit_gb(self, needs: StageResources) -> float:
-        """What a worker may hold. 0: no limit, as on a cluster of which we do not know what else it does."""
-        if needs.memory_gb is not None:
-            return needs.memory_gb
-        return default_limit(needs.cpus) if is_local(self._config.address) else 0.0
-
-    def _dismiss(self, hand: _Hand) -> None:
-        hand.pool.hands.remove(hand)
-        self._pending = {ref: other for ref, other in self._pending.items() if other is not hand}
-        self._ray.kill(hand.actor)
-
-    def _active(self) -> list[_Pool]:
-        """Pools that take part now; those of stages that are not due yet have no workers."""
-        return [pool for pool in self._pools if pool.hands or pool.queued] or self._pools[:1]
-
-    def _capacity(self, pool: _Pool) -> int:
-        """How many workers a pool may have."""
-        if pool.needs.max_workers:
-            return pool.needs.max_workers
-        return max(
-            1, sum(times(pool.needs, machine.amounts) for machine in self._machines() if machine.suits(pool.needs))
-        )
-
-    def _has_room(self, pool: _Pool) -> bool:
-        """Whether some machine has room for one more; if a number is asked for, the cluster may grow to make some."""
-        if pool.needs.max_workers:
-            return True
-        free = {machine.node: dict(machine.amounts) for machine in self._machines()}
-        waiting = []
-        for hand in (hand for p in self._pools for hand in p.hands):
-            if hand.node in free:
-                take(hand.pool.needs, free[hand.node])
-            elif not hand.host:
-                waiting.append(hand.pool.needs)
-        for needs in [*waiting, pool.needs]:  # those that are not placed yet will be, somewhere
-            suiting = (free[m.node] for m in self._machines() if m.suits(needs))
-            place = next((left for left in suiting if times(needs, left)), None)
-            if place is None:
-                return False
-            take(needs, place)
-        return True
-
-    def _machines(self) -> list[Machine]:
-        when, machines = self._known_machines
-        if time.monotonic() - when > 5.0:
-            machines = [Machine(n["NodeID"], n["Resources"], n["Labels"]) for n in self._ray.nodes() if n["Alive"]]
-            self._known_machines = (time.monotonic(), machines)
-        return machines
-
-
-def _pools(config: RunConfig, stages: Stages) -> dict[str, _Pool]:
-    """Each stage's pool."""
-    by_needs: dict[str, _Pool] = {}
-    pools = {}
-    for name, stage in stages.items():
-        needs = config.resources.get(name) or _default_needs(stage)
-        shape = needs.model_dump_json(exclude={"limit_seconds", "limit_factor"})
-        pool = by_needs.setdefault(shape, _Pool(needs, {}))
-        pool.queues[name] = deque()
-        pools[name] = pool
-    return pools
-
-
-def _default_needs(stage: AnyStage) -> StageResources:
-    needs = stage.resources
-    return StageResources(cpus=needs.cpus, gpus=needs.gpus, memory_gb=needs.memory_gb)
-
-
-def _told(needs: StageResources) -> str:
-    labels = [f"{name}={value}" for name, value in needs.labels.items()]
-    amounts = {"CPU": needs.cpus, "GPU": needs.gpus, "GB": needs.memory_gb}
-    return ", ".join([*(f"{amount:g} {name}" for name, amount in amounts.items() if amount), *labels])
 
 
 def _last_line(text: str) -> str:

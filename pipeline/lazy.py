@@ -25,8 +25,8 @@ class _WhenNeeded:
     def hungry(self) -> bool:
         return self._crew is None or self._crew.hungry()
 
-    def wait(self) -> list[Outcome]:
-        return self._crew.wait() if self._crew else []
+    def wait(self, seconds: float = 1.0) -> list[Outcome]:
+        return self._crew.wait(seconds) if self._crew else []
 
     def in_flight(self) -> list[InFlight]:
         return self._crew.in_flight() if self._crew else []

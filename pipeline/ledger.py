@@ -23,7 +23,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -139,9 +139,7 @@ class Ledger:
         self._flushed = time.monotonic()
         if not self._pending:
             return
-        rows = [
-            {**asdict(outcome), "run": self.run, "uid": uid_of(outcome.stage, outcome.key)} for outcome in self._pending
-        ]
+        rows = [{**vars(o), "run": self.run, "uid": uid_of(o.stage, o.key)} for o in self._pending]
         number = f"{self.run:06d}-{self._part:06d}"
         self._write(number, number, pa.Table.from_pylist(rows, schema=_SCHEMA))
         self._part += 1

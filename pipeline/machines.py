@@ -182,12 +182,6 @@ def times(needs: StageResources, amounts: Mapping[str, float]) -> int:
     return int(min((amounts.get(name, 0.0) / one + 1e-9 for name, one in amounts_of(needs).items()), default=1.0))
 
 
-def take(needs: StageResources, amounts: dict[str, float]) -> None:
-    """Take a worker's needs away from what is left."""
-    for name, one in amounts_of(needs).items():
-        amounts[name] = amounts.get(name, 0.0) - one
-
-
 def amounts_of(needs: StageResources) -> dict[str, float]:
     """What a worker takes, by Ray's names; memory in bytes."""
     amounts = {"CPU": needs.cpus, "GPU": needs.gpus, "memory": (needs.memory_gb or 0.0) * 1e9}

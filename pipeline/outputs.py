@@ -1,4 +1,4 @@
-"""Reading back what a run's stages made: for notebooks, checks and reports."""
+"""Reading back what a run's stages made: for notebooks, checks and reports; and a codec that the user names."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from pipeline.folder import read_settings
 from pipeline.ledger import Ledger
 from pipeline.task import artifact_path
 from schemas.artifact import load_rows
+from schemas.errors import UsageError
+from schemas.files import locate, read_whole
 from schemas.rows import Row
+from schemas.untrusted import TooLarge
 from stages.base import Stage
 from stages.store import Store
 
 Out = TypeVar("Out", bound=Row)
+_CODEC_BYTES = 64 << 20  # ours have 0.2 MB
 
 
 def read_outputs(
@@ -37,3 +41,18 @@ def read_outputs(
         if outcome.status == "ok" or (left_out and outcome.output):
             for row in load_rows(store.read(artifact_path(name, stage.version, outcome.fingerprint, key)), kind):
                 yield key, row
+
+
+def read_codec(path: str) -> bytes:
+    """The bytes of a codec that the user names.
+
+    Raises:
+        UsageError: no such file, or none that can be a codec.
+    """
+    try:
+        files, place = locate(path)  # the user's own word: this may be a link
+        return read_whole(files, place, path, _CODEC_BYTES)
+    except TooLarge as error:
+        raise UsageError(f"motion.codec: {path}: no codec ({error})") from error
+    except FileNotFoundError as error:
+        raise UsageError(f"motion.codec: {path}: no such file") from error

@@ -20,9 +20,9 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from pipeline.crew import Crew
@@ -41,7 +41,7 @@ from stages.store import Store
 PROGRESS_FILE = "progress.json"
 _PROGRESS_SECONDS = 5.0
 _SLOWEST = 20  # tasks in flight that progress.json lists
-_MOST_OPEN = 4096  # roads; bounds the driver's memory where workers are many
+_TURN_SECONDS = 0.25  # in which roads are begun before outcomes are looked for, and others told how far it is
 
 T = TypeVar("T")
 
@@ -58,11 +58,7 @@ def made_of(done: Mapping[str, Made | None]) -> list[Made]:
     return [made for _, made in sorted(done.items()) if made]
 
 
-class InOrder:
-    """A road that yields this goes on when all roads begun before it have come as far, or ended."""
-
-
-Road = Generator["Sequence[Task] | InOrder", "list[Made | None]", T]
+Road = Generator["Sequence[Task]", "list[Made | None]", T]
 
 
 class Run:
@@ -94,14 +90,15 @@ class Run:
         with self.reporter.phase(name, total) as phase.progress:
             more = True
             while more or phase.open:
-                while more and phase.open < _MOST_OPEN and self.crew.hungry():
+                turn_ends = time.monotonic() + _TURN_SECONDS
+                while more and (hungry := self.crew.hungry()) and time.monotonic() < turn_ends:
                     road = next(source, None)
                     more = road is not None
                     if road is not None:
                         phase.begin(road)
                     yield from phase.take()
                 if phase.open:
-                    for outcome in self.crew.wait():
+                    for outcome in self.crew.wait(0.0 if more and hungry else 1.0):
                         phase.settle(outcome)
                 yield from phase.take()
                 self._tell(phase)
@@ -141,13 +138,13 @@ class Run:
         """Leave out an item that the corpus, not the item alone, makes unusable. Recorded once."""
         known = self.known.get(task.stage, task.key)
         if known and (known.status, known.reason) != ("rejected", reason.value):
-            self.record(_decided(task, "rejected", reason.value, detail, known.output, known.facts))
+            self.record(_decided(task, "rejected", reason.value, detail, known))
 
     def keep(self, task: Task) -> None:
         """Take an item back in that another corpus made unusable: its twin is no longer listed."""
         known = self.known.get(task.stage, task.key)
         if known and known.status == "rejected":
-            self.record(_decided(task, "ok", "", "", known.output, known.facts))
+            self.record(_decided(task, "ok", "", "", known))
 
     def __enter__(self) -> Self:
         return self
@@ -206,8 +203,6 @@ class _Open(Generic[T]):
     answers: list[Made | None] = field(default_factory=list)
     missing: int = 0
     fresh: bool = False  # something had to be done
-    in_order: bool = False  # waits for the roads before it
-    ended: bool = False
 
 
 class _Phase(Generic[T]):
@@ -219,17 +214,13 @@ class _Phase(Generic[T]):
         self.began = time.monotonic()
         self.progress: PhaseProgress
         self._run = run
-        self._waiting: dict[tuple[str, str], tuple[_Open[T], int, Task]] = {}
-        self._line: deque[_Open[T]] = deque()  # roads that have not gone past their InOrder, oldest first
+        self._waiting: dict[tuple[str, str], list[tuple[_Open[T], int, Task]]] = {}  # the first asked for it
         self._ended: deque[T] = deque()
         self._failures = Failures(run.limits)
 
     def begin(self, road: Road[T]) -> None:
-        entry = _Open(road)
         self.open += 1
-        self._line.append(entry)
-        self._step(entry, first=True)
-        self._move_line()
+        self._step(_Open(road), first=True)
 
     def take(self) -> Iterator[T]:
         """What the roads returned that ended since."""
@@ -237,18 +228,23 @@ class _Phase(Generic[T]):
             yield self._ended.popleft()
 
     def settle(self, outcome: Outcome) -> None:
-        """Record an outcome and go on with the road that waits for it."""
-        entry, slot, task = self._waiting.pop((outcome.stage, outcome.key))
+        """Record an outcome and go on with the road that waits for it, and with others that wait for the same."""
+        (entry, slot, task), *others = self._waiting.pop((outcome.stage, outcome.key))
         self._run.record(outcome)
         self.progress.advance(outcome)
         self._failures.add(outcome, self.total)
         entry.fresh = True
         if outcome.status == "ok":
             entry.answers[slot] = Made(Artifact(task.path, outcome.output), outcome.facts)
+        self._arrived(entry)
+        for other, place, same in others:  # the same item, from other inputs perhaps: then it is done again
+            if self._answered(other, place, same):
+                self._arrived(other)
+
+    def _arrived(self, entry: _Open[T]) -> None:
         entry.missing -= 1
         if not entry.missing:
             self._step(entry)
-            self._move_line()
 
     def check_failures(self) -> None:
         self._failures.check()
@@ -262,22 +258,18 @@ class _Phase(Generic[T]):
                 self._end(entry, end.value)
                 return
             first = False
-            if isinstance(wanted, InOrder):
-                entry.answers, entry.in_order = [], True
-                if self._line[0] is not entry:
-                    return
-                self._line.popleft()
-                entry.in_order = False
-                continue
             entry.answers = [None] * len(wanted)
             entry.missing = sum(not self._answered(entry, slot, task) for slot, task in enumerate(wanted))
             if entry.missing:
                 return
 
     def _answered(self, entry: _Open[T], slot: int, task: Task) -> bool:
+        if (others := self._waiting.get((task.stage, task.key))) is not None:
+            others.append((entry, slot, task))
+            return False
         known = self._run.known.settled(task)
         if known is None:
-            self._waiting[task.stage, task.key] = (entry, slot, task)
+            self._waiting[task.stage, task.key] = [(entry, slot, task)]
             self._run.crew.submit(task)
             self.progress.expect(task.stage)
             return False
@@ -289,15 +281,7 @@ class _Phase(Generic[T]):
         self.open -= 1
         self.finished += 1
         self._ended.append(result)
-        entry.ended = True
         self.progress.finish(fresh=entry.fresh)
-
-    def _move_line(self) -> None:
-        while self._line and (self._line[0].ended or self._line[0].in_order):
-            entry = self._line.popleft()
-            if entry.in_order:
-                entry.in_order = False
-                self._step(entry)
 
 
 def known_steps(road: Road[T], known: Known) -> Generator[tuple[Task, Verdict | None], None, T | None]:
@@ -306,16 +290,14 @@ def known_steps(road: Road[T], known: Known) -> Generator[tuple[Task, Verdict | 
     Returns:
         What the road returns, or None if it cannot be gone to its end yet.
     """
-    answers: list[Made | None] = []
     try:
         wanted = next(road)
         while True:
-            if not isinstance(wanted, InOrder):
-                verdicts = [known.settled(task) for task in wanted]
-                yield from zip(wanted, verdicts, strict=True)
-                if None in verdicts:
-                    return None
-                answers = [_made(task, verdict) for task, verdict in zip(wanted, verdicts, strict=True) if verdict]
+            verdicts = [known.settled(task) for task in wanted]
+            yield from zip(wanted, verdicts, strict=True)
+            if None in verdicts:
+                return None
+            answers = [_made(task, verdict) for task, verdict in zip(wanted, verdicts, strict=True) if verdict]
             wanted = road.send(answers)
     except StopIteration as end:
         value: T = end.value
@@ -335,9 +317,24 @@ def _made(task: Task, known: Verdict) -> Made | None:
     return None
 
 
-def _decided(task: Task, status: Any, reason: str, detail: str, output: str, facts: str) -> Outcome:
-    """An outcome that the driver decides, without work."""
-    return outcome_of(task, status, reason, detail, output=output, facts=facts, seconds=0.0, peak_mb=0.0, attempt=1)
+def _decided(task: Task, status: Any, reason: str, detail: str, known: Verdict) -> Outcome:
+    """An outcome that the driver decides, without work, of an item whose artifact stands as it is."""
+    made = {"output": known.output, "facts": known.facts}
+    outcome = outcome_of(task, status, reason, detail, **made, seconds=0.0, peak_mb=0.0, attempt=1)
+    return replace(outcome, inputs=known.inputs)
+
+
+def as_long_as(holds: Callable[[], bool], road: Road[T]) -> Road[T | None]:
+    """A road that is left at its next step, with None, once something no longer holds."""
+    try:
+        answers = yield next(road)
+        while holds():
+            answers = yield road.send(answers)
+        road.close()
+        return None
+    except StopIteration as end:
+        value: T = end.value
+        return value
 
 
 def fingerprint(stage: type[AnyStage], config: Section, *upstream: str) -> str:

@@ -27,7 +27,6 @@ from typing import IO, NamedTuple, cast
 
 import numpy as np
 from fsspec import AbstractFileSystem
-from pydantic_core import to_json
 
 from pipeline.lists import ListFile
 from pipeline.places import Place, absolute
@@ -40,7 +39,7 @@ from schemas.errors import UsageError
 from schemas.faults import Blame, blame_of
 from schemas.files import is_there, locate, open_file
 from schemas.rows import Source
-from schemas.secrets import without_signatures
+from schemas.secrets import hashable
 from schemas.uris import (
     file_name,
     is_ambiguous,
@@ -194,9 +193,8 @@ def access_to(config: SourcesConfig, inputs: Sequence[str], pairs: Sequence[tupl
 
 def source_key(source: Source) -> str:
     """The item id of a listed conversation: its files' names, sizes and modification times."""
-    uris, sidecars = without_signatures((source.uris, source.sidecars))  # signed anew, it is the same item
-    plain = (uris, source.participants, source.conversation, source.stamps, sidecars)
-    return hashlib.sha256(to_json(plain)).hexdigest()[:16]
+    plain = (source.uris, source.participants, source.conversation, source.stamps, source.sidecars)
+    return hashlib.sha256(hashable(plain)).hexdigest()[:16]  # signed anew, it is the same item
 
 
 def source_name(source: Source) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import IO, Any, Generic, TypeVar
 
@@ -18,8 +18,8 @@ D = TypeVar("D")
 class Spool(Generic[D]):
     """Dataclasses of one kind, appended and read again in order. Gone at the end of its block."""
 
-    def __init__(self, kind: type[D]) -> None:
-        self._adapter: TypeAdapter[D] = TypeAdapter(kind)
+    def __init__(self, kind: type[D] | TypeAdapter[D]) -> None:
+        self._adapter: TypeAdapter[D] = kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="visavis-")  # noqa: SIM115 - closed by __exit__
         self._count = 0
 
@@ -29,6 +29,15 @@ class Spool(Generic[D]):
             self._file.seek(0, 2)
             self._file.write(json.dumps(asdict(plain), separators=(",", ":")).encode() + b"\n")
         self._count += 1
+
+    def keep(self, wanted: Callable[[D], bool]) -> None:
+        """Forget the others."""
+        with Spool(self._adapter) as kept:
+            for entry in self:
+                if wanted(entry):
+                    kept.append(entry)
+            self._file, kept._file = kept._file, self._file
+            self._count = len(kept)
 
     def __len__(self) -> int:
         return self._count

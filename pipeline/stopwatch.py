@@ -18,13 +18,14 @@ class Stopwatch:
     _lost = 0.0  # seconds that this process stood still so far
 
     def __init__(self) -> None:
-        self._began = self._now()
+        self._began = self.now()
 
     def seconds(self) -> float:
-        return self._now() - self._began
+        return self.now() - self._began
 
     @classmethod
-    def _now(cls) -> float:
+    def now(cls) -> float:
+        """Seconds since some moment, without those in which this process stood still."""
         now = time.monotonic()
         lapse = now - cls._looked
         if lapse > _LAPSE:

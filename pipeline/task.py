@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, get_args, get_origin
 
-from pydantic_core import to_json
 from threadpoolctl import threadpool_limits
 
 from pipeline.ledger import Outcome, Status
@@ -27,7 +26,7 @@ from schemas.artifact import StoredRows, dump_rows, load_heads, load_rows, read_
 from schemas.errors import DatasetError, Rejected, RunFailed, VisavisError
 from schemas.faults import as_os_error
 from schemas.rows import Address, Conversation, Head, Row
-from schemas.secrets import safe, texts_in, without_signatures
+from schemas.secrets import hashable, safe, texts_in
 from stages.base import Stage
 from stages.store import Store
 from training.home import ensure_home
@@ -72,7 +71,7 @@ class Task(NamedTuple):
         """What the output depends on, beside the stage's settings: content of all inputs."""
         inputs = [(name, [a.digest for a in self.inputs[name]]) for name in sorted(self.inputs)]
         inline = [(name, self.inline[name]) for name in sorted(self.inline) if name not in self.places]
-        return hashlib.sha256(to_json((inputs, without_signatures(inline)))).hexdigest()[:16]
+        return hashlib.sha256(hashable((inputs, inline))).hexdigest()[:16]
 
     def keys(self) -> Iterator[str]:
         """Addresses that it works with, whose keys may be in what libraries say."""
@@ -162,7 +161,8 @@ class Worker:
         if data is None:  # else another attempt got there, and only its ledger row was lost
             rows = self.rows(task)
             facts = stage.facts(rows)
-            note = {"inputs": task.digest(), "stage": stage.name, "item": task.item, "facts": facts}
+            # Not what a person calls the item: of twins either may be built first, and the bytes are the same.
+            note = {"inputs": task.digest(), "stage": stage.name, "facts": facts}
             data = dump_rows(rows, note=note)
             self._store.write(task.path, data)
         return content_digest(data), read_note(data).get("facts", "")

@@ -321,6 +321,9 @@ class StageResources(Section):
     limit_factor: float | None = Field(None, ge=0, description="instead of run.limit_factor")
 
 
+_READINGS = 4.0  # ingest reads a file twice; a busy store may take twice as long as it should
+
+
 class RunConfig(Section):
     engine: Literal["ray", "local"] = "ray"
     address: str | None = Field(None, description="a Ray cluster; none: one is started on this machine")
@@ -334,12 +337,17 @@ class RunConfig(Section):
     max_failures_in_row: int = Field(20, ge=1, description="consecutive failures that stop the run")
     resources: dict[str, StageResources] = Field(default_factory=dict, description="by stage name")
 
-    def limit_of(self, stage: str, media: float) -> float:
-        """Seconds that an item with `media` seconds of media may take."""
+    def limit_of(self, stage: str, seconds: float, reading: bool = False) -> float:
+        """Seconds that an item may take.
+
+        Args:
+            seconds: of its media; or, if nobody has looked at the media yet, that it takes to read them once …
+            reading: … as they are read, and nothing else is done with them.
+        """
         own = self.resources.get(stage, StageResources())
         base = self.limit_seconds if own.limit_seconds is None else own.limit_seconds
-        factor = self.limit_factor if own.limit_factor is None else own.limit_factor
-        return base + factor * media
+        usual = _READINGS if reading else self.limit_factor
+        return base + (usual if own.limit_factor is None else own.limit_factor) * seconds
 
 
 class BuildConfig(Section):

@@ -22,6 +22,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
+from pydantic_core import to_json
+
 from schemas.uris import (
     HIDDEN,
     is_ambiguous,
@@ -97,6 +99,12 @@ def texts_in(data: Any) -> Iterator[str]:
 def without_signatures(data: Any) -> Any:
     """Plain data with every address `unsigned`, for hashing."""
     return _each(data, unsigned)
+
+
+def hashable(data: Any) -> bytes:
+    """Plain data as JSON, for hashing: `without_signatures`, which is looked for only where there may be some."""
+    plain = to_json(data)
+    return to_json(without_signatures(data)) if b"?" in plain or b"@" in plain else plain
 
 
 def _written(text: str) -> str:

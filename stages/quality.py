@@ -55,20 +55,23 @@ LIMITS = (
 )
 
 
+_PLACES = {name: place for place, name in enumerate(Figures.model_fields) if name not in CastFacts.model_fields}
+
+
 def values_of(facts: CastFacts, limit: Limit) -> tuple[float, ...]:
     """The figure that a limit bounds: of each participant, or of the conversation."""
-    if limit.figure in CastFacts.model_fields:
-        values: tuple[float, ...] = tuple(np.atleast_1d(getattr(facts, limit.figure)).tolist())
-        return values
-    place = list(Figures.model_fields).index(limit.figure)
-    return tuple(values[place] for values in facts.members)
+    if limit.figure in _PLACES:
+        return tuple(values[_PLACES[limit.figure]] for values in facts.members)
+    value: float | tuple[float, ...] = getattr(facts, limit.figure)
+    return value if isinstance(value, tuple) else (value,)
 
 
 def faults(facts: CastFacts, names: Sequence[str], config: QualityConfig) -> Iterator[tuple[Reason, str]]:
     """All that speaks against a conversation: reason, and a sentence with the number. names: of the participants."""
     for limit in LIMITS:
-        values = values_of(facts, limit)
-        for i in np.flatnonzero(limit.crossed(np.array(values), config)):
-            whose = names[int(i)] if len(values) > 1 else "picture"
-            wanted = f"{'at least' if limit.is_least else 'at most'} {limit.bound(config):g}"
-            yield limit.reason, f"{whose}: {limit.figure} {values[int(i)]:g}, {wanted} (quality.{limit.setting})"
+        values, bound = values_of(facts, limit), limit.bound(config)
+        for i, value in enumerate(values):
+            if value < bound if limit.is_least else value > bound:
+                whose = names[i] if len(values) > 1 else "picture"
+                wanted = f"{'at least' if limit.is_least else 'at most'} {bound:g}"
+                yield limit.reason, f"{whose}: {limit.figure} {value:g}, {wanted} (quality.{limit.setting})"

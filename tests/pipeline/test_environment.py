@@ -153,7 +153,7 @@ def test_a_cluster_and_a_driver_in_other_folders_build_in_one_place(text_as_vide
     """And what lies in the driver's folder under our names is not imported: Ray puts that folder first."""
     (one := tmp_path / "one").mkdir()
     (two := tmp_path / "two").mkdir()
-    for name in ("schemas", "stages", "pipeline"):
+    for name in ("schemas", "stages", "training", "pipeline", "configs", "benchmarks"):
         (two / name).mkdir()
         (two / name / "__init__.py").write_text("raise ImportError('a package of the user')\n")
     visavis = [str(Path(sys.executable).parent / "visavis"), "build", BUILD[-1]]

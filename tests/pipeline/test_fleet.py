@@ -1,16 +1,21 @@
-"""How many workers machines hold. What they do there: test_run.py, test_cluster.py."""
+"""How many workers there are and who does what, on a cluster that a test plays. On Ray: test_run, test_cluster."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from pipeline.fleet import _Fleet
-from pipeline.machines import selects
-from pipeline.task import Stages
+from pipeline.fleet import Fleet
+from pipeline.ledger import Outcome, Status
+from pipeline.machines import Machine, selects
+from pipeline.stopwatch import Stopwatch
+from pipeline.task import Stages, Task, outcome_of
+from pipeline.workers import Answer, code_digests
 from schemas.config import RunConfig, StageResources
+from schemas.errors import RunFailed, UsageError
 from tests.pipeline.toy import STAGES
 
 ON_GPU = StageResources(cpus=0, gpus=0.5)
@@ -35,39 +40,81 @@ def test_labels_select_as_ray_has_it(wanted: str, value: str, suits: bool) -> No
     assert selects(wanted, value) is suits
 
 
-class FakeRay(SimpleNamespace):
-    """Stands for a cluster of machines that are not here; nothing is started on it."""
+GB = 1e9
+FOUR = [
+    Machine("a", {"CPU": 6.0, "memory": 60 * GB}, {"disk": "nvme"}),
+    Machine("b", {"CPU": 6.0, "memory": 12 * GB}, {}),
+    Machine("c", {"CPU": 1.0, "GPU": 1.0, "memory": 60 * GB}, {}),
+]
 
-    def nodes(self) -> list[dict[str, Any]]:
-        gb = 1e9
-        return [
-            {"NodeID": "a", "Alive": True, "Resources": {"CPU": 6.0, "memory": 60 * gb}, "Labels": {"disk": "nvme"}},
-            {"NodeID": "b", "Alive": True, "Resources": {"CPU": 6.0, "memory": 12 * gb}, "Labels": {}},
-            {"NodeID": "c", "Alive": True, "Resources": {"CPU": 1.0, "GPU": 1.0, "memory": 60 * gb}, "Labels": {}},
-            {"NodeID": "d", "Alive": False, "Resources": {"CPU": 64.0, "memory": 60 * gb}, "Labels": {}},
-        ]
 
-    def put(self, value: Any) -> Any:
-        return value
+class ByHand:
+    """A cluster on which everything happens when a test says so. Workers are numbers, in the order they were asked."""
 
-    def remote(self, **_: Any) -> Any:
-        return lambda kind: kind
+    def __init__(self, machines: Sequence[Machine]) -> None:
+        self.here, self.began, self.stopped = list(machines), list[StageResources](), set[int]()
+        self.calls: dict[tuple[int, str], tuple[Any, tuple[Any, ...]]] = {}
+        self._answers: list[Answer] = []
+
+    def machines(self) -> list[Machine]:
+        return self.here
+
+    def start(self, needs: StageResources) -> int:
+        self.began.append(needs)
+        return len(self.began) - 1
+
+    def call(self, worker: int, what: str, *arguments: Any, tag: Any) -> None:
+        self.calls[worker, what] = tag, arguments
+
+    def answers(self, seconds: float) -> list[Answer]:
+        answers, self._answers = self._answers, []
+        return answers
+
+    def stop(self, worker: int) -> None:
+        self.stopped.add(worker)
+
+    def place(self, *workers: int, on: str = "a") -> None:
+        for worker in workers:
+            self.answer(worker, "hello", (f"host-{on}", on, code_digests()))
+
+    def answer(self, worker: int, what: str, value: Any, error: Exception | None = None) -> None:
+        tag, _ = self.calls.pop((worker, what))
+        self._answers.append(Answer(tag, value, error))
+
+    def at_work(self) -> dict[int, Task]:
+        return {worker: arguments[0] for (worker, what), (_, arguments) in self.calls.items() if what == "run"}
+
+
+def crew(cluster: ByHand, needs: StageResources, *others: StageResources, **more: Any) -> Fleet:
+    names = ("letters", "add")[: 1 + len(others)]
+    stages: Stages = {name: STAGES[name] for name in names}
+    resources = dict(zip(names, (needs, *others), strict=True))
+    return Fleet(RunConfig(resources=resources, **more), stages, cluster)
+
+
+def task(number: int, stage: str = "letters") -> Task:
+    return Task(stage, f"k{number}", f"item {number}", "", "f")
+
+
+def ended(task: Task, status: Status = "ok") -> Outcome:
+    return outcome_of(task, status, "", "", seconds=1.0, peak_mb=1.0, attempt=1)
 
 
 @pytest.fixture
-def fleet(monkeypatch: pytest.MonkeyPatch) -> Any:
-    import ray
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
+    """Lets time pass, for all that look at it."""
+    passed = 0.0
+    real = time.monotonic
 
-    fake = FakeRay()
-    for name in ("nodes", "put", "remote"):
-        monkeypatch.setattr(ray, name, getattr(fake, name))
+    def let_pass(seconds: float) -> None:
+        nonlocal passed
+        for _ in range(int(seconds)):  # in steps, or it would look as if this process had been suspended
+            passed += 1.0
+            Stopwatch.now()
 
-    def of(needs: StageResources) -> _Fleet:
-        name = next(iter(STAGES))
-        stages: Stages = {name: STAGES[name]}
-        return _Fleet(RunConfig(resources={name: needs}), stages, "nowhere")
-
-    return of
+    monkeypatch.setattr(time, "monotonic", lambda: real() + passed)
+    yield let_pass
+    monkeypatch.setattr(Stopwatch, "_looked", real())
 
 
 @pytest.mark.parametrize(
@@ -81,7 +128,160 @@ def fleet(monkeypatch: pytest.MonkeyPatch) -> Any:
         (StageResources(max_workers=40), 40),  # the cluster may grow
     ],
 )
-def test_a_pool_is_as_large_as_the_machines_have_places(fleet: Any, needs: StageResources, most: int) -> None:
-    crew = fleet(needs)
-    (pool,) = crew._pools
-    assert crew._capacity(pool) == most
+def test_a_pool_asks_for_as_many_as_the_machines_have_places(needs: StageResources, most: int) -> None:
+    cluster = ByHand(FOUR)
+    fleet = crew(cluster, needs)
+    for number in range(100):
+        fleet.submit(task(number))
+    fleet.wait()
+    assert len(cluster.began) == most
+    assert not fleet.hungry()
+
+
+def test_a_pool_asks_for_no_more_than_it_has_work_for() -> None:
+    cluster = ByHand(FOUR)
+    fleet = crew(cluster, StageResources())
+    for number in range(3):
+        fleet.submit(task(number))
+    fleet.wait()
+    fleet.wait()
+    assert len(cluster.began) == 3
+    assert fleet.hungry()
+
+
+class TestARetry:
+    def failed(self, workers: int) -> tuple[ByHand, Fleet]:
+        """Item 0 failed on the worker that had it, which is worker 1 now; all others are idle."""
+        cluster = ByHand(FOUR)
+        fleet = crew(cluster, StageResources(min_workers=workers))
+        fleet.submit(task(0))
+        fleet.wait()
+        cluster.place(*range(workers))
+        fleet.wait()
+        fleet.wait()
+        (who,) = cluster.at_work()
+        cluster.answer(who, "run", ended(task(0), "failed"))
+        assert fleet.wait() == []
+        self.first = who
+        return cluster, fleet
+
+    @pytest.mark.parametrize("workers", [2, 3, 10])
+    def test_that_must_avoid_an_idle_worker_is_taken_by_another_at_once(self, workers: int) -> None:
+        cluster, fleet = self.failed(workers)
+        fleet.wait()
+        (who,) = cluster.at_work()
+        assert who != self.first
+
+    def test_is_taken_by_the_same_where_there_is_no_other(self) -> None:
+        cluster, fleet = self.failed(1)
+        fleet.wait()
+        assert set(cluster.at_work()) == {self.first}
+
+    def test_waits_for_another_that_is_at_work_but_not_forever(self, clock: Callable[[float], None]) -> None:
+        cluster, fleet = self.failed(2)
+        fleet.wait()
+        (other,) = cluster.at_work()
+        fleet.submit(task(1))
+        fleet.wait()  # to the first
+        cluster.answer(other, "run", ended(task(0), "ok"))
+        fleet.submit(task(2))
+        fleet.wait()
+        fleet.wait()
+        cluster.answer(other, "run", ended(task(2), "failed"))
+        fleet.wait()
+        fleet.wait()
+        assert {t.key for t in cluster.at_work().values()} == {"k1"}
+        clock(31.0)
+        fleet.wait()
+        assert {t.key for t in cluster.at_work().values()} == {"k1", "k2"}
+
+    def test_goes_before_what_was_not_tried_yet(self) -> None:
+        cluster, fleet = self.failed(1)
+        fleet.submit(task(1))
+        fleet.wait()
+        assert [t.key for t in cluster.at_work().values()] == ["k0"]
+
+
+def test_an_item_outlives_five_machines_and_not_a_sixth() -> None:
+    cluster = ByHand(FOUR)
+    fleet = crew(cluster, StageResources(max_workers=1), attempts=1)
+    fleet.submit(task(0))
+    for worker in range(6):
+        fleet.wait()
+        cluster.place(worker)
+        assert fleet.wait() == []
+        fleet.wait()
+        cluster.answer(worker, "run", None, RuntimeError("node died"))
+        outcomes = fleet.wait()
+    assert [(o.status, o.reason) for o in outcomes] == [("failed", "NodeLost")]
+    assert "6 machines were lost" in outcomes[0].detail
+
+
+def test_a_supervisor_that_is_silent_loses_its_work_to_another(clock: Callable[[float], None]) -> None:
+    cluster = ByHand(FOUR)
+    fleet = crew(cluster, StageResources(max_workers=2))
+    fleet.submit(task(0))
+    fleet.wait()
+    cluster.place(0)
+    fleet.wait()
+    fleet.wait()
+    for _ in range(4):
+        assert not cluster.stopped
+        clock(16.0)
+        fleet.wait()
+    assert cluster.stopped == {0}
+    fleet.wait()
+    cluster.place(1)
+    fleet.wait()
+    fleet.wait()
+    assert list(cluster.at_work()) == [0, 1]  # what a stopped one would say is not heard any more
+    cluster.answer(0, "run", ended(task(0)))
+    assert fleet.wait() == []
+    cluster.answer(1, "run", ended(task(0)))
+    assert [o.key for o in fleet.wait()] == ["k0"]
+
+
+def test_pools_that_want_the_same_machines_share_them(clock: Callable[[float], None]) -> None:
+    cluster = ByHand(FOUR)
+    fleet = crew(cluster, StageResources(), StageResources(memory_gb=1))
+    for number in range(50):
+        fleet.submit(task(number))
+    fleet.wait()
+    cluster.place(*range(13))
+    fleet.wait()
+    fleet.wait()
+    for number in range(50):
+        fleet.submit(task(number, "add"))
+    for _ in range(40):
+        clock(3.0)
+        fleet.wait()
+        for worker, job in cluster.at_work().items():
+            if worker not in cluster.stopped:
+                cluster.answer(worker, "run", ended(job))
+        for worker in range(len(cluster.began)):
+            if (worker, "hello") in cluster.calls:
+                cluster.place(worker)
+        fleet.wait()
+        assert len(cluster.began) - len(cluster.stopped) <= 13
+    assert len({needs.memory_gb for needs in cluster.began}) == 2
+
+
+def test_a_worker_that_runs_other_code_is_refused() -> None:
+    cluster = ByHand(FOUR)
+    fleet = crew(cluster, StageResources(), address="10.0.0.1:6379")
+    fleet.submit(task(0))
+    fleet.wait()
+    cluster.answer(0, "hello", ("far", "a", {**code_digests(), "stages": "0" * 16}))
+    with pytest.raises(UsageError, match="the worker on far runs another version of stages than this process"):
+        fleet.wait()
+
+
+def test_a_worker_that_cannot_begin_stops_the_run() -> None:
+    cluster = ByHand(FOUR)
+    fleet = crew(cluster, StageResources())
+    fleet.submit(task(0))
+    fleet.wait()
+    why = "The actor died because of an error raised in its creation task, ray::init()\nImportError: no such module"
+    cluster.answer(0, "hello", None, RuntimeError(why))
+    with pytest.raises(RunFailed, match="workers cannot start on the cluster: ImportError: no such module"):
+        fleet.wait()

@@ -9,12 +9,12 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline import fleet, memory
+from pipeline import memory, workers
 from pipeline.crew import local_engine
-from pipeline.fleet import _Fleet
 from pipeline.memory import default_limit, machine_gb
 from pipeline.supervise import Supervisor
 from pipeline.task import Task, artifact_path
+from pipeline.workers import limit_gb
 from schemas.config import RunConfig, StageResources, parse_config
 from tests.pipeline.toy import STAGES
 
@@ -55,12 +55,10 @@ def test_the_memory_of_a_job_or_container_is_its_machine(
 
 def test_zero_switches_the_limit_off_and_nothing_asks_for_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(fleet, "default_limit", lambda cpus: 5.0 * cpus)
+    monkeypatch.setattr(workers, "default_limit", lambda cpus: 5.0 * cpus)
 
     def limit(address: str | None, needs: StageResources) -> float:
-        crew = object.__new__(_Fleet)
-        crew._config = RunConfig(address=address)
-        return crew._limit_gb(needs)
+        return limit_gb(RunConfig(address=address), needs)
 
     assert limit(None, StageResources(cpus=2)) == 10.0
     assert limit("auto", StageResources(cpus=2)) == 0.0  # a cluster of others: its recipe says

@@ -33,7 +33,7 @@ def stopped_engine(stages: Stages, root: str) -> Iterator[Crew]:
     with local_engine(stages, root) as crew:
         wait, done = crew.wait, 0
 
-        def waited() -> list[Outcome]:
+        def waited(seconds: float = 1.0) -> list[Outcome]:
             nonlocal done
             done += 1
             if done > 3:

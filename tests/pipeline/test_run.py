@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from pipeline import fleet
+from pipeline import run as run_module
 from pipeline.chain import fingerprints_of
 from pipeline.crew import Crew, Engine, InFlight, local_engine
 from pipeline.fleet import ray_engine
@@ -24,11 +25,13 @@ from pipeline.folder import opened
 from pipeline.ledger import Ledger, Outcome
 from pipeline.lock import locked
 from pipeline.progress import Reporter
-from pipeline.run import InOrder, Road, Run
+from pipeline.run import Road, Run
+from pipeline.sources import source_seconds
 from pipeline.task import Artifact, Stages, Task, artifact_path
 from schemas.artifact import load_rows
 from schemas.config import BuildConfig, IngestConfig, RunConfig, StageResources
 from schemas.errors import Reason, RunFailed, UsageError
+from schemas.rows import Source
 from stages.store import TEMPORARY, Store
 from tests.pipeline.toy import STAGES, Letters, Total
 
@@ -181,48 +184,97 @@ def test_an_item_that_the_corpus_rejects_is_recorded_once(tmp_path: Path) -> Non
         assert again.processed == 0
 
 
-def test_roads_overlap_but_pass_their_order_point_in_order(tmp_path: Path) -> None:
-    passed: list[int] = []
+class Backwards:
+    """Carries out what was submitted last first."""
 
+    def __init__(self, crew: Crew) -> None:
+        self._crew, self._queue = crew, list[Task]()
+
+    def submit(self, task: Task) -> None:
+        self._queue.append(task)
+
+    def hungry(self) -> bool:
+        return len(self._queue) < 10
+
+    def wait(self, seconds: float = 1.0) -> list[Outcome]:
+        self._crew.submit(self._queue.pop())
+        return self._crew.wait(seconds)
+
+    def in_flight(self) -> list[InFlight]:
+        return []
+
+    def waiting(self) -> str:
+        return ""
+
+
+@contextmanager
+def backwards(stages: Stages, root: str) -> Iterator[Crew]:
+    with local_engine(stages, root) as crew:
+        yield Backwards(crew)
+
+
+def test_no_road_waits_for_those_before_it(tmp_path: Path) -> None:
     def road(number: int, task: Task) -> Road[int]:
         yield [task]
-        if number != 2:  # one that ends early holds nobody up
-            yield InOrder()
-            passed.append(number)
         return number
-
-    class Backwards:
-        """Carries out what was submitted last first."""
-
-        def __init__(self, crew: Crew) -> None:
-            self._crew, self._queue = crew, list[Task]()
-
-        def submit(self, task: Task) -> None:
-            self._queue.append(task)
-
-        def hungry(self) -> bool:
-            return len(self._queue) < 10
-
-        def wait(self) -> list[Outcome]:
-            self._crew.submit(self._queue.pop())
-            return self._crew.wait()
-
-        def in_flight(self) -> list[InFlight]:
-            return []
-
-        def waiting(self) -> str:
-            return ""
-
-    @contextmanager
-    def backwards(stages: Stages, root: str) -> Iterator[Crew]:
-        with local_engine(stages, root) as crew:
-            yield Backwards(crew)
 
     with new_run(tmp_path, backwards) as run:
         ended = list(run.follow("letters", (road(n, t) for n, t in enumerate(tasks(*"abcde"))), 5))
-    assert passed == [0, 1, 3, 4]
-    assert sorted(ended) == [0, 1, 2, 3, 4]
-    assert ended[0] == 2
+    assert ended == [4, 3, 2, 1, 0]
+
+
+def test_two_roads_that_want_the_same_have_it_done_once_and_from_other_inputs_again(tmp_path: Path) -> None:
+    (same,) = tasks("same")
+    other = same._replace(inline={"text": "others"})
+    made: dict[str, Artifact] = {}
+
+    def road(name: str, task: Task) -> Road[str]:
+        (done,) = yield [task]
+        assert done
+        made[name] = done.artifact
+        return name
+
+    with new_run(tmp_path) as run:
+        roads = [road("one", same), road("two", same), road("three", other)]
+        assert sorted(run.follow("letters", roads, 3)) == ["one", "three", "two"]
+        assert run.processed == 2
+    assert made["one"] == made["two"] != made["three"]
+
+
+def test_the_lease_and_the_heartbeat_are_kept_while_many_are_begun_that_need_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million conversations that are done take the driver a minute."""
+    letters(tmp_path, "a")
+    monkeypatch.setattr(run_module, "_PROGRESS_SECONDS", 0.1)
+    monkeypatch.setattr(run_module, "_TURN_SECONDS", 0.05)
+    (done,) = tasks("a")
+    checked: list[int] = []
+
+    def roads() -> Iterator[Road[None]]:
+        for number in range(60):
+            time.sleep(0.01)
+            yield road(number)
+
+    def road(number: int) -> Road[None]:
+        begun.append(number)
+        yield [done]
+
+    begun: list[int] = []
+    with new_run(tmp_path) as run:
+        monkeypatch.setattr(run._hold, "check", lambda: checked.append(len(begun)))
+        assert len(list(run.follow("letters", roads(), 60))) == 60
+        assert run.processed == 0
+    assert len(set(checked) & set(range(60))) >= 2
+
+
+def test_what_reads_a_file_may_take_as_long_as_a_slow_store_and_no_longer() -> None:
+    config = RunConfig(limit_seconds=300, limit_factor=20)
+    gigabyte = Source(uris=("s3://b/a.mp4",), stamps=("1000000000:0",))
+    assert config.limit_of("ingest", source_seconds(gigabyte), reading=True) == 300 + 4 * 200
+    assert config.limit_of("faces", 60.0) == 300 + 20 * 60
+    mine = RunConfig(resources={"ingest": StageResources(limit_factor=1, limit_seconds=10)})
+    assert mine.limit_of("ingest", 200, reading=True) == 210
 
 
 def test_a_stage_that_cannot_start_stops_the_run_and_blames_no_item(tmp_path: Path, engine: Engine) -> None:

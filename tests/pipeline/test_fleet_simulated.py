@@ -1,0 +1,73 @@
+"""A whole run of the driver on a simulated cluster on which everything goes wrong (`benchmarks.fleet`)."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import fleet
+from benchmarks import simulated as cluster
+from benchmarks.plan import write_list
+from pipeline.ledger import Ledger
+from schemas.config import StageResources
+from stages.store import Store
+
+CALM: dict[str, Any] = {
+    "machines": 4, "items": 40, "gpus": 0, "ray_us": 150.0, "seed": 0, "faults": False, "autoscale": False,
+    "hang": False, "profile": False,
+}  # fmt: skip
+
+
+def ok_rows(root: Path) -> Counter[tuple[str, str]]:
+    """How many there are of each item, of all that were ever written."""
+    tables = [table.to_pylist() for table in Ledger(Store(str(root))).tables(["stage", "key", "status"])]
+    return Counter((row["stage"], row["key"]) for rows in tables for row in rows if row["status"] == "ok")
+
+
+def simulated(tmp_path: Path, **more: Any) -> tuple[dict[str, Any], Counter[tuple[str, str]]]:
+    tmp_path.mkdir(exist_ok=True)
+    options = Namespace(**(CALM | more))
+    write_list(tmp_path, options.items)
+    return fleet.simulate(tmp_path, options), ok_rows(tmp_path / "run")
+
+
+def test_workers_that_die_and_machines_that_come_and_go_lose_and_double_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, calm = simulated(tmp_path / "calm")
+    monkeypatch.setattr(cluster, "DIES", 0.02)
+    monkeypatch.setattr(cluster, "MACHINE_EVERY", 60.0)
+    monkeypatch.setattr(cluster, "BACK", 50.0)
+    figures, rows = simulated(tmp_path / "wild", faults=True, machines=6)
+    assert rows == calm
+    assert set(rows.values()) == {1}
+    assert figures["bound"] == 40
+
+
+def test_one_file_on_which_ingest_hangs_delays_nobody(tmp_path: Path) -> None:
+    calm, _ = simulated(tmp_path / "calm", machines=1)
+    hung, rows = simulated(tmp_path / "hung", machines=1, hang=True)
+    assert hung["bound"] == 39
+    assert len({key for stage, key in rows if stage == "ingest"}) == 39
+    assert hung["tasks"] >= calm["tasks"] - 20
+    assert hung["others_end_s"] < calm["others_end_s"] * 1.2
+
+
+def test_an_autoscaler_is_asked_for_all_at_once(tmp_path: Path) -> None:
+    figures, _ = simulated(tmp_path, machines=20, items=400, autoscale=True)
+    assert figures["workers"] == 20 * cluster.CORES
+    assert figures["asked_all_s"] < 60  # before it has answered
+
+
+def test_who_needs_most_of_a_machine_gets_one_though_small_workers_fill_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs = fleet.resources(Namespace(**CALM)) | {"diarize": StageResources(cpus=12, memory_gb=2)}
+    monkeypatch.setattr(fleet, "resources", lambda _: needs)
+    figures, _ = simulated(tmp_path, machines=3, items=300)
+    assert figures["bound"] == 300
+    assert figures["virtual_s"] < 6000
