@@ -157,8 +157,10 @@ def run_chain(listing: Path, out: Path, codec: Path) -> None:
     )
     context.max_errored_blocks = -1  # one lost conversation must not end the others
     cores = os.cpu_count() or 1
-    # Half a core each, or pools of four operators would not fit on two cores (they starve each other, ray#44687).
-    actors: dict[str, Any] = {"num_cpus": 0.5, "max_restarts": 4, "max_task_retries": 2}
+    # Pools hold what they are given also while they wait: with half a core for each actor the task that lists the files
+    # never found its whole core on two, and nothing happened, without a word (ray#44687). So all ask for little.
+    little: dict[str, Any] = {"num_cpus": 0.2}
+    actors = little | {"max_restarts": 4, "max_task_retries": 2}
     empty = {
         "status": "ok",
         "reason": "",
@@ -168,10 +170,10 @@ def run_chain(listing: Path, out: Path, codec: Path) -> None:
         "dyad": b"",
         "voices": b"",
     }
-    rows = ray.data.read_parquet(str(listing), override_num_blocks=len(list(listing.iterdir())))
-    rows = rows.map(lambda row: row | empty, num_cpus=0.25)
-    rows = rows.map(Ingested, concurrency=1, **actors | {"num_cpus": 0.25})
+    rows = ray.data.read_parquet(str(listing), override_num_blocks=len(list(listing.iterdir())), ray_remote_args=little)
+    rows = rows.map(lambda row: row | empty, **little)
+    rows = rows.map(Ingested, concurrency=1, **actors)
     rows = rows.map(Diarized, concurrency=(1, cores), **actors)
     rows = rows.map(Tracked, concurrency=(1, cores), **actors)
-    rows = rows.map(Windowed, fn_constructor_args=(codec.read_bytes(),), concurrency=1, **actors | {"num_cpus": 0.25})
+    rows = rows.map(Windowed, fn_constructor_args=(codec.read_bytes(),), concurrency=1, **actors)
     rows.select_columns(["id", "status", "reason", "dyad", "voices"]).write_parquet(str(out / "rows"), mode="append")
