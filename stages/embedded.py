@@ -157,12 +157,8 @@ def load_voice_encoder(device: str = "cpu") -> CAMPlusPlus:
     return encoder.eval().to(device)
 
 
-VAD_STEP = 512
-"""Samples per probability of `load_voice_activity`."""
-
-
 def load_voice_activity() -> Callable[[np.ndarray], np.ndarray]:
-    """Silero VAD as a function: float32 [N] at 16 kHz → speech probability float32 [ceil(N / 512)].
+    """Silero VAD as a function: float32 [N] at 16 kHz → speech probability float32 [ceil(N / VAD_STEP)].
 
     Raises:
         UsageError: its wheel is missing.

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from scipy.signal import butter, sosfilt
 
 from schemas import SAMPLE_RATE
-from stages.embedded import VAD_STEP
 
+VAD_STEP = 512
+"""Samples between probabilities of `stages.embedded.load_voice_activity`."""
 HEARD = 0.5  # activity above which a voice, or speech, is present
 LATE = 0.15  # seconds by which the VAD may hear speech begin too late, …
 EARLY = 0.10  # … and end too early
@@ -25,6 +25,8 @@ _PART = VAD_STEP * 18_750  # samples filtered together: ten minutes
 
 def speech_probability(activity: Callable[[np.ndarray], np.ndarray], audio_N: np.ndarray) -> np.ndarray:
     """`load_voice_activity`'s function under music: the larger of what it hears in all the sound and in `BAND`."""
+    from scipy.signal import butter, sosfilt
+
     band = butter(4, BAND, "bandpass", fs=SAMPLE_RATE, output="sos")
     heard = activity(audio_N)
     for first in range(0, len(audio_N), _PART):

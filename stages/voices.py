@@ -37,9 +37,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from schemas import SAMPLE_RATE
 from schemas.rows import Turn
 from stages.campplus import voice_windows
-from stages.embedded import VAD_STEP, load_powerset, load_voice_activity, load_voice_encoder
+from stages.embedded import load_powerset, load_voice_activity, load_voice_encoder
 from stages.local_voices import CHUNK_FRAMES, HOP, local_evidence, set_apart, spread
-from stages.speech import HEARD, heard_spans, runs, speech_probability
+from stages.speech import HEARD, VAD_STEP, heard_spans, runs, speech_probability
 from stages.viterbi import viterbi
 
 STEP = 270  # samples between frames of the segmentation

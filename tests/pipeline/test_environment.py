@@ -222,3 +222,9 @@ def test_no_library_reports_to_its_maker(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert bool(list(tmp_path.rglob("deviceid"))) is (ours != program)  # else this test no longer looks for it
+
+
+def test_a_driver_loads_no_networks() -> None:
+    """They are its workers' to load: half a gigabyte that a driver of a thousand machines has better use for."""
+    program = "import sys, pipeline.build, pipeline.fleet; print(*{'torch', 'scipy.signal', 'ray'} & set(sys.modules))"
+    assert run(sys.executable, "-c", program).stdout.split() == []

@@ -22,9 +22,9 @@ from schemas.errors import Reason, Rejected, UsageError
 from schemas.rows import Conversation, Diarization, Layout, Media, Turn
 from stages.audio import read_audio
 from stages.diarize import DiarizeStage, PyannoteDiarizer, check_both_speak, is_leak, renumbered, tidy
-from stages.embedded import VAD_STEP, quiet_pyannote
+from stages.embedded import quiet_pyannote
 from stages.local_voices import CHUNK_FRAMES, HOP, chunked, spread
-from stages.speech import heard_spans
+from stages.speech import VAD_STEP, heard_spans
 from stages.viterbi import viterbi
 from stages.voices import STEP, Cues, EmbeddedDiarizer, divide, window_frames
 from stages.wheels import wheel_file

@@ -10,8 +10,8 @@ import pytest
 from benchmarks.diarization import MUSIC, music, with_music
 from schemas import SAMPLE_RATE
 from stages.audio import read_audio
-from stages.embedded import VAD_STEP, load_voice_activity
-from stages.speech import HEARD, speech_probability
+from stages.embedded import load_voice_activity
+from stages.speech import HEARD, VAD_STEP, speech_probability
 
 
 @pytest.mark.parametrize("kind", MUSIC)
