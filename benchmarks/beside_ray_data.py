@@ -24,11 +24,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +36,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from benchmarks.clips import make_clips
-from benchmarks.processes import say
+from benchmarks.processes import family_of, say
 from benchmarks.ray_data_chain import DEADLY, DeadlyIngest, run_chain
 from pipeline.build import CODECS, Build
 from pipeline.fleet import ray_engine
@@ -182,8 +180,7 @@ def with_kills(
         with family_of(start(engine, corpus, out, codec)) as family:
             while family.driver.poll() is None and todo:
                 time.sleep(rng.uniform(4.0, 10.0))
-                members = [psutil.Process(family.driver.pid)] if todo[0] == "driver" else family.members()
-                victims = [p for p in members if todo[0] == "driver" or is_worker(p)]
+                victims = family.drivers() if todo[0] == "driver" else family.workers()
                 if victims and family.driver.poll() is None:
                     with suppress(psutil.NoSuchProcess):
                         rng.choice(victims).kill()
@@ -194,62 +191,6 @@ def with_kills(
             except subprocess.TimeoutExpired:
                 break
     return {"seconds": round(time.monotonic() - began, 1), "starts": starts, "kills left": len(todo)}
-
-
-class Family:
-    """A driver and all processes that came of it, and the most memory that they had together."""
-
-    def __init__(self, driver: subprocess.Popen[bytes]) -> None:
-        self.driver = driver
-        self.peak = 0.0
-        self._known: dict[int, psutil.Process] = {}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-
-    def members(self) -> list[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            self._known |= {p.pid: p for p in psutil.Process(self.driver.pid).children(recursive=True)}
-        return [process for process in list(self._known.values()) if process.is_running()]
-
-    def close(self) -> None:
-        """Waits until all are gone: what a dead driver leaves ends by itself."""
-        self._over.set()
-        self._thread.join()
-        if self.driver.poll() is None:
-            self.driver.kill()
-        self.driver.wait()
-        _, alive = psutil.wait_procs(self.members(), timeout=60)
-        for process in alive:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-
-    def _look(self) -> None:
-        while not self._over.wait(1.0):
-            self.peak = max(self.peak, round(sum(map(_memory, self.members())) / 1e9, 2))
-
-
-@contextmanager
-def family_of(driver: subprocess.Popen[bytes]) -> Iterator[Family]:
-    family = Family(driver)
-    try:
-        yield family
-    finally:
-        family.close()
-
-
-def _memory(process: psutil.Process) -> int:
-    with suppress(psutil.Error):
-        return int(process.memory_full_info().pss)
-    return 0
-
-
-def is_worker(process: psutil.Process) -> bool:
-    """An actor or task at work, or a child of one."""
-    with suppress(psutil.Error):
-        line = " ".join(process.cmdline())
-        return (line.startswith("ray::") and "IDLE" not in line) or "spawn_main" in line
-    return False
 
 
 def compared(engine: str, out: Path, corpus: Corpus, truth: dict[str, bytes]) -> dict[str, Any]:

@@ -28,23 +28,20 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 
 from benchmarks.clips import make_clips
-from benchmarks.processes import say
+from benchmarks.processes import family_of, say
 from pipeline.ledger import Ledger
 from stages.store import TEMPORARY, Store
 
 RECIPE = Path(__file__).parents[1] / "configs" / "demo.yaml"
 SECONDS = 6.0
 PATIENCE = 600.0
-WORKER = ("_RayWorker", "spawn_main")  # supervisors, and their children
 
 
 def main() -> None:
@@ -123,7 +120,8 @@ def finish(corpus: Path, run: Path, *more: str) -> None:
 def kill_driver(corpus: Path, run: Path, rng: random.Random) -> bool:
     """Start a driver and kill it a while after its first commit. False if it came to its end before that."""
     before = len(commits(run))
-    with fresh_start(corpus, run) as driver:
+    driver = start(corpus, run)
+    with family_of(driver):
         wait_for(lambda: len(commits(run)) > before or driver.poll() is not None)
         time.sleep(rng.uniform(0.0, 8.0))
         if driver.poll() is not None:
@@ -136,10 +134,11 @@ def kill_workers(corpus: Path, run: Path, rng: random.Random, count: int) -> int
     """Kill workers of one build (and of those that go on with it) one by one."""
     killed = 0
     while killed < count:
-        with fresh_start(corpus, run, "--set", "run.attempts=4") as driver:
+        driver = start(corpus, run, "--set", "run.attempts=4")
+        with family_of(driver) as family:
             while killed < count and driver.poll() is None:
                 time.sleep(rng.uniform(1.0, 4.0))
-                victims = [p for p in psutil.Process(driver.pid).children(recursive=True) if is_worker(p)]
+                victims = family.workers()
                 if victims and commits(run):
                     rng.choice(victims).kill()
                     killed += 1
@@ -170,42 +169,6 @@ def kill_node(corpus: Path, run: Path) -> int:
     finally:
         cluster.shutdown()
     return 1
-
-
-@contextmanager
-def fresh_start(corpus: Path, run: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A driver, and in the end none of the processes that it started."""
-    driver = start(corpus, run, *more)
-    family: dict[int, psutil.Process] = {}
-
-    def remember() -> None:
-        if driver.poll() is None:
-            family.update({p.pid: p for p in psutil.Process(driver.pid).children(recursive=True)})
-
-    try:
-        yield driver
-    finally:
-        if driver.poll() is None:
-            remember()
-            driver.kill()
-        driver.communicate()
-        # What a dead driver leaves ends by itself; here it must be gone before the next one is timed.
-        wait_for(lambda: not any(is_alive(process) for process in family.values()))
-
-
-def is_worker(process: psutil.Process) -> bool:
-    try:
-        return any(name in " ".join(process.cmdline()) for name in WORKER)
-    except psutil.Error:
-        return False
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        # Not `status` alone: another process may have its number by now.
-        return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.Error:
-        return False
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,14 +50,12 @@ class DeadlyIngest(IngestStage):
         yield from super().process(item)
 
 
-class _Operator:
+class _Operator(ABC):
     """A row in, the same row with further columns out. `status` says what became of the conversation so far."""
 
-    stages: tuple[Stage[Any, Any], ...] = ()
-
-    def __init__(self, codec: bytes = b"") -> None:
-        self._codec = codec
-        for stage in self.stages:
+    def __init__(self, *stages: Stage[Any, Any]) -> None:
+        self.stages = stages
+        for stage in stages:
             stage.setup()
 
     def __call__(self, row: Columns) -> Columns:
@@ -69,14 +68,14 @@ class _Operator:
         except Exception as error:  # noqa: BLE001 - told in the row
             return row | {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
 
+    @abstractmethod
     def columns(self, row: Columns) -> Columns:
-        raise NotImplementedError
+        """What the stages make of a row of which nothing is rejected yet."""
 
 
 class Ingested(_Operator):
     def __init__(self) -> None:
-        self.stages = (DeadlyIngest(BuildConfig().ingest),)
-        super().__init__()
+        super().__init__(DeadlyIngest(BuildConfig().ingest))
 
     def columns(self, row: Columns) -> Columns:
         return {"conversation": dump_rows([*self.stages[0].process(Source(uris=(row["uri"],)))])}
@@ -84,8 +83,7 @@ class Ingested(_Operator):
 
 class Diarized(_Operator):
     def __init__(self) -> None:
-        self.stages = (DiarizeStage(BuildConfig().diarize),)
-        super().__init__()
+        super().__init__(DiarizeStage(BuildConfig().diarize))
 
     def columns(self, row: Columns) -> Columns:
         return {"diarization": dump_rows([*self.stages[0].process(load_row(row["conversation"], Conversation))])}
@@ -96,8 +94,7 @@ class Tracked(_Operator):
 
     def __init__(self) -> None:
         config = BuildConfig().faces
-        self.stages = (GlanceStage(config), FacesStage(config))
-        super().__init__()
+        super().__init__(GlanceStage(config), FacesStage(config))
 
     def columns(self, row: Columns) -> Columns:
         glance, faces = self.stages
@@ -114,31 +111,29 @@ class Windowed(_Operator):
 
     def __init__(self, codec: bytes) -> None:
         config = BuildConfig()
-        self.stages = (
-            CastStage(),
+        bind, separate, windows = (
             BindStage(config.bind),
             SeparateStage(config.separate),
-            MotionStage(),
             WindowsStage(config.windows),
         )
-        super().__init__(codec)
+        super().__init__(CastStage(), bind, separate, MotionStage(), windows)
+        self._codec = load_row(codec, Codec)
 
     def columns(self, row: Columns) -> Columns:
         cast, bind, separate, motion, windows = self.stages
         conversation = load_row(row["conversation"], Conversation)
         diarization = load_row(row["diarization"], Diarization)
         faces = load_rows(row["faces"], FaceTracks)
-        codec = load_row(self._codec, Codec)
         chosen: Cast = next(cast.process(CastInput(conversation=conversation, faces=faces)))
         binding: Binding = next(
             bind.process(BindInput(conversation=conversation, diarization=diarization, cast=chosen))
         )
         voices = dump_rows([*separate.process(SeparateInput(conversation=conversation, binding=binding))])
         moved = tuple(
-            next(motion.process(MotionInput(codec=codec, binding=binding, faces=faces, participant=participant)))
+            next(motion.process(MotionInput(codec=self._codec, binding=binding, faces=faces, participant=participant)))
             for participant in (0, 1)
         )
-        inputs = WindowsInput(codec=codec, conversation=conversation, binding=binding, motion=moved)
+        inputs = WindowsInput(codec=self._codec, conversation=conversation, binding=binding, motion=moved)
         dyad: Dyad = next(windows.process(inputs))
         # What is not needed any more is emptied: a column cannot be dropped for some rows only.
         return {"dyad": dump_rows([dyad]), "voices": voices, "faces": b"", "diarization": b""}

@@ -8,9 +8,7 @@ frontal, at most two people); what is a matter of degree is set so that the real
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from schemas.config import QualityConfig
 from schemas.errors import Reason
@@ -32,10 +30,10 @@ class Limit(NamedTuple):
         value: float = getattr(config, self.setting)
         return value
 
-    def crossed(self, values_N: np.ndarray, config: QualityConfig) -> np.ndarray:
-        """bool [N]."""
-        crossed_N: np.ndarray = values_N < self.bound(config) if self.is_least else values_N > self.bound(config)
-        return crossed_N
+    def crossed(self, value: Any, config: QualityConfig) -> Any:
+        """bool, of a number or of each of an array's. An array for each of a million conversations would take longer
+        than all else that is asked of them."""
+        return value < self.bound(config) if self.is_least else value > self.bound(config)
 
 
 LIMITS = (
@@ -69,9 +67,9 @@ def values_of(facts: CastFacts, limit: Limit) -> tuple[float, ...]:
 def faults(facts: CastFacts, names: Sequence[str], config: QualityConfig) -> Iterator[tuple[Reason, str]]:
     """All that speaks against a conversation: reason, and a sentence with the number. names: of the participants."""
     for limit in LIMITS:
-        values, bound = values_of(facts, limit), limit.bound(config)
+        values = values_of(facts, limit)
         for i, value in enumerate(values):
-            if value < bound if limit.is_least else value > bound:
+            if limit.crossed(value, config):
                 whose = names[i] if len(values) > 1 else "picture"
-                wanted = f"{'at least' if limit.is_least else 'at most'} {bound:g}"
+                wanted = f"{'at least' if limit.is_least else 'at most'} {limit.bound(config):g}"
                 yield limit.reason, f"{whose}: {limit.figure} {value:g}, {wanted} (quality.{limit.setting})"
