@@ -13,8 +13,8 @@ close     close-ups only: the two are never seen at once, so nothing says for ce
 Columns: people found; seen: seconds of both faces that somebody has who is one of the first two; right: of these, in
 the hands of whoever has most of that face; lost: seconds in view that neither of the first two has; mixed: seconds of
 the wrong face; kept: seconds with both in view, without a cut; windows, and those across a cut; offset: by how much
-place and size of a head differ between wide and tight shots in the median; jump: the largest step within a window, and
-the largest in the clip as it was. Face widths or logarithm of the size.
+place and size of a head differ between wide and tight shots in the median, nan without both; jump: the largest step
+within a window, and the largest in the clip as it was. Face widths or logarithm of the size.
 """
 
 from __future__ import annotations
@@ -223,14 +223,14 @@ def _step(place_T3: np.ndarray, valid_T: np.ndarray) -> float:
 
 
 def _offset(motion: Motion, shown: Sequence[Shown]) -> float:
-    """Between the shots of both people, by how near they are; 0 where all are alike."""
+    """Between the shots of both people, by how near they are; NaN where there are not two kinds of them."""
     medians = []
     for wide in (True, False):
         chosen_T = np.array([(s.take.view.width == 1) == wide and s.take.view.width > 0.55 for s in shown])
         chosen_T &= motion.valid[: len(shown)]
         if chosen_T.sum() >= FPS:
             medians.append(np.median(motion.motion[: len(shown)][chosen_T, 3:6], axis=0))
-    return max((float(np.abs(b - a).max()) for a, b in pairwise(medians)), default=0.0)
+    return max((float(np.abs(b - a).max()) for a, b in pairwise(medians)), default=float("nan"))
 
 
 def both_talk(media: Path) -> Footage:
