@@ -165,7 +165,9 @@ def run_chain(listing: Path, out: Path, codec: Path) -> None:
         "dyad": b"",
         "voices": b"",
     }
-    rows = ray.data.read_parquet(str(listing), override_num_blocks=len(list(listing.iterdir())), ray_remote_args=little)
+    rows = ray.data.read_parquet(str(listing), ray_remote_args=little)
+    # Files that are small are read into one block, and a block is lost as a whole.
+    rows = rows.repartition(target_num_rows_per_block=1)
     rows = rows.map(lambda row: row | empty, **little)
     rows = rows.map(Ingested, concurrency=1, **actors)
     rows = rows.map(Diarized, concurrency=(1, cores), **actors)
