@@ -39,7 +39,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from benchmarks.processes import alone, peak_mb, say
+from benchmarks.processes import alone, say
+from pipeline.memory import peak_mb
 from schemas import FPS
 from schemas.errors import Rejected
 from stages.video import frames_on_grid
@@ -99,7 +100,11 @@ def speed_and_memory(decoder: str, clip: Path, frames: int) -> dict[str, float]:
     began, began_cpu = time.perf_counter(), time.process_time()
     count = sum(1 for _ in pictures(decoder, clip, 0, frames))
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
-    return {"fps": round(count / seconds, 1), "fps_per_core": round(count / cpu_seconds, 1), "peak_mb": peak_mb()}
+    return {
+        "fps": round(count / seconds, 1),
+        "fps_per_core": round(count / cpu_seconds, 1),
+        "peak_mb": round(peak_mb(), 1),
+    }
 
 
 def exactness(decoder: str, clip: Path, frames: int) -> dict[str, float]:

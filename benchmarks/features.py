@@ -26,7 +26,8 @@ import torch
 from safetensors.torch import save_file
 from torchaudio.models import wav2vec2_base
 
-from benchmarks.processes import alone, peak_mb, say
+from benchmarks.processes import alone, say
+from pipeline.memory import peak_mb
 from schemas import FPS, SAMPLES_PER_FRAME
 from schemas.train import FeatureConfig, ModelConfig
 from training.encoder import Encoder, load_encoder
@@ -76,10 +77,10 @@ def measured(config: FeatureConfig, seconds: int, way: str) -> dict[str, float]:
         cost, _ = timed(lambda: whole(encoder, config, audio))
     elif way == "stream":
         assert isinstance(features, Wav2Vec2)
-        return {"ms": streamed(features, audio.repeat(2, 1)), "peak_mb": peak_mb()}
+        return {"ms": streamed(features, audio.repeat(2, 1)), "peak_mb": round(peak_mb(), 1)}
     else:
         cost, _ = timed(lambda: features(audio))
-    return {"realtime": round(seconds / cost, 2), "peak_mb": peak_mb()}
+    return {"realtime": round(seconds / cost, 2), "peak_mb": round(peak_mb(), 1)}
 
 
 @torch.no_grad()

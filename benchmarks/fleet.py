@@ -35,13 +35,14 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.plan import MEMORY_DISK, QUIET, Stopped, write_list
-from benchmarks.processes import peak_mb, say
+from benchmarks.processes import say
 from benchmarks.simulated import CORES, Clock, Simulated
 from pipeline.build import Build
 from pipeline.chain import stages_of
 from pipeline.crew import Crew
 from pipeline.fleet import Fleet
 from pipeline.ledger import Ledger
+from pipeline.memory import peak_mb
 from pipeline.sources import find_sources
 from pipeline.task import Stages
 from schemas.config import BuildConfig, RunConfig, StageResources
@@ -130,7 +131,7 @@ def figures(cluster: Simulated, options: argparse.Namespace, took: float, cpu: f
         "others_end_s": round(cluster.last_but_first, 1),
         "last_but_one_to_end_s": round(cluster.done[-1] - cluster.done[-2], 2),
         "tail_s": round(cluster.done[-1] - cluster.last_begun, 1),
-        "peak_mb": peak_mb(),
+        "peak_mb": round(peak_mb(), 1),
     }
 
 

@@ -36,7 +36,8 @@ import numpy as np
 import soundfile
 import torch
 
-from benchmarks.processes import alone, peak_mb, say
+from benchmarks.processes import alone, say
+from pipeline.memory import peak_mb
 from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from schemas.dyads import WindowClass
 from schemas.manifest import MANIFEST_NAME, BalancePlan, Manifest, ShardEntry, dump_manifest

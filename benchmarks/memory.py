@@ -29,8 +29,9 @@ from typing import Any
 
 import av
 
-from benchmarks.processes import alone, peak_mb, say
+from benchmarks.processes import alone, say
 from pipeline.chain import stages_of
+from pipeline.memory import peak_mb
 from pipeline.task import WHOLE, Artifact, Task, Worker, artifact_path
 from schemas import FPS
 from schemas.artifact import dump_rows, load_rows

@@ -35,8 +35,9 @@ import torch
 from rich.console import Console
 
 from benchmarks.loader import write_windows
-from benchmarks.processes import alone, peak_mb, say
+from benchmarks.processes import alone, say
 from pipeline.crew import local_engine
+from pipeline.memory import peak_mb
 from pipeline.pairs import build_pairs
 from pipeline.progress import Reporter
 from schemas.config import load_config
@@ -125,7 +126,7 @@ def compared(folder: str, options: dict[str, Any]) -> dict[str, Any]:
         "preset": options["preset"],
         "steps": sampler.steps,
         "device": options["device"],
-        "peak_mb": peak_mb(),
+        "peak_mb": round(peak_mb(), 1),
         "against": "rollout of the losing side of the same windows, decoded in memory, in the same batches",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }

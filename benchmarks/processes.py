@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import threading
@@ -22,15 +21,9 @@ def new_process() -> ProcessPoolExecutor:
 
 
 def alone(work: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in a new process that ends with it. The caller had better stay small: a child's peak begins with
-    its parent's."""
+    """Call a function in a new process that ends with it."""
     with new_process() as pool:
         return pool.submit(work, *args).result()
-
-
-def peak_mb() -> float:
-    """Largest resident set of this process so far."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 def say(line: str) -> None:

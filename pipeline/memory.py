@@ -1,4 +1,4 @@
-"""How much memory a worker may hold where nobody said: so that no file takes a whole machine with it."""
+"""What a process held, and how much a worker may hold where nobody said, so that no file takes a machine with it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ model on CPUs. Several that hold so much at a time are stopped by Ray, which wat
 _ROOM_GB = 4.0
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
+_OWN_STATUS = Path("/proc/self/status")
 
 
 def default_limit(cpus: float) -> float:
@@ -29,6 +30,15 @@ def default_limit(cpus: float) -> float:
 def machine_gb() -> float:
     """This machine's memory, or that of the container or job which this process is in."""
     return min([psutil.virtual_memory().total, *_cgroup_limits()]) / 1e9
+
+
+def peak_mb() -> float:
+    """Megabytes that this process held at most. Without /proc, what its parent held when it began counts, too:
+    getrusage hands that on."""
+    try:
+        return int(_OWN_STATUS.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    except (OSError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _cgroup_limits() -> Iterator[int]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import resource
 import socket
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 from threadpoolctl import threadpool_limits
 
 from pipeline.ledger import Outcome, Status
+from pipeline.memory import peak_mb
 from schemas.access import allowing
 from schemas.artifact import StoredRows, dump_rows, load_heads, load_rows, read_note
 from schemas.errors import DatasetError, Rejected, RunFailed, VisavisError
@@ -127,7 +127,7 @@ class Worker:
             output=output,
             facts=facts,
             seconds=time.monotonic() - started,
-            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            peak_mb=peak_mb(),
             attempt=attempt,
         )
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 
-from tests.hostile.watch import peak_mb
+from tests.hostile.watch import peak_with_children_mb
 
 
 class Late(BaseException):
@@ -44,7 +44,7 @@ def carry_out(argv: list[str], seconds: float) -> dict[str, object]:
         traceback.print_exc(file=err)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "peak_mb": peak_mb()}
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "peak_mb": peak_with_children_mb()}
 
 
 def main() -> None:

@@ -22,6 +22,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.memory import peak_mb
+
 PROJECT = Path(__file__).parents[2]
 
 SHIM = r"""
@@ -221,7 +223,6 @@ class Driver:
             self._process.wait()
 
 
-def peak_mb() -> float:
+def peak_with_children_mb() -> float:
     """Of this process and its children that ended."""
-    usages = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return max(usages) / 1024
+    return max(peak_mb(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.memory import peak_mb
 from pipeline.sources import find_sources
 from schemas.errors import UsageError
+from tests.memory import peak_from_now
 
 MOST_MB = 400  # of more memory than before
 
@@ -100,13 +101,13 @@ BOMBS = {
 def test_a_list_that_claims_too_much_is_one_line(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     BOMBS[name](path)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_from_now()
     with pytest.raises(UsageError) as error:
         find_sources([str(path)])
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 1000
     assert name in str(error.value) or "conversation" in str(error.value)
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < MOST_MB
+    assert peak_mb() - before < MOST_MB
 
 
 @pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY", None])

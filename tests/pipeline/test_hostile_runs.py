@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import resource
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from pipeline.folder import read_settings
 from pipeline.known import Known, told
 from pipeline.ledger import FOLDER, Ledger, Outcome
+from pipeline.memory import peak_mb
 from pipeline.status import read_status, status_tables
 from pipeline.task import Worker
 from schemas.artifact import dump_rows, load_heads, load_row, load_rows, read_note
@@ -28,6 +28,7 @@ from schemas.dyads import Codec, DyadHead, NeutralFaces
 from schemas.errors import DatasetError, RunFailed, UsageError
 from schemas.rows import LANDMARKS, Outline, Turn
 from stages.store import Store
+from tests.memory import peak_from_now
 
 PART = "000001-000000_000001-000000.parquet"
 OUTCOME = Outcome(
@@ -134,10 +135,10 @@ LEDGERS: dict[str, Callable[[Store], object]] = {
 def test_a_ledger_that_is_none_is_wrong_use(tmp_path: Path, name: str) -> None:
     store = run_folder(tmp_path)
     LEDGERS[name](store)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_from_now()
     with pytest.raises(UsageError, match="ledger"):
         Known(Ledger(store), store)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 300_000  # kB
+    assert peak_mb() < before + 300
 
 
 def test_what_is_no_part_of_a_ledger_is_left_alone(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,24 @@ import pytest
 
 from pipeline import memory, workers
 from pipeline.crew import local_engine
-from pipeline.memory import default_limit, machine_gb
+from pipeline.memory import default_limit, machine_gb, peak_mb
 from pipeline.supervise import Supervisor
 from pipeline.task import Task, artifact_path
 from pipeline.workers import limit_gb
 from schemas.config import RunConfig, StageResources, parse_config
+from tests.memory import peak_from_now
 from tests.pipeline.toy import STAGES
+
+
+def test_what_a_process_held_is_its_own() -> None:
+    """The kernel counts what its parent held when it was started for the child's, too."""
+    before = peak_from_now()
+    held = bytearray(b"x") * (400 << 20)
+    assert peak_mb() > before + 390
+    code = "from pipeline.memory import peak_mb; print(peak_mb())"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(child.stdout) < 300
+    del held
 
 
 @pytest.mark.parametrize(

@@ -155,11 +155,11 @@ def test_a_huge_picture_is_never_decoded(form: str, codec: str, tmp_path: Path) 
     path = tmp_path / f"huge.{form}"
     ffmpeg("-f", "lavfi", "-i", "color=s=8192x4416:r=2:d=1", *TONE, "-c:v", codec, "-pix_fmt", "yuv420p", path)
     code = (
-        "import sys, resource; from stages.ingest import probe; from schemas.errors import Rejected\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "import sys; from pipeline.memory import peak_mb as peak\n"
+        "from stages.ingest import probe; from schemas.errors import Rejected\n"
         "before = peak()\n"
         "try: probe(sys.argv[1])\n"
-        "except Rejected as error: print(error.reason.value, (peak() - before) // 1024)\n"
+        "except Rejected as error: print(error.reason.value, int(peak() - before))\n"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code, path], cwd=root, capture_output=True, text=True, check=True)

@@ -196,9 +196,8 @@ def test_the_largest_text_that_is_read_takes_little_memory(tmp_path: Path) -> No
     spans = b",".join([b'{"start":1,"end":2}'] * 399_000)
     path.write_bytes(b'{"metadata:vad":[' + spans + b"]}")
     code = (
-        "import sys, resource; from stages.sidecars import read_vad\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "before = peak(); assert len(read_vad(sys.argv[1], 10.0)) == 399_000; print((peak() - before) // 1024)\n"
+        "import sys; from pipeline.memory import peak_mb as peak; from stages.sidecars import read_vad\n"
+        "before = peak(); assert len(read_vad(sys.argv[1], 10.0)) == 399_000; print(int(peak() - before))\n"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code, path], cwd=root, capture_output=True, text=True, check=True)

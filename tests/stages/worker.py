@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
 import sys
 from collections import deque
 from pathlib import Path
 
 import psutil
 
+from pipeline.memory import peak_mb
 from schemas.config import FacesConfig, IngestConfig
 from schemas.errors import Rejected
 from schemas.rows import Piece, Source
@@ -46,14 +46,6 @@ def main(folders: list[str]) -> None:
         "peak_with_decord_mb": peak_mb(),
     }
     print(json.dumps(report))
-
-
-def peak_mb() -> int:
-    """Of this program alone: where there is no /proc, getrusage counts what its parent held when it was forked, too."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) // 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def _work(path: Path, ingest: IngestStage, faces: FacesStage) -> str:
