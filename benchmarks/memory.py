@@ -47,7 +47,7 @@ SIBLING = Path(__file__).parents[1] / ".." / "shared" / "media"
 CLIP = Path("conversation") / "interview.mp4"
 # Words said three hundred times to the sample are nobody's dialogue: `bind` would say so, instead of going on.
 CONFIG = BuildConfig.model_validate(
-    {"bind": {"min_odds": -1000.0, "min_share": 0.0, "min_margin": 0.0, "strangers": 1000.0}}
+    {"bind": {"min_odds": -1000.0, "min_share": 0.0, "min_margin": 0.0, "max_unsynced": 0.0, "strangers": 1000.0}}
 )
 SIZE = (1920, 1080)
 LOOP = 12  # seconds: whole pictures, whole packets of sound (AC-3, 32 ms), and a fifth of a piece
