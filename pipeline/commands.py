@@ -17,7 +17,6 @@ from typing import Any, get_args
 
 import psutil
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipeline.build import Build, BuildSummary
@@ -32,7 +31,7 @@ from pipeline.preview import preview, preview_table
 from pipeline.progress import Reporter, command
 from pipeline.replay import outline, replay
 from pipeline.sources import Sources, access_to, find_sources, source_name
-from pipeline.terminal import Terminal, say, say_json
+from pipeline.terminal import Terminal, say, say_json, table
 from schemas.config import BuildConfig, RunConfig, load_config, parse_config
 from schemas.dyads import WindowClass
 from schemas.errors import UsageError
@@ -323,19 +322,12 @@ def _has_manifest(folder: str) -> bool:
 def summary_table(summary: BuildSummary) -> Table:
     """What a build kept, and how balancing changes what is drawn."""
     kept = f"{counted(summary.sources, 'conversation')} in, {summary.kept} kept, {counted(summary.samples, 'sample')}"
-    table = Table(
-        title=kept,
-        box=SIMPLE_HEAD,
-        title_justify="left",
-        caption="seconds, each conversation from both sides; drawn: of as many as are for training, by balance.mixture",
-        caption_justify="left",
-    )
-    for column in ("class", "for training", "drawn", "held out"):
-        table.add_column(column, justify="left" if column == "class" else "right")
+    caption = "seconds, each conversation from both sides; drawn: of as many as are for training, by balance.mixture"
+    made = table(kept, "class", "for training", "drawn", "held out", caption=caption)
     for label in WindowClass:
         seconds = (summary.plan.seconds_before[label], summary.plan.seconds_after[label], summary.held_out[label])
-        table.add_row(label.value, *(f"{each:.0f}" for each in seconds))
-    return table
+        made.add_row(label.value, *(f"{each:.0f}" for each in seconds))
+    return made
 
 
 def _show_plan(config: BuildConfig, sources: Sources, out: str, *, reconfigure: bool, as_json: bool) -> None:

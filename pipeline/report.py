@@ -14,7 +14,7 @@ from pipeline.figures import pairs_table
 from pipeline.generated import ENDING, draw_generated
 from pipeline.pairs import in_words
 from pipeline.progress import Reporter
-from pipeline.terminal import Terminal, say, say_json
+from pipeline.terminal import Terminal, say, say_json, table
 from schemas.dyads import WindowClass
 from schemas.errors import UsageError
 from schemas.manifest import Manifest, Split
@@ -77,14 +77,12 @@ def summarise(manifest: Manifest) -> dict[str, Any]:
 
 def _table(data: Dataset) -> Table:
     manifest = data.manifest
-    table = Table(title=f"{data.location} ({manifest.kind})")
-    for column in ("class", "train", "val", "share drawn", "mean keep"):
-        table.add_column(column, justify="left" if column == "class" else "right")
+    made = table(f"{data.location} ({manifest.kind})", "class", "train", "val", "share drawn", "mean keep")
     for label in WindowClass:
         counts = [sum(s.samples for s in manifest.of(split, label)) for split in ("train", "val")]
         share, keep = manifest.plan.mixture.get(label, 0.0), manifest.plan.keep.get(label, 0.0)
-        table.add_row(label.value, *map(str, counts), f"{share:.0%}", f"{keep:.2f}")
-    return table
+        made.add_row(label.value, *map(str, counts), f"{share:.0%}", f"{keep:.2f}")
+    return made
 
 
 def _lines(manifest: Manifest) -> list[str]:
