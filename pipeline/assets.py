@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from pipeline.download import damaged_file, damaged_files, fetch_file, fetch_hub, names_in
+from pipeline.download import damaged_files, digest_of, fetch_file, fetch_hub, names_in
 from pipeline.progress import Reporter
 from pipeline.terminal import say, say_json
 from schemas.config import Section
@@ -187,7 +187,7 @@ def _findings(asset: Asset, path: Path) -> list[str]:
     if asset.hub_id:
         return [f"{name} is damaged" for name in damaged_files(path)]
     fetched = path.with_name(asset.url.rpartition("/")[2])
-    return ["not the pinned file"] if damaged_file(fetched, asset.sha256) else []
+    return ["not the pinned file"] if asset.sha256 and asset.sha256 != digest_of(fetched) else []
 
 
 def _text(path: Path | None) -> str:

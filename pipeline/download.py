@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import os
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -21,6 +19,7 @@ from pipeline.progress import Reporter
 from schemas.errors import RunFailed, UsageError
 from schemas.faults import about
 from stages.hub import fetched
+from stages.store import Store
 
 _BLOCK = 1 << 20
 _MOST_BYTES = 64 << 30
@@ -38,39 +37,33 @@ def fetch_file(url: str, path: Path, sha256: str | None, reporter: Reporter, mos
     Raises:
         RunFailed: not to be had, cut off, or another file than the pinned one. What was there before is left alone.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    temporary, digest, done = Path(name), hashlib.sha256(), 0
+    digest, done = hashlib.sha256(), 0
     try:
-        with os.fdopen(handle, "wb") as file:
-            with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 - from our list: https
-                total = _length(answer.headers.get("Content-Length"))
-                with _progress(path.name, total, reporter) as advance:
-                    while block := answer.read(_BLOCK):
-                        with about(path):
-                            file.write(block)
-                        digest.update(block)
-                        done += len(block)
-                        if max(done, total) > most:
-                            raise RunFailed(f"{url} is larger than the {most} bytes that are fetched")
-                        advance(len(block))
-            with about(path):
-                file.flush()
-                os.fsync(file.fileno())
-        if total and done != total:
-            raise RunFailed(f"{url} broke off after {done} of {total} bytes; try again")
-        if sha256 and digest.hexdigest() != sha256:
-            raise RunFailed(
-                f"{url} has sha256 {digest.hexdigest()[:12]}…, not {sha256[:12]}… as pinned: another file lies there"
-                " now, or somebody between us changed it; it was not kept"
-            )
-        temporary.replace(path)
+        with (
+            Store(str(path.parent)).writer(path.name) as file,
+            urllib.request.urlopen(url, timeout=_PATIENCE) as answer,  # noqa: S310 - from our list: https
+        ):
+            total = _length(answer.headers.get("Content-Length"))
+            with _progress(path.name, total, reporter) as advance:
+                while block := answer.read(_BLOCK):
+                    with about(path):
+                        file.write(block)
+                    digest.update(block)
+                    done += len(block)
+                    if max(done, total) > most:
+                        raise RunFailed(f"{url} is larger than the {most} bytes that are fetched")
+                    advance(len(block))
+            if total and done != total:
+                raise RunFailed(f"{url} broke off after {done} of {total} bytes; try again")
+            if sha256 and digest.hexdigest() != sha256:
+                raise RunFailed(
+                    f"{url} has sha256 {digest.hexdigest()[:12]}…, not {sha256[:12]}… as pinned: another file lies"
+                    " there now, or somebody between us changed it; it was not kept"
+                )
     except urllib.error.HTTPError as error:
         raise RunFailed(f"{url}: the server answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise RunFailed(f"{url} cannot be reached: {getattr(error, 'reason', None) or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return digest.hexdigest()
 
 
@@ -138,11 +131,6 @@ def names_in(patterns: tuple[str, ...] | None) -> list[str]:
     return [pattern for pattern in patterns or () if not set(pattern) & set("*?[")]
 
 
-def damaged_file(path: Path, sha256: str | None) -> bool:
-    """True if a fetched file is not the pinned one."""
-    return sha256 is not None and _digest(path) != sha256
-
-
 def damaged_files(folder: Path) -> list[str]:
     """Files of a hub model that are not what was fetched. The hub's cache names each after the digest of its content.
 
@@ -152,19 +140,16 @@ def damaged_files(folder: Path) -> list[str]:
     for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
         expected = path.resolve().name
         linked = path.is_symlink() and len(expected) in (40, 64)
-        if linked and (not path.exists() or expected != _digest(path, as_git=len(expected) == 40)):
+        if linked and (not path.exists() or expected != digest_of(path, as_git=len(expected) == 40)):
             wrong.append(path.relative_to(folder).as_posix())
     return wrong
 
 
-def _digest(path: Path, *, as_git: bool = False) -> str:
-    digest = hashlib.sha256()
-    if as_git:
-        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+def digest_of(path: Path, *, as_git: bool = False) -> str:
+    """A file's sha256, or the id that git gives it."""
+    git = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, (lambda: git) if as_git else "sha256").hexdigest()
 
 
 @contextlib.contextmanager
