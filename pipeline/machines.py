@@ -17,6 +17,7 @@ import schemas
 from pipeline.ray_token import ensure_token
 from schemas.config import StageResources
 from schemas.errors import UsageError
+from schemas.untrusted import first_line
 from stages.quiet import silent_stderr
 from training.home import is_private, own_folder, report_nothing
 
@@ -64,7 +65,7 @@ def start_ray(address: str | None) -> None:
                 **({"_temp_dir": _folder_for_sockets()} if local else {}),
             )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        why = _first_line(str(error))
+        why = first_line(error)
         if local:
             raise UsageError(f"Ray cannot start on this machine: {why}; --engine local does without it") from error
         raise UsageError(
@@ -151,10 +152,6 @@ def _folder_for_sockets() -> str:
         f"Ray keeps its sockets in {named or tempfile.gettempdir()}, which cannot be written or is longer than"
         f" {_LONGEST_FOLDER} characters: set RAY_TMPDIR to a folder that will do, or use --engine local"
     )
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "no message")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.table import Table
 
@@ -46,10 +46,9 @@ def _report_generated(generated: str, picture: Path, dataset: str | None, *, as_
 
 def _report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
     data = Dataset(dataset_folder(dataset))
-    sides: tuple[Split, ...] = ("train", "val")
     keys = {
         split: {label.value: [s.key for s in islice(data.samples(split, label), samples)] for label in WindowClass}
-        for split in sides
+        for split in get_args(Split)
     }
     if as_json:
         say_json(summarise(data.manifest) | {"sha256": data.hash, "samples": keys})

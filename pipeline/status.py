@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from pipeline.ledger import Ledger, latest_rows
 from pipeline.lock import holder
 from pipeline.progress import time_left
 from pipeline.run import PROGRESS_FILE
-from pipeline.standing import Standing, read_standing
+from pipeline.standing import read_standing
 from pipeline.terminal import table
 from schemas.errors import UsageError
 from schemas.manifest import MANIFEST_NAME
@@ -30,6 +31,7 @@ Account = dict[str, dict[str, Any]]
 """stage → counts and figures; `account_of` says which."""
 
 _COLUMNS = ["uid", "stage", "status", "reason", "fingerprint", "media", "seconds", "peak_mb", "ended", "run"]
+_QUANTILES = ("median", "p95", "max")
 _CODED = {"stage", "status", "reason", "fingerprint"}
 
 
@@ -58,10 +60,7 @@ def account_of(ledger: Ledger, fingerprints: Mapping[str, str]) -> Account:
 
 def rejections(stages: Account) -> dict[str, int]:
     """Rejected items by reason, over all stages."""
-    counts: dict[str, int] = {}
-    for row in stages.values():
-        for reason, count in row["rejected"].items():
-            counts[reason] = counts.get(reason, 0) + count
+    counts = sum((Counter(row["rejected"]) for row in stages.values()), Counter[str]())
     return dict(sorted(counts.items()))
 
 
@@ -92,7 +91,8 @@ def read_status(root: str, dataset: str) -> dict[str, Any]:
 def status_line(status: dict[str, Any]) -> str:
     """How the run stands, where its dataset is, and what to do next."""
     standing, dataset = status["state"], status["dataset"]
-    far = _how_far(standing)
+    phase = standing.get("phase")
+    far = f" in {phase}, {standing['finished']} of {standing['total']} done" if phase else ""
     again = "the same command goes on from here"
     said = {
         "running": f"running{far}",
@@ -117,19 +117,13 @@ def status_tables(status: dict[str, Any]) -> list[Table | str]:
         times, memory = row["seconds_per_item"], row["peak_mb"]
         figures.add_row(
             name,
-            *(f"{times[k]:.2f}" for k in ("median", "p95", "max")),
-            *(f"{memory[k]:.0f}" for k in ("median", "p95", "max")),
+            *(f"{times[k]:.2f}" for k in _QUANTILES),
+            *(f"{memory[k]:.0f}" for k in _QUANTILES),
             f"{row['items_per_second']:.3g}",
             f"{row['media_hours_per_hour']:.3g}" if row["media_hours_per_hour"] else "",
         )
     done = [counts, figures] if status["stages"] else []
     return [*done, *_at_work(status["progress"]), status_line(status)]
-
-
-def _how_far(standing: Standing) -> str:
-    if not standing.get("phase"):
-        return ""
-    return f" in {standing['phase']}, {standing['finished']} of {standing['total']} done"
 
 
 def _at_work(progress: dict[str, Any] | None) -> list[Table | str]:
@@ -159,7 +153,8 @@ def _latest(ledger: Ledger) -> pa.Table | None:
 
 
 def _figures(rows: pa.Table) -> dict[str, Any]:
-    counts = {(r["status"], r["reason"]): r["count"] for r in _counted(rows)}
+    grouped = rows.group_by(["status", "reason"]).aggregate([("uid", "count")])
+    counts = {(row["status"], row["reason"]): row["uid_count"] for row in grouped.to_pylist()}
     worked = rows.filter(pc.greater(rows["peak_mb"], 0.0))  # others were decided by the driver
     return {
         "ok": sum(n for (status, _), n in counts.items() if status == "ok"),
@@ -174,17 +169,10 @@ def _figures(rows: pa.Table) -> dict[str, Any]:
     }
 
 
-def _counted(rows: pa.Table) -> list[dict[str, Any]]:
-    grouped = rows.group_by(["status", "reason"]).aggregate([("uid", "count")])
-    return [{"status": r["status"], "reason": r["reason"], "count": r["uid_count"]} for r in grouped.to_pylist()]
-
-
 def _spread(values: pa.ChunkedArray) -> dict[str, float]:
     numbers = values.to_numpy()
-    if not len(numbers):
-        return {"median": 0.0, "p95": 0.0, "max": 0.0}
-    median, p95, largest = np.quantile(numbers, [0.5, 0.95, 1.0], method="higher")
-    return {"median": round(float(median), 3), "p95": round(float(p95), 3), "max": round(float(largest), 3)}
+    found = np.quantile(numbers, [0.5, 0.95, 1.0], method="higher") if len(numbers) else np.zeros(3)
+    return dict(zip(_QUANTILES, found.round(3).tolist(), strict=True))
 
 
 def _pace(worked: pa.Table) -> dict[str, float]:

@@ -48,6 +48,7 @@ _PARQUET: dict[str, Any] = {  # a part of a column at a time, not all of it
 _LONGEST_NAME = 1 << 16  # bytes, where a column says how long its names are
 _FREE_BYTES, _MOST_GROWN = 8 << 20, 200  # from so many on, names may be so many times the size of what packs them
 _DELIMITERS = ",;\t|"
+_TEXT = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 _MOST_KEYS = 100  # of JSON objects that are remembered, to name those that are not read
 
 
@@ -305,24 +306,18 @@ def _plain(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _plain(kind.value_type)
     t = pa.types
-    text = t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind)
-    raw = t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind)
     number = t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind)
-    return text or raw or number or t.is_null(kind) or t.is_timestamp(kind) or t.is_date(kind)
+    text = kind in (*_TEXT, pa.string_view(), pa.binary_view())
+    return text or number or t.is_null(kind) or t.is_timestamp(kind) or t.is_date(kind)
 
 
 def _bytes(column: pa.Array) -> int:
     """Of all names in a column of text, spelled out."""
     if pa.types.is_dictionary(column.type):
-        if not _is_text(column.type.value_type):
+        if column.type.value_type not in _TEXT:
             return 0
         return pc.sum(pc.take(pc.binary_length(column.dictionary), column.indices)).as_py() or 0
-    return pc.sum(pc.binary_length(column)).as_py() or 0 if _is_text(column.type) else 0
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    t = pa.types
-    return t.is_string(kind) or t.is_large_string(kind) or t.is_binary(kind) or t.is_large_binary(kind)
+    return pc.sum(pc.binary_length(column)).as_py() or 0 if column.type in _TEXT else 0
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -331,7 +326,7 @@ def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         words = _values(column.dictionary)
         return [None if place is None else words[place] for place in column.indices.to_pylist()]
-    if _is_text(column.type):
+    if column.type in _TEXT:
         longest = pc.max(pc.binary_length(column)).as_py() or 0
         bounded(longest, _LONGEST_NAME, "bytes of a name")
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # Python's times end at microseconds
