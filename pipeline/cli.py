@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.models import models
+from pipeline.models import assets, models
 from pipeline.options import Address, Engine, Json, Overrides, Reconfigure
 from pipeline.terminal import Terminal, say, say_json
 from schemas.errors import DatasetError, RunFailed, UsageError
@@ -221,48 +221,7 @@ def report(
 
 
 app.add_typer(models)
-
-Fetched = Annotated[
-    str | None,
-    typer.Option(
-        "--in", "--to", metavar="FOLDER", help="Where models are fetched to; none: the caches of this machine."
-    ),
-]
-
-assets = typer.Typer(help="List, fetch and check the production models.", invoke_without_command=True)
 app.add_typer(assets, name="assets")
-
-
-@assets.callback()
-def list_assets(context: typer.Context, folder: Fetched = None, as_json: Json = False) -> None:
-    """List the production models: what they are for, their licences, and which are at hand. None is needed at first."""
-    if context.invoked_subcommand is None:
-        from pipeline.assets import run_list
-
-        run_list(folder, as_json=as_json)
-
-
-@assets.command()
-def fetch(
-    names: Annotated[list[str], typer.Argument(help="Names as listed, or OWNER/MODEL of the model hub.")],
-    folder: Fetched = None,
-) -> None:
-    """Fetch models. A gated one needs its terms accepted on its page, and HF_TOKEN."""
-    from pipeline.assets import run_fetch
-
-    run_fetch(names, folder)
-
-
-@assets.command()
-def check(
-    names: Annotated[list[str] | None, typer.Argument(help="Names as listed; none: all that are at hand.")] = None,
-    folder: Fetched = None,
-    as_json: Json = False,
-) -> None:
-    """Check that fetched models are whole. Exit 1 if one is damaged, or one that was named is not at hand."""
-    from pipeline.assets import run_check
-
-    raise typer.Exit(0 if run_check(names or [], folder, as_json=as_json) else 1)
 
 
 @app.command()

@@ -120,15 +120,10 @@ def fetch_hub(
         if status == 403:
             raise UsageError(f"{refused} that may read it") from error
         raise RunFailed(f"{repository}: the hub answers {status}") from error
-    found = fetched(repository, folder, names_in(patterns))
+    found = fetched(repository, folder, patterns or ())
     if found is None:
         raise RunFailed(f"{repository} was not fetched to the end; try again")
     return found
-
-
-def names_in(patterns: tuple[str, ...] | None) -> list[str]:
-    """Those of the patterns that are plain names: files that must be there."""
-    return [pattern for pattern in patterns or () if not set(pattern) & set("*?[")]
 
 
 def damaged_files(folder: Path) -> list[str]:

@@ -69,7 +69,9 @@ def _sheet(root: str, item: str, moments: int, conversation: Conversation) -> tu
         list(_moments(media, number, when, faces, casts[0] if casts else None))
         for number, media in enumerate(conversation.media)
     ]
-    codecs = {codec.id: codec for codec in read_codecs(root)}
+    store = Store(root)
+    fitted = (load_row(store.read(f"{CODECS}/{name}"), Codec) for name in store.list(CODECS))
+    codecs = {codec.id: codec for codec in fitted}
     sheets += [list(_decoded(codecs[motion.codec], motion, when)) for motion in motions if motion.codec in codecs]
     width = max(picture.shape[1] for row in sheets for picture in row)
     sheet = np.concatenate([np.concatenate([_centred(p, width) for p in row], axis=1) for row in sheets])
@@ -117,13 +119,6 @@ def _name(conversation: Conversation) -> str:
     return " + ".join(file_name(media.uri) for media in conversation.media)
 
 
-def read_codecs(root: str) -> Iterator[Codec]:
-    """The codecs that a run fitted or was given."""
-    store = Store(root)
-    for name in store.list(CODECS):
-        yield load_row(store.read(f"{CODECS}/{name}"), Codec)
-
-
 def _moments(
     file: Media, media: int, when: np.ndarray, faces: Sequence[FaceTracks], cast: Cast | None
 ) -> Iterator[np.ndarray]:
@@ -169,7 +164,8 @@ def _stroke(picture: np.ndarray) -> int:
 
 def _decoded(codec: Codec, motion: Motion, when: np.ndarray) -> Iterator[np.ndarray]:
     """The face that the motion says, at each moment, on white."""
-    dark = _dark(_COLOURS[motion.participant])
+    red, green, blue = _COLOURS[motion.participant]
+    dark = (red // 2, green // 2, blue // 2)
     colours = [dark if valid else GREY for valid in motion.valid[when]]
     yield from draw_faces(decode_motion(codec, motion.motion[when], motion.neutral), colours, _HEIGHT)
 
@@ -183,11 +179,6 @@ def draw_faces(points_TL3: np.ndarray, colours: Sequence[Colour], height: int) -
         for x, y in places.astype(int).tolist():
             cv2.circle(picture, (x, y), 1, colour, -1, cv2.LINE_AA)
         yield picture
-
-
-def _dark(colour: Colour) -> Colour:
-    red, green, blue = colour
-    return red // 2, green // 2, blue // 2
 
 
 def _centred(picture: np.ndarray, width: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The commands that make models and use them. What they need is imported when they run: torch takes seconds."""
+"""The commands that make, use and fetch models. What they need is imported when they run: torch takes seconds."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
-import psutil
 import typer
 
 from pipeline.options import Address, Checkpoint, Data, Encoder, Engine, Json, Overrides, Reconfigure
@@ -113,6 +112,8 @@ def pairs(
     as_json: Json = False,
 ) -> None:
     """Make preference pairs: the recorded motion, and the model's without the user's signals."""
+    import psutil
+
     from pipeline.commands import dataset_folder, engine_of
     from pipeline.figures import pairs_table
     from pipeline.pairs import build_pairs, check_pairs, in_words
@@ -246,3 +247,84 @@ def convert(
 
     for made in converted(file, to, encoder):
         say(f"{made}  sha256 {checkpoint_id(made)}")
+
+
+assets = typer.Typer(help="List, fetch and check the production models.", invoke_without_command=True)
+Folder = Annotated[
+    str | None,
+    typer.Option(
+        "--in", "--to", metavar="FOLDER", help="Where models are fetched to; none: the caches of this machine."
+    ),
+]
+
+
+@assets.callback()
+def list_assets(context: typer.Context, folder: Folder = None, as_json: Json = False) -> None:
+    """List the production models: what they are for, their licences, and which are at hand. None is needed at first."""
+    if context.invoked_subcommand is not None:
+        return
+    from pipeline.assets import at_hand, read_assets
+
+    rows = [(asset, at_hand(asset, folder)) for asset in read_assets()]
+    if as_json:
+        plain = [a.model_dump(mode="json") | {"at_hand": path is not None, "path": str(path or "")} for a, path in rows]
+        say_json({"assets": plain})
+        return
+    for asset, path in rows:
+        gated = ", gated: accept its terms and set HF_TOKEN" if asset.gated else ""
+        known = f"at hand: {path}" if path else "not at hand"
+        say(f"{asset.name}: {asset.what}\n    {asset.licence}, {asset.size_mb:.0f} MB, {known}{gated}")
+        say(f"    from {asset.source}, used by {asset.used_by}")
+
+
+@assets.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Names as listed, or OWNER/MODEL of the model hub.")],
+    folder: Folder = None,
+) -> None:
+    """Fetch models. A gated one needs its terms accepted on its page, and HF_TOKEN."""
+    from pipeline.assets import at_hand, converted, damage, named_assets
+    from pipeline.download import fetch_file, fetch_hub
+    from pipeline.progress import Reporter
+
+    reporter = Reporter()
+    for asset in named_assets(names):
+        path = at_hand(asset, folder)
+        if path is None or damage(asset, path):
+            reporter.line(f"{asset.name}: fetching from {asset.url}")
+            if asset.hub_id:
+                path = fetch_hub(asset.hub_id, folder, asset.files, reporter, again=path is not None)
+            else:
+                path = asset.file(folder)
+                sha256 = fetch_file(asset.url, path, asset.sha256, reporter)
+                if asset.sha256 is None:
+                    reporter.line(f"{asset.name}: sha256 {sha256}, not pinned: compare it with what others have")
+                path = converted(asset, path)
+        say(f"{asset.name}: {path}")
+        if asset.setting and (folder or not asset.hub_id):
+            value = asset.setting.format(path=path, folder=folder)
+            say(f"    use it with --set {value}")
+
+
+@assets.command()
+def check(
+    names: Annotated[list[str] | None, typer.Argument(help="Names as listed; none: all that are at hand.")] = None,
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Check that fetched models are whole. Exit 1 if one is damaged, or one that was named is not at hand."""
+    from pipeline.assets import at_hand, damage, named_assets, read_assets
+
+    rows: list[dict[str, Any]] = []
+    for asset in named_assets(names) if names else read_assets():
+        path = at_hand(asset, folder)
+        if path or names:
+            findings = damage(asset, path) if path else ["not at hand"]
+            rows.append({"name": asset.name, "path": str(path or ""), "findings": findings})
+    if as_json:
+        say_json({"assets": rows})
+    for row in rows if not as_json else ():
+        say(f"{row['name']}: {', '.join(row['findings']) or 'sound'}{row['path'] and '  ' + row['path']}")
+    if not rows and not as_json:
+        say("no model is at hand; `visavis assets` lists them")
+    raise typer.Exit(1 if any(row["findings"] for row in rows) else 0)

@@ -87,10 +87,10 @@ class PhaseProgress:
         self._beaten = time.monotonic()
         slowest = ", ".join(f"{f.task.stage} {f.task.item} {duration(f.seconds)} on {f.host}" for f in at_work[:3])
         counts = "; ".join(f"{stage} {describe(c)}" for stage, c in self._counts.items())
-        left = self._time_left()
+        left = time_left(self._finished, self.before, self._total, self._beaten - self._began)
         self._reporter.line(
             f"{self._name:<{_NAME}} {self._finished}/{self._total} after {duration(self._beaten - self._began)}"
-            f"{left and ', about ' + left + ' left'}{counts and '; ' + counts}"
+            f"{'' if left is None else f', about {duration(left)} left'}{counts and '; ' + counts}"
             f"; {len(at_work)} at work{slowest and ': ' + slowest}{waiting and '; ' + waiting}"
         )
 
@@ -107,10 +107,6 @@ class PhaseProgress:
             yield f"{stage:<{_NAME}} {describe(counts)}{before}  {duration(self._worked[stage])} of work{alone}"
         if self._name not in self._expected and self._counts:
             yield f"{self._name:<{_NAME}} {self._finished} done in {took}"
-
-    def _time_left(self) -> str:
-        left = time_left(self._finished, self.before, self._total, time.monotonic() - self._began)
-        return "" if left is None else duration(left)
 
 
 def time_left(finished: int, before: int, total: int, seconds: float) -> float | None:

@@ -89,11 +89,9 @@ def _said(error: BaseException) -> str:
 
 
 def _parsed(data: bytes) -> Standing:
-    try:
-        with parsing(DatasetError):
-            return fitted(_State, read_strict(data)).model_dump(exclude_unset=True)
-    except DatasetError:  # torn, or of somebody else's making
-        return {"state": "stopped"}
+    with suppress(DatasetError), parsing(DatasetError):
+        return fitted(_State, read_strict(data)).model_dump(exclude_unset=True)
+    return {"state": "stopped"}  # torn, or of somebody else's making
 
 
 class _State(BaseModel):

@@ -15,9 +15,7 @@ import gzip
 import io
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import IO, Any, NoReturn, cast
 
@@ -27,6 +25,7 @@ import pyarrow.parquet as pq
 
 from pipeline.pages import MOST_FOOTER, check_footer, check_pages
 from schemas.errors import UsageError
+from schemas.plain import distinct
 from schemas.secrets import hidden
 from schemas.untrusted import TooLarge, bounded, first_line, parsing
 from schemas.uris import printable, shown
@@ -72,7 +71,8 @@ class Table:
 
     def rows(self, file: IO[bytes]) -> Iterator[Cells]:
         """The wanted cells of every row. The file may be closed at the end."""
-        with self._readable():
+        # What libraries raise for a broken file. A disk or network that fails has an errno: not the list's fault.
+        with parsing(lambda why: UsageError(f"{self.name}: not a readable {self.suffix} list ({why})")):
             data = cast(IO[bytes], _Unpacked(file)) if self._gzip else file
             yield from _READERS[self.suffix](self, data)
         if not self.row:
@@ -117,7 +117,7 @@ class Table:
                     yield cells
 
     def _jsonl(self, file: IO[bytes]) -> Iterator[Cells]:
-        decode = json.JSONDecoder(object_pairs_hook=_once).raw_decode
+        decode = json.JSONDecoder(object_pairs_hook=distinct).raw_decode
         needed, wanted, columns = self._wanted[0], self._wanted, self.columns
         blank = 0
         for number, line in enumerate(self._lines(file), 1):
@@ -230,12 +230,6 @@ class Table:
                 self.fail("goes on in a line of more than a million characters: is this a list?")
             yield line
 
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        """What libraries raise for a broken file. A disk or network that fails has an errno: not the list's fault."""
-        with parsing(lambda why: UsageError(f"{self.name}: not a readable {self.suffix} list ({why})")):
-            yield
-
     def broken(self, why: str) -> UsageError:
         """For what a value raises that nobody thought of."""
         return UsageError(f"{self.name}: row {self.row}{self._place} cannot be read ({why})")
@@ -284,14 +278,6 @@ def _encoding(head: bytes) -> str:
     if b"\0" in head:
         raise ValueError("neither UTF-8 nor marked as UTF-16; save it as UTF-8")
     return "utf-8-sig"
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        again = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {again!r} comes twice")
-    return found
 
 
 def _split(line: str, delimiter: str) -> list[str]:
