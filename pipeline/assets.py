@@ -63,17 +63,16 @@ class _Assets(Section):
     assets: tuple[Asset, ...]
 
 
-def read_assets(path: Path | None = None) -> tuple[Asset, ...]:
+def read_assets() -> tuple[Asset, ...]:
     """The known production models.
 
     Raises:
         UsageError: the file is missing or not what its head describes.
     """
-    path = path or ASSETS_FILE
     try:
-        return _Assets.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).assets
+        return _Assets.model_validate(yaml.safe_load(ASSETS_FILE.read_text(encoding="utf-8"))).assets
     except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise UsageError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"cannot read {ASSETS_FILE}: {str(error).splitlines()[0]}") from error
 
 
 def at_hand(asset: Asset, folder: str | None = None) -> Path | None:

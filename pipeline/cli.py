@@ -215,9 +215,16 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Summarise a dataset: classes, shards, balance, codec, pairs. Or draw what `visavis generate` wrote."""
-    from pipeline.report import run_report
+    from pipeline.generated import ENDING
+    from pipeline.report import report_dataset, report_generated
 
-    run_report(what, samples, out, dataset, as_json=as_json)
+    if what.endswith(ENDING):
+        report_generated(what, out or Path(what.removesuffix(ENDING) + ".png"), dataset, as_json=as_json)
+        return
+    for option, value in (("--out", out), ("--dataset", dataset)):
+        if value is not None:
+            raise UsageError(f"{option} is for a picture of a generated window (KEY{ENDING}); {what} is a dataset")
+    report_dataset(what, samples, as_json=as_json)
 
 
 app.add_typer(models)

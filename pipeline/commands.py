@@ -59,22 +59,15 @@ def dataset_folder(path: str) -> str:
     Raises:
         UsageError: a run's folder that has no dataset.
     """
-    inside = f"{path.rstrip('/')}/{DATASET}"
-    if _has_manifest(path):
-        return path
-    if _has_manifest(inside):
-        return inside
+    for folder in (path, f"{path.rstrip('/')}/{DATASET}"):
+        with suppress(PermissionError):  # what S3 says of an absent object to those who may read but not list
+            if Store(folder).exists(MANIFEST_NAME):
+                return folder
     with suppress(PermissionError):
         if Store(path).exists(RUN_FILE):
             how_far = f"`{command('status', path)}` says how far it is"
             raise UsageError(f"{path} is a run that has no dataset yet; {how_far}")
     return path
-
-
-def _has_manifest(folder: str) -> bool:
-    with suppress(PermissionError):  # what S3 says of an absent object to those who may read but not list
-        return Store(folder).exists(MANIFEST_NAME)
-    return False
 
 
 def summary_table(summary: BuildSummary) -> Table:

@@ -26,11 +26,8 @@ _MOST_BYTES = 64 << 30
 _PATIENCE = 30.0  # seconds without a byte
 
 
-def fetch_file(url: str, path: Path, sha256: str | None, reporter: Reporter, most: int = _MOST_BYTES) -> str:
+def fetch_file(url: str, path: Path, sha256: str | None, reporter: Reporter) -> str:
     """Fetch one file; it takes its name when it is complete and, where that is known, proved to be the right one.
-
-    Args:
-        most: bytes that are taken.
 
     Returns: its sha256.
 
@@ -43,15 +40,16 @@ def fetch_file(url: str, path: Path, sha256: str | None, reporter: Reporter, mos
             Store(str(path.parent)).writer(path.name) as file,
             urllib.request.urlopen(url, timeout=_PATIENCE) as answer,  # noqa: S310 - from our list: https
         ):
-            total = _length(answer.headers.get("Content-Length"))
+            told = answer.headers.get("Content-Length") or ""
+            total = int(told) if told.isdecimal() and len(told) < 20 else 0  # 0: the server says nothing, or no number
             with _progress(path.name, total, reporter) as advance:
                 while block := answer.read(_BLOCK):
                     with about(path):
                         file.write(block)
                     digest.update(block)
                     done += len(block)
-                    if max(done, total) > most:
-                        raise RunFailed(f"{url} is larger than the {most} bytes that are fetched")
+                    if max(done, total) > _MOST_BYTES:
+                        raise RunFailed(f"{url} is larger than the {_MOST_BYTES} bytes that are fetched")
                     advance(len(block))
             if total and done != total:
                 raise RunFailed(f"{url} broke off after {done} of {total} bytes; try again")
@@ -65,11 +63,6 @@ def fetch_file(url: str, path: Path, sha256: str | None, reporter: Reporter, mos
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise RunFailed(f"{url} cannot be reached: {getattr(error, 'reason', None) or error}") from error
     return digest.hexdigest()
-
-
-def _length(told: str | None) -> int:
-    """0 where a server says nothing, or no number."""
-    return int(told) if told and told.isdecimal() and len(told) < 20 else 0
 
 
 def fetch_hub(

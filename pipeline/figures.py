@@ -61,13 +61,9 @@ def pairs_table(figures: dict[str, Histogram], gate: dict[str, float | None]) ->
     for name, found in figures.items():
         kind, bound = bounds.get(name, ("", None))
         shown = "" if bound is None else f"{'>' if kind == 'min' else '<'} {bound:g}"
-        made.add_row(name, shown, *(_quantile(found, q) for q in _QUANTILES))
+        values = map(found.quantile, _QUANTILES)
+        made.add_row(name, shown, *(f"{value:.2f}" if math.isfinite(value) else UNDEFINED for value in values))
     return made
-
-
-def _quantile(found: Histogram, share: float) -> str:
-    value = found.quantile(share)
-    return f"{value:.2f}" if math.isfinite(value) else UNDEFINED
 
 
 def _figure(value: float | str | None) -> str:

@@ -117,10 +117,9 @@ def _check_address(address: str, remedy: str) -> None:
     if mark:
         what = {
             "http": "that of the dashboard, which takes jobs (`ray job submit`)",
-            "https": "that of the dashboard, which takes jobs (`ray job submit`)",
             "ray": "that of Ray Client, which cannot carry a build: start visavis on a machine of the cluster, for"
             " example with `ray job submit`",
-        }.get(kind, "of a kind that is not known here")
+        }.get(kind.removesuffix("s"), "of a kind that is not known here")
         raise UsageError(f"the Ray address {address} is {what}; wanted is auto or host:port of its head, or {remedy}")
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal() and 0 < int(port) < 65536):

@@ -54,12 +54,11 @@ class PhaseProgress:
             self._bar = bar
             self._whole = bar.add_task(f"{self._name:<{_NAME}}", total=self._total, note="", completed=self._finished)
         self._expected[stage] += 1
-        if self._bar and stage == self._name:  # a phase of this stage alone: the same bar
+        if not self._bar or stage == self._name:  # a phase of this stage alone: the same bar
             return
-        if self._bar and stage not in self._rows:
+        if stage not in self._rows:
             self._rows[stage] = self._bar.add_task(f"  {stage:<{_NAME - 2}}", total=0, note="")
-        if self._bar:
-            self._bar.update(self._rows[stage], total=self._expected[stage])
+        self._bar.update(self._rows[stage], total=self._expected[stage])
 
     def skip(self, stage: str) -> None:
         """A task of a stage needs nothing."""

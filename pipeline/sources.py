@@ -123,7 +123,9 @@ class Sources(Collection[Source]):
             if row.conversation is None or row.participant is None:
                 yield [row]
             elif self._crowds and hash(row.conversation) in self._crowds:
-                _join(crowds[row.conversation], row)
+                files = crowds[row.conversation]
+                files.setdefault(row.identity, row)
+                _not_too_many(row, len(files))
             else:
                 alone = waiting.pop(row.conversation, [])
                 if len(alone) == 1 and alone[0].identity != row.identity:
@@ -207,11 +209,6 @@ def source_seconds(source: Source) -> float:
     """How long reading it may take, for time limits: of a size that is not known, a guess."""
     sizes = [stamp.partition(":")[0] for stamp in source.stamps]
     return sum(float(size) / _BYTES_PER_SECOND if size.isdecimal() else _UNKNOWN_SECONDS for size in sizes)
-
-
-def _join(files: dict[tuple[str | None, str], _Listed], row: _Listed) -> None:
-    files.setdefault(row.identity, row)
-    _not_too_many(row, len(files))
 
 
 def _not_too_many(row: _Listed, files: int) -> None:
@@ -397,7 +394,5 @@ def _one_file(text: str, access: Access, siblings: Siblings) -> _Listed:
 
 
 def _here(text: str) -> str:
-    try:
+    with _told(text):
         return absolute(str(Path.cwd()), local_path(text))
-    except ValueError as error:
-        raise UsageError(f"{printable(text)}: expected {error}") from error

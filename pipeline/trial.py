@@ -50,12 +50,14 @@ def try_pairs(order: Order, before: float = 0.0) -> dict[str, Any]:
             tried += len(groups)
     made = kept + tally.gated.total()
     share = order.windows / tried
+    rate = (kept + 1) / (made + 2)  # of none, too
+    error = float(np.sqrt(made * rate * (1 - rate)))  # one standard error of how many were kept
     return {
         "windows": order.windows,
         "sampled": tried,
         "passed_over": round(tally.passed_over * share),
         "pairs": round(kept * share),
-        "pairs_error": round(_error(kept, made) * share),
+        "pairs_error": round(error * share),
         "gated": {reason: round(n * share) for reason, n in sorted(tally.gated.items())},
         "start_s": round(start, 1),
         "seconds": round(start + seconds * share, 1),
@@ -75,9 +77,3 @@ def trial_lines(found: dict[str, Any]) -> list[str]:
         f" {found['pairs_s']:.3g} pairs a second; starting Ray comes on top",
         "nothing was written",
     ]
-
-
-def _error(kept: int, made: int) -> float:
-    """One standard error of how many were kept."""
-    share = (kept + 1) / (made + 2)  # of none, too
-    return float(np.sqrt(made * share * (1 - share)))
