@@ -144,11 +144,10 @@ def draw(
     ] = None,
 ) -> None:
     """Draw what was seen in a conversation: its faces at some moments, and the motion made of them."""
-    from pipeline.draw import draw as drawn
-    from pipeline.draw import save_sheet
+    from pipeline import draw as drawing
 
-    sheet, name = drawn(run, item, moments, media or [])
-    save_sheet(sheet, out)
+    sheet, name = drawing.draw(run, item, moments, media or [])
+    drawing.save_sheet(sheet, out)
     say(str(out))
     say(f"drawn: {name}", err=True)
 

@@ -17,10 +17,11 @@ from pipeline.draw import GREY, Colour, draw_faces
 from schemas import FPS
 from schemas.dyads import Codec
 from schemas.errors import DatasetError, UsageError
+from schemas.files import locate, read_whole
 from schemas.manifest import MANIFEST_BYTES, MANIFEST_NAME, MotionSpec, parse_manifest
 from schemas.plain import fitted, read_strict
 from schemas.sample import decode_array
-from schemas.untrusted import bounded, parsing
+from schemas.untrusted import parsing
 from schemas.uris import is_local, shown
 from stages.codec import decode_motion
 from stages.decode import avatar_of, read_codec, read_faces
@@ -79,10 +80,7 @@ def _drawn(path: Path, key: str, dataset: str | None) -> tuple[np.ndarray, str]:
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(_FILE_BYTES + 1)
-    bounded(len(data), _FILE_BYTES, "bytes")
-    return data
+    return read_whole(*locate(str(path)), str(path), _FILE_BYTES)
 
 
 def _faces(

@@ -50,16 +50,15 @@ def train(
     from schemas.manifest import MANIFEST_NAME, parse_manifest
     from schemas.train import TrainConfig
     from stages.store import Store
+    from training import train as training
     from training.ranks import ranks
-    from training.train import Stopped
-    from training.train import train as train_here
 
     if address and num_workers is None:
         raise UsageError("--address goes with --num-workers")
     recipe = load_config(config, TrainConfig, set_ or [])
     reporter = Reporter()
     first = ranks().rank == 0  # of the processes that torchrun may have started
-    run: Callable[..., Path] = train_here
+    run: Callable[..., Path] = training.train
     if num_workers is not None:
         from pipeline.ray_train import train_on_ray
 
@@ -74,7 +73,7 @@ def train(
 
         try:
             path = run(dataset_folder(dataset), out, recipe, **inputs, progress=follow)
-        except Stopped as stopped:
+        except training.Stopped as stopped:
             if first:
                 reporter.line(str(stopped))
             raise
