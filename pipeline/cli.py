@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.models import assets, models
+from pipeline.options import Address, Engine, Json, Overrides, Reconfigure
 from pipeline.terminal import Terminal, say, say_json
 from schemas.errors import DatasetError, RunFailed, UsageError
 from schemas.faults import Blame, as_os_error, blame_of
 from schemas.plain import to_json
 from schemas.secrets import guard_output, safe
-from schemas.words import counted
+from schemas.words import counted, duration
 from training.home import ensure_home
 from training.ranks import signature
 from training.stopping import EXIT_CODE, answer_requests_to_stop
@@ -37,21 +41,6 @@ def visavis(context: typer.Context) -> None:
         raise typer.Exit(2)
 
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        help="Override a setting; may be repeated. VALUE is YAML 1.2, and none where it is empty.",
-    ),
-]
-Encoder = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="Weights of the checkpoint's audio encoder, where it was trained on one."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for scripts.")]
-
-
 @app.command()
 def build(
     config: Annotated[str, typer.Argument(help="Recipe, for example configs/default.yaml.")],
@@ -67,14 +56,10 @@ def build(
         typer.Option(metavar="FILE FILE", help="One conversation as two files, one per participant, on one timeline."),
     ] = None,
     out: Annotated[str, typer.Option("--out", "-o", help="Folder or URL of the run.")] = "runs/build",
-    engine: Annotated[str | None, typer.Option(help="ray (default) or local: in this process.")] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster: auto, or host:port. None: one is started here.")
-    ] = None,
+    engine: Engine = None,
+    address: Address = None,
     set_: Overrides = None,
-    reconfigure: Annotated[
-        bool, typer.Option("--reconfigure", help="Rebuild what changed settings touch in a folder of other settings.")
-    ] = False,
+    reconfigure: Reconfigure = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and print what is to be done; write nothing.")
     ] = False,
@@ -91,22 +76,44 @@ def build(
 
     Running it again does only what is missing. Roles are never an input: every conversation is used both ways.
     """
-    from pipeline.commands import run_build
+    from pipeline.build import Build
+    from pipeline.commands import check_models, engine_of, show_plan, summary_table
+    from pipeline.crew import local_engine
+    from pipeline.progress import Reporter, command
+    from pipeline.replay import replay
+    from pipeline.sources import access_to, find_sources
+    from schemas.config import BuildConfig, load_config
 
+    if (only is None) != (item is None):
+        raise UsageError("--only STAGE and --item ITEM go together")
     chosen = {"engine": engine, "address": address}
     overrides = [*(set_ or []), *(f"run.{name}={to_json(value)}" for name, value in chosen.items() if value)]
-    run_build(
-        config,
-        inputs or [],
-        [pair] if pair else [],
-        out,
-        overrides,
-        reconfigure=reconfigure,
-        dry_run=dry_run,
-        only=only,
-        item=item,
-        as_json=as_json,
-    )
+    recipe, named, dyads = load_config(config, BuildConfig, overrides), inputs or [], [pair] if pair else []
+    access = access_to(recipe.sources, named, dyads)
+    sources = find_sources(named, dyads, access)
+    check_models(recipe)
+    if only and item:
+        found = replay(Build(recipe, out, local_engine, Reporter(), access), sources, only, item)
+        say_json(found, for_people=not as_json)
+        return
+    if dry_run:
+        show_plan(recipe, sources, out, reconfigure=reconfigure, as_json=as_json)
+        return
+    reporter, began = Reporter(), time.monotonic()
+    for line in sources.notes.lines():
+        reporter.line(line)
+    summary = Build(recipe, out, engine_of(recipe.run), reporter, access).run(sources, reconfigure=reconfigure)
+    if as_json:
+        plain = {"plan": summary.plan.model_dump(mode="json"), "notes": asdict(sources.notes)}
+        say_json(asdict(summary) | plain)
+        return
+    Terminal().print(summary_table(summary))
+    if summary.rejected:
+        left_out = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
+        say(f"left out: {left_out}; `{command('status', out)}` says more")
+    Terminal().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
+    done = f"{counted(summary.processed, 'item')} done" if summary.processed else "nothing was left to do, seen"
+    reporter.end(f"{done} in {duration(time.monotonic() - began)}", "train", "configs/train/tiny.yaml", out)
 
 
 @app.command()
@@ -137,11 +144,10 @@ def draw(
     ] = None,
 ) -> None:
     """Draw what was seen in a conversation: its faces at some moments, and the motion made of them."""
-    from pipeline.draw import draw as drawn
-    from pipeline.draw import save_sheet
+    from pipeline import draw as drawing
 
-    sheet, name = drawn(run, item, moments, media or [])
-    save_sheet(sheet, out)
+    sheet, name = drawing.draw(run, item, moments, media or [])
+    drawing.save_sheet(sheet, out)
     say(str(out))
     say(f"drawn: {name}", err=True)
 
@@ -153,83 +159,24 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check a dataset against its manifest: every byte, every sample. Exit 1 if anything is wrong."""
-    from pipeline.commands import run_verify
+    from pipeline.commands import dataset_folder
+    from pipeline.progress import Reporter
+    from pipeline.verify import verify_dataset
 
-    raise typer.Exit(0 if run_verify(dataset, quick=quick, as_json=as_json) else 1)
-
-
-@app.command()
-def train(
-    config: Annotated[str, typer.Argument(help="Recipe, for example configs/train/tiny.yaml.")],
-    dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
-    out: Annotated[
-        str, typer.Option("--out", "-o", help="Folder of checkpoint.safetensors and metrics.")
-    ] = "runs/train",
-    init: Annotated[Path | None, typer.Option(help="Checkpoint to start from.")] = None,
-    pairs: Annotated[
-        str | None, typer.Option(help="Pairs of `visavis pairs`: preference tuning of --init, which is its reference.")
-    ] = None,
-    num_workers: Annotated[
-        int | None, typer.Option(min=1, help="Train in so many processes on Ray, with a GPU each where there are some.")
-    ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="With --num-workers: a Ray cluster, auto or host:port. None: one is started here."),
-    ] = None,
-    set_: Overrides = None,
-) -> None:
-    """Train the causal listener on shards, or tune it by preference pairs. Running it again goes on.
-
-    Ctrl-C or SIGTERM finishes the step and writes a checkpoint. torchrun … -m pipeline.cli train works, too.
-    """
-    from pipeline.commands import run_train
-
-    run_train(config, dataset, Path(out), init, pairs, set_ or [], num_workers, address)
-
-
-@app.command()
-def pairs(
-    dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
-    checkpoint: Annotated[
-        Path, typer.Argument(help="Checkpoint of `visavis train` whose model makes the losing side.")
-    ],
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder or URL of the run.")] = "runs/pairs",
-    config: Annotated[
-        str | None, typer.Option(help="Recipe; without it the defaults and the checkpoint's sampler.")
-    ] = None,
-    rejected: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Another checkpoint to make the losing side, under every condition."),
-    ] = None,
-    encoder: Encoder = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Try at most so many windows.")] = None,
-    engine: Annotated[str, typer.Option(help="ray or local.")] = "ray",
-    address: Annotated[str | None, typer.Option(help="A Ray cluster; none: one is started here.")] = None,
-    set_: Overrides = None,
-    reconfigure: Annotated[bool, typer.Option("--reconfigure", help="Rebuild a folder of other settings.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Make pairs of a few windows to tell yield and time; write nothing.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Make preference pairs: the recorded motion, and the model's without the user's signals."""
-    from pipeline.commands import run_pairs
-
-    places = [f"encoder={to_json(encoder)}"] if encoder else []
-    run_pairs(
-        dataset,
-        checkpoint,
-        out,
-        config,
-        rejected,
-        limit,
-        engine,
-        address,
-        [*places, *(set_ or [])],
-        reconfigure=reconfigure,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    try:
+        folder = dataset_folder(dataset)
+    except UsageError:  # a run without a dataset: that is what is found
+        folder = dataset
+    began = time.monotonic()
+    findings = verify_dataset(folder, decode=not quick)
+    if as_json:
+        say_json({"dataset": folder, "findings": findings})
+    else:
+        say("\n".join(findings) or f"{folder}: sound")
+        what = "every byte" if quick else "every byte and sample"
+        advice = "remove what is named and run the command that made it again" if findings else f"{what} was looked at"
+        Reporter().line(f"{counted(len(findings), 'finding')} in {duration(time.monotonic() - began)}; {advice}")
+    raise typer.Exit(1 if findings else 0)
 
 
 @app.command()
@@ -252,65 +199,6 @@ def export(
 
 
 @app.command()
-def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of `visavis train`.")],
-    dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
-    split: Annotated[str, typer.Option(help="val or train.")] = "val",
-    seeds: Annotated[int, typer.Option(min=1, help="Generate with so many seeds and average.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="Windows per class; none: all.")] = None,
-    encoder: Encoder = None,
-    by_class: Annotated[bool, typer.Option("--by-class", help="Tables for every class, too.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Score a checkpoint beside the ground truth and simple baselines."""
-    from pipeline.commands import run_evaluate
-
-    run_evaluate(checkpoint, dataset, split, seeds, limit, encoder, by_class=by_class, as_json=as_json)
-
-
-@app.command()
-def generate(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of `visavis train`.")],
-    dataset: Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")],
-    key: Annotated[str, typer.Argument(help="A sample's key, as `visavis report` lists them.")],
-    out: Annotated[
-        str, typer.Option("--out", "-o", help="Folder for KEY.generated.npy and others.")
-    ] = "runs/generated",
-    drop: Annotated[str, typer.Option(help="Conditions left: full, no_user, no_avatar or none.")] = "full",
-    encoder: Encoder = None,
-) -> None:
-    """Generate the motion of one sample, beside its truth. `visavis report` draws it."""
-    from pipeline.commands import run_generate
-
-    run_generate(checkpoint, dataset, key, Path(out), drop, encoder)
-
-
-@app.command()
-def convert(
-    file: Annotated[Path, typer.Argument(help="A checkpoint.pt, or weights of torch.save (.pt, .pth, .bin).")],
-    to: Annotated[
-        Path | None, typer.Option(help="The new file; none: FILE's name with .safetensors, beside it.")
-    ] = None,
-    encoder: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="With a checkpoint that was trained on an encoder: the weights as they were in training. They are"
-            " converted, too, and the new checkpoint names the new file's sha256; it serves with that file alone.",
-        ),
-    ] = None,
-) -> None:
-    """Make safetensors of what was pickled: nothing else is read. The old file stays.
-
-    It is unpickled by a process of its own, without rights worth having. A half-done preference run is best ended
-    before: a converted initial checkpoint is another file to it.
-    """
-    from pipeline.commands import run_convert
-
-    run_convert(file, to, encoder)
-
-
-@app.command()
 def report(
     what: Annotated[
         str,
@@ -326,52 +214,20 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Summarise a dataset: classes, shards, balance, codec, pairs. Or draw what `visavis generate` wrote."""
-    from pipeline.report import run_report
+    from pipeline.generated import ENDING
+    from pipeline.report import report_dataset, report_generated
 
-    run_report(what, samples, out, dataset, as_json=as_json)
+    if what.endswith(ENDING):
+        report_generated(what, out or Path(what.removesuffix(ENDING) + ".png"), dataset, as_json=as_json)
+        return
+    for option, value in (("--out", out), ("--dataset", dataset)):
+        if value is not None:
+            raise UsageError(f"{option} is for a picture of a generated window (KEY{ENDING}); {what} is a dataset")
+    report_dataset(what, samples, as_json=as_json)
 
 
-Fetched = Annotated[
-    str | None,
-    typer.Option(
-        "--in", "--to", metavar="FOLDER", help="Where models are fetched to; none: the caches of this machine."
-    ),
-]
-
-assets = typer.Typer(help="List, fetch and check the production models.", invoke_without_command=True)
+app.add_typer(models)
 app.add_typer(assets, name="assets")
-
-
-@assets.callback()
-def list_assets(context: typer.Context, folder: Fetched = None, as_json: Json = False) -> None:
-    """List the production models: what they are for, their licences, and which are at hand. None is needed at first."""
-    if context.invoked_subcommand is None:
-        from pipeline.assets import run_list
-
-        run_list(folder, as_json=as_json)
-
-
-@assets.command()
-def fetch(
-    names: Annotated[list[str], typer.Argument(help="Names as listed, or OWNER/MODEL of the model hub.")],
-    folder: Fetched = None,
-) -> None:
-    """Fetch models. A gated one needs its terms accepted on its page, and HF_TOKEN."""
-    from pipeline.assets import run_fetch
-
-    run_fetch(names, folder)
-
-
-@assets.command()
-def check(
-    names: Annotated[list[str] | None, typer.Argument(help="Names as listed; none: all that are at hand.")] = None,
-    folder: Fetched = None,
-    as_json: Json = False,
-) -> None:
-    """Check that fetched models are whole. Exit 1 if one is damaged, or one that was named is not at hand."""
-    from pipeline.assets import run_check
-
-    raise typer.Exit(0 if run_check(names or [], folder, as_json=as_json) else 1)
 
 
 @app.command()

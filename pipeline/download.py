@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import os
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -21,62 +19,50 @@ from pipeline.progress import Reporter
 from schemas.errors import RunFailed, UsageError
 from schemas.faults import about
 from stages.hub import fetched
+from stages.store import Store
 
 _BLOCK = 1 << 20
 _MOST_BYTES = 64 << 30
 _PATIENCE = 30.0  # seconds without a byte
 
 
-def fetch_file(url: str, path: Path, sha256: str | None, reporter: Reporter, most: int = _MOST_BYTES) -> str:
+def fetch_file(url: str, path: Path, sha256: str | None, reporter: Reporter) -> str:
     """Fetch one file; it takes its name when it is complete and, where that is known, proved to be the right one.
-
-    Args:
-        most: bytes that are taken.
 
     Returns: its sha256.
 
     Raises:
         RunFailed: not to be had, cut off, or another file than the pinned one. What was there before is left alone.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    temporary, digest, done = Path(name), hashlib.sha256(), 0
+    digest, done = hashlib.sha256(), 0
     try:
-        with os.fdopen(handle, "wb") as file:
-            with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 - from our list: https
-                total = _length(answer.headers.get("Content-Length"))
-                with _progress(path.name, total, reporter) as advance:
-                    while block := answer.read(_BLOCK):
-                        with about(path):
-                            file.write(block)
-                        digest.update(block)
-                        done += len(block)
-                        if max(done, total) > most:
-                            raise RunFailed(f"{url} is larger than the {most} bytes that are fetched")
-                        advance(len(block))
-            with about(path):
-                file.flush()
-                os.fsync(file.fileno())
-        if total and done != total:
-            raise RunFailed(f"{url} broke off after {done} of {total} bytes; try again")
-        if sha256 and digest.hexdigest() != sha256:
-            raise RunFailed(
-                f"{url} has sha256 {digest.hexdigest()[:12]}…, not {sha256[:12]}… as pinned: another file lies there"
-                " now, or somebody between us changed it; it was not kept"
-            )
-        temporary.replace(path)
+        with (
+            Store(str(path.parent)).writer(path.name) as file,
+            urllib.request.urlopen(url, timeout=_PATIENCE) as answer,  # noqa: S310 - from our list: https
+        ):
+            told = answer.headers.get("Content-Length") or ""
+            total = int(told) if told.isdecimal() and len(told) < 20 else 0  # 0: the server says nothing, or no number
+            with _progress(path.name, total, reporter) as advance:
+                while block := answer.read(_BLOCK):
+                    with about(path):
+                        file.write(block)
+                    digest.update(block)
+                    done += len(block)
+                    if max(done, total) > _MOST_BYTES:
+                        raise RunFailed(f"{url} is larger than the {_MOST_BYTES} bytes that are fetched")
+                    advance(len(block))
+            if total and done != total:
+                raise RunFailed(f"{url} broke off after {done} of {total} bytes; try again")
+            if sha256 and digest.hexdigest() != sha256:
+                raise RunFailed(
+                    f"{url} has sha256 {digest.hexdigest()[:12]}…, not {sha256[:12]}… as pinned: another file lies"
+                    " there now, or somebody between us changed it; it was not kept"
+                )
     except urllib.error.HTTPError as error:
         raise RunFailed(f"{url}: the server answers {error.code} {error.reason}") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise RunFailed(f"{url} cannot be reached: {getattr(error, 'reason', None) or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return digest.hexdigest()
-
-
-def _length(told: str | None) -> int:
-    """0 where a server says nothing, or no number."""
-    return int(told) if told and told.isdecimal() and len(told) < 20 else 0
 
 
 def fetch_hub(
@@ -127,20 +113,10 @@ def fetch_hub(
         if status == 403:
             raise UsageError(f"{refused} that may read it") from error
         raise RunFailed(f"{repository}: the hub answers {status}") from error
-    found = fetched(repository, folder, names_in(patterns))
+    found = fetched(repository, folder, patterns or ())
     if found is None:
         raise RunFailed(f"{repository} was not fetched to the end; try again")
     return found
-
-
-def names_in(patterns: tuple[str, ...] | None) -> list[str]:
-    """Those of the patterns that are plain names: files that must be there."""
-    return [pattern for pattern in patterns or () if not set(pattern) & set("*?[")]
-
-
-def damaged_file(path: Path, sha256: str | None) -> bool:
-    """True if a fetched file is not the pinned one."""
-    return sha256 is not None and _digest(path) != sha256
 
 
 def damaged_files(folder: Path) -> list[str]:
@@ -152,19 +128,16 @@ def damaged_files(folder: Path) -> list[str]:
     for path in sorted(p for p in folder.rglob("*") if not p.is_dir()):
         expected = path.resolve().name
         linked = path.is_symlink() and len(expected) in (40, 64)
-        if linked and (not path.exists() or expected != _digest(path, as_git=len(expected) == 40)):
+        if linked and (not path.exists() or expected != digest_of(path, as_git=len(expected) == 40)):
             wrong.append(path.relative_to(folder).as_posix())
     return wrong
 
 
-def _digest(path: Path, *, as_git: bool = False) -> str:
-    digest = hashlib.sha256()
-    if as_git:
-        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+def digest_of(path: Path, *, as_git: bool = False) -> str:
+    """A file's sha256, or the id that git gives it."""
+    git = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, (lambda: git) if as_git else "sha256").hexdigest()
 
 
 @contextlib.contextmanager

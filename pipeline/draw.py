@@ -51,29 +51,27 @@ def draw(root: str, item: str, moments: int, addresses: Sequence[str] = ()) -> t
     """
     conversation = _with_addresses(_find(root, item), addresses)
     with parsing(lambda why: DatasetError(f"{root}: what is there of {item} does not fit together ({why})")):
-        return _sheet(root, item, moments, conversation)
-
-
-def _sheet(root: str, item: str, moments: int, conversation: Conversation) -> tuple[np.ndarray, str]:
-    faces = [row for _, row in read_outputs(root, FacesStage, conversation.id)]
-    if not faces:
-        raise UsageError(
-            f"{item}: no face of {_name(conversation)} is tracked yet, or it was left out before that; "
-            f"`{command('status', root)}` says more"
-        )
-    faces.sort(key=lambda row: (row.piece.media, row.piece.first))
-    casts = [row for _, row in read_outputs(root, CastStage, conversation.id, left_out=True)]
-    motions = [row for _, row in read_outputs(root, MotionStage, conversation.id)]
-    when = np.linspace(0, conversation.frames - 1, moments + 2).astype(int)[1:-1]
-    sheets = [
-        list(_moments(media, number, when, faces, casts[0] if casts else None))
-        for number, media in enumerate(conversation.media)
-    ]
-    codecs = {codec.id: codec for codec in read_codecs(root)}
-    sheets += [list(_decoded(codecs[motion.codec], motion, when)) for motion in motions if motion.codec in codecs]
-    width = max(picture.shape[1] for row in sheets for picture in row)
-    sheet = np.concatenate([np.concatenate([_centred(p, width) for p in row], axis=1) for row in sheets])
-    return sheet, f"{_name(conversation)} ({conversation.id})"
+        faces = [row for _, row in read_outputs(root, FacesStage, conversation.id)]
+        if not faces:
+            raise UsageError(
+                f"{item}: no face of {_name(conversation)} is tracked yet, or it was left out before that; "
+                f"`{command('status', root)}` says more"
+            )
+        faces.sort(key=lambda row: (row.piece.media, row.piece.first))
+        casts = [row for _, row in read_outputs(root, CastStage, conversation.id, left_out=True)]
+        motions = [row for _, row in read_outputs(root, MotionStage, conversation.id)]
+        when = np.linspace(0, conversation.frames - 1, moments + 2).astype(int)[1:-1]
+        sheets = [
+            list(_moments(media, number, when, faces, casts[0] if casts else None))
+            for number, media in enumerate(conversation.media)
+        ]
+        store = Store(root)
+        fitted = (load_row(store.read(f"{CODECS}/{name}"), Codec) for name in store.list(CODECS))
+        codecs = {codec.id: codec for codec in fitted}
+        sheets += [list(_decoded(codecs[motion.codec], motion, when)) for motion in motions if motion.codec in codecs]
+        width = max(picture.shape[1] for row in sheets for picture in row)
+        sheet = np.concatenate([np.concatenate([_centred(p, width) for p in row], axis=1) for row in sheets])
+        return sheet, f"{_name(conversation)} ({conversation.id})"
 
 
 def save_sheet(sheet: np.ndarray, out: Path) -> None:
@@ -115,13 +113,6 @@ def _with_addresses(conversation: Conversation, given: Sequence[str]) -> Convers
 def _name(conversation: Conversation) -> str:
     """What a person would call it."""
     return " + ".join(file_name(media.uri) for media in conversation.media)
-
-
-def read_codecs(root: str) -> Iterator[Codec]:
-    """The codecs that a run fitted or was given."""
-    store = Store(root)
-    for name in store.list(CODECS):
-        yield load_row(store.read(f"{CODECS}/{name}"), Codec)
 
 
 def _moments(
@@ -169,7 +160,8 @@ def _stroke(picture: np.ndarray) -> int:
 
 def _decoded(codec: Codec, motion: Motion, when: np.ndarray) -> Iterator[np.ndarray]:
     """The face that the motion says, at each moment, on white."""
-    dark = _dark(_COLOURS[motion.participant])
+    red, green, blue = _COLOURS[motion.participant]
+    dark = (red // 2, green // 2, blue // 2)
     colours = [dark if valid else GREY for valid in motion.valid[when]]
     yield from draw_faces(decode_motion(codec, motion.motion[when], motion.neutral), colours, _HEIGHT)
 
@@ -183,11 +175,6 @@ def draw_faces(points_TL3: np.ndarray, colours: Sequence[Colour], height: int) -
         for x, y in places.astype(int).tolist():
             cv2.circle(picture, (x, y), 1, colour, -1, cv2.LINE_AA)
         yield picture
-
-
-def _dark(colour: Colour) -> Colour:
-    red, green, blue = colour
-    return red // 2, green // 2, blue // 2
 
 
 def _centred(picture: np.ndarray, width: int) -> np.ndarray:

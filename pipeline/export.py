@@ -59,19 +59,19 @@ def export_dataset(data: Dataset, out: str) -> int:
 def export_schema(manifest: Manifest, digest: str) -> pa.Schema:
     """Columns of the file, and in its metadata what reads them as what."""
     frames, dim = manifest.window, manifest.motion.dim
-    motion = _fixed(_fixed(pa.float32(), dim), frames)
+    motion = pa.list_(pa.list_(pa.float32(), dim), frames)
     types = {
         "key": pa.string(),
         "conversation": pa.string(),
         "label": pa.string(),
         **({"split": pa.string(), "avatar_motion": motion} if manifest.kind == "windows" else {}),
         "user_motion": motion,
-        "reference": _fixed(pa.float32(), dim),
+        "reference": pa.list_(pa.float32(), dim),
         "avatar_audio": _VOICE,
         "user_audio": _VOICE,
-        "state": _fixed(pa.uint8(), frames),
-        "avatar_valid": _fixed(pa.bool_(), frames),
-        "user_valid": _fixed(pa.bool_(), frames),
+        "state": pa.list_(pa.uint8(), frames),
+        "avatar_valid": pa.list_(pa.bool_(), frames),
+        "user_valid": pa.list_(pa.bool_(), frames),
         **({"chosen": motion, "rejected": motion} if manifest.kind == "pairs" else {}),
         "meta": pa.string(),
         **({"pair": pa.string()} if manifest.kind == "pairs" else {}),
@@ -117,10 +117,6 @@ def _row(sample: Sample, members: Members, split: Split) -> dict[str, Any]:
         row |= {"chosen": list(sample.chosen), "rejected": list(sample.rejected)}
         row["pair"] = dump_record(sample.pair).decode()
     return row
-
-
-def _fixed(kind: pa.DataType, length: int) -> pa.DataType:
-    return pa.list_(kind, length)
 
 
 def _feature(kind: pa.DataType, rate: int) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from pipeline.terminal import table
 from schemas.manifest import Histogram
 from schemas.words import counted
 
@@ -22,14 +22,11 @@ def metrics_tables(rows: dict[str, dict[str, float | None]], title: str = "") ->
     """Expression and pose each a table: metrics down, rows of an evaluation across; fits 80 columns."""
     tables = []
     for part in PARTS:
-        table = _table(f"{part}, {title}" if title else part)
-        table.add_column("metric", no_wrap=True)
-        for name in rows:
-            table.add_column(name.replace("_", " "), justify="right")
+        made = table(f"{part}, {title}" if title else part, "metric", *(name.replace("_", " ") for name in rows))
         for metric in next(iter(rows.values())):
             if metric.endswith(f"_{part}"):
-                table.add_row(metric.removesuffix(f"_{part}"), *(_figure(row[metric]) for row in rows.values()))
-        tables.append(table)
+                made.add_row(metric.removesuffix(f"_{part}"), *(_figure(row[metric]) for row in rows.values()))
+        tables.append(made)
     return tables
 
 
@@ -43,12 +40,8 @@ def doubt_tables(result: dict[str, Any], label: str) -> list[Table]:
     tables = []
     for part in PARTS:
         windows, seeds = counted(result["windows"][label], "window"), counted(len(result["seeds"]), "seed")
-        table = _table(f"{part}: how far off, {windows}, {seeds}")
-        table.add_column("metric", no_wrap=True)
-        for heading in _MODELS.values():
-            for name in (heading, *doubts):
-                table.add_column(name, justify="right")
-        table.add_column("floor", justify="right")
+        columns = [name for heading in _MODELS.values() for name in (heading, *doubts)]
+        made = table(f"{part}: how far off, {windows}, {seeds}", "metric", *columns, "floor")
         for metric in result["rows"]["model"][label]:
             cells = []
             for row in _MODELS:
@@ -56,31 +49,21 @@ def doubt_tables(result: dict[str, Any], label: str) -> list[Table]:
                 cells += [result["rows"][row][label][metric], *found]
             cells.append(floor.get(metric, ""))
             if metric.endswith(f"_{part}"):
-                table.add_row(metric.removesuffix(f"_{part}"), *(_figure(c) for c in cells))
-        tables.append(table)
+                made.add_row(metric.removesuffix(f"_{part}"), *(_figure(c) for c in cells))
+        tables.append(made)
     return tables
 
 
 def pairs_table(figures: dict[str, Histogram], gate: dict[str, float | None]) -> Table:
     """Quantiles of what the gate measured, beside its thresholds."""
-    table = _table("what the gate measured")
-    for column in ("figure", "bound", *(f"{q:.0%}" for q in _QUANTILES)):
-        table.add_column(column, justify="left" if column == "figure" else "right")
+    made = table("what the gate measured", "figure", "bound", *(f"{q:.0%}" for q in _QUANTILES))
     bounds = {name.removeprefix("min_").removeprefix("max_"): (name[:3], bound) for name, bound in gate.items()}
     for name, found in figures.items():
         kind, bound = bounds.get(name, ("", None))
         shown = "" if bound is None else f"{'>' if kind == 'min' else '<'} {bound:g}"
-        table.add_row(name, shown, *(_quantile(found, q) for q in _QUANTILES))
-    return table
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-
-
-def _quantile(found: Histogram, share: float) -> str:
-    value = found.quantile(share)
-    return f"{value:.2f}" if math.isfinite(value) else UNDEFINED
+        values = map(found.quantile, _QUANTILES)
+        made.add_row(name, shown, *(f"{value:.2f}" if math.isfinite(value) else UNDEFINED for value in values))
+    return made
 
 
 def _figure(value: float | str | None) -> str:

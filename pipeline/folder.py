@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.crew import Engine
-from pipeline.lazy import when_needed
+from pipeline.crew import Crew, Engine, InFlight
+from pipeline.ledger import Outcome
 from pipeline.lock import locked
 from pipeline.progress import Reporter
 from pipeline.run import Run
-from pipeline.standing import Keeper, ending
-from pipeline.task import Stages
+from pipeline.standing import Keeper
+from pipeline.task import Stages, Task
 from schemas.config import RunConfig
 from schemas.errors import UsageError
 from schemas.manifest import MANIFEST_NAME
@@ -26,6 +26,31 @@ from schemas.words import first_difference
 from stages.store import Store
 
 RUN_FILE = "run.json"
+
+
+class _WhenNeeded:
+    """A crew that is called together at the first task: a run that finds everything done starts nobody."""
+
+    def __init__(self, open_crew: Callable[[], Crew]) -> None:
+        self._open = open_crew
+        self._crew: Crew | None = None
+
+    def submit(self, task: Task) -> None:
+        if self._crew is None:
+            self._crew = self._open()
+        self._crew.submit(task)
+
+    def hungry(self) -> bool:
+        return self._crew is None or self._crew.hungry()
+
+    def wait(self, seconds: float = 1.0) -> list[Outcome]:
+        return self._crew.wait(seconds) if self._crew else []
+
+    def in_flight(self) -> list[InFlight]:
+        return self._crew.in_flight() if self._crew else []
+
+    def waiting(self) -> str:
+        return self._crew.waiting() if self._crew else ""
 
 
 @contextmanager
@@ -58,13 +83,16 @@ def opened(
                 store.write(RUN_FILE, data)
 
         keeper = Keeper(store, settle)
-        with (
-            ending(keeper),
-            when_needed(engine, stages, root, keeper.begin) as crew,
-            Run(root, crew, limits, reporter, hold) as run,
-        ):
-            keeper.how_far = lambda: run.how_far
-            yield run
+        with keeper.ending(), ExitStack() as stack:
+
+            def open_crew() -> Crew:
+                crew = stack.enter_context(engine(stages, root))
+                keeper.begin()
+                return crew
+
+            with Run(root, _WhenNeeded(open_crew), limits, reporter, hold) as run:
+                keeper.how_far = lambda: run.how_far
+                yield run
 
 
 def read_settings(store: Store) -> dict[str, Any]:

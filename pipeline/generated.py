@@ -17,10 +17,11 @@ from pipeline.draw import GREY, Colour, draw_faces
 from schemas import FPS
 from schemas.dyads import Codec
 from schemas.errors import DatasetError, UsageError
+from schemas.files import locate, read_whole
 from schemas.manifest import MANIFEST_BYTES, MANIFEST_NAME, MotionSpec, parse_manifest
 from schemas.plain import fitted, read_strict
 from schemas.sample import decode_array
-from schemas.untrusted import bounded, parsing
+from schemas.untrusted import parsing
 from schemas.uris import is_local, shown
 from stages.codec import decode_motion
 from stages.decode import avatar_of, read_codec, read_faces
@@ -79,10 +80,7 @@ def _drawn(path: Path, key: str, dataset: str | None) -> tuple[np.ndarray, str]:
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(_FILE_BYTES + 1)
-    bounded(len(data), _FILE_BYTES, "bytes")
-    return data
+    return read_whole(*locate(str(path)), str(path), _FILE_BYTES)
 
 
 def _faces(
@@ -104,9 +102,9 @@ def _faces(
         valid_M = arrays["valid"][shown, 1 if side == "user" else 0] | (side == "generated")
         points = decode_motion(codec, arrays[side][shown], neutral[person])
         pictures = draw_faces(points, [colour if valid else GREY for valid in valid_M], _FACE)
-        rows.append(np.concatenate([_named(side, colour, _FACE), *pictures], axis=1))
-    moments = [_text(f"{n / FPS:.2f} s", _FACE, 24, _BLACK, left=_FACE // 2 - 24) for n in shown]
-    return [*rows, np.concatenate([_named("", _BLACK, 24), *moments], axis=1)], ""
+        rows.append(np.concatenate([_text(side, colour, _FACE), *pictures], axis=1))
+    moments = [_text(f"{n / FPS:.2f} s", _BLACK, 24, _FACE, left=_FACE // 2 - 24) for n in shown]
+    return [*rows, np.concatenate([_text("", _BLACK, 24), *moments], axis=1)], ""
 
 
 def _decoder(note: Mapping[str, Any], dataset: str) -> tuple[Codec, tuple[np.ndarray, np.ndarray]]:
@@ -156,7 +154,7 @@ def _speech(state_T: np.ndarray) -> np.ndarray:
             if thickness:
                 corners = ((x_T[t], top + (10 - thickness) // 2), (x_T[t + 1], top + (10 + thickness) // 2))
                 cv2.rectangle(picture, *corners, _SIDES[side], -1)
-    picture[:, :_LEFT] = _named("who speaks", _BLACK, 44)
+    picture[:, :_LEFT] = _text("who speaks", _BLACK, 44)
     return picture
 
 
@@ -165,14 +163,14 @@ def _curve(name: str, sides: Mapping[str, np.ndarray]) -> np.ndarray:
     values = np.concatenate(list(sides.values()))
     low, high = float(values.min()), float(values.max())
     room = max(high - low, 1e-3)
-    large = np.full((_ROW * _SCALE, (_LEFT + _FACE * _MOMENTS) * _SCALE, 3), 255, np.uint8)
+    large = _blank(_ROW * _SCALE, (_LEFT + _FACE * _MOMENTS) * _SCALE)
     for side, value_T in sides.items():
         y_T = _ROW - 8 - (value_T - low) / room * (_ROW - 16)
         x_T = (np.array(_places(len(value_T) + 1))[:-1] + np.array(_places(len(value_T) + 1))[1:]) / 2
         points = np.stack([x_T, y_T], axis=1) * _SCALE
         cv2.polylines(large, [points.round().astype(np.int32)], False, _SIDES[side], 2 * _SCALE, cv2.LINE_AA)
     picture = cv2.resize(large, None, fx=1 / _SCALE, fy=1 / _SCALE, interpolation=cv2.INTER_AREA)
-    picture[:, :_LEFT] = _named(name, _BLACK, _ROW)
+    picture[:, :_LEFT] = _text(name, _BLACK, _ROW)
     for text, y in ((f"{high:.1f}", 14), (f"{low:.1f}", _ROW - 4)):
         cv2.putText(picture, text, (_LEFT - 44, y), cv2.FONT_HERSHEY_SIMPLEX, 0.4, GREY, 1, cv2.LINE_AA)
     picture[-1:] = 225
@@ -188,8 +186,8 @@ def _heading(title: str) -> np.ndarray:
     return picture
 
 
-def _blank(height: int) -> np.ndarray:
-    return np.full((height, _LEFT + _FACE * _MOMENTS, 3), 255, np.uint8)
+def _blank(height: int, width: int = _LEFT + _FACE * _MOMENTS) -> np.ndarray:
+    return np.full((height, width, 3), 255, np.uint8)
 
 
 def _places(count: int) -> list[int]:
@@ -197,11 +195,7 @@ def _places(count: int) -> list[int]:
     return [round(float(x)) for x in np.linspace(_LEFT, _LEFT + _FACE * _MOMENTS - 1, count)]
 
 
-def _named(text: str, colour: Colour, height: int) -> np.ndarray:
-    return _text(text, _LEFT, height, colour)
-
-
-def _text(text: str, width: int, height: int, colour: Colour, left: int = 8) -> np.ndarray:
-    picture = np.full((height, width, 3), 255, np.uint8)
+def _text(text: str, colour: Colour, height: int, width: int = _LEFT, left: int = 8) -> np.ndarray:
+    picture = _blank(height, width)
     cv2.putText(picture, text, (left, height // 2 + 5), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
     return picture

@@ -131,19 +131,19 @@ class ListFile:
                 return text[:-2]
         return text
 
-    def _number(self, column: str, value: Any, wanted: str = "text or a whole number") -> str | None:
+    def _number(self, column: str, value: Any) -> str | None:
         """Bool is a number to Python, and a date is none, but a good name."""
         if isinstance(value, date):
             return value.isoformat()
         if isinstance(value, Integral) and not isinstance(value, bool):
             return str(int(value))
         if isinstance(value, bool | list | dict):
-            self._wrong(column, value, wanted)
+            self._wrong(column, value, "text or a whole number")
         if value != value:  # NaN, which is how tables spell a missing number
             return None
         inexact = isinstance(value, Real) and abs(float(value)) >= _EXACT  # a Decimal is exact, and is no Real
         if inexact or value != value.__floor__():
-            self._wrong(column, value, wanted)
+            self._wrong(column, value, "text or a whole number")
         return str(int(value))
 
     def _size(self, value: Any) -> str:

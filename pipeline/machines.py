@@ -17,6 +17,7 @@ import schemas
 from pipeline.ray_token import ensure_token
 from schemas.config import StageResources
 from schemas.errors import UsageError
+from schemas.untrusted import first_line
 from stages.quiet import silent_stderr
 from training.home import is_private, own_folder, report_nothing
 
@@ -64,7 +65,7 @@ def start_ray(address: str | None) -> None:
                 **({"_temp_dir": _folder_for_sockets()} if local else {}),
             )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        why = _first_line(str(error))
+        why = first_line(error)
         if local:
             raise UsageError(f"Ray cannot start on this machine: {why}; --engine local does without it") from error
         raise UsageError(
@@ -116,10 +117,9 @@ def _check_address(address: str, remedy: str) -> None:
     if mark:
         what = {
             "http": "that of the dashboard, which takes jobs (`ray job submit`)",
-            "https": "that of the dashboard, which takes jobs (`ray job submit`)",
             "ray": "that of Ray Client, which cannot carry a build: start visavis on a machine of the cluster, for"
             " example with `ray job submit`",
-        }.get(kind, "of a kind that is not known here")
+        }.get(kind.removesuffix("s"), "of a kind that is not known here")
         raise UsageError(f"the Ray address {address} is {what}; wanted is auto or host:port of its head, or {remedy}")
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal() and 0 < int(port) < 65536):
@@ -151,10 +151,6 @@ def _folder_for_sockets() -> str:
         f"Ray keeps its sockets in {named or tempfile.gettempdir()}, which cannot be written or is longer than"
         f" {_LONGEST_FOLDER} characters: set RAY_TMPDIR to a folder that will do, or use --engine local"
     )
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "no message")
 
 
 @dataclass(frozen=True)

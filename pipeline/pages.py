@@ -108,8 +108,9 @@ def _page(file: IO[bytes], at: int, left: int) -> _Page:
     for size in _HEADERS:
         file.seek(at)
         data = file.read(min(size, left))
+        header = _Thrift(data)
         try:
-            fields, used = _struct(data, 0)
+            fields = header.struct()
             break
         except IndexError:  # the header goes on
             if len(data) < size:
@@ -122,79 +123,76 @@ def _page(file: IO[bytes], at: int, left: int) -> _Page:
     kinds: list[Any] = [fields.get(number) for number in (5, 7, 8)]  # of data, of a dictionary, of data in version 2
     encodings = [kind.get(4 if number == 2 else 2, -1) for number, kind in enumerate(kinds) if isinstance(kind, dict)]
     counts = [max(0, kind.get(1) or 0) for kind in (kinds[0], kinds[2]) if isinstance(kind, dict)]
-    return _Page(used + packed, unpacked, sum(counts), isinstance(kinds[1], dict), encodings[0] if encodings else -1)
+    encoding = encodings[0] if encodings else -1
+    return _Page(header.at + packed, unpacked, sum(counts), isinstance(kinds[1], dict), encoding)
 
 
 # ---- Thrift's compact protocol ----
 
-_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 12
+_TRUE, _FALSE, _BYTE, _NUMBERS, _DOUBLE, _BINARY, _LISTS, _STRUCT = 1, 2, 3, (4, 5, 6), 7, 8, (9, 10), 12
 _DEEPEST = 8
 
 
-def _struct(data: bytes, at: int, depth: int = 0) -> tuple[dict[int, Any], int]:
-    """Numbers and structs of a struct by field, and where it ends. IndexError: it goes on after the data."""
-    if depth > _DEEPEST:
-        raise ValueError("a header that is nested too deeply")
-    fields: dict[int, Any] = {}
-    number = 0
-    while head := data[at]:
-        step, kind = head >> 4, head & 15
-        at += 1
-        if step:
-            number += step
+class _Thrift:
+    """Reads a struct. at: where it ends, once it is read. IndexError: it goes on after the data."""
+
+    def __init__(self, data: bytes) -> None:
+        self.at, self._data = 0, data
+
+    def struct(self, depth: int = 0) -> dict[int, Any]:
+        """Numbers and structs by field; None for what else there is."""
+        fields: dict[int, Any] = {}
+        number = 0
+        while head := self._byte():
+            number = number + (head >> 4) if head >> 4 else self._number()
+            fields[number] = self._value(head & 15, depth)
+        return fields
+
+    def _value(self, kind: int, depth: int) -> Any:
+        if depth > _DEEPEST:
+            raise ValueError("a header that is nested too deeply")
+        if kind in (_TRUE, _FALSE):
+            return kind == _TRUE
+        if kind in _NUMBERS:
+            return self._number()
+        if kind == _STRUCT:
+            return self.struct(depth + 1)
+        if kind in _LISTS:
+            self._list(depth + 1)
+        elif kind in (_BYTE, _DOUBLE, _BINARY):
+            self._skip({_BYTE: 1, _DOUBLE: 8}.get(kind) or self._varint())
         else:
-            number, at = _signed(data, at)
-        fields[number], at = _value(data, at, kind, depth)
-    return fields, at + 1
+            raise ValueError("a header that is none")
+        return None
 
+    def _list(self, depth: int) -> None:
+        head = self._byte()
+        for _ in range(self._varint() if head >> 4 == 15 else head >> 4):
+            if head & 15 in (_TRUE, _FALSE):  # in a list they take a byte
+                self._skip(1)
+            else:
+                self._value(head & 15, depth)
 
-def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    if kind in (_TRUE, _FALSE):
-        return kind == _TRUE, at
-    if kind == _STRUCT:
-        return _struct(data, at, depth + 1)
-    if kind in (_BYTE, _DOUBLE):
-        return None, _within(data, at + (1 if kind == _BYTE else 8))
-    if kind == _BINARY:
-        size, at = _varint(data, at)
-        return None, _within(data, at + size)
-    if kind in (_LIST, _SET):
-        return None, _skipped_list(data, at, depth)
-    if kind in (4, 5, 6):
-        return _signed(data, at)
-    raise ValueError("a header that is none")
+    def _skip(self, size: int) -> None:
+        self.at += size
+        if self.at > len(self._data):
+            raise IndexError
 
+    def _byte(self) -> int:
+        self.at += 1
+        return self._data[self.at - 1]
 
-def _skipped_list(data: bytes, at: int, depth: int) -> int:
-    size, kind = data[at] >> 4, data[at] & 15
-    at += 1
-    if size == 15:
-        size, at = _varint(data, at)
-    for _ in range(size):
-        at = at + 1 if kind in (_TRUE, _FALSE) else _value(data, at, kind, depth + 1)[1]
-        _within(data, at)
-    return at
+    def _varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self._byte()
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+            if shift > 63:
+                raise ValueError("a number that never ends")
 
-
-def _within(data: bytes, at: int) -> int:
-    if at > len(data):
-        raise IndexError
-    return at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, at
-        if shift > 63:
-            raise ValueError("a number that never ends")
-
-
-def _signed(data: bytes, at: int) -> tuple[int, int]:
-    value, at = _varint(data, at)
-    return (value >> 1) ^ -(value & 1), at
+    def _number(self) -> int:
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)

@@ -146,18 +146,14 @@ def nothing_left(summary: PairsSummary) -> str:
     """Why there is no pair, and what to do."""
     if not summary.gated:
         return f"all {summary.windows} windows were passed over as too little expressive; lower min_expressiveness"
-    return f"the gate left none of {summary.tried} pairs: {in_words(summary.gated)}; {_ADVICE[most(summary.gated)]}"
+    most = min(summary.gated, key=lambda reason: (-summary.gated[reason], reason))
+    return f"the gate left none of {summary.tried} pairs: {in_words(summary.gated)}; {_ADVICE[most]}"
 
 
 def in_words(gated: Mapping[str, int]) -> str:
     """Counts by reason, the most frequent first."""
     ordered = sorted(gated.items(), key=lambda each: (-each[1], each[0]))
     return ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in ordered)
-
-
-def most(gated: Mapping[str, int]) -> str:
-    """The most frequent reason."""
-    return min(gated, key=lambda reason: (-gated[reason], reason))
 
 
 def _tasks(run: Run, order: Order, print_: str) -> list[Task]:

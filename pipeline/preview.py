@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipeline.known import told
 from pipeline.ledger import Ledger, latest_rows
+from pipeline.terminal import table
 from schemas.config import QualityConfig
 from schemas.rows import CastFacts
 from schemas.words import counted
@@ -50,21 +50,19 @@ def preview_table(found: dict[str, Any]) -> Table:
     """For people. The percentiles are of the worse of the two participants."""
     measured = counted(found["measured"], "conversation")
     title = f"of {measured} measured, thresholds leave out {found['drops']}"
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("setting", "bound", "leaves out", *(f"{share} %" for share in _SHARES)):
-        table.add_column(column, justify="left" if column == "setting" else "right")
+    made = table(title, "setting", "bound", "leaves out", *(f"{share} %" for share in _SHARES))
     for limit in found["limits"]:
         shares = (f"{value:.4g}" for value in limit["percentiles"].values())
-        table.add_row(f"quality.{limit['setting']}", f"{limit['bound']:g}", str(limit["drops"]), *shares)
-    return table
+        made.add_row(f"quality.{limit['setting']}", f"{limit['bound']:g}", str(limit["drops"]), *shares)
+    return made
 
 
 def _worst_values(root: str, fingerprint: str) -> Iterator[list[float]]:
     """Of each measured conversation, the value nearest to or furthest beyond each limit."""
     parts = []
-    for table in Ledger(Store(root)).tables(["uid", "stage", "fingerprint", "facts"]):
-        cast = pc.and_(pc.equal(table["stage"], "cast"), pc.equal(table["fingerprint"], fingerprint))
-        parts.append(table.filter(cast))
+    for part in Ledger(Store(root)).tables(["uid", "stage", "fingerprint", "facts"]):
+        cast = pc.and_(pc.equal(part["stage"], "cast"), pc.equal(part["fingerprint"], fingerprint))
+        parts.append(part.filter(cast))
     if not parts:
         return
     rows = pa.concat_tables(parts)

@@ -54,12 +54,11 @@ class PhaseProgress:
             self._bar = bar
             self._whole = bar.add_task(f"{self._name:<{_NAME}}", total=self._total, note="", completed=self._finished)
         self._expected[stage] += 1
-        if self._bar and stage == self._name:  # a phase of this stage alone: the same bar
+        if not self._bar or stage == self._name:  # a phase of this stage alone: the same bar
             return
-        if self._bar and stage not in self._rows:
+        if stage not in self._rows:
             self._rows[stage] = self._bar.add_task(f"  {stage:<{_NAME - 2}}", total=0, note="")
-        if self._bar:
-            self._bar.update(self._rows[stage], total=self._expected[stage])
+        self._bar.update(self._rows[stage], total=self._expected[stage])
 
     def skip(self, stage: str) -> None:
         """A task of a stage needs nothing."""
@@ -87,10 +86,10 @@ class PhaseProgress:
         self._beaten = time.monotonic()
         slowest = ", ".join(f"{f.task.stage} {f.task.item} {duration(f.seconds)} on {f.host}" for f in at_work[:3])
         counts = "; ".join(f"{stage} {describe(c)}" for stage, c in self._counts.items())
-        left = self._time_left()
+        left = time_left(self._finished, self.before, self._total, self._beaten - self._began)
         self._reporter.line(
             f"{self._name:<{_NAME}} {self._finished}/{self._total} after {duration(self._beaten - self._began)}"
-            f"{left and ', about ' + left + ' left'}{counts and '; ' + counts}"
+            f"{'' if left is None else f', about {duration(left)} left'}{counts and '; ' + counts}"
             f"; {len(at_work)} at work{slowest and ': ' + slowest}{waiting and '; ' + waiting}"
         )
 
@@ -107,10 +106,6 @@ class PhaseProgress:
             yield f"{stage:<{_NAME}} {describe(counts)}{before}  {duration(self._worked[stage])} of work{alone}"
         if self._name not in self._expected and self._counts:
             yield f"{self._name:<{_NAME}} {self._finished} done in {took}"
-
-    def _time_left(self) -> str:
-        left = time_left(self._finished, self.before, self._total, time.monotonic() - self._began)
-        return "" if left is None else duration(left)
 
 
 def time_left(finished: int, before: int, total: int, seconds: float) -> float | None:

@@ -11,6 +11,7 @@ import json
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -109,14 +110,13 @@ def _look_on(trainer: Any, out: Path, stop: Path, steps: int, progress: Progress
     """Ray's answer. Meanwhile tell of the metrics; whoever asks this process to stop asks them all."""
     from ray.train import TrainingFailedError
 
-    answers: list[dict[str, str]] = []
-    failures: list[BaseException] = []
+    answer: Future[dict[str, str]] = Future()
 
     def fit() -> None:
         try:
-            answers.append(trainer.fit().return_value)
+            answer.set_result(trainer.fit().return_value)
         except Exception as error:  # noqa: BLE001 - raised again by the thread that waits
-            failures.append(error)
+            answer.set_exception(error)
 
     thread = threading.Thread(target=fit, name="ray-train", daemon=True)
     seen = _Metrics(out / METRICS_NAME)
@@ -132,11 +132,10 @@ def _look_on(trainer: Any, out: Path, stop: Path, steps: int, progress: Progress
         latest = seen.latest()
         if progress is not None and latest:
             progress(int(latest["step"]), steps, latest)
-    if failures:
-        if isinstance(failures[0], TrainingFailedError):
-            raise RunFailed(f"Ray gave up after {_RESTARTS} new starts: {failures[0]}") from failures[0]
-        raise failures[0]
-    return answers[0]
+    try:
+        return answer.result()
+    except TrainingFailedError as error:
+        raise RunFailed(f"Ray gave up after {_RESTARTS} new starts: {error}") from error
 
 
 class _Metrics:

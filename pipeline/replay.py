@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from pipeline.known import Known, Verdict
 from pipeline.ledger import Ledger
 from pipeline.run import known_steps
 from pipeline.task import Task, Worker
-from schemas.errors import Reason, Rejected, UsageError
+from schemas.errors import Rejected, UsageError
 from schemas.rows import Row, Source
 from schemas.uris import printable
 from schemas.words import candidates
@@ -32,20 +31,10 @@ STAGES = (
 """Stages that work on one conversation; fit and shard work on the corpus."""
 
 
-@dataclass(frozen=True)
-class Replayed:
-    """What a stage made of an item this time, and what the ledger says of the last. reason: of a rejection."""
-
-    task: Task
-    known: str
-    rows: tuple[Row, ...]
-    reason: Reason | None
-    detail: str
-    seconds: float
-
-
-def replay(build: Build, sources: Iterable[Source], stage: str, item: str) -> Replayed:
+def replay(build: Build, sources: Iterable[Source], stage: str, item: str) -> dict[str, Any]:
     """Carry out `stage` on the first item whose key starts with `item`, or whose file's name holds it.
+
+    Returns: what it made of the item this time, and what the ledger says of the last; plain JSON values.
 
     Raises:
         UsageError: no such stage or item, or what the item needs is not built.
@@ -61,11 +50,22 @@ def replay(build: Build, sources: Iterable[Source], stage: str, item: str) -> Re
     worker = Worker(build.stages, build.root)
     worker.set_up(stage)
     began = time.monotonic()
+    rows: tuple[Row, ...] = ()
+    reason, detail = None, ""
     try:
-        rows, reason, detail = worker.rows(task), None, ""
+        rows = worker.rows(task)
     except Rejected as rejected:
-        rows, reason, detail = (), rejected.reason, rejected.detail
-    return Replayed(task, said, rows, reason, detail, time.monotonic() - began)
+        reason, detail = rejected.reason.value, rejected.detail
+    return {
+        "stage": stage,
+        "key": task.key,
+        "item": task.item,
+        "ledger": said,
+        "rejected": reason,
+        "detail": detail,
+        "rows": [_outline(row) for row in rows],
+        "seconds": round(time.monotonic() - began, 3),
+    }
 
 
 def _find(build: Build, known: Known, sources: Iterable[Source], stage: str, item: str) -> Task:
@@ -91,12 +91,12 @@ def _tasks(build: Build, known: Known, sources: Iterable[Source]) -> Iterator[tu
             yield from known_steps(build.road_to_dyad(bound, codec), known)
 
 
-def outline(row: Any) -> Any:
+def _outline(row: Any) -> Any:
     """A row for people: arrays as their shape and type, long tuples as their length and first entry."""
     if isinstance(row, np.ndarray):
         return f"{row.dtype} {list(row.shape)}"
     if isinstance(row, BaseModel):
-        return {name: outline(getattr(row, name)) for name in type(row).model_fields}
+        return {name: _outline(getattr(row, name)) for name in type(row).model_fields}
     if isinstance(row, tuple) and len(row) > 4:
-        return [f"{len(row)} entries, the first:", outline(row[0])]
-    return [outline(entry) for entry in row] if isinstance(row, tuple) else row
+        return [f"{len(row)} entries, the first:", _outline(row[0])]
+    return [_outline(entry) for entry in row] if isinstance(row, tuple) else row

@@ -4,36 +4,25 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.table import Table
 
 from pipeline.commands import dataset_folder
 from pipeline.draw import save_sheet
 from pipeline.figures import pairs_table
-from pipeline.generated import ENDING, draw_generated
+from pipeline.generated import draw_generated
 from pipeline.pairs import in_words
 from pipeline.progress import Reporter
-from pipeline.terminal import Terminal, say, say_json
+from pipeline.terminal import Terminal, say, say_json, table
 from schemas.dyads import WindowClass
-from schemas.errors import UsageError
 from schemas.manifest import Manifest, Split
 from schemas.words import counted
 from training.data import Dataset
 
 
-def run_report(what: str, samples: int, out: Path | None, dataset: str | None, *, as_json: bool) -> None:
-    """`visavis report`."""
-    if what.endswith(ENDING):
-        _report_generated(what, out or Path(what.removesuffix(ENDING) + ".png"), dataset, as_json=as_json)
-        return
-    for option, value in (("--out", out), ("--dataset", dataset)):
-        if value is not None:
-            raise UsageError(f"{option} is for a picture of a generated window (KEY{ENDING}); {what} is a dataset")
-    _report_dataset(what, samples, as_json=as_json)
-
-
-def _report_generated(generated: str, picture: Path, dataset: str | None, *, as_json: bool) -> None:
+def report_generated(generated: str, picture: Path, dataset: str | None, *, as_json: bool) -> None:
+    """Draw a generated window."""
     sheet, missing = draw_generated(Path(generated), dataset_folder(dataset) if dataset else None)
     save_sheet(sheet, picture)
     if missing:
@@ -44,12 +33,12 @@ def _report_generated(generated: str, picture: Path, dataset: str | None, *, as_
         say(str(picture))
 
 
-def _report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
+def report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
+    """Print what a dataset holds. samples: keys that are listed per class and split."""
     data = Dataset(dataset_folder(dataset))
-    sides: tuple[Split, ...] = ("train", "val")
     keys = {
         split: {label.value: [s.key for s in islice(data.samples(split, label), samples)] for label in WindowClass}
-        for split in sides
+        for split in get_args(Split)
     }
     if as_json:
         say_json(summarise(data.manifest) | {"sha256": data.hash, "samples": keys})
@@ -77,14 +66,12 @@ def summarise(manifest: Manifest) -> dict[str, Any]:
 
 def _table(data: Dataset) -> Table:
     manifest = data.manifest
-    table = Table(title=f"{data.location} ({manifest.kind})")
-    for column in ("class", "train", "val", "share drawn", "mean keep"):
-        table.add_column(column, justify="left" if column == "class" else "right")
+    made = table(f"{data.location} ({manifest.kind})", "class", "train", "val", "share drawn", "mean keep")
     for label in WindowClass:
         counts = [sum(s.samples for s in manifest.of(split, label)) for split in ("train", "val")]
         share, keep = manifest.plan.mixture.get(label, 0.0), manifest.plan.keep.get(label, 0.0)
-        table.add_row(label.value, *map(str, counts), f"{share:.0%}", f"{keep:.2f}")
-    return table
+        made.add_row(label.value, *map(str, counts), f"{share:.0%}", f"{keep:.2f}")
+    return made
 
 
 def _lines(manifest: Manifest) -> list[str]:

@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from stat import S_ISREG
-from typing import NamedTuple
+from typing import Any
 
 from fsspec import AbstractFileSystem
 
 from pipeline.seamless import is_sidecar
-from pipeline.stamps import remote_stamp, stamp_of
 from schemas.errors import UsageError
 from schemas.uris import printable
 
@@ -62,13 +61,6 @@ class Notes:
         yield from self.said
 
 
-class Found(NamedTuple):
-    """A file, and what tells it from a later one of the same name."""
-
-    path: str
-    stamp: str
-
-
 def suffix_of(path: str) -> str:
     """In lower case; `.csv.gz` is one."""
     suffixes = PurePosixPath(path).suffixes[-2:]
@@ -76,13 +68,13 @@ def suffix_of(path: str) -> str:
     return double if double in LIST_SUFFIXES else suffixes[-1].lower() if suffixes else ""
 
 
-def scan(folder: str, notes: Notes) -> list[Found]:
+def scan(folder: str, notes: Notes) -> list[str]:
     """The videos at any depth below a local folder, by path.
 
     Raises:
         UsageError: the folder itself cannot be read.
     """
-    videos: list[Found] = []
+    videos: list[str] = []
     seen: set[tuple[int, int]] = set()
     real, linked = [folder], list[str]()
     while real or linked:
@@ -108,15 +100,15 @@ def scan(folder: str, notes: Notes) -> list[Found]:
             elif _leads_to_folder(entry):
                 (linked if entry.is_symlink() else real).append(entry.path)
             elif _is_video(entry.path, notes) and _is_file(entry, notes):
-                videos.append(Found(entry.path, stamp_of(entry.path)))
+                videos.append(entry.path)
         linked.sort()
     return sorted(videos)
 
 
-def scan_remote(fs: AbstractFileSystem, folder: str, notes: Notes) -> list[Found]:
-    """The videos at any depth below a folder elsewhere, by path."""
+def scan_remote(fs: AbstractFileSystem, folder: str, notes: Notes) -> list[tuple[str, dict[str, Any]]]:
+    """The videos at any depth below a folder elsewhere, by path, each with what its file system says of it."""
     found = {str(name): info for name, info in fs.find(folder, detail=True).items()}
-    return [Found(name, remote_stamp(found[name])) for name in sorted(found) if _is_video(name, notes)]
+    return [(name, found[name]) for name in sorted(found) if _is_video(name, notes)]
 
 
 def _is_video(path: str, notes: Notes) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from typing import NamedTuple
 
 from fsspec import AbstractFileSystem
@@ -60,23 +61,19 @@ class Siblings:
         if folder != self._folder:
             self._folder, self._files = folder, {}  # asked once, whatever it answers
             try:
-                found = _local_sidecars(folder[1]) if fs is None else _remote_sidecars(fs, folder[1])
-            except (FileNotFoundError, NotADirectoryError):
-                found = {}
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    self._files = _sidecars(fs, folder[1])
             except PermissionError as error:
                 where = printable(folder[1])
                 raise UsageError(f"{where}: cannot list this folder, where sound and annotations lie") from error
-            self._files = found
         stem = path.rpartition(".")[0]
         names = (stem + suffix for suffix in SUFFIXES)
         return {name: self._files[name] for name in names if name in self._files}
 
 
-def _local_sidecars(folder: str) -> dict[str, str]:
-    with os.scandir(folder or "/") as entries:
-        return {entry.path: stamp_of(entry.path) for entry in entries if is_sidecar(entry.name)}
-
-
-def _remote_sidecars(fs: AbstractFileSystem, folder: str) -> dict[str, str]:
+def _sidecars(fs: AbstractFileSystem | None, folder: str) -> dict[str, str]:
+    if fs is None:
+        with os.scandir(folder or "/") as entries:
+            return {entry.path: stamp_of(entry.path) for entry in entries if is_sidecar(entry.name)}
     listed = ((str(info["name"]), info) for info in fs.ls(folder, detail=True))
     return {name: remote_stamp(info) for name, info in listed if is_sidecar(name)}

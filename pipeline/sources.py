@@ -23,14 +23,14 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 from fsspec import AbstractFileSystem
 
 from pipeline.lists import ListFile
 from pipeline.places import Place, absolute
-from pipeline.scan import LIST_SUFFIXES, MEDIA_SUFFIXES, Found, Notes, scan, scan_remote, suffix_of
+from pipeline.scan import LIST_SUFFIXES, MEDIA_SUFFIXES, Notes, scan, scan_remote, suffix_of
 from pipeline.seamless import Siblings, is_sidecar, named
 from pipeline.stamps import remote_stamp, stamp_of
 from schemas.access import Access, hosts_of
@@ -123,7 +123,9 @@ class Sources(Collection[Source]):
             if row.conversation is None or row.participant is None:
                 yield [row]
             elif self._crowds and hash(row.conversation) in self._crowds:
-                _join(crowds[row.conversation], row)
+                files = crowds[row.conversation]
+                files.setdefault(row.identity, row)
+                _not_too_many(row, len(files))
             else:
                 alone = waiting.pop(row.conversation, [])
                 if len(alone) == 1 and alone[0].identity != row.identity:
@@ -209,11 +211,6 @@ def source_seconds(source: Source) -> float:
     return sum(float(size) / _BYTES_PER_SECOND if size.isdecimal() else _UNKNOWN_SECONDS for size in sizes)
 
 
-def _join(files: dict[tuple[str | None, str], _Listed], row: _Listed) -> None:
-    files.setdefault(row.identity, row)
-    _not_too_many(row, len(files))
-
-
 def _not_too_many(row: _Listed, files: int) -> None:
     if files > _LARGEST_CROWD:
         name = printable(row.conversation or "")[:60]
@@ -266,9 +263,9 @@ def _named(path: str, access: Access, siblings: Siblings | None, notes: Notes, *
     if not os.path.lexists(path):
         raise UsageError(f"{printable(path)}: no such file or folder")
     if Path(path).is_dir():
-        found = scan(path, notes)
-        _some_found(found, path, notes, needed=not inside)
-        yield from (_local(each, siblings) for each in found)
+        paths = scan(path, notes)
+        _some_found(paths, path, notes, needed=not inside)
+        yield from (_local(each, siblings) for each in paths)
     elif Path(path).exists() and not Path(path).is_file():
         raise UsageError(f"{printable(path)}: a pipe or device, not a file")
     elif suffix in LIST_SUFFIXES:
@@ -279,7 +276,7 @@ def _named(path: str, access: Access, siblings: Siblings | None, notes: Notes, *
             notes.said.append(
                 f"{printable(path)}: taken as a video for all its name (lists are .jsonl, .csv, .parquet)"
             )
-        yield _local(Found(path, stamp_of(path)), siblings)
+        yield _local(path, siblings)
 
 
 def _expand_remote(text: str, access: Access, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
@@ -291,20 +288,20 @@ def _expand_remote(text: str, access: Access, siblings: Siblings | None, notes: 
         if not matching:
             raise UsageError(f"{_shown(text)}: no file matches")
         for name in sorted(matching):
-            yield _elsewhere(fs, Found(name, remote_stamp(matching[name])), siblings)
+            yield _elsewhere(fs, name, matching[name], siblings)
     elif not exists:
         raise UsageError(f"{_shown(text)}: no such file or folder")
     elif _is_folder(fs, path):
         found = scan_remote(fs, path, notes)
         _some_found(found, text, notes, needed=True)
-        yield from (_elsewhere(fs, each, siblings) for each in found)
+        yield from (_elsewhere(fs, *each, siblings) for each in found)
     elif suffix in LIST_SUFFIXES:
         base = f"{fs.unstrip_protocol(path.rpartition('/')[0])}"
         with open_file(text, access) as file:
             buffered = cast(IO[bytes], BufferedReader(file, _BUFFER))
             yield from _listed(buffered, text, suffix, Place(base, access), siblings, notes)
     else:
-        yield _elsewhere(fs, Found(path, remote_stamp(fs.info(path))), siblings)
+        yield _elsewhere(fs, path, fs.info(path), siblings)
 
 
 def _is_folder(fs: AbstractFileSystem, path: str) -> bool:
@@ -314,7 +311,7 @@ def _is_folder(fs: AbstractFileSystem, path: str) -> bool:
     return not is_file and bool(fs.isdir(path))
 
 
-def _some_found(found: list[Found], folder: str, notes: Notes, *, needed: bool) -> None:
+def _some_found(found: Sequence[Any], folder: str, notes: Notes, *, needed: bool) -> None:
     if needed and not found:
         there = "; ".join(notes.lines()) or "nothing in it"
         raise UsageError(f"{_shown(folder)}: no video in this folder ({there})")
@@ -357,12 +354,12 @@ def _with_sidecars(row: _Listed, siblings: Siblings | None) -> _Listed:
         return _recognised(row, None, None)
 
 
-def _local(found: Found, siblings: Siblings | None) -> _Listed:
-    return _recognised(_Listed(local_uri(found.path), stamp=found.stamp), siblings, None)
+def _local(path: str, siblings: Siblings | None) -> _Listed:
+    return _recognised(_Listed(local_uri(path), stamp=stamp_of(path) if siblings else ""), siblings, None)
 
 
-def _elsewhere(fs: AbstractFileSystem, found: Found, siblings: Siblings | None) -> _Listed:
-    return _recognised(_Listed(str(fs.unstrip_protocol(found.path)), stamp=found.stamp), siblings, fs)
+def _elsewhere(fs: AbstractFileSystem, path: str, info: dict[str, Any], siblings: Siblings | None) -> _Listed:
+    return _recognised(_Listed(str(fs.unstrip_protocol(path)), stamp=remote_stamp(info)), siblings, fs)
 
 
 def _recognised(row: _Listed, siblings: Siblings | None, fs: AbstractFileSystem | None) -> _Listed:
@@ -387,17 +384,15 @@ def _one_file(text: str, access: Access, siblings: Siblings) -> _Listed:
         path = _here(text)
         if not Path(path).is_file():
             raise UsageError(f"{_shown(text)}: no such file")
-        return _local(Found(path, stamp_of(path)), siblings)
+        return _local(path, siblings)
     with _told(text):
         access.check_kind(text)
         fs, path = locate(text, access)
         if not is_there(fs, path, text) or _is_folder(fs, path):
             raise UsageError(f"{_shown(text)}: no such file")
-        return _elsewhere(fs, Found(path, remote_stamp(fs.info(path))), siblings)
+        return _elsewhere(fs, path, fs.info(path), siblings)
 
 
 def _here(text: str) -> str:
-    try:
+    with _told(text):
         return absolute(str(Path.cwd()), local_path(text))
-    except ValueError as error:
-        raise UsageError(f"{printable(text)}: expected {error}") from error

@@ -44,28 +44,25 @@ class Keeper:
             self._settle()
             self._write({"state": "running"})
 
-    def end(self, state: str, message: str = "") -> None:
-        """It ended, in one way or another."""
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Records how the block ends."""
+        try:
+            yield
+        except BaseException as error:
+            if self.begun or not isinstance(error, UsageError):
+                stopped = isinstance(error, KeyboardInterrupt)
+                with suppress(OSError):  # a disk that is full or gone: people are told already
+                    self._end("stopped" if stopped else "failed", "" if stopped else _said(error))
+            raise
+        self._end("finished")
+
+    def _end(self, state: str, message: str = "") -> None:
+        self.begin()  # there may have been nothing to do
         self._write({"state": state, "message": message, "ended": round(time.time(), 1), **self.how_far()})
 
     def _write(self, standing: Standing) -> None:
         self._store.write(STATE_FILE, (to_json({"began": self._began, **standing}) + "\n").encode())
-
-
-@contextmanager
-def ending(keeper: Keeper) -> Iterator[None]:
-    """Records how the block ends."""
-    try:
-        yield
-    except BaseException as error:
-        if keeper.begun or not isinstance(error, UsageError):
-            with suppress(OSError):  # a disk that is full or gone: people are told already
-                stopped = isinstance(error, KeyboardInterrupt)
-                keeper.begin()
-                keeper.end("stopped" if stopped else "failed", "" if stopped else _said(error))
-        raise
-    keeper.begin()  # there may have been nothing to do
-    keeper.end("finished")
 
 
 def read_standing(store: Store, *, held: bool, built: bool) -> Standing:
@@ -76,7 +73,10 @@ def read_standing(store: Store, *, held: bool, built: bool) -> Standing:
         built: whether it has a dataset; tells how a run ended that was made before there was a state.
     """
     found = store.peek(STATE_FILE)
-    standing: Standing = _parsed(found) if found is not None else {"state": "finished" if built else "stopped"}
+    standing: Standing = {"state": "finished" if built and found is None else "stopped"}
+    if found is not None:
+        with suppress(DatasetError), parsing(DatasetError):  # torn, or of somebody else's making
+            standing = fitted(_State, read_strict(found)).model_dump(exclude_unset=True)
     if held:
         return standing | {"state": "running"}
     return standing | {"state": "killed"} if standing["state"] == "running" else standing
@@ -86,14 +86,6 @@ def _said(error: BaseException) -> str:
     """One line; errors that are no word of ours with their kind."""
     text = safe(" ".join(str(error).split()))
     return text if isinstance(error, VisavisError) else f"{type(error).__name__}: {text}".removesuffix(": ")
-
-
-def _parsed(data: bytes) -> Standing:
-    try:
-        with parsing(DatasetError):
-            return fitted(_State, read_strict(data)).model_dump(exclude_unset=True)
-    except DatasetError:  # torn, or of somebody else's making
-        return {"state": "stopped"}
 
 
 class _State(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -9,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipeline.folder import read_settings
@@ -17,7 +17,8 @@ from pipeline.ledger import Ledger, latest_rows
 from pipeline.lock import holder
 from pipeline.progress import time_left
 from pipeline.run import PROGRESS_FILE
-from pipeline.standing import Standing, read_standing
+from pipeline.standing import read_standing
+from pipeline.terminal import table
 from schemas.errors import UsageError
 from schemas.manifest import MANIFEST_NAME
 from schemas.names import Count, Text
@@ -30,6 +31,7 @@ Account = dict[str, dict[str, Any]]
 """stage → counts and figures; `account_of` says which."""
 
 _COLUMNS = ["uid", "stage", "status", "reason", "fingerprint", "media", "seconds", "peak_mb", "ended", "run"]
+_QUANTILES = ("median", "p95", "max")
 _CODED = {"stage", "status", "reason", "fingerprint"}
 
 
@@ -41,15 +43,15 @@ def account_of(ledger: Ledger, fingerprints: Mapping[str, str]) -> Account:
         `peak_mb` (of the worker) with median, p95 and max; and for the latest run `items_per_second` and
         `media_hours_per_hour` while the stage was at work.
     """
-    table = _latest(ledger)
-    if table is None:
+    latest = _latest(ledger)
+    if latest is None:
         return {}
     stages: Account = {}
     for name, print_ in fingerprints.items():
         # A stage behind the codec carries its id as a suffix.
-        prints = [p for p in table["fingerprint"].unique().to_pylist() if p.split("-")[0] == print_]
-        mine = table.filter(
-            pc.and_(pc.equal(table["stage"], name), pc.is_in(table["fingerprint"], pa.array(prints, pa.string())))
+        prints = [p for p in latest["fingerprint"].unique().to_pylist() if p.split("-")[0] == print_]
+        mine = latest.filter(
+            pc.and_(pc.equal(latest["stage"], name), pc.is_in(latest["fingerprint"], pa.array(prints, pa.string())))
         )
         if mine.num_rows:
             stages[name] = _figures(mine)
@@ -58,10 +60,7 @@ def account_of(ledger: Ledger, fingerprints: Mapping[str, str]) -> Account:
 
 def rejections(stages: Account) -> dict[str, int]:
     """Rejected items by reason, over all stages."""
-    counts: dict[str, int] = {}
-    for row in stages.values():
-        for reason, count in row["rejected"].items():
-            counts[reason] = counts.get(reason, 0) + count
+    counts = sum((Counter(row["rejected"]) for row in stages.values()), Counter[str]())
     return dict(sorted(counts.items()))
 
 
@@ -92,7 +91,8 @@ def read_status(root: str, dataset: str) -> dict[str, Any]:
 def status_line(status: dict[str, Any]) -> str:
     """How the run stands, where its dataset is, and what to do next."""
     standing, dataset = status["state"], status["dataset"]
-    far = _how_far(standing)
+    phase = standing.get("phase")
+    far = f" in {phase}, {standing['finished']} of {standing['total']} done" if phase else ""
     again = "the same command goes on from here"
     said = {
         "running": f"running{far}",
@@ -109,19 +109,16 @@ def status_tables(status: dict[str, Any]) -> list[Table | str]:
     """For people: what became of items, how long they took, what is at work, and how the run stands."""
     owner = status["running"]
     running = f" (running: process {owner['pid']} on {owner['host']})" if owner else ""
-    counts = _table(f"{status['run']}{running}")
-    for column in ("stage", "ok", "rejected", "failed"):
-        counts.add_column(column, justify="right" if column == "ok" else "left")
-    figures = _table("seconds per item, worker's peak MB, pace")
-    for column in ("stage", "median", "p95", "max", "MB", "p95", "max", "items/s", "media h/h"):
-        figures.add_column(column, justify="left" if column == "stage" else "right")
+    counts = table(f"{status['run']}{running}", "stage", "ok", "rejected", "failed", left=("rejected", "failed"))
+    columns = ("stage", "median", "p95", "max", "MB", "p95", "max", "items/s", "media h/h")
+    figures = table("seconds per item, worker's peak MB, pace", *columns)
     for name, row in status["stages"].items():
         counts.add_row(name, str(row["ok"]), _listed(row["rejected"]), _listed(row["failed"]))
         times, memory = row["seconds_per_item"], row["peak_mb"]
         figures.add_row(
             name,
-            *(f"{times[k]:.2f}" for k in ("median", "p95", "max")),
-            *(f"{memory[k]:.0f}" for k in ("median", "p95", "max")),
+            *(f"{times[k]:.2f}" for k in _QUANTILES),
+            *(f"{memory[k]:.0f}" for k in _QUANTILES),
             f"{row['items_per_second']:.3g}",
             f"{row['media_hours_per_hour']:.3g}" if row["media_hours_per_hour"] else "",
         )
@@ -129,46 +126,35 @@ def status_tables(status: dict[str, Any]) -> list[Table | str]:
     return [*done, *_at_work(status["progress"]), status_line(status)]
 
 
-def _how_far(standing: Standing) -> str:
-    if not standing.get("phase"):
-        return ""
-    return f" in {standing['phase']}, {standing['finished']} of {standing['total']} done"
-
-
 def _at_work(progress: dict[str, Any] | None) -> list[Table | str]:
     if progress is None:
         return []
     left = "" if progress["left"] is None else f", about {duration(progress['left'])} left"
     line = f"{progress['phase']}: {progress['finished']} of {progress['total']} done{left}"
-    table = _table("longest at work")
-    for column in ("stage", "item", "host", "for", "try"):
-        table.add_column(column, justify="right" if column in ("for", "try") else "left")
+    slowest = table("longest at work", "stage", "item", "host", "for", "try", left=("item", "host"))
     for item in progress["in_flight"]:
         name = f"{item['item']} ({item['key']})"
-        table.add_row(item["stage"], name, item["host"], duration(item["seconds"]), str(item["attempt"]))
+        slowest.add_row(item["stage"], name, item["host"], duration(item["seconds"]), str(item["attempt"]))
     waiting = [progress["waiting"]] if progress["waiting"] else []
-    return [line, *waiting, table] if progress["in_flight"] else [line, *waiting]
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+    return [line, *waiting, slowest] if progress["in_flight"] else [line, *waiting]
 
 
 def _latest(ledger: Ledger) -> pa.Table | None:
     parts = []
-    for table in ledger.tables(_COLUMNS):
-        coded = [table[n].dictionary_encode() if n in _CODED else table[n] for n in _COLUMNS]
+    for part in ledger.tables(_COLUMNS):
+        coded = [part[n].dictionary_encode() if n in _CODED else part[n] for n in _COLUMNS]
         parts.append(pa.table(coded, names=_COLUMNS))
     if not parts:
         return None
-    table = pa.concat_tables(parts).unify_dictionaries()
-    table = table.take(pa.array(latest_rows(table["uid"].to_numpy())))
-    decoded = {n: table[n].combine_chunks().dictionary_decode() if n in _CODED else table[n] for n in _COLUMNS}
+    rows = pa.concat_tables(parts).unify_dictionaries()
+    rows = rows.take(pa.array(latest_rows(rows["uid"].to_numpy())))
+    decoded = {n: rows[n].combine_chunks().dictionary_decode() if n in _CODED else rows[n] for n in _COLUMNS}
     return pa.table(decoded)
 
 
 def _figures(rows: pa.Table) -> dict[str, Any]:
-    counts = {(r["status"], r["reason"]): r["count"] for r in _counted(rows)}
+    grouped = rows.group_by(["status", "reason"]).aggregate([("uid", "count")])
+    counts = {(row["status"], row["reason"]): row["uid_count"] for row in grouped.to_pylist()}
     worked = rows.filter(pc.greater(rows["peak_mb"], 0.0))  # others were decided by the driver
     return {
         "ok": sum(n for (status, _), n in counts.items() if status == "ok"),
@@ -183,17 +169,10 @@ def _figures(rows: pa.Table) -> dict[str, Any]:
     }
 
 
-def _counted(rows: pa.Table) -> list[dict[str, Any]]:
-    grouped = rows.group_by(["status", "reason"]).aggregate([("uid", "count")])
-    return [{"status": r["status"], "reason": r["reason"], "count": r["uid_count"]} for r in grouped.to_pylist()]
-
-
 def _spread(values: pa.ChunkedArray) -> dict[str, float]:
     numbers = values.to_numpy()
-    if not len(numbers):
-        return {"median": 0.0, "p95": 0.0, "max": 0.0}
-    median, p95, largest = np.quantile(numbers, [0.5, 0.95, 1.0], method="higher")
-    return {"median": round(float(median), 3), "p95": round(float(p95), 3), "max": round(float(largest), 3)}
+    found = np.quantile(numbers, [0.5, 0.95, 1.0], method="higher") if len(numbers) else np.zeros(3)
+    return dict(zip(_QUANTILES, found.round(3).tolist(), strict=True))
 
 
 def _pace(worked: pa.Table) -> dict[str, float]:

@@ -15,9 +15,7 @@ import gzip
 import io
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import IO, Any, NoReturn, cast
 
@@ -27,6 +25,7 @@ import pyarrow.parquet as pq
 
 from pipeline.pages import MOST_FOOTER, check_footer, check_pages
 from schemas.errors import UsageError
+from schemas.plain import distinct
 from schemas.secrets import hidden
 from schemas.untrusted import TooLarge, bounded, first_line, parsing
 from schemas.uris import printable, shown
@@ -48,6 +47,7 @@ _PARQUET: dict[str, Any] = {  # a part of a column at a time, not all of it
 _LONGEST_NAME = 1 << 16  # bytes, where a column says how long its names are
 _FREE_BYTES, _MOST_GROWN = 8 << 20, 200  # from so many on, names may be so many times the size of what packs them
 _DELIMITERS = ",;\t|"
+_TEXT = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 _MOST_KEYS = 100  # of JSON objects that are remembered, to name those that are not read
 
 
@@ -71,7 +71,8 @@ class Table:
 
     def rows(self, file: IO[bytes]) -> Iterator[Cells]:
         """The wanted cells of every row. The file may be closed at the end."""
-        with self._readable():
+        # What libraries raise for a broken file. A disk or network that fails has an errno: not the list's fault.
+        with parsing(lambda why: UsageError(f"{self.name}: not a readable {self.suffix} list ({why})")):
             data = cast(IO[bytes], _Unpacked(file)) if self._gzip else file
             yield from _READERS[self.suffix](self, data)
         if not self.row:
@@ -116,7 +117,7 @@ class Table:
                     yield cells
 
     def _jsonl(self, file: IO[bytes]) -> Iterator[Cells]:
-        decode = json.JSONDecoder(object_pairs_hook=_once).raw_decode
+        decode = json.JSONDecoder(object_pairs_hook=distinct).raw_decode
         needed, wanted, columns = self._wanted[0], self._wanted, self.columns
         blank = 0
         for number, line in enumerate(self._lines(file), 1):
@@ -229,12 +230,6 @@ class Table:
                 self.fail("goes on in a line of more than a million characters: is this a list?")
             yield line
 
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        """What libraries raise for a broken file. A disk or network that fails has an errno: not the list's fault."""
-        with parsing(lambda why: UsageError(f"{self.name}: not a readable {self.suffix} list ({why})")):
-            yield
-
     def broken(self, why: str) -> UsageError:
         """For what a value raises that nobody thought of."""
         return UsageError(f"{self.name}: row {self.row}{self._place} cannot be read ({why})")
@@ -285,14 +280,6 @@ def _encoding(head: bytes) -> str:
     return "utf-8-sig"
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        again = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {again!r} comes twice")
-    return found
-
-
 def _split(line: str, delimiter: str) -> list[str]:
     try:
         return [name.strip() for name in next(csv.reader([line], delimiter=delimiter, strict=True), [])]
@@ -305,24 +292,18 @@ def _plain(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _plain(kind.value_type)
     t = pa.types
-    text = t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind)
-    raw = t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind)
     number = t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind)
-    return text or raw or number or t.is_null(kind) or t.is_timestamp(kind) or t.is_date(kind)
+    text = kind in (*_TEXT, pa.string_view(), pa.binary_view())
+    return text or number or t.is_null(kind) or t.is_timestamp(kind) or t.is_date(kind)
 
 
 def _bytes(column: pa.Array) -> int:
     """Of all names in a column of text, spelled out."""
     if pa.types.is_dictionary(column.type):
-        if not _is_text(column.type.value_type):
+        if column.type.value_type not in _TEXT:
             return 0
         return pc.sum(pc.take(pc.binary_length(column.dictionary), column.indices)).as_py() or 0
-    return pc.sum(pc.binary_length(column)).as_py() or 0 if _is_text(column.type) else 0
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    t = pa.types
-    return t.is_string(kind) or t.is_large_string(kind) or t.is_binary(kind) or t.is_large_binary(kind)
+    return pc.sum(pc.binary_length(column)).as_py() or 0 if column.type in _TEXT else 0
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -331,7 +312,7 @@ def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         words = _values(column.dictionary)
         return [None if place is None else words[place] for place in column.indices.to_pylist()]
-    if _is_text(column.type):
+    if column.type in _TEXT:
         longest = pc.max(pc.binary_length(column)).as_py() or 0
         bounded(longest, _LONGEST_NAME, "bytes of a name")
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # Python's times end at microseconds

@@ -5,10 +5,13 @@ No key of an address or of the environment (`schemas.secrets`), no control chara
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from schemas.plain import to_json
@@ -23,6 +26,18 @@ class Terminal(Console):
 
     def render_str(self, text: str, **how: Any) -> Text:
         return super().render_str(safe(text), **how)
+
+
+def table(title: str, *columns: str, left: Collection[str] = (), caption: str | None = None) -> Table:
+    """An empty table in few columns of the terminal. The first column is for names; left: what else is no number."""
+    made = Table(
+        title=title, caption=caption, box=SIMPLE_HEAD, title_justify="left", caption_justify="left",
+        padding=(0, 1, 0, 0), pad_edge=False,
+    )  # fmt: skip
+    for column in columns:
+        name = column == columns[0]
+        made.add_column(column, justify="left" if name or column in left else "right", no_wrap=name)
+    return made
 
 
 def say(text: str, *, err: bool = False) -> None:

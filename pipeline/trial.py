@@ -30,36 +30,34 @@ def try_pairs(order: Order, before: float = 0.0) -> dict[str, Any]:
         before: seconds that this process took to come here, as a worker will; they count as start.
     """
     stage = PairsStage(order.config, order.dataset.location, order.checkpoint, out="")
-    with threads(max(1, int(stage.resources.cpus))):
-        return _tried(order, stage, before)
-
-
-def _tried(order: Order, stage: PairsStage, before: float) -> dict[str, Any]:
-    began = time.perf_counter()
-    stage.setup()
-    start = before + time.perf_counter() - began
     tally, tried, kept, seconds = Tally(), 0, 0, 0.0
-    for label in order.classes:
-        there = sum(item.last - item.first for item in order.planned if item.source.label is label)
-        count = min(there, max(1, round(SAMPLE * there / order.windows)))
-        groups = some_of(order.dataset, label, count)
+    with threads(max(1, int(stage.resources.cpus))):
         began = time.perf_counter()
-        yardstick = learn_from(order.dataset, label, order.config)
-        for _ in stage.pairs(groups[:1], yardstick, Tally()):  # what is slow only once is no part of the pace
-            pass
-        start += time.perf_counter() - began
-        began = time.perf_counter()
-        kept += sum(1 for _ in stage.pairs(groups, yardstick, tally))
-        seconds += time.perf_counter() - began
-        tried += len(groups)
+        stage.setup()
+        start = before + time.perf_counter() - began
+        for label in order.classes:
+            there = sum(item.last - item.first for item in order.planned if item.source.label is label)
+            count = min(there, max(1, round(SAMPLE * there / order.windows)))
+            groups = some_of(order.dataset, label, count)
+            began = time.perf_counter()
+            yardstick = learn_from(order.dataset, label, order.config)
+            for _ in stage.pairs(groups[:1], yardstick, Tally()):  # what is slow only once is no part of the pace
+                pass
+            start += time.perf_counter() - began
+            began = time.perf_counter()
+            kept += sum(1 for _ in stage.pairs(groups, yardstick, tally))
+            seconds += time.perf_counter() - began
+            tried += len(groups)
     made = kept + tally.gated.total()
     share = order.windows / tried
+    rate = (kept + 1) / (made + 2)  # of none, too
+    error = float(np.sqrt(made * rate * (1 - rate)))  # one standard error of how many were kept
     return {
         "windows": order.windows,
         "sampled": tried,
         "passed_over": round(tally.passed_over * share),
         "pairs": round(kept * share),
-        "pairs_error": round(_error(kept, made) * share),
+        "pairs_error": round(error * share),
         "gated": {reason: round(n * share) for reason, n in sorted(tally.gated.items())},
         "start_s": round(start, 1),
         "seconds": round(start + seconds * share, 1),
@@ -72,20 +70,10 @@ def trial_lines(found: dict[str, Any]) -> list[str]:
     """What came out, for people."""
     left_out = f", left out: {in_words(found['gated'])}" if found["gated"] else ""
     return [
-        f"{counted(found['windows'], 'window')}, of which {found['sampled']} {_were(found['sampled'])} tried: about"
+        f"{counted(found['windows'], 'window')}, of which {counted(found['sampled'], 'was', 'were')} tried: about"
         f" {found['pairs']} ± {counted(found['pairs_error'], 'pair')}{left_out};"
         f" {counted(found['passed_over'], 'window')} passed over",
         f"about {duration(found['seconds'])} on one worker like this: {duration(found['start_s'])} to start, then"
         f" {found['pairs_s']:.3g} pairs a second; starting Ray comes on top",
         "nothing was written",
     ]
-
-
-def _error(kept: int, made: int) -> float:
-    """One standard error of how many were kept."""
-    share = (kept + 1) / (made + 2)  # of none, too
-    return float(np.sqrt(made * share * (1 - share)))
-
-
-def _were(count: int) -> str:
-    return "was" if count == 1 else "were"

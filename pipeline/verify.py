@@ -64,15 +64,13 @@ def _check_shard(dataset: Dataset, entry: ShardEntry, sides: dict[str, str], *, 
         samples = dataset.shard(entry)
         for key, members in samples if decode else ():
             yield from _check_sample(dataset, entry, key, members, sides)
-        yield from _check_faces(dataset, entry, {conversation_of(key) for key, _ in samples})
+        faces = read_faces(Store(dataset.location), entry) if entry.faces else {}
+        missing = {conversation_of(key) for key, _ in samples} - set(faces)
+        if entry.faces and missing:
+            some = f"{len(missing)} of the shard's conversations, for example {min(missing)}"
+            yield f"{entry.faces.path}: no faces of {some}"
     except DatasetError as error:
         yield str(error)
-
-
-def _check_faces(dataset: Dataset, entry: ShardEntry, conversations: set[str]) -> Iterator[str]:
-    missing = conversations - set(read_faces(Store(dataset.location), entry)) if entry.faces else set()
-    if entry.faces and missing:
-        yield f"{entry.faces.path}: no faces of {len(missing)} of the shard's conversations, for example {min(missing)}"
 
 
 def _check_codec(store: Store, manifest: Manifest) -> Iterator[str]:

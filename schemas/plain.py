@@ -16,6 +16,7 @@ import json
 import math
 import types
 import typing
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -95,15 +96,17 @@ def _number(text: str) -> float:
     return number
 
 
-def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of a JSON object. ValueError: a name comes twice."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError("a name comes twice in one object")
+        again = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the name {again!r} comes twice in one object")
     return fields
 
 
-_STRICT = json.JSONDecoder(parse_constant=_no_number, parse_float=_number, object_pairs_hook=_fields)
-_PYTHONS = json.JSONDecoder(object_pairs_hook=_fields)
+_STRICT = json.JSONDecoder(parse_constant=_no_number, parse_float=_number, object_pairs_hook=distinct)
+_PYTHONS = json.JSONDecoder(object_pairs_hook=distinct)
 
 
 def _check_depth(data: Any, left: int) -> None:

@@ -11,7 +11,7 @@ def fetched(repository: str, folder: str | None = None, files: Iterable[str] = (
 
     Args:
         repository: its id on the hub. folder: where it was fetched to; None: the hub's own cache.
-        files: names that must be there, or it was not fetched to the end.
+        files: names that must be there, or it was not fetched to the end; patterns among them say nothing.
     """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -20,4 +20,5 @@ def fetched(repository: str, folder: str | None = None, files: Iterable[str] = (
         found = Path(snapshot_download(repository, cache_dir=folder or constants.HF_HUB_CACHE, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
-    return found if all((found / name).exists() for name in files) else None
+    names = [name for name in files if not set(name) & set("*?[")]
+    return found if all((found / name).exists() for name in names) else None

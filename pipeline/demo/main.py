@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from pipeline.figures import metrics_tables
 from pipeline.pairs import build_pairs, in_words
 from pipeline.progress import Reporter
 from pipeline.sources import find_sources
+from pipeline.terminal import table
 from schemas.config import BuildConfig, load_config
 from schemas.errors import UsageError
 from schemas.pairs import PairsConfig
@@ -143,14 +143,11 @@ def _metrics(figures: dict[str, Any]) -> list[Table]:
 
 
 def _truth_table(run: str, media: Path) -> Table:
-    table = Table(title="the build against what was rendered", box=SIMPLE_HEAD, title_justify="left")
-    table.add_column("dialogue", no_wrap=True)
-    table.add_column("layout", no_wrap=True)
-    for column in ("DER", "turn borders within", "turns on the right face", "head pitch r"):
-        table.add_column(column, justify="right")
+    columns = ("dialogue", "layout", "DER", "turn borders within", "turns on the right face", "head pitch r")
+    made = table("the build against what was rendered", *columns, left=("layout",))
     for check in check_build(run, media):
-        table.add_row(
+        made.add_row(
             check.name, check.layout, f"{check.der:.1%}", f"{check.turn_error:.2f} s", f"{check.bound:.0%}",
             f"{check.pitch:.3f}",
         )  # fmt: skip
-    return table
+    return made

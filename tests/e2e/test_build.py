@@ -17,7 +17,7 @@ from pipeline.fleet import ray_engine
 from pipeline.outputs import read_outputs
 from pipeline.preview import preview
 from pipeline.progress import Reporter
-from pipeline.replay import outline, replay
+from pipeline.replay import replay
 from pipeline.sources import find_sources
 from pipeline.status import read_status, status_tables
 from pipeline.verify import verify_dataset
@@ -156,11 +156,11 @@ def test_one_stage_on_one_item_can_be_replayed_and_writes_nothing(
     build = Build(BuildConfig.model_validate(SMALL), str(root), local_engine, Reporter())
 
     faces = replay(build, sources_of(dialogues), "faces", "together")
-    assert (faces.known, faces.reason) == ("ok", None)
-    assert outline(faces.rows[0])["tracks"][0]["landmarks"].endswith("478, 3]")
+    assert (faces["ledger"], faces["rejected"]) == ("ok", None)
+    assert faces["rows"][0]["tracks"][0]["landmarks"].endswith("478, 3]")
     motion = replay(build, sources_of(dialogues), "motion", "apart")
-    assert motion.task.item.endswith("participant 0")
-    assert outline(motion.rows[0])["motion"] == f"float32 [{int(SECONDS * 25)}, 14]"
+    assert motion["item"].endswith("participant 0")
+    assert motion["rows"][0]["motion"] == f"float32 [{int(SECONDS * 25)}, 14]"
     with pytest.raises(UsageError, match=r"no item 'nobody' of bind; there are 2 items: .*together\.mp4"):
         replay(build, sources_of(dialogues), "bind", "nobody")
     with pytest.raises(UsageError, match="--only takes ingest"):

@@ -87,11 +87,12 @@ def test_every_asset_says_where_it_comes_from_and_under_which_licence() -> None:
     assert all(a.setting is None or "{" in a.setting for a in known)
 
 
-def test_a_broken_list_is_one_line(tmp_path: Path) -> None:
+def test_a_broken_list_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "assets.yaml"
     path.write_text("assets: [{name: x}]")
+    monkeypatch.setattr("pipeline.assets.ASSETS_FILE", path)
     with pytest.raises(UsageError, match="cannot read") as error:
-        read_assets(path)
+        read_assets()
     assert "\n" not in str(error.value)
 
 

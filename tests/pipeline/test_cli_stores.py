@@ -11,7 +11,6 @@ import pytest
 import s3fs
 
 from benchmarks.webserver import Behaviour, closed_port, web
-from pipeline import commands
 from schemas import faults
 from schemas.dyads import WindowClass
 from tests.bucket import BUCKET, S3Server
@@ -111,7 +110,7 @@ def test_a_disk_in_trouble_is_one_line(
     def fails(*_: Any, **__: Any) -> None:
         raise OSError(number, "in trouble", f"{tmp_path}/x")
 
-    monkeypatch.setattr(commands, "run_train", fails)
+    monkeypatch.setattr("schemas.config.load_config", fails)
     code, _, err = visavis(capsys, monkeypatch, "train", CONFIG, str(tmp_path))
     assert (code, err) == (1, f"visavis: {tmp_path}/x: in trouble\n")
 
