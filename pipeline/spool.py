@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -24,10 +22,9 @@ class Spool(Generic[D]):
         self._count = 0
 
     def append(self, entry: D) -> None:
-        plain: Any = entry
         with about(tempfile.gettempdir()):
             self._file.seek(0, 2)
-            self._file.write(json.dumps(asdict(plain), separators=(",", ":")).encode() + b"\n")
+            self._file.write(self._adapter.dump_json(entry) + b"\n")
         self._count += 1
 
     def keep(self, wanted: Callable[[D], bool]) -> None:
