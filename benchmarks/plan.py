@@ -130,9 +130,13 @@ class BusyCrew(StubCrew):
 
 def outline(task: Task) -> str:
     """What ingest would tell of a minute's conversation."""
-    identity = hashlib.sha256(task.key.encode()).hexdigest()[:16]
+    files = task.key.partition("-")[0]  # the same where they are listed once more
     return Outline(
-        id=identity, identity=task.key, frames=FRAMES, keyframes=((500, 1000),), early_keyframes=((0,),)
+        id=hashlib.sha256(files.encode()).hexdigest()[:16],
+        identity=files,
+        frames=FRAMES,
+        keyframes=((500, 1000),),
+        early_keyframes=((0,),),
     ).model_dump_json()
 
 
