@@ -154,9 +154,10 @@ def figures(cluster: Simulated, options: argparse.Namespace, took: float, cpu: f
         "machines_lost": cluster.losses,
         "asked_all_s": round(initial[-1][0] - initial[0][0], 2),
         "asked_all_cpu_s": round(initial[-1][1] - initial[0][1], 2),
-        "utilisation": {NAMES[kind]: utilisation(cluster, kind, min(full.values())) for kind in full},
+        "utilisation": {NAMES[kind]: utilisation(cluster, kind, ramp) for kind, ramp in full.items()},
         "ramp_s": {NAMES[kind]: round(ramp, 1) for kind, ramp in full.items()},
         "last_begun_s": round(cluster.last_begun, 1),
+        "last_queued_s": {NAMES[kind]: round(cluster.queued[kind], 1) for kind in full},
         "idle_while_tasks_wait_s": round(cluster.wasted, 1),
         "idle_while_tasks_wait_share": round(cluster.wasted / worker_seconds(cluster), 5),
         "others_end_s": round(cluster.last_but_first, 1),
@@ -186,8 +187,8 @@ def ramp_of(cluster: Simulated, kind: int) -> float | None:
 
 
 def utilisation(cluster: Simulated, kind: int, ramp: float) -> float:
-    """Share of the time of a kind's workers in which they worked, until the last conversation was begun."""
-    log = [row for row in cluster.log if ramp <= row[0] <= cluster.last_begun]
+    """Share of the time of a kind's workers in which they worked, as long as tasks waited for such."""
+    log = [row for row in cluster.log if ramp <= row[0] <= cluster.queued[kind]]
     worked = sum(busy[kind] * (after - when) for (when, busy, _), (after, _, _) in itertools.pairwise(log))
     there = sum(workers[kind] * (after - when) for (when, _, workers), (after, _, _) in itertools.pairwise(log))
     return round(worked / there, 4) if there else 0.0

@@ -115,6 +115,7 @@ class Simulated:
         self.done: list[tuple[float, float, Task]] = []  # (when it ended, seconds, task)
         self.deaths = self.losses = 0  # workers that died, machines that went
         self.pools: Sequence[Pool] = ()  # the scheduler's
+        self.queued = [0.0, 0.0]  # when tasks last waited for such workers
         self.wasted = 0.0  # seconds that workers were idle while tasks waited for such
         self.last_but_first = 0.0  # when the last task was done that is not the first item's
         self.last_begun = 0.0  # when the last conversation was begun
@@ -162,6 +163,9 @@ class Simulated:
         with self.clock.outside():
             self._found: list[Answer] = []
             began, ends = self.clock.now(), self.clock.now() + seconds
+            for pool in self.pools:
+                if pool.queued:
+                    self.queued[pool.needs.gpus > 0] = began
             idle = sum(min(len(pool.idle), pool.queued) for pool in self.pools)
             while True:
                 while self._events and self._events[0][0] <= self.clock.now():
