@@ -10,15 +10,16 @@ import math
 import random
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.plan import FACTS
 from pipeline.ledger import Outcome
 from pipeline.machines import Machine, amounts_of
+from pipeline.pools import Pool
 from pipeline.task import Task
-from pipeline.workers import Answer, code_digests
+from pipeline.workers import OUTCOME, Answer, code_digests, packed, unpacked
 from schemas import FPS
 from schemas.config import StageResources
 from schemas.rows import Outline
@@ -76,6 +77,10 @@ class Actor:
         self.pending: dict[int, Any] = {}  # calls that are not answered: their tags
         self.busy = self.placed = self.lost = self.stopped = False
 
+    @property
+    def gpu(self) -> bool:
+        return self.needs.gpus > 0
+
 
 class Node:
     """A simulated machine."""
@@ -105,10 +110,13 @@ class Simulated:
         self._waiting: dict[str, deque[Actor]] = defaultdict(deque)
         self._gaps: dict[str, list[Node]] = {}
         self.asked: list[tuple[float, float]] = []  # (virtual time, driver's CPU)
-        self.busy = 0
-        self.workers = 0
-        self.log: list[tuple[float, int, int]] = []  # (time, workers at work, workers)
-        self.done: list[float] = []
+        self.busy, self.workers = [0, 0], [0, 0]  # without and with a GPU
+        self.log: list[tuple[float, list[int], list[int]]] = []  # (time, workers at work, workers)
+        self.done: list[tuple[float, float, Task]] = []  # (when it ended, seconds, task)
+        self.deaths = self.losses = 0  # workers that died, machines that went
+        self.pools: Sequence[Pool] = ()  # the scheduler's
+        self.queued = [0.0, 0.0]  # when tasks last waited for such workers
+        self.wasted = 0.0  # seconds that workers were idle while tasks waited for such
         self.last_but_first = 0.0  # when the last task was done that is not the first item's
         self.last_begun = 0.0  # when the last conversation was begun
         self.lengths: dict[str, float] = {}
@@ -137,6 +145,8 @@ class Simulated:
 
     def call(self, worker: Actor, what: str, *arguments: Any, tag: Any) -> None:
         self.clock.charged += self._ray
+        if arguments:
+            packed(arguments)
         with self.clock.outside():
             number = next(self._numbers)
             worker.pending[number] = tag
@@ -146,9 +156,17 @@ class Simulated:
                 self._run(worker, number, *arguments)
 
     def answers(self, seconds: float) -> list[Answer]:
+        found = self._come_in(seconds)
+        return [Answer(tag, unpacked(value), error) for tag, value, error in found]
+
+    def _come_in(self, seconds: float) -> list[Answer]:
         with self.clock.outside():
             self._found: list[Answer] = []
-            ends = self.clock.now() + seconds
+            began, ends = self.clock.now(), self.clock.now() + seconds
+            for pool in self.pools:
+                if pool.queued:
+                    self.queued[pool.needs.gpus > 0] = began
+            idle = sum(min(len(pool.idle), pool.queued) for pool in self.pools)
             while True:
                 while self._events and self._events[0][0] <= self.clock.now():
                     heapq.heappop(self._events)[2]()
@@ -156,7 +174,8 @@ class Simulated:
                     break
                 coming = min(self._events[0][0], ends) if self._events else ends
                 self.clock.waited += max(1e-9, coming - self.clock.now())
-            self.log.append((self.clock.now(), self.busy, self.workers))
+            self.log.append((self.clock.now(), [*self.busy], [*self.workers]))
+            self.wasted += idle * (self.clock.now() - began)
             return self._found
 
     def stop(self, worker: Actor) -> None:
@@ -197,7 +216,7 @@ class Simulated:
 
     def _placed(self, actor: Actor, hello: Any) -> None:
         if not (actor.stopped or actor.lost):
-            self.workers += 1
+            self.workers[actor.gpu] += 1
             actor.placed = True
             self._answer(actor, min(actor.pending), hello)
 
@@ -208,7 +227,7 @@ class Simulated:
 
     def _run(self, actor: Actor, number: int, task: Task, attempt: int, limit: float) -> None:
         actor.busy = True
-        self.busy += 1
+        self.busy[actor.gpu] += 1
         own, each = WORK.get(task.stage, (1.0, 0.0))
         media = task.seconds
         if task.stage == "ingest":
@@ -219,19 +238,19 @@ class Simulated:
             self._after(self._rng.uniform(0.0, seconds), lambda: self._die(actor))
         elif hangs or seconds > limit:
             made = self._outcome(task, attempt, limit, "failed", "TimeLimit")
-            self._after(limit, lambda: self._ended(actor, number, made))
+            self._after(limit, lambda: self._ended(actor, number, task, made))
         else:
             made = self._outcome(task, attempt, seconds, "ok", "")
-            self._after(LATENCY + seconds, lambda: self._ended(actor, number, made))
+            self._after(LATENCY + seconds, lambda: self._ended(actor, number, task, made))
 
-    def _ended(self, actor: Actor, number: int, outcome: Outcome) -> None:
+    def _ended(self, actor: Actor, number: int, task: Task, outcome: Outcome) -> None:
         if number in actor.pending and not (actor.stopped or actor.lost):
             actor.busy = False
-            self.busy -= 1
-            self.done.append(self.clock.now())
+            self.busy[actor.gpu] -= 1
+            self.done.append((self.clock.now(), outcome.seconds, task))
             if outcome.item != FIRST:
                 self.last_but_first = self.clock.now()
-            self._answer(actor, number, outcome)
+            self._answer(actor, number, OUTCOME.dump_json(outcome))
 
     def _outcome(self, task: Task, attempt: int, seconds: float, status: Any, reason: str) -> Outcome:
         facts = FACTS[task.stage](task) if task.stage in FACTS and status == "ok" else ""
@@ -258,6 +277,7 @@ class Simulated:
 
     def _die(self, actor: Actor) -> None:
         """With its supervisor."""
+        self.deaths += 1
         pending = dict(actor.pending)
         for number in pending:
             self._answer(actor, number, None, RuntimeError("the worker died"))
@@ -277,13 +297,14 @@ class Simulated:
                 gaps.append(node)
 
     def _gone(self, actor: Actor) -> None:
-        self.busy -= actor.busy
-        self.workers -= actor.placed
+        self.busy[actor.gpu] -= actor.busy
+        self.workers[actor.gpu] -= actor.placed
         actor.busy = actor.placed = False
 
     def _lose_machine(self) -> None:
         node = self._rng.choice([n for n in self._nodes if n.there])
         node.there = False
+        self.losses += 1
         lost = list(node.actors)
         for actor in lost:
             self._gone(actor)

@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial, reduce
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,24 @@ class Bound:
     encoded: tuple[Artifact, ...]
 
 
+class _List:
+    """Which conversations of a list were begun."""
+
+    def __init__(self, size: int) -> None:
+        self.begun, self.left = bytearray(size), size  # by place
+        self.keys: set[int] = set()
+        self._again: Counter[str] = Counter()  # the very same files, listed once more: duplicates to be told of
+
+    def begin(self, place: int, key: str) -> str:
+        """The item of ingest."""
+        self.begun[place] = True
+        self.left -= 1
+        if (number := int(key, 16)) in self.keys:
+            self._again[key] += 1
+        self.keys.add(number)
+        return f"{key}-{self._again[key]}" if key in self._again else key
+
+
 class Build:
     """One build of a corpus into a run's folder."""
 
@@ -144,7 +163,7 @@ class Build:
         before = read_settings(store)["fingerprints"]
         return changed, [stage for stage, now in self.fingerprints.items() if before.get(stage) != now]
 
-    def remaining(self, sources: Iterable[Source]) -> Counter[str]:
+    def remaining(self, sources: Collection[Source]) -> Counter[str]:
         """How many conversations have which stage next on their way to `bind`; those that are there do not count.
 
         Writes nothing and starts nobody; may be asked while a run goes on.
@@ -182,10 +201,12 @@ class Build:
         )
 
     def _bind_all(self, run: Run, sources: Collection[Source], bound: Spool[Bound]) -> None:
-        twins = self._twins(run)
-        for conversation in run.follow("conversations", self.roads(sources, run, twins), len(sources)):
-            if conversation:
-                bound.append(conversation)
+        twins, listed = self._twins(run), _List(len(sources))
+        begun = run.known.count(self.fingerprints["ingest"])  # so far the list was gone, if nobody changed it
+        new, before = (self.roads(sources, run, twins, listed, first) for first in (begun, 0))
+        ended = run.follow("conversations", new, len(sources), before)
+        for conversation in filter(None, ended):
+            bound.append(conversation)
         if twins.overtaken:
             bound.keep(lambda b: twins.has(b.id, b.place))
 
@@ -193,20 +214,28 @@ class Build:
         return Twins(run, lambda listed: self._task("ingest", listed.key, listed.name, guessed=True))
 
     def roads(
-        self, sources: Iterable[Source], run: Run | None = None, twins: Twins | None = None
+        self,
+        sources: Collection[Source],
+        run: Run | None = None,
+        twins: Twins | None = None,
+        listed: _List | None = None,
+        first: int = 0,
     ) -> Iterator[Road[Bound | None]]:
-        """Each conversation's way to `bind`. run: where verdicts are recorded. twins: who has which content."""
-        twins = twins or self._twins(run)
-        listed: set[int] = set()
-        again: Counter[str] = Counter()  # the very same files, listed once more: duplicates to be told of
-        for place, source in enumerate(sources):
+        """Each conversation's way to `bind`.
+
+        run: where verdicts are recorded. twins: who has which content. first: from this place of the list on, those of
+        which nothing is known; the others are left to who goes the list from its beginning, now or later (`listed`).
+        """
+        twins, listed = twins or self._twins(run), listed or _List(len(sources))
+        for place, source in enumerate(islice(sources, first, None), first):
+            if not listed.left:
+                return
+            if listed.begun[place]:
+                continue
             key = source_key(source)
-            number = int(key, 16)
-            if number in listed:
-                again[key] += 1
-            listed.add(number)
-            mine = Listed(place, f"{key}-{again[key]}" if key in again else key, source_name(source))
-            yield self._ingest_one(run, source, mine, twins)
+            if first and run and (int(key, 16) in listed.keys or run.known.has("ingest", key)):
+                continue
+            yield self._ingest_one(run, source, Listed(place, listed.begin(place, key), source_name(source)), twins)
 
     def _ingest_one(self, run: Run | None, source: Source, mine: Listed, twins: Twins) -> Road[Bound | None]:
         inline, seconds = source.model_dump(mode="json"), source_seconds(source)

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pipeline.ledger import Outcome
 from pipeline.memory import machine_spared
 from pipeline.task import Stages, Task, Worker
 
 
-@dataclass(frozen=True)
-class InFlight:
+class InFlight(NamedTuple):
     """A task at work: where, for how long (seconds), and which try it is."""
 
     task: Task

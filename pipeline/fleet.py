@@ -101,8 +101,9 @@ class Fleet:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def in_flight(self) -> list[InFlight]:
+        moment = now()
         return [
-            InFlight(worker.job.task, worker.host, now() - worker.since, worker.job.attempt)
+            InFlight(worker.job.task, worker.host, moment - worker.since, worker.job.attempt)
             for pool in self._pools
             for worker in pool.workers.values()
             if worker.job

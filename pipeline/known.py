@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from functools import lru_cache
 from itertools import islice
+from multiprocessing.pool import ThreadPool
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -76,21 +77,43 @@ class Known:
         rows = rows[latest_rows(rows["uid"])]
         self._rows = rows[np.argsort(rows["uid"])]
         self._index()
-        if len(self._rows):
-            self._rows["present"] = self._found()
+        aside = ThreadPool(1)  # of daemons: a run that cannot begin does not wait for its end
+        self._listing = aside.apply_async(self._found) if len(self._rows) else None
+        aside.close()
+
+    def has(self, stage: str, key: str) -> bool:
+        """Whether anything is known of an item."""
+        uid = uid_of(stage, key)
+        return uid in self._fresh or self._place(uid) is not None
+
+    def count(self, fingerprint: str) -> int:
+        """Rows that were made with these settings, in earlier runs."""
+        kinds = [number for number, (_, _, print_) in enumerate(self._kinds) if print_ == fingerprint]
+        return int(np.isin(self._rows["kind"], kinds).sum())
 
     def get(self, stage: str, key: str) -> Verdict | None:
         uid = uid_of(stage, key)
         if (fresh := self._fresh.get(uid)) is not None:
             return fresh
-        index = bisect_left(self._order, uid)
-        if index == len(self._order) or self._order[index] != uid:
+        if (index := self._place(uid)) is None:
             return None
-        inputs, output, has_output, present, kind, facts = (column[index] for column in self._columns)
-        status, reason, fingerprint = self._kinds[kind]
+        self._await_listing()
+        _, inputs, output, has_output, present, kind, facts = self._rows[index].item()
         said = self._facts[facts].as_py() if facts >= 0 else ""
         made = f"{output:016x}" if has_output else ""
-        return Verdict(status, reason, fingerprint, f"{inputs:016x}", made, said, bool(present))
+        status, reason, fingerprint = self._kinds[kind]
+        return Verdict(status, reason, fingerprint, f"{inputs:016x}", made, said, present)
+
+    def _place(self, uid: int) -> int | None:
+        """Which row of earlier runs."""
+        index = bisect_left(self._order, uid)
+        return index if index < len(self._order) and self._order[index] == uid else None
+
+    def _await_listing(self) -> None:
+        """New items do not wait for the listing of what was made before: of a large store it takes minutes."""
+        if self._listing is not None:
+            self._rows["present"] = self._listing.get()
+            self._listing = None
 
     def settled(self, task: Task) -> Verdict | None:
         """The verdict, if nothing needs to be done: made from the same inputs with the same settings, and there."""
@@ -117,6 +140,7 @@ class Known:
             self._merge_fresh()
 
     def _merge_fresh(self) -> None:
+        self._await_listing()
         rows = np.zeros(len(self._fresh), _ROW)
         facts_of: list[str] = []
         for n, (uid, v) in enumerate(self._fresh.items()):
@@ -138,9 +162,7 @@ class Known:
 
     def _index(self) -> None:
         self._uid = np.ascontiguousarray(self._rows["uid"])
-        # Views, for single rows: searched and read in a tenth of the time of arrays.
-        self._order = memoryview(self._uid)  # type: ignore[arg-type]
-        self._columns = [memoryview(self._rows[name]) for name in _ROW.names[1:]]  # type: ignore[index]
+        self._order = memoryview(self._uid)  # type: ignore[arg-type]  # searched in a tenth of an array's time
 
     def _from_table(self, table: pa.Table) -> np.ndarray:
         rows = np.zeros(table.num_rows, _ROW)
@@ -148,9 +170,15 @@ class Known:
         rows["inputs"], _ = _numbers(table["inputs"])
         rows["output"], rows["has_output"] = _numbers(table["output"])
         columns = [table[name].combine_chunks().dictionary_encode() for name in ("status", "reason", "fingerprint")]
-        distinct, kind = np.unique(np.stack([c.indices.to_numpy() for c in columns]), axis=1, return_inverse=True)
-        named = [[str(c.dictionary[int(code)]) for c, code in zip(columns, codes, strict=True)] for codes in distinct.T]
-        rows["kind"] = np.array([self._kind((a, b, c)) for a, b, c in named], np.int32)[kind.reshape(-1)]
+        shape = [len(c.dictionary) for c in columns]
+        distinct, kind = np.unique(
+            np.ravel_multi_index([c.indices.to_numpy() for c in columns], shape), return_inverse=True
+        )
+        names = [
+            c.dictionary.take(codes).to_pylist()
+            for c, codes in zip(columns, np.unravel_index(distinct, shape), strict=True)
+        ]
+        rows["kind"] = np.array([self._kind(kind) for kind in zip(*names, strict=True)], np.int32)[kind]
         has_facts = pc.not_equal(table["facts"], "")
         count = np.cumsum(has_facts.to_numpy())
         rows["facts"] = np.where(has_facts.to_numpy(), len(self._facts) + count - 1, -1)
@@ -196,11 +224,16 @@ def told(facts: str, kind: type[M]) -> M:
 
 def _listed_uid(name: str) -> int:
     """Of an artifact's path below `artifacts/`, the number of its item and settings; 0 for other files."""
-    parts = name.split("/")
-    if len(parts) != 3:
-        return 0
-    stage, folder, file = parts
-    return uid_of(stage, file.removesuffix(ARTIFACT_SUFFIX)) ^ _print_hash(folder.partition("-")[2])
+    folder, _, file = name.rpartition("/")
+    stage, print_ = _folder(folder)
+    return uid_of(stage, file.removesuffix(ARTIFACT_SUFFIX)) ^ print_ if stage else 0
+
+
+@lru_cache(maxsize=256)
+def _folder(path: str) -> tuple[str, int]:
+    """Of a folder `STAGE/vVERSION-FINGERPRINT`, the stage and the number of its settings; no stage: of other names."""
+    stage, _, settings = path.partition("/")
+    return ("", 0) if "/" in settings or not settings else (stage, _print_hash(settings.partition("-")[2]))
 
 
 @lru_cache(maxsize=64)
@@ -210,10 +243,15 @@ def _print_hash(fingerprint: str) -> int:
 
 def _numbers(digests: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """Digests of 16 hexadecimal digits as numbers, and where there is one at all."""
-    plain = digests.to_pylist()
-    if any(len(digest) not in (0, 16) for digest in plain):
+    plain = digests.combine_chunks()
+    length = pc.binary_length(plain).to_numpy(zero_copy_only=False)
+    there = length == 16
+    if not (there | (length == 0)).all():
         raise ValueError("a digest that is none")
-    text = np.array(plain, "S16")
-    there = text != b""
-    filled = np.where(there, text, b"0" * 16)
-    return np.frombuffer(bytes.fromhex(filled.tobytes().decode()), ">u8"), there
+    numbers = np.zeros(len(plain), np.uint64)
+    numbers[there] = np.frombuffer(bytes.fromhex(pc.binary_join(_one_list(plain), "")[0].as_py()), ">u8")
+    return numbers, there
+
+
+def _one_list(texts: pa.Array) -> pa.ListArray:
+    return pa.LargeListArray.from_arrays([0, len(texts)], texts)

@@ -7,7 +7,7 @@ An exception passes through, so a debugger stops where it was raised.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ STAGES = (
 """Stages that work on one conversation; fit and shard work on the corpus."""
 
 
-def replay(build: Build, sources: Iterable[Source], stage: str, item: str) -> dict[str, Any]:
+def replay(build: Build, sources: Collection[Source], stage: str, item: str) -> dict[str, Any]:
     """Carry out `stage` on the first item whose key starts with `item`, or whose file's name holds it.
 
     Returns: what it made of the item this time, and what the ledger says of the last; plain JSON values.
@@ -68,7 +68,7 @@ def replay(build: Build, sources: Iterable[Source], stage: str, item: str) -> di
     }
 
 
-def _find(build: Build, known: Known, sources: Iterable[Source], stage: str, item: str) -> Task:
+def _find(build: Build, known: Known, sources: Collection[Source], stage: str, item: str) -> Task:
     seen: list[str] = []
     for task, _ in _tasks(build, known, sources):
         if task.stage != stage:
@@ -80,7 +80,7 @@ def _find(build: Build, known: Known, sources: Iterable[Source], stage: str, ite
     raise UsageError(f"no item {item!r} of {stage}; {others}")
 
 
-def _tasks(build: Build, known: Known, sources: Iterable[Source]) -> Iterator[tuple[Task, Verdict | None]]:
+def _tasks(build: Build, known: Known, sources: Collection[Source]) -> Iterator[tuple[Task, Verdict | None]]:
     """All tasks that a build could carry out now or has carried out."""
     codecs = build.codecs()
     for road in build.roads(sources):

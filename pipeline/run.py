@@ -78,27 +78,25 @@ class Run:
         self._said = time.monotonic()
         self._phase: _Phase[Any] | None = None
 
-    def follow(self, name: str, roads: Iterable[Road[T]], total: int) -> Iterator[T]:
+    def follow(self, name: str, roads: Iterable[Road[T]], total: int, before: Iterable[Road[T]] = ()) -> Iterator[T]:
         """Go many roads at once, and yield what each returns, in the order in which they end.
+
+        before: roads of earlier runs, most of which need nothing. They are gone while workers have enough to do, so
+        that none waits until the work of days is gone through again.
 
         Raises:
             RunFailed: too many failures, in a row or as a share.
         """
-        phase: _Phase[T] = _Phase(self, name, total)
+        phase = _Phase(self, name, total, iter(roads), iter(before))
         self._phase = phase
-        source = iter(roads)
         with self.reporter.phase(name, total) as phase.progress:
-            more = True
-            while more or phase.open:
-                turn_ends = time.monotonic() + _TURN_SECONDS
-                while more and (hungry := self.crew.hungry()) and time.monotonic() < turn_ends:
-                    road = next(source, None)
-                    more = road is not None
-                    if road is not None:
-                        phase.begin(road)
+            while phase.more or phase.open:
+                turn_ends, begun = time.monotonic() + _TURN_SECONDS, True
+                while begun and time.monotonic() < turn_ends:
+                    begun = phase.begin(hungry=phase.more and self.crew.hungry())
                     yield from phase.take()
                 if phase.open:
-                    for outcome in self.crew.wait(0.0 if more and hungry else 1.0):
+                    for outcome in self.crew.wait(0.0 if begun else 1.0):
                         phase.settle(outcome)
                 yield from phase.take()
                 self._tell(phase)
@@ -208,19 +206,35 @@ class _Open(Generic[T]):
 class _Phase(Generic[T]):
     """The roads of one `Run.follow`."""
 
-    def __init__(self, run: Run, name: str, total: int) -> None:
+    def __init__(self, run: Run, name: str, total: int, roads: Iterator[Road[T]], before: Iterator[Road[T]]) -> None:
         self.name, self.total = name, total
         self.open = self.finished = 0
+        self.more = True  # roads are left
         self.began = time.monotonic()
         self.progress: PhaseProgress
         self._run = run
         self._waiting: dict[tuple[str, str], list[tuple[_Open[T], int, Task]]] = {}  # the first asked for it
         self._ended: deque[T] = deque()
         self._failures = Failures(run.limits)
+        self._roads, self._before = roads, before
+        self._at_once = True  # the last of those before needed nothing
 
-    def begin(self, road: Road[T]) -> None:
-        self.open += 1
-        self._step(_Open(road), first=True)
+    def begin(self, *, hungry: bool) -> bool:
+        """Go the next road as far as it can be gone, if one is due; hungry: also one on which there is work."""
+        if not hungry and not self._at_once:
+            return False
+        order = (self._roads, self._before) if hungry and self._at_once else (self._before, self._roads)
+        for source in order if hungry else order[:1]:
+            road, stays = next(source, None), self.open
+            if road is not None:
+                self.open += 1
+                self._step(_Open(road), first=True)
+            if source is self._before:
+                self._at_once = road is not None and self.open == stays
+            if road is not None:
+                return True
+        self.more &= not hungry
+        return False
 
     def take(self) -> Iterator[T]:
         """What the roads returned that ended since."""

@@ -35,7 +35,7 @@ _CREATION = "The actor died because of an error raised in its creation task"
 
 # Tasks and outcomes cross as JSON: Ray takes twice as long over a call whose arguments it has to pickle.
 _CALL = TypeAdapter(tuple[Task, int, float])
-_OUTCOME = TypeAdapter(Outcome)
+OUTCOME = TypeAdapter(Outcome)
 
 
 class Answer(NamedTuple):
@@ -96,7 +96,7 @@ class RayWorkers:
         )
 
     def call(self, worker: Any, what: str, *arguments: Any, tag: Any) -> None:
-        told = [_CALL.dump_json(arguments)] if arguments else []
+        told = [packed(arguments)] if arguments else []
         future = getattr(worker, what).remote(*told).future()
         future.add_done_callback(lambda done: self._answered.put((tag, done)))
 
@@ -108,7 +108,7 @@ class RayWorkers:
             except queue.Empty:
                 break
             error = future.exception()
-            found.append(Answer(tag, None if error else _heard(future.result()), error))
+            found.append(Answer(tag, None if error else unpacked(future.result()), error))
         return found
 
     def stop(self, worker: Any) -> None:
@@ -139,13 +139,19 @@ class _RayWorker:
     def run(self, call: bytes) -> bytes | VisavisError:
         task, attempt, limit = _CALL.validate_json(call)
         try:
-            return _OUTCOME.dump_json(self._supervisor.run(task, attempt, limit))
+            return OUTCOME.dump_json(self._supervisor.run(task, attempt, limit))
         except VisavisError as error:
             return error
 
 
-def _heard(value: Any) -> Any:
-    return _OUTCOME.validate_json(value) if isinstance(value, bytes) else value
+def packed(arguments: tuple[Any, ...]) -> bytes:
+    """Task, attempt and limit as they cross to a worker."""
+    return _CALL.dump_json(arguments)
+
+
+def unpacked(value: Any) -> Any:
+    """An answer as it came from one."""
+    return OUTCOME.validate_json(value) if isinstance(value, bytes) else value
 
 
 def limit_gb(config: RunConfig, needs: StageResources) -> float:

@@ -321,6 +321,7 @@ class StageResources(Section):
     limit_factor: float | None = Field(None, ge=0, description="instead of run.limit_factor")
 
 
+_AS_USUAL = StageResources()
 _READINGS = 4.0  # ingest reads a file twice; a busy store may take twice as long as it should
 
 
@@ -344,7 +345,7 @@ class RunConfig(Section):
             seconds: of its media; or, if nobody has looked at the media yet, that it takes to read them once …
             reading: … as they are read, and nothing else is done with them.
         """
-        own = self.resources.get(stage, StageResources())
+        own = self.resources.get(stage, _AS_USUAL)
         base = self.limit_seconds if own.limit_seconds is None else own.limit_seconds
         usual = _READINGS if reading else self.limit_factor
         return base + (usual if own.limit_factor is None else own.limit_factor) * seconds

@@ -57,6 +57,25 @@ def test_one_file_on_which_ingest_hangs_delays_nobody(tmp_path: Path) -> None:
     assert hung["others_end_s"] < calm["others_end_s"] * 1.2
 
 
+def test_in_the_tail_nobody_idles_while_a_piece_of_the_longest_conversation_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = {f"{number:08d}.mp4": 7200.0 if number == 29 else 30.0 for number in range(30)}
+    monkeypatch.setattr(cluster.Simulated, "length", lambda _, task: lengths[task.item])
+    figures, _ = simulated(tmp_path, machines=2, items=30)
+    pieces, last, longest = figures["tail"]["faces"]
+    assert pieces >= 120  # all of them after the last conversation was begun …
+    heard = figures["tail"]["diarize"][1]
+    assert last - heard < longest * (pieces / (2 * cluster.CORES) + 1)  # … on all workers side by side
+    assert figures["idle_while_tasks_wait_s"] == 0
+
+
+def test_gpus_that_are_the_narrow_place_are_at_work_all_the_time(tmp_path: Path) -> None:
+    figures, _ = simulated(tmp_path, machines=6, items=500, gpus=1)
+    assert figures["bound"] == 500
+    assert figures["utilisation"]["GPU"] > 0.95
+
+
 def test_an_autoscaler_is_asked_for_all_at_once(tmp_path: Path) -> None:
     figures, _ = simulated(tmp_path, machines=20, items=400, autoscale=True)
     assert figures["workers"] == 20 * cluster.CORES
