@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
+
+from tests.command_line import keep_commands
 
 if TYPE_CHECKING:
     from tests.bucket import S3Server
@@ -23,6 +26,32 @@ _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]  # files ar
 settings.register_profile("ci", max_examples=60, deadline=None, suppress_health_check=_QUIET)
 settings.register_profile("nightly", max_examples=3000, deadline=None, suppress_health_check=_QUIET)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+keep_commands()
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """`once(NAME, fill)`: a folder that is filled once, also where several processes share the tests. It is not
+    changed after that.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def folder_of(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = root / "once" / name
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                (unfinished := folder.with_name(f"{name}.unfinished")).mkdir()
+                fill(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture(scope="session")
