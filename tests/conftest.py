@@ -20,6 +20,9 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("PYANNOTE_METRICS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may download a model
+# Two processes with a pool of threads each would wait for each other: voices were separated in a quarter of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # HYPOTHESIS_PROFILE=nightly draws fifty times as many inputs as CI has time for.
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]  # files are written anew for each input
