@@ -38,7 +38,7 @@ lint: setup
 types: setup
 	$(RUN)mypy
 
-check: lint types ## lint, types and the tests that are quick (three minutes)
+check: lint types ## lint, types and the tests that are not marked slow
 	$(PYTEST) -m 'not slow and not nightly'
 
 test: lint types ## lint, types and all tests
