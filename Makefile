@@ -5,9 +5,14 @@ PYTHON := $(shell for p in python3.12 python3.11 python3 python; do $$p -c 'impo
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export RAY_USAGE_STATS_ENABLED := 0
 export PYANNOTE_METRICS_ENABLED := 0
+# Processes start by the hundred; each would compile its libraries again.
+unexport PYTHONDONTWRITEBYTECODE
 RUN := .venv/bin/
+# Processes that share the tests. A file stays in one: it has the fixtures. `make test JOBS=0` runs all in one.
+JOBS := 2
+PYTEST := $(RUN)pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test lint types nightly clean
+.PHONY: help setup demo check test lint types nightly clean
 help:    ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
 
@@ -33,8 +38,11 @@ lint: setup
 types: setup
 	$(RUN)mypy
 
+check: lint types ## lint, types and the tests that are not marked slow
+	$(PYTEST) -m 'not slow and not nightly'
+
 test: lint types ## lint, types and all tests
-	$(RUN)pytest --durations=10
+	$(PYTEST) --durations=10
 
 nightly: setup ## tests too slow for CI, and property tests with fifty times as many inputs (an hour or more)
 	$(RUN)pytest -m nightly

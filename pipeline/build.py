@@ -203,7 +203,8 @@ class Build:
     def _bind_all(self, run: Run, sources: Collection[Source], bound: Spool[Bound]) -> None:
         twins, listed = self._twins(run), _List(len(sources))
         begun = run.known.count(self.fingerprints["ingest"])  # so far the list was gone, if nobody changed it
-        new, before = (self.roads(sources, run, twins, listed, first) for first in (begun, 0))
+        new = self.roads(sources, run, twins, listed, begun)
+        before = self.roads(sources, run, twins, listed) if begun else ()
         ended = run.follow("conversations", new, len(sources), before)
         for conversation in filter(None, ended):
             bound.append(conversation)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from pipeline.build import Build, BuildSummary
@@ -15,18 +18,21 @@ from pipeline.progress import Reporter
 from pipeline.sources import find_sources
 from schemas.config import BuildConfig
 from schemas.rows import Source
+from tests.conftest import Once
 
 SECONDS = 14.0
 SMALL = {"motion": {"expression_dims": 8}, "windows": {"hop": 10}, "balance": {"val_share": 0.3}}
 
 
 @pytest.fixture(scope="session")
-def dialogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dialogues(once: Once) -> Path:
     """One dialogue in both layouts, with its truth."""
-    folder = tmp_path_factory.mktemp("dialogues")
-    make_dialogue(folder, "apart", 1, SECONDS, "per_participant")
-    make_dialogue(folder, "together", 1, SECONDS, "one_frame")
-    return folder
+
+    def film(folder: Path) -> None:
+        make_dialogue(folder, "apart", 1, SECONDS, "per_participant")
+        make_dialogue(folder, "together", 1, SECONDS, "one_frame")
+
+    return once("dialogues", film)
 
 
 def sources_of(folder: Path) -> list[Source]:
@@ -40,7 +46,14 @@ def build(folder: Path, root: Path, engine: Engine = local_engine) -> BuildSumma
 
 
 @pytest.fixture(scope="session")
-def built(dialogues: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BuildSummary]:
-    """A finished build; tests that change it work on a copy."""
-    root = tmp_path_factory.mktemp("built")
-    return root, build(dialogues, root)
+def built(dialogues: Path, once: Once, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BuildSummary]:
+    """A finished build, of which each process of the session has a copy; tests that change it work on another."""
+    kept = once("built", lambda folder: _keep(build(dialogues, folder / "run"), folder))
+    root = tmp_path_factory.mktemp("built") / "run"
+    shutil.copytree(kept / "run", root)
+    summary = TypeAdapter(BuildSummary).validate_json((kept / "summary.json").read_bytes())
+    return root, replace(summary, dataset=str(root / "dataset"))
+
+
+def _keep(summary: BuildSummary, folder: Path) -> None:
+    (folder / "summary.json").write_bytes(TypeAdapter(BuildSummary).dump_json(summary))

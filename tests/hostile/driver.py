@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 
+from tests.command_line import keep_commands
 from tests.hostile.watch import peak_with_children_mb
 
 
@@ -51,6 +52,7 @@ def main() -> None:
     """Until stdin ends."""
     limit = int(float(sys.argv[1]) * 1e6)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    keep_commands()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print goes to the log
     for line in sys.stdin:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ def write_lists(folder: Path, seed: int) -> list[Path]:
     folder.mkdir()
     rng = np.random.default_rng(seed)
     found = []
-    for name, data in [*text_lists(rng), *tables(rng)]:
+    for name, data in chain(text_lists(rng), tables(rng)):  # one at a time: together they are 300 MB
         found.append(folder / name)
         found[-1].write_bytes(data)
     return found

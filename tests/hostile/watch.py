@@ -155,6 +155,7 @@ class Driver:
             "LD_PRELOAD": str(library),
             "WATCH_LOG": str(self._log),
             "PYTHONPATH": path,
+            "PYTHONDONTWRITEBYTECODE": "1",  # or what it imports for the first time is written beside it
             "COLUMNS": "200",
         }
         self._process = self._start()

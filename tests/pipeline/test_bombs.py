@@ -75,7 +75,7 @@ BOMBS = {
     "one long word.parquet": _parquet(uri=_repeated("a" * 900_000, 100_000)),
     "many rows.parquet": _parquet(uri=_repeated("a", 3_000_000)),
     "three words.parquet": _parquet(**{name: _repeated("a" * 900, 400_000) for name in ("uri", "conversation")}),
-    "a large page.parquet": _parquet(uri=pa.array(["x" * 100_000_000])),
+    "a large page.parquet": lambda path: _parquet(uri=pa.array(["x" * 100_000_000]))(path),
     "wide.parquet": _parquet(**{f"c{n}": pa.array([1]) for n in range(10_001)}),
     "columns that are not there.parquet": _footer(_group(100)),
     "many chunks.parquet": _footer(*[_group(90_000)] * 14),

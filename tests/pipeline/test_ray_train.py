@@ -59,6 +59,7 @@ def test_an_expected_error_is_an_answer_and_no_reason_to_try_again(tmp_path: Pat
     assert "is not a dataset" in answer["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_more_processes_than_this_machine_holds_are_refused(tmp_path: Path):
     with pytest.raises(UsageError, match="--num-workers 1000: this machine has"):

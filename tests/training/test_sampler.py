@@ -8,7 +8,6 @@ from itertools import product
 
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounter
 
 from schemas import SAMPLES_PER_FRAME
 from schemas.errors import UsageError
@@ -235,6 +234,8 @@ def test_the_anchor_holds_a_model_that_leans(cached: bool):
 
 def test_one_graph_serves_every_block(monkeypatch: pytest.MonkeyPatch):
     """The compiled denoiser gives the same motion, and is not compiled again while caches fill and positions grow."""
+    from torch._dynamo.testing import CompileCounter  # seconds, and 200 MB that no other test needs
+
     graphs, compile = CompileCounter(), torch.compile
     monkeypatch.setattr(torch, "compile", lambda f, options, **rest: compile(f, backend=graphs, **rest))
     model, x = small_model(), inputs(32)
