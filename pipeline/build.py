@@ -34,7 +34,7 @@ from pipeline.ledger import Ledger
 from pipeline.outputs import read_codec
 from pipeline.progress import Reporter
 from pipeline.run import Made, Road, Run, as_long_as, made_of, next_stage
-from pipeline.sources import access_to, source_key, source_name, source_seconds
+from pipeline.sources import Sources, access_to, source_key, source_name, source_seconds
 from pipeline.spool import Spool
 from pipeline.status import account_of, rejections
 from pipeline.task import WHOLE, Artifact, Task, artifact_path, content_digest
@@ -228,7 +228,8 @@ class Build:
         which nothing is known; the others are left to who goes the list from its beginning, now or later (`listed`).
         """
         twins, listed = twins or self._twins(run), listed or _List(len(sources))
-        for place, source in enumerate(islice(sources, first, None), first):
+        rest = sources.starting_at(first) if isinstance(sources, Sources) else islice(sources, first, None)
+        for place, source in enumerate(rest, first):
             if not listed.left:
                 return
             if listed.begun[place]:

@@ -22,6 +22,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -98,7 +99,11 @@ class Sources(Collection[Source]):
         return self._count
 
     def __iter__(self) -> Iterator[Source]:
-        for rows in self._groups(self._rows(Siblings(), Notes())):
+        return self.starting_at(0)
+
+    def starting_at(self, place: int) -> Iterator[Source]:
+        """Those from this place on."""
+        for rows in islice(self._groups(self._rows(Siblings(), Notes())), place, None):
             rows = sorted(rows, key=lambda r: r.participant or "")  # stable: unnamed files keep their order
             yield Source(
                 uris=tuple(r.uri for r in rows),
