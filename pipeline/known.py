@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from functools import lru_cache
 from itertools import islice
-from multiprocessing.pool import ThreadPool
+from multiprocessing.pool import AsyncResult, ThreadPool
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -77,9 +77,8 @@ class Known:
         rows = rows[latest_rows(rows["uid"])]
         self._rows = rows[np.argsort(rows["uid"])]
         self._index()
-        aside = ThreadPool(1)  # of daemons: a run that cannot begin does not wait for its end
-        self._listing = aside.apply_async(self._found) if len(self._rows) else None
-        aside.close()
+        self._unlisted = len(self._rows) > 0
+        self._listing: AsyncResult[np.ndarray] | None = None
 
     def has(self, stage: str, key: str) -> bool:
         """Whether anything is known of an item."""
@@ -96,6 +95,7 @@ class Known:
         if (fresh := self._fresh.get(uid)) is not None:
             return fresh
         if (index := self._place(uid)) is None:
+            self._begin_listing()
             return None
         self._await_listing()
         _, inputs, output, has_output, present, kind, facts = self._rows[index].item()
@@ -109,8 +109,15 @@ class Known:
         index = bisect_left(self._order, uid)
         return index if index < len(self._order) and self._order[index] == uid else None
 
+    def _begin_listing(self) -> None:
+        """List what was made before, in a thread: of a large store it takes minutes, and new items need not wait."""
+        if self._unlisted:
+            aside = ThreadPool(1)  # of daemons: a run that cannot begin does not wait for its end
+            self._listing, self._unlisted = aside.apply_async(self._found), False
+            aside.close()
+
     def _await_listing(self) -> None:
-        """New items do not wait for the listing of what was made before: of a large store it takes minutes."""
+        self._begin_listing()
         if self._listing is not None:
             self._rows["present"] = self._listing.get()
             self._listing = None
