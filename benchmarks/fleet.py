@@ -187,8 +187,8 @@ def ramp_of(cluster: Simulated, kind: int) -> float | None:
 
 
 def utilisation(cluster: Simulated, kind: int, ramp: float) -> float:
-    """Share of the time of a kind's workers in which they worked, as long as tasks waited for such."""
-    log = [row for row in cluster.log if ramp <= row[0] <= cluster.queued[kind]]
+    """Share of the time of a kind's workers in which they worked, while conversations were begun and tasks waited."""
+    log = [row for row in cluster.log if ramp <= row[0] <= min(cluster.queued[kind], cluster.last_begun)]
     worked = sum(busy[kind] * (after - when) for (when, busy, _), (after, _, _) in itertools.pairwise(log))
     there = sum(workers[kind] * (after - when) for (when, _, workers), (after, _, _) in itertools.pairwise(log))
     return round(worked / there, 4) if there else 0.0
