@@ -19,7 +19,7 @@ from pipeline.ledger import Outcome
 from pipeline.machines import Machine, amounts_of
 from pipeline.pools import Pool
 from pipeline.task import Task
-from pipeline.workers import OUTCOME, Answer, code_digests, packed, unpacked
+from pipeline.workers import CALL, OUTCOME, Answer, code_digests, unpacked
 from schemas import FPS
 from schemas.config import StageResources
 from schemas.rows import Outline
@@ -146,7 +146,7 @@ class Simulated:
     def call(self, worker: Actor, what: str, *arguments: Any, tag: Any) -> None:
         self.clock.charged += self._ray
         if arguments:
-            packed(arguments)
+            CALL.dump_json(arguments)
         with self.clock.outside():
             number = next(self._numbers)
             worker.pending[number] = tag

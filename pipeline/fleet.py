@@ -312,7 +312,8 @@ class Fleet:
         self._shifted = now()
         patient = pool.queued > 2 * pool.placed
         others = [p for p in self._pools if p is not pool and len(p.workers) > p.needs.min_workers]
-        idle = [w for p in others if not p.queued for w in p.idle.values() if self._may_go(w, pool, patient)][:share]
+        free = [w for p in others if not p.queued for w in p.idle.values() if w.node in pool.nodes]
+        idle = [w for w in free if patient or now() - w.since > _IDLE_SECONDS][:share]
         for worker in idle:
             self._dismiss(worker)
         if not idle and patient:
@@ -320,9 +321,6 @@ class Fleet:
             busy = [w for w in busy if w.node in pool.nodes and w not in self._leaving]
             self._leaving.update(sorted(busy, key=lambda w: w.since)[:share])
         return bool(idle)
-
-    def _may_go(self, worker: Worker, pool: Pool, patient: bool) -> bool:
-        return worker.node in pool.nodes and (patient or now() - worker.since > _IDLE_SECONDS)
 
     def _release(self, pool: Pool, wanted: int) -> None:
         """Give back the room of workers that have had nothing to do for long, or have no place and are not needed."""

@@ -31,6 +31,7 @@ Kind = tuple[str, str, str]
 
 _COLUMNS = ["uid", "status", "reason", "fingerprint", "inputs", "output", "facts"]
 _BATCH = 100_000  # listed names that are looked up at once
+_SETTINGS = "fingerprint"  # what uids of settings begin with
 _CHUNKS = 16
 _FRESH = 50_000  # outcomes of this run that are kept as objects before they join the columns
 _ROW = np.dtype(
@@ -205,7 +206,7 @@ class Known:
 
     def _found(self) -> np.ndarray:
         """Which rows' artifacts exist, made with the settings that the row names."""
-        prints = np.array([_print_hash(fingerprint) for _, _, fingerprint in self._kinds], np.uint64)
+        prints = np.array([uid_of(_SETTINGS, fingerprint) for _, _, fingerprint in self._kinds], np.uint64)
         wanted = self._uid ^ prints[self._rows["kind"]]
         order = np.argsort(wanted)
         wanted = wanted[order]
@@ -240,12 +241,7 @@ def _listed_uid(name: str) -> int:
 def _folder(path: str) -> tuple[str, int]:
     """Of a folder `STAGE/vVERSION-FINGERPRINT`, the stage and the number of its settings; no stage: of other names."""
     stage, _, settings = path.partition("/")
-    return ("", 0) if "/" in settings or not settings else (stage, _print_hash(settings.partition("-")[2]))
-
-
-@lru_cache(maxsize=64)
-def _print_hash(fingerprint: str) -> int:
-    return uid_of("fingerprint", fingerprint)
+    return ("", 0) if "/" in settings or not settings else (stage, uid_of(_SETTINGS, settings.partition("-")[2]))
 
 
 def _numbers(digests: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
@@ -256,9 +252,6 @@ def _numbers(digests: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     if not (there | (length == 0)).all():
         raise ValueError("a digest that is none")
     numbers = np.zeros(len(plain), np.uint64)
-    numbers[there] = np.frombuffer(bytes.fromhex(pc.binary_join(_one_list(plain), "")[0].as_py()), ">u8")
+    joined = pc.binary_join(pa.LargeListArray.from_arrays([0, len(plain)], plain), "")[0].as_py()
+    numbers[there] = np.frombuffer(bytes.fromhex(joined), ">u8")
     return numbers, there
-
-
-def _one_list(texts: pa.Array) -> pa.ListArray:
-    return pa.LargeListArray.from_arrays([0, len(texts)], texts)

@@ -34,7 +34,7 @@ _CREATION = "The actor died because of an error raised in its creation task"
 
 
 # Tasks and outcomes cross as JSON: Ray takes twice as long over a call whose arguments it has to pickle.
-_CALL = TypeAdapter(tuple[Task, int, float])
+CALL = TypeAdapter(tuple[Task, int, float])
 OUTCOME = TypeAdapter(Outcome)
 
 
@@ -96,7 +96,7 @@ class RayWorkers:
         )
 
     def call(self, worker: Any, what: str, *arguments: Any, tag: Any) -> None:
-        told = [packed(arguments)] if arguments else []
+        told = [CALL.dump_json(arguments)] if arguments else []
         future = getattr(worker, what).remote(*told).future()
         future.add_done_callback(lambda done: self._answered.put((tag, done)))
 
@@ -137,16 +137,11 @@ class _RayWorker:
         return socket.gethostname(), ray.get_runtime_context().get_node_id(), code_digests()
 
     def run(self, call: bytes) -> bytes | VisavisError:
-        task, attempt, limit = _CALL.validate_json(call)
+        task, attempt, limit = CALL.validate_json(call)
         try:
             return OUTCOME.dump_json(self._supervisor.run(task, attempt, limit))
         except VisavisError as error:
             return error
-
-
-def packed(arguments: tuple[Any, ...]) -> bytes:
-    """Task, attempt and limit as they cross to a worker."""
-    return _CALL.dump_json(arguments)
 
 
 def unpacked(value: Any) -> Any:
