@@ -319,7 +319,8 @@ class Fleet:
         if not idle and patient:
             busy = [w for p in others if p.placed > 1 or not pool.placed for w in p.workers.values() if w.job]
             busy = [w for w in busy if w.node in pool.nodes and w not in self._leaving]
-            self._leaving.update(sorted(busy, key=lambda w: w.since)[:share])
+            # Not whoever is at work for longest: that is who has hours of video.
+            self._leaving.update(sorted(busy, key=lambda w: w.job.task.seconds if w.job else 0.0)[:share])
         return bool(idle)
 
     def _release(self, pool: Pool, wanted: int) -> None:

@@ -266,6 +266,28 @@ def test_pools_that_want_the_same_machines_share_them(clock: Callable[[float], N
     assert len({needs.memory_gb for needs in cluster.began}) == 2
 
 
+def test_who_is_soon_done_changes_pools_not_who_is_at_hours_of_video(clock: Callable[[float], None]) -> None:
+    cluster = ByHand(FOUR)
+    fleet = crew(cluster, StageResources(), StageResources(memory_gb=1))
+    for number in range(13):
+        fleet.submit(task(number)._replace(seconds=30.0 if number == 9 else 7200.0))
+    fleet.wait()
+    cluster.place(*range(13))
+    fleet.wait()
+    fleet.wait()
+    for number in range(50):
+        fleet.submit(task(number, "add"))
+    clock(3.0)
+    fleet.wait()
+    jobs = cluster.at_work()
+    for worker, job in jobs.items():
+        cluster.answer(worker, "run", ended(job))
+    fleet.wait()
+    (changed,) = cluster.stopped
+    assert cluster.began[changed].memory_gb is None
+    assert changed == next(worker for worker, job in jobs.items() if job.seconds == 30.0)
+
+
 def test_a_worker_that_runs_other_code_is_refused() -> None:
     cluster = ByHand(FOUR)
     fleet = crew(cluster, StageResources(), address="10.0.0.1:6379")
