@@ -202,7 +202,7 @@ class Build:
 
     def _bind_all(self, run: Run, sources: Collection[Source], bound: Spool[Bound]) -> None:
         twins, listed = self._twins(run), _List(len(sources))
-        begun = run.known.count(self.fingerprints["ingest"])  # so far the list was gone, if nobody changed it
+        begun = run.known.count(self.fingerprints["ingest"])  # how far earlier runs came, if the list is the same
         new = self.roads(sources, run, twins, listed, begun)
         before = self.roads(sources, run, twins, listed) if begun else ()
         ended = run.follow("conversations", new, len(sources), before)
@@ -224,8 +224,8 @@ class Build:
     ) -> Iterator[Road[Bound | None]]:
         """Each conversation's way to `bind`.
 
-        run: where verdicts are recorded. twins: who has which content. first: from this place of the list on, those of
-        which nothing is known; the others are left to who goes the list from its beginning, now or later (`listed`).
+        run: where verdicts are recorded. twins: who has which content. first: only conversations from this place of the
+        list on, of which nothing is known; a second iterator from its beginning yields the others (`listed` is shared).
         """
         twins, listed = twins or self._twins(run), listed or _List(len(sources))
         rest = sources.starting_at(first) if isinstance(sources, Sources) else islice(sources, first, None)

@@ -81,8 +81,8 @@ class Run:
     def follow(self, name: str, roads: Iterable[Road[T]], total: int, before: Iterable[Road[T]] = ()) -> Iterator[T]:
         """Go many roads at once, and yield what each returns, in the order in which they end.
 
-        before: roads of earlier runs, most of which need nothing. They are gone while workers have enough to do, so
-        that none waits until the work of days is gone through again.
+        before: roads of earlier runs, most of which need nothing. They are looked through while workers have enough to
+        do, so that no worker waits for that.
 
         Raises:
             RunFailed: too many failures, in a row or as a share.
@@ -217,10 +217,10 @@ class _Phase(Generic[T]):
         self._ended: deque[T] = deque()
         self._failures = Failures(run.limits)
         self._roads, self._before = roads, before
-        self._at_once = True  # the last of those before needed nothing
+        self._at_once = True  # the last road of an earlier run needed nothing
 
     def begin(self, *, hungry: bool) -> bool:
-        """Go the next road as far as it can be gone, if one is due; hungry: also one on which there is work."""
+        """Begin the next road; False if none is due. hungry: workers want work; else one that likely needs none."""
         if not hungry and not self._at_once:
             return False
         order = (self._roads, self._before) if hungry and self._at_once else (self._before, self._roads)

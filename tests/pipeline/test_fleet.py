@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -90,6 +90,18 @@ def crew(cluster: ByHand, needs: StageResources, *others: StageResources, **more
     stages: Stages = {name: STAGES[name] for name in names}
     resources = dict(zip(names, (needs, *others), strict=True))
     return Fleet(RunConfig(resources=resources, **more), stages, cluster)
+
+
+def filled(cluster: ByHand, tasks: Iterable[Task], *needs: StageResources) -> Fleet:
+    """All workers that fit on FOUR are placed and at work on tasks of the first stage."""
+    fleet = crew(cluster, *needs)
+    for each in tasks:
+        fleet.submit(each)
+    fleet.wait()
+    cluster.place(*range(13))
+    fleet.wait()
+    fleet.wait()
+    return fleet
 
 
 def task(number: int, stage: str = "letters") -> Task:
@@ -243,13 +255,7 @@ def test_a_supervisor_that_is_silent_loses_its_work_to_another(clock: Callable[[
 
 def test_pools_that_want_the_same_machines_share_them(clock: Callable[[float], None]) -> None:
     cluster = ByHand(FOUR)
-    fleet = crew(cluster, StageResources(), StageResources(memory_gb=1))
-    for number in range(50):
-        fleet.submit(task(number))
-    fleet.wait()
-    cluster.place(*range(13))
-    fleet.wait()
-    fleet.wait()
+    fleet = filled(cluster, map(task, range(50)), StageResources(), StageResources(memory_gb=1))
     for number in range(50):
         fleet.submit(task(number, "add"))
     for _ in range(40):
@@ -268,13 +274,8 @@ def test_pools_that_want_the_same_machines_share_them(clock: Callable[[float], N
 
 def test_who_is_soon_done_changes_pools_not_who_is_at_hours_of_video(clock: Callable[[float], None]) -> None:
     cluster = ByHand(FOUR)
-    fleet = crew(cluster, StageResources(), StageResources(memory_gb=1))
-    for number in range(13):
-        fleet.submit(task(number)._replace(seconds=30.0 if number == 9 else 7200.0))
-    fleet.wait()
-    cluster.place(*range(13))
-    fleet.wait()
-    fleet.wait()
+    long = (task(number)._replace(seconds=30.0 if number == 9 else 7200.0) for number in range(13))
+    fleet = filled(cluster, long, StageResources(), StageResources(memory_gb=1))
     for number in range(50):
         fleet.submit(task(number, "add"))
     clock(3.0)
