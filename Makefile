@@ -34,6 +34,7 @@ demo: setup ## make conversations, build, train, tune by preference pairs, evalu
 lint: setup
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
+	$(RUN)lint-imports --no-cache --no-logo 2>/dev/null
 
 types: setup
 	$(RUN)mypy

@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from pipeline.demo.head import FACE, LIDS_BOTTOM, LIDS_TOP, OVAL, Shape, make_head, rotation
-from pipeline.demo.people import TEXTURE, Person, make_person
-from pipeline.demo.render import Pose, Renderer
-from pipeline.demo.script import Motion, gesture, still_motion
-from schemas import FPS, SAMPLES_PER_FRAME
-from schemas.rows import Turn
-from stages.audio import turn_mask
+from visavis.pipeline.demo.head import FACE, LIDS_BOTTOM, LIDS_TOP, OVAL, Shape, make_head, rotation
+from visavis.pipeline.demo.people import TEXTURE, Person, make_person
+from visavis.pipeline.demo.render import Pose, Renderer
+from visavis.pipeline.demo.script import Motion, gesture, still_motion
+from visavis.schemas import FPS, SAMPLES_PER_FRAME
+from visavis.schemas.rows import Turn
+from visavis.stages.media.audio import turn_mask
 
 LOUD_TO_SILENT = 26.0  # dB below the loudest syllables at which lips rest
 NOD = 14  # frames

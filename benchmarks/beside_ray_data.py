@@ -38,15 +38,15 @@ from rich.console import Console
 from benchmarks.clips import make_clips
 from benchmarks.processes import family_of, say
 from benchmarks.ray_data_chain import DEADLY, DeadlyIngest, run_chain
-from pipeline.build import CODECS, Build
-from pipeline.fleet import ray_engine
-from pipeline.ledger import Ledger
-from pipeline.progress import Reporter
-from pipeline.sources import find_sources
-from schemas.artifact import dump_rows, load_rows
-from schemas.config import BuildConfig
-from schemas.dyads import Dyad
-from stages.store import Store
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.ray_pool import ray_engine
+from visavis.pipeline.plan.build import CODECS, Build
+from visavis.pipeline.plan.sources import find_sources
+from visavis.pipeline.state.ledger import Ledger
+from visavis.schemas.artifact import dump_rows, load_rows
+from visavis.schemas.config import BuildConfig
+from visavis.schemas.dyads import Dyad
+from visavis.schemas.storage.store import Store
 
 SECONDS = 6.0
 PATIENCE = 900.0

@@ -29,16 +29,16 @@ import numpy as np
 
 from benchmarks.diarization import read_rttm
 from benchmarks.processes import say
-from pipeline.demo.dialogue import make_dialogue
-from schemas.config import BindConfig, DiarizeConfig, FacesConfig, IngestConfig
-from schemas.errors import Rejected
-from schemas.rows import Cast, Conversation, Diarization, Source, Turn
-from stages.audio import speech_state
-from stages.bind import BindInput, BindStage
-from stages.cast import CastInput, CastStage
-from stages.diarize import DiarizeStage
-from stages.faces import FacesStage, pieces_of
-from stages.ingest import IngestStage, outline_of
+from visavis.pipeline.demo.dialogue import make_dialogue
+from visavis.schemas.config import BindConfig, DiarizeConfig, FacesConfig, IngestConfig
+from visavis.schemas.errors import Rejected
+from visavis.schemas.rows import Cast, Conversation, Diarization, Source, Turn
+from visavis.stages.bind import BindInput, BindStage
+from visavis.stages.cast import CastInput, CastStage
+from visavis.stages.diarize import DiarizeStage
+from visavis.stages.faces import FacesStage, pieces_of
+from visavis.stages.ingest import IngestStage, outline_of
+from visavis.stages.media.audio import speech_state
 
 SIBLING = Path(__file__).parents[1] / ".." / "shared" / "media"
 LEFT_IN_RTTM = {"two_in_frame": "left"}

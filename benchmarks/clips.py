@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 from av.video.frame import PictureType
 
-from pipeline.demo.dialogue import make_dialogue
+from visavis.pipeline.demo.dialogue import make_dialogue
 
 DIALOGUE_SECONDS = 36.0
 

@@ -22,13 +22,13 @@ import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe  # type: ignore[import-untyped]
 
 from benchmarks.binding import SIBLING, Stages
-from schemas.errors import Rejected
-from schemas.rows import Conversation, Source
-from stages.audio import sound_of, speech_state
-from stages.bind import BindInput
-from stages.cast import CastInput
-from stages.faces import pieces_of
-from stages.ingest import outline_of
+from visavis.schemas.errors import Rejected
+from visavis.schemas.rows import Conversation, Source
+from visavis.stages.bind import BindInput
+from visavis.stages.cast import CastInput
+from visavis.stages.faces import pieces_of
+from visavis.stages.ingest import outline_of
+from visavis.stages.media.audio import sound_of, speech_state
 
 _MUSIC = "aevalsrc=exprs='0.25*sin(2*PI*t*(220+110*mod(floor(3*t)\\,5)))*exp(-3*mod(t\\,0.33))':s=48000"
 _HISS = "anoisesrc=r=48000:a=0.2:c=pink,tremolo=f=0.5:d=0.9"

@@ -2,7 +2,7 @@
 
     python -m benchmarks.decoder [--quick] [--media FOLDER] [--more FOLDER]
 
-pyav    `stages.video` as it is by default: PyAV, streaming
+pyav    `stages.media.video` as it is by default: PyAV, streaming
 decord  the other decoder behind the same seam (decord2), which maps frame numbers to time stamps first
 bare    the floor: PyAV's own loop over all pictures to RGB arrays, no grid, no seeking
 
@@ -40,10 +40,10 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from benchmarks.processes import alone, say
-from pipeline.memory import peak_mb
-from schemas import FPS
-from schemas.errors import Rejected
-from stages.video import frames_on_grid
+from visavis.pipeline.engine.memory import peak_mb
+from visavis.schemas import FPS
+from visavis.schemas.errors import Rejected
+from visavis.stages.media.video import frames_on_grid
 
 SIBLING = Path(__file__).parents[1] / ".." / "shared" / "media"
 DECODERS = ("pyav", "decord", "bare")

@@ -24,13 +24,14 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas import SAMPLE_RATE
-from schemas.config import DiarizeConfig
-from schemas.rows import Turn
-from stages.audio import read_audio
-from stages.diarize import pick_device, tidy
-from stages.embedded import quiet_pyannote
-from stages.voices import EmbeddedDiarizer
+from visavis.schemas import SAMPLE_RATE
+from visavis.schemas.config import DiarizeConfig
+from visavis.schemas.rows import Turn
+from visavis.stages.diarize import tidy
+from visavis.stages.media.audio import read_audio
+from visavis.stages.models.devices import pick_device
+from visavis.stages.models.networks import quiet_pyannote
+from visavis.stages.voice.diarizer import EmbeddedDiarizer
 
 SIBLING = Path(__file__).parents[1] / ".." / "shared" / "media"
 LATER = tuple(f"anytalker_interact_{number}_mix" for number in (2, 6, 12, 18, 22))

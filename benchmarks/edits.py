@@ -32,15 +32,15 @@ import numpy as np
 from benchmarks.diarization import SIBLING
 from benchmarks.recuts import WIDE, Footage, View, corner, read_footage, real_footage, rendered_footage, view, write
 from benchmarks.shots import codec_of, conversation_of, motion_of, row_of
-from schemas import FPS
-from schemas.config import FacesConfig, WindowsConfig
-from schemas.dyads import Codec, Motion
-from schemas.errors import Rejected
-from schemas.rows import Cast, FaceTracks
-from stages.cast import CastInput, CastStage
-from stages.faces import FacesStage
-from stages.people import Person, scenes_of
-from stages.windows import starts
+from visavis.schemas import FPS
+from visavis.schemas.config import FacesConfig, WindowsConfig
+from visavis.schemas.dyads import Codec, Motion
+from visavis.schemas.errors import Rejected
+from visavis.schemas.rows import Cast, FaceTracks
+from visavis.stages.cast import CastInput, CastStage
+from visavis.stages.face.people import Person, scenes_of
+from visavis.stages.faces import FacesStage
+from visavis.stages.windows import starts
 
 KINDS = ("hard", "reverse", "fades", "jumps", "close")
 LONGEST = 12  # seconds of a clip

@@ -31,9 +31,9 @@ from benchmarks.acting import Film, Performance, Trait, draw_actor, perform
 from benchmarks.diarization import SIBLING
 from benchmarks.processes import say
 from benchmarks.speech import Speech, crossed, dialogues, room, spoken_turns, voices
-from pipeline.demo.dialogue import TOWARDS, write_video
-from schemas import FPS
-from schemas.rows import Turn
+from visavis.pipeline.demo.dialogue import TOWARDS, write_video
+from visavis.schemas import FPS
+from visavis.schemas.rows import Turn
 
 PANEL = (320, 360)
 PIXELS_PER_CM = (7.6, 10.2)  # a face is 130 to 180 pixels high

@@ -35,10 +35,10 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from benchmarks.processes import new_process, say
-from schemas import FPS
-from schemas.config import FacesConfig
-from schemas.rows import Piece
-from stages.quiet import silent_stderr
+from visavis.schemas import FPS
+from visavis.schemas.config import FacesConfig
+from visavis.schemas.rows import Piece
+from visavis.stages.models.native import silent_stderr
 
 SIBLING = Path(__file__).parents[1] / ".." / "shared" / "media"
 SIZES = {"720p": (1280, 720), "1080p": (1920, 1080)}
@@ -116,7 +116,7 @@ def loaded(side: str) -> Callable[[Path, int], int]:
 
 def stage(config: FacesConfig) -> Callable[[Path, int], int]:
     """As `pipeline` runs it on a clip that is one piece. Counts faces in valid frames."""
-    from stages.faces import FacesStage
+    from visavis.stages.faces import FacesStage
 
     faces = FacesStage(config)
     faces.setup()
@@ -157,8 +157,8 @@ def real(source: Path, size: tuple[int, int], frames: int) -> Iterator[np.ndarra
 
 
 def rendered(size: tuple[int, int], frames: int) -> Iterator[np.ndarray]:
-    from pipeline.demo.people import make_person
-    from pipeline.demo.render import Pose, Renderer
+    from visavis.pipeline.demo.people import make_person
+    from visavis.pipeline.demo.render import Pose, Renderer
 
     renderers = [
         Renderer(make_person(i, long_hair=bool(i)), size[0] // 2, size[1], size[1] / 40) for i in range(PEOPLE)

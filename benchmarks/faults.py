@@ -36,8 +36,8 @@ import pyarrow as pa
 
 from benchmarks.clips import make_clips
 from benchmarks.processes import family_of, say
-from pipeline.ledger import Ledger
-from stages.store import TEMPORARY, Store
+from visavis.pipeline.state.ledger import Ledger
+from visavis.schemas.storage.store import TEMPORARY, Store
 
 RECIPE = Path(__file__).parents[1] / "configs" / "demo.yaml"
 SECONDS = 6.0
@@ -103,7 +103,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def start(corpus: Path, run: Path, *more: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pipeline.cli", "build", str(RECIPE), str(corpus), "--out", str(run), *more]
+    command = [sys.executable, "-m", "visavis", "build", str(RECIPE), str(corpus), "--out", str(run), *more]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 

@@ -27,11 +27,11 @@ from safetensors.torch import save_file
 from torchaudio.models import wav2vec2_base
 
 from benchmarks.processes import alone, say
-from pipeline.memory import peak_mb
-from schemas import FPS, SAMPLES_PER_FRAME
-from schemas.train import FeatureConfig, ModelConfig
-from training.encoder import Encoder, load_encoder
-from training.features import LEAD, Wav2Vec2, build_features
+from visavis.pipeline.engine.memory import peak_mb
+from visavis.schemas import FPS, SAMPLES_PER_FRAME
+from visavis.schemas.train import FeatureConfig, ModelConfig
+from visavis.training.encoder import Encoder, load_encoder
+from visavis.training.features import LEAD, Wav2Vec2, build_features
 
 HISTORIES = (0, 12, 25, 50)
 

@@ -4,10 +4,10 @@
     python -m benchmarks.fleet --starts
     python -m benchmarks.fleet --measure-ray
 
-Roads, index, ledger, scheduler and failure policy are the real ones (`pipeline.fleet.Fleet` on other `Workers`); only
-what a cluster does is simulated: machines of 16 cores, workers that take 2 to 6 s to start, tasks that take what stages
-took per second of media on one core, a worker in 20,000 tasks that dies, a machine every two minutes that goes, is
-missed after 30 s and comes back after five minutes. Lengths are log-normal around 90 s, from 20 s to 2 h.
+Roads, index, ledger, scheduler and failure policy are the real ones (`pipeline.engine.ray_pool.Fleet` on other
+`Workers`); only what a cluster does is simulated: machines of 16 cores, workers that take 2 to 6 s to start, tasks that
+take what stages took per second of media on one core, a worker in 20,000 tasks that dies, a machine every two minutes
+that goes, is missed after 30 s and comes back after five minutes. Lengths are log-normal around 90 s, from 20 s to 2 h.
 
 The clock stands for the driver's: it jumps to the next event while the driver waits, and goes on by the CPU time that
 the driver takes while it does not; so a driver that is too slow leaves workers idle, as it would. Ray's own cost of a
@@ -49,16 +49,17 @@ from unittest.mock import patch
 from benchmarks.plan import MEMORY_DISK, QUIET, Stopped, write_list
 from benchmarks.processes import say
 from benchmarks.simulated import CORES, Clock, Simulated
-from pipeline.build import Build
-from pipeline.chain import stages_of
-from pipeline.crew import Crew
-from pipeline.fleet import Fleet
-from pipeline.ledger import Ledger
-from pipeline.memory import peak_mb
-from pipeline.sources import find_sources
-from pipeline.task import Stages, Task
-from schemas.config import BuildConfig, RunConfig, StageResources
-from stages.store import Store
+from visavis.pipeline.engine.executor import Crew
+from visavis.pipeline.engine.memory import peak_mb
+from visavis.pipeline.engine.ray_pool import Fleet
+from visavis.pipeline.engine.worker import Stages
+from visavis.pipeline.plan.build import Build
+from visavis.pipeline.plan.graph import stages_of
+from visavis.pipeline.plan.sources import find_sources
+from visavis.pipeline.state.ledger import Ledger
+from visavis.pipeline.state.tasks import Task
+from visavis.schemas.config import BuildConfig, RunConfig, StageResources
+from visavis.schemas.storage.store import Store
 
 SIZES = (16, 64, 256, 1000)
 ACTORS = (2, 4)

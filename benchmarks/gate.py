@@ -28,13 +28,13 @@ import numpy as np
 
 from benchmarks.processes import say
 from benchmarks.reactive import AVATAR, CODEC, DIM, USER, Corpus, Rule, make_dyad
-from schemas.dyads import WindowClass
-from schemas.sample import Sample, SampleMeta
-from stages.codec import motion_spec
-from stages.gate import Expected
-from stages.windows import avatar_state
-from stages.yardstick import Windows, Yardstick, learn
-from training.metrics import lagged
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.sample import Sample, SampleMeta
+from visavis.stages.face.codec import motion_spec
+from visavis.stages.pairing.gate import Expected
+from visavis.stages.pairing.reference_statistics import Windows, Yardstick, learn
+from visavis.stages.windows import avatar_state
+from visavis.training.metrics import lagged
 
 SAMPLES = (32, 128, 512, 1024, 2048)
 

@@ -4,9 +4,9 @@
 
 For each difference of yaw: of pairs that show one person, how many are called two; of pairs that show two, how many are
 called one; and of how many nothing is said. "One place": the same light and camera, as two people of one video have,
-or one person in two shots; "two places": others. The regression of `stages.identity` was fitted to rendered people 0 to
-19 and every other one of the real faces on rendered heads, as many pairs of one place as of two; the mean texture is
-that of people 0 to 19, and how far a recording may be from all that was set on the two people of each of 18 rendered
+or one person in two shots; "two places": others. The regression of `stages.face.identity` was fitted to rendered people
+0 to 19 and every other one of the real faces on rendered heads, as many pairs of one place as of two; the mean texture
+is that of people 0 to 19, and how far a recording may be from all that was set on the two people of each of 18 rendered
 dialogues. People 60 to 71 were looked at when it was fitted anew; nothing was chosen on the others from 40 on.
 
 People: rendered heads of unlike skulls, skins, brows, beards, glasses, blemishes and light (`varied_person`), and real
@@ -27,14 +27,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from pipeline.demo.head import BROWS, LIDS_BOTTOM, LIDS_TOP, OVAL, UV_FACE, Shape, make_head
-from pipeline.demo.people import TEXTURE, Person, make_person
-from pipeline.demo.render import Pose, Renderer
-from stages.facemesh import FaceMeshTracker
-from stages.heads import Heads
-from stages.identity import Appearance, learned
-from stages.texture import EVERY, Unwrapped, by_turn, unwrap, unwrapped_at
-from stages.video import frames_on_grid
+from visavis.pipeline.demo.head import BROWS, LIDS_BOTTOM, LIDS_TOP, OVAL, UV_FACE, Shape, make_head
+from visavis.pipeline.demo.people import TEXTURE, Person, make_person
+from visavis.pipeline.demo.render import Pose, Renderer
+from visavis.stages.face.facemesh import FaceMeshTracker
+from visavis.stages.face.heads import Heads
+from visavis.stages.face.identity import Appearance, learned
+from visavis.stages.face.texture import EVERY, Unwrapped, by_turn, unwrap, unwrapped_at
+from visavis.stages.media.video import frames_on_grid
 
 SIDE = 320
 FRAMES = 120

@@ -37,16 +37,17 @@ import soundfile
 import torch
 
 from benchmarks.processes import alone, say
-from pipeline.memory import peak_mb
-from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from schemas.dyads import WindowClass
-from schemas.manifest import MANIFEST_NAME, BalancePlan, Manifest, ShardEntry, dump_manifest
-from schemas.rows import Figures, VoiceFigures
-from schemas.sample import Sample, SampleMeta, encode_sample
-from stages.codec import motion_spec
-from stages.shard import write_shard
-from stages.store import Store
-from training.data import Batch, Dataset, Loader, prefetch
+from visavis.pipeline.engine.memory import peak_mb
+from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.manifest import MANIFEST_NAME, BalancePlan, Manifest, ShardEntry, dump_manifest
+from visavis.schemas.rows import Figures, VoiceFigures
+from visavis.schemas.sample import Sample, SampleMeta, encode_sample
+from visavis.schemas.storage.store import Store
+from visavis.stages.face.codec import motion_spec
+from visavis.stages.shard import write_shard
+from visavis.training.dataset import Dataset
+from visavis.training.loader import Batch, Loader, prefetch
 
 FRAMES, DIM, BATCH, SHARDS = 50, 32, 8, 4
 FULL = 4096  # windows of a shard

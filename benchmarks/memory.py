@@ -30,18 +30,19 @@ from typing import Any
 import av
 
 from benchmarks.processes import alone, say
-from pipeline.chain import stages_of
-from pipeline.memory import peak_mb
-from pipeline.task import WHOLE, Artifact, Task, Worker, artifact_path
-from schemas import FPS
-from schemas.artifact import dump_rows, load_rows
-from schemas.config import BuildConfig
-from schemas.dyads import CodecStatistics
-from schemas.rows import Conversation, Diarization, FaceTracks, Piece, Source, Turn
-from stages.faces import pieces_of
-from stages.ingest import outline_of
-from stages.store import Store
-from stages.video import frames_on_grid
+from visavis.pipeline.engine.memory import peak_mb
+from visavis.pipeline.engine.worker import Worker
+from visavis.pipeline.plan.graph import stages_of
+from visavis.pipeline.state.tasks import WHOLE, Artifact, Task, artifact_path
+from visavis.schemas import FPS
+from visavis.schemas.artifact import dump_rows, load_rows
+from visavis.schemas.config import BuildConfig
+from visavis.schemas.dyads import CodecStatistics
+from visavis.schemas.rows import Conversation, Diarization, FaceTracks, Piece, Source, Turn
+from visavis.schemas.storage.store import Store
+from visavis.stages.faces import pieces_of
+from visavis.stages.ingest import outline_of
+from visavis.stages.media.video import frames_on_grid
 
 SIBLING = Path(__file__).parents[1] / ".." / "shared" / "media"
 CLIP = Path("conversation") / "interview.mp4"
@@ -201,7 +202,7 @@ def repeat_turns(root: str, conversation: Conversation) -> None:
 
 def fit_codec_of(root: str) -> None:
     """What the driver does between fit and motion."""
-    from stages.codec import fit_codec
+    from visavis.stages.face.codec import fit_codec
 
     codec = fit_codec(_one(root, _artifact("fit", "long"), CodecStatistics), CONFIG.motion)
     Store(root).write(_artifact("codec", "long").path, dump_rows([codec]))

@@ -32,17 +32,17 @@ import numpy as np
 
 from benchmarks.exchanges import Truth, read_truths
 from benchmarks.processes import say
-from pipeline.ledger import Ledger
-from pipeline.outputs import read_outputs
-from schemas import FPS
-from schemas.dyads import Dyad
-from schemas.rows import Binding, Conversation, FaceTracks
-from stages.audio import speech_state
-from stages.bind import BindStage
-from stages.faces import FacesStage
-from stages.ingest import IngestStage
-from stages.store import Store
-from stages.windows import WindowsStage
+from visavis.pipeline.plan.outputs import read_outputs
+from visavis.pipeline.state.ledger import Ledger
+from visavis.schemas import FPS
+from visavis.schemas.dyads import Dyad
+from visavis.schemas.rows import Binding, Conversation, FaceTracks
+from visavis.schemas.storage.store import Store
+from visavis.stages.bind import BindStage
+from visavis.stages.faces import FacesStage
+from visavis.stages.ingest import IngestStage
+from visavis.stages.media.audio import speech_state
+from visavis.stages.windows import WindowsStage
 
 CONFIG = Path(__file__).parents[1] / "configs" / "default.yaml"
 OF_A_CUT = 2  # frames by which a cut may be seen early or late
@@ -126,7 +126,7 @@ def build(clips: Sequence[Clip], run: Path, engine: str, settings: Sequence[str]
             two = len(clip.truth.files) == 2
             for number, name in enumerate(clip.truth.files):
                 rows.writerow([(clip.folder / name).resolve(), clip.name, f"{clip.name}-{number}" if two else ""])
-    command = [sys.executable, "-m", "pipeline.cli", "build", str(CONFIG), str(listed), "-o", str(run)]
+    command = [sys.executable, "-m", "visavis", "build", str(CONFIG), str(listed), "-o", str(run)]
     chosen = [f"--set={setting}" for setting in (*settings, "run.max_failure_share=1", "run.max_failures_in_row=1000")]
     done = subprocess.run([*command, f"--engine={engine}", *chosen], capture_output=True, text=True, check=False)
     if not any(run.glob("ledger/*.parquet")):

@@ -35,16 +35,16 @@ from rich.console import Console
 from benchmarks.clips import make_clips
 from benchmarks.faces import bare
 from benchmarks.processes import say
-from pipeline.build import Build
-from pipeline.crew import Crew, Engine
-from pipeline.dataset import DATASET
-from pipeline.fleet import ray_engine
-from pipeline.progress import Reporter
-from pipeline.sources import find_sources
-from pipeline.status import read_status
-from pipeline.task import Stages
-from schemas import SAMPLE_RATE
-from schemas.config import BuildConfig, DiarizeConfig, FacesConfig
+from visavis.pipeline.cli.status import read_status
+from visavis.pipeline.engine.executor import Crew, Engine
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.ray_pool import ray_engine
+from visavis.pipeline.engine.worker import Stages
+from visavis.pipeline.plan.build import Build
+from visavis.pipeline.plan.dataset import DATASET
+from visavis.pipeline.plan.sources import find_sources
+from visavis.schemas import SAMPLE_RATE
+from visavis.schemas.config import BuildConfig, DiarizeConfig, FacesConfig
 
 CORES = os.cpu_count() or 1
 CONFIG = BuildConfig()
@@ -114,7 +114,7 @@ def plain_loop(ready: Any, go: Any, todo: Any) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
-    from stages.voices import EmbeddedDiarizer
+    from visavis.stages.voice.diarizer import EmbeddedDiarizer
 
     torch.set_num_threads(1)
     faces = bare(FacesConfig().max_faces, FacesConfig())

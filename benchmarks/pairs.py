@@ -36,19 +36,20 @@ from rich.console import Console
 
 from benchmarks.loader import write_windows
 from benchmarks.processes import alone, say
-from pipeline.crew import local_engine
-from pipeline.memory import peak_mb
-from pipeline.pairs import build_pairs
-from pipeline.progress import Reporter
-from schemas.config import load_config
-from schemas.dyads import WindowClass
-from schemas.pairs import GateConfig, PairsConfig
-from schemas.train import FeatureConfig, ModelConfig, SamplerConfig, TrainConfig
-from stages.pairs import PairsInput, PairsStage, learn_from, plan_pairs
-from training.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
-from training.data import Batch, Dataset, collate
-from training.model import Listener, build_model
-from training.sampler import rollout
+from visavis.pipeline.engine.executor import local_engine
+from visavis.pipeline.engine.memory import peak_mb
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.plan.pairs import build_pairs
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.pairs import GateConfig, PairsConfig
+from visavis.schemas.recipes import load_config
+from visavis.schemas.train import FeatureConfig, ModelConfig, SamplerConfig, TrainConfig
+from visavis.stages.pairs import PairsInput, PairsStage, learn_from, plan_pairs
+from visavis.training.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
+from visavis.training.dataset import Dataset
+from visavis.training.loader import Batch, collate
+from visavis.training.model import Listener, build_model
+from visavis.training.sampler import rollout
 
 OPEN = GateConfig(min_reactivity_margin=-10, min_distance=0, max_jerk_ratio=1e9, max_off_manifold=1e9)
 
@@ -142,7 +143,7 @@ def killed_and_resumed(folder: Path, windows: int, kills: int, model: ModelConfi
     config = PairsConfig(sampler=sampler, gate=OPEN, unit=unit, device="cpu")
     recipe = folder / "pairs.yaml"
     recipe.write_text(config.model_dump_json(), encoding="utf-8")  # JSON is YAML
-    words = [sys.executable, "-m", "pipeline.cli", "pairs", data.location, str(folder / "checkpoint.safetensors")]
+    words = [sys.executable, "-m", "visavis", "pairs", data.location, str(folder / "checkpoint.safetensors")]
     words += ["--out", str(folder / "killed"), "--engine", "local", "--config", str(recipe)]
     shards = folder / "killed" / "dataset" / "train"
     for number in range(kills):

@@ -27,14 +27,14 @@ import numpy as np
 
 from benchmarks.binding import SIBLING, Stages
 from benchmarks.recuts import Footage, framed, real_footage, view, write
-from schemas import FPS
-from schemas.config import QualityConfig
-from schemas.errors import Rejected
-from schemas.rows import CastFacts, Source
-from stages.cast import CastInput
-from stages.faces import pieces_of
-from stages.ingest import outline_of
-from stages.quality import faults
+from visavis.pipeline.plan.quality import faults
+from visavis.schemas import FPS
+from visavis.schemas.config import QualityConfig
+from visavis.schemas.errors import Rejected
+from visavis.schemas.rows import CastFacts, Source
+from visavis.stages.cast import CastInput
+from visavis.stages.faces import pieces_of
+from visavis.stages.ingest import outline_of
 
 PLAIN_RATES = ("6", "8", "10", "12", "15", "18", "20", "24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60")
 HELD = ((6, 25), (8, 30), (10, 30), (12, 25), (15, 30), (15, 60), (18, 25), (24, 30), (24, 60), (25, 50), (25, 30))

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from schemas.manifest import MotionSpec
-from schemas.train import FeatureConfig, ModelConfig
-from training.features import LogMel
+from visavis.schemas.manifest import MotionSpec
+from visavis.schemas.train import FeatureConfig, ModelConfig
+from visavis.training.features import LogMel
 
 Cache = dict[str, tuple[Tensor, Tensor]]
 """Keys and values of past frames of each attention, by its name, each [B, N, K, E]."""

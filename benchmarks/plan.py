@@ -34,25 +34,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from pipeline.build import Build
-from pipeline.crew import Crew, InFlight
-from pipeline.dataset import DATASET, build_dataset, collect
-from pipeline.folder import opened
-from pipeline.ledger import Outcome
-from pipeline.memory import peak_mb
-from pipeline.progress import Reporter
-from pipeline.run import Made
-from pipeline.sources import find_sources
-from pipeline.status import read_status
-from pipeline.task import Artifact, Stages, Task, outcome_of
-from schemas.artifact import dump_rows
-from schemas.config import BuildConfig, RunConfig
-from schemas.dyads import Census, Codec, DyadFacts
-from schemas.manifest import FileEntry, ShardEntry, faces_path
-from schemas.rows import CastFacts, DiarizationFacts, Outline
-from stages.balance import BINS
-from stages.shard import ShardRow
-from stages.store import Store
+from visavis.pipeline.cli.status import read_status
+from visavis.pipeline.engine.executor import Crew, InFlight
+from visavis.pipeline.engine.memory import peak_mb
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.run import Made
+from visavis.pipeline.engine.worker import Stages, outcome_of
+from visavis.pipeline.plan.build import Build
+from visavis.pipeline.plan.dataset import DATASET, build_dataset, collect
+from visavis.pipeline.plan.run_folder import opened
+from visavis.pipeline.plan.sources import find_sources
+from visavis.pipeline.state.ledger import Outcome
+from visavis.pipeline.state.tasks import Artifact, Task
+from visavis.schemas.artifact import dump_rows
+from visavis.schemas.config import BuildConfig, RunConfig
+from visavis.schemas.dyads import Census, Codec, DyadFacts
+from visavis.schemas.manifest import FileEntry, ShardEntry, faces_path
+from visavis.schemas.rows import CastFacts, DiarizationFacts, Outline
+from visavis.schemas.storage.store import Store
+from visavis.stages.balance import BINS
+from visavis.stages.shard import ShardRow
 
 SIZES = (10_000, 100_000, 1_000_000)
 FINISHED = 100_000  # larger runs are left at the half: their artifacts would fill the memory disk

@@ -49,16 +49,16 @@ from benchmarks.reactivity import (
     prepare,
     recipe,
 )
-from pipeline.commands import engine_of
-from pipeline.pairs import build_pairs
-from pipeline.progress import Reporter
-from schemas.config import BalanceConfig, RunConfig
-from schemas.manifest import MANIFEST_NAME
-from schemas.pairs import PairsConfig
-from schemas.train import DpoConfig, TrainConfig
-from training.checkpoint import load_checkpoint, load_model
-from training.data import Dataset
-from training.train import train
+from visavis.pipeline.cli.commands import engine_of
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.plan.pairs import build_pairs
+from visavis.schemas.config import BalanceConfig, RunConfig
+from visavis.schemas.manifest import MANIFEST_NAME
+from visavis.schemas.pairs import PairsConfig
+from visavis.schemas.train import DpoConfig, TrainConfig
+from visavis.training.checkpoint import load_checkpoint, load_model
+from visavis.training.dataset import Dataset
+from visavis.training.train import train
 
 LR = 3e-4
 """Peak of further steps, with pairs and without."""

@@ -16,21 +16,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from schemas.artifact import dump_rows, load_row, load_rows
-from schemas.config import BuildConfig
-from schemas.dyads import Codec, Dyad
-from schemas.errors import Rejected
-from schemas.rows import Binding, Cast, Conversation, Diarization, FaceTracks, Source
-from stages.base import Stage
-from stages.bind import BindInput, BindStage
-from stages.cast import CastInput, CastStage
-from stages.diarize import DiarizeStage
-from stages.faces import FacesStage, pieces_of
-from stages.glance import GlanceInput, GlanceStage
-from stages.ingest import IngestStage, outline_of
-from stages.motion import MotionInput, MotionStage
-from stages.separate import SeparateInput, SeparateStage
-from stages.windows import WindowsInput, WindowsStage
+from visavis.schemas.artifact import dump_rows, load_row, load_rows
+from visavis.schemas.config import BuildConfig
+from visavis.schemas.dyads import Codec, Dyad
+from visavis.schemas.errors import Rejected
+from visavis.schemas.rows import Binding, Cast, Conversation, Diarization, FaceTracks, Source
+from visavis.stages.base import Stage
+from visavis.stages.bind import BindInput, BindStage
+from visavis.stages.cast import CastInput, CastStage
+from visavis.stages.diarize import DiarizeStage
+from visavis.stages.faces import FacesStage, pieces_of
+from visavis.stages.glance import GlanceInput, GlanceStage
+from visavis.stages.ingest import IngestStage, outline_of
+from visavis.stages.motion import MotionInput, MotionStage
+from visavis.stages.separate import SeparateInput, SeparateStage
+from visavis.stages.windows import WindowsInput, WindowsStage
 
 DEADLY = "deadly"
 """A file of this name ends the process that ingests it, every time."""

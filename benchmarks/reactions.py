@@ -27,10 +27,10 @@ import numpy as np
 from scipy.signal import find_peaks
 
 from benchmarks.reactive import JAW, PITCH, SMILES, Rule
-from schemas import FPS, SAMPLES_PER_FRAME
-from schemas.manifest import MotionSpec
-from schemas.sample import Sample
-from training.metrics import columns, rpcc, rpcc_flat
+from visavis.schemas import FPS, SAMPLES_PER_FRAME
+from visavis.schemas.manifest import MotionSpec
+from visavis.schemas.sample import Sample
+from visavis.training.metrics import columns, rpcc, rpcc_flat
 
 PROMINENCE = 0.5
 WIDTHS = (3, 20)

@@ -30,19 +30,19 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import lfilter
 
-from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from schemas.config import BalanceConfig, Section, ShardConfig
-from schemas.dyads import Codec, Dyad, DyadHead, Window, WindowClass
-from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
-from schemas.rows import LANDMARKS, Figures, Layout, VoiceFigures, Voices
-from schemas.sample import encode_audio
-from stages.balance import plan_balance
-from stages.census import CensusInput, CensusStage, scale
-from stages.codec import motion_spec
-from stages.heads import POSE_DIMS
-from stages.shard import ShardInput, ShardRow, ShardStage, Slice
-from stages.store import Store
-from stages.windows import avatar_state, expressiveness, window_class
+from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.schemas.config import BalanceConfig, Section, ShardConfig
+from visavis.schemas.dyads import Codec, Dyad, DyadHead, Window, WindowClass
+from visavis.schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
+from visavis.schemas.rows import LANDMARKS, Figures, Layout, VoiceFigures, Voices
+from visavis.schemas.sample import encode_audio
+from visavis.schemas.storage.store import Store
+from visavis.stages.balance import plan_balance
+from visavis.stages.census import CensusInput, CensusStage, scale
+from visavis.stages.face.codec import motion_spec
+from visavis.stages.face.heads import POSE_DIMS
+from visavis.stages.shard import ShardInput, ShardRow, ShardStage, Slice
+from visavis.stages.windows import avatar_state, expressiveness, window_class
 
 DIM = 12
 PITCH, JAW, SMILES = 0, 6, (7, 8)

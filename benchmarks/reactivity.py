@@ -35,18 +35,19 @@ import yaml
 from benchmarks.processes import say
 from benchmarks.reactions import Windows, baselines, measure
 from benchmarks.reactive import PITCH, SMILES, Corpus, Rule, fingerprint, write_corpus
-from schemas import FPS
-from schemas.dyads import WindowClass
-from schemas.manifest import MANIFEST_NAME
-from schemas.sample import Sample
-from schemas.train import Drop, Mask, SamplerConfig, TrainConfig
-from training.checkpoint import load_checkpoint, load_model
-from training.data import Dataset, collate
-from training.flow import Noise, interpolate
-from training.metrics import columns, pcc
-from training.model import Keep, Listener
-from training.sampler import rollout
-from training.train import train
+from visavis.schemas import FPS
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.manifest import MANIFEST_NAME
+from visavis.schemas.sample import Sample
+from visavis.schemas.train import Drop, Mask, SamplerConfig, TrainConfig
+from visavis.training.checkpoint import load_checkpoint, load_model
+from visavis.training.dataset import Dataset
+from visavis.training.flow import Noise, interpolate
+from visavis.training.loader import collate
+from visavis.training.metrics import columns, pcc
+from visavis.training.model import Keep, Listener
+from visavis.training.sampler import rollout
+from visavis.training.train import train
 
 TINY = Path(__file__).parents[1] / "configs" / "train" / "tiny.yaml"
 SAMPLER = SamplerConfig(steps=10, guidance="none")

@@ -32,10 +32,10 @@ from scipy.signal import resample_poly
 from benchmarks.diarization import SIBLING, read_rttm
 from benchmarks.exchanges import Truth, read_truths
 from benchmarks.processes import say
-from pipeline.demo.dialogue import AUDIO_RATE
-from schemas import FPS, SAMPLE_RATE
-from schemas.rows import Turn
-from stages.audio import read_audio
+from visavis.pipeline.demo.dialogue import AUDIO_RATE
+from visavis.schemas import FPS, SAMPLE_RATE
+from visavis.schemas.rows import Turn
+from visavis.stages.media.audio import read_audio
 
 RATES = (6, 10, 12, 15, 20)
 HEIGHT = 540  # pixels; larger pictures are shrunk to it

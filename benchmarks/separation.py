@@ -11,7 +11,7 @@ take its place, at 8 kHz as Conv-TasNet works, with scales and order drawn at ra
     noisy    the same with noise of 0.3 on the mask, as of a network that does not know the room
     leaky    each voice with the other at -10 dB
 
-`residuals`: by how many dB the measured residual (`stages.residual`) is off the true one, over conversations.
+`residuals`: by how many dB the measured residual (`stages.voice.leakage`) is off the true one, over conversations.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ import numpy as np
 import scipy.signal
 
 from benchmarks.diarization import SIBLING, labelled_audio
-from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
-from schemas.rows import Turn
-from stages.audio import read_audio, speech_state, turn_mask
-from stages.overlaps import BOTH, SHORTEST, WINDOW, Patch, Speech, Window, patches, picture, windows_of
-from stages.residual import frame_power, residual_of_mix, residual_of_tracks
-from stages.separate import network_patches, patched, rehearsal
+from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.schemas.rows import Turn
+from visavis.stages.media.audio import read_audio, speech_state, turn_mask
+from visavis.stages.separate import network_patches, patched, rehearsal
+from visavis.stages.voice.leakage import frame_power, residual_of_mix, residual_of_tracks
+from visavis.stages.voice.overlaps import BOTH, SHORTEST, WINDOW, Patch, Speech, Window, patches, picture, windows_of
 
 if TYPE_CHECKING:
-    from stages.embedded import SpeakerEncoder
+    from visavis.stages.models.networks import SpeakerEncoder
 
 RATE = 8_000  # of the stand-ins
 LEVEL = 0.05  # root mean square of each voice
@@ -133,7 +133,7 @@ STAND_INS: dict[str, Callable[[np.ndarray], Parts]] = {
 
 
 class StandIn:
-    """A separator that knows the truth of a conversation and of its rehearsal. See `stages.separator.Separator`."""
+    """A separator that knows the truth of a conversation and of its rehearsal. A `stages.voice.separator.Separator`."""
 
     def __init__(self, made: Made, spoil: Callable[[np.ndarray], Parts], seed: int = 0) -> None:
         voices_2N, turns = made
@@ -265,7 +265,7 @@ def main() -> None:
         parser.exit(2, f"no labelled two-person clips under {options.media}\n")
     import torch
 
-    from stages.embedded import load_speaker_encoder
+    from visavis.stages.models.networks import load_speaker_encoder
 
     torch.set_num_threads(1)  # as workers do
     encoder = load_speaker_encoder()

@@ -31,14 +31,14 @@ import yaml
 
 from benchmarks.processes import say
 from benchmarks.reactive import AVATAR, USER, Corpus, Rule, make_dyad, make_voices, write_corpus
-from schemas import FPS, SAMPLES_PER_FRAME
-from schemas.sample import decode_audio
-from schemas.train import SamplerConfig, TrainConfig
-from training.checkpoint import load_checkpoint, load_model
-from training.model import Listener
-from training.sampler import Stream
-from training.session import save_stream
-from training.train import train
+from visavis.schemas import FPS, SAMPLES_PER_FRAME
+from visavis.schemas.sample import decode_audio
+from visavis.schemas.train import SamplerConfig, TrainConfig
+from visavis.training.checkpoint import load_checkpoint, load_model
+from visavis.training.model import Listener
+from visavis.training.sampler import Stream
+from visavis.training.session import save_stream
+from visavis.training.train import train
 
 TINY = Path(__file__).parents[1] / "configs" / "train" / "tiny.yaml"
 CORPUS = Corpus(train=100, val=4)

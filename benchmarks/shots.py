@@ -29,21 +29,31 @@ import numpy as np
 
 from benchmarks.faces import SIBLING
 from benchmarks.processes import say
-from pipeline.demo.dialogue import write_video
-from schemas import FPS
-from schemas.config import FacesConfig, MotionConfig, QualityConfig, WindowsConfig
-from schemas.dyads import Codec, Motion
-from schemas.errors import Rejected
-from schemas.rows import Binding, BoundParticipant, Cast, CastFacts, Conversation, FaceTracks, Layout, Media, Piece
-from stages.bind import seen_in
-from stages.cast import CastInput, CastStage
-from stages.codec import fit_codec, merge_statistics
-from stages.faces import FacesStage
-from stages.heads import Heads
-from stages.motion import FitInput, FitStage, MotionInput, MotionStage
-from stages.quality import faults
-from stages.video import frames_on_grid
-from stages.windows import starts
+from visavis.pipeline.demo.dialogue import write_video
+from visavis.pipeline.plan.quality import faults
+from visavis.schemas import FPS
+from visavis.schemas.config import FacesConfig, MotionConfig, QualityConfig, WindowsConfig
+from visavis.schemas.dyads import Codec, Motion
+from visavis.schemas.errors import Rejected
+from visavis.schemas.rows import (
+    Binding,
+    BoundParticipant,
+    Cast,
+    CastFacts,
+    Conversation,
+    FaceTracks,
+    Layout,
+    Media,
+    Piece,
+)
+from visavis.stages.bind import seen_in
+from visavis.stages.cast import CastInput, CastStage
+from visavis.stages.face.codec import fit_codec, merge_statistics
+from visavis.stages.face.heads import Heads
+from visavis.stages.faces import FacesStage
+from visavis.stages.media.video import frames_on_grid
+from visavis.stages.motion import FitInput, FitStage, MotionInput, MotionStage
+from visavis.stages.windows import starts
 
 FRAMES = 12 * FPS
 WIDE, TIGHT = (0.0, 0.0, 1.0), (0.17, 0.13, 0.69)  # left, top and side of what is seen, in shares of the picture

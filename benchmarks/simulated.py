@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.plan import FACTS
-from pipeline.ledger import Outcome
-from pipeline.machines import Machine, amounts_of
-from pipeline.pools import Pool
-from pipeline.task import Task
-from pipeline.workers import CALL, OUTCOME, Answer, code_digests, unpacked
-from schemas import FPS
-from schemas.config import StageResources
-from schemas.rows import Outline
+from visavis.pipeline.engine.cluster import Machine, amounts_of
+from visavis.pipeline.engine.pools import Pool
+from visavis.pipeline.engine.ray_workers import CALL, OUTCOME, Answer, code_digests, unpacked
+from visavis.pipeline.state.ledger import Outcome
+from visavis.pipeline.state.tasks import Task
+from visavis.schemas import FPS
+from visavis.schemas.config import StageResources
+from visavis.schemas.rows import Outline
 
 CORES, MEMORY = 16, 64e9
 LENGTHS = (20.0, 90.0, 7200.0)  # shortest, median, longest
@@ -99,7 +99,7 @@ class Node:
 
 
 class Simulated:
-    """A cluster, as `pipeline.workers.Workers`."""
+    """A cluster, as `pipeline.engine.ray_workers.Workers`."""
 
     def __init__(self, clock: Clock, options: argparse.Namespace) -> None:
         self.clock, self._rng = clock, random.Random(options.seed)

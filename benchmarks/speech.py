@@ -14,11 +14,11 @@ import numpy as np
 from scipy.ndimage import binary_closing, binary_opening
 
 from benchmarks.diarization import labelled_audio
-from pipeline.demo.script import NOISE, PHRASES
-from pipeline.demo.voices import LEVEL, VOICES, synthesise
-from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from schemas.rows import Turn
-from stages.audio import read_audio, turn_mask
+from visavis.pipeline.demo.script import NOISE, PHRASES
+from visavis.pipeline.demo.voices import LEVEL, VOICES, synthesise
+from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.schemas.rows import Turn
+from visavis.stages.media.audio import read_audio, turn_mask
 
 EXCERPTS = {"dev00": (0.0, 28.0), "dev01": (3.0, 24.0), "pyannote_sample": (5.0, 30.0)}
 """Seconds that are taken of recordings; whole ones are taken elsewhere."""

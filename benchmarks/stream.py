@@ -34,12 +34,12 @@ import torch
 
 from benchmarks.plain import PlainListener, PlainStream
 from benchmarks.processes import say
-from schemas import FPS, SAMPLES_PER_FRAME
-from schemas.manifest import MotionSpec
-from schemas.train import FeatureConfig, ModelConfig, SamplerConfig
-from training.masks import ahead
-from training.model import Listener, build_model
-from training.sampler import Stream, noise, rollout
+from visavis.schemas import FPS, SAMPLES_PER_FRAME
+from visavis.schemas.manifest import MotionSpec
+from visavis.schemas.train import FeatureConfig, ModelConfig, SamplerConfig
+from visavis.training.masks import ahead
+from visavis.training.model import Listener, build_model
+from visavis.training.sampler import Stream, noise, rollout
 
 DIM = 32
 SPEC = MotionSpec(

@@ -30,9 +30,9 @@ from torch import nn
 from benchmarks.plain import PlainListener
 from benchmarks.processes import say
 from benchmarks.stream import DIM, SPEC, precision, random_model, timed
-from schemas.train import FeatureConfig, ModelConfig
-from training.flow import draw_noise, flow_loss
-from training.model import Conditions, Keep, Listener
+from visavis.schemas.train import FeatureConfig, ModelConfig
+from visavis.training.flow import draw_noise, flow_loss
+from visavis.training.model import Conditions, Keep, Listener
 
 FRAMES = 50
 TINY = Path(__file__).parents[1] / "configs" / "train" / "tiny.yaml"

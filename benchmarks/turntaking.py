@@ -5,8 +5,9 @@
 Drawn dialogues: turns and pauses of log-normal length, floor transfers around 0.2 s (Levinson and Torreira 2015) with a
 deviation of 0.5 s, 5 to 30 % of the speech overlapped, back-channels near pauses, and one dialogue in ten in which one
 narrates and the other hardly speaks. But for the 0.2 s these are assumptions, made wide, and no published figures.
-Strangers are halves of different ones. The factors in `stages.turntaking` were set on other draws (seed 1). Its prior
-of overlap and the limit of 4 nats were chosen when the real dialogues below had been seen, so these do not judge it.
+Strangers are halves of different ones. The factors in `stages.voice.turntaking` were set on other draws (seed 1). Its
+prior of overlap and the limit of 4 nats were chosen when the real dialogues below had been seen, so these do not judge
+it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas import FPS
-from schemas.config import BindConfig, DiarizeConfig
-from schemas.rows import Turn
-from stages.audio import read_audio, speech_state
-from stages.turntaking import dialogue_evidence
+from visavis.schemas import FPS
+from visavis.schemas.config import BindConfig, DiarizeConfig
+from visavis.schemas.rows import Turn
+from visavis.stages.media.audio import read_audio, speech_state
+from visavis.stages.voice.turntaking import dialogue_evidence
 
 Spans = list[tuple[float, float]]
 
@@ -82,7 +83,7 @@ def _say(rng: np.random.Generator, said: Spans, at: float, stop: float, phrase: 
 
 def state_of(one: Spans, other: Spans, seconds: float) -> np.ndarray:
     """The speech state of two tracks, by the rules of `stages.diarize`."""
-    from stages.diarize import tidy
+    from visavis.stages.diarize import tidy
 
     turns = [Turn(speaker=i, start=a, end=b) for i, spans in enumerate((one, other)) for a, b in spans]
     return speech_state(tidy(turns, seconds, DiarizeConfig()), round(seconds * FPS))
@@ -128,8 +129,8 @@ def evidence_of(draw: Draw, seconds: float, count: int, seed: int) -> tuple[np.n
 
 def real_states(media: Path) -> dict[str, np.ndarray]:
     """Labelled exchanges of two voices, and dialogues with a track each."""
-    from stages.diarize import channel_turns, tidy
-    from stages.embedded import load_voice_activity
+    from visavis.stages.diarize import channel_turns, tidy
+    from visavis.stages.models.networks import load_voice_activity
 
     states: dict[str, np.ndarray] = {}
     said: dict[str, dict[str, Spans]] = {}

@@ -33,8 +33,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.webserver import Behaviour, Host, closed_port, web
-from pipeline.ledger import Ledger, Outcome
-from stages.store import Store
+from visavis.pipeline.state.ledger import Ledger, Outcome
+from visavis.schemas.storage.store import Store
 
 RECIPE = Path(__file__).parents[1] / "configs" / "default.yaml"
 DEAD = {
@@ -140,7 +140,7 @@ def _kind(name: str) -> str:
 
 def _build(listed: Path, out: Path, engine: str, measured: Measured) -> dict[str, Outcome]:
     """Outcomes of ingest by the file's name."""
-    command = [sys.executable, "-m", "pipeline.cli", "build", str(RECIPE), str(listed), "--out", str(out)]
+    command = [sys.executable, "-m", "visavis", "build", str(RECIPE), str(listed), "--out", str(out)]
     began = time.monotonic()
     ended = subprocess.run(
         [*command, "--engine", engine], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=os.environ

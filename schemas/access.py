@@ -13,7 +13,7 @@ redirect to a machine's own services is never what they want. A list that lies o
 nobody's own word: it may not name private hosts, and no files of this machine. Addresses by which clouds give out
 credentials are not read on any list's word.
 
-This module decides; `schemas.web` asks it at every connection.
+This module decides; `schemas.storage.web` asks it at every connection.
 """
 
 from __future__ import annotations

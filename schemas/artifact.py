@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from schemas.errors import DatasetError
-from schemas.plain import fitted, read_strict
-from schemas.rows import Head, Row
-from schemas.untrusted import bounded, parsing
+from visavis.schemas.errors import DatasetError
+from visavis.schemas.plain import fitted, read_strict
+from visavis.schemas.rows import Head, Row
+from visavis.schemas.untrusted import bounded, parsing
 
 R = TypeVar("R", bound=Row)
 H = TypeVar("H", bound=Head)

@@ -11,10 +11,8 @@ from typing import Any, Literal, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from schemas.access import LEADING_ON
-from schemas.dyads import CodecKind, WindowClass
-from schemas.recipes import load_config as load_config
-from schemas.recipes import parse_config as parse_config
+from visavis.schemas.access import LEADING_ON
+from visavis.schemas.dyads import CodecKind, WindowClass
 
 MOST_PIXELS = 8192 * 4352
 """Of a picture, 8K and a little: what any decoder of this program allocates at most, whatever the settings."""

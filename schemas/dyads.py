@@ -12,8 +12,8 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from schemas.names import CodecId, ItemId, Text
-from schemas.rows import LANDMARKS, Array, Figures, Head, Layout, Row
+from visavis.schemas.names import CodecId, ItemId, Text
+from visavis.schemas.rows import LANDMARKS, Array, Figures, Head, Layout, Row
 
 _Windows = Annotated[int, Field(ge=0, lt=2**32)]
 

@@ -11,13 +11,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.dyads import WindowClass
-from schemas.errors import DatasetError
-from schemas.names import LARGEST_FILE, CodecId, Count, FileSize, Sha256, Text
-from schemas.plain import fitted, read_strict, to_json
-from schemas.sample import LONGEST_WINDOW, Rejected
-from schemas.train import SamplerConfig
-from schemas.untrusted import parsing
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import DatasetError
+from visavis.schemas.names import LARGEST_FILE, CodecId, Count, FileSize, Sha256, Text
+from visavis.schemas.plain import fitted, read_strict, to_json
+from visavis.schemas.sample import LONGEST_WINDOW, Rejected
+from visavis.schemas.train import SamplerConfig
+from visavis.schemas.untrusted import parsing
 
 SCHEMA_VERSION = 3
 """2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1). 3: what a sample's JSON does not know is

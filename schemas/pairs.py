@@ -6,10 +6,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.config import Section, StageResources
-from schemas.dyads import WindowClass
-from schemas.sample import Rejected
-from schemas.train import Drop, SamplerConfig
+from visavis.schemas.config import Section, StageResources
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.sample import Rejected
+from visavis.schemas.train import Drop, SamplerConfig
 
 
 class GateConfig(Section):

@@ -22,7 +22,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
 
-from schemas.untrusted import bounded
+from visavis.schemas.untrusted import bounded
 
 M = TypeVar("M", bound=BaseModel)
 UNKNOWN = "unknown"

@@ -16,16 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
+from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from schemas.errors import UsageError
-from schemas.secrets import hidden
-
-if TYPE_CHECKING:
-    from schemas.config import Section
+from visavis.schemas.config import BuildConfig, Section
+from visavis.schemas.errors import UsageError
+from visavis.schemas.pairs import PairsConfig
+from visavis.schemas.secrets import hidden
+from visavis.schemas.train import TrainConfig
 
 _LARGEST = 1 << 18  # bytes of a recipe
 _MOST_NODES = 20_000  # what its aliases stand for counted in
@@ -309,10 +309,6 @@ def _paths(kind: type[BaseModel], before: str = "") -> Iterator[str]:
 
 def _other_kind(values: Mapping[str, Any], kind: type[BaseModel]) -> tuple[str, str] | None:
     """The command that a recipe is for, and the one that it was given to, where its sections say so."""
-    from schemas.config import BuildConfig
-    from schemas.pairs import PairsConfig
-    from schemas.train import TrainConfig
-
     kinds: dict[str, type[BaseModel]] = {"build": BuildConfig, "train": TrainConfig, "pairs": PairsConfig}
     unknown = set(values) - set(kind.model_fields)
     if not unknown or kind not in kinds.values():

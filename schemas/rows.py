@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from schemas.names import ItemId, Text
+from visavis.schemas.names import ItemId, Text
 
 LANDMARKS = 478
 """FaceMesh with refined irises."""
@@ -80,10 +80,10 @@ class Media(Row):
     kept. `early_keyframes` came before a group of pictures was full, as encoders do at a scene change; `keyframes` are
     the others.
 
-    `witness` and `audio_witness` tell cheaply whether a file still is what was hashed (`stages.witness`).
+    `witness` and `audio_witness` tell cheaply whether a file still is what was hashed (`stages.media.file_identity`).
 
     `audio_streams` are the streams of `sound` that are heard, by index: one, or several of one channel each that belong
-    together (`stages.soundtrack`). `audio_left_out`: channels of the only stream that would
+    together (`stages.media.soundtrack`). `audio_left_out`: channels of the only stream that would
     drown the speech in others.
 
     `uri` and `audio_uri` are names as `schemas.uris.shown` has them: who opens the files needs their addresses
@@ -163,7 +163,7 @@ class Outline(Row):
 class Turn(Row):
     """A span in which one voice speaks, seconds of media time, end exclusive.
 
-    backchannel: "mm-hmm", "yeah", a laugh: a sound of listening, which takes no turn (`stages.backchannels`).
+    backchannel: "mm-hmm", "yeah", a laugh: a sound of listening, which takes no turn (`stages.voice.backchannels`).
     """
 
     speaker: int
@@ -222,12 +222,13 @@ class Track(Row):
     valid_T: bool.
     confidence_T, sharpness_T, luminance_T: float32, NaN where the face was not found. Confidence is 0…1: how much the
     face looks as it usually does in this track, times the share of it that lies within the picture; it is known of
-    frames, too, that are invalid because it is low. Sharpness and luminance: see `stages.looks`.
+    frames, too, that are invalid because it is low. Sharpness and luminance: see `stages.face.crops`.
     portrait_SS3: uint8 RGB, 32 × 32, the mean of the upright faces.
     texture_BSS4: uint8, 5 × 48 × 48, the mean face laid flat, RGB and how much was seen, for each of five turns of the
-    head (`stages.texture`); None where it was never unwrapped.
+    head (`stages.face.texture`); None where it was never unwrapped.
     blendshapes_TB: float32, 0…1, NaN where invalid; None where the face model has none.
-    fresh_T: bool, False where the face is seen but in an old picture once more (`stages.fresh`); None: nobody looked.
+    fresh_T: bool, False where the face is seen but in an old picture once more (`stages.face.freshness`); None: nobody
+    looked.
     """
 
     first: int
@@ -247,7 +248,7 @@ class FaceTracks(Row):
     """All faces of a piece, whose `uri` is left empty. `cuts` are grid frames at which a new shot begins.
 
     camera: float32 [frames + 1, 4], of the piece's frames and the one after: how the picture has moved as a whole since
-    the shot, or the piece, began (`stages.camera`): real and imaginary part of turn and shift. What was at
+    the shot, or the piece, began (`stages.face.camera`): real and imaginary part of turn and shift. What was at
     z = x + i y (pixels, y down) is at turn · z + shift. None: it has not.
     """
 
@@ -290,7 +291,7 @@ class Member(Row):
 
     mouth_T2: float32, distances of the inner and of the outer lips in face heights, NaN where the face is not seen.
     box: x0 y0 x1 y1 of the face, pixels, mean of the whole conversation. fresh: share of the frames in which the face
-    is seen and has not frozen that show it in a new picture (`stages.fresh`).
+    is seen and has not frozen that show it in a new picture (`stages.face.freshness`).
     """
 
     media: int
@@ -331,7 +332,8 @@ class CastFacts(Row):
 class BoundParticipant(Row):
     """One person of a conversation: a face, and the voice that belongs to it.
 
-    offset_ms: how late the voice is against the lips, None where they do not tell. offset_confidence: `stages.sync`.
+    offset_ms: how late the voice is against the lips, None where they do not tell. offset_confidence:
+    `stages.face.lip_sync`.
     """
 
     name: str
@@ -368,8 +370,8 @@ class VoiceFigures(Row):
 
     method: the participant's own track; the mix in the participant's turns; or that, with a network where both speak.
     residual_db: power of the other's voice in this track while the other speaks, against the own voice's while its
-    owner speaks; -60 and less count as -60, None where nobody can tell (`stages.residual`). overlapped: share of the
-    time in which the participant speaks that the other speaks, too.
+    owner speaks; -60 and less count as -60, None where nobody can tell (`stages.voice.leakage`). overlapped: share of
+    the time in which the participant speaks that the other speaks, too.
     """
 
     method: Literal["own_track", "mask", "network"]

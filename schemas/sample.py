@@ -29,14 +29,14 @@ import numpy as np
 import soundfile
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
-from schemas.dyads import WindowClass
-from schemas.errors import DatasetError
-from schemas.names import CodecId, ItemId, Sha256, Text
-from schemas.plain import Words, dump_record, load_record
-from schemas.rows import Figures, VoiceFigures
-from schemas.train import SamplerConfig
-from schemas.untrusted import bounded, parsing
+from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import DatasetError
+from visavis.schemas.names import CodecId, ItemId, Sha256, Text
+from visavis.schemas.plain import Words, dump_record, load_record
+from visavis.schemas.rows import Figures, VoiceFigures
+from visavis.schemas.train import SamplerConfig
+from visavis.schemas.untrusted import bounded, parsing
 
 LONGEST_WINDOW = 15_000
 """Frames of a sample: ten minutes. More is refused before it is decoded."""
@@ -83,7 +83,7 @@ class SampleMeta(BaseModel):
 class PairRecord(BaseModel):
     """How the two sides of a preference pair were made, and how they differ. TRL's words.
 
-    Figures of a side are (chosen, rejected). `stages.gate` says how they are measured.
+    Figures of a side are (chosen, rejected). `stages.pairing.gate` says how they are measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 from pydantic_core import to_json
 
-from schemas.uris import (
+from visavis.schemas.uris import (
     HIDDEN,
     is_ambiguous,
     is_local,

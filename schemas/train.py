@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.config import Section
+from visavis.schemas.config import Section
 
 Mask = Literal["block", "frame", "full"]
 Norm = Literal["l1", "l2"]

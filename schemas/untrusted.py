@@ -2,8 +2,8 @@
 
 A parser that is fed on purpose raises whatever it happens to: MemoryError at a claimed size, RecursionError at depth,
 OverflowError, RuntimeError, or an error class of its library. All of that is the data's fault, so it becomes the one
-refusal that the caller names. What is not: storage that fails (OSError, see `schemas.faults`), and what this program
-raises on purpose.
+refusal that the caller names. What is not: storage that fails (OSError, see `schemas.storage.faults`), and what this
+program raises on purpose.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from schemas.errors import VisavisError
-from schemas.secrets import hidden
-from schemas.uris import printable
+from visavis.schemas.errors import VisavisError
+from visavis.schemas.secrets import hidden
+from visavis.schemas.uris import printable
 
 _LONGEST = 300  # characters of a library's message
 

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar, get_args
 
-from schemas.access import ANYBODY
-from schemas.config import Section
-from schemas.rows import Row
+from visavis.schemas.access import ANYBODY
+from visavis.schemas.config import Section
+from visavis.schemas.rows import Row
 
 In = TypeVar("In", bound=Row)
 Out = TypeVar("Out", bound=Row)

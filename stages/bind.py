@@ -2,9 +2,9 @@
 
 Where both people are in one picture, each voice goes to the face whose lips move when it speaks alone (as in Chung and
 Zisserman 2016, "Out of time", with the mouth's motion in place of a learnt embedding). Then the lips correct what the
-ear confused (`stages.lips`), and the sound is held against them: a voice that comes late or early is not what this face
-said (`stages.sync`). Where each person has a file of their own, the voice is the file's, and the lips say whether the
-files were mixed up.
+ear confused (`stages.face.lips`), and the sound is held against them: a voice that comes late or early is not what this
+face said (`stages.face.lip_sync`). Where each person has a file of their own, the voice is the file's, and the lips say
+whether the files were mixed up.
 
 The trade-off: geometry and lips only, no pixels and no network; a mouth that is hidden or chews binds wrongly or not at
 all.
@@ -19,10 +19,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from schemas import FPS
-from schemas.config import BindConfig
-from schemas.errors import Reason, Rejected
-from schemas.rows import (
+from visavis.schemas import FPS
+from visavis.schemas.config import BindConfig
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import (
     Binding,
     BoundParticipant,
     Cast,
@@ -36,12 +36,20 @@ from schemas.rows import (
     Track,
     Turn,
 )
-from stages.attribution import Attribution, attributed, labels_heard
-from stages.audio import sound_of, speech_state
-from stages.base import Stage
-from stages.lips import fit_lips, fit_lips_by_ear, lip_contest, lip_evidence, lip_motion, unseen_share, voice_contrast
-from stages.sync import Offset, drift_of, file_offset, follows, lag_of
-from stages.turntaking import check_dialogue
+from visavis.stages.base import Stage
+from visavis.stages.face.lip_sync import Offset, drift_of, file_offset, follows, lag_of
+from visavis.stages.face.lips import (
+    fit_lips,
+    fit_lips_by_ear,
+    lip_contest,
+    lip_evidence,
+    lip_motion,
+    unseen_share,
+    voice_contrast,
+)
+from visavis.stages.media.audio import sound_of, speech_state
+from visavis.stages.voice.attribution import Attribution, attributed, labels_heard
+from visavis.stages.voice.turntaking import check_dialogue
 
 _MIN_EVIDENCE = FPS  # frames in which exactly one voice speaks while the face is seen: one second
 _PRECISION = 0.04  # seconds by which an offset of a few seconds of speech is wrong: rejected is what is surely too much
@@ -152,7 +160,7 @@ class BindStage(Stage[BindInput, Binding]):
             )
 
     def _check_two(self, found: Attribution) -> None:
-        """That both speak, by all evidence (`stages.odds`)."""
+        """That both speak, by all evidence (`stages.voice.odds`)."""
         sides, share = ("left", "right"), found.seconds / max(sum(found.seconds), 1e-9)
         quiet, weakest = int(found.seconds.argmin()), int(found.nats.argmin())
         odds = found.odds

@@ -1,10 +1,10 @@
 """Cast: who takes part in a conversation, and how well they can be seen.
 
-The tracks of one person are joined again across pieces, losses and cuts (`stages.people`), and two of all people are
-chosen (`stages.participants`): from the picture alone, before anybody knows who speaks.
+The tracks of one person are joined again across pieces, losses and cuts (`stages.face.people`), and two of all people
+are chosen (`stages.face.participants`): from the picture alone, before anybody knows who speaks.
 
-How well they can be seen is measured here and judged elsewhere (`stages.quality`): the figures are in the ledger, so a
-threshold can be moved without measuring again.
+How well they can be seen is measured here and judged elsewhere (`pipeline.plan.quality`): the figures are in the
+ledger, so a threshold can be moved without measuring again.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import ClassVar
 import numpy as np
 from pydantic import SkipValidation
 
-from schemas import FPS
-from schemas.config import Section
-from schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Figures, Layout, Member, Row, Segment
-from stages.base import Stage
-from stages.boxes import by_boxes
-from stages.participants import choose
-from stages.people import Person, may_be_one, scenes_of
+from visavis.schemas import FPS
+from visavis.schemas.config import Section
+from visavis.schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Figures, Layout, Member, Row, Segment
+from visavis.stages.base import Stage
+from visavis.stages.face.boxes import by_boxes
+from visavis.stages.face.participants import choose
+from visavis.stages.face.people import Person, may_be_one, scenes_of
 
 _SECOND_DIFFERENCE = np.sqrt(6.0)  # of white noise, over its own deviation
 _STRETCH, _MOSTLY = 2 * FPS, 0.9  # frames, as long as a window of the paper; share of them in which somebody is seen

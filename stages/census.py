@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from schemas.dyads import Census, DyadHead, WindowClass
-from schemas.rows import Row
-from stages.balance import histogram
-from stages.base import Stage
+from visavis.schemas.dyads import Census, DyadHead, WindowClass
+from visavis.schemas.rows import Row
+from visavis.stages.balance import histogram
+from visavis.stages.base import Stage
 
 
 class CensusInput(Row):

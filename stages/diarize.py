@@ -2,7 +2,7 @@
 
 `per_participant`: each track is one person's, so voice activity on each is the answer: the corpus' own where it comes
 with one ("vad"), else a network's ("channels"); sound that leaks over from the other's microphone is dropped.
-`one_frame`: a `Diarizer` hears the mixed track: the embedded one (`stages.voices`, nothing to download), or any
+`one_frame`: a `Diarizer` hears the mixed track: the embedded one (`stages.voice.diarizer`, nothing to download), or any
 pyannote.audio pipeline. The ear alone decides nothing there: it gives its best guess and how many voices it believes
 in, and `stages.glance` and `stages.bind` hold that against the faces. So two people whose voices are alike are not
 lost before anybody has looked at their lips.
@@ -20,16 +20,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from schemas import FPS, SAMPLE_RATE
-from schemas.config import DiarizeConfig
-from schemas.errors import Reason, Rejected, UsageError
-from schemas.rows import Conversation, Diarization, DiarizationFacts, Layout, Turn
-from stages.audio import sound_of, speech_state
-from stages.base import Resources, Stage
-from stages.turntaking import check_dialogue
+from visavis.schemas import FPS, SAMPLE_RATE
+from visavis.schemas.config import DiarizeConfig
+from visavis.schemas.errors import Reason, Rejected, UsageError
+from visavis.schemas.rows import Conversation, Diarization, DiarizationFacts, Layout, Turn
+from visavis.stages.base import Resources, Stage
+from visavis.stages.media.audio import sound_of, speech_state
+from visavis.stages.models.devices import pick_device
+from visavis.stages.voice.turntaking import check_dialogue
 
 if TYPE_CHECKING:
-    from stages.voices import Heard
+    from visavis.stages.voice.diarizer import Heard
 
 _LEAK_PIECE = 8_000  # samples judged at a time: 0.5 s
 _LEAK_LAG = 800  # samples by which leaked sound may be early or late: 50 ms
@@ -65,7 +66,7 @@ class DiarizeStage(Stage[Conversation, Diarization]):
         Raises:
             UsageError: one of them is not installed or cannot be loaded.
         """
-        from stages.embedded import load_voice_activity
+        from visavis.stages.models.networks import load_voice_activity
 
         self._activity = load_voice_activity()
         self._diarizer = load_diarizer(self.config)
@@ -116,8 +117,8 @@ def check_models(config: DiarizeConfig) -> None:
     Raises:
         UsageError: it is not installed, or the pipeline is neither a folder here nor a hub name.
     """
-    from stages.hub import fetched
-    from stages.wheels import check_wheels
+    from visavis.stages.models.hub import fetched
+    from visavis.stages.models.wheels import check_wheels
 
     check_wheels(segmentation=config.backend == "embedded")
     if config.backend == "pyannote":
@@ -140,7 +141,7 @@ def load_diarizer(config: DiarizeConfig) -> Diarizer:
     device = pick_device(config.device)
     if config.backend == "pyannote":
         return PyannoteDiarizer(config.pipeline, device)
-    from stages.voices import EmbeddedDiarizer
+    from visavis.stages.voice.diarizer import EmbeddedDiarizer
 
     return EmbeddedDiarizer(config.clustering_threshold, device)
 
@@ -155,8 +156,8 @@ class PyannoteDiarizer:
     def __init__(self, pipeline: str, device: str = "cpu") -> None:
         import torch
 
-        from stages.archive import tensors_only
-        from stages.embedded import checkpoint_classes, quiet_pyannote
+        from visavis.stages.models.networks import checkpoint_classes, quiet_pyannote
+        from visavis.stages.models.torch_archives import tensors_only
 
         with quiet_pyannote():
             from pyannote.audio import Pipeline
@@ -188,7 +189,7 @@ class PyannoteDiarizer:
 
     def listen(self, audio_N: np.ndarray) -> Heard:
         """Pipelines say whom they hear and not how sure they are: all are believed, and no voice is described."""
-        from stages.voices import Heard
+        from visavis.stages.voice.diarizer import Heard
 
         turns = self(audio_N)
         return Heard(turns, len({turn.speaker for turn in turns}), np.zeros((0, 0), np.float16), 0.0)
@@ -204,7 +205,7 @@ def channel_turns(
     Args:
         given: for each track the spans in which its person speaks, where they are known already.
     """
-    from stages.speech import heard_spans
+    from visavis.stages.voice.activity import heard_spans
 
     turns = []
     for speaker, (own, spans) in enumerate(zip(tracks, given or [None] * len(tracks), strict=True)):
@@ -277,14 +278,6 @@ def check_both_speak(turns: Sequence[Turn]) -> None:
 def _pieces(first: int, last: int) -> Iterator[tuple[int, int]]:
     for begin in range(first, last, _LEAK_PIECE):
         yield begin, min(begin + _LEAK_PIECE, last)
-
-
-def pick_device(wish: Literal["auto", "cpu", "cuda"]) -> str:
-    if wish != "auto":
-        return wish
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _first_line(error: Exception) -> str:

@@ -6,8 +6,8 @@ released code does). Batches of such crops, float32 [B, 3, S, S], go through the
 
 A network is a program: name only files that you trust. That is why `encode.network_sha256` has to name it, wherever it
 lies. torch.export archives hold pickled tensors, which torch reads with its full unpickler; it is forced to the
-restricted one here, and `stages.archive` refuses archives with native code or with Python in them. TorchScript brings
-code for its own interpreter, which can read and write files.
+restricted one here, and `stages.models.torch_archives` refuses archives with native code or with Python in them.
+TorchScript brings code for its own interpreter, which can read and write files.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from schemas.config import EncodeConfig
-from schemas.dyads import Encoded, FaceCodes
-from schemas.errors import UsageError
-from schemas.given import GB, read_given, short_digest
-from schemas.rows import Cast, FaceTracks, Member, Row
-from schemas.untrusted import parsing
-from schemas.uris import shown
-from stages.archive import kind_of, tensors_only
-from stages.base import Resources, Stage
-from stages.bind import seen_in
-from stages.codec import CODE_LIMIT
-from stages.diarize import pick_device
-from stages.video import frames_on_grid
+from visavis.schemas.config import EncodeConfig
+from visavis.schemas.dyads import Encoded, FaceCodes
+from visavis.schemas.errors import UsageError
+from visavis.schemas.rows import Cast, FaceTracks, Member, Row
+from visavis.schemas.storage.user_files import GB, read_given, short_digest
+from visavis.schemas.untrusted import parsing
+from visavis.schemas.uris import shown
+from visavis.stages.base import Resources, Stage
+from visavis.stages.bind import seen_in
+from visavis.stages.face.codec import CODE_LIMIT
+from visavis.stages.media.video import frames_on_grid
+from visavis.stages.models.devices import pick_device
+from visavis.stages.models.torch_archives import kind_of, tensors_only
 
 if TYPE_CHECKING:
     import torch

@@ -1,17 +1,17 @@
 """Faces: shot boundaries and face tracks of a piece of video, in one decoding pass.
 
 Per grid frame: PySceneDetect's ContentDetector (change of hue, saturation and brightness against the frame before)
-on a thumbnail, dissolves (`stages.dissolves`) and the camera's motion (`stages.camera`), then MediaPipe FaceMesh with
-refined irises, 478 landmarks (Kartynnik et al. 2019, arXiv 1907.06724; Grishchenko et al. 2020, arXiv 2006.10962).
-FaceMesh returns faces in no lasting order, so identity over time is ours: an optimal assignment of faces to tracks by
-landmark distance (Hungarian method, as in SORT, arXiv 1602.00763). Frames that repeat an old picture of a face are
-invalid where there are many (`stages.fresh`).
+on a thumbnail, dissolves (`stages.media.dissolves`) and the camera's motion (`stages.face.camera`), then MediaPipe
+FaceMesh with refined irises, 478 landmarks (Kartynnik et al. 2019, arXiv 1907.06724; Grishchenko et al. 2020, arXiv
+2006.10962). FaceMesh returns faces in no lasting order, so identity over time is ours: an optimal assignment of faces
+to tracks by landmark distance (Hungarian method, as in SORT, arXiv 1602.00763). Frames that repeat an old picture of a
+face are invalid where there are many (`stages.face.freshness`).
 
 A long video is worked on in pieces. They begin at key frames, at early ones where there are any: an encoder puts
 those at scene changes. Nothing is then decoded twice but the frame after a piece, which tells if a shot ends with it.
 
 The trade-off: tracks are short and pure. One ends at every cut and wherever continuity is in doubt;
-`stages.people` joins them again. FaceMesh finds faces of about a twentieth of the picture's width and more.
+`stages.face.people` joins them again. FaceMesh finds faces of about a twentieth of the picture's width and more.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from schemas import FPS
-from schemas.config import FacesConfig
-from schemas.rows import BLENDSHAPES, LANDMARKS, FaceTracks, Outline, Piece, Track
-from stages.base import Stage
-from stages.camera import CameraPath
-from stages.dissolves import DissolveDetector, thumbnail
-from stages.facemesh import FaceMeshTracker
-from stages.fresh import change_of, harmful, repeated
-from stages.heads import Heads
-from stages.jumps import jumps_of, picture_change
-from stages.landmarker import FaceLandmarkerTracker, read_landmarker
-from stages.looks import Look, likeness, look_at, luminance
-from stages.texture import EVERY, by_turn
-from stages.video import display_size, frames_on_grid
+from visavis.schemas import FPS
+from visavis.schemas.config import FacesConfig
+from visavis.schemas.rows import BLENDSHAPES, LANDMARKS, FaceTracks, Outline, Piece, Track
+from visavis.stages.base import Stage
+from visavis.stages.face.camera import CameraPath
+from visavis.stages.face.crops import Look, likeness, look_at, luminance
+from visavis.stages.face.facemesh import FaceMeshTracker
+from visavis.stages.face.freshness import change_of, harmful, repeated
+from visavis.stages.face.heads import Heads
+from visavis.stages.face.jump_cuts import jumps_of, picture_change
+from visavis.stages.face.landmarker import FaceLandmarkerTracker, read_landmarker
+from visavis.stages.face.texture import EVERY, by_turn
+from visavis.stages.media.dissolves import DissolveDetector, thumbnail
+from visavis.stages.media.video import display_size, frames_on_grid
 
 MAX_SIDE = 1280  # pixels; FaceMesh works on 192² crops, more resolution only costs time
 _MAX_JUMP = 0.5  # mean landmark movement between two frames, in face sizes; real heads stay under 0.2
@@ -208,7 +208,7 @@ class _Face:
     centre_2: np.ndarray  # mean of the landmarks
     size: float
     blendshapes_B: np.ndarray | None
-    change: float  # since the frame before, see `stages.fresh`
+    change: float  # since the frame before, see `stages.face.freshness`
 
     @classmethod
     def of(cls, landmarks_L3: np.ndarray, look: Look, blendshapes_B: np.ndarray | None, change: float) -> _Face:
@@ -245,7 +245,7 @@ class Association:
     ) -> None:
         """Continue tracks with the faces of frame n (pixels); faces that fit none begin new ones.
 
-        changes: of each face since the frame before (`stages.fresh.change_of`).
+        changes: of each face since the frame before (`stages.face.freshness.change_of`).
         """
         gone = [t for t in self._open if n - t.last > self._max_gap + 1]
         self._done += gone

@@ -17,21 +17,21 @@ from typing import ClassVar
 
 import numpy as np
 
-from schemas import FPS
-from schemas.config import FacesConfig
-from schemas.errors import Reason, Rejected
-from schemas.rows import Conversation, Diarization, Glance, Row
-from schemas.words import counted
-from stages.base import Stage
-from stages.faces import MAX_SIDE, FaceTracker, box_of, tracker_of
-from stages.people import gestures
-from stages.video import frames_on_grid
+from visavis.schemas import FPS
+from visavis.schemas.config import FacesConfig
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import Conversation, Diarization, Glance, Row
+from visavis.schemas.words import counted
+from visavis.stages.base import Stage
+from visavis.stages.face.people import gestures
+from visavis.stages.faces import MAX_SIDE, FaceTracker, box_of, tracker_of
+from visavis.stages.media.video import frames_on_grid
 
 _APART = FPS // 2  # frames between the two pictures of a pair
 _EVERY = 10.0  # seconds for each pair …
 _FEWEST, _MOST = 3, 36  # … of all pairs
 _SAME_PLACE = 1.0  # face sizes between two sights of one face
-_STILL = 0.006  # face heights by which nothing in a photograph moves, as in `stages.participants`
+_STILL = 0.006  # face heights by which nothing in a photograph moves, as in `stages.face.participants`
 _NEAR = 2 * FPS  # frames by which a pair is moved to begin at a key frame
 
 

@@ -9,7 +9,7 @@ decoded twice there, and often a shot ends. The trade-off: a hint that costs not
 and the cuts themselves are found in the pictures. Only the best key frame of each 20 s is kept (180 an hour at most).
 
 The id is a hash of content: moving or renaming files changes nothing, and the same bytes listed twice collide. It is
-that of the videos; what lies beside them (`stages.sidecars`) is read here, once, and is a part of the row.
+that of the videos; what lies beside them (`stages.media.sidecars`) is read here, once, and is a part of the row.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from typing import ClassVar
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from schemas import FPS
-from schemas.artifact import dump_rows
-from schemas.config import IngestConfig
-from schemas.errors import Reason, Rejected
-from schemas.rows import KEYFRAME_SLOT, Address, Conversation, Layout, Media, Outline, Source
-from schemas.uris import shown
-from stages.base import Stage
-from stages.limits import Limits
-from stages.media import absent, open_bytes, open_container
-from stages.sidecars import BOXES, SOUND, VAD, read_boxes, read_vad
-from stages.soundtrack import choose
-from stages.spans import Span, timed_packets
-from stages.video import decoded, displayed, main_video
-from stages.witness import Unchanged, Witness
+from visavis.schemas import FPS
+from visavis.schemas.artifact import dump_rows
+from visavis.schemas.config import IngestConfig
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import KEYFRAME_SLOT, Address, Conversation, Layout, Media, Outline, Source
+from visavis.schemas.uris import shown
+from visavis.stages.base import Stage
+from visavis.stages.media.file_identity import Unchanged, Witness
+from visavis.stages.media.limits import Limits
+from visavis.stages.media.opening import absent, open_bytes, open_container
+from visavis.stages.media.sidecars import BOXES, SOUND, VAD, read_boxes, read_vad
+from visavis.stages.media.soundtrack import choose
+from visavis.stages.media.spans import Span, timed_packets
+from visavis.stages.media.video import decoded, displayed, main_video
 
 _MIN_PICTURES_PER_SECOND = 2.0  # fewer is a slide show
 _EARLY = 0.9  # of the longest group of pictures; a key frame after less than that is early
@@ -206,7 +206,7 @@ def _read_through(
 
 
 def _first_shown(time: float) -> int:
-    """The first grid frame on which a picture with this PTS may be seen (see `stages.video`)."""
+    """The first grid frame on which a picture with this PTS may be seen (see `stages.media.video`)."""
     return math.ceil(time * FPS - 0.5 - 1e-6)
 
 

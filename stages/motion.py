@@ -7,7 +7,7 @@ before the expression is coded.
     landmarks ── fit of a canonical face ──► rotation (3), translation (3)
                         └─► face in canonical space − own neutral ── codec ──► expression code (E)
 
-The codec (`stages.codec`) is fitted over every fifth frame of the corpus, in one pass.
+The codec (`stages.face.codec`) is fitted over every fifth frame of the corpus, in one pass.
 Trade-off: a linear code of 478 points sees no gaze detail beyond the irises, no tongue, no skin.
 """
 
@@ -19,15 +19,15 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import SkipValidation
 
-from schemas.config import MotionConfig, Section
-from schemas.dyads import Codec, CodecKind, CodecStatistics, Encoded, Motion
-from schemas.errors import Reason, Rejected
-from schemas.rows import BLENDSHAPES, LANDMARKS, Binding, FaceTracks, Row
-from stages.base import Stage
-from stages.bind import seen_by_piece
-from stages.camera import Filmed
-from stages.codec import encode_linear, merge_statistics, no_statistics, statistics_of
-from stages.heads import POSE_DIMS, Heads
+from visavis.schemas.config import MotionConfig, Section
+from visavis.schemas.dyads import Codec, CodecKind, CodecStatistics, Encoded, Motion
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import BLENDSHAPES, LANDMARKS, Binding, FaceTracks, Row
+from visavis.stages.base import Stage
+from visavis.stages.bind import seen_by_piece
+from visavis.stages.face.camera import Filmed
+from visavis.stages.face.codec import encode_linear, merge_statistics, no_statistics, statistics_of
+from visavis.stages.face.heads import POSE_DIMS, Heads
 
 _FIT_STEP = 5  # frames
 _SOON = 3  # frames; after a longer loss a head may have come back to its place by chance

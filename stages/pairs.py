@@ -4,8 +4,8 @@
     recorded windows ─► yardstick ┴──────────────────────────────────────────────┘
 
 Both sides belong to one window. Those pairs that would teach nothing or the wrong thing are left out and counted by
-reason; what `stages.gate` measured is in every pair's record and, as histograms, in the manifest. TRL's words: `chosen`
-and `rejected`.
+reason; what `stages.pairing.gate` measured is in every pair's record and, as histograms, in the manifest. TRL's words:
+`chosen` and `rejected`.
 
 Sampling is what costs time, so nothing else waits for it: a thread reads and decodes ahead, members that do not change
 are copied as they are, and the gate judges a batch at a time.
@@ -21,21 +21,22 @@ from itertools import islice
 
 import numpy as np
 
-from schemas.dyads import WindowClass
-from schemas.manifest import FileEntry, ShardEntry
-from schemas.pairs import PairsConfig
-from schemas.plain import dump_record
-from schemas.rows import Row
-from schemas.sample import PairRecord, Sample, encode_pair
-from stages.base import Resources, Stage
-from stages.decode import conversation_of, read_faces
-from stages.gate import BINS, RANGES, Expected, Figures, counts, measure, verdicts
-from stages.shard import write_faces, write_shard
-from stages.store import Store
-from stages.yardstick import Windows, Yardstick, learn, normalised
-from training.data import Dataset, choose, prefetch
-from training.shards import Members
-from training.sides import DROPPED, Sides
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.manifest import FileEntry, ShardEntry
+from visavis.schemas.pairs import PairsConfig
+from visavis.schemas.plain import dump_record
+from visavis.schemas.rows import Row
+from visavis.schemas.sample import PairRecord, Sample, encode_pair
+from visavis.schemas.storage.store import Store
+from visavis.stages.base import Resources, Stage
+from visavis.stages.face.decode import conversation_of, read_faces
+from visavis.stages.pairing.gate import BINS, RANGES, Expected, Figures, counts, measure, verdicts
+from visavis.stages.pairing.reference_statistics import Windows, Yardstick, learn, normalised
+from visavis.stages.shard import write_faces, write_shard
+from visavis.training.candidates import DROPPED, Sides
+from visavis.training.dataset import Dataset, choose
+from visavis.training.loader import prefetch
+from visavis.training.shards import Members
 
 LEARNT_FROM = 1024
 """Recorded windows of a class that the yardstick is made from, from up to eight shards."""
@@ -60,7 +61,7 @@ class PairsInput(PairsPlan):
 
 class PairsRow(Row):
     """The written shard; how many windows were not expressive enough; how many pairs the gate left out, by reason;
-    histogram counts of every figure (`stages.gate.RANGES`) over all pairs that were made."""
+    histogram counts of every figure (`stages.pairing.gate.RANGES`) over all pairs that were made."""
 
     entry: ShardEntry
     passed_over: int

@@ -2,10 +2,10 @@
 
     per_participant   the own track, as it is
     one_frame         the mix inside the participant's turns, with soft edges: overlap stays in both
-      + convtasnet    where both speak, a separation network's outputs instead (`stages.overlaps`)
+      + convtasnet    where both speak, a separation network's outputs instead (`stages.voice.overlaps`)
 
-What is left of the other voice is measured (`stages.residual`) and goes with every sample: a listener's "silent" track
-in which the other can be heard teaches a model to move its lips to the user's voice.
+What is left of the other voice is measured (`stages.voice.leakage`) and goes with every sample: a listener's "silent"
+track in which the other can be heard teaches a model to move its lips to the user's voice.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
-from schemas.config import SeparateConfig
-from schemas.rows import Binding, Conversation, Layout, Row, Turn, VoiceFigures, Voices
-from schemas.sample import encode_audio
-from stages.audio import sound_of, speech_state, turn_mask
-from stages.base import Resources, Stage
-from stages.diarize import pick_device
-from stages.overlaps import WINDOW, Patch, Speech, patches, picture
-from stages.residual import Pair, frame_power, overlapped, residual_of_mix, residual_of_tracks
+from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.schemas.config import SeparateConfig
+from visavis.schemas.rows import Binding, Conversation, Layout, Row, Turn, VoiceFigures, Voices
+from visavis.schemas.sample import encode_audio
+from visavis.stages.base import Resources, Stage
+from visavis.stages.media.audio import sound_of, speech_state, turn_mask
+from visavis.stages.models.devices import pick_device
+from visavis.stages.voice.leakage import Pair, frame_power, overlapped, residual_of_mix, residual_of_tracks
+from visavis.stages.voice.overlaps import WINDOW, Patch, Speech, patches, picture
 
 if TYPE_CHECKING:
-    from stages.embedded import SpeakerEncoder
-    from stages.separator import Separator
+    from visavis.stages.models.networks import SpeakerEncoder
+    from visavis.stages.voice.separator import Separator
 
 _REHEARSALS = 4  # windows of overlap made of what both say alone, to measure a network on
 _SAID = 3 * SAMPLE_RATE  # samples that each says in one, two thirds of them at once
@@ -68,8 +68,8 @@ class SeparateStage(Stage[SeparateInput, Voices]):
             UsageError: one of them is missing, or another file.
         """
         if self.config.backend == "convtasnet":
-            from stages.embedded import load_speaker_encoder
-            from stages.separator import load_separator
+            from visavis.stages.models.networks import load_speaker_encoder
+            from visavis.stages.voice.separator import load_separator
 
             device = pick_device(self.config.device)
             self._separator = load_separator(self.config, device)
@@ -126,7 +126,8 @@ def network_patches(
 ) -> tuple[list[Patch], float | None]:
     """What a network makes of the overlaps, and its crosstalk: the power of the other's voice over the mix's there.
 
-    Crosstalk is measured on a rehearsal, where the truth is known (`stages.residual`); None where it cannot be told.
+    Crosstalk is measured on a rehearsal, where the truth is known (`stages.voice.leakage`); None where it cannot be
+    told.
     """
     speech = Speech.of(mix_N, turns)
     alone = (speech.alone(0), speech.alone(1))

@@ -18,17 +18,17 @@ from typing import IO
 import numpy as np
 from pydantic import SkipValidation
 
-from schemas import SAMPLES_PER_FRAME
-from schemas.artifact import dump_rows
-from schemas.config import ShardConfig
-from schemas.dyads import Census, Dyad, NeutralFaces, Window, WindowClass
-from schemas.manifest import FileEntry, ShardEntry, Split, faces_path
-from schemas.rows import Row, VoiceFigures, Voices
-from schemas.sample import Sample, SampleMeta, decode_audio, encode_sample
-from stages.balance import keep_weights
-from stages.base import Stage
-from stages.store import Store
-from stages.windows import avatar_state
+from visavis.schemas import SAMPLES_PER_FRAME
+from visavis.schemas.artifact import dump_rows
+from visavis.schemas.config import ShardConfig
+from visavis.schemas.dyads import Census, Dyad, NeutralFaces, Window, WindowClass
+from visavis.schemas.manifest import FileEntry, ShardEntry, Split, faces_path
+from visavis.schemas.rows import Row, VoiceFigures, Voices
+from visavis.schemas.sample import Sample, SampleMeta, decode_audio, encode_sample
+from visavis.schemas.storage.store import Store
+from visavis.stages.balance import keep_weights
+from visavis.stages.base import Stage
+from visavis.stages.windows import avatar_state
 
 _MEMBER_OVERHEAD = 8 * 1024  # tar headers and padding of a sample's eight members
 _FLAC_RATIO = 0.6  # of 16-bit PCM; speech compresses better, so shards stay below their limit

@@ -7,25 +7,23 @@ instead of one each. A word's time in an excerpt then tells the turn, and with i
 merges by a voice activity model, Bain et al., arXiv 2303.00747; joining cut speech and mapping times back is
 faster-whisper's.)
 
-`stages.whisper` does the hearing.
+`stages.voice.whisper` does the hearing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from schemas import SAMPLE_RATE
-from schemas.config import TranscribeConfig
-from schemas.rows import Binding, Row, Transcript, Turn, Voices, Word
-from schemas.sample import decode_audio
-from stages.base import Resources, Stage
-
-LONGEST = 30 * SAMPLE_RATE
-"""Samples of an excerpt: what Whisper's encoder takes."""
+from visavis.schemas import SAMPLE_RATE
+from visavis.schemas.config import TranscribeConfig
+from visavis.schemas.rows import Binding, Row, Transcript, Turn, Voices, Word
+from visavis.schemas.sample import decode_audio
+from visavis.stages.base import Resources, Stage
+from visavis.stages.voice.recogniser import LONGEST, Heard, Recogniser
 
 _EDGE = SAMPLE_RATE // 10  # samples heard around a turn: its borders are not exact
 _PAUSE = SAMPLE_RATE * 3 // 10  # samples of silence between two turns of an excerpt
@@ -38,26 +36,6 @@ class TranscribeInput(Row):
 
     binding: Binding
     voices: Voices
-
-
-class Heard(NamedTuple):
-    """A word, in seconds of its excerpt."""
-
-    start: float
-    end: float
-    text: str
-
-
-class Recognised(NamedTuple):
-    """The words of each excerpt. aligned: their times come from the sound, not from counting letters."""
-
-    words: list[list[Heard]]
-    language: str
-    aligned: bool
-
-
-Recogniser = Callable[[Sequence[np.ndarray]], Recognised]
-"""Hears the excerpts of one conversation, each float32 [N ≤ LONGEST] mono at 16 kHz."""
 
 
 class TranscribeStage(Stage[TranscribeInput, Transcript]):
@@ -81,7 +59,7 @@ class TranscribeStage(Stage[TranscribeInput, Transcript]):
         Raises:
             UsageError: WhisperX or its weights are missing.
         """
-        from stages.whisper import WhisperX
+        from visavis.stages.voice.whisper import WhisperX
 
         self._recogniser = self._recogniser or WhisperX(self.config)
 

@@ -2,9 +2,9 @@
 
 Every dyad is used twice, once with each person as the avatar. A window lies within one shot of either's video: what a
 cut does to a face is no motion. Its class is what most of its frames are, seen from the avatar (`method.md` §6):
-speaking, listening, overlap or silence. Back-channels are listening, not turns (`stages.backchannels`); their sound
-stays in the voices. Nothing is copied here: windows are spans, the dyad's motion is kept once, and its voices stay
-where `separate` put them.
+speaking, listening, overlap or silence. Back-channels are listening, not turns (`stages.voice.backchannels`); their
+sound stays in the voices. Nothing is copied here: windows are spans, the dyad's motion is kept once, and its voices
+stay where `separate` put them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from schemas.config import WindowsConfig
-from schemas.dyads import Codec, Dyad, DyadFacts, Motion, Window, WindowClass
-from schemas.errors import Reason, Rejected
-from schemas.rows import Binding, Conversation, Row, Transcript
-from schemas.words import counted
-from stages.audio import speech_state
-from stages.backchannels import mark_backchannels
-from stages.base import Stage
-from stages.codec import movement
+from visavis.schemas.config import WindowsConfig
+from visavis.schemas.dyads import Codec, Dyad, DyadFacts, Motion, Window, WindowClass
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import Binding, Conversation, Row, Transcript
+from visavis.schemas.words import counted
+from visavis.stages.base import Stage
+from visavis.stages.face.codec import movement
+from visavis.stages.media.audio import speech_state
+from visavis.stages.voice.backchannels import mark_backchannels
 
 _HEAD_RADIUS = 8.0  # cm; turns head rotation into the movement of a point on the face
 

@@ -89,7 +89,7 @@ def ray_cluster(server: S3Server) -> Iterator[None]:
     """One local cluster for the whole test session. Its workers find the S3 server, as it is started after that."""
     import ray
 
-    from pipeline.machines import start_ray
+    from visavis.pipeline.engine.cluster import start_ray
 
     start_ray(None)
     yield

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.memory import peak_mb
+from visavis.pipeline.engine.memory import peak_mb
 
 
 def peak_from_now() -> float:

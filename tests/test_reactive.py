@@ -27,15 +27,16 @@ from benchmarks.reactive import (
     write_corpus,
 )
 from benchmarks.reactivity import Scale, bench
-from pipeline.verify import verify_dataset
-from schemas import FPS
-from schemas.config import BalanceConfig
-from schemas.dyads import WindowClass
-from schemas.manifest import MANIFEST_NAME
-from schemas.train import FeatureConfig
-from stages.codec import motion_spec
-from training.data import Dataset, Loader
-from training.features import LogMel
+from visavis.pipeline.cli.verify import verify_dataset
+from visavis.schemas import FPS
+from visavis.schemas.config import BalanceConfig
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.manifest import MANIFEST_NAME
+from visavis.schemas.train import FeatureConfig
+from visavis.stages.face.codec import motion_spec
+from visavis.training.dataset import Dataset
+from visavis.training.features import LogMel
+from visavis.training.loader import Loader
 
 RULE = Rule()
 CORPUS = Corpus(train=40, val=0)

@@ -1,7 +1,9 @@
-"""`python -m training CONFIG DATASET --out OUT`: the training loop on a machine that has nothing but what it needs.
+"""`python -m visavis.training CONFIG DATASET --out OUT`: the training loop on a machine that has nothing but what it
+needs.
 
-For several processes: `torchrun --nproc-per-node 8 -m training CONFIG DATASET --out OUT`, on each machine, with what
-torchrun wants to know of the others. Exit 0 done; 1 failed; 2 wrong use; 130 stopped, with a checkpoint to go on from.
+For several processes: `torchrun --nproc-per-node 8 -m visavis.training CONFIG DATASET --out OUT`, on each machine, with
+what torchrun wants to know of the others. Exit 0 done; 1 failed; 2 wrong use; 130 stopped, with a checkpoint to go on
+from.
 """
 
 from __future__ import annotations
@@ -11,21 +13,21 @@ import sys
 import time
 from pathlib import Path
 
-from schemas.config import load_config
-from schemas.errors import UsageError, VisavisError
-from schemas.secrets import guard_output, safe
-from schemas.train import TrainConfig
-from training.home import ensure_home
-from training.ranks import ranks, signature
-from training.stopping import EXIT_CODE, answer_requests_to_stop
-from training.train import Stopped, train
+from visavis.schemas.errors import UsageError, VisavisError
+from visavis.schemas.recipes import load_config
+from visavis.schemas.secrets import guard_output, safe
+from visavis.schemas.train import TrainConfig
+from visavis.training.home import ensure_home
+from visavis.training.ranks import ranks, signature
+from visavis.training.stopping import EXIT_CODE, answer_requests_to_stop
+from visavis.training.train import Stopped, train
 
 _LINE_SECONDS = 10.0
 
 
 def main() -> int:
     """Entry point: every expected error becomes one line on stderr, and an exit code. Each process says why it ends."""
-    parser = argparse.ArgumentParser("python -m training", description="Train the causal listener on shards.")
+    parser = argparse.ArgumentParser("python -m visavis.training", description="Train the causal listener on shards.")
     parser.add_argument("config", help="recipe, for example configs/train/tiny.yaml")
     parser.add_argument("dataset", help="folder or URL that holds manifest.json and its shards")
     parser.add_argument("--out", "-o", type=Path, required=True, help="folder of checkpoints and metrics")

@@ -27,18 +27,18 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from schemas.errors import UsageError
-from schemas.faults import about
-from schemas.given import GB, check_file, check_size
-from schemas.manifest import AudioSpec, MotionSpec
-from schemas.plain import read_strict, to_json
-from schemas.train import TrainConfig
-from schemas.untrusted import parsing
-from schemas.uris import printable, shown
-from training.encoder import Encoder, load_encoder, named_by, stand_in
-from training.features import audio_spec
-from training.model import Listener, build_model
-from training.tensors import Entry, Head, fit, looks_pickled, read_head, read_tensors, write_tensors
+from visavis.schemas.errors import UsageError
+from visavis.schemas.manifest import AudioSpec, MotionSpec
+from visavis.schemas.plain import read_strict, to_json
+from visavis.schemas.storage.faults import about
+from visavis.schemas.storage.user_files import GB, check_file, check_size
+from visavis.schemas.train import TrainConfig
+from visavis.schemas.untrusted import parsing
+from visavis.schemas.uris import printable, shown
+from visavis.training.encoder import Encoder, load_encoder, named_by, stand_in
+from visavis.training.features import audio_spec
+from visavis.training.model import Listener, build_model
+from visavis.training.tensors import Entry, Head, fit, looks_pickled, read_head, read_tensors, write_tensors
 
 FORMAT = 3
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -54,7 +54,7 @@ _NoDigest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 _Count = Annotated[int, Field(ge=0, le=_MOST_STEPS)]
 _Number = int | float  # as it was: 0 stays 0, or the bytes would change
 _LoaderState = dict[str, dict[str, str] | Annotated[list[_Count], Field(max_length=3)]]
-"""As `training.data.Loader.state`."""
+"""As `training.loader.Loader.state`."""
 
 
 @dataclass(frozen=True)

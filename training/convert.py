@@ -19,17 +19,17 @@ from typing import Any
 
 from torch import Tensor
 
-from schemas.errors import UsageError
-from schemas.faults import about
-from schemas.given import GB, check_file, check_size
-from schemas.manifest import MotionSpec
-from schemas.plain import read_strict
-from schemas.train import TrainConfig
-from schemas.untrusted import parsing
-from schemas.uris import printable
-from training import unpickle
-from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from training.tensors import looks_pickled, read_head, read_tensors, write_tensors
+from visavis.schemas.errors import UsageError
+from visavis.schemas.manifest import MotionSpec
+from visavis.schemas.plain import read_strict
+from visavis.schemas.storage.faults import about
+from visavis.schemas.storage.user_files import GB, check_file, check_size
+from visavis.schemas.train import TrainConfig
+from visavis.schemas.untrusted import parsing
+from visavis.schemas.uris import printable
+from visavis.training import unpickle
+from visavis.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from visavis.training.tensors import looks_pickled, read_head, read_tensors, write_tensors
 
 OLD_FORMAT = 2
 _MOST_BYTES = 64 * GB

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from schemas.train import Norm
-from training.data import Batch
-from training.flow import Noise, frame_error, interpolate, masked_mean
-from training.model import Keep, Listener
+from visavis.schemas.train import Norm
+from visavis.training.flow import Noise, frame_error, interpolate, masked_mean
+from visavis.training.loader import Batch
+from visavis.training.model import Keep, Listener
 
 Sides = tuple[Tensor, Tensor]
 """Errors per frame of the chosen and of the rejected side, [B, T] each."""

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 from torchaudio.models import Wav2Vec2Model, wav2vec2_model
 
-from schemas.errors import RunFailed, UsageError
-from schemas.faults import Blame, blame_of, retried
-from schemas.files import is_there, locate
-from schemas.given import GB, read_given
-from schemas.plain import read_strict
-from schemas.train import EncoderArchitecture, FeatureConfig
-from schemas.untrusted import parsing
-from schemas.uris import shown
-from training.tensors import Entry, looks_pickled, read_head, read_tensors
+from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.plain import read_strict
+from visavis.schemas.storage.faults import Blame, blame_of, retried
+from visavis.schemas.storage.files import is_there, locate
+from visavis.schemas.storage.user_files import GB, read_given
+from visavis.schemas.train import EncoderArchitecture, FeatureConfig
+from visavis.schemas.untrusted import parsing
+from visavis.schemas.uris import shown
+from visavis.training.tensors import Entry, looks_pickled, read_head, read_tensors
 
 _KERNELS = (10, 3, 3, 3, 3, 2, 2)
 _STRIDES = (5, 2, 2, 2, 2, 2, 2)

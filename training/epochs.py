@@ -17,16 +17,14 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from itertools import chain, count, islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from schemas.errors import DatasetError
-from schemas.manifest import ShardEntry
-from schemas.plain import read_strict
-from schemas.untrusted import parsing
-from training.shards import Members
-
-if TYPE_CHECKING:
-    from training.data import Dataset
+from visavis.schemas.errors import DatasetError
+from visavis.schemas.manifest import ShardEntry
+from visavis.schemas.plain import read_strict
+from visavis.schemas.untrusted import parsing
+from visavis.training.dataset import Dataset
+from visavis.training.shards import Members
 
 EMPTY_EPOCHS = 1000
 """Passes over a class in which nothing was kept, after which it counts as empty."""

@@ -22,19 +22,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from schemas.dyads import WindowClass
-from schemas.errors import RunFailed, UsageError
-from schemas.manifest import Manifest, ShardEntry, Split
-from schemas.plain import to_json
-from schemas.sample import Sample
-from schemas.train import Drop, SamplerConfig
-from schemas.words import candidates, counted
-from training.checkpoint import checkpoint_id, load_checkpoint, load_model
-from training.data import Batch, Dataset, choose, collate
-from training.model import Listener
-from training.sampler import rollout
-from training.tally import Tally, fit_centres
-from training.world import pick_device
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.manifest import Manifest, ShardEntry, Split
+from visavis.schemas.plain import to_json
+from visavis.schemas.sample import Sample
+from visavis.schemas.train import Drop, SamplerConfig
+from visavis.schemas.words import candidates, counted
+from visavis.training.accumulators import Tally, fit_centres
+from visavis.training.checkpoint import checkpoint_id, load_checkpoint, load_model
+from visavis.training.dataset import Dataset, choose
+from visavis.training.loader import Batch, collate
+from visavis.training.model import Listener
+from visavis.training.process_group import pick_device
+from visavis.training.sampler import rollout
 
 BATCH = 32
 CLUSTERED, CLUSTERED_WINDOWS = 20_000, 1000

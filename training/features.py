@@ -29,11 +29,11 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
 
-from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from schemas.manifest import AudioSpec
-from schemas.train import FeatureConfig, ModelConfig
-from training.encoder import Encoder
-from training.masks import ahead
+from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.schemas.manifest import AudioSpec
+from visavis.schemas.train import FeatureConfig, ModelConfig
+from visavis.training.encoder import Encoder
+from visavis.training.masks import ahead
 
 HOP = 160
 SPAN = 400

@@ -39,8 +39,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from schemas.train import Norm, ObjectiveConfig
-from training.model import Conditions, Keep, Listener
+from visavis.schemas.train import Norm, ObjectiveConfig
+from visavis.training.model import Conditions, Keep, Listener
 
 
 @dataclass(frozen=True)

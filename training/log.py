@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from schemas.faults import about
-from schemas.plain import to_json
-from training.world import World
+from visavis.schemas.plain import to_json
+from visavis.schemas.storage.faults import about
+from visavis.training.process_group import World
 
 METRICS_NAME = "metrics.jsonl"
 EVENTS_NAME = "tensorboard"

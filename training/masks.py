@@ -24,7 +24,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from schemas.train import Mask, ModelConfig
+from visavis.schemas.train import Mask, ModelConfig
 
 
 def visible(kind: Mask, q_Q: Tensor, k_K: Tensor, *, block: int, look_ahead: int, context: int | None = None) -> Tensor:

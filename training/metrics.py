@@ -24,8 +24,8 @@ What cannot be said is NaN, never 0 by accident:
 
 Lags reach 2 s, or as far as windows of T frames do: T − 10 frames, which is 1.6 s for windows of 2 s.
 
-Each metric is made of parts that add up over windows, so that `training.tally` can take a corpus in batch by batch;
-the functions of the same name do it all at once.
+Each metric is made of parts that add up over windows, so that `training.accumulators` can take a corpus in batch by
+batch; the functions of the same name do it all at once.
 
 Shape suffixes: W windows, T frames, D dimensions, N frames of all windows, L lags. Arrays are numpy float; `valid` is
 bool [W, T], and frames that are not valid are left out everywhere, whatever they hold.
@@ -41,8 +41,8 @@ import numpy as np
 from scipy.cluster.vq import kmeans2, vq
 from scipy.stats import t as student
 
-from schemas import FPS
-from schemas.manifest import MotionSpec
+from visavis.schemas import FPS
+from visavis.schemas.manifest import MotionSpec
 
 _QUIET = np.errstate(invalid="ignore", over="ignore")
 """What is not finite comes out as NaN, without a warning."""

@@ -25,12 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from schemas.manifest import MotionSpec
-from schemas.train import FeatureConfig, ModelConfig
-from training.encoder import Encoder
-from training.features import build_features
-from training.layers import Attention, Block, KeysValues, Layout, NoiseLevel, extend, modulate, rotation
-from training.masks import cross_mask, encoder_mask, self_mask
+from visavis.schemas.manifest import MotionSpec
+from visavis.schemas.train import FeatureConfig, ModelConfig
+from visavis.training.encoder import Encoder
+from visavis.training.features import build_features
+from visavis.training.layers import Attention, Block, KeysValues, Layout, NoiseLevel, extend, modulate, rotation
+from visavis.training.masks import cross_mask, encoder_mask, self_mask
 
 SMALLEST_STD = 1e-4
 """A latent dimension that varies less is treated as constant, not blown up."""

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from schemas.train import DpoConfig, ObjectiveConfig, TrainConfig
-from training.data import Batch
-from training.dpo import Sides, pair_errors, preference_loss
-from training.flow import Noise, draw_keep, draw_noise, flow_errors, masked_mean, step_error, valid_steps
-from training.model import Keep, Listener
-from training.reference import ReferenceErrors
+from visavis.schemas.train import DpoConfig, ObjectiveConfig, TrainConfig
+from visavis.training.dpo import Sides, pair_errors, preference_loss
+from visavis.training.flow import Noise, draw_keep, draw_noise, flow_errors, masked_mean, step_error, valid_steps
+from visavis.training.loader import Batch
+from visavis.training.model import Keep, Listener
+from visavis.training.reference import ReferenceErrors
 
 
 @dataclass(frozen=True)

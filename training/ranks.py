@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from schemas.errors import UsageError
+from visavis.schemas.errors import UsageError
 
 
 class Ranks(NamedTuple):

@@ -19,11 +19,11 @@ from typing import IO
 import numpy as np
 import torch
 
-from schemas.errors import UsageError
-from schemas.faults import about
-from training.data import Batch
-from training.dpo import Sides
-from training.flow import Noise
+from visavis.schemas.errors import UsageError
+from visavis.schemas.storage.faults import about
+from visavis.training.dpo import Sides
+from visavis.training.flow import Noise
+from visavis.training.loader import Batch
 
 _LOG = logging.getLogger(__name__)
 

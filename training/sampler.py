@@ -28,12 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from schemas import FPS, SAMPLES_PER_FRAME
-from schemas.errors import UsageError
-from schemas.train import Drop, SamplerConfig
-from training.layers import Attention, KeysValues, Layout, extend, tail
-from training.masks import ahead
-from training.model import Codes, Conditions, Keep, Listener
+from visavis.schemas import FPS, SAMPLES_PER_FRAME
+from visavis.schemas.errors import UsageError
+from visavis.schemas.train import Drop, SamplerConfig
+from visavis.training.layers import Attention, KeysValues, Layout, extend, tail
+from visavis.training.masks import ahead
+from visavis.training.model import Codes, Conditions, Keep, Listener
 
 Branch = tuple[bool, bool]
 """Does a guidance branch see the avatar's audio, and the user?"""

@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from schemas.errors import UsageError
-from schemas.train import SamplerConfig
-from training.model import Listener
-from training.sampler import Counts, Stream
+from visavis.schemas.errors import UsageError
+from visavis.schemas.train import SamplerConfig
+from visavis.training.model import Listener
+from visavis.training.sampler import Counts, Stream
 
 FORMAT = 1
 _PLAIN = ("start", "encoded", "done")

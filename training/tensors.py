@@ -17,7 +17,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from schemas.untrusted import bounded
+from visavis.schemas.untrusted import bounded
 
 MOST_HEADER = 8 << 20
 """Bytes of a header; one with a thousand tensors has 0.1 MB."""

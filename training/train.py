@@ -28,17 +28,17 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from schemas import FPS
-from schemas.errors import RunFailed, UsageError
-from schemas.train import OptimConfig, TrainConfig
-from training.checkpoint import CHECKPOINT_NAME, keep_copy, save_checkpoint
-from training.data import Loader, prefetch
-from training.log import MetricsLog
-from training.model import Listener
-from training.objective import Losses, Objective, Part, step_generator
-from training.run import Run, open_run
-from training.validate import validate, validate_pairs
-from training.world import World, join
+from visavis.schemas import FPS
+from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.train import OptimConfig, TrainConfig
+from visavis.training.checkpoint import CHECKPOINT_NAME, keep_copy, save_checkpoint
+from visavis.training.inputs import Run, open_run
+from visavis.training.loader import Loader, prefetch
+from visavis.training.log import MetricsLog
+from visavis.training.model import Listener
+from visavis.training.objective import Losses, Objective, Part, step_generator
+from visavis.training.process_group import World, join
+from visavis.training.validate import validate, validate_pairs
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after every step with (steps done, steps in all, latest line of metrics, empty before the first)."""

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import torch
 
-from schemas.train import Norm
-from training.data import Batch
-from training.dpo import pair_errors, preference_loss
-from training.flow import flow_loss
-from training.model import Keep, Listener
-from training.objective import compared_frames, step_generator, window_noise
-from training.run import Run
+from visavis.schemas.train import Norm
+from visavis.training.dpo import pair_errors, preference_loss
+from visavis.training.flow import flow_loss
+from visavis.training.inputs import Run
+from visavis.training.loader import Batch
+from visavis.training.model import Keep, Listener
+from visavis.training.objective import compared_frames, step_generator, window_noise
 
 
 @torch.no_grad()

@@ -19,13 +19,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.signal import resample_poly
 
-from pipeline.demo.people import Person, make_person, person_name
-from pipeline.demo.render import Pose, Renderer
-from pipeline.demo.script import Motion, Rule, Script, nod_frames, room_tone, still_motion, write_script
-from pipeline.demo.voices import VOICES
-from schemas import FPS, SAMPLE_RATE
-from schemas.errors import UsageError
-from schemas.rows import Layout, Source, Turn
+from visavis.pipeline.demo.people import Person, make_person, person_name
+from visavis.pipeline.demo.render import Pose, Renderer
+from visavis.pipeline.demo.script import Motion, Rule, Script, nod_frames, room_tone, still_motion, write_script
+from visavis.pipeline.demo.voices import VOICES
+from visavis.schemas import FPS, SAMPLE_RATE
+from visavis.schemas.errors import UsageError
+from visavis.schemas.rows import Layout, Source, Turn
 
 AUDIO_RATE = 48_000
 PANEL = {Layout.ONE_FRAME: (320, 360), Layout.PER_PARTICIPANT: (320, 320)}

@@ -12,25 +12,27 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.build import Build
-from pipeline.commands import engine_of, summary_table
-from pipeline.demo.dialogue import Clip, demo_corpus, make_clip
-from pipeline.demo.truth import check_build
-from pipeline.figures import metrics_tables
-from pipeline.pairs import build_pairs, in_words
-from pipeline.progress import Reporter
-from pipeline.sources import find_sources
-from pipeline.terminal import table
-from schemas.config import BuildConfig, load_config
-from schemas.errors import UsageError
-from schemas.pairs import PairsConfig
-from schemas.plain import to_json
-from schemas.train import TrainConfig
-from schemas.words import counted, duration
-from training.evaluate import evaluate
-from training.train import train
+import visavis
+from visavis.pipeline.cli.commands import engine_of, summary_table
+from visavis.pipeline.cli.tables import metrics_tables
+from visavis.pipeline.demo.dialogue import Clip, demo_corpus, make_clip
+from visavis.pipeline.demo.truth import check_build
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.terminal import table
+from visavis.pipeline.plan.build import Build
+from visavis.pipeline.plan.pairs import build_pairs, in_words
+from visavis.pipeline.plan.sources import find_sources
+from visavis.schemas.config import BuildConfig
+from visavis.schemas.errors import UsageError
+from visavis.schemas.pairs import PairsConfig
+from visavis.schemas.plain import to_json
+from visavis.schemas.recipes import load_config
+from visavis.schemas.train import TrainConfig
+from visavis.schemas.words import counted, duration
+from visavis.training.evaluate import evaluate
+from visavis.training.train import train
 
-RECIPES = Path(__file__).parents[2] / "configs"
+RECIPES = Path(visavis.__file__).parent / "configs"
 _SHOWN = ("rpcc", "lagged_best", "lagged_delay", "var", "sid", "fd")
 _EVALUATION_SEEDS = 2
 _PAIRS_PER_TASK = 128  # so that every core has some of a few hundred windows

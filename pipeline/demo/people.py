@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipeline.demo.head import (
+from visavis.pipeline.demo.head import (
     BROWS,
     FACE,
     LIDS_BOTTOM,

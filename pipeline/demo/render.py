@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipeline.demo.head import LIDS_BOTTOM, LIDS_TOP, LIPS_INNER_BOTTOM, LIPS_INNER_TOP, rotation
-from pipeline.demo.people import TEXTURE, Colour, Person
+from visavis.pipeline.demo.head import LIDS_BOTTOM, LIDS_TOP, LIPS_INNER_BOTTOM, LIPS_INNER_TOP, rotation
+from visavis.pipeline.demo.people import TEXTURE, Colour, Person
 
 CAMERA = 75.0
 """Distance of the camera from the head's origin, cm."""

@@ -22,10 +22,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.demo.voices import VOICES, synthesise
-from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from schemas.config import Section
-from schemas.rows import Turn
+from visavis.pipeline.demo.voices import VOICES, synthesise
+from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.schemas.config import Section
+from visavis.schemas.rows import Turn
 
 PHRASES: tuple[str, ...] = (
     "I went down to the river.",

@@ -10,13 +10,13 @@ import numpy as np
 from pyannote.core import Annotation, Segment, Timeline
 from pyannote.metrics.diarization import DiarizationErrorRate
 
-from pipeline.demo.dialogue import DialogueTruth, read_truth
-from pipeline.outputs import read_outputs
-from schemas.dyads import Motion
-from schemas.rows import Binding, Turn
-from stages.bind import BindStage
-from stages.ingest import IngestStage
-from stages.motion import MotionStage
+from visavis.pipeline.demo.dialogue import DialogueTruth, read_truth
+from visavis.pipeline.plan.outputs import read_outputs
+from visavis.schemas.dyads import Motion
+from visavis.schemas.rows import Binding, Turn
+from visavis.stages.bind import BindStage
+from visavis.stages.ingest import IngestStage
+from visavis.stages.motion import MotionStage
 
 
 @dataclass(frozen=True)

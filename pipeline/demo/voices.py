@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import resample_poly
 
-from schemas import SAMPLE_RATE
-from schemas.errors import UsageError
+from visavis.schemas import SAMPLE_RATE
+from visavis.schemas.errors import UsageError
 
 LEVEL = 10 ** (-23 / 20)
 """Root mean square of a phrase, of full scale."""

@@ -11,14 +11,14 @@ import pytest
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from pipeline.build import Build, BuildSummary
-from pipeline.crew import Engine, local_engine
-from pipeline.demo.dialogue import make_dialogue
-from pipeline.progress import Reporter
-from pipeline.sources import find_sources
-from schemas.config import BuildConfig
-from schemas.rows import Source
 from tests.conftest import Once
+from visavis.pipeline.demo.dialogue import make_dialogue
+from visavis.pipeline.engine.executor import Engine, local_engine
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.plan.build import Build, BuildSummary
+from visavis.pipeline.plan.sources import find_sources
+from visavis.schemas.config import BuildConfig
+from visavis.schemas.rows import Source
 
 SECONDS = 14.0
 SMALL = {"motion": {"expression_dims": 8}, "windows": {"hop": 10}, "balance": {"val_share": 0.3}}

@@ -9,26 +9,26 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline.build import Build, BuildSummary
-from pipeline.crew import local_engine
-from pipeline.demo.truth import check_build
-from pipeline.draw import draw, save_sheet
-from pipeline.fleet import ray_engine
-from pipeline.outputs import read_outputs
-from pipeline.preview import preview
-from pipeline.progress import Reporter
-from pipeline.replay import replay
-from pipeline.sources import find_sources
-from pipeline.status import read_status, status_tables
-from pipeline.verify import verify_dataset
-from schemas.config import BuildConfig, RunConfig
-from schemas.errors import RunFailed, UsageError
-from schemas.rows import Source
-from stages.bind import BindStage
-from stages.cast import CastStage
-from stages.store import TEMPORARY
 from tests.e2e.conftest import SECONDS, SMALL, build, sources_of
-from training.data import Dataset
+from visavis.pipeline.cli.draw import draw, save_sheet
+from visavis.pipeline.cli.status import read_status, status_tables
+from visavis.pipeline.cli.verify import verify_dataset
+from visavis.pipeline.demo.truth import check_build
+from visavis.pipeline.engine.executor import local_engine
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.ray_pool import ray_engine
+from visavis.pipeline.plan.build import Build, BuildSummary
+from visavis.pipeline.plan.outputs import read_outputs
+from visavis.pipeline.plan.preview import preview
+from visavis.pipeline.plan.replay import replay
+from visavis.pipeline.plan.sources import find_sources
+from visavis.schemas.config import BuildConfig, RunConfig
+from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.rows import Source
+from visavis.schemas.storage.store import TEMPORARY
+from visavis.stages.bind import BindStage
+from visavis.stages.cast import CastStage
+from visavis.training.dataset import Dataset
 
 Built = tuple[Path, BuildSummary]
 pytestmark = pytest.mark.slow

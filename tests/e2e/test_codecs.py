@@ -10,22 +10,22 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.build import Build, BuildSummary
-from pipeline.crew import local_engine
-from pipeline.outputs import read_outputs
-from pipeline.progress import Reporter
-from pipeline.sources import find_sources
-from pipeline.verify import verify_dataset
-from schemas.artifact import load_rows
-from schemas.config import BuildConfig
-from schemas.dyads import Codec
-from stages.bind import BindStage
-from stages.faces import FacesStage
-from stages.motion import MotionStage
 from tests.e2e.conftest import SMALL
 from tests.stages.networks import exported, scripted
 from tests.stages.roundtrip import round_trip
-from training.data import Dataset
+from visavis.pipeline.cli.verify import verify_dataset
+from visavis.pipeline.engine.executor import local_engine
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.plan.build import Build, BuildSummary
+from visavis.pipeline.plan.outputs import read_outputs
+from visavis.pipeline.plan.sources import find_sources
+from visavis.schemas.artifact import load_rows
+from visavis.schemas.config import BuildConfig
+from visavis.schemas.dyads import Codec
+from visavis.stages.bind import BindStage
+from visavis.stages.faces import FacesStage
+from visavis.stages.motion import MotionStage
+from visavis.training.dataset import Dataset
 
 pytestmark = pytest.mark.slow
 

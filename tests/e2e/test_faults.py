@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import main
-from pipeline.ledger import Ledger, Outcome
-from pipeline.lock import holder
-from pipeline.run import Run
-from stages.store import TEMPORARY, Store
 from tests.e2e.conftest import SMALL, build
 from tests.e2e.test_build import Built, files
+from visavis.pipeline.app import main
+from visavis.pipeline.engine.run import Run
+from visavis.pipeline.state.ledger import Ledger, Outcome
+from visavis.pipeline.state.lock import holder
+from visavis.schemas.storage.store import TEMPORARY, Store
 
 Mount = Callable[..., None]
 ROOM = 256 * 2**20
@@ -112,7 +112,7 @@ def test_a_disk_that_is_full(built: Built, dialogues: Path, disk: Path, mount: M
     copy_without_shards(built, root)
     words = command(dialogues, root, "local")
     shrink(disk, built, mount)
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "visavis", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
     complaint = one_line(done.stderr)
@@ -201,7 +201,7 @@ def test_a_run_that_is_asked_to_stop_commits_says_so_and_can_go_on(
 ) -> None:
     root = tmp_path / "run"
     run = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", *command(dialogues, root, engine)],
+        [sys.executable, "-m", "visavis", *command(dialogues, root, engine)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

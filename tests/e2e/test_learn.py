@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.build import BuildSummary
-from pipeline.cli import main
-from stages.decode import read_faces
-from stages.store import Store
-from training.data import Dataset
+from visavis.pipeline.app import main
+from visavis.pipeline.plan.build import BuildSummary
+from visavis.schemas.storage.store import Store
+from visavis.stages.face.decode import read_faces
+from visavis.training.dataset import Dataset
 
 RECIPE = str(Path(__file__).parents[2] / "configs" / "train" / "tiny.yaml")
 QUICK = [

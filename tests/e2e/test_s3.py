@@ -10,20 +10,20 @@ import boto3
 import pytest
 from rich.console import Console
 
-from pipeline.build import Build, BuildSummary
-from pipeline.cli import main
-from pipeline.crew import Engine, local_engine
-from pipeline.fleet import ray_engine
-from pipeline.progress import Reporter
-from pipeline.sources import find_sources
-from pipeline.status import read_status
-from pipeline.verify import verify_dataset
-from schemas.config import BuildConfig, RunConfig
-from schemas.rows import Source
-from stages.store import Store
 from tests.bucket import BUCKET, S3Server
 from tests.e2e.conftest import SMALL, sources_of
 from tests.e2e.test_build import Built, files
+from visavis.pipeline.app import main
+from visavis.pipeline.cli.status import read_status
+from visavis.pipeline.cli.verify import verify_dataset
+from visavis.pipeline.engine.executor import Engine, local_engine
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.ray_pool import ray_engine
+from visavis.pipeline.plan.build import Build, BuildSummary
+from visavis.pipeline.plan.sources import find_sources
+from visavis.schemas.config import BuildConfig, RunConfig
+from visavis.schemas.rows import Source
+from visavis.schemas.storage.store import Store
 
 VIDEOS = f"s3://{BUCKET}/videos"
 pytestmark = pytest.mark.slow

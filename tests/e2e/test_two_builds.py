@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ledger import Ledger
-from pipeline.verify import verify_dataset
-from stages.store import Store
 from tests.bucket import BUCKET, S3Server
 from tests.e2e.test_build import Built, files
 from tests.e2e.test_faults import command
 from tests.e2e.test_s3 import objects
+from visavis.pipeline.cli.verify import verify_dataset
+from visavis.pipeline.state.ledger import Ledger
+from visavis.schemas.storage.store import Store
 
 pytestmark = pytest.mark.slow
 KEPT = ("diarize", "faces", "bind", "separate")  # what takes longest; all else is made anew by both
@@ -23,10 +23,10 @@ UNLOCKED = """
 import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
-from pipeline import folder
+from visavis.pipeline import folder
 
 folder.locked = lambda *_: nullcontext(SimpleNamespace(check=lambda: None))
-from pipeline.cli import main
+from visavis.pipeline.app import main
 main()
 """
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from schemas.dyads import WindowClass
 from tests.hostile.sidecars import _npy, _raw_npy
 from tests.training.synthetic import write_dataset
+from visavis.schemas.dyads import WindowClass
 
 COUNTS = {WindowClass.LISTENING: 2, WindowClass.SPEAKING: 2}
 SHARD = "train-listening-00000.tar"

@@ -25,7 +25,7 @@ def _late(*_: object) -> None:
 
 def carry_out(argv: list[str], seconds: float) -> dict[str, object]:
     """Exit code and output of a command."""
-    from pipeline.cli import main
+    from visavis.pipeline.app import main
 
     out, err = io.StringIO(), io.StringIO()
     sys.argv = ["visavis", *argv]

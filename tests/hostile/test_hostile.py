@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.ledger import Ledger
-from stages.store import Store
 from tests.hostile import datasets, folders, lists, media, sidecars, weights
 from tests.hostile.conftest import SEED, Judge
 from tests.hostile.media import KINDS, Elsewhere
 from tests.hostile.watch import PROJECT, Driver
+from visavis.pipeline.state.ledger import Ledger
+from visavis.schemas.storage.store import Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.memory import peak_mb
+from visavis.pipeline.engine.memory import peak_mb
 
 PROJECT = Path(__file__).parents[2]
 

@@ -14,10 +14,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from pipeline.assets import at_hand, read_assets
-from schemas.errors import UsageError
 from tests.pipeline.filehost import FileHost, file_host
 from tests.pipeline.test_cli import CONFIG, text_as_video, visavis
+from visavis.pipeline.cli.assets import at_hand, read_assets
+from visavis.schemas.errors import UsageError
 
 __all__ = ["text_as_video"]
 
@@ -49,7 +49,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileHost]:
             plain | {"name": "gated", "source": "hub: lab/gated", "gated": True},
         ]
         (tmp_path / "assets.yaml").write_text(yaml.safe_dump({"assets": listed}))
-        monkeypatch.setattr("pipeline.assets.ASSETS_FILE", tmp_path / "assets.yaml")
+        monkeypatch.setattr("visavis.pipeline.cli.assets.ASSETS_FILE", tmp_path / "assets.yaml")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -90,7 +90,7 @@ def test_every_asset_says_where_it_comes_from_and_under_which_licence() -> None:
 def test_a_broken_list_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "assets.yaml"
     path.write_text("assets: [{name: x}]")
-    monkeypatch.setattr("pipeline.assets.ASSETS_FILE", path)
+    monkeypatch.setattr("visavis.pipeline.cli.assets.ASSETS_FILE", path)
     with pytest.raises(UsageError, match="cannot read") as error:
         read_assets()
     assert "\n" not in str(error.value)

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.memory import peak_mb
-from pipeline.sources import find_sources
-from schemas.errors import UsageError
 from tests.memory import peak_from_now
+from visavis.pipeline.engine.memory import peak_mb
+from visavis.pipeline.plan.sources import find_sources
+from visavis.schemas.errors import UsageError
 
 MOST_MB = 400  # of more memory than before
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import main
+from visavis.pipeline.app import main
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "default.yaml")
 
@@ -128,7 +128,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["", "build", "train", "pairs", "evaluate", "verify", "demo"])
 def test_help_works_from_a_shell(command: str, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "pipeline.cli", *([command] if command else []), "--help"]
+    words = [sys.executable, "-m", "visavis", *([command] if command else []), "--help"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert done.returncode == 0
     assert "Usage:" in done.stdout
@@ -141,7 +141,7 @@ def test_a_cluster_that_is_not_there_is_wrong_use_and_nothing_is_written(text_as
         address = f"127.0.0.1:{server.getsockname()[1]}"  # nobody listens there once this is closed
     out = tmp_path / "run"
     words = ["build", CONFIG, text_as_video, "--out", str(out), "--engine", "ray", "--address", address]
-    done = subprocess.run([sys.executable, "-m", "pipeline.cli", *words], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "visavis", *words], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"visavis: no Ray cluster at {address} (Connection refused)")
     assert done.stderr.count("\n") == 1

@@ -11,12 +11,12 @@ import pytest
 import s3fs
 
 from benchmarks.webserver import Behaviour, closed_port, web
-from schemas import faults
-from schemas.dyads import WindowClass
 from tests.bucket import BUCKET, S3Server
 from tests.pipeline.test_cli import CONFIG, visavis
 from tests.stages.test_ingest import write_clip
 from tests.training.synthetic import write_dataset
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.storage import faults
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +110,7 @@ def test_a_disk_in_trouble_is_one_line(
     def fails(*_: Any, **__: Any) -> None:
         raise OSError(number, "in trouble", f"{tmp_path}/x")
 
-    monkeypatch.setattr("schemas.config.load_config", fails)
+    monkeypatch.setattr("visavis.schemas.recipes.load_config", fails)
     code, _, err = visavis(capsys, monkeypatch, "train", CONFIG, str(tmp_path))
     assert (code, err) == (1, f"visavis: {tmp_path}/x: in trouble\n")
 

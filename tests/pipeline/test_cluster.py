@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.chain import stages_of
-from schemas.config import BuildConfig, StageResources, load_config, parse_config
 from tests.bucket import BUCKET, S3Server
+from visavis.pipeline.plan.graph import stages_of
+from visavis.schemas.config import BuildConfig, StageResources
+from visavis.schemas.recipes import load_config, parse_config
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs" / "cluster"

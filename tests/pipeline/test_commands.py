@@ -13,21 +13,21 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline.build import BuildSummary
-from pipeline.commands import summary_table
-from pipeline.crew import Crew, Engine, local_engine
-from pipeline.folder import opened
-from pipeline.progress import Reporter
-from pipeline.run import Run
-from pipeline.status import read_status, status_line
-from pipeline.task import Stages
-from pipeline.trial import trial_lines
-from schemas.config import RunConfig
-from schemas.dyads import WindowClass
-from schemas.errors import RunFailed, UsageError
-from schemas.manifest import BalancePlan
 from tests.pipeline.test_cli import CONFIG, visavis
 from tests.pipeline.test_run import STAGES, tasks
+from visavis.pipeline.cli.commands import summary_table
+from visavis.pipeline.cli.status import read_status, status_line
+from visavis.pipeline.engine.executor import Crew, Engine, local_engine
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.run import Run
+from visavis.pipeline.engine.worker import Stages
+from visavis.pipeline.plan.build import BuildSummary
+from visavis.pipeline.plan.pairs_preview import trial_lines
+from visavis.pipeline.plan.run_folder import opened
+from visavis.schemas.config import RunConfig
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.manifest import BalancePlan
 
 SETTINGS = {"config": {}, "fingerprints": {"letters": "f"}}
 

@@ -18,18 +18,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.cli import main
-from schemas.errors import UsageError
-from schemas.train import TrainConfig
 from tests.training.conftest import _one_thread as _one_thread
 from tests.training.conftest import small_config as small_config
 from tests.training.conftest import windows as windows
 from tests.training.encoders import BASE_LIKE, write_torchaudio
 from tests.training.test_train import CutOff, stop_after
-from training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, load_model
-from training.convert import convert
-from training.encoder import load_encoder
-from training.train import train
+from visavis.pipeline.app import main
+from visavis.schemas.errors import UsageError
+from visavis.schemas.train import TrainConfig
+from visavis.training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, load_model
+from visavis.training.convert import convert
+from visavis.training.encoder import load_encoder
+from visavis.training.train import train
 
 Visavis = Callable[..., tuple[int, str, str]]
 

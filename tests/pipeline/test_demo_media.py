@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.demo.dialogue import (
+from visavis.pipeline.demo.dialogue import (
     Clip,
     DialogueTruth,
     demo_corpus,
@@ -20,14 +20,14 @@ from pipeline.demo.dialogue import (
     read_truth,
     write_video,
 )
-from pipeline.demo.head import canonical_face, rotation
-from pipeline.demo.people import make_person, person_name
-from pipeline.demo.render import Pose, Renderer
-from pipeline.demo.script import PAUSE, TURN, Rule, Script, gesture, listener_response, write_script
-from pipeline.demo.voices import VOICES, speech_span, synthesise
-from schemas import FPS, SAMPLE_RATE
-from schemas.errors import UsageError
-from schemas.rows import Layout
+from visavis.pipeline.demo.head import canonical_face, rotation
+from visavis.pipeline.demo.people import make_person, person_name
+from visavis.pipeline.demo.render import Pose, Renderer
+from visavis.pipeline.demo.script import PAUSE, TURN, Rule, Script, gesture, listener_response, write_script
+from visavis.pipeline.demo.voices import VOICES, speech_span, synthesise
+from visavis.schemas import FPS, SAMPLE_RATE
+from visavis.schemas.errors import UsageError
+from visavis.schemas.rows import Layout
 
 pytest.importorskip("espeakng_loader", reason="synthetic voices need the demo extra")
 

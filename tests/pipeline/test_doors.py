@@ -21,16 +21,17 @@ from typing import Any
 
 import pytest
 
-from pipeline.sources import access_to, find_sources
-from schemas import access, faults, files
-from schemas.access import Access, Reach, allowing
-from schemas.config import IngestConfig, SourcesConfig
-from schemas.errors import Reason, Rejected, UsageError
-from schemas.files import open_file
-from schemas.rows import Source
-from stages.ingest import IngestStage
-from stages.media import open_bytes
 from tests.stages.test_ingest import write_clip
+from visavis.pipeline.plan.sources import access_to, find_sources
+from visavis.schemas import access
+from visavis.schemas.access import Access, Reach, allowing
+from visavis.schemas.config import IngestConfig, SourcesConfig
+from visavis.schemas.errors import Reason, Rejected, UsageError
+from visavis.schemas.rows import Source
+from visavis.schemas.storage import faults, files
+from visavis.schemas.storage.files import open_file
+from visavis.stages.ingest import IngestStage
+from visavis.stages.media.opening import open_bytes
 
 PUBLIC = "127.0.0.2"
 
@@ -429,8 +430,8 @@ def test_good_files_are_as_before(tmp_path: Path, inside: Server) -> None:
 
 def test_a_server_that_never_comes_to_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says something all the time, so no time without a byte passes."""
-    monkeypatch.setattr("schemas.files.ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr("schemas.faults.ITEM_WAITS", ())
+    monkeypatch.setattr("visavis.schemas.storage.files.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("visavis.schemas.storage.faults.ITEM_WAITS", ())
     with socket.create_server(("127.0.0.1", 0)) as listening:
         threading.Thread(target=_go_on, args=(listening,), daemon=True).start()
         with pytest.raises(TimeoutError), open_file(f"http://127.0.0.1:{listening.getsockname()[1]}/clip.mp4"):

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import main
-from pipeline.machines import start_ray
-from schemas.errors import UsageError
+from visavis.pipeline.app import main
+from visavis.pipeline.engine.cluster import start_ray
+from visavis.schemas.errors import UsageError
 
 REPOSITORY = Path(__file__).parents[2]
-BUILD = [sys.executable, "-m", "pipeline.cli", "build", str(REPOSITORY / "configs" / "default.yaml")]
+BUILD = [sys.executable, "-m", "visavis", "build", str(REPOSITORY / "configs" / "default.yaml")]
 
 
 def run(
@@ -99,8 +99,8 @@ def test_whoever_fails_says_so_whatever_its_rank(
 
 def test_a_rank_that_does_not_come_is_waited_for_aloud_and_can_be_stopped(tmp_path: Path) -> None:
     code = (
-        "import sys, training.world as w; w._SAY_SECONDS = (1.0, 1.0)\n"
-        "from training.__main__ import main; sys.exit(main())"
+        "import sys, visavis.training.process_group as w; w._SAY_SECONDS = (1.0, 1.0)\n"
+        "from visavis.training.__main__ import main; sys.exit(main())"
     )
     env = os.environ | {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     words = [sys.executable, "-c", code, "configs/train/tiny.yaml", str(tmp_path), "--out", str(tmp_path / "out")]
@@ -194,7 +194,7 @@ def test_a_number_without_a_name_and_a_home_gets_both(home: str) -> None:
 
 _AS_A_NUMBER = """
 import getpass, os, pathlib, sys, tempfile
-from training.home import ensure_home
+from visavis.training.home import ensure_home
 
 os.setgid(54321)
 os.setuid(54321)
@@ -212,7 +212,7 @@ print(getpass.getuser(), pathlib.Path.home(), os.environ["MPLCONFIGDIR"])
 def test_no_library_reports_to_its_maker(tmp_path: Path) -> None:
     """onnxruntime would keep a number for this machine in the home folder, and send it along."""
     bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}  # with CI=1 it is silent
-    program = "from stages.embedded import load_voice_activity as load; load()"
+    program = "from visavis.stages.models.networks import load_voice_activity as load; load()"
     for ours in (program, "import onnxruntime"):
         done = subprocess.run(
             [sys.executable, "-c", ours],
@@ -226,5 +226,8 @@ def test_no_library_reports_to_its_maker(tmp_path: Path) -> None:
 
 def test_a_driver_loads_no_networks() -> None:
     """They are its workers' to load: half a gigabyte that a driver of a thousand machines has better use for."""
-    program = "import sys, pipeline.build, pipeline.fleet; print(*{'torch', 'scipy.signal', 'ray'} & set(sys.modules))"
+    program = (
+        "import sys, visavis.pipeline.plan.build, visavis.pipeline.engine.ray_pool;"
+        "print(*{'torch', 'scipy.signal', 'ray'} & set(sys.modules))"
+    )
     assert run(sys.executable, "-c", program).stdout.split() == []

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.failures import Failures
-from pipeline.ledger import Outcome
-from pipeline.supervise import FAULTS
-from schemas.config import RunConfig
-from schemas.errors import RunFailed
+from visavis.pipeline.engine.failures import Failures
+from visavis.pipeline.engine.supervise import FAULTS
+from visavis.pipeline.state.ledger import Outcome
+from visavis.schemas.config import RunConfig
+from visavis.schemas.errors import RunFailed
 
 
 def outcome(number: int, status: str = "ok", reason: str = "") -> Outcome:

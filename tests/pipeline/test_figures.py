@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.figures import UNDEFINED, doubt_tables, metrics_tables, pairs_table
-from pipeline.pairs import PairsSummary, in_words, nothing_left
-from schemas.manifest import Histogram
-from schemas.pairs import GateConfig
-from stages.gate import BINS, RANGES
+from visavis.pipeline.cli.tables import UNDEFINED, doubt_tables, metrics_tables, pairs_table
+from visavis.pipeline.plan.pairs import PairsSummary, in_words, nothing_left
+from visavis.schemas.manifest import Histogram
+from visavis.schemas.pairs import GateConfig
+from visavis.stages.pairing.gate import BINS, RANGES
 
 METRICS = [f"{name}_{part}" for part in ("expression", "pose") for name in ("pcc", "lagged_delay", "fd")]
 anything = st.none() | st.floats()

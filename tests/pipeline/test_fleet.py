@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.fleet import Fleet
-from pipeline.ledger import Outcome, Status
-from pipeline.machines import Machine, selects
-from pipeline.stopwatch import Stopwatch
-from pipeline.task import Stages, Task, outcome_of
-from pipeline.workers import Answer, code_digests
-from schemas.config import RunConfig, StageResources
-from schemas.errors import RunFailed, UsageError
 from tests.pipeline.toy import STAGES
+from visavis.pipeline.engine.cluster import Machine, selects
+from visavis.pipeline.engine.ray_pool import Fleet
+from visavis.pipeline.engine.ray_workers import Answer, code_digests
+from visavis.pipeline.engine.stopwatch import Stopwatch
+from visavis.pipeline.engine.worker import Stages, outcome_of
+from visavis.pipeline.state.ledger import Outcome, Status
+from visavis.pipeline.state.tasks import Task
+from visavis.schemas.config import RunConfig, StageResources
+from visavis.schemas.errors import RunFailed, UsageError
 
 ON_GPU = StageResources(cpus=0, gpus=0.5)
 LARGE = StageResources(cpus=4, memory_gb=8)

@@ -12,9 +12,9 @@ import pytest
 from benchmarks import fleet
 from benchmarks import simulated as cluster
 from benchmarks.plan import write_list
-from pipeline.ledger import Ledger
-from schemas.config import StageResources
-from stages.store import Store
+from visavis.pipeline.state.ledger import Ledger
+from visavis.schemas.config import StageResources
+from visavis.schemas.storage.store import Store
 
 CALM: dict[str, Any] = {
     "machines": 4, "items": 40, "gpus": 0, "ray_us": 150.0, "seed": 0, "faults": False, "autoscale": False,

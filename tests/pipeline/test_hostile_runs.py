@@ -17,18 +17,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.folder import read_settings
-from pipeline.known import Known, told
-from pipeline.ledger import FOLDER, Ledger, Outcome
-from pipeline.memory import peak_mb
-from pipeline.status import read_status, status_tables
-from pipeline.task import Worker
-from schemas.artifact import dump_rows, load_heads, load_row, load_rows, read_note
-from schemas.dyads import Codec, DyadHead, NeutralFaces
-from schemas.errors import DatasetError, RunFailed, UsageError
-from schemas.rows import LANDMARKS, Outline, Turn
-from stages.store import Store
 from tests.memory import peak_from_now
+from visavis.pipeline.cli.status import read_status, status_tables
+from visavis.pipeline.engine.memory import peak_mb
+from visavis.pipeline.engine.worker import Worker
+from visavis.pipeline.plan.run_folder import read_settings
+from visavis.pipeline.state.index import Known, told
+from visavis.pipeline.state.ledger import FOLDER, Ledger, Outcome
+from visavis.schemas.artifact import dump_rows, load_heads, load_row, load_rows, read_note
+from visavis.schemas.dyads import Codec, DyadHead, NeutralFaces
+from visavis.schemas.errors import DatasetError, RunFailed, UsageError
+from visavis.schemas.rows import LANDMARKS, Outline, Turn
+from visavis.schemas.storage.store import Store
 
 PART = "000001-000000_000001-000000.parquet"
 OUTCOME = Outcome(

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import ledger as module
-from pipeline.known import Known
-from pipeline.ledger import FOLDER, Ledger, Outcome
-from pipeline.task import Task, artifact_path, outcome_of
-from stages.store import Store
+from visavis.pipeline.engine.worker import outcome_of
+from visavis.pipeline.state import ledger as module
+from visavis.pipeline.state.index import Known
+from visavis.pipeline.state.ledger import FOLDER, Ledger, Outcome
+from visavis.pipeline.state.tasks import Task, artifact_path
+from visavis.schemas.storage.store import Store
 
 _FOLDERS = itertools.count()
 
@@ -171,7 +172,7 @@ def test_parts_that_were_named_without_a_writer_are_read_and_merged(tmp_path: Pa
 def test_outcomes_of_this_run_and_of_earlier_ones_are_known_alike(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.known._FRESH", 3)
+    monkeypatch.setattr("visavis.pipeline.state.index._FRESH", 3)
     store = written(tmp_path, [[(key, "ok") for key in "aceg"]])
     known = Known(Ledger(store), store)
     for key, status in [("b", "ok"), ("a", "rejected"), ("d", "ok"), ("e", "failed"), ("f", "ok")]:

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.lists import COLUMNS, MISSING
-from pipeline.sources import find_sources, source_name
-from schemas.config import IngestConfig
-from schemas.errors import Reason, Rejected, UsageError
-from schemas.rows import Source
-from stages.ingest import IngestStage
+from visavis.pipeline.plan.lists import COLUMNS, MISSING
+from visavis.pipeline.plan.sources import find_sources, source_name
+from visavis.schemas.config import IngestConfig
+from visavis.schemas.errors import Reason, Rejected, UsageError
+from visavis.schemas.rows import Source
+from visavis.stages.ingest import IngestStage
 
 Rows = list[dict[str, Any]]
 FORMATS = ["jsonl", "csv", "parquet"]

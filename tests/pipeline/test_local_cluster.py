@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from pipeline import machines
-from pipeline.ray_token import ensure_token
-from schemas.errors import UsageError
+from visavis.pipeline.engine import cluster as machines
+from visavis.pipeline.engine.ray_token import ensure_token
+from visavis.schemas.errors import UsageError
 
 _CLUSTER = """
 import json, os, sys
 from pathlib import Path
 
 import psutil
-from pipeline.machines import start_ray
+from visavis.pipeline.engine.cluster import start_ray
 
 start_ray(None)
 import ray
@@ -124,7 +124,7 @@ def test_a_build_needs_no_network(tmp_path: Path) -> None:
     words = [
         sys.executable,
         "-m",
-        "pipeline.cli",
+        "visavis",
         "build",
         "configs/default.yaml",
         str(video),

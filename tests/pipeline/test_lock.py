@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import lock
-from pipeline.lock import LOCK_FILE, Hold, holder, locked
-from schemas.errors import RunFailed, UsageError
-from stages.store import Store
 from tests.stages.test_store import child
+from visavis.pipeline.state import lock
+from visavis.pipeline.state.lock import LOCK_FILE, Hold, holder, locked
+from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.storage.store import Store
 
 HOLD = """
 import sys, time
-from pipeline.lock import locked
+from visavis.pipeline.state.lock import locked
 
 with locked(sys.argv[1]):
     print("held", flush=True)

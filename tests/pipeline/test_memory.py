@@ -11,15 +11,16 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline import memory, workers
-from pipeline.crew import local_engine
-from pipeline.memory import default_limit, machine_gb, peak_mb
-from pipeline.supervise import Supervisor
-from pipeline.task import Task, artifact_path
-from pipeline.workers import limit_gb
-from schemas.config import RunConfig, StageResources, parse_config
 from tests.memory import peak_from_now
 from tests.pipeline.toy import STAGES
+from visavis.pipeline.engine import memory, workers
+from visavis.pipeline.engine.executor import local_engine
+from visavis.pipeline.engine.memory import default_limit, machine_gb, peak_mb
+from visavis.pipeline.engine.ray_workers import limit_gb
+from visavis.pipeline.engine.supervise import Supervisor
+from visavis.pipeline.state.tasks import Task, artifact_path
+from visavis.schemas.config import RunConfig, StageResources
+from visavis.schemas.recipes import parse_config
 
 
 def test_what_a_process_held_is_its_own() -> None:
@@ -27,7 +28,7 @@ def test_what_a_process_held_is_its_own() -> None:
     before = peak_from_now()
     held = bytearray(b"x") * (400 << 20)
     assert peak_mb() > before + 390
-    code = "from pipeline.memory import peak_mb; print(peak_mb())"
+    code = "from visavis.pipeline.engine.memory import peak_mb; print(peak_mb())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(child.stdout) < 300
     del held

@@ -19,9 +19,9 @@ int flock(int fd, int operation) { errno = atoi(getenv("FLOCK_ERRNO")); return -
 
 PROGRAM = """
 import subprocess, sys
-from pipeline.lock import holder, locked
-from schemas.errors import UsageError
-from stages.store import Store
+from visavis.pipeline.state.lock import holder, locked
+from visavis.schemas.errors import UsageError
+from visavis.schemas.storage.store import Store
 
 root = sys.argv[1]
 try:

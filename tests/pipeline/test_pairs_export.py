@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from pipeline.cli import main
-from pipeline.export import ROWS, export_dataset
-from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
-from schemas.dyads import WindowClass
-from schemas.errors import DatasetError
 from tests.training.synthetic import DIM, write_dataset
-from training.data import Dataset
+from visavis.pipeline.app import main
+from visavis.pipeline.cli.export import ROWS, export_dataset
+from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import DatasetError
+from visavis.training.dataset import Dataset
 
 FRAMES = 50
 
@@ -66,7 +66,7 @@ def test_the_schema_says_how_to_read_it_and_where_it_is_from(pairs: Path, tmp_pa
 
 
 def test_it_is_whole_or_absent_and_the_same_again(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.export.ROWS", 4)
+    monkeypatch.setattr("visavis.pipeline.cli.export.ROWS", 4)
     export_dataset(Dataset(str(pairs)), str(tmp_path / "a.parquet"))
     export_dataset(Dataset(str(pairs)), str(tmp_path / "b.parquet"))
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()

@@ -11,17 +11,17 @@ import pytest
 from rich.console import Console
 
 from benchmarks.pairs import killed_and_resumed, untrained
-from pipeline.crew import Crew, local_engine
-from pipeline.ledger import Outcome
-from pipeline.pairs import build_pairs
-from pipeline.progress import Reporter
-from pipeline.task import Stages
-from schemas.dyads import WindowClass
-from schemas.pairs import GateConfig, PairsConfig
-from schemas.train import FeatureConfig, SamplerConfig, TrainConfig
 from tests.training.conftest import SMALL
 from tests.training.synthetic import write_dataset
-from training.data import Dataset
+from visavis.pipeline.engine.executor import Crew, local_engine
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.worker import Stages
+from visavis.pipeline.plan.pairs import build_pairs
+from visavis.pipeline.state.ledger import Outcome
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.pairs import GateConfig, PairsConfig
+from visavis.schemas.train import FeatureConfig, SamplerConfig, TrainConfig
+from visavis.training.dataset import Dataset
 
 OPEN = GateConfig(min_reactivity_margin=-10, max_jerk_ratio=1e9, max_off_manifold=1e9)
 CONFIG = PairsConfig(sampler=SamplerConfig(steps=1, guidance="none"), gate=OPEN, unit=4, batch=3, device="cpu")

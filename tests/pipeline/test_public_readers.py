@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
-from pipeline.export import export_dataset
-from schemas.dyads import WindowClass
-from schemas.plain import dump_record
-from schemas.rows import Figures, VoiceFigures
 from tests.training.synthetic import as_pair, sample, write_dataset
-from training.data import Dataset
+from visavis.pipeline.cli.export import export_dataset
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.plain import dump_record
+from visavis.schemas.rows import Figures, VoiceFigures
+from visavis.training.dataset import Dataset
 
 SEEN = Figures(**dict.fromkeys(Figures.model_fields, 0.5))
 COUNT = 12

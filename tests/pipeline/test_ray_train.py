@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ray_train import _work, train_on_ray
-from schemas.errors import UsageError
-from schemas.train import FeatureConfig, ModelConfig, OptimConfig, TrainConfig
 from tests.training.synthetic import write_dataset
-from training.checkpoint import load_checkpoint
-from training.train import Stopped
+from visavis.pipeline.engine.ray_train import _work, train_on_ray
+from visavis.schemas.errors import UsageError
+from visavis.schemas.train import FeatureConfig, ModelConfig, OptimConfig, TrainConfig
+from visavis.training.checkpoint import load_checkpoint
+from visavis.training.train import Stopped
 
 CONFIG = TrainConfig(
     model=ModelConfig(width=32, depth=1, heads=2, encoder_width=16, encoder_heads=2),

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from benchmarks.plan import QUIET, Stopped, StubCrew, write_list
-from pipeline.build import Build
-from pipeline.known import Known
-from pipeline.ledger import Ledger
-from pipeline.sources import find_sources
-from pipeline.task import Task
-from schemas.config import BuildConfig
-from stages.store import Store
+from visavis.pipeline.plan.build import Build
+from visavis.pipeline.plan.sources import find_sources
+from visavis.pipeline.state.index import Known
+from visavis.pipeline.state.ledger import Ledger
+from visavis.pipeline.state.tasks import Task
+from visavis.schemas.config import BuildConfig
+from visavis.schemas.storage.store import Store
 
 STAGES = 6
 

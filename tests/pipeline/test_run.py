@@ -16,24 +16,25 @@ import psutil
 import pytest
 from rich.console import Console
 
-from pipeline import fleet
-from pipeline import run as run_module
-from pipeline.chain import fingerprints_of
-from pipeline.crew import Crew, Engine, InFlight, local_engine
-from pipeline.fleet import ray_engine
-from pipeline.folder import opened
-from pipeline.ledger import Ledger, Outcome
-from pipeline.lock import locked
-from pipeline.progress import Reporter
-from pipeline.run import Road, Run
-from pipeline.sources import source_seconds
-from pipeline.task import Artifact, Stages, Task, artifact_path
-from schemas.artifact import load_rows
-from schemas.config import BuildConfig, IngestConfig, RunConfig, StageResources
-from schemas.errors import Reason, RunFailed, UsageError
-from schemas.rows import Source
-from stages.store import TEMPORARY, Store
 from tests.pipeline.toy import STAGES, Letters, Total
+from visavis.pipeline.engine import ray_pool as fleet
+from visavis.pipeline.engine import run as run_module
+from visavis.pipeline.engine.executor import Crew, Engine, InFlight, local_engine
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.ray_pool import ray_engine
+from visavis.pipeline.engine.run import Road, Run
+from visavis.pipeline.engine.worker import Stages
+from visavis.pipeline.plan.graph import fingerprints_of
+from visavis.pipeline.plan.run_folder import opened
+from visavis.pipeline.plan.sources import source_seconds
+from visavis.pipeline.state.ledger import Ledger, Outcome
+from visavis.pipeline.state.lock import locked
+from visavis.pipeline.state.tasks import Artifact, Task, artifact_path
+from visavis.schemas.artifact import load_rows
+from visavis.schemas.config import BuildConfig, IngestConfig, RunConfig, StageResources
+from visavis.schemas.errors import Reason, RunFailed, UsageError
+from visavis.schemas.rows import Source
+from visavis.schemas.storage.store import TEMPORARY, Store
 
 TOLERANT = RunConfig(max_failure_share=1.0)
 

@@ -19,13 +19,13 @@ import s3fs
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
-from pipeline import lock
-from pipeline.lock import LEASE_S, LOCK_FILE, holder, locked
-from schemas.errors import RunFailed, UsageError
-from stages.store import Store
 from tests.bucket import BUCKET, S3Server
 from tests.pipeline.test_lock import HOLD, owner, work
 from tests.stages.test_store import at_once, child
+from visavis.pipeline.state import lock
+from visavis.pipeline.state.lock import LEASE_S, LOCK_FILE, holder, locked
+from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.storage.store import Store
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_an_upload_that_fails_halfway_leaves_nothing(
 UPLOAD_FOREVER = """
 import hashlib, itertools, sys
 import s3fs
-from stages.store import Store
+from visavis.schemas.storage.store import Store
 
 s3fs.core.calculate_chunksize = lambda *_, **__: 5 * 2**20
 store = Store(sys.argv[1])

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from scipy.signal import resample_poly
 
-from pipeline.sources import find_sources, source_key, source_name, source_seconds
-from schemas.config import BindConfig, DiarizeConfig, FacesConfig, IngestConfig
-from schemas.errors import Reason, Rejected
-from schemas.rows import Binding, Conversation, Diarization, FaceTracks, Source, Turn
-from stages.bind import BindInput, BindStage
-from stages.cast import CastInput, CastStage
-from stages.diarize import DiarizeStage
-from stages.faces import FacesStage, pieces_of
-from stages.ingest import IngestStage, outline_of
 from tests.stages.test_ingest import write_clip
 from tests.stages.test_sidecars import arrays
+from visavis.pipeline.plan.sources import find_sources, source_key, source_name, source_seconds
+from visavis.schemas.config import BindConfig, DiarizeConfig, FacesConfig, IngestConfig
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import Binding, Conversation, Diarization, FaceTracks, Source, Turn
+from visavis.stages.bind import BindInput, BindStage
+from visavis.stages.cast import CastInput, CastStage
+from visavis.stages.diarize import DiarizeStage
+from visavis.stages.faces import FacesStage, pieces_of
+from visavis.stages.ingest import IngestStage, outline_of
 
 FOLDER = "improvised/dev/0000"
 ONE, TWO = "V00_S0809_I00000582_P0947", "V00_S0809_I00000582_P1275A"
@@ -232,8 +232,8 @@ class Talk(NamedTuple):
 def talk(tmp_path_factory: pytest.TempPathFactory) -> Talk:
     """A room with one camera: both participants' files show both people, and boxes tell who it is about."""
     pytest.importorskip("espeakng_loader", reason="synthetic voices need the demo extra")
-    from pipeline.demo.dialogue import make_dialogue
-    from pipeline.demo.script import write_script
+    from visavis.pipeline.demo.dialogue import make_dialogue
+    from visavis.pipeline.demo.script import write_script
 
     seed, seconds = 3, 25.0
     root = tmp_path_factory.mktemp("seamless")
@@ -340,7 +340,7 @@ def test_a_store_that_lists_no_folder_leaves_out_what_lies_beside(
             raise PermissionError(13, "Forbidden")
 
     store = Closed()
-    monkeypatch.setattr("pipeline.sources.locate", lambda url: (store, url))
+    monkeypatch.setattr("visavis.pipeline.plan.sources.locate", lambda url: (store, url))
     (tmp_path / "list.jsonl").write_text(
         "".join(json.dumps({"uri": f"s3://b/0032/{n}.mp4"}) + "\n" for n in (ONE, TWO))
     )

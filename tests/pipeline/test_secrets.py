@@ -17,22 +17,24 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from benchmarks.webserver import Behaviour, Host, web
-from pipeline.cli import main
-from pipeline.folder import difference
-from pipeline.run import fingerprint
-from pipeline.sources import find_sources, source_key, source_name
-from pipeline.task import Task, outcome_of
-from pipeline.terminal import Terminal
-from schemas.config import BuildConfig, MotionConfig, parse_config
-from schemas.errors import UsageError
-from schemas.files import locate
-from schemas.plain import to_json
-from schemas.rows import Source
-from schemas.secrets import hidden, written
-from schemas.untrusted import first_line
-from schemas.uris import is_shortened, printable, shown, unsigned
-from stages.motion import FitStage
-from stages.store import Store
+from visavis.pipeline.app import main
+from visavis.pipeline.engine.run import fingerprint
+from visavis.pipeline.engine.terminal import Terminal
+from visavis.pipeline.engine.worker import outcome_of
+from visavis.pipeline.plan.run_folder import difference
+from visavis.pipeline.plan.sources import find_sources, source_key, source_name
+from visavis.pipeline.state.tasks import Task
+from visavis.schemas.config import BuildConfig, MotionConfig
+from visavis.schemas.errors import UsageError
+from visavis.schemas.plain import to_json
+from visavis.schemas.recipes import parse_config
+from visavis.schemas.rows import Source
+from visavis.schemas.secrets import hidden, written
+from visavis.schemas.storage.files import locate
+from visavis.schemas.storage.store import Store
+from visavis.schemas.untrusted import first_line
+from visavis.schemas.uris import is_shortened, printable, shown, unsigned
+from visavis.stages.motion import FitStage
 
 HERE = Path(__file__).parents[2]
 USER, PASSWORD, SIGNATURE, NUMBER, FRAGMENT = "usrplanted1", "pwdplanted2", "sigplanted3", "numplanted4", "frgplanted5"
@@ -187,7 +189,7 @@ def test_names_of_strangers_are_only_names(name: str, capsys: pytest.CaptureFixt
 def test_tracebacks_warnings_and_logs_of_a_process_show_no_key() -> None:
     code = f"""
 import logging, sys, warnings, os
-from schemas.secrets import guard_output
+from visavis.schemas.secrets import guard_output
 url = {with_keys("https://h/v.mp4")!r}
 guard_output(["--set", "encode.network=" + url])
 print(url, file=sys.stdout); print(repr(url), os.environ["HF_TOKEN"], file=sys.stderr)
@@ -281,7 +283,7 @@ BAD = ("broken.mp4,,", "forbidden.mp4,,", "absent.mp4,,")
 def test_planted_words_are_in_no_log_of_ray(tmp_path: Path, shared_media: Path) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, web() as host:  # short, for Ray's sockets
         rows, urls = listed(host, shared_media / "conversation", tmp_path, "user.mp4,,", *BAD)
-        command = [sys.executable, "-m", "pipeline.cli", "build", "configs/default.yaml", rows, urls["broken.mp4"]]
+        command = [sys.executable, "-m", "visavis", "build", "configs/default.yaml", rows, urls["broken.mp4"]]
         command += ["--out", str(tmp_path / "out")]
         env = environment() | {"RAY_TMPDIR": folder}
         run = subprocess.run(command, env=env, cwd=HERE, capture_output=True, text=True)

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sources import find_sources, source_key, source_name
-from schemas.errors import Rejected, UsageError
-from schemas.uris import file_name, is_local, local_path, local_uri, located, printable
-from stages.media import open_bytes, open_container
-from stages.video import frames_on_grid
 from tests.stages.test_ingest import write_clip
+from visavis.pipeline.plan.sources import find_sources, source_key, source_name
+from visavis.schemas.errors import Rejected, UsageError
+from visavis.schemas.uris import file_name, is_local, local_path, local_uri, located, printable
+from visavis.stages.media.opening import open_bytes, open_container
+from visavis.stages.media.video import frames_on_grid
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "default.yaml")
 
@@ -311,7 +311,7 @@ def test_outcomes_of_odd_names_are_told_on_any_terminal(tmp_path: Path) -> None:
         (["status", str(tmp_path / "run")], 0),
         (["draw", str(tmp_path / "run"), "caf\udce9"], 2),
     ):
-        done = subprocess.run([sys.executable, "-m", "pipeline.cli", *words], capture_output=True, env=env, timeout=100)
+        done = subprocess.run([sys.executable, "-m", "visavis", *words], capture_output=True, env=env, timeout=100)
         assert done.returncode == code, done.stderr
         assert b"Traceback" not in done.stderr
         assert (done.stdout + done.stderr).decode().replace("\n", "").isprintable()  # no escape reaches a terminal raw

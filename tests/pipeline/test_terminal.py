@@ -30,7 +30,7 @@ def shell() -> Iterator[Terminal]:
 
 def build(media: Path, out: Path) -> str:
     clip = str(media / "conversation" / "two_in_frame.mp4")
-    return shlex.join([sys.executable, "-m", "pipeline.cli", "build", "configs/default.yaml", clip, "--out", str(out)])
+    return shlex.join([sys.executable, "-m", "visavis", "build", "configs/default.yaml", clip, "--out", str(out)])
 
 
 @pytest.mark.slow

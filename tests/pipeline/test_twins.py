@@ -14,16 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.build import Bound, Build
-from pipeline.crew import Crew, InFlight
-from pipeline.folder import opened
-from pipeline.ledger import Ledger, Outcome
-from pipeline.progress import Reporter
-from pipeline.spool import Spool
-from pipeline.task import Stages, Task, outcome_of
-from schemas.config import BuildConfig, RunConfig
-from schemas.rows import CastFacts, DiarizationFacts, Outline, Source
-from stages.store import Store
+from visavis.pipeline.engine.executor import Crew, InFlight
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.worker import Stages, outcome_of
+from visavis.pipeline.plan.build import Bound, Build
+from visavis.pipeline.plan.run_folder import opened
+from visavis.pipeline.state.ledger import Ledger, Outcome
+from visavis.pipeline.state.spool import Spool
+from visavis.pipeline.state.tasks import Task
+from visavis.schemas.config import BuildConfig, RunConfig
+from visavis.schemas.rows import CastFacts, DiarizationFacts, Outline, Source
+from visavis.schemas.storage.store import Store
 
 SEEN = (1.0, 180.5, 612.3, 121.4, 0.931, 14.2, 11.8, 0.412)
 GOOD = CastFacts(crowd=0.0, cuts=1.0, together=36.0, uncut=36.0, fresh=(1.0, 1.0), members=(SEEN, SEEN))

@@ -16,25 +16,25 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.crew import local_engine
-from pipeline.dataset import DATASET, codec_entry, publish, read_made, shard_path, write_shards
-from pipeline.folder import opened
-from pipeline.ledger import Ledger
-from pipeline.progress import Reporter
-from pipeline.task import Artifact, Task, artifact_path
-from schemas import FPS, SAMPLE_RATE
-from schemas.config import RunConfig, Section
-from schemas.dyads import WindowClass
-from schemas.errors import RunFailed, UsageError
-from schemas.manifest import MANIFEST_NAME, BalancePlan, Manifest, ShardEntry, parse_manifest
-from schemas.rows import Row
-from stages.base import Stage
-from stages.shard import ShardRow
-from stages.store import Store
 from tests.bucket import BUCKET, S3Server
 from tests.clouds import azure_store, google_store
 from tests.pipeline.toy import CountLetters
 from tests.training.synthetic import SPEC
+from visavis.pipeline.engine.executor import local_engine
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.plan.dataset import DATASET, codec_entry, publish, read_made, shard_path, write_shards
+from visavis.pipeline.plan.run_folder import opened
+from visavis.pipeline.state.ledger import Ledger
+from visavis.pipeline.state.tasks import Artifact, Task, artifact_path
+from visavis.schemas import FPS, SAMPLE_RATE
+from visavis.schemas.config import RunConfig, Section
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.manifest import MANIFEST_NAME, BalancePlan, Manifest, ShardEntry, parse_manifest
+from visavis.schemas.rows import Row
+from visavis.schemas.storage.store import Store
+from visavis.stages.base import Stage
+from visavis.stages.shard import ShardRow
 
 SETTINGS: dict[str, Any] = {"config": {"letters": 1}, "fingerprints": {"letters": "f", "pack": "p"}}
 WORDS = [f"word {n}" for n in range(24)]
@@ -149,9 +149,9 @@ def unlocked(*_: Any) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def _no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.folder.locked", unlocked)
-    monkeypatch.setattr("pipeline.ledger._FLUSH_ROWS", 2)  # so that both merge parts, too
-    monkeypatch.setattr("pipeline.ledger._FAN", 3)
+    monkeypatch.setattr("visavis.pipeline.plan.run_folder.locked", unlocked)
+    monkeypatch.setattr("visavis.pipeline.state.ledger._FLUSH_ROWS", 2)  # so that both merge parts, too
+    monkeypatch.setattr("visavis.pipeline.state.ledger._FAN", 3)
 
 
 @pytest.fixture(scope="module")

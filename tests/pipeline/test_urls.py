@@ -9,17 +9,17 @@ import pytest
 
 from benchmarks.urls import DEAD, FINE, FLAKY, SLOW, distinct, kinds_of, make_clip
 from benchmarks.webserver import Host, closed_port, web
-from pipeline.crew import local_engine
-from pipeline.ledger import Ledger, Outcome
-from pipeline.lock import locked
-from pipeline.run import Run
-from pipeline.task import Task, artifact_path
-from schemas import faults
-from schemas.config import IngestConfig, RunConfig
-from schemas.errors import RunFailed
-from stages.ingest import IngestStage
-from stages.store import Store
 from tests.pipeline.test_run import quiet
+from visavis.pipeline.engine.executor import local_engine
+from visavis.pipeline.engine.run import Run
+from visavis.pipeline.state.ledger import Ledger, Outcome
+from visavis.pipeline.state.lock import locked
+from visavis.pipeline.state.tasks import Task, artifact_path
+from visavis.schemas.config import IngestConfig, RunConfig
+from visavis.schemas.errors import RunFailed
+from visavis.schemas.storage import faults
+from visavis.schemas.storage.store import Store
+from visavis.stages.ingest import IngestStage
 
 COUNT = 30
 

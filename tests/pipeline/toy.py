@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from schemas.config import Section
-from schemas.errors import Reason, Rejected
-from schemas.rows import Array, Row
-from stages.base import Stage
+from visavis.schemas.config import Section
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import Array, Row
+from visavis.stages.base import Stage
 
 
 class Text(Row):

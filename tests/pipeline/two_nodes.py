@@ -17,15 +17,15 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from pipeline.fleet import ray_engine
-from pipeline.ledger import Ledger
-from pipeline.lock import locked
-from pipeline.progress import Reporter
-from pipeline.run import Made, Run
-from pipeline.task import Task, artifact_path
-from schemas.config import RunConfig, StageResources
-from stages.store import Store
 from tests.pipeline.toy import CountLetters, Letters, Text
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.ray_pool import ray_engine
+from visavis.pipeline.engine.run import Made, Run
+from visavis.pipeline.state.ledger import Ledger
+from visavis.pipeline.state.lock import locked
+from visavis.pipeline.state.tasks import Task, artifact_path
+from visavis.schemas.config import RunConfig, StageResources
+from visavis.schemas.storage.store import Store
 
 NODE = "VISAVIS_TEST_NODE"  # in the environment of a node's workers
 

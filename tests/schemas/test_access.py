@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.access import (
+from visavis.schemas.access import (
     ANYBODY,
     LEADING_ON,
     STORES,
@@ -23,7 +23,7 @@ from schemas.access import (
     plainly_private,
     reach_of,
 )
-from schemas.config import SourcesConfig
+from visavis.schemas.config import SourcesConfig
 
 PLAIN = Access()
 

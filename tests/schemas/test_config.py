@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.config import BuildConfig, load_config, parse_config
-from schemas.dyads import WindowClass
-from schemas.errors import UsageError
-from schemas.pairs import PairsConfig
-from schemas.recipes import CoreLoader
-from schemas.train import TrainConfig
-from training.features import audio_spec
+from visavis.schemas.config import BuildConfig
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import UsageError
+from visavis.schemas.pairs import PairsConfig
+from visavis.schemas.recipes import CoreLoader, load_config, parse_config
+from visavis.schemas.train import TrainConfig
+from visavis.training.features import audio_spec
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

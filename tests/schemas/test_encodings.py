@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from schemas import SAMPLES_PER_FRAME
-from schemas.artifact import StoredRows, dump_rows, load_heads, load_rows, read_note
-from schemas.errors import DatasetError, Reason, Rejected
-from schemas.rows import Array, FaceTracks, Head, Piece, Row, Turn
-from schemas.sample import Sample, SampleMeta, decode_array, decode_sample, encode_array, encode_sample
 from tests.stages.tracks import track_of
+from visavis.schemas import SAMPLES_PER_FRAME
+from visavis.schemas.artifact import StoredRows, dump_rows, load_heads, load_rows, read_note
+from visavis.schemas.errors import DatasetError, Reason, Rejected
+from visavis.schemas.rows import Array, FaceTracks, Head, Piece, Row, Turn
+from visavis.schemas.sample import Sample, SampleMeta, decode_array, decode_sample, encode_array, encode_sample
 
 
 class Nested(Row):
@@ -60,7 +60,7 @@ def test_rows_come_back_as_they_were(label: str, values: list[float], data: list
 def test_bytes_do_not_depend_on_the_process() -> None:
     code = (
         "import sys, hashlib\n"
-        "from schemas.artifact import StoredRows, dump_rows\nfrom schemas.rows import Turn\n"
+        "from visavis.schemas.artifact import StoredRows, dump_rows\nfrom visavis.schemas.rows import Turn\n"
         "data = dump_rows([Turn(speaker=0, start=1, end=2)], note={c: c for c in 'abcdefgh'})\n"
         "sys.stdout.write(hashlib.sha256(data).hexdigest())"
     )

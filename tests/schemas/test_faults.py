@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import faults
-from schemas.faults import Blame, about, as_os_error, blame_of, fault_of, retried
+from visavis.schemas.storage import faults
+from visavis.schemas.storage.faults import Blame, about, as_os_error, blame_of, fault_of, retried
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:

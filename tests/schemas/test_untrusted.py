@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import Reason, Rejected
-from schemas.files import open_path
-from schemas.untrusted import TooLarge, bounded, parsing
-from schemas.uris import shown, shown_in
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.storage.files import open_path
+from visavis.schemas.untrusted import TooLarge, bounded, parsing
+from visavis.schemas.uris import shown, shown_in
 
 
 def refuse(why: str) -> Rejected:

@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.words import candidates, counted, duration, first_difference
+from visavis.schemas.words import candidates, counted, duration, first_difference
 
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "days": 86400}
 

@@ -14,8 +14,8 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from stages.audio import read_audio
-from stages.video import frames_on_grid
+from visavis.stages.media.audio import read_audio
+from visavis.stages.media.video import frames_on_grid
 
 _LENGTH = 0.12  # seconds of a flash and a beep: three frames of the grid
 _TICK = Fraction(1, 90_000)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.demo.dialogue import PIXELS_PER_CM, write_video
-from pipeline.demo.people import Person
-from pipeline.demo.render import Pose, Renderer
-from pipeline.demo.script import Motion
-from schemas import FPS, SAMPLE_RATE
-from schemas.rows import FaceTracks, Piece
-from stages.faces import FacesStage
+from visavis.pipeline.demo.dialogue import PIXELS_PER_CM, write_video
+from visavis.pipeline.demo.people import Person
+from visavis.pipeline.demo.render import Pose, Renderer
+from visavis.pipeline.demo.script import Motion
+from visavis.schemas import FPS, SAMPLE_RATE
+from visavis.schemas.rows import FaceTracks, Piece
+from visavis.stages.faces import FacesStage
 
 SIDE = 320
 """Pixels of a picture's sides; a face is about 160 high, as in the demo."""

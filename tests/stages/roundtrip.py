@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from schemas.dyads import Codec, Motion
-from schemas.rows import Binding, FaceTracks
-from stages.bind import seen_by_piece
-from stages.codec import decode_motion
-from stages.heads import canonical_face
+from visavis.schemas.dyads import Codec, Motion
+from visavis.schemas.rows import Binding, FaceTracks
+from visavis.stages.bind import seen_by_piece
+from visavis.stages.face.codec import decode_motion
+from visavis.stages.face.heads import canonical_face
 
 LEFT_EYE, RIGHT_EYE = 33, 263  # outer corners
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas.config import IngestConfig
-from schemas.errors import Rejected
-from schemas.rows import Source
-from stages.audio import sound_of
-from stages.ingest import IngestStage
-from stages.video import frames_on_grid
 from tests.stages.worker import peak_mb
+from visavis.schemas.config import IngestConfig
+from visavis.schemas.errors import Rejected
+from visavis.schemas.rows import Source
+from visavis.stages.ingest import IngestStage
+from visavis.stages.media.audio import sound_of
+from visavis.stages.media.video import frames_on_grid
 
 MEMORY = 4 << 30  # bytes of address space
 FRAMES = 400  # of pictures looked at

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 
-from schemas import FPS
-from schemas.rows import Turn
-from stages.attribution import attributed, best_path, labels_heard
-from stages.audio import speech_state
 from tests.stages.test_lips import FRAMES, TURNS, evidence
+from visavis.schemas import FPS
+from visavis.schemas.rows import Turn
+from visavis.stages.media.audio import speech_state
+from visavis.stages.voice.attribution import attributed, best_path, labels_heard
 
 
 def whose(turns: tuple[Turn, ...], evidence_PT: np.ndarray) -> tuple[tuple[Turn, ...], float]:

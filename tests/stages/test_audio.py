@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
-from schemas.errors import Reason, Rejected
-from schemas.rows import Turn
-from stages.audio import read_audio, speech_state, turn_mask
+from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import Turn
+from visavis.stages.media.audio import read_audio, speech_state, turn_mask
 
 
 def click(rate: int, seconds: float, at: float) -> np.ndarray:

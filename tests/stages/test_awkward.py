@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.config import IngestConfig
-from schemas.errors import Reason, Rejected
-from schemas.rows import Conversation, Source
-from stages.audio import read_audio
-from stages.ingest import IngestStage
-from stages.video import display_size, frames_on_grid
 from tests.stages.clapper import seen_and_heard, write_clapper
+from visavis.schemas.config import IngestConfig
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import Conversation, Source
+from visavis.stages.ingest import IngestStage
+from visavis.stages.media.audio import read_audio
+from visavis.stages.media.video import display_size, frames_on_grid
 
 AWKWARD: dict[str, int | Reason] = {
     "autoeditor_SAR-2by3.mp4": 50,

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.config import BalanceConfig, Section
-from schemas.dyads import Census, DyadHead, Window, WindowClass
-from stages.balance import BINS, held_out, histogram, keep_weights, name_number, plan_balance
-from stages.census import CensusInput, CensusStage, merge, scale
+from visavis.schemas.config import BalanceConfig, Section
+from visavis.schemas.dyads import Census, DyadHead, Window, WindowClass
+from visavis.stages.balance import BINS, held_out, histogram, keep_weights, name_number, plan_balance
+from visavis.stages.census import CensusInput, CensusStage, merge, scale
 
 SPEAKING, LISTENING, OVERLAP = WindowClass.SPEAKING, WindowClass.LISTENING, WindowClass.OVERLAP
 

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas import FPS, SAMPLE_RATE
-from schemas.config import BindConfig
-from schemas.errors import Reason, Rejected
-from schemas.rows import Binding, Conversation, Diarization, FaceTracks, Layout, Media, Piece, Track, Turn
-from stages.audio import speech_state
-from stages.bind import BindInput, BindStage, chance_margin, seen_by_piece
-from stages.cast import CastInput, CastStage
-from stages.lips import lip_motion, voice_contrast
-from stages.people import scenes_of
 from tests.stages.test_faces import real_conversation, real_faces
 from tests.stages.tracks import track_of
+from visavis.schemas import FPS, SAMPLE_RATE
+from visavis.schemas.config import BindConfig
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import Binding, Conversation, Diarization, FaceTracks, Layout, Media, Piece, Track, Turn
+from visavis.stages.bind import BindInput, BindStage, chance_margin, seen_by_piece
+from visavis.stages.cast import CastInput, CastStage
+from visavis.stages.face.lips import lip_motion, voice_contrast
+from visavis.stages.face.people import scenes_of
+from visavis.stages.media.audio import speech_state
 
 MEDIA = Media(
     uri="clip.mp4", sha256="", bytes=0, width=1280, height=720, fps=25, video_start=0, video_duration=60,

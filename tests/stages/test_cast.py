@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
-from schemas.config import FacesConfig, QualityConfig
-from schemas.errors import Reason, Rejected
-from schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Layout, Media, Piece, Track
-from stages.cast import CastInput, CastStage, seconds_together
-from stages.heads import canonical_face
-from stages.looks import THUMB, likeness, look_at
-from stages.quality import LIMITS, faults, values_of
 from tests.stages.test_bind import FRAMES, row, skull, track
 from tests.stages.test_faces import loaded_stage, real_conversation, real_faces
 from tests.stages.tracks import track_of
+from visavis.pipeline.plan.quality import LIMITS, faults, values_of
+from visavis.schemas.config import FacesConfig, QualityConfig
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Layout, Media, Piece, Track
+from visavis.stages.cast import CastInput, CastStage, seconds_together
+from visavis.stages.face.crops import THUMB, likeness, look_at
+from visavis.stages.face.heads import canonical_face
 
 MEDIA = Media(
     uri="clip.mp4", sha256="0", bytes=1, width=1280, height=720, fps=25, video_start=0, video_duration=20,
@@ -189,7 +189,7 @@ Frames = list[np.ndarray]
 @pytest.fixture(scope="module")
 def clips(shared_media: Path) -> dict[str, Frames]:
     """Four real or rendered people, each in pictures of 360 × 400."""
-    from stages.video import frames_on_grid
+    from visavis.stages.media.video import frames_on_grid
 
     def cropped(name: str, left: int, right: int) -> Frames:
         path = str(shared_media / "conversation" / name)
@@ -236,7 +236,7 @@ def test_on_real_faces(
     clips: dict[str, Frames],
     tmp_path: Path,
 ) -> None:
-    from pipeline.demo.dialogue import write_video
+    from visavis.pipeline.demo.dialogue import write_video
 
     shown = [np.concatenate(frames, axis=1) for frames in zip(*panels(clips), strict=True)]
     write_video(tmp_path / "clip.mp4", iter(shown), np.zeros(64_000, np.float32))
@@ -265,8 +265,8 @@ def test_both_people_of_real_clips_are_seen_all_the_time(names: list[str], share
 
 @pytest.mark.slow
 def test_small_faces_in_a_picture_held_upright_are_found(shared_media: Path, tmp_path: Path) -> None:
-    from pipeline.demo.dialogue import write_video
-    from stages.video import frames_on_grid
+    from visavis.pipeline.demo.dialogue import write_video
+    from visavis.stages.media.video import frames_on_grid
 
     path = str(shared_media / "conversation" / "interview.mp4")
     small = (cv2.resize(rgb, (480, 270)) for _, rgb in frames_on_grid(path, 0, 50))

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import Reason, Rejected
-from stages.audio import read_audio
-from stages.video import display_size, frames_on_grid
 from tests.stages.clapper import ffmpeg, seen_and_heard, write_clapper
 from tests.stages.test_ingest import ingest, reason_of
+from visavis.schemas.errors import Reason, Rejected
+from visavis.stages.media.audio import read_audio
+from visavis.stages.media.video import display_size, frames_on_grid
 
 EVENTS = (0.4, 6.0, 11.5)  # start, middle and end
 FRAMES = 300

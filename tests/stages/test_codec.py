@@ -10,18 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.config import BuildConfig, FacesConfig, MotionConfig, load_config
-from schemas.dyads import Codec, Motion
-from schemas.errors import Rejected, UsageError
-from schemas.rows import BLENDSHAPES, Binding, BoundParticipant, FaceTracks, Piece, Segment
-from stages.codec import CODE_LIMIT, decode_motion, fit_codec, merge_statistics, movement, statistics_of
-from stages.faces import FacesStage
-from stages.heads import POSE_DIMS, canonical_face
-from stages.landmarker import check_landmarker
-from stages.motion import FitInput, FitStage, MotionInput, MotionStage
 from tests.stages.roundtrip import round_trip
 from tests.stages.test_motion import expressions, filmed
 from tests.stages.tracks import FIGURES, track_of
+from visavis.schemas.config import BuildConfig, FacesConfig, MotionConfig
+from visavis.schemas.dyads import Codec, Motion
+from visavis.schemas.errors import Rejected, UsageError
+from visavis.schemas.recipes import load_config
+from visavis.schemas.rows import BLENDSHAPES, Binding, BoundParticipant, FaceTracks, Piece, Segment
+from visavis.stages.face.codec import CODE_LIMIT, decode_motion, fit_codec, merge_statistics, movement, statistics_of
+from visavis.stages.face.heads import POSE_DIMS, canonical_face
+from visavis.stages.face.landmarker import check_landmarker
+from visavis.stages.faces import FacesStage
+from visavis.stages.motion import FitInput, FitStage, MotionInput, MotionStage
 
 CONFIG = MotionConfig(kind="blendshapes", rest_dims=2)
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, event, example, given, note, reject, settings
 from hypothesis import strategies as st
 
-from stages.video import frames_on_grid
 from tests.stages.clapper import ffmpeg, seen_and_heard
 from tests.stages.test_awkward import take_in
+from visavis.stages.media.video import frames_on_grid
 
 pytestmark = pytest.mark.slow
 

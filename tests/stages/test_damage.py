@@ -89,7 +89,7 @@ def report_on(paths: list[Path]) -> Iterator[dict[str, object]]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_damaged_file_is_taken_in_or_rejected(seed: int, whole: dict[str, bytes], tmp_path: Path) -> None:
-    from schemas.errors import Reason
+    from visavis.schemas.errors import Reason
 
     paths = []
     for number, (form, data) in enumerate(whole.items()):

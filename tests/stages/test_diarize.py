@@ -15,19 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.diarization import errors, labelled_audio, rates
-from schemas import FPS, SAMPLE_RATE
-from schemas.artifact import dump_rows
-from schemas.config import DiarizeConfig
-from schemas.errors import Reason, Rejected, UsageError
-from schemas.rows import Conversation, Diarization, Layout, Media, Turn
-from stages.audio import read_audio
-from stages.diarize import DiarizeStage, PyannoteDiarizer, check_both_speak, is_leak, renumbered, tidy
-from stages.embedded import quiet_pyannote
-from stages.local_voices import CHUNK_FRAMES, HOP, chunked, spread
-from stages.speech import VAD_STEP, heard_spans
-from stages.viterbi import viterbi
-from stages.voices import STEP, Cues, EmbeddedDiarizer, divide, window_frames
-from stages.wheels import wheel_file
+from visavis.schemas import FPS, SAMPLE_RATE
+from visavis.schemas.artifact import dump_rows
+from visavis.schemas.config import DiarizeConfig
+from visavis.schemas.errors import Reason, Rejected, UsageError
+from visavis.schemas.rows import Conversation, Diarization, Layout, Media, Turn
+from visavis.stages.diarize import DiarizeStage, PyannoteDiarizer, check_both_speak, is_leak, renumbered, tidy
+from visavis.stages.media.audio import read_audio
+from visavis.stages.models.networks import quiet_pyannote
+from visavis.stages.models.wheels import wheel_file
+from visavis.stages.voice.activity import VAD_STEP, heard_spans
+from visavis.stages.voice.diarizer import STEP, Cues, EmbeddedDiarizer, divide, window_frames
+from visavis.stages.voice.local_voices import CHUNK_FRAMES, HOP, chunked, spread
+from visavis.stages.voice.viterbi import viterbi
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from schemas.config import EncodeConfig
-from schemas.dyads import Encoded
-from schemas.errors import UsageError
-from schemas.rows import Cast, FaceTracks, Member, Piece, Segment
-from stages.encode import EncodeInput, EncodeStage, crop_square, network_digest, square_of
 from tests.stages.networks import CODES, SIZE, exported, scripted
 from tests.stages.tracks import FIGURES, track_of
+from visavis.schemas.config import EncodeConfig
+from visavis.schemas.dyads import Encoded
+from visavis.schemas.errors import UsageError
+from visavis.schemas.rows import Cast, FaceTracks, Member, Piece, Segment
+from visavis.stages.encode import EncodeInput, EncodeStage, crop_square, network_digest, square_of
 
 FRAMES = 30
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.artifact import dump_rows
-from schemas.config import FacesConfig, IngestConfig
-from schemas.rows import Conversation, FaceTracks, Piece, Source, Track
-from stages.facemesh import FaceMeshTracker, points_of
-from stages.faces import Association, CutDetector, FacesStage, box_of, pieces_of
-from stages.ingest import IngestStage, outline_of
-from stages.looks import Look
 from tests.stages.test_video import write_video
+from visavis.schemas.artifact import dump_rows
+from visavis.schemas.config import FacesConfig, IngestConfig
+from visavis.schemas.rows import Conversation, FaceTracks, Piece, Source, Track
+from visavis.stages.face.crops import Look
+from visavis.stages.face.facemesh import FaceMeshTracker, points_of
+from visavis.stages.faces import Association, CutDetector, FacesStage, box_of, pieces_of
+from visavis.stages.ingest import IngestStage, outline_of
 
 TEMPLATE_L3 = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3)).astype(np.float32)
 
@@ -216,7 +216,7 @@ def test_a_pair_of_files_and_a_second_run(shared_media: Path) -> None:
 
 
 def test_the_face_model_starts_quietly(capfd: pytest.CaptureFixture[str], shared_media: Path) -> None:
-    from stages.video import frames_on_grid
+    from visavis.stages.media.video import frames_on_grid
 
     tracker = FaceMeshTracker(2, 0.5)
     clip = str(shared_media / "conversation" / "pair_user.mp4")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.faces import Association
-from stages.fresh import change_of, harmful, not_frozen, repeated
 from tests.stages.test_faces import LOOK, face
+from visavis.stages.face.freshness import change_of, harmful, not_frozen, repeated
+from visavis.stages.faces import Association
 
 RNG = np.random.default_rng(0)
 ALIVE = 3 + 2 * np.sin(np.arange(250) / 6) + RNG.random(250)  # grey levels a frame, as of somebody who talks

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from schemas.errors import DatasetError
-from schemas.manifest import Histogram
-from schemas.pairs import GateConfig
-from schemas.sample import Sample
-from stages.gate import Expected, Figures, counts, histograms, measure, verdicts
-from stages.yardstick import Windows, Yardstick, fold_of, learn, normalised, unit
 from tests.training.synthetic import DELAY, NOD, SMILE, SPEC, sample, smooth
+from visavis.schemas.errors import DatasetError
+from visavis.schemas.manifest import Histogram
+from visavis.schemas.pairs import GateConfig
+from visavis.schemas.sample import Sample
+from visavis.stages.pairing.gate import Expected, Figures, counts, histograms, measure, verdicts
+from visavis.stages.pairing.reference_statistics import Windows, Yardstick, fold_of, learn, normalised, unit
 
 FRAMES = 50
 

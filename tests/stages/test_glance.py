@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.demo.dialogue import write_video
-from schemas import FPS, SAMPLE_RATE
-from schemas.config import FacesConfig
-from schemas.errors import Reason, Rejected
-from schemas.rows import LANDMARKS, Conversation, Diarization, Glance, Layout, Media
-from stages.glance import GlanceInput, GlanceStage, places_of
 from tests.stages.test_faces import real_conversation
+from visavis.pipeline.demo.dialogue import write_video
+from visavis.schemas import FPS, SAMPLE_RATE
+from visavis.schemas.config import FacesConfig
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import LANDMARKS, Conversation, Diarization, Glance, Layout, Media
+from visavis.stages.glance import GlanceInput, GlanceStage, places_of
 
 FRAMES = 40 * FPS
 SETTINGS = FacesConfig()

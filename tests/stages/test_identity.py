@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from stages.heads import canonical_face
-from stages.identity import Appearance, Scale, learned
-from stages.joining import joined
-from stages.texture import TEXELS, TURNS, Unwrapped, by_turn, unwrap
+from visavis.stages.face.heads import canonical_face
+from visavis.stages.face.identity import Appearance, Scale, learned
+from visavis.stages.face.reidentification import joined
+from visavis.stages.face.texture import TEXELS, TURNS, Unwrapped, by_turn, unwrap
 
 SIDE = 300
 

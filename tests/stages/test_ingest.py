@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from av.video.frame import PictureType
 
-from schemas.config import IngestConfig
-from schemas.errors import Reason, Rejected
-from schemas.rows import Conversation, Layout, Source
-from stages.ingest import IngestStage
+from visavis.schemas.config import IngestConfig
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import Conversation, Layout, Source
+from visavis.stages.ingest import IngestStage
 
 
 def write_clip(

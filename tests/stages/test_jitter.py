@@ -23,14 +23,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.demo.people import make_person
-from pipeline.demo.render import Pose
-from schemas import FPS
-from schemas.config import FacesConfig
-from stages.faces import FacesStage
-from stages.heads import Heads
-from stages.video import frames_on_grid
 from tests.stages.puppets import rendered, tracked
+from visavis.pipeline.demo.people import make_person
+from visavis.pipeline.demo.render import Pose
+from visavis.schemas import FPS
+from visavis.schemas.config import FacesConfig
+from visavis.stages.face.heads import Heads
+from visavis.stages.faces import FacesStage
+from visavis.stages.media.video import frames_on_grid
 
 pytestmark = pytest.mark.slow
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from schemas.rows import Track
-from stages.jumps import jumps_of, picture_change
 from tests.stages.test_bind import track
 from tests.stages.tracks import track_of
+from visavis.schemas.rows import Track
+from visavis.stages.face.jump_cuts import jumps_of, picture_change
 
 FRAMES = 200
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import DatasetError, UsageError
-from schemas.untrusted import TooLarge
-from stages.store import TEMPORARY, Store
 from tests.training.synthetic import write_dataset
-from training.data import Dataset
+from visavis.schemas.errors import DatasetError, UsageError
+from visavis.schemas.storage.store import TEMPORARY, Store
+from visavis.schemas.untrusted import TooLarge
+from visavis.training.dataset import Dataset
 
 Tree = dict[str, bytes | str]
 

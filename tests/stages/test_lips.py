@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from schemas import FPS
-from schemas.rows import Turn
-from stages.attribution import labels_heard
-from stages.audio import speech_state
-from stages.lips import LipModel, fit_lips, fit_lips_by_ear, lip_contest, lip_evidence, lip_motion, unseen_share
+from visavis.schemas import FPS
+from visavis.schemas.rows import Turn
+from visavis.stages.face.lips import (
+    LipModel,
+    fit_lips,
+    fit_lips_by_ear,
+    lip_contest,
+    lip_evidence,
+    lip_motion,
+    unseen_share,
+)
+from visavis.stages.media.audio import speech_state
+from visavis.stages.voice.attribution import labels_heard
 
 FRAMES = 40 * FPS
 TURNS = tuple(Turn(speaker=i % 2, start=4.0 * i + 0.2, end=4.0 * i + 3.8) for i in range(10))

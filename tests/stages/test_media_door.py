@@ -19,18 +19,18 @@ import av
 import numpy as np
 import pytest
 
-from schemas import files
-from schemas.config import FacesConfig, IngestConfig
-from schemas.errors import Reason, Rejected, UsageError
-from schemas.rows import Conversation, Piece, Source
-from stages import ffmpeg as decoders
-from stages import media
-from stages.audio import read_audio, sound_of
-from stages.ingest import IngestStage, probe
-from stages.media import open_container
-from stages.video import display_size, frames_on_grid
 from tests.stages.clapper import ffmpeg
 from tests.stages.test_containers import Recording
+from visavis.schemas.config import FacesConfig, IngestConfig
+from visavis.schemas.errors import Reason, Rejected, UsageError
+from visavis.schemas.rows import Conversation, Piece, Source
+from visavis.schemas.storage import files
+from visavis.stages.ingest import IngestStage, probe
+from visavis.stages.media import ffmpeg as decoders
+from visavis.stages.media import opening as media
+from visavis.stages.media.audio import read_audio, sound_of
+from visavis.stages.media.opening import open_container
+from visavis.stages.media.video import display_size, frames_on_grid
 
 TONE = ("-f", "lavfi", "-i", "sine=d=2")
 
@@ -155,8 +155,8 @@ def test_a_huge_picture_is_never_decoded(form: str, codec: str, tmp_path: Path) 
     path = tmp_path / f"huge.{form}"
     ffmpeg("-f", "lavfi", "-i", "color=s=8192x4416:r=2:d=1", *TONE, "-c:v", codec, "-pix_fmt", "yuv420p", path)
     code = (
-        "import sys; from pipeline.memory import peak_mb as peak\n"
-        "from stages.ingest import probe; from schemas.errors import Rejected\n"
+        "import sys; from visavis.pipeline.engine.memory import peak_mb as peak\n"
+        "from visavis.stages.ingest import probe; from visavis.schemas.errors import Rejected\n"
         "before = peak()\n"
         "try: probe(sys.argv[1])\n"
         "except Rejected as error: print(error.reason.value, int(peak() - before))\n"
@@ -285,7 +285,7 @@ def test_a_file_that_changed_since_is_not_decoded(change: str, clip: Path, tmp_p
 def test_a_file_that_changes_while_it_is_ingested_is_rejected(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stages import ingest
+    from visavis.stages import ingest
 
     path = Path(shutil.copy(clip, tmp_path / "call.mp4"))
     through = ingest._read_through
@@ -300,8 +300,8 @@ def test_a_file_that_changes_while_it_is_ingested_is_rejected(
 
 
 def test_pieces_carry_the_witness(clip: Path) -> None:
-    from stages.faces import pieces_of
-    from stages.ingest import outline_of
+    from visavis.stages.faces import pieces_of
+    from visavis.stages.ingest import outline_of
 
     row = ingested(clip)
     [piece] = pieces_of(outline_of(row), (str(clip),), FacesConfig())
@@ -310,7 +310,7 @@ def test_pieces_carry_the_witness(clip: Path) -> None:
 
 
 def test_a_witness_made_while_hashing_is_that_of_an_open_file(tmp_path: Path) -> None:
-    from stages.witness import Unchanged, Witness
+    from visavis.stages.media.file_identity import Unchanged, Witness
 
     rng = np.random.default_rng(0)
     for size in (0, 1, 8192, 262_144, 262_145, 3_000_001):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.mixing import Piece, as_floats, mixed, weights_of, without_offset
+from visavis.stages.media.mixing import Piece, as_floats, mixed, weights_of, without_offset
 
 RATE = 16_000
 STEREO = np.array([0.5, 0.5], np.float32)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.config import MotionConfig
-from schemas.dyads import Codec, CodecStatistics
-from schemas.rows import LANDMARKS
-from stages.codec import decode_motion, encode_linear, fit_codec, merge_statistics
-from stages.heads import align, canonical_face, head_rotation
+from visavis.schemas.config import MotionConfig
+from visavis.schemas.dyads import Codec, CodecStatistics
+from visavis.schemas.rows import LANDMARKS
+from visavis.stages.face.codec import decode_motion, encode_linear, fit_codec, merge_statistics
+from visavis.stages.face.heads import align, canonical_face, head_rotation
 
 MOVING = np.arange(0, 20)
 """Points that the test's expressions move: the canonical face's lips are among the first."""

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import FPS
-from stages.odds import both_speak, lead_in_windows
+from visavis.schemas import FPS
+from visavis.stages.voice.odds import both_speak, lead_in_windows
 
 TURN = 3 * FPS
 WHO_T = np.repeat([0, 1] * 4, TURN)

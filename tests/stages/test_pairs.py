@@ -13,25 +13,26 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pipeline.cli import main
-from pipeline.crew import local_engine
-from pipeline.pairs import PairsSummary, build_pairs
-from pipeline.progress import Reporter
-from pipeline.verify import verify_dataset
-from schemas.dyads import WindowClass
-from schemas.errors import RunFailed, UsageError
-from schemas.manifest import MotionSpec
-from schemas.pairs import GateConfig, PairsConfig
-from schemas.train import FeatureConfig, SamplerConfig, TrainConfig
-from stages.pairs import plan_pairs
 from tests.training.conftest import small_model
 from tests.training.encoders import BASE_LIKE, write_torchaudio
 from tests.training.synthetic import CODEC, SPEC, write_dataset
-from training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, save_checkpoint
-from training.data import Dataset, collate
-from training.encoder import load_encoder
-from training.model import Listener, build_model
-from training.sampler import rollout
+from visavis.pipeline.app import main
+from visavis.pipeline.cli.verify import verify_dataset
+from visavis.pipeline.engine.executor import local_engine
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.plan.pairs import PairsSummary, build_pairs
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.manifest import MotionSpec
+from visavis.schemas.pairs import GateConfig, PairsConfig
+from visavis.schemas.train import FeatureConfig, SamplerConfig, TrainConfig
+from visavis.stages.pairs import plan_pairs
+from visavis.training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, save_checkpoint
+from visavis.training.dataset import Dataset
+from visavis.training.encoder import load_encoder
+from visavis.training.loader import collate
+from visavis.training.model import Listener, build_model
+from visavis.training.sampler import rollout
 
 OPEN = GateConfig(min_reactivity_margin=-10, min_distance=0, max_jerk_ratio=1e9, max_off_manifold=1e9)
 CONFIG = PairsConfig(sampler=SamplerConfig(steps=2, guidance="none"), gate=OPEN, unit=5, batch=2, device="cpu")

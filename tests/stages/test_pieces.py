@@ -18,22 +18,22 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import stages.video
-from schemas import SAMPLE_RATE
-from schemas.artifact import dump_rows, load_rows
-from schemas.config import BindConfig, FacesConfig, MotionConfig
-from schemas.dyads import CodecStatistics, Motion
-from schemas.rows import Binding, Conversation, Diarization, FaceTracks, Layout, Media, Piece, Track
-from stages.bind import BindInput, BindStage, voice_contrast
-from stages.cast import CastInput, CastStage
-from stages.codec import fit_codec
-from stages.faces import FacesStage, pieces_of
-from stages.ingest import outline_of
-from stages.motion import FitInput, FitStage, MotionInput, MotionStage
 from tests.stages.test_bind import ALTERNATING, MEDIA
 from tests.stages.test_faces import FakeTracker, real_conversation
 from tests.stages.test_motion import face, filmed
 from tests.stages.tracks import track_of
+from visavis.schemas import SAMPLE_RATE
+from visavis.schemas.artifact import dump_rows, load_rows
+from visavis.schemas.config import BindConfig, FacesConfig, MotionConfig
+from visavis.schemas.dyads import CodecStatistics, Motion
+from visavis.schemas.rows import Binding, Conversation, Diarization, FaceTracks, Layout, Media, Piece, Track
+from visavis.stages.bind import BindInput, BindStage, voice_contrast
+from visavis.stages.cast import CastInput, CastStage
+from visavis.stages.face.codec import fit_codec
+from visavis.stages.faces import FacesStage, pieces_of
+from visavis.stages.ingest import outline_of
+from visavis.stages.media import video as video_module
+from visavis.stages.motion import FitInput, FitStage, MotionInput, MotionStage
 
 
 def conversation_of(frames: int, *keyframes: tuple[list[int], list[int]]) -> Conversation:
@@ -131,7 +131,7 @@ def test_a_long_film_is_cut_into_pieces_at_its_scene_changes(tmp_path: Path, mon
     assert edges_of(conversation) == [0, 1137, 2491, 3750]
     assert edges_of(conversation, media=1) == [0, 1404, 2654, 3750]  # 250 pictures a group: 1404 + 5 · 250
 
-    decoded, pictures = 0, stages.video.decoded
+    decoded, pictures = 0, video_module.decoded
 
     def counted(*source: Any) -> Iterator[tuple[float, av.VideoFrame]]:
         nonlocal decoded
@@ -139,7 +139,7 @@ def test_a_long_film_is_cut_into_pieces_at_its_scene_changes(tmp_path: Path, mon
             decoded += 1
             yield picture
 
-    monkeypatch.setattr(stages.video, "decoded", counted)
+    monkeypatch.setattr(video_module, "decoded", counted)
     pieces = all_pieces(conversation)[:3]
     rows = [row for piece in pieces for row in FacesStage(FacesConfig(), FakeTracker(lambda n: [])).process(piece)]
     assert [row.cuts for row in rows] == [(33, 1137), (2491,), (2700,)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.config import QualityConfig
-from schemas.errors import Reason
-from schemas.rows import CastFacts, Figures
-from stages.quality import LIMITS, faults
+from visavis.pipeline.plan.quality import LIMITS, faults
+from visavis.schemas.config import QualityConfig
+from visavis.schemas.errors import Reason
+from visavis.schemas.rows import CastFacts, Figures
 
 GOOD = Figures(
     visible=1.0, face_size=180, sharpness=400, luminance=120, confidence=0.9, yaw=20, pitch=15, jitter=0.4

@@ -15,16 +15,16 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from pipeline.demo.truth import diarization_error
-from schemas import FPS
-from schemas.config import BindConfig, DiarizeConfig
-from schemas.errors import Reason, Rejected
-from schemas.rows import Binding, Cast, Conversation, Diarization, Turn
-from stages.audio import speech_state
-from stages.bind import BindInput, BindStage
-from stages.cast import CastInput, CastStage
-from stages.diarize import DiarizeStage
 from tests.stages.test_faces import real_conversation, real_faces
+from visavis.pipeline.demo.truth import diarization_error
+from visavis.schemas import FPS
+from visavis.schemas.config import BindConfig, DiarizeConfig
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.rows import Binding, Cast, Conversation, Diarization, Turn
+from visavis.stages.bind import BindInput, BindStage
+from visavis.stages.cast import CastInput, CastStage
+from visavis.stages.diarize import DiarizeStage
+from visavis.stages.media.audio import speech_state
 
 pytestmark = pytest.mark.slow
 

@@ -28,18 +28,18 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from pipeline.demo.people import Person, make_person
-from pipeline.demo.render import CAMERA
-from pipeline.demo.script import Motion, Rule, gesture, still_motion
-from schemas import FPS
-from schemas.config import FacesConfig, MotionConfig
-from schemas.rows import Binding, BoundParticipant, FaceTracks, Segment
-from stages.codec import decode_motion, fit_codec, merge_statistics
-from stages.faces import FacesStage
-from stages.heads import Heads, canonical_face, head_rotation
-from stages.motion import FitInput, FitStage, MotionInput, MotionStage
 from tests.stages.puppets import poses, rendered, tracked
 from tests.stages.tracks import FIGURES
+from visavis.pipeline.demo.people import Person, make_person
+from visavis.pipeline.demo.render import CAMERA
+from visavis.pipeline.demo.script import Motion, Rule, gesture, still_motion
+from visavis.schemas import FPS
+from visavis.schemas.config import FacesConfig, MotionConfig
+from visavis.schemas.rows import Binding, BoundParticipant, FaceTracks, Segment
+from visavis.stages.face.codec import decode_motion, fit_codec, merge_statistics
+from visavis.stages.face.heads import Heads, canonical_face, head_rotation
+from visavis.stages.faces import FacesStage
+from visavis.stages.motion import FitInput, FitStage, MotionInput, MotionStage
 
 pytestmark = pytest.mark.slow
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.config import FacesConfig
-from schemas.rows import Piece, Track
-from stages.faces import FacesStage
-from stages.heads import Heads
 from tests.stages.clapper import ffmpeg
+from visavis.schemas.config import FacesConfig
+from visavis.schemas.rows import Piece, Track
+from visavis.stages.face.heads import Heads
+from visavis.stages.faces import FacesStage
 
 pytestmark = pytest.mark.slow
 

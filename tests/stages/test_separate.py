@@ -36,21 +36,31 @@ from benchmarks.separation import (
     si_sdr,
     voice_pairs,
 )
-from pipeline.chain import fingerprints_of
-from schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
-from schemas.config import BuildConfig, SeparateConfig
-from schemas.errors import UsageError
-from schemas.rows import Binding, BoundParticipant, Turn, Voices
-from schemas.sample import decode_audio
-from stages.audio import read_audio, speech_state
-from stages.embedded import SpeakerEncoder, load_speaker_encoder
-from stages.overlaps import BOTH, CONTEXT, WINDOW, Speech, patches, picture, settle, spans_by_state, windows_of
-from stages.residual import LEAST_DB, frame_power, overlapped, residual_of_mix, residual_of_tracks
-from stages.separate import SeparateInput, SeparateStage, rehearsal
-from stages.separator import ConvTasNetSeparator, check_separator, load_separator
 from tests.stages.test_diarize import conversation as listed
 from tests.stages.test_diarize import wav
 from tests.stages.test_quality import GOOD
+from visavis.pipeline.plan.graph import fingerprints_of
+from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.schemas.config import BuildConfig, SeparateConfig
+from visavis.schemas.errors import UsageError
+from visavis.schemas.rows import Binding, BoundParticipant, Turn, Voices
+from visavis.schemas.sample import decode_audio
+from visavis.stages.media.audio import read_audio, speech_state
+from visavis.stages.models.networks import SpeakerEncoder, load_speaker_encoder
+from visavis.stages.separate import SeparateInput, SeparateStage, rehearsal
+from visavis.stages.voice.leakage import LEAST_DB, frame_power, overlapped, residual_of_mix, residual_of_tracks
+from visavis.stages.voice.overlaps import (
+    BOTH,
+    CONTEXT,
+    WINDOW,
+    Speech,
+    patches,
+    picture,
+    settle,
+    spans_by_state,
+    windows_of,
+)
+from visavis.stages.voice.separator import ConvTasNetSeparator, check_separator, load_separator
 
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 

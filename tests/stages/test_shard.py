@@ -12,24 +12,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dataset import codec_entry
-from pipeline.verify import verify_dataset
-from schemas import SAMPLES_PER_FRAME
-from schemas.artifact import dump_rows
-from schemas.config import BalanceConfig, Section, ShardConfig
-from schemas.dyads import Codec, Dyad, DyadHead, Window, WindowClass
-from schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest, parse_manifest
-from schemas.rows import Layout, VoiceFigures, Voices
-from schemas.sample import Sample, decode_audio, decode_sample, encode_audio
-from stages.balance import plan_balance
-from stages.census import CensusInput, CensusStage
-from stages.codec import decode_motion, motion_spec
-from stages.decode import avatar_of, conversation_of, read_codec, read_faces
-from stages.shard import ShardInput, ShardStage, capacity, cut_series
-from stages.store import Store
-from stages.windows import avatar_state
 from tests.stages.test_quality import GOOD
-from training.data import Dataset
+from visavis.pipeline.cli.verify import verify_dataset
+from visavis.pipeline.plan.dataset import codec_entry
+from visavis.schemas import SAMPLES_PER_FRAME
+from visavis.schemas.artifact import dump_rows
+from visavis.schemas.config import BalanceConfig, Section, ShardConfig
+from visavis.schemas.dyads import Codec, Dyad, DyadHead, Window, WindowClass
+from visavis.schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest, parse_manifest
+from visavis.schemas.rows import Layout, VoiceFigures, Voices
+from visavis.schemas.sample import Sample, decode_audio, decode_sample, encode_audio
+from visavis.schemas.storage.store import Store
+from visavis.stages.balance import plan_balance
+from visavis.stages.census import CensusInput, CensusStage
+from visavis.stages.face.codec import decode_motion, motion_spec
+from visavis.stages.face.decode import avatar_of, conversation_of, read_codec, read_faces
+from visavis.stages.shard import ShardInput, ShardStage, capacity, cut_series
+from visavis.stages.windows import avatar_state
+from visavis.training.dataset import Dataset
 
 FRAMES, DIM, LENGTH = 120, 8, 20
 CODEC = dump_rows(

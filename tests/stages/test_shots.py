@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.config import WindowsConfig
-from schemas.rows import FaceTracks, Piece
-from stages.camera import CameraPath, Filmed
-from stages.dissolves import DissolveDetector
-from stages.heads import Heads
-from stages.motion import _lasting
-from stages.windows import starts
 from tests.stages.test_motion import expressions, filmed
+from visavis.schemas.config import WindowsConfig
+from visavis.schemas.rows import FaceTracks, Piece
+from visavis.stages.face.camera import CameraPath, Filmed
+from visavis.stages.face.heads import Heads
+from visavis.stages.media.dissolves import DissolveDetector
+from visavis.stages.motion import _lasting
+from visavis.stages.windows import starts
 
 WIDTH, HEIGHT = 640, 360
 FRAMES = 100

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.errors import Reason, Rejected
-from stages.sidecars import read_boxes, read_vad
+from visavis.schemas.errors import Reason, Rejected
+from visavis.stages.media.sidecars import read_boxes, read_vad
 
 BOX, VALID = "boxes_and_keypoints:box", "boxes_and_keypoints:is_valid_box"
 
@@ -196,7 +196,8 @@ def test_the_largest_text_that_is_read_takes_little_memory(tmp_path: Path) -> No
     spans = b",".join([b'{"start":1,"end":2}'] * 399_000)
     path.write_bytes(b'{"metadata:vad":[' + spans + b"]}")
     code = (
-        "import sys; from pipeline.memory import peak_mb as peak; from stages.sidecars import read_vad\n"
+        "import sys; from visavis.pipeline.engine.memory import peak_mb as peak\n"
+        "from visavis.stages.media.sidecars import read_vad\n"
         "before = peak(); assert len(read_vad(sys.argv[1], 10.0)) == 399_000; print(int(peak() - before))\n"
     )
     root = Path(__file__).parents[2]

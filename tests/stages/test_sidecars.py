@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from schemas.errors import Reason, Rejected
-from stages.sidecars import read_boxes, read_vad
+from visavis.schemas.errors import Reason, Rejected
+from visavis.stages.media.sidecars import read_boxes, read_vad
 
 
 def vad_of(path: Path, **content: Any) -> Any:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas import SAMPLE_RATE
-from schemas.rows import Conversation
-from stages.audio import read_audio, sound_of
-from stages.soundtrack import heard_streams
 from tests.stages.clapper import ffmpeg
 from tests.stages.test_awkward import take_in
 from tests.stages.test_clock import EVENTS, PRIMING, assert_one_clock, plain  # noqa: F401  # a fixture
+from visavis.schemas import SAMPLE_RATE
+from visavis.schemas.rows import Conversation
+from visavis.stages.media.audio import read_audio, sound_of
+from visavis.stages.media.soundtrack import heard_streams
 
 TONES = (400, 700, 1100, 1600)  # Hz, one for each stream
 
@@ -167,9 +167,9 @@ def test_eight_channels_and_more_in_planes(tmp_path: Path, codec: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("offset", [0.002, 0.08])
 def test_an_offset_in_the_sound_changes_no_turn(shared_media: Path, tmp_path: Path, offset: float) -> None:
-    from schemas.config import DiarizeConfig
-    from stages.audio import speech_state
-    from stages.diarize import load_diarizer, tidy
+    from visavis.schemas.config import DiarizeConfig
+    from visavis.stages.diarize import load_diarizer, tidy
+    from visavis.stages.media.audio import speech_state
 
     diarizer, states = load_diarizer(DiarizeConfig()), []
     for shift in (0.0, offset):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks.diarization import MUSIC, music, with_music
-from schemas import SAMPLE_RATE
-from stages.audio import read_audio
-from stages.embedded import load_voice_activity
-from stages.speech import HEARD, VAD_STEP, speech_probability
+from visavis.schemas import SAMPLE_RATE
+from visavis.stages.media.audio import read_audio
+from visavis.stages.models.networks import load_voice_activity
+from visavis.stages.voice.activity import HEARD, VAD_STEP, speech_probability
 
 
 @pytest.mark.parametrize("kind", MUSIC)

@@ -22,8 +22,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import UsageError
-from stages.store import TEMPORARY, Store
+from visavis.schemas.errors import UsageError
+from visavis.schemas.storage.store import TEMPORARY, Store
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ def test_an_entry_holds_what_was_committed_last(
 
 WRITE_FOREVER = """
 import hashlib, itertools, sys, time
-from stages.store import Store
+from visavis.schemas.storage.store import Store
 
 store = Store(sys.argv[1])
 for number in itertools.count():

@@ -21,14 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.webserver import Behaviour, Host, closed_port, web
-from schemas import faults, files
-from schemas.errors import Reason, Rejected, UsageError
-from schemas.files import open_file
-from stages.audio import read_audio
-from stages.ingest import probe
-from stages.media import open_bytes, open_container
-from stages.sidecars import read_boxes
 from tests.stages.test_ingest import write_clip
+from visavis.schemas.errors import Reason, Rejected, UsageError
+from visavis.schemas.storage import faults, files
+from visavis.schemas.storage.files import open_file
+from visavis.stages.ingest import probe
+from visavis.stages.media.audio import read_audio
+from visavis.stages.media.opening import open_bytes, open_container
+from visavis.stages.media.sidecars import read_boxes
 
 BIG = bytes(range(256)) * (7 * 4096)  # 7 MB
 

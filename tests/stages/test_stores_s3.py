@@ -9,12 +9,12 @@ import boto3
 import pytest
 import s3fs
 
-from schemas import faults
-from schemas.errors import Rejected
-from schemas.faults import Blame, blame_of
-from stages.ingest import probe
 from tests.bucket import BUCKET, S3Server
 from tests.stages.test_ingest import write_clip
+from visavis.schemas.errors import Rejected
+from visavis.schemas.storage import faults
+from visavis.schemas.storage.faults import Blame, blame_of
+from visavis.stages.ingest import probe
 
 URL = f"s3://{BUCKET}/media/clip.mp4"
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 
-from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from stages.audio import read_audio
-from stages.people import scenes_of
-from stages.sync import Offset, drift_of, file_offset, lag_of
 from tests.stages.test_faces import real_faces
+from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.stages.face.lip_sync import Offset, drift_of, file_offset, lag_of
+from visavis.stages.face.people import scenes_of
+from visavis.stages.media.audio import read_audio
 
 LEAD = 0.020  # what the lips are ahead by nature
 

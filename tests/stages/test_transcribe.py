@@ -18,24 +18,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.config import TranscribeConfig
-from schemas.errors import UsageError
-from schemas.rows import Binding, BoundParticipant, Transcript, Turn, VoiceFigures, Voices
-from schemas.sample import encode_audio
-from stages.transcribe import (
-    LONGEST,
-    Excerpt,
-    Heard,
-    Recognised,
-    Span,
-    TranscribeInput,
-    TranscribeStage,
-    cut_excerpts,
-    place_words,
-)
-from stages.whisper import WhisperX, check_models
 from tests.stages.speech_models import HIGH, LOW, build_aligner, build_whisper, tone
 from tests.stages.test_quality import GOOD
+from visavis.schemas.config import TranscribeConfig
+from visavis.schemas.errors import UsageError
+from visavis.schemas.rows import Binding, BoundParticipant, Transcript, Turn, VoiceFigures, Voices
+from visavis.schemas.sample import encode_audio
+from visavis.stages.transcribe import Excerpt, Span, TranscribeInput, TranscribeStage, cut_excerpts, place_words
+from visavis.stages.voice.recogniser import LONGEST, Heard, Recognised
+from visavis.stages.voice.whisper import WhisperX, check_models
 
 RATE = 16_000
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.turntaking import Spans, draw_dialogue, draw_monologue, real_states, state_of
-from schemas.errors import Reason, Rejected
-from stages.turntaking import check_dialogue, dialogue_evidence
+from visavis.schemas.errors import Reason, Rejected
+from visavis.stages.voice.turntaking import check_dialogue, dialogue_evidence
 
 DOUBT = 4.0
 

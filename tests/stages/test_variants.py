@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.signal import correlate
 
-from schemas import SAMPLE_RATE
-from schemas.errors import Reason
-from stages.audio import read_audio
-from stages.video import frames_on_grid
 from tests.stages.test_awkward import worth
+from visavis.schemas import SAMPLE_RATE
+from visavis.schemas.errors import Reason
+from visavis.stages.media.audio import read_audio
+from visavis.stages.media.video import frames_on_grid
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ import numpy as np
 import psutil
 import pytest
 
-from schemas.errors import Reason, Rejected
-from stages.video import display_size, frames_on_grid
 from tests.stages.clapper import ffmpeg
+from visavis.schemas.errors import Reason, Rejected
+from visavis.stages.media.video import display_size, frames_on_grid
 
 DECODERS = ["pyav", "decord"]
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from benchmarks.diarization import read_rttm
-from schemas import SAMPLE_RATE
-from stages.audio import read_audio
-from stages.campplus import HIDDEN_STEP, CAMPlusPlus, voice_windows
-from stages.embedded import Powerset, load_powerset, load_voice_encoder
+from visavis.schemas import SAMPLE_RATE
+from visavis.stages.media.audio import read_audio
+from visavis.stages.models.campplus import HIDDEN_STEP, CAMPlusPlus, voice_windows
+from visavis.stages.models.networks import Powerset, load_powerset, load_voice_encoder
 
 SECONDS = np.arange(7 * SAMPLE_RATE) / SAMPLE_RATE
 BUZZ = 0.1 * np.sin(2 * np.pi * 140 * SECONDS) ** 15

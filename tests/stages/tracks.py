@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from schemas.rows import Figures, Track
-from stages.faces import box_of
-from stages.texture import TEXELS, TURNS
+from visavis.schemas.rows import Figures, Track
+from visavis.stages.face.texture import TEXELS, TURNS
+from visavis.stages.faces import box_of
 
 FIGURES = Figures(
     visible=1.0, face_size=80.0, sharpness=1.0, luminance=1.0, confidence=1.0, yaw=0.0, pitch=0.0, jitter=0.0

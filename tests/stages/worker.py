@@ -13,14 +13,14 @@ from pathlib import Path
 
 import psutil
 
-from pipeline.memory import peak_mb
-from schemas.config import FacesConfig, IngestConfig
-from schemas.errors import Rejected
-from schemas.rows import Piece, Source
-from stages.audio import read_audio
-from stages.faces import FacesStage
-from stages.ingest import IngestStage
-from stages.video import frames_on_grid
+from visavis.pipeline.engine.memory import peak_mb
+from visavis.schemas.config import FacesConfig, IngestConfig
+from visavis.schemas.errors import Rejected
+from visavis.schemas.rows import Piece, Source
+from visavis.stages.faces import FacesStage
+from visavis.stages.ingest import IngestStage
+from visavis.stages.media.audio import read_audio
+from visavis.stages.media.video import frames_on_grid
 
 _SOME = 10  # frames for the face model and the second decoder
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from schemas.train import FeatureConfig, Mask, ModelConfig, OptimConfig, SamplerConfig, TrainConfig
 from tests.training.synthetic import SPEC, write_dataset
-from training.model import Listener, build_model
-from training.train import train
+from visavis.schemas.train import FeatureConfig, Mask, ModelConfig, OptimConfig, SamplerConfig, TrainConfig
+from visavis.training.model import Listener, build_model
+from visavis.training.train import train
 
 SMALL = ModelConfig(width=32, depth=3, heads=2, encoder_width=16, encoder_heads=2, block=5, look_ahead=2, context=12)
 

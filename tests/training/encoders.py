@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torchaudio.models import wav2vec2_model
 
-from schemas.train import EncoderArchitecture, FeatureConfig
-from training.encoder import Encoder, load_encoder
+from visavis.schemas.train import EncoderArchitecture, FeatureConfig
+from visavis.training.encoder import Encoder, load_encoder
 
 BASE_LIKE = EncoderArchitecture(
     channels=8, width=16, depth=2, heads=2, hidden=24, position_kernel=16, position_groups=4

@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 import torch
 
-from schemas.errors import VisavisError
-from schemas.train import TrainConfig
-from training import train as loop
-from training.objective import Part
+from visavis.schemas.errors import VisavisError
+from visavis.schemas.train import TrainConfig
+from visavis.training import train as loop
+from visavis.training.objective import Part
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from schemas.dyads import WindowClass
-from schemas.manifest import (
+from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.manifest import (
     MANIFEST_NAME,
     BalancePlan,
     Manifest,
@@ -28,9 +28,9 @@ from schemas.manifest import (
     Split,
     dump_manifest,
 )
-from schemas.sample import PairRecord, Sample, SampleMeta, encode_sample
-from schemas.train import FeatureConfig, ModelConfig, SamplerConfig
-from training.features import audio_spec
+from visavis.schemas.sample import PairRecord, Sample, SampleMeta, encode_sample
+from visavis.schemas.train import FeatureConfig, ModelConfig, SamplerConfig
+from visavis.training.features import audio_spec
 
 DIM = 12
 JAW, SMILE, NOD = 6, 7, 0

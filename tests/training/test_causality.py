@@ -7,14 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import SAMPLES_PER_FRAME
-from schemas.train import FeatureConfig, Mask, SamplerConfig
 from tests.training.conftest import small_model
 from tests.training.synthetic import DIM
-from training.features import LogMel
-from training.masks import last_condition, last_motion
-from training.model import Keep, Listener
-from training.sampler import Stream, rollout
+from visavis.schemas import SAMPLES_PER_FRAME
+from visavis.schemas.train import FeatureConfig, Mask, SamplerConfig
+from visavis.training.features import LogMel
+from visavis.training.masks import last_condition, last_motion
+from visavis.training.model import Keep, Listener
+from visavis.training.sampler import Stream, rollout
 
 FRAMES = 33  # not a whole number of blocks
 CONDITIONS = ["avatar_audio", "user_audio", "user_motion"]

@@ -17,9 +17,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import UsageError
-from training.checkpoint import load_checkpoint
-from training.tensors import looks_pickled, read_head, read_tensors, write_tensors
+from visavis.schemas.errors import UsageError
+from visavis.training.checkpoint import load_checkpoint
+from visavis.training.tensors import looks_pickled, read_head, read_tensors, write_tensors
 
 Header = dict[str, Any]
 
@@ -160,9 +160,9 @@ def test_claims_cost_no_memory(trained: Path, tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from pipeline.memory import peak_mb\n"
-        "from schemas.errors import UsageError\n"
-        "from training.checkpoint import load_checkpoint\n"
+        "from visavis.pipeline.engine.memory import peak_mb\n"
+        "from visavis.schemas.errors import UsageError\n"
+        "from visavis.training.checkpoint import load_checkpoint\n"
         "before = peak_mb()\n"
         "for path in sys.argv[1:]:\n"
         "    try:\n"

@@ -13,12 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.dyads import WindowClass
-from schemas.errors import DatasetError, UsageError
-from schemas.manifest import MANIFEST_NAME, ShardEntry, dump_manifest
 from tests.training.synthetic import DIM, sample, write_dataset
-from training.data import Dataset, Loader, class_mixture, prefetch
-from training.epochs import spans
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import DatasetError, UsageError
+from visavis.schemas.manifest import MANIFEST_NAME, ShardEntry, dump_manifest
+from visavis.training.dataset import Dataset, class_mixture
+from visavis.training.epochs import spans
+from visavis.training.loader import Loader, prefetch
 
 LISTENING, SPEAKING, SILENCE = WindowClass.LISTENING, WindowClass.SPEAKING, WindowClass.SILENCE
 

@@ -11,12 +11,13 @@ import fsspec
 import pytest
 import s3fs
 
-from schemas import faults
-from schemas.dyads import WindowClass
-from schemas.errors import DatasetError, UsageError
 from tests.bucket import BUCKET, S3Server
 from tests.training.synthetic import write_dataset
-from training.data import Dataset, Loader
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import DatasetError, UsageError
+from visavis.schemas.storage import faults
+from visavis.training.dataset import Dataset
+from visavis.training.loader import Loader
 
 URL = f"s3://{BUCKET}/windows"
 SHARD = "train-listening-00001.tar"

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.webserver import Behaviour, Host, closed_port, web
-from pipeline.verify import verify_dataset
-from schemas import faults
-from schemas.dyads import WindowClass
-from schemas.errors import DatasetError, RunFailed, UsageError
-from schemas.given import read_given
-from schemas.train import FeatureConfig
 from tests.training.synthetic import write_dataset
-from training.data import Dataset
-from training.encoder import load_encoder
+from visavis.pipeline.cli.verify import verify_dataset
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import DatasetError, RunFailed, UsageError
+from visavis.schemas.storage import faults
+from visavis.schemas.storage.user_files import read_given
+from visavis.schemas.train import FeatureConfig
+from visavis.training.dataset import Dataset
+from visavis.training.encoder import load_encoder
 
 SHARD = "/train-listening-00001.tar"
 

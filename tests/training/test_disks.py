@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from training.checkpoint import _replacing, keep_copy
-from training.reference import ReferenceErrors
+from visavis.training.checkpoint import _replacing, keep_copy
+from visavis.training.reference import ReferenceErrors
 
 PLACES, BATCH, FRAMES = 40, 2, 50
 

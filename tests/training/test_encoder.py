@@ -17,17 +17,17 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from schemas.config import parse_config
-from schemas.errors import UsageError
-from schemas.train import EncoderArchitecture, FeatureConfig, TrainConfig
 from tests.training.encoders import BASE_LIKE, LARGE_LIKE, fill, transformers_config, write_torchaudio
 from tests.training.test_train import CutOff, losses, stop_after
-from training import encoder as encoder_module
-from training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, load_model
-from training.data import Dataset
-from training.encoder import Encoder, load_encoder
-from training.evaluate import evaluate, generate
-from training.train import train
+from visavis.schemas.errors import UsageError
+from visavis.schemas.recipes import parse_config
+from visavis.schemas.train import EncoderArchitecture, FeatureConfig, TrainConfig
+from visavis.training import encoder as encoder_module
+from visavis.training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, load_model
+from visavis.training.dataset import Dataset
+from visavis.training.encoder import Encoder, load_encoder
+from visavis.training.evaluate import evaluate, generate
+from visavis.training.train import train
 
 HUGE = EncoderArchitecture(width=1 << 14, hidden=1 << 16, depth=256, heads=1)
 """More than any machine has memory for."""
@@ -258,7 +258,7 @@ def test_a_checkpoint_names_its_encoder_and_does_not_hold_it(
         evaluate(path, str(windows))
     monkeypatch.setattr(sys, "argv", f"visavis evaluate {path} {windows} --limit 1 --json --encoder {moved}".split())
     with pytest.raises(SystemExit):
-        pytest.importorskip("pipeline.cli", reason="a machine for training only has no command line").main()
+        pytest.importorskip("visavis.pipeline.app", reason="a machine for training only has no command line").main()
     assert json.loads(capsys.readouterr().out)["audio"] == stated
     key = next(Dataset(str(windows)).samples("val")).key
     assert generate(path, str(windows), key, tmp_path / "generated", encoder=moved).exists()

@@ -1,4 +1,4 @@
-"""`python -m training` needs shards, torch and little else."""
+"""`python -m visavis.training` needs shards, torch and little else."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.train import TrainConfig
-from training.__main__ import main
+from visavis.schemas.train import TrainConfig
+from visavis.training.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 ABSENT = ("ray", "mediapipe", "pyannote", "whisperx", "decord", "cv2", "pyarrow", "typer", "rich", "stages", "pipeline")

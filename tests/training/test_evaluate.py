@@ -10,17 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.dyads import WindowClass
-from schemas.errors import UsageError
-from schemas.manifest import ShardEntry
-from schemas.train import FeatureConfig, ModelConfig, OptimConfig, SamplerConfig, TrainConfig
 from tests.training.synthetic import DELAY, SMILE, write_dataset
-from training.checkpoint import load_checkpoint, load_model
-from training.data import SHARDS, Dataset, choose, collate
-from training.evaluate import evaluate, generate
-from training.metrics import lagged
-from training.sampler import rollout
-from training.train import train
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import UsageError
+from visavis.schemas.manifest import ShardEntry
+from visavis.schemas.train import FeatureConfig, ModelConfig, OptimConfig, SamplerConfig, TrainConfig
+from visavis.training.checkpoint import load_checkpoint, load_model
+from visavis.training.dataset import SHARDS, Dataset, choose
+from visavis.training.evaluate import evaluate, generate
+from visavis.training.loader import collate
+from visavis.training.metrics import lagged
+from visavis.training.sampler import rollout
+from visavis.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +132,9 @@ def test_memory_is_that_of_a_batch_and_its_size_changes_nothing(
 ):
     seen: list[int] = []
     whole = evaluate(trained_elsewhere, str(windows), "train", limit=5)
-    monkeypatch.setattr("training.evaluate.BATCH", 3)
+    monkeypatch.setattr("visavis.training.evaluate.BATCH", 3)
     monkeypatch.setattr(
-        "training.evaluate.rollout", lambda *args, **named: seen.append(len(args[1])) or rollout(*args, **named)
+        "visavis.training.evaluate.rollout", lambda *args, **named: seen.append(len(args[1])) or rollout(*args, **named)
     )
     steps: list[tuple[int, int]] = []
     cut = evaluate(trained_elsewhere, str(windows), "train", limit=5, progress=lambda i, n, _: steps.append((i, n)))

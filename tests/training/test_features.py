@@ -7,17 +7,17 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from schemas import FPS, SAMPLES_PER_FRAME
-from schemas.train import FeatureConfig, ModelConfig, SamplerConfig
 from tests.training.conftest import SMALL
 from tests.training.encoders import BASE_LIKE, LARGE_LIKE, loaded, write_torchaudio
 from tests.training.synthetic import DIM, SPEC
 from tests.training.test_causality import changed_after, inputs
-from training.encoder import Encoder
-from training.features import Features, Wav2Vec2, audio_spec, build_features
-from training.masks import last_condition
-from training.model import Listener, build_model
-from training.sampler import Stream, rollout
+from visavis.schemas import FPS, SAMPLES_PER_FRAME
+from visavis.schemas.train import FeatureConfig, ModelConfig, SamplerConfig
+from visavis.training.encoder import Encoder
+from visavis.training.features import Features, Wav2Vec2, audio_spec, build_features
+from visavis.training.masks import last_condition
+from visavis.training.model import Listener, build_model
+from visavis.training.sampler import Stream, rollout
 
 MS = 1000 // FPS
 LENGTH = 37
@@ -175,7 +175,7 @@ def test_many_chunks_at_once_or_few_give_the_same(encoders: dict[str, Encoder], 
     features = built(encoders, ("group", FeatureConfig(kind="wav2vec2", layers=(1,), chunk=5), ModelConfig()))
     audio = sound(80, batch=3)
     together = features(audio)
-    monkeypatch.setattr("training.features.CLIPS", 1)
+    monkeypatch.setattr("visavis.training.features.CLIPS", 1)
     torch.testing.assert_close(features(audio), together, rtol=0, atol=1e-5)
     alone = torch.cat([features(one) for one in audio.split(1)])
     torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)

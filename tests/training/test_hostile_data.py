@@ -25,13 +25,13 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.verify import verify_dataset
-from schemas.dyads import WindowClass
-from schemas.errors import DatasetError
-from schemas.manifest import MANIFEST_NAME, Manifest, dump_manifest, parse_manifest
-from schemas.sample import decode_sample, encode_sample
 from tests.training.synthetic import sample, write_dataset
-from training.data import Dataset
+from visavis.pipeline.cli.verify import verify_dataset
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import DatasetError
+from visavis.schemas.manifest import MANIFEST_NAME, Manifest, dump_manifest, parse_manifest
+from visavis.schemas.sample import decode_sample, encode_sample
+from visavis.training.dataset import Dataset
 
 LISTENING = WindowClass.LISTENING
 Members = dict[str, bytes]
@@ -381,9 +381,9 @@ def _manifest() -> Manifest:
 
 _IN_LITTLE = """
 import sys
-from pipeline.memory import peak_mb
-from training.data import Dataset
-from schemas.errors import VisavisError
+from visavis.pipeline.engine.memory import peak_mb
+from visavis.training.dataset import Dataset
+from visavis.schemas.errors import VisavisError
 
 for folder in sys.argv[1:]:
     try:

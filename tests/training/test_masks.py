@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from schemas.train import ModelConfig
-from training.masks import cross_mask, encoder_mask, last_condition, last_motion, self_mask, visible
+from visavis.schemas.train import ModelConfig
+from visavis.training.masks import cross_mask, encoder_mask, last_condition, last_motion, self_mask, visible
 
 
 def rows(mask: torch.Tensor) -> list[str]:

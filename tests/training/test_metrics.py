@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.synthetic import SPEC, smooth
-from training.metrics import (
+from visavis.training.accumulators import Tally, fit_centres
+from visavis.training.metrics import (
     CLUSTERS,
     columns,
     fd,
@@ -23,7 +24,6 @@ from training.metrics import (
     sid,
     var,
 )
-from training.tally import Tally, fit_centres
 
 
 def motion(seed: int, windows: int = 6, frames: int = 75, dims: int = 4) -> np.ndarray:

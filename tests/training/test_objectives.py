@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.train import FeatureConfig, Norm, ObjectiveConfig
 from tests.training.conftest import SMALL, small_model
 from tests.training.synthetic import DIM, SPEC
 from tests.training.test_causality import inputs
-from training.data import Batch
-from training.dpo import Sides, pair_errors, preference_loss
-from training.flow import Noise, draw_keep, draw_noise, flow_loss, frame_error, interpolate, masked_mean
-from training.model import Conditions, Keep, Listener, build_model
+from visavis.schemas.train import FeatureConfig, Norm, ObjectiveConfig
+from visavis.training.dpo import Sides, pair_errors, preference_loss
+from visavis.training.flow import Noise, draw_keep, draw_noise, flow_loss, frame_error, interpolate, masked_mean
+from visavis.training.loader import Batch
+from visavis.training.model import Conditions, Keep, Listener, build_model
 
 
 def conditions_of(model: Listener, x: dict[str, torch.Tensor]) -> Conditions:

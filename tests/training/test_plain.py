@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from benchmarks.plain import PlainListener, PlainStream
-from schemas import SAMPLES_PER_FRAME
-from schemas.train import Mask, SamplerConfig
 from tests.training.conftest import small_model
 from tests.training.synthetic import DIM
 from tests.training.test_causality import CONDITIONS, inputs
-from training.flow import Noise, flow_loss
-from training.model import Conditions, Keep, Listener
-from training.sampler import noise, rollout
+from visavis.schemas import SAMPLES_PER_FRAME
+from visavis.schemas.train import Mask, SamplerConfig
+from visavis.training.flow import Noise, flow_loss
+from visavis.training.model import Conditions, Keep, Listener
+from visavis.training.sampler import noise, rollout
 
 FRAMES = 30
 

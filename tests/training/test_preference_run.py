@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from schemas.errors import RunFailed, UsageError
-from schemas.train import TrainConfig
 from tests.training.synthetic import write_dataset
-from training import objective
-from training.checkpoint import checkpoint_id, load_checkpoint
-from training.model import Listener
-from training.run import open_run
-from training.train import train
-from training.world import join
+from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.train import TrainConfig
+from visavis.training import objective
+from visavis.training.checkpoint import checkpoint_id, load_checkpoint
+from visavis.training.inputs import open_run
+from visavis.training.model import Listener
+from visavis.training.process_group import join
+from visavis.training.train import train
 
 
 def tuning(config: TrainConfig, **dpo: Any) -> TrainConfig:
@@ -148,8 +148,8 @@ def test_pairs_of_which_no_frame_is_compared_end_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ):
     nothing = lambda batch, _config: torch.zeros_like(batch.valid[..., 0])  # noqa: E731
-    monkeypatch.setattr("training.objective.compared_frames", nothing)
-    monkeypatch.setattr("training.validate.compared_frames", nothing)
+    monkeypatch.setattr("visavis.training.objective.compared_frames", nothing)
+    monkeypatch.setattr("visavis.training.validate.compared_frames", nothing)
     path = train(str(windows), tmp_path, tuning(small_config, max_chosen_rise=0.0), init=trained, pairs=str(pairs))
     assert load_checkpoint(path).step == 6
     assert {line["val_chosen_rise"] for line in lines(tmp_path) if "val_chosen_rise" in line} == {None}  # not known

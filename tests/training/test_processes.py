@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.errors import UsageError
-from schemas.train import DpoConfig, TrainConfig
 from tests.training.ranks import Ranks, start_ranks
 from tests.training.synthetic import write_dataset
-from training.checkpoint import checkpoint_id, load_checkpoint
-from training.data import Batch, Dataset, Loader
-from training.run import Run
-from training.train import train
+from visavis.schemas.errors import UsageError
+from visavis.schemas.train import DpoConfig, TrainConfig
+from visavis.training.checkpoint import checkpoint_id, load_checkpoint
+from visavis.training.dataset import Dataset
+from visavis.training.inputs import Run
+from visavis.training.loader import Batch, Loader
+from visavis.training.train import train
 
 pytestmark = pytest.mark.slow
 

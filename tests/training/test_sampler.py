@@ -9,14 +9,14 @@ from itertools import product
 import pytest
 import torch
 
-from schemas import SAMPLES_PER_FRAME
-from schemas.errors import UsageError
-from schemas.train import Drop, Mask, SamplerConfig
 from tests.training.conftest import small_model
 from tests.training.synthetic import DIM
 from tests.training.test_causality import CONDITIONS, inputs
-from training.model import Keep, Listener
-from training.sampler import Counts, Stream, anchored, guidance_weights, rollout
+from visavis.schemas import SAMPLES_PER_FRAME
+from visavis.schemas.errors import UsageError
+from visavis.schemas.train import Drop, Mask, SamplerConfig
+from visavis.training.model import Keep, Listener
+from visavis.training.sampler import Counts, Stream, anchored, guidance_weights, rollout
 
 
 def generate(

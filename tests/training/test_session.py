@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from schemas import SAMPLES_PER_FRAME
-from schemas.errors import UsageError
-from schemas.train import SamplerConfig
 from tests.training.conftest import small_model
 from tests.training.test_causality import inputs
-from training.model import Listener
-from training.sampler import Stream, rollout
-from training.session import load_stream, model_id, save_stream
+from visavis.schemas import SAMPLES_PER_FRAME
+from visavis.schemas.errors import UsageError
+from visavis.schemas.train import SamplerConfig
+from visavis.training.model import Listener
+from visavis.training.sampler import Stream, rollout
+from visavis.training.session import load_stream, model_id, save_stream
 
 SAMPLER = SamplerConfig(steps=2, anchor=0.5, anchor_seconds=1.0)
 FRAMES = 42

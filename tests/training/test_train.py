@@ -18,16 +18,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from schemas.dyads import WindowClass
-from schemas.errors import RunFailed, UsageError
-from schemas.train import DpoConfig, ObjectiveConfig, TrainConfig
 from tests.training.synthetic import SPEC, sample, write_dataset
-from training.checkpoint import checkpoint_id, load_checkpoint, load_model, save_checkpoint
-from training.data import Batch, Dataset, Loader
-from training.flow import Noise, draw_noise, step_error
-from training.model import build_model
-from training.objective import Objective, Part, compared_frames, step_generator
-from training.train import Stopped, learning_rate, train
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.train import DpoConfig, ObjectiveConfig, TrainConfig
+from visavis.training.checkpoint import checkpoint_id, load_checkpoint, load_model, save_checkpoint
+from visavis.training.dataset import Dataset
+from visavis.training.flow import Noise, draw_noise, step_error
+from visavis.training.loader import Batch, Loader
+from visavis.training.model import build_model
+from visavis.training.objective import Objective, Part, compared_frames, step_generator
+from visavis.training.train import Stopped, learning_rate, train
 
 
 class CutOff(Exception):
@@ -262,7 +263,7 @@ def test_steps_of_accumulated_batches_are_means_over_all_their_frames(
             drawn = Noise(noise.x0[s], noise.t[s])
             shares = [n / total for n, total in zip(part.counts(small_config.dpo), totals, strict=True)]
             with monkeypatch.context() as patch:
-                patch.setattr("training.objective.window_noise", lambda *_, drawn=drawn: drawn)
+                patch.setattr("visavis.training.objective.window_noise", lambda *_, drawn=drawn: drawn)
                 sums.append(objective(part, shares, torch.Generator()).total)
         return torch.stack(sums).sum()
 

@@ -16,15 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from schemas.dyads import WindowClass
-from schemas.errors import DatasetError, RunFailed, UsageError
-from schemas.plain import to_json
-from schemas.sample import decode_array, encode_array
 from tests.training.synthetic import DIM, SPEC, smooth, write_dataset
-from training.checkpoint import save_checkpoint
-from training.evaluate import evaluate, generate
-from training.log import MetricsLog
-from training.metrics import (
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import DatasetError, RunFailed, UsageError
+from visavis.schemas.plain import to_json
+from visavis.schemas.sample import decode_array, encode_array
+from visavis.training.accumulators import Tally, fit_centres
+from visavis.training.checkpoint import save_checkpoint
+from visavis.training.evaluate import evaluate, generate
+from visavis.training.log import MetricsLog
+from visavis.training.metrics import (
     broken,
     entropy,
     fd,
@@ -39,8 +40,7 @@ from training.metrics import (
     var,
     window_pcc,
 )
-from training.tally import Tally, fit_centres
-from training.world import World
+from visavis.training.process_group import World
 
 numbers = st.floats(width=32) | st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf, 3e38])
 
@@ -214,7 +214,7 @@ def test_recorded_motion_that_is_not_finite_is_refused(
 
 
 def test_huge_numbers_are_finite(tmp_path: Path) -> None:
-    from training.data import Dataset
+    from visavis.training.dataset import Dataset
 
     data = Dataset(str(write_dataset(tmp_path, {WindowClass.LISTENING: 1}, damage=spoil("user.motion.npy", 3e38))))
     (found,) = data.samples("train")
@@ -224,17 +224,17 @@ def test_huge_numbers_are_finite(tmp_path: Path) -> None:
 def test_a_model_that_generates_what_is_not_finite_is_named_and_nothing_is_scored(
     checkpoint: Path, windows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.sampler import rollout
+    from visavis.training.sampler import rollout
 
     def overflows(*args: Any, **named: Any) -> torch.Tensor:
         motion = rollout(*args, **named)
         motion[1:, 7] = math.nan
         return motion
 
-    monkeypatch.setattr("training.evaluate.rollout", overflows)
+    monkeypatch.setattr("visavis.training.evaluate.rollout", overflows)
     with pytest.raises(RunFailed, match=r"conditions `full` is not finite in 3 of the 4 windows tried, first in "):
         evaluate(checkpoint, str(windows), "train", limit=4)
-    monkeypatch.setattr("training.evaluate.rollout", lambda *args: rollout(*args) * math.nan)
+    monkeypatch.setattr("visavis.training.evaluate.rollout", lambda *args: rollout(*args) * math.nan)
     with pytest.raises(RunFailed, match=r"`no_user` is not finite in 1 of the 1 windows"):
         generate(checkpoint, str(windows), "listening-10000", tmp_path / "made", drop="no_user")
     assert not (tmp_path / "made").exists()
@@ -242,7 +242,7 @@ def test_a_model_that_generates_what_is_not_finite_is_named_and_nothing_is_score
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_checkpoint_with_a_broken_weight_is_refused(checkpoint: Path, tmp_path: Path, value: float) -> None:
-    from training.checkpoint import load_checkpoint
+    from visavis.training.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
     name = next(iter(loaded.ema))

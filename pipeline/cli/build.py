@@ -1,0 +1,204 @@
+"""The commands around a build and its dataset."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from visavis.pipeline.cli.options import Address, Engine, Json, Overrides, Reconfigure
+from visavis.pipeline.engine.terminal import Terminal, say, say_json
+from visavis.schemas.errors import UsageError
+from visavis.schemas.plain import to_json
+from visavis.schemas.words import counted, duration
+
+builds = typer.Typer()
+
+
+@builds.command()
+def build(
+    config: Annotated[str, typer.Argument(help="Recipe, for example configs/default.yaml.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Videos, folders, globs, fsspec URLs, or lists (.jsonl, .csv, .tsv, also .gz, and .parquet; with `uri`"
+            " and, where known, `conversation` and `participant`)."
+        ),
+    ] = None,
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="FILE FILE", help="One conversation as two files, one per participant, on one timeline."),
+    ] = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder or URL of the run.")] = "runs/build",
+    engine: Engine = None,
+    address: Address = None,
+    set_: Overrides = None,
+    reconfigure: Reconfigure = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and print what is to be done; write nothing.")
+    ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="With --item: run one stage on one item in this process; write nothing."),
+    ] = None,
+    item: Annotated[
+        str | None, typer.Option(help="Beginning of an item's key, or part of its file's name, as status prints them.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a dataset of training shards from conversation videos.
+
+    Running it again does only what is missing. Roles are never an input: every conversation is used both ways.
+    """
+    from visavis.pipeline.cli.commands import check_models, engine_of, show_plan, summary_table
+    from visavis.pipeline.engine.executor import local_engine
+    from visavis.pipeline.engine.progress import Reporter, command
+    from visavis.pipeline.plan.build import Build
+    from visavis.pipeline.plan.replay import replay
+    from visavis.pipeline.plan.sources import access_to, find_sources
+    from visavis.schemas.config import BuildConfig
+    from visavis.schemas.recipes import load_config
+
+    if (only is None) != (item is None):
+        raise UsageError("--only STAGE and --item ITEM go together")
+    chosen = {"engine": engine, "address": address}
+    overrides = [*(set_ or []), *(f"run.{name}={to_json(value)}" for name, value in chosen.items() if value)]
+    recipe, named, dyads = load_config(config, BuildConfig, overrides), inputs or [], [pair] if pair else []
+    access = access_to(recipe.sources, named, dyads)
+    sources = find_sources(named, dyads, access)
+    check_models(recipe)
+    if only and item:
+        found = replay(Build(recipe, out, local_engine, Reporter(), access), sources, only, item)
+        say_json(found, for_people=not as_json)
+        return
+    if dry_run:
+        show_plan(recipe, sources, out, reconfigure=reconfigure, as_json=as_json)
+        return
+    reporter, began = Reporter(), time.monotonic()
+    for line in sources.notes.lines():
+        reporter.line(line)
+    summary = Build(recipe, out, engine_of(recipe.run), reporter, access).run(sources, reconfigure=reconfigure)
+    if as_json:
+        plain = {"plan": summary.plan.model_dump(mode="json"), "notes": asdict(sources.notes)}
+        say_json(asdict(summary) | plain)
+        return
+    Terminal().print(summary_table(summary))
+    if summary.rejected:
+        left_out = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
+        say(f"left out: {left_out}; `{command('status', out)}` says more")
+    Terminal().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
+    done = f"{counted(summary.processed, 'item')} done" if summary.processed else "nothing was left to do, seen"
+    reporter.end(f"{done} in {duration(time.monotonic() - began)}", "train", "configs/train/tiny.yaml", out)
+
+
+@builds.command()
+def status(
+    run: Annotated[str, typer.Argument(help="Folder or URL of a run.")] = "runs/build", as_json: Json = False
+) -> None:
+    """Show what became of every item of a run, also while it goes on."""
+    from visavis.pipeline.cli.status import read_status, status_tables
+    from visavis.pipeline.plan.dataset import DATASET
+
+    found = read_status(run, DATASET)
+    if as_json:
+        say_json(found)
+    else:
+        for part in status_tables(found):
+            Terminal().print(part, highlight=False)
+
+
+@builds.command()
+def draw(
+    run: Annotated[str, typer.Argument(help="Folder or URL of a run.")],
+    item: Annotated[str, typer.Argument(help="Beginning of a conversation's id, or part of its file's name.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .png or .jpg.")] = Path("conversation.png"),
+    moments: Annotated[int, typer.Option(min=1, max=60, help="Columns of the sheet.")] = 6,
+    media: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="Whole address of a file that is not on this machine; for each."),
+    ] = None,
+) -> None:
+    """Draw what was seen in a conversation: its faces at some moments, and the motion made of them."""
+    from visavis.pipeline.cli import draw as drawing
+
+    sheet, name = drawing.draw(run, item, moments, media or [])
+    drawing.save_sheet(sheet, out)
+    say(str(out))
+    say(f"drawn: {name}", err=True)
+
+
+@builds.command()
+def verify(
+    dataset: Annotated[str, typer.Argument(help="Folder or URL that holds manifest.json, or a run's folder.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Hash the shards only; do not decode samples.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a dataset against its manifest: every byte, every sample. Exit 1 if anything is wrong."""
+    from visavis.pipeline.cli.commands import dataset_folder
+    from visavis.pipeline.cli.verify import verify_dataset
+    from visavis.pipeline.engine.progress import Reporter
+
+    try:
+        folder = dataset_folder(dataset)
+    except UsageError:  # a run without a dataset: that is what is found
+        folder = dataset
+    began = time.monotonic()
+    findings = verify_dataset(folder, decode=not quick)
+    if as_json:
+        say_json({"dataset": folder, "findings": findings})
+    else:
+        say("\n".join(findings) or f"{folder}: sound")
+        what = "every byte" if quick else "every byte and sample"
+        advice = "remove what is named and run the command that made it again" if findings else f"{what} was looked at"
+        Reporter().line(f"{counted(len(findings), 'finding')} in {duration(time.monotonic() - began)}; {advice}")
+    raise typer.Exit(1 if findings else 0)
+
+
+@builds.command()
+def export(
+    dataset: Annotated[str, typer.Argument(help="Dataset or run, of `visavis build` or of `visavis pairs`.")],
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", help="A .parquet, as a path or URL; runs/windows.parquet or runs/pairs.parquet."),
+    ] = None,
+) -> None:
+    """Write windows or preference pairs as one Parquet file, for Hugging Face `datasets`, pandas and other trainers."""
+    from visavis.pipeline.cli.commands import dataset_folder
+    from visavis.pipeline.cli.export import export_dataset
+    from visavis.training.dataset import Dataset
+
+    data = Dataset(dataset_folder(dataset))
+    path = out or f"runs/{data.manifest.kind}.parquet"
+    say(f"{counted(export_dataset(data, path), data.manifest.kind.removesuffix('s'))}\n{path}")
+    say(f'next: datasets.load_dataset("parquet", data_files="{path}")', err=True)
+
+
+@builds.command()
+def report(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", help="Dataset or run of `visavis build` or `visavis pairs`, or a KEY.generated.npy."
+        ),
+    ],
+    samples: Annotated[int, typer.Option(min=0, help="Sample keys to list per class and split.")] = 2,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The picture; none: KEY.png beside it.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="For a picture: where the dataset lies, if it was moved since.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Summarise a dataset: classes, shards, balance, codec, pairs. Or draw what `visavis generate` wrote."""
+    from visavis.pipeline.cli.generated import ENDING
+    from visavis.pipeline.cli.report import report_dataset, report_generated
+
+    if what.endswith(ENDING):
+        report_generated(what, out or Path(what.removesuffix(ENDING) + ".png"), dataset, as_json=as_json)
+        return
+    for option, value in (("--out", out), ("--dataset", dataset)):
+        if value is not None:
+            raise UsageError(f"{option} is for a picture of a generated window (KEY{ENDING}); {what} is a dataset")
+    report_dataset(what, samples, as_json=as_json)

@@ -1,0 +1,135 @@
+"""What several commands share, and what a build prints."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from visavis.pipeline.engine.cluster import start_ray
+from visavis.pipeline.engine.executor import Engine, local_engine
+from visavis.pipeline.engine.progress import Reporter, command
+from visavis.pipeline.engine.ray_pool import ray_engine
+from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
+from visavis.pipeline.plan.build import Build, BuildSummary
+from visavis.pipeline.plan.dataset import DATASET
+from visavis.pipeline.plan.graph import check_chain
+from visavis.pipeline.plan.preview import preview, preview_table
+from visavis.pipeline.plan.run_folder import RUN_FILE
+from visavis.pipeline.plan.sources import Sources, source_name
+from visavis.schemas.config import BuildConfig, RunConfig
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import UsageError
+from visavis.schemas.manifest import MANIFEST_NAME
+from visavis.schemas.storage.store import Store
+from visavis.schemas.words import counted
+from visavis.stages import diarize
+from visavis.stages.face.landmarker import check_landmarker
+from visavis.stages.media.ffmpeg import check_decoders
+from visavis.stages.voice import whisper
+from visavis.stages.voice.separator import check_separator
+
+_SHOWN = 20  # conversations that --dry-run lists
+
+
+def check_models(config: BuildConfig) -> None:
+    """See that a build has the models and programs that its settings ask for.
+
+    Raises:
+        UsageError: one is not there; says how to get it.
+    """
+    diarize.check_models(config.diarize)
+    whisper.check_models(config.transcribe)
+    check_landmarker(config.faces)
+    check_decoders(config.faces)
+    check_separator(config.separate)
+
+
+def engine_of(config: RunConfig) -> Engine:
+    """The engine that a config names."""
+    return local_engine if config.engine == "local" else ray_engine(config)
+
+
+def dataset_folder(path: str) -> str:
+    """A dataset's folder, also where its run's folder is named.
+
+    Raises:
+        UsageError: a run's folder that has no dataset.
+    """
+    for folder in (path, f"{path.rstrip('/')}/{DATASET}"):
+        with suppress(PermissionError):  # what S3 says of an absent object to those who may read but not list
+            if Store(folder).exists(MANIFEST_NAME):
+                return folder
+    with suppress(PermissionError):
+        if Store(path).exists(RUN_FILE):
+            how_far = f"`{command('status', path)}` says how far it is"
+            raise UsageError(f"{path} is a run that has no dataset yet; {how_far}")
+    return path
+
+
+def summary_table(summary: BuildSummary) -> Table:
+    """What a build kept, and how balancing changes what is drawn."""
+    kept = f"{counted(summary.sources, 'conversation')} in, {summary.kept} kept, {counted(summary.samples, 'sample')}"
+    caption = "seconds, each conversation from both sides; drawn: of as many as are for training, by balance.mixture"
+    made = table(kept, "class", "for training", "drawn", "held out", caption=caption)
+    for label in WindowClass:
+        seconds = (summary.plan.seconds_before[label], summary.plan.seconds_after[label], summary.held_out[label])
+        made.add_row(label.value, *(f"{each:.0f}" for each in seconds))
+    return made
+
+
+def show_plan(config: BuildConfig, sources: Sources, out: str, *, reconfigure: bool, as_json: bool) -> None:
+    """Print what a build would do.
+
+    Raises:
+        UsageError: it would be refused, for a folder of other settings.
+    """
+    check_chain()
+    cluster: dict[str, Any] = {}
+    if config.run.engine == "ray" and config.run.address:
+        import ray
+
+        start_ray(config.run.address)
+        cluster = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
+    build = Build(config, out, local_engine, Reporter())
+    left, quality = build.remaining(sources), preview(out, build.fingerprints["cast"], config.quality)
+    changed, anew = build.changes()
+    refused = "" if reconfigure else changed
+    if as_json:
+        listed = [s.model_dump(mode="json") for s in sources]
+        plan: dict[str, Any] = {
+            "conversations": listed,
+            "out": out,
+            "cluster": cluster,
+            "to_do": dict(sorted(left.items())),
+            "quality": quality,
+            "notes": asdict(sources.notes),
+        }
+        plan |= {"changed": changed or None, "anew": anew, "refused": bool(refused)}
+        say_json(plan)
+        if refused:
+            raise typer.Exit(2)
+        return
+    for source in itertools.islice(sources, _SHOWN):
+        say(f"{'one file each' if len(source.uris) > 1 else 'one frame':<14} {source_name(source)}")
+    if len(sources) > _SHOWN:
+        say(f"… and {len(sources) - _SHOWN} more")
+    for line in sources.notes.lines():
+        say(line)
+    where = f"Ray cluster {cluster}" if cluster else f"this machine ({config.run.engine})"
+    to_do = ", ".join(f"{count} from {stage} on" for stage, count in left.items()) or "none"
+    say(f"{counted(len(sources), 'conversation')} → {out} on {where}; to do: {to_do}")
+    if quality["measured"]:
+        Terminal().print(preview_table(quality))
+    if changed:
+        redone = f"done anew: {', '.join(anew)}" if anew else "nothing is measured again"
+        say(f"{out} was built with {changed}; {redone}")
+    if refused:
+        raise UsageError(
+            "nothing was written, and without --reconfigure this build is refused: add it, or choose another --out"
+        )
+    say("settings and models are in order, nothing was written")

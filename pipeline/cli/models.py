@@ -1,0 +1,330 @@
+"""The commands that make, use and fetch models. What they need is imported when they run: torch takes seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from visavis.pipeline.cli.options import Address, Checkpoint, Data, Encoder, Engine, Json, Overrides, Reconfigure
+from visavis.pipeline.engine.terminal import Terminal, say, say_json
+from visavis.schemas.errors import UsageError
+from visavis.schemas.plain import to_json
+from visavis.schemas.words import counted, duration
+
+models = typer.Typer()
+
+
+@models.command()
+def train(
+    config: Annotated[str, typer.Argument(help="Recipe, for example configs/train/tiny.yaml.")],
+    dataset: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of checkpoint.safetensors and metrics.")] = Path(
+        "runs/train"
+    ),
+    init: Annotated[Path | None, typer.Option(help="Checkpoint to start from.")] = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="Pairs of `visavis pairs`: preference tuning of --init, which is its reference.")
+    ] = None,
+    num_workers: Annotated[
+        int | None, typer.Option(min=1, help="Train in so many processes on Ray, with a GPU each where there are some.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="With --num-workers: a Ray cluster, auto or host:port. None: one is started here."),
+    ] = None,
+    set_: Overrides = None,
+) -> None:
+    """Train the causal listener on shards, or tune it by preference pairs. Running it again goes on.
+
+    Ctrl-C or SIGTERM finishes the step and writes a checkpoint. torchrun … -m visavis train works, too.
+    """
+    from visavis.pipeline.cli.commands import dataset_folder
+    from visavis.pipeline.engine.progress import Reporter
+    from visavis.schemas.manifest import MANIFEST_NAME, parse_manifest
+    from visavis.schemas.recipes import load_config
+    from visavis.schemas.storage.store import Store
+    from visavis.schemas.train import TrainConfig
+    from visavis.training import train as training
+    from visavis.training.ranks import ranks
+
+    if address and num_workers is None:
+        raise UsageError("--address goes with --num-workers")
+    recipe = load_config(config, TrainConfig, set_ or [])
+    reporter = Reporter()
+    first = ranks().rank == 0  # of the processes that torchrun may have started
+    run: Callable[..., Path] = training.train
+    if num_workers is not None:
+        from visavis.pipeline.engine.ray_train import train_on_ray
+
+        run = partial(train_on_ray, workers=num_workers, address=address)
+    inputs = {"init": init, "pairs": dataset_folder(pairs) if pairs else None}
+    steps, began, latest = recipe.dpo.steps if pairs else recipe.optim.steps, time.monotonic(), dict[str, float]()
+    with reporter.training("dpo" if pairs else "train", steps if first else None) as progress:
+
+        def follow(step: int, of: int, line: dict[str, float]) -> None:
+            latest.update(line, step=step)
+            progress(step, of, line)
+
+        try:
+            path = run(dataset_folder(dataset), out, recipe, **inputs, progress=follow)
+        except training.Stopped as stopped:
+            if first:
+                reporter.line(str(stopped))
+            raise
+    if not first:
+        return
+    say(str(path))
+    loss = f", loss {latest['loss']:.3f}" if "loss" in latest else ""
+    at = f"step {latest['step']:.0f} of {steps}{loss}" if latest else f"{counted(steps, 'step')} done before"
+    held_out = parse_manifest(Store(dataset_folder(dataset)).read(MANIFEST_NAME)).of("val")
+    split = () if held_out else ("--split", "train")
+    reporter.end(f"{at}, {duration(time.monotonic() - began)}", "evaluate", str(path), dataset, *split)
+
+
+@models.command()
+def pairs(
+    dataset: Data,
+    checkpoint: Checkpoint,
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder or URL of the run.")] = "runs/pairs",
+    config: Annotated[
+        str | None, typer.Option(help="Recipe; without it the defaults and the checkpoint's sampler.")
+    ] = None,
+    rejected: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Another checkpoint to make the losing side, under every condition."),
+    ] = None,
+    encoder: Encoder = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Try at most so many windows.")] = None,
+    engine: Engine = None,
+    address: Address = None,
+    set_: Overrides = None,
+    reconfigure: Reconfigure = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Make pairs of a few windows to tell yield and time; write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make preference pairs: the recorded motion, and the model's without the user's signals."""
+    import psutil
+
+    from visavis.pipeline.cli.commands import dataset_folder, engine_of
+    from visavis.pipeline.cli.tables import pairs_table
+    from visavis.pipeline.engine.progress import Reporter
+    from visavis.pipeline.plan.pairs import build_pairs, check_pairs, in_words
+    from visavis.pipeline.plan.pairs_preview import trial_lines, try_pairs
+    from visavis.schemas.config import RunConfig
+    from visavis.schemas.manifest import Histogram
+    from visavis.schemas.pairs import PairsConfig
+    from visavis.schemas.recipes import load_config, parse_config
+    from visavis.training.checkpoint import load_checkpoint
+
+    chosen = {"rejected": rejected and "checkpoint", "rejected_checkpoint": rejected and str(rejected)}
+    named = [f"{name}={to_json(value)}" for name, value in (chosen | {"encoder": encoder}).items() if value]
+    overrides = [*named, *(set_ or [])]
+    if config:
+        recipe = load_config(config, PairsConfig, overrides)
+    else:
+        sampler = load_checkpoint(checkpoint, whole=False).config.sampler.model_dump(mode="json")
+        recipe = parse_config(to_json({"sampler": sampler}), PairsConfig, overrides, where="pairs")
+    folder = dataset_folder(dataset)
+    if dry_run:
+        order = check_pairs(folder, str(checkpoint), recipe, limit)
+        found = try_pairs(order, before=time.time() - psutil.Process().create_time())
+        if as_json:
+            say_json(found)
+            return
+        figures = {name: Histogram.model_validate(each) for name, each in found["figures"].items()}
+        Terminal().print(pairs_table(figures, recipe.gate.model_dump()))
+        say("\n".join(trial_lines(found)))
+        return
+    run = parse_config(to_json({"engine": engine or "ray", "address": address}), RunConfig, where="pairs")
+    began = time.monotonic()
+    summary = build_pairs(
+        folder, str(checkpoint), out, recipe, engine_of(run), Reporter(), limit=limit, reconfigure=reconfigure
+    )
+    if as_json:
+        plain = {name: found.model_dump() for name, found in summary.figures.items()}
+        say_json(asdict(summary) | {"figures": plain})
+        return
+    left_out = f", left out: {in_words(summary.gated)}" if summary.gated else ""
+    say(f"{counted(summary.kept, 'pair')} of {summary.tried} tried{left_out}\n{summary.dataset}")
+    took = f"of {counted(summary.windows, 'window')} in {duration(time.monotonic() - began)}"
+    again = ("train", "CONFIG", dataset, "--init", str(checkpoint), "--pairs", out)
+    Reporter().end(f"{counted(summary.kept, 'pair')} {took}", *again)
+
+
+@models.command()
+def evaluate(
+    checkpoint: Checkpoint,
+    dataset: Data,
+    split: Annotated[str, typer.Option(help="val or train.")] = "val",
+    seeds: Annotated[int, typer.Option(min=1, help="Generate with so many seeds and average.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="Windows per class; none: all.")] = None,
+    encoder: Encoder = None,
+    by_class: Annotated[bool, typer.Option("--by-class", help="Tables for every class, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Score a checkpoint beside the ground truth and simple baselines."""
+    from visavis.pipeline.cli.commands import dataset_folder
+    from visavis.pipeline.cli.tables import doubt_tables, metrics_tables
+    from visavis.pipeline.engine.progress import Reporter
+    from visavis.training import evaluate as scoring
+
+    if split not in ("train", "val"):
+        raise UsageError(f"--split is train or val, not {split}")
+    reporter, began = Reporter(), time.monotonic()
+    with reporter.training("evaluate") as progress:
+        result = scoring.evaluate(
+            checkpoint, dataset_folder(dataset), "val" if split == "val" else "train", seeds=range(seeds), limit=limit,
+            encoder=encoder, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        say_json(result)
+        return
+    counts = ", ".join(f"{n} {label}" for label, n in result["windows"].items() if label != "all")
+    say(f"{counted(result['windows']['all'], result['split'] + ' window')}: {counts}")
+    for label in result["windows"] if by_class else ("all",):
+        title = "" if label == "all" else label
+        Terminal().print(*metrics_tables({name: row[label] for name, row in result["rows"].items()}, title))
+        Terminal().print(*doubt_tables(result, label))
+    windows = f"{counted(result['windows']['all'], 'window')}, {counted(seeds, 'seed')}"
+    reporter.end(f"{windows}, {duration(time.monotonic() - began)}", "generate", str(checkpoint), dataset, "KEY")
+
+
+@models.command()
+def generate(
+    checkpoint: Checkpoint,
+    dataset: Data,
+    key: Annotated[str, typer.Argument(help="A sample's key, as `visavis report` lists them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for KEY.generated.npy and others.")] = Path(
+        "runs/generated"
+    ),
+    drop: Annotated[str, typer.Option(help="Conditions left: full, no_user, no_avatar or none.")] = "full",
+    encoder: Encoder = None,
+) -> None:
+    """Generate the motion of one sample, beside its truth. `visavis report` draws it."""
+    from visavis.pipeline.cli.commands import dataset_folder
+    from visavis.pipeline.engine.progress import Reporter
+    from visavis.schemas.train import Drop
+    from visavis.training import evaluate as scoring
+
+    if drop not in get_args(Drop):
+        raise UsageError(f"--drop is one of {', '.join(get_args(Drop))}, not {drop}")
+    began, folder = time.monotonic(), dataset_folder(dataset)
+    path = scoring.generate(checkpoint, folder, key, out, drop=drop, encoder=encoder)  # type: ignore[arg-type]
+    say(str(path))
+    Reporter().end(f"generated in {duration(time.monotonic() - began)}", "report", str(path))
+
+
+@models.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A checkpoint.pt, or weights of torch.save (.pt, .pth, .bin).")],
+    to: Annotated[
+        Path | None, typer.Option(help="The new file; none: FILE's name with .safetensors, beside it.")
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With a checkpoint that was trained on an encoder: the weights as they were in training. They are"
+            " converted, too, and the new checkpoint names the new file's sha256; it serves with that file alone.",
+        ),
+    ] = None,
+) -> None:
+    """Make safetensors of what was pickled: nothing else is read. The old file stays.
+
+    It is unpickled by a process of its own, without rights worth having. A half-done preference run is best ended
+    before: a converted initial checkpoint is another file to it.
+    """
+    from visavis.training.checkpoint import checkpoint_id
+    from visavis.training.convert import convert as converted
+
+    for made in converted(file, to, encoder):
+        say(f"{made}  sha256 {checkpoint_id(made)}")
+
+
+assets = typer.Typer(help="List, fetch and check the production models.", invoke_without_command=True)
+Folder = Annotated[
+    str | None,
+    typer.Option(
+        "--in", "--to", metavar="FOLDER", help="Where models are fetched to; none: the caches of this machine."
+    ),
+]
+
+
+@assets.callback()
+def list_assets(context: typer.Context, folder: Folder = None, as_json: Json = False) -> None:
+    """List the production models: what they are for, their licences, and which are at hand. None is needed at first."""
+    if context.invoked_subcommand is not None:
+        return
+    from visavis.pipeline.cli.assets import at_hand, read_assets
+
+    rows = [(asset, at_hand(asset, folder)) for asset in read_assets()]
+    if as_json:
+        plain = [a.model_dump(mode="json") | {"at_hand": path is not None, "path": str(path or "")} for a, path in rows]
+        say_json({"assets": plain})
+        return
+    for asset, path in rows:
+        gated = ", gated: accept its terms and set HF_TOKEN" if asset.gated else ""
+        known = f"at hand: {path}" if path else "not at hand"
+        say(f"{asset.name}: {asset.what}\n    {asset.licence}, {asset.size_mb:.0f} MB, {known}{gated}")
+        say(f"    from {asset.source}, used by {asset.used_by}")
+
+
+@assets.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Names as listed, or OWNER/MODEL of the model hub.")],
+    folder: Folder = None,
+) -> None:
+    """Fetch models. A gated one needs its terms accepted on its page, and HF_TOKEN."""
+    from visavis.pipeline.cli.assets import at_hand, converted, damage, named_assets
+    from visavis.pipeline.cli.download import fetch_file, fetch_hub
+    from visavis.pipeline.engine.progress import Reporter
+
+    reporter = Reporter()
+    for asset in named_assets(names):
+        path = at_hand(asset, folder)
+        if path is None or damage(asset, path):
+            reporter.line(f"{asset.name}: fetching from {asset.url}")
+            if asset.hub_id:
+                path = fetch_hub(asset.hub_id, folder, asset.files, reporter, again=path is not None)
+            else:
+                path = asset.file(folder)
+                sha256 = fetch_file(asset.url, path, asset.sha256, reporter)
+                if asset.sha256 is None:
+                    reporter.line(f"{asset.name}: sha256 {sha256}, not pinned: compare it with what others have")
+                path = converted(asset, path)
+        say(f"{asset.name}: {path}")
+        if asset.setting and (folder or not asset.hub_id):
+            value = asset.setting.format(path=path, folder=folder)
+            say(f"    use it with --set {value}")
+
+
+@assets.command()
+def check(
+    names: Annotated[list[str] | None, typer.Argument(help="Names as listed; none: all that are at hand.")] = None,
+    folder: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Check that fetched models are whole. Exit 1 if one is damaged, or one that was named is not at hand."""
+    from visavis.pipeline.cli.assets import at_hand, damage, named_assets, read_assets
+
+    rows: list[dict[str, Any]] = []
+    for asset in named_assets(names) if names else read_assets():
+        path = at_hand(asset, folder)
+        if path or names:
+            findings = damage(asset, path) if path else ["not at hand"]
+            rows.append({"name": asset.name, "path": str(path or ""), "findings": findings})
+    if as_json:
+        say_json({"assets": rows})
+    for row in rows if not as_json else ():
+        say(f"{row['name']}: {', '.join(row['findings']) or 'sound'}{row['path'] and '  ' + row['path']}")
+    if not rows and not as_json:
+        say("no model is at hand; `visavis assets` lists them")
+    raise typer.Exit(1 if any(row["findings"] for row in rows) else 0)

@@ -1,0 +1,96 @@
+"""A plain summary of a dataset, or a picture of a window that was generated from one."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.table import Table
+
+from visavis.pipeline.cli.commands import dataset_folder
+from visavis.pipeline.cli.draw import save_sheet
+from visavis.pipeline.cli.generated import draw_generated
+from visavis.pipeline.cli.tables import pairs_table
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
+from visavis.pipeline.plan.pairs import in_words
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.manifest import Manifest, Split
+from visavis.schemas.words import counted
+from visavis.training.dataset import Dataset
+
+
+def report_generated(generated: str, picture: Path, dataset: str | None, *, as_json: bool) -> None:
+    """Draw a generated window."""
+    sheet, missing = draw_generated(Path(generated), dataset_folder(dataset) if dataset else None)
+    save_sheet(sheet, picture)
+    if missing:
+        Reporter().line(f"no faces are drawn, only curves: {missing}")
+    if as_json:
+        say_json({"picture": str(picture), "no_faces": missing or None})
+    else:
+        say(str(picture))
+
+
+def report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
+    """Print what a dataset holds. samples: keys that are listed per class and split."""
+    data = Dataset(dataset_folder(dataset))
+    keys = {
+        split: {label.value: [s.key for s in islice(data.samples(split, label), samples)] for label in WindowClass}
+        for split in get_args(Split)
+    }
+    if as_json:
+        say_json(summarise(data.manifest) | {"sha256": data.hash, "samples": keys})
+        return
+    Terminal().print(_table(data))
+    if data.manifest.pairs and data.manifest.pairs.figures:
+        Terminal().print(pairs_table(data.manifest.pairs.figures, data.manifest.pairs.gate))
+    for line in _lines(data.manifest):
+        say(line)
+    for split, classes in keys.items():
+        for label, found in classes.items():
+            if found:
+                say(f"{split} {label}: {', '.join(found)}")
+
+
+def summarise(manifest: Manifest) -> dict[str, Any]:
+    """Counts by split and class, and how the dataset was made; plain JSON values."""
+    counts = {
+        split: {label.value: sum(s.samples for s in manifest.of(split, label)) for label in WindowClass}
+        for split in ("train", "val")
+    }
+    made = manifest.model_dump(mode="json", exclude={"shards"})
+    return {"counts": counts, "bytes": sum(s.bytes for s in manifest.shards), "shards": len(manifest.shards), **made}
+
+
+def _table(data: Dataset) -> Table:
+    manifest = data.manifest
+    made = table(f"{data.location} ({manifest.kind})", "class", "train", "val", "share drawn", "mean keep")
+    for label in WindowClass:
+        counts = [sum(s.samples for s in manifest.of(split, label)) for split in ("train", "val")]
+        share, keep = manifest.plan.mixture.get(label, 0.0), manifest.plan.keep.get(label, 0.0)
+        made.add_row(label.value, *map(str, counts), f"{share:.0%}", f"{keep:.2f}")
+    return made
+
+
+def _lines(manifest: Manifest) -> list[str]:
+    megabytes = sum(s.bytes for s in manifest.shards) / 1e6
+    lines = [
+        f"{counted(manifest.conversations, 'conversation')}, {counted(manifest.participants, 'participant')},"
+        f" {counted(len(manifest.shards), 'shard')}, {megabytes:.1f} MB",
+        f"windows of {counted(manifest.window, 'frame')} at {manifest.fps} fps; motion {manifest.motion.codec},"
+        f" {counted(manifest.motion.dim, 'dimension')}",
+        *([] if manifest.codec else ["its motion cannot be drawn: it was built before datasets held their codec"]),
+    ]
+    if manifest.pairs:
+        made = manifest.pairs
+        gated = in_words(made.gated) or "none"
+        without = f" without {', '.join(made.dropped)}" if made.dropped else ""
+        lines.append(
+            f"pairs: chosen {made.chosen}, rejected {made.rejected}{without} by {made.rejected_generator[:12]};"
+            f" left out: {gated}"
+        )
+        audio = manifest.pairs.audio
+        lines.append(f"its audio features: {audio.kind}, which hear at most {audio.horizon_ms} ms ahead")
+    return lines

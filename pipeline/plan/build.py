@@ -1,0 +1,423 @@
+"""The build: from sources to a dataset of shards.
+
+    conversations   ingest → diarize → faces → cast → bind → separate    one road per conversation, all overlapping
+                    glance before faces, where the ear does not hear two people
+                    → transcribe, if enabled; encode, where the codec is a network
+    fit             the corpus' codec
+    dyads           motion → windows                                     one road per conversation
+    census          the windows counted, part by part
+    shard           balance → shards → codec and manifest
+
+Only what needs the whole corpus waits for all of it. The driver holds ids, paths and small metadata, never frames,
+audio or motion, and spools to a local file what it knows of each conversation between two phases.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial, reduce
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from visavis.pipeline.engine.executor import Engine
+from visavis.pipeline.engine.paths import for_workers, in_full
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.run import Made, Road, Run, as_long_as, made_of, next_stage
+from visavis.pipeline.plan.dataset import DATASET, buckets_of, build_dataset, collect, read_made
+from visavis.pipeline.plan.graph import check_chain, fingerprints_of, stages_of
+from visavis.pipeline.plan.outputs import read_codec
+from visavis.pipeline.plan.quality import faults
+from visavis.pipeline.plan.run_folder import difference, opened, read_settings
+from visavis.pipeline.plan.sources import Sources, access_to, source_key, source_name, source_seconds
+from visavis.pipeline.plan.twins import Listed, Twins
+from visavis.pipeline.state.account import account_of, rejections
+from visavis.pipeline.state.index import Known, told
+from visavis.pipeline.state.ledger import Ledger
+from visavis.pipeline.state.spool import Spool
+from visavis.pipeline.state.tasks import WHOLE, Artifact, Task, artifact_path, content_digest
+from visavis.schemas import FPS
+from visavis.schemas.access import Access
+from visavis.schemas.artifact import dump_rows, load_row
+from visavis.schemas.config import BuildConfig
+from visavis.schemas.dyads import Codec, CodecStatistics, WindowClass
+from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.manifest import BalancePlan, Manifest
+from visavis.schemas.rows import CastFacts, DiarizationFacts, Outline, Source
+from visavis.schemas.storage.store import Store
+from visavis.schemas.uris import file_name
+from visavis.schemas.words import counted
+from visavis.stages.encode import network_digest
+from visavis.stages.face.codec import fit_codec, merge_statistics
+from visavis.stages.faces import pieces_of
+from visavis.stages.ingest import addresses_of
+
+_NOT_THE_DATA: Any = {  # where and how it runs
+    "sources": True,
+    "run": True,
+    "diarize": {"device"},
+    "transcribe": {"device", "folder"},
+    "faces": {"landmarker"},
+    "separate": {"device", "weights", "weights_sha256"},
+    "encode": {"device", "network", "network_sha256"},
+}
+CODECS = "artifacts/codec"
+_FIT_CHUNK = 64  # conversations whose statistics are summed by one task, in a large corpus …
+_FIT_PARTS = 4  # … and so many tasks at least, or a small corpus would wait for one worker
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What a build made. held_out: seconds by class. `processed` counts the items that needed work this time."""
+
+    dataset: str
+    sources: int
+    kept: int
+    rejected: dict[str, int]
+    plan: BalancePlan
+    held_out: dict[str, float]
+    samples: int
+    processed: int
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A conversation whose faces have their voices."""
+
+    id: str
+    item: str
+    place: int  # in the list
+    seconds: float
+    whole: Artifact
+    bound: Artifact
+    voices: Artifact
+    words: tuple[Artifact, ...]  # the transcript, if there is one
+    faces: tuple[Artifact, ...]
+    encoded: tuple[Artifact, ...]
+
+
+class _List:
+    """Which conversations of a list were begun."""
+
+    def __init__(self, size: int) -> None:
+        self.begun, self.left = bytearray(size), size  # by place
+        self.keys: set[int] = set()
+        self._again: Counter[str] = Counter()  # the very same files, listed once more: duplicates to be told of
+
+    def begin(self, place: int, key: str) -> str:
+        """The item of ingest."""
+        self.begun[place] = True
+        self.left -= 1
+        if (number := int(key, 16)) in self.keys:
+            self._again[key] += 1
+        self.keys.add(number)
+        return f"{key}-{self._again[key]}" if key in self._again else key
+
+
+class Build:
+    """One build of a corpus into a run's folder."""
+
+    def __init__(
+        self, config: BuildConfig, root: str, engine: Engine, reporter: Reporter, access: Access | None = None
+    ) -> None:
+        """access: what sources may be, as `pipeline.plan.sources.access_to` makes it; None: by the settings alone."""
+        self.config = config
+        self.root = in_full(root)
+        self._engine = engine
+        self._reporter = reporter
+        self.stages = stages_of(for_workers(config), f"{self.root.rstrip('/')}/{DATASET}")
+        for stage in self.stages.values():
+            stage.access = access or access_to(config.sources, ())
+        self.fingerprints = fingerprints_of(config)
+        self._network = network_digest(config.encode) if config.motion.kind == "network" else ""
+
+    def run(self, sources: Collection[Source], *, reconfigure: bool = False) -> BuildSummary:
+        """Build everything that is not built yet.
+
+        Raises:
+            UsageError: the folder is in use, or belongs to other settings.
+            RunFailed: too many failures, or nothing left to train on.
+        """
+        check_chain()
+        limits, say, settings = self.config.run, self._reporter, self.settings
+        with opened(self.root, self._engine, self.stages, limits, settings, say, reconfigure=reconfigure) as run:
+            return self._build(run, sources)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What run.json says of a build."""
+        config = self.config.model_dump(mode="json", exclude=_NOT_THE_DATA)
+        return {"config": config, "fingerprints": self.fingerprints}
+
+    def changes(self) -> tuple[str, list[str]]:
+        """The first setting that differs from those that made what lies in the folder, and the stages that it and the
+        others do anew; empty where nothing differs or lies there."""
+        store = Store(self.root)
+        changed = difference(store, self.settings)
+        if not changed:
+            return "", []
+        before = read_settings(store)["fingerprints"]
+        return changed, [stage for stage, now in self.fingerprints.items() if before.get(stage) != now]
+
+    def remaining(self, sources: Collection[Source]) -> Counter[str]:
+        """How many conversations have which stage next on their way to `bind`; those that are there do not count.
+
+        Writes nothing and starts nobody; may be asked while a run goes on.
+        """
+        store = Store(self.root)
+        known = Known(Ledger(store), store)
+        return Counter(filter(None, (next_stage(road, known) for road in self.roads(sources))))
+
+    def _build(self, run: Run, sources: Collection[Source]) -> BuildSummary:
+        with Spool(Bound) as bound:
+            self._bind_all(run, sources, bound)
+            if not len(bound):
+                raise RunFailed(self._nothing_left(run, "conversation"))
+            codec = self._codec(run, bound)
+            ended = run.follow("dyads", (self.road_to_dyad(b, codec) for b in bound), len(bound))
+            made = partial(self._task, also=codec.digest)
+            dyads = collect(
+                (dyad for dyad in ended if dyad),
+                lambda identity: made("windows", identity, "").path,
+                lambda identity: self._task("separate", identity, "").path,
+            )
+        if not len(dyads):
+            raise RunFailed(self._nothing_left(run, "window"))
+        manifest = build_dataset(run, dyads, codec, self.config, made, self.fingerprints["shard"])
+        run.ledger.flush()
+        return BuildSummary(
+            dataset=f"{self.root.rstrip('/')}/{DATASET}",
+            sources=len(sources),
+            kept=len(dyads),
+            rejected=rejections(account_of(run.ledger, self.fingerprints)),
+            plan=manifest.plan,
+            held_out=_held_out(manifest),
+            samples=sum(s.samples for s in manifest.shards),
+            processed=run.processed,
+        )
+
+    def _bind_all(self, run: Run, sources: Collection[Source], bound: Spool[Bound]) -> None:
+        twins, listed = self._twins(run), _List(len(sources))
+        begun = run.known.count(self.fingerprints["ingest"])  # how far earlier runs came, if the list is the same
+        new = self.roads(sources, run, twins, listed, begun)
+        before = self.roads(sources, run, twins, listed) if begun else ()
+        ended = run.follow("conversations", new, len(sources), before)
+        for conversation in filter(None, ended):
+            bound.append(conversation)
+        if twins.overtaken:
+            bound.keep(lambda b: twins.has(b.id, b.place))
+
+    def _twins(self, run: Run | None) -> Twins:
+        return Twins(run, lambda listed: self._task("ingest", listed.key, listed.name, guessed=True))
+
+    def roads(
+        self,
+        sources: Collection[Source],
+        run: Run | None = None,
+        twins: Twins | None = None,
+        listed: _List | None = None,
+        first: int = 0,
+    ) -> Iterator[Road[Bound | None]]:
+        """Each conversation's way to `bind`.
+
+        run: where verdicts are recorded. twins: who has which content. first: only conversations from this place of the
+        list on, of which nothing is known; a second iterator from its beginning yields the others (`listed` is shared).
+        """
+        twins, listed = twins or self._twins(run), listed or _List(len(sources))
+        rest = sources.starting_at(first) if isinstance(sources, Sources) else islice(sources, first, None)
+        for place, source in enumerate(rest, first):
+            if not listed.left:
+                return
+            if listed.begun[place]:
+                continue
+            key = source_key(source)
+            if first and run and (int(key, 16) in listed.keys or run.known.has("ingest", key)):
+                continue
+            yield self._ingest_one(run, source, Listed(place, listed.begin(place, key), source_name(source)), twins)
+
+    def _ingest_one(self, run: Run | None, source: Source, mine: Listed, twins: Twins) -> Road[Bound | None]:
+        inline, seconds = source.model_dump(mode="json"), source_seconds(source)
+        (ingested,) = yield [self._task("ingest", mine.key, mine.name, inline=inline, seconds=seconds, guessed=True)]
+        if ingested is None:
+            return None
+        outline = told(ingested.facts, Outline)
+        if not twins.take(outline.id, mine):
+            return None
+        road = self._bind_one(run, source, mine, ingested, outline)
+        return (yield from as_long_as(lambda: twins.has(outline.id, mine.place), road))
+
+    def _bind_one(
+        self, run: Run | None, source: Source, mine: Listed, made: Made, outline: Outline
+    ) -> Road[Bound | None]:
+        item = mine.name
+        seconds = outline.frames / FPS
+        # What a conversation is, wherever its files lie: moving a corpus redoes nothing but ingest.
+        whole = Artifact(made.artifact.path, outline.identity)
+        opens: dict[str, Any] = {"seconds": seconds, "addresses": addresses_of(source)}
+        (diarized,) = yield [self._task("diarize", outline.id, item, {WHOLE: (whole,)}, **opens)]
+        if diarized is None:
+            return None
+        if len(source.uris) == 1 and told(diarized.facts, DiarizationFacts).speakers != 2:
+            heard = {"conversation": (whole,), "diarization": (diarized.artifact,)}
+            (glance,) = yield [self._task("glance", outline.id, item, heard, **opens)]
+            if glance is None:
+                return None
+        pieces = [
+            self._task(
+                "faces",
+                f"{piece.conversation}-{piece.media}-{piece.first:07d}",
+                item,
+                inline=piece.model_dump(mode="json"),
+                places=("uri", "witness"),
+                seconds=(piece.last - piece.first) / FPS,
+            )
+            for piece in pieces_of(outline, source.uris, self.config.faces)
+        ]
+        done = yield pieces
+        faces = tuple(made.artifact for made in done if made)
+        if len(faces) < len(pieces):
+            return None
+        task = self._task("cast", outline.id, item, {"conversation": (whole,), "faces": faces}, seconds=seconds)
+        (cast,) = yield [task]
+        if cast is None or not self._good_enough(run, task, cast, source):
+            return None
+        known = {"conversation": (whole,), "diarization": (diarized.artifact,), "cast": (cast.artifact,)}
+        (bound,) = yield [self._task("bind", outline.id, item, known, **opens)]
+        if bound is None:
+            return None
+        said = {"conversation": (whole,), "binding": (bound.artifact,)}
+        (voices,) = yield [self._task("separate", outline.id, item, said, **opens)]
+        if voices is None:
+            return None
+        words: tuple[Artifact, ...] = ()
+        if self.config.transcribe.enabled:
+            heard = {"binding": (bound.artifact,), "voices": (voices.artifact,)}
+            (transcript,) = yield [self._task("transcribe", outline.id, item, heard, seconds=seconds)]
+            if transcript is None:
+                return None
+            words = (transcript.artifact,)
+        codes: tuple[Artifact, ...] = ()
+        if self.config.motion.kind == "network":
+            encoded = yield [self._encoding(piece, n, cast.artifact, faces[n]) for n, piece in enumerate(pieces)]
+            codes = tuple(made.artifact for made in encoded if made)
+            if len(codes) < len(pieces):
+                return None
+        return Bound(outline.id, item, mine.place, seconds, whole, bound.artifact, voices.artifact, words, faces, codes)
+
+    def _encoding(self, piece: Task, number: int, cast: Artifact, faces: Artifact) -> Task:
+        """The network's task beside the face tracker's of a piece."""
+        return self._task(
+            "encode",
+            piece.key,
+            piece.item,
+            {"cast": (cast,), "faces": (faces,)},
+            inline={"uri": piece.inline["uri"], "number": number},
+            places=("uri",),
+            seconds=piece.seconds,
+        )
+
+    def _good_enough(self, run: Run | None, task: Task, cast: Made, source: Source) -> bool:
+        """Hold what was measured against the thresholds. A verdict changes with them, and nothing is measured again."""
+        names = ("left", "right") if len(source.uris) == 1 else [file_name(uri) for uri in source.uris]
+        fault = next(faults(told(cast.facts, CastFacts), names, self.config.quality), None)
+        if run and fault:
+            run.reject(task, *fault)
+        elif run:
+            run.keep(task)
+        return fault is None
+
+    def road_to_dyad(self, b: Bound, codec: Artifact) -> Road[tuple[str, Made, Artifact] | None]:
+        """A bound conversation's way to its windows. Returns its id, them, and its voices."""
+        motion = yield [
+            self._task(
+                "motion",
+                f"{b.id}-{participant}",
+                f"{b.item}, participant {participant}",
+                {"codec": (codec,), "binding": (b.bound,), "faces": b.faces} | _codes(b.encoded),
+                also=codec.digest,
+                inline={"participant": participant},
+                seconds=b.seconds,
+            )
+            for participant in (0, 1)
+        ]
+        moved = tuple(made.artifact for made in motion if made)
+        if len(moved) < len(motion):
+            return None
+        inputs = {"conversation": (b.whole,), "binding": (b.bound,), "motion": moved}
+        inputs |= {"codec": (codec,)} | ({"transcript": b.words} if b.words else {})
+        (dyad,) = yield [self._task("windows", b.id, b.item, inputs, also=codec.digest, seconds=b.seconds)]
+        return (b.id, dyad, b.voices) if dyad else None
+
+    def codecs(self) -> list[Artifact]:
+        """The codecs that builds in this folder made or were given."""
+        store = Store(self.root)
+        paths = [f"{CODECS}/{name}" for name in store.list(CODECS)]
+        return [Artifact(path, content_digest(store.read(path))) for path in paths]
+
+    def _codec(self, run: Run, bound: Iterable[Bound]) -> Artifact:
+        """The corpus' codec: given by the config, or fitted on its conversations."""
+        given = self.config.motion.codec
+        data = read_codec(given) if given else self._fit(run, bound)
+        codec = load_row(data, Codec)
+        wanted, found = f"{self.config.motion.kind} {self._network}", f"{codec.kind} {codec.network}"
+        if found != wanted:
+            raise UsageError(f"motion.codec: {given} is a codec of kind {found.strip()}, not {wanted.strip()}")
+        path = f"{CODECS}/{codec.id}.safetensors"
+        if not run.store.exists(path):
+            run.store.write(path, data)
+        return Artifact(path, content_digest(data))
+
+    def _fit(self, run: Run, bound: Iterable[Bound]) -> bytes:
+        chosen = set(heapq.nsmallest(self.config.motion.fit_conversations, (b.id for b in bound)))
+        # By hash, so that a corpus that grows changes few chunks.
+        ids = np.array(sorted(int(identity, 16) for identity in chosen), np.uint64)
+        buckets = buckets_of(ids, _FIT_CHUNK, _FIT_PARTS)
+        bucket_of = {identity: name for name, members in buckets.items() for identity in members.tolist()}
+        chunks: dict[str, list[Bound]] = defaultdict(list)
+        for conversation in bound:
+            if conversation.id in chosen:
+                chunks[bucket_of[int(conversation.id, 16)]].append(conversation)
+        tasks = []
+        for name, members in sorted(chunks.items()):
+            members.sort(key=lambda b: b.id)
+            inputs = {"bindings": tuple(b.bound for b in members), "faces": tuple(a for b in members for a in b.faces)}
+            inputs |= _codes(tuple(a for b in members for a in b.encoded))
+            whom = counted(len(members), "conversation")
+            tasks.append(self._task("fit", name, whom, inputs, seconds=sum(b.seconds for b in members)))
+        parts = run.execute("fit", tasks, len(tasks))
+        statistics = (load_row(read_made(run.store, made.artifact), CodecStatistics) for made in made_of(parts))
+        whole = reduce(lambda one, other: merge_statistics([one, other]), statistics)  # 16 MB each: one at a time
+        return dump_rows([fit_codec(whole, self.config.motion, self._network)])
+
+    def _task(
+        self,
+        stage: str,
+        key: str,
+        item: str,
+        inputs: Mapping[str, tuple[Artifact, ...]] | None = None,
+        *,
+        also: str = "",
+        **more: Any,
+    ) -> Task:
+        print_ = f"{self.fingerprints[stage]}{also and '-' + also[:8]}"
+        path = artifact_path(stage, self.stages[stage].version, print_, key)
+        return Task(stage, key, item, path, print_, inputs=inputs or {}, **more)
+
+    def _nothing_left(self, run: Run, what: str) -> str:
+        run.ledger.flush()
+        found = rejections(account_of(run.ledger, self.fingerprints))
+        reasons = ", ".join(f"{n} × {reason}" for reason, n in found.items()) or "nothing was given"
+        return f"no {what} is left to train on ({reasons}); see `visavis status {self.root}`"
+
+
+def _held_out(manifest: Manifest) -> dict[str, float]:
+    windows = {label: sum(shard.samples for shard in manifest.of("val", label)) for label in WindowClass}
+    return {label.value: round(n * manifest.window / manifest.fps, 3) for label, n in windows.items()}
+
+
+def _codes(encoded: tuple[Artifact, ...]) -> dict[str, tuple[Artifact, ...]]:
+    return {"encoded": encoded} if encoded else {}

@@ -1,0 +1,297 @@
+"""From dyads to a dataset: the census, the balance plan, the shards, and the manifest last.
+
+A corpus has a thousand windows an hour and more. The driver only knows how many of which class each dyad has, 56 bytes
+each; the windows themselves are looked at by the workers that count them and write them.
+
+Two runs may be at it in one folder at once. A shard is named by what its bytes depend on, so that those of two plans
+lie side by side; the manifest is created, never replaced: who comes second with another one is told so in a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from visavis.pipeline.engine.run import Made, Run, made_of
+from visavis.pipeline.state.index import told
+from visavis.pipeline.state.tasks import Artifact, Task, content_digest
+from visavis.schemas import FPS, SAMPLE_RATE
+from visavis.schemas.artifact import dump_rows, load_row
+from visavis.schemas.config import BuildConfig
+from visavis.schemas.dyads import Census, Codec, DyadFacts, WindowClass
+from visavis.schemas.errors import RunFailed
+from visavis.schemas.manifest import MANIFEST_NAME, FileEntry, Manifest, Split, dump_manifest, faces_path
+from visavis.schemas.plain import to_json
+from visavis.schemas.storage.store import Store
+from visavis.schemas.words import counted
+from visavis.stages.balance import held_out, name_number, plan_balance
+from visavis.stages.census import merge, scale
+from visavis.stages.face.codec import motion_spec
+from visavis.stages.shard import ShardRow, Slice, capacity, cut_series
+
+DATASET = "dataset"
+_MANIFEST = f"{DATASET}/{MANIFEST_NAME}"
+_FILES = re.compile(r"(train|val)/[^/]+\.tar|faces/[^/]+\.safetensors|codec[^/]*\.safetensors")
+_CENSUS = "artifacts/census-of-all"
+_CENSUS_CHUNK = 256  # dyads that one task counts
+
+_DYAD = np.dtype(
+    [("id", "u8"), ("digest", "u8"), ("voices", "u8"), ("names", "u8", 2), ("windows", "u4", len(WindowClass))]
+)
+
+MakeTask = Callable[..., Task]
+"""(stage, key, what people call the item, a `Task`'s other fields) → task."""
+
+
+@dataclass(frozen=True)
+class Dyads:
+    """The dyads of a corpus as columns, by id, and how to find their artifacts and those of their voices."""
+
+    rows: np.ndarray
+    path_of: Callable[[str], str]
+    voices_path_of: Callable[[str], str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def artifact(self, identity: str) -> Artifact:
+        return Artifact(self.path_of(identity), f"{int(self._row(identity)['digest']):016x}")
+
+    def voices(self, identity: str) -> Artifact:
+        return Artifact(self.voices_path_of(identity), f"{int(self._row(identity)['voices']):016x}")
+
+    def _row(self, identity: str) -> np.void:
+        row: np.void = self.rows[np.searchsorted(self.rows["id"], np.uint64(int(identity, 16)))]
+        return row
+
+
+def collect(
+    made: Iterable[tuple[str, Made, Artifact]], path_of: Callable[[str], str], voices_path_of: Callable[[str], str]
+) -> Dyads:
+    """Dyads as they are made: conversation, what became of its windows, and its voices."""
+
+    def plain(identity: str, dyad: Made, voices: Artifact) -> tuple[Any, ...]:
+        facts = told(dyad.facts, DyadFacts)
+        one, other = facts.participants
+        names = (name_number(one), name_number(other))
+        return int(identity, 16), int(dyad.artifact.digest, 16), int(voices.digest, 16), names, facts.windows
+
+    rows = np.fromiter((plain(*dyad) for dyad in made), _DYAD)
+    return Dyads(rows[np.argsort(rows["id"])], path_of, voices_path_of)
+
+
+def build_dataset(
+    run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, task: MakeTask, print_: str
+) -> Manifest:
+    """Plan, write and publish the shards of `dyads`.
+
+    Args:
+        print_: fingerprint of the settings.
+
+    Raises:
+        RunFailed: a part could not be counted, or a shard not be written; or another run was faster.
+    """
+    held = held_out(dyads.rows["names"], config.balance.val_share)
+    census, whole = _take_census(run, dyads, dyads.rows["id"][~held], task)
+    mean, std = scale(whole)
+    decoder = run.store.read(codec.path)
+    spec = motion_spec(load_row(decoder, Codec).id, len(mean), mean, std)
+    room = capacity(config.windows.length, spec.dim, config.shard)
+
+    def tasks() -> Iterator[Task]:
+        for split, label, number, slices in _shards(dyads, held, room):
+            name = f"{split}/{label.value}-{number:06d}"
+            parts = [part.model_dump() for part in slices]
+            path = shard_path(name, print_, codec.digest, census.digest, config.balance.dull_keep, parts)
+            windows = sum(part.count for part in slices)
+            yield task(
+                "shard",
+                name.replace("/", "-"),
+                path,
+                {
+                    "dyads": tuple(dyads.artifact(part.conversation) for part in slices),
+                    "voices": tuple(dyads.voices(part.conversation) for part in slices),
+                    "census": (census,),
+                },
+                inline={
+                    "path": path,
+                    "split": split,
+                    "label": label,
+                    "slices": parts,
+                    "dull_keep": config.balance.dull_keep,
+                },
+                files=files_of(path),
+                seconds=windows * config.windows.length / FPS,
+            )
+
+    rows, before = write_shards(run, "shard", tasks, ShardRow)
+    windows = {label: int(n) for label, n in zip(WindowClass, dyads.rows["windows"][~held].sum(0), strict=True)}
+    kept = dict.fromkeys(WindowClass, 0.0)
+    for row in rows:
+        if row.entry.split == "train":
+            kept[row.entry.label] += row.weight
+    manifest = Manifest(
+        kind="windows",
+        fingerprint=print_,
+        fps=FPS,
+        sample_rate=SAMPLE_RATE,
+        window=config.windows.length,
+        motion=spec,
+        codec=codec_entry(decoder),
+        conversations=len(dyads),
+        participants=len(np.unique(dyads.rows["names"])),
+        plan=plan_balance(
+            {label: n * config.windows.length / FPS for label, n in windows.items()},
+            {label: kept[label] / n if n else 0.0 for label, n in windows.items()},
+            config.balance,
+        ),
+        shards=tuple(row.entry for row in rows),
+    )
+    publish(run, manifest, decoder, before)
+    return manifest
+
+
+def shard_path(name: str, *content: Any) -> str:
+    """A shard's path in the dataset. content: plain data on which its bytes depend.
+
+    What depends on where a corpus lies must not be among it, or a copy would have other names.
+    """
+    return f"{name}-{content_digest(to_json(content).encode())[:8]}.tar"
+
+
+def files_of(shard: str, *, faces: bool = True) -> tuple[str, ...]:
+    """What the task that writes a shard leaves in the run's folder beside its artifact."""
+    return (f"{DATASET}/{shard}", *([f"{DATASET}/{faces_path(shard)}"] if faces else []))
+
+
+def codec_entry(data: bytes) -> FileEntry:
+    """The codec's file as the manifest names it."""
+    digest = hashlib.sha256(data).hexdigest()
+    return FileEntry(path=f"codec-{digest[:8]}.safetensors", bytes=len(data), sha256=digest)
+
+
+def write_shards(
+    run: Run, name: str, tasks: Callable[[], Iterable[Task]], kind: type[Any]
+) -> tuple[list[Any], bytes | None]:
+    """Carry out tasks that each write a shard and whose facts are their row.
+
+    Args:
+        tasks: makes them, anew for each look at them: a large corpus has hundreds of thousands.
+
+    Returns:
+        The rows in their order; and the manifest that stood there, which `publish` may replace.
+
+    Raises:
+        RunFailed: one of them could not be written.
+    """
+    if run.pending(tasks()):  # what is about to change is no dataset until it is whole again
+        run.store.delete(_MANIFEST)
+    before = _read(run.store, _MANIFEST)
+    done = run.execute(name, tasks(), sum(1 for _ in tasks()))
+    failed = sum(made is None for made in done.values())
+    if failed:
+        raise RunFailed(f"{counted(failed, 'shard')} could not be written; see `visavis status {run.root}`")
+    return [told(made.facts, kind) for made in made_of(done)], before
+
+
+def publish(run: Run, manifest: Manifest, codec: bytes | None, before: bytes | None) -> None:
+    """The codec, and the manifest last; then files that it does not name are removed.
+
+    Args:
+        before: the manifest that may be replaced; any other one is of a run that was faster.
+
+    Raises:
+        RunFailed: of another run, that published or removed shards of this one meanwhile. The folder holds the
+            dataset of one of them, or none.
+    """
+    data, store = dump_manifest(manifest), run.store
+    if codec is not None and manifest.codec is not None and not store.exists(f"{DATASET}/{manifest.codec.path}"):
+        store.write(f"{DATASET}/{manifest.codec.path}", codec)
+    there = set(store.names(DATASET))
+    if missing := named_files(manifest) - there:
+        raise RunFailed(f"{run.root}: another run removed {min(missing)} meanwhile; let it end, then run again")
+    if before not in (None, data) and _read(store, _MANIFEST) == before:
+        store.delete(_MANIFEST)
+    if not store.create(_MANIFEST, data) and _read(store, _MANIFEST) != data:
+        raise RunFailed(f"{run.root}: another run published its dataset meanwhile; run again to publish this one")
+    for path in unnamed_files(there, manifest):
+        store.delete(f"{DATASET}/{path}")
+
+
+def named_files(manifest: Manifest) -> set[str]:
+    """Shards, faces and the codec."""
+    entries = [*manifest.shards, *(entry.faces for entry in manifest.shards), manifest.codec]
+    return {entry.path for entry in entries if entry}
+
+
+def unnamed_files(names: Iterable[str], manifest: Manifest) -> list[str]:
+    """Which of a dataset's files are shards, faces or codecs that the manifest does not name."""
+    return sorted(filter(_FILES.fullmatch, set(names) - named_files(manifest)))
+
+
+def _read(store: Store, path: str) -> bytes | None:
+    return store.read(path) if store.exists(path) else None
+
+
+def read_made(store: Store, artifact: Artifact) -> bytes:
+    """An artifact that is of many conversations: its name does not say of which, and another run may have others.
+
+    Raises:
+        RunFailed: it is not the one that was made. It is removed, and made anew next time.
+    """
+    data = store.read(artifact.path)
+    if content_digest(data) != artifact.digest:
+        store.delete(artifact.path)
+        raise RunFailed(f"{store.root}: another run wrote over {artifact.path} meanwhile; run again")
+    return data
+
+
+def buckets_of(numbers: np.ndarray, chunk: int, least: int = 1) -> dict[str, np.ndarray]:
+    """Cut a set of hashes into a power of two of buckets of about `chunk` each, by their last bits, with a name each.
+
+    A corpus that grows changes few of them. Empty ones are left out.
+    """
+    buckets = 1 << max(least - 1, (len(numbers) - 1) // chunk).bit_length()
+    bucket = (numbers % np.uint64(buckets)).astype(np.int64)
+    order = np.argsort(bucket, kind="stable")
+    parts = np.split(numbers[order], np.flatnonzero(np.diff(bucket[order])) + 1)
+    return {f"{buckets}-{int(part[0]) % buckets:06d}": part for part in parts if len(part)}
+
+
+def _take_census(run: Run, dyads: Dyads, train: np.ndarray, task: MakeTask) -> tuple[Artifact, Census]:
+    """Count the dyads of these ids. Returns the sum, and where it is kept for those who write the shards."""
+    tasks = [
+        task(
+            "census",
+            name,
+            counted(len(part), "conversation"),
+            {"dyads": tuple(dyads.artifact(f"{identity:016x}") for identity in part.tolist())},
+        )
+        for name, part in buckets_of(train, _CENSUS_CHUNK).items()
+    ]
+    done = run.execute("census", tasks, len(tasks))
+    if None in done.values():
+        raise RunFailed(f"the census could not be taken; see `visavis status {run.root}`")
+    whole = merge(load_row(read_made(run.store, made.artifact), Census) for _, made in sorted(done.items()) if made)
+    data = dump_rows([whole])
+    artifact = Artifact(f"{_CENSUS}/{content_digest(data)}.safetensors", content_digest(data))
+    if not run.store.exists(artifact.path):
+        run.store.write(artifact.path, data)
+    return artifact, whole
+
+
+def _shards(dyads: Dyads, held: np.ndarray, room: int) -> Iterator[tuple[Split, WindowClass, int, tuple[Slice, ...]]]:
+    """Every shard of every series (split, class): number and content."""
+    sides: tuple[tuple[Split, np.ndarray], ...] = (("train", dyads.rows[~held]), ("val", dyads.rows[held]))
+    for split, rows in sides:
+        ids = rows["id"].tolist()
+        for label, counts in zip(WindowClass, rows["windows"].T, strict=True):
+            # By id, which is a hash: neighbours in the list of inputs do not share shards.
+            series = ((f"{identity:016x}", count) for identity, count in zip(ids, counts.tolist(), strict=True))
+            for number, slices in enumerate(cut_series(series, room)):
+                yield split, label, number, slices

@@ -1,0 +1,249 @@
+"""What a run works on: its inputs opened, held against each other and against the run that lies in its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from visavis.schemas.errors import UsageError
+from visavis.schemas.manifest import Split
+from visavis.schemas.secrets import written
+from visavis.schemas.train import TrainConfig
+from visavis.schemas.words import counted, first_difference
+from visavis.training.checkpoint import (
+    CHECKPOINT_NAME,
+    OLD_NAME,
+    Checkpoint,
+    checkpoint_id,
+    load_checkpoint,
+    load_model,
+)
+from visavis.training.dataset import Dataset, class_mixture
+from visavis.training.encoder import load_encoder, named_by
+from visavis.training.loader import Batch, Loader
+from visavis.training.model import Listener, build_model
+from visavis.training.process_group import World
+from visavis.training.reference import ReferenceErrors
+
+_MAY_CHANGE: dict[str, Any] = {
+    **dict.fromkeys(("sampler", "device", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every"), True),
+    **dict.fromkeys(("val_batches", "max_bad_samples"), True),
+    "features": {"weights"},  # where they lie; what they are may not change
+    "optim": {"compile"},
+    "dpo": {"cache"},
+}
+"""Settings that do not shape the weights: a resumed run may have others."""
+
+
+@dataclass
+class Run:
+    """What a run works on, in one of its processes."""
+
+    config: TrainConfig
+    world: World
+    windows: Dataset
+    pairs: Dataset | None
+    model: Listener
+    average: Listener
+    frozen: Listener | None  # the reference model of preference tuning
+    reference: str  # its id
+    resumed: Checkpoint | None
+
+    @property
+    def device(self) -> torch.device:
+        return self.world.device
+
+    @property
+    def first_step(self) -> int:
+        return self.resumed.step if self.resumed else 0
+
+    @property
+    def steps(self) -> int:
+        return self.config.optim.steps if self.pairs is None else self.config.dpo.steps
+
+    @cached_property
+    def held_out(self) -> list[Batch]:
+        """Batches of validation, the same every time, read once; none where nothing is held out."""
+        return self._first_batches(self.windows, "val") if class_mixture(self.windows.manifest, "val") else []
+
+    @cached_property
+    def watched(self) -> list[Batch]:
+        """Batches of pairs, the same every time, read once: held-out ones where there are any."""
+        assert self.pairs is not None
+        return self._first_batches(self.pairs, "val" if class_mixture(self.pairs.manifest, "val") else "train")
+
+    def _first_batches(self, dataset: Dataset, split: Split) -> list[Batch]:
+        loader = Loader(dataset, self.config.optim.batch, split=split, max_bad=self.config.max_bad_samples)
+        return [batch for batch, _ in islice(loader, self.config.val_batches)]
+
+    @property
+    def reference_answers(self) -> ReferenceErrors | None:
+        """What the reference model said of this process' pairs in a run like this one; none without `dpo.cache`."""
+        config, world = self.config, self.world
+        if self.pairs is None or config.dpo.cache is None:
+            return None
+        asked = {
+            "reference": self.reference,
+            "pairs": self.pairs.hash,
+            "norm": config.dpo.norm,
+            "precision": config.optim.precision,
+            "device": world.device.type,
+            "seed": config.seed,
+            "accumulate": config.optim.accumulate,
+            "process": [world.rank, world.size],
+            "steps": self.steps,
+            "batch": config.optim.batch,
+        }
+        places = self.steps * config.optim.accumulate
+        return ReferenceErrors(Path(config.dpo.cache), asked, places, config.optim.batch, self.pairs.manifest.window)
+
+    def loader(self, dataset: Dataset, name: str) -> Loader:
+        """This process' loader of `windows` or `pairs`, where the run left it."""
+        return Loader(
+            dataset,
+            self.config.optim.batch,
+            seed=self.config.seed,
+            rank=self.world.rank,
+            world=self.world.size,
+            max_bad=self.config.max_bad_samples,
+            state=self.resumed.loaders[name][self.world.rank] if self.resumed else None,
+        )
+
+    def checkpoint(
+        self, step: int, optimizer: torch.optim.Optimizer, loaders: dict[str, list[dict[str, Any]]]
+    ) -> Checkpoint:
+        """loaders: states of `windows` and `pairs`, by process."""
+        return Checkpoint(
+            config=TrainConfig.model_validate(written(self.config.model_dump(mode="json"))),
+            motion=self.model.motion,
+            manifest=self.windows.hash,
+            step=step,
+            model=self.model.state_dict(),
+            ema=self.average.state_dict(),
+            optimizer=optimizer.state_dict(),
+            loaders=loaders,
+            reference=self.reference,
+            pairs=self.pairs.hash if self.pairs else "",
+        )
+
+
+def open_run(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs: str | None, world: World) -> Run:
+    """Check that everything belongs together, and load or build the models. Called by all processes alike.
+
+    Raises:
+        UsageError, DatasetError: as `training.train.train`.
+    """
+    with world.together():
+        run = _open(dataset, out, config, init, pairs, world)
+        seen = json.dumps([run.windows.hash, run.pairs and run.pairs.hash, run.reference, run.first_step])
+    if len(set(world.gather(seen))) > 1:
+        raise UsageError(f"the processes do not see the same dataset, checkpoint or {out}: all need the same folders")
+    return run
+
+
+def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs: str | None, world: World) -> Run:
+    windows = Dataset(dataset)
+    preferences = None if pairs is None else Dataset(pairs)
+    if preferences is not None and preferences.manifest.kind != "pairs":
+        raise UsageError(f"{pairs} holds windows, not pairs; make pairs with `visavis pairs`")
+    if preferences is not None and init is None:
+        raise UsageError("preference tuning starts from a trained checkpoint: give one as init")
+    started = None if init is None else load_checkpoint(init, whole=False)
+    if started is not None:
+        features = named_by(started.config.features, config.features.weights)
+        config = config.model_copy(update={"model": started.config.model, "features": features})
+    motion = started.motion if started else windows.manifest.motion
+    for each in (windows, preferences):
+        if each is not None and (each.manifest.motion.codec, each.manifest.motion.dim) != (motion.codec, motion.dim):
+            raise UsageError(
+                f"{each.location} has motion of codec {each.manifest.motion.codec}, the model was trained on "
+                f"{motion.codec}; rebuild the dataset with the model's codec (motion.codec)"
+            )
+    features, encoder = load_encoder(config.features, world.device)
+    config = config.model_copy(update={"features": features})
+    reference = checkpoint_id(init) if init is not None else ""
+    path = out / CHECKPOINT_NAME
+    if (out / OLD_NAME).exists() and not path.exists():
+        raise UsageError(f"{out / OLD_NAME} is of an older format; `visavis convert` makes {CHECKPOINT_NAME} of it")
+    resumed = load_checkpoint(path) if path.exists() else None
+    if resumed is not None:
+        _check_same_run(resumed, config, windows, preferences, reference, world, out)
+
+    model, average = (build_model(config.model, features, motion, config.seed, encoder) for _ in range(2))
+    if resumed is not None:
+        model.load_state_dict(resumed.model)
+        average.load_state_dict(resumed.ema)
+    elif started is not None:
+        model.load_state_dict(started.ema)
+        average.load_state_dict(started.ema)
+    frozen = load_model(started, world.device, encoder=encoder) if started and preferences else None
+    if config.optim.compile:
+        _check_compiler()
+        for network in (model, frozen):
+            if network is not None:
+                compile_network(network)
+    return Run(
+        config=config,
+        world=world,
+        windows=windows,
+        pairs=preferences,
+        model=model.to(world.device).train(),
+        average=average.to(world.device).eval().requires_grad_(False),
+        frozen=frozen,
+        reference=reference,
+        resumed=resumed,
+    )
+
+
+def compile_network(model: Listener) -> None:
+    """Compile what takes the time, the transformer, in place: the names of weights stay, and so do checkpoints."""
+    model.denoise = torch.compile(model.denoise)  # type: ignore[method-assign]
+
+
+def _check_compiler() -> None:
+    names = (os.environ.get("CXX", ""), "g++", "clang++")
+    if not any(name and shutil.which(name) for name in names):
+        raise UsageError("optim.compile needs a C++ compiler on PATH (g++ or clang++); install one, or leave it off")
+
+
+def _check_same_run(
+    resumed: Checkpoint,
+    config: TrainConfig,
+    windows: Dataset,
+    pairs: Dataset | None,
+    reference: str,
+    world: World,
+    out: Path,
+) -> None:
+    again = "give another output folder, or remove this one"
+    if resumed.manifest != windows.hash:
+        was, now = resumed.manifest[:12], windows.hash[:12]
+        raise UsageError(
+            f"{out} holds a run on another dataset (its manifest is {was}, that of {windows.location} {now}); {again}"
+        )
+    if resumed.pairs != (pairs.hash if pairs else ""):
+        was, now = resumed.pairs[:12] or "none", pairs.hash[:12] if pairs else "none"
+        raise UsageError(f"{out} holds a run with other pairs (their manifest is {was}, now {now}); {again}")
+    if resumed.reference != reference:
+        was, now = resumed.reference[:12] or "none", reference[:12] or "none"
+        raise UsageError(f"{out} holds a run from another initial checkpoint (it was {was}, now {now}); {again}")
+    if resumed.config.features.weights_sha256 != config.features.weights_sha256:
+        raise UsageError(f"{out} holds a run with another encoder; name its weights (features.weights), {again}")
+    ignored = _MAY_CHANGE if pairs else _MAY_CHANGE | {"dpo": True}
+    before, after = (each.model_dump(mode="json", exclude=ignored) for each in (resumed.config, config))
+    if changed := first_difference(before, after):
+        raise UsageError(f"{out} was trained with {changed}; set it back, {again}")
+    if resumed.processes != world.size:
+        raise UsageError(
+            f"{out} holds a run of {counted(resumed.processes, 'process', 'processes')}, and now there "
+            f"{'is' if world.size == 1 else 'are'} {world.size}: start as many, or "
+            f"take its {CHECKPOINT_NAME} as the initial checkpoint (init) of a run in another folder"
+        )

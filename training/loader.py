@@ -1,0 +1,199 @@
+"""From shards to batches: manifest first, classes mixed by its plan, the same order every time.
+
+    manifest → per class: shards → samples kept by weight, shuffled ─┐
+                                                                     ├─ largest deficit next → batches
+               (plan.mixture says how much of each class) ───────────┘
+
+The class of each draw is the one that is furthest behind its share, so a batch holds the mixture as exactly as whole
+numbers can, with no randomness to carry.
+
+Which samples are whose, and in which order, is told by `training.epochs`. The position in the data is three numbers per
+class, and a resumed run goes on with the very sample it would have seen. Shards are checked against their sha256 as
+they are read. Memory holds one shard per class, undecoded (≤ 256 MB each as built), and for a while the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from visavis.schemas.errors import DatasetError, UsageError
+from visavis.schemas.manifest import (
+    Split,
+)
+from visavis.schemas.sample import Sample
+from visavis.schemas.words import counted
+from visavis.training.dataset import Dataset, class_mixture
+from visavis.training.epochs import ClassStream
+
+T = TypeVar("T")
+_LOG = logging.getLogger(__name__)
+BAD_IN_A_ROW = 100
+"""Unreadable samples in a row after which a class is given up, however few different ones they are."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows as tensors; float32 unless said otherwise. Motion is in the codec's units."""
+
+    keys: tuple[str, ...]
+    avatar_motion: Tensor  # [B, T, D]
+    user_motion: Tensor  # [B, T, D]
+    avatar_audio: Tensor  # [B, T · 640]
+    user_audio: Tensor  # [B, T · 640]
+    state: Tensor  # [B, T] uint8
+    valid: Tensor  # [B, T, 2] bool: avatar, user
+    reference: Tensor  # [B, D]
+    chosen: Tensor | None = None  # [B, T, D], pairs only
+    rejected: Tensor | None = None  # [B, T, D], pairs only
+
+    def to(self, device: torch.device) -> Batch:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
+
+
+class Loader:
+    """Endless batches of a rank's part of a split, mixed by the manifest's plan.
+
+    Iterating yields (batch, state): `state` is plain data (JSON) that `Loader(…, state=state)` of the same dataset,
+    seed, rank and world goes on from.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        split: Split = "train",
+        max_bad: int = 0,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            batch: windows per batch of this rank.
+            max_bad: unreadable samples that are skipped (and named in `bad`) before DatasetError is raised; those
+                met before `state` was taken count, too.
+
+        Raises:
+            UsageError: the split has no samples of any class that the plan mixes.
+        """
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} of {world}")
+        self.dataset, self.batch, self.max_bad = dataset, batch, max_bad
+        self.mixture = class_mixture(dataset.manifest, split)
+        if not self.mixture:
+            raise UsageError(f"{dataset.location} has no {split} samples to draw from")
+        state = state or {"bad": {}, **{label.value: [0, 0, 0] for label in self.mixture}}
+        self.bad: dict[str, str] = dict(state["bad"])
+        self._drawn = {label: state[label.value][0] for label in self.mixture}
+        readers = ThreadPoolExecutor(1, "shards")
+        self._classes = {
+            label: ClassStream(
+                dataset, dataset.manifest.of(split, label), seed, rank, world, state[label.value][1:], readers
+            )
+            for label in self.mixture
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Per class: samples drawn, epoch, samples of the rank's part of it that were looked at. And `bad`."""
+        drawn = {label.value: [self._drawn[label], *stream.position] for label, stream in self._classes.items()}
+        return {"bad": dict(self.bad), **drawn}
+
+    def __iter__(self) -> Iterator[tuple[Batch, dict[str, Any]]]:
+        while True:
+            yield collate([self._draw() for _ in range(self.batch)]), self.state()
+
+    def _draw(self) -> Sample:
+        total = sum(self._drawn.values()) + 1
+        label = max(self.mixture, key=lambda c: self.mixture[c] * total - self._drawn[c])
+        self._drawn[label] += 1
+        for _ in range(BAD_IN_A_ROW):
+            key, members = next(self._classes[label])
+            try:
+                return self.dataset.decode(key, members)
+            except DatasetError as error:
+                if key not in self.bad:
+                    _LOG.warning("left out: %s", error)
+                self.bad[key] = str(error)
+                if len(self.bad) > self.max_bad:
+                    found = counted(len(self.bad), "unreadable sample")
+                    raise DatasetError(
+                        f"{found} in {self.dataset.location}, {self.max_bad} tolerated; the last: {error}"
+                    ) from error
+        raise DatasetError(f"{self.dataset.location}: {BAD_IN_A_ROW} {label} samples in a row were unreadable")
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Decoded samples of one length as a batch."""
+
+    def stack(name: str) -> Tensor:
+        return torch.from_numpy(np.stack([getattr(s, name) for s in samples]))
+
+    pairs = all(s.pair is not None for s in samples)
+    return Batch(
+        keys=tuple(s.key for s in samples),
+        avatar_motion=stack("avatar_motion"),
+        user_motion=stack("user_motion"),
+        avatar_audio=stack("avatar_audio"),
+        user_audio=stack("user_audio"),
+        state=stack("state"),
+        valid=stack("valid"),
+        reference=stack("reference"),
+        chosen=stack("chosen") if pairs else None,
+        rejected=stack("rejected") if pairs else None,
+    )
+
+
+class _End:
+    """Nothing follows."""
+
+
+def prefetch(source: Iterable[T], depth: int = 4) -> Generator[T]:
+    """The same items, read ahead by one thread (decoding FLAC and hashing release the interpreter's lock)."""
+    ready: queue.Queue[T | Exception | _End] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def read() -> None:
+        try:
+            for item in source:
+                if not _put(ready, item, stopped):
+                    return
+            _put(ready, _End(), stopped)
+        except Exception as error:  # noqa: BLE001 - raised again by the reader of the queue
+            _put(ready, error, stopped)
+
+    thread = threading.Thread(target=read, name="loader", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item = ready.get()
+            if isinstance(item, _End):
+                return
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _put(ready: queue.Queue[Any], item: object, stopped: threading.Event) -> bool:
+    while not stopped.is_set():
+        try:
+            ready.put(item, timeout=0.1)
+            return True
+        except queue.Full:
+            continue
+    return False
