@@ -39,7 +39,7 @@ from benchmarks.clips import make_clips
 from benchmarks.processes import family_of, say
 from benchmarks.ray_data_chain import DEADLY, DeadlyIngest, run_chain
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.engine.ray_pool import ray_engine
+from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.plan.build import CODECS, Build
 from visavis.pipeline.plan.sources import find_sources
 from visavis.pipeline.state.ledger import Ledger

@@ -4,9 +4,9 @@
 
 Synthetic dialogues of two people in one picture, made from different seeds, go through the stages up to `bind`.
 
-correct   the ear's turns as they are
+correct   the diarizer's turns as they are
 restored  half of the turns, at random, given to the other voice before `bind` sees them; several times each
-clips     real clips with labels, where the media folder beside the project is present: by ear and lips, and restored
+clips     real clips with labels, where the media folder beside the project is present: by labels and lips, and restored
 
 A share is taken over the time in which the labels have exactly one person speak and anybody was heard: the part that
 `Binding.turns` gives to that person alone. `--quick`: two dialogues instead of six.

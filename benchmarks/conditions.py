@@ -84,7 +84,7 @@ class Table:
         return conversation
 
     def heard(self, conversation: Conversation) -> tuple[np.ndarray, np.ndarray]:
-        """(sound, who speaks, by the ear alone; nobody where the ear refuses)."""
+        """(sound, who speaks, by the diarizer alone; nobody where the diarizer refuses)."""
         sound_N = sound_of(conversation.media[0], conversation.frames)
         try:
             [heard] = self.stages.diarize.process(conversation)

@@ -6,8 +6,8 @@
 + false alarm + confusion) / speech in the labels, all of it summed over files before dividing. Labels come from RTTM
 files; a labelled file is scored as production would turn it into turns, but without the dyad rule, so that a wrong
 number of speakers costs points instead of the file. `speakers` are those given, at least two where there is enough
-speech; `believed` those that the ear would be sure of by itself. Mixes 2, 6, 12, 18 and 22 are harder and came later:
-they are reported once more as "later mixes". All were in view when the windows' length was chosen.
+speech; `believed` those that the diarizer would be sure of by itself. Mixes 2, 6, 12, 18 and 22 are harder and came
+later: they are reported once more as "later mixes". All were in view when the windows' length was chosen.
 """
 
 from __future__ import annotations

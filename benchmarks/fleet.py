@@ -4,10 +4,11 @@
     python -m benchmarks.fleet --starts
     python -m benchmarks.fleet --measure-ray
 
-Roads, index, ledger, scheduler and failure policy are the real ones (`pipeline.engine.ray_pool.Fleet` on other
-`Workers`); only what a cluster does is simulated: machines of 16 cores, workers that take 2 to 6 s to start, tasks that
-take what stages took per second of media on one core, a worker in 20,000 tasks that dies, a machine every two minutes
-that goes, is missed after 30 s and comes back after five minutes. Lengths are log-normal around 90 s, from 20 s to 2 h.
+Workflows, index, ledger, scheduler and failure policy are the real ones (`pipeline.engine.ray_executor.RayExecutor` on
+other `Workers`); only what a cluster does is simulated: machines of 16 cores, workers that take 2 to 6 s to start,
+tasks that take what stages took per second of media on one core, a worker in 20,000 tasks that dies, a machine every
+two minutes that goes, is missed after 30 s and comes back after five minutes. Lengths are log-normal around 90 s, from
+20 s to 2 h.
 
 The clock stands for the driver's: it jumps to the next event while the driver waits, and goes on by the CPU time that
 the driver takes while it does not; so a driver that is too slow leaves workers idle, as it would. Ray's own cost of a
@@ -49,9 +50,9 @@ from unittest.mock import patch
 from benchmarks.plan import MEMORY_DISK, QUIET, Stopped, write_list
 from benchmarks.processes import say
 from benchmarks.simulated import CORES, Clock, Simulated
-from visavis.pipeline.engine.executor import Crew
+from visavis.pipeline.engine.executor import Executor
 from visavis.pipeline.engine.memory import peak_mb
-from visavis.pipeline.engine.ray_pool import Fleet
+from visavis.pipeline.engine.ray_executor import RayExecutor
 from visavis.pipeline.engine.worker import Stages
 from visavis.pipeline.plan.build import Build
 from visavis.pipeline.plan.graph import stages_of
@@ -98,8 +99,8 @@ def simulate(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     config = BuildConfig(run=RunConfig(address="sim:1", resources=resources(options), max_failure_share=0.1))
 
     @contextmanager
-    def engine(stages: Stages, root: str) -> Iterator[Crew]:
-        fleet = Fleet(config.run, stages, cluster)
+    def engine(stages: Stages, root: str) -> Iterator[Executor]:
+        fleet = RayExecutor(config.run, stages, cluster)
         cluster.pools = fleet._pools
         yield fleet
 
@@ -206,7 +207,7 @@ def starts(machines: int, options: argparse.Namespace) -> dict[str, Any]:
     config = RunConfig(address="sim:1", resources={"diarize": StageResources(memory_gb=3)})
     with patch("time.monotonic", clock.now):
         began = clock.now()
-        fleet = Fleet(config, {"diarize": stages_of(BuildConfig(), "")["diarize"]}, cluster)
+        fleet = RayExecutor(config, {"diarize": stages_of(BuildConfig(), "")["diarize"]}, cluster)
         cpu = clock.cpu()
         for number in range(2 * wanted):
             fleet.submit(Task("diarize", f"{number:016x}", "", "", "", seconds=1e5))

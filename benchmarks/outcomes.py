@@ -8,7 +8,7 @@ FOLDER holds clips with `<clip>.truth.json` (`benchmarks.exchanges`, `benchmarks
 outcome    ok, or why it was left out
 share      of the time in which the truth has exactly one person speak and anybody was heard: on the right face alone
 heard      share of the true speech in which anybody was heard
-windows    that came out; corrected: seconds of speech that the lips took from the ear
+windows    that came out; corrected: seconds of speech that the lips took from the diarizer
 person     recuts: of the frames in which a participant is seen, those that show the same of the two people throughout
 crossing   recuts: windows with a cut inside
 """

@@ -36,9 +36,9 @@ from benchmarks.clips import make_clips
 from benchmarks.faces import bare
 from benchmarks.processes import say
 from visavis.pipeline.cli.status import read_status
-from visavis.pipeline.engine.executor import Crew, Engine
+from visavis.pipeline.engine.executor import Engine, Executor
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.engine.ray_pool import ray_engine
+from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.engine.worker import Stages
 from visavis.pipeline.plan.build import Build
 from visavis.pipeline.plan.dataset import DATASET
@@ -145,11 +145,11 @@ def build(clips: list[Path], warm_up: list[Path], root: Path) -> tuple[float, di
 def opened_once(engine: Engine, root: Path) -> Iterator[Engine]:
     """An engine whose workers outlive a build, so that the next one finds them with their models loaded."""
     stages = Build(CONFIG, str(root), engine, Reporter()).stages
-    with engine(stages, str(root)) as crew:
+    with engine(stages, str(root)) as executor:
 
         @contextmanager
-        def open_again(stages: Stages, root: str) -> Iterator[Crew]:
-            yield crew
+        def open_again(stages: Stages, root: str) -> Iterator[Executor]:
+            yield executor
 
         yield open_again
 

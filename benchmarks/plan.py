@@ -2,11 +2,11 @@
 
     python -m benchmarks.plan [--quick] [--items N …]
 
-The roads, the ledger, the commits, the settled-or-not decisions and the account are the real ones, over a list of
-conversations in a Parquet file. Only the stages are stubs: a crew that commits a small artifact for every task at once
-(one piece of video per conversation), so the time is the driver's alone. The run's folder lies on a memory disk where
-there is one; more than 100,000 conversations are left at the half, for its sake. What follows the conversations is
-measured by itself: the dataset of as many dyads, from the census to the manifest. Each step is measured in a process
+The workflows, the ledger, the commits, the settled-or-not decisions and the account are the real ones, over a list of
+conversations in a Parquet file. Only the stages are stubs: an executor that commits a small artifact for every task at
+once (one piece of video per conversation), so the time is the driver's alone. The run's folder lies on a memory disk
+where there is one; more than 100,000 conversations are left at the half, for its sake. What follows the conversations
+is measured by itself: the dataset of as many dyads, from the census to the manifest. Each step is measured in a process
 of its own; `--quick` stops at 100,000.
 """
 
@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from visavis.pipeline.cli.status import read_status
-from visavis.pipeline.engine.executor import Crew, InFlight
+from visavis.pipeline.engine.executor import Executor, InFlight
 from visavis.pipeline.engine.memory import peak_mb
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Made
@@ -70,10 +70,10 @@ QUIET = Reporter(Console(file=io.StringIO()))
 
 
 class Stopped(Exception):
-    """The stub crew stops a run in its middle, as a lost driver would."""
+    """The stub executor stops a run in its middle, as a lost driver would."""
 
 
-class StubCrew:
+class StubExecutor:
     """Commits an artifact for every task at once."""
 
     def __init__(self, root: str, stop_after: int) -> None:
@@ -84,7 +84,7 @@ class StubCrew:
     def submit(self, task: Task) -> None:
         self._queue.append(task)
 
-    def hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         return len(self._queue) < 64
 
     def wait(self, seconds: float = 1.0) -> list[Outcome]:
@@ -110,7 +110,7 @@ class StubCrew:
         return outcome_of(task, "ok", "", "", output=digest, facts=facts, seconds=0.1, peak_mb=500.0, attempt=1)
 
 
-class BusyCrew(StubCrew):
+class BusyExecutor(StubExecutor):
     """A thousand machines' workers, each at work on a long task: takes so many, and ends none."""
 
     first = first_cpu = 0.0  # when it was given the first, by the clock and by this process' CPU time
@@ -120,7 +120,7 @@ class BusyCrew(StubCrew):
             self.first, self.first_cpu = time.monotonic(), time.process_time()
         super().submit(task)
 
-    def hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         return len(self._queue) < 2 * WORKERS
 
     def wait(self, seconds: float = 1.0) -> list[Outcome]:
@@ -263,8 +263,8 @@ def write_list(folder: Path, items: int) -> None:
 
 def build_of(folder: Path, stop_after: int) -> Build:
     @contextmanager
-    def engine(stages: Stages, root: str) -> Iterator[Crew]:
-        yield StubCrew(root, stop_after)
+    def engine(stages: Stages, root: str) -> Iterator[Executor]:
+        yield StubExecutor(root, stop_after)
 
     return Build(BuildConfig(), str(folder / "run"), engine, QUIET)
 
@@ -282,18 +282,18 @@ def run(folder: Path, stop_after: int) -> dict[str, Any]:
         build_of(folder, stop_after).run(find_sources([str(folder / "corpus.parquet")]))
     except Stopped:
         return done(began, bound=stop_after)
-    raise AssertionError("the stub crew ends a run")
+    raise AssertionError("the stub executor ends a run")
 
 
 def resume(folder: Path) -> dict[str, Any]:
     """From the start of a run to its first new task, and to when all that was done is settled; from the list on."""
-    began, crew = time.monotonic(), BusyCrew(str(folder / "run"), 0)
-    build = Build(BuildConfig(), str(folder / "run"), lambda *_: nullcontext(crew), QUIET)
+    began, executor = time.monotonic(), BusyExecutor(str(folder / "run"), 0)
+    build = Build(BuildConfig(), str(folder / "run"), lambda *_: nullcontext(executor), QUIET)
     try:
         build.run(find_sources([str(folder / "corpus.parquet")]))
     except Stopped:
-        return done(began, first_s=round(crew.first - began, 2), first_cpu_s=round(crew.first_cpu, 2))
-    raise AssertionError("the stub crew ends a run")
+        return done(began, first_s=round(executor.first - began, 2), first_cpu_s=round(executor.first_cpu, 2))
+    raise AssertionError("the stub executor ends a run")
 
 
 def status(folder: Path) -> dict[str, Any]:
@@ -329,7 +329,7 @@ def dataset(folder: Path) -> dict[str, Any]:
             )
         ]
     )
-    with opened(root, lambda *_: nullcontext(StubCrew(root, 10**9)), {}, RunConfig(), {"config": {}}, QUIET) as run:
+    with opened(root, lambda *_: nullcontext(StubExecutor(root, 10**9)), {}, RunConfig(), {"config": {}}, QUIET) as run:
         run.store.write("artifacts/codec/c.safetensors", codec)
         where = Artifact("artifacts/codec/c.safetensors", "0" * 16)
         paths = [partial("artifacts/{}/v2-0/{}.safetensors".format, stage) for stage in ("windows", "separate")]

@@ -90,7 +90,7 @@ class Diarized(_Operator):
 
 
 class Tracked(_Operator):
-    """Where the ear does not hear two people, a glance; then faces."""
+    """Where the diarizer does not hear two people, a glance; then faces."""
 
     def __init__(self) -> None:
         config = BuildConfig().faces

@@ -188,7 +188,8 @@ class BindConfig(Section):
         description="least lead of the right voice over the other, in correlation; few turns ask for more",
     )
     min_odds: float = Field(
-        1.0, description="one_frame: nats of evidence by lips, voices and ear that both people speak, not one alone"
+        1.0,
+        description="one_frame: nats of evidence by lips, voices and diarizer that both people speak, not one alone",
     )
     max_unseen: float = Field(
         0.3, ge=0, le=1, description="share of the speech during which nobody's lips may move, of those in view"

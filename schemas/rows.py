@@ -176,9 +176,10 @@ class Diarization(Row):
     """Who speaks when. Turns are sorted by (start, speaker); overlap is kept.
 
     `per_participant`: speaker i is the person of media[i]. `one_frame`: speakers are voices without faces yet, and a
-    guess. speakers: how many voices the ear believes in; the turns may be of two where that is one. voices: float16
-    [W, E], what a voice sounds like around each tenth of a second, in coordinates of this conversation's own, NaN where
-    nobody speaks; None where nothing tells. odds: nats by which the ear hears two voices rather than one.
+    guess. speakers: how many voices the diarizer believes in; the turns may be of two where that is one. voices:
+    float16 [W, E], what a voice sounds like around each tenth of a second, in coordinates of this conversation's own,
+    NaN where nobody speaks; None where nothing tells. odds: nats by which the diarizer hears two voices rather than
+    one.
     """
 
     conversation: str
@@ -355,8 +356,8 @@ class BoundParticipant(Row):
 class Binding(Row):
     """Who is who, and who speaks when.
 
-    turns: as in `Diarization`, but `Turn.speaker` is a participant's number, and what the ear confused is corrected by
-    the lips. corrected: seconds of speech that this changed.
+    turns: as in `Diarization`, but `Turn.speaker` is a participant's number, and what the diarizer confused is
+    corrected by the lips. corrected: seconds of speech that this changed.
     """
 
     conversation: str

@@ -11,7 +11,7 @@ How expressive a window is among its like is read off a histogram of its class: 
 up, whatever the parts, so nobody ever has to hold all windows of a corpus.
 
 Train and validation are split by participant: people who ever talked to each other are on the same side, so
-nobody is in both. The side hangs on a hash of the names, so a growing corpus moves nobody.
+nobody is in both. The side depends on a hash of the names, so a growing corpus moves nobody.
 """
 
 from __future__ import annotations

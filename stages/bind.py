@@ -2,9 +2,9 @@
 
 Where both people are in one picture, each voice goes to the face whose lips move when it speaks alone (as in Chung and
 Zisserman 2016, "Out of time", with the mouth's motion in place of a learnt embedding). Then the lips correct what the
-ear confused (`stages.face.lips`), and the sound is held against them: a voice that comes late or early is not what this
-face said (`stages.face.lip_sync`). Where each person has a file of their own, the voice is the file's, and the lips say
-whether the files were mixed up.
+diarizer confused (`stages.face.lips`), and the sound is held against them: a voice that comes late or early is not what
+this face said (`stages.face.lip_sync`). Where each person has a file of their own, the voice is the file's, and the
+lips say whether the files were mixed up.
 
 The trade-off: geometry and lips only, no pixels and no network; a mouth that is hidden or chews binds wrongly or not at
 all.
@@ -40,7 +40,7 @@ from visavis.stages.base import Stage
 from visavis.stages.face.lip_sync import Offset, drift_of, file_offset, follows, lag_of
 from visavis.stages.face.lips import (
     fit_lips,
-    fit_lips_by_ear,
+    fit_lips_by_diarizer,
     lip_contest,
     lip_evidence,
     lip_motion,
@@ -64,7 +64,7 @@ _Scores = tuple[tuple[float, float], tuple[float, float]]
 
 
 class _Bound(NamedTuple):
-    """What was decided. voices: the ear's label of each participant."""
+    """What was decided. voices: the diarizer's label of each participant."""
 
     turns: tuple[Turn, ...]
     voices: tuple[int, int]
@@ -134,14 +134,16 @@ class BindStage(Stage[BindInput, Binding]):
 
     def _by_all_evidence(self, item: BindInput) -> _Bound:
         """Each voice is that of the face which speaks it."""
-        conversation, ear = item.conversation, item.diarization
+        conversation, diarization = item.conversation, item.diarization
         motion_PT, lips_PT, contest_PT = _lips(item)
-        heard_KT = labels_heard(ear.turns, conversation.frames)
+        heard_KT = labels_heard(diarization.turns, conversation.frames)
         mouths_PT2 = np.stack([person.mouth for person in item.cast.members])
         audio_N = sound_of(conversation.media[0], conversation.frames)
         sound_PT = follows(mouths_PT2, audio_N, heard_KT.sum(axis=0) > 0)
-        found = attributed(ear.turns, contest_PT + sound_PT, ear.voices, ear.speakers, ear.odds)
-        self._check_voices(ear, heard_KT, lips_PT)
+        found = attributed(
+            diarization.turns, contest_PT + sound_PT, diarization.voices, diarization.speakers, diarization.odds
+        )
+        self._check_voices(diarization, heard_KT, lips_PT)
         self._check_seen(found.turns, lips_PT)
         self._check_two(found)
         check_dialogue(speech_state(found.turns, conversation.frames), self.config.strangers)
@@ -150,13 +152,14 @@ class BindStage(Stage[BindInput, Binding]):
         margins = scores[0][0] - scores[0][1], scores[1][1] - scores[1][0]
         return _Bound(found.turns, found.voices, scores, margins, found.changed)
 
-    def _check_voices(self, ear: Diarization, heard_KT: np.ndarray, lips_PT: np.ndarray) -> None:
-        """A third voice that the ear believes in, while both people's lips rest."""
-        unseen = [unseen_share(only(ear.turns, k), lips_PT) for k in range(len(heard_KT))]
-        if ear.speakers > 2 and max(unseen) > _MOSTLY:
+    def _check_voices(self, diarization: Diarization, heard_KT: np.ndarray, lips_PT: np.ndarray) -> None:
+        """A third voice that the diarizer believes in, while both people's lips rest."""
+        unseen = [unseen_share(only(diarization.turns, k), lips_PT) for k in range(len(heard_KT))]
+        if diarization.speakers > 2 and max(unseen) > _MOSTLY:
             raise Rejected(
                 Reason.TOO_MANY_SPEAKERS,
-                f"{ear.speakers} voices, and nobody's lips move in {100 * max(unseen):.0f} % of what one of them says",
+                f"{diarization.speakers} voices, and nobody's lips move in {100 * max(unseen):.0f} % of what one"
+                " of them says",
             )
 
     def _check_two(self, found: Attribution) -> None:
@@ -167,7 +170,7 @@ class BindStage(Stage[BindInput, Binding]):
         blurred = found.nats.sum() < _CLEAR * found.seconds.sum() and odds.voices < _ONE_VOICE
         if share[quiet] >= self.config.min_share and odds.total >= self.config.min_odds and not blurred:
             return
-        parts = f"lips {odds.lips:+.1f}, voices {odds.voices:+.1f}, ear {odds.ear:+.1f} nats"
+        parts = f"lips {odds.lips:+.1f}, voices {odds.voices:+.1f}, diarizer {odds.diarizer:+.1f} nats"
         told = f"evidence that both speak is {odds.total:+.1f} nats of {self.config.min_odds:g} needed ({parts})"
         if found.nats.max() < _SURE or blurred:
             raise Rejected(Reason.UNBOUND_VOICE, f"lips do not say who speaks; {told}")
@@ -229,7 +232,7 @@ def _lips(item: BindInput) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     motion_PT = np.stack([lip_motion(person.mouth[:, 0]) for person in item.cast.members])
     heard_KT = labels_heard(item.diarization.turns, item.conversation.frames)
     evidence_PT = lip_evidence(motion_PT, fit_lips(motion_PT, heard_KT.sum(axis=0)))
-    model = fit_lips_by_ear(motion_PT, heard_KT, item.diarization.odds)
+    model = fit_lips_by_diarizer(motion_PT, heard_KT, item.diarization.odds)
     return motion_PT, evidence_PT, lip_contest(motion_PT, model)
 
 

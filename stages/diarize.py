@@ -3,9 +3,9 @@
 `per_participant`: each track is one person's, so voice activity on each is the answer: the corpus' own where it comes
 with one ("vad"), else a network's ("channels"); sound that leaks over from the other's microphone is dropped.
 `one_frame`: a `Diarizer` hears the mixed track: the embedded one (`stages.voice.diarizer`, nothing to download), or any
-pyannote.audio pipeline. The ear alone decides nothing there: it gives its best guess and how many voices it believes
-in, and `stages.glance` and `stages.bind` hold that against the faces. So two people whose voices are alike are not
-lost before anybody has looked at their lips.
+pyannote.audio pipeline. The diarizer alone decides nothing there: it gives its best guess and how many voices it
+believes in, and `stages.glance` and `stages.bind` hold that against the faces. So two people whose voices are alike are
+not lost before anybody has looked at their lips.
 
 Both ways the same rules make turns of it (`tidy`).
 """
@@ -47,7 +47,7 @@ class Diarizer(Protocol):
 
 
 class DiarizeStage(Stage[Conversation, Diarization]):
-    """A conversation to its turns: of its two people where each has a file, else of voices, with the ear's doubt."""
+    """A conversation to its turns: of its two people where each has a file, else of voices, and how sure that is."""
 
     name: ClassVar[str] = "diarize"
     version: ClassVar[int] = 6
@@ -80,7 +80,7 @@ class DiarizeStage(Stage[Conversation, Diarization]):
         if item.layout is Layout.PER_PARTICIPANT:
             yield self._by_file(item)
         else:
-            yield self._by_ear(item)
+            yield self._by_diarizer(item)
 
     def facts(self, rows: Sequence[Diarization]) -> str:
         """`DiarizationFacts`."""
@@ -95,7 +95,7 @@ class DiarizeStage(Stage[Conversation, Diarization]):
         method: Literal["vad", "channels"] = "vad" if all(given) else "channels"
         return Diarization(conversation=item.id, method=method, speakers=2, turns=turns_of_both)
 
-    def _by_ear(self, item: Conversation) -> Diarization:
+    def _by_diarizer(self, item: Conversation) -> Diarization:
         heard = self._diarizer.listen(sound_of(item.media[0], item.frames))
         turns = renumbered(tidy(heard.turns, item.frames / FPS, self.config))
         if not turns:

@@ -30,7 +30,7 @@ from visavis.schemas.config import FacesConfig
 from visavis.schemas.rows import BLENDSHAPES, LANDMARKS, FaceTracks, Outline, Piece, Track
 from visavis.stages.base import Stage
 from visavis.stages.face.camera import CameraPath
-from visavis.stages.face.crops import Look, likeness, look_at, luminance
+from visavis.stages.face.crops import FaceCrop, crop_face, likeness, luminance
 from visavis.stages.face.facemesh import FaceMeshTracker
 from visavis.stages.face.freshness import change_of, harmful, repeated
 from visavis.stages.face.heads import Heads
@@ -123,15 +123,15 @@ class FacesStage(Stage[Piece, FaceTracks]):
             faces_FL3 = self._tracker.landmarks(rgb, new_shot=new_shot)
             camera.add(n, rgb, box_of(faces_FL3), new_shot=new_shot)
             size_2 = np.array(rgb.shape[1::-1], np.float32)
-            looks = [look_at(rgb, face_L3[:, :2] * size_2, flat=n % EVERY == 0) for face_L3 in faces_FL3]
+            crops = [crop_face(rgb, face_L3[:, :2] * size_2, flat=n % EVERY == 0) for face_L3 in faces_FL3]
             changes = [change_of(rgb, before, box_4 * np.tile(size_2, 2)) for box_4 in box_of(faces_FL3)]
-            follow.add(n, faces_FL3 * scale_3, looks, self._tracker.blendshapes, changes)
+            follow.add(n, faces_FL3 * scale_3, crops, self._tracker.blendshapes, changes)
             before, small_before = rgb, small
         follow.leave_out(dissolves.spans())
         tracks = follow.tracks(round(self.config.min_track * FPS), self.config.min_likeness)
         dissolved = (n for span in dissolves.spans() for n in span)
         cuts = sorted({*cuts, *dissolved, *jumps_of(np.array(picture), tracks, item.first)} - {item.first})
-        piece = item.model_copy(update={"uri": ""})  # what was seen does not hang on where the file lay
+        piece = item.model_copy(update={"uri": ""})  # what was seen does not depend on where the file lay
         path = camera.path(item.first, item.last, width)
         yield FaceTracks(piece=piece, width=width, height=height, cuts=tuple(cuts), tracks=tracks, camera=path)
 
@@ -203,7 +203,7 @@ class _Face:
     """A detected face, and what is asked of it again and again."""
 
     landmarks_L3: np.ndarray
-    look: Look
+    look: FaceCrop
     box_4: np.ndarray
     centre_2: np.ndarray  # mean of the landmarks
     size: float
@@ -211,7 +211,7 @@ class _Face:
     change: float  # since the frame before, see `stages.face.freshness`
 
     @classmethod
-    def of(cls, landmarks_L3: np.ndarray, look: Look, blendshapes_B: np.ndarray | None, change: float) -> _Face:
+    def of(cls, landmarks_L3: np.ndarray, look: FaceCrop, blendshapes_B: np.ndarray | None, change: float) -> _Face:
         box = box_of(landmarks_L3)
         return cls(landmarks_L3, look, box, landmarks_L3[:, :2].mean(axis=0), _size(box), blendshapes_B, change)
 
@@ -239,7 +239,7 @@ class Association:
         self,
         n: int,
         faces_FL3: np.ndarray,
-        looks: Sequence[Look],
+        crops: Sequence[FaceCrop],
         blendshapes_FB: np.ndarray | None = None,
         changes: Sequence[float] | None = None,
     ) -> None:
@@ -250,9 +250,9 @@ class Association:
         gone = [t for t in self._open if n - t.last > self._max_gap + 1]
         self._done += gone
         self._open = [t for t in self._open if t not in gone]
-        scores = blendshapes_FB if blendshapes_FB is not None else [None] * len(looks)
-        changed = changes if changes is not None else [math.nan] * len(looks)
-        faces = [_Face.of(*face) for face in zip(faces_FL3, looks, scores, changed, strict=True)]
+        scores = blendshapes_FB if blendshapes_FB is not None else [None] * len(crops)
+        changed = changes if changes is not None else [math.nan] * len(crops)
+        faces = [_Face.of(*face) for face in zip(faces_FL3, crops, scores, changed, strict=True)]
         owner = self._match(n, faces)
         # Of two detections of one face, the one that continues the longest track stays.
         order = sorted(range(len(faces)), key=lambda f: owner[f].first if f in owner else n)

@@ -1,7 +1,7 @@
 """Glance: are two living faces in view? Asked of a few pictures, before a whole video is tracked.
 
-Where the ear does not hear two people, the eyes may still see them talk; but most of such videos are monologues, and
-tracking faces is most of a build's cost. So pairs of pictures half a second apart are looked at, each behind a key
+Where the diarizer does not hear two people, the eyes may still see them talk; but most of such videos are monologues,
+and tracking faces is most of a build's cost. So pairs of pictures half a second apart are looked at, each behind a key
 frame, which decoding begins with anyway. A face counts if it moves against itself (nose, chin, lids, lips) from one
 picture to another, as no photograph does.
 
@@ -91,7 +91,7 @@ class GlanceStage(Stage[GlanceInput, Glance]):
         faces = f"at most {counted(live, 'living face')} at once in {pictures} pictures"
         if voices > 2:
             raise Rejected(Reason.TOO_MANY_SPEAKERS, f"{voices} voices, and {faces}")
-        raise Rejected(Reason.ONE_SPEAKER, f"one voice, as far as the ear can tell, and {faces}")
+        raise Rejected(Reason.ONE_SPEAKER, f"one voice, as far as the diarizer can tell, and {faces}")
 
     def _pair(self, conversation: Conversation, first: int) -> Iterator[np.ndarray]:
         """Faces [F, 478, 3] in pixels of the picture as displayed, half a second apart."""

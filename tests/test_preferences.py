@@ -16,7 +16,7 @@ pytestmark = pytest.mark.nightly  # 80 s; guards that the benchmark still runs, 
 
 
 def test_every_way_to_go_on_has_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few steps teach nothing: this is about the road from corpus to picture."""
+    """A few steps teach nothing: this is about the workflow from corpus to picture."""
     scale = Scale(conversations=12, held_out=2, steps=240, further=2, seeds=(0,))
     monkeypatch.setattr(preferences, "SWEEPS", {name: preferences.EFFECT[name] for name in ("control", "own")})
     result = preferences.bench(scale, ("sweeps",), tmp_path / "out", jobs=1)

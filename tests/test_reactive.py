@@ -185,7 +185,7 @@ def test_unbalanced_corpora_are_told_by_their_manifest(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.nightly  # 25 s; guards that the benchmark still runs, not what the product does
 def test_the_benchmark_goes_on_with_what_it_made(tmp_path: Path) -> None:
-    """A few steps teach nothing: this is about the road from corpus to rows."""
+    """A few steps teach nothing: this is about the workflow from corpus to rows."""
     scale = Scale(TINY, steps=2, seeds=(0,), held_out=2)
     result = bench(scale, tmp_path)
     json.dumps(result, allow_nan=False)

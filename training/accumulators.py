@@ -47,7 +47,7 @@ def fit_centres(truth_ND: np.ndarray, motion: MotionSpec) -> dict[str, np.ndarra
     return {part: kmeans(truth_ND[:, chosen], CLUSTERS[part], seed=0) for part, chosen in columns(motion).items()}
 
 
-class Tally:
+class Accumulator:
     """Metrics of generated motion beside the truth and the user; names are `metric_expression` and `metric_pose`."""
 
     def __init__(self, motion: MotionSpec, centres: Centres) -> None:
@@ -59,7 +59,7 @@ class Tally:
             truth, generated, user = (side[..., part.columns] for side in (truth_WTD, generated_WTD, user_WTD))
             part.add(truth, generated, user, valid_WT)
 
-    def merge(self, other: Tally) -> None:
+    def merge(self, other: Accumulator) -> None:
         """Take in what another one did, with the same centres."""
         for name, part in self._parts.items():
             part.merge(other._parts[name])

@@ -3,7 +3,7 @@
 Avatar Forcing (§4.2) needs no labels: the losing sample is motion generated without the user's signals, by a model that
 never had them (`rejected: checkpoint`) or by the same model without them (`dropped`). That pushes towards all that the
 user explains, also where nothing was lacking. Against the model's own motion (`own`, self-play as in arXiv 2401.01335)
-only what it still lacks is taught. Noise hangs on (seed, window) alone, so both sides share it, whatever model, batch
+only what it still lacks is taught. Noise depends on (seed, window) alone, so both sides share it, whatever model, batch
 or machine made them.
 """
 

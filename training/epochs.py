@@ -1,8 +1,8 @@
 """The samples of one class without end: whose they are, in which order, which of them are kept, and read in time.
 
-Order and thinning are hashes of (seed, epoch, name). Each of `world` ranks takes one part of an epoch, cut at sample
-counts that the manifest tells: in every epoch each sample is looked at by exactly one rank, and a rank opens its own
-shards and at most two that it shares. Nothing is exchanged between ranks, and none waits for another: what thinning
+Order and thinning are hashes of (seed, epoch, name). Each of `world_size` ranks takes one part of an epoch, cut at
+sample counts that the manifest tells: in every epoch each sample is looked at by exactly one rank, and a rank opens its
+own shards and at most two that it shares. Nothing is exchanged between ranks, and none waits for another: what thinning
 keeps differs, so one may be an epoch ahead.
 
 The trade-off: a shard is held in memory, undecoded, and samples are shuffled inside it, not across. The next one is
@@ -58,12 +58,12 @@ class ClassStream:
         shards: Sequence[ShardEntry],
         seed: int,
         rank: int,
-        world: int,
+        world_size: int,
         position: Sequence[int],
         readers: Executor,
     ) -> None:
         """Raises DatasetError, from `next`, for a broken shard, or where no sample has a weight above 0."""
-        self.dataset, self.shards, self.seed, self.rank, self.world = dataset, shards, seed, rank, world
+        self.dataset, self.shards, self.seed, self.rank, self.world_size = dataset, shards, seed, rank, world_size
         self.position = tuple(position)
         self._readers = readers
         self._iterator = self._run()
@@ -98,7 +98,7 @@ class ClassStream:
 
     def _route(self, epoch: int, done: int) -> Iterator[Span]:
         """What is read from here on."""
-        everything = (spans(self.shards, self.seed, e, self.rank, self.world) for e in count(epoch))
+        everything = (spans(self.shards, self.seed, e, self.rank, self.world_size) for e in count(epoch))
         return (span for span in chain.from_iterable(everything) if (span.epoch, span.end) > (epoch, done))
 
 
@@ -127,14 +127,14 @@ class _Shard:
         self._groups += islice(self._rest, samples)
 
 
-def spans(shards: Sequence[ShardEntry], seed: int, epoch: int, rank: int, world: int) -> Iterator[Span]:
+def spans(shards: Sequence[ShardEntry], seed: int, epoch: int, rank: int, world_size: int) -> Iterator[Span]:
     """A rank's part of an epoch.
 
     Parts go round from epoch to epoch: where there are fewer samples than ranks, each rank gets some in its turn.
     """
     order = sorted(shards, key=lambda s: chance(seed, epoch, s.path))
-    total, turn = sum(s.samples for s in order), (rank + epoch) % world
-    begin, end = turn * total // world, (turn + 1) * total // world
+    total, turn = sum(s.samples for s in order), (rank + epoch) % world_size
+    begin, end = turn * total // world_size, (turn + 1) * total // world_size
     place = 0
     for entry in order:
         first, last = max(begin - place, 0), min(end - place, entry.samples)

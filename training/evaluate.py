@@ -29,7 +29,7 @@ from visavis.schemas.plain import to_json
 from visavis.schemas.sample import Sample
 from visavis.schemas.train import Drop, SamplerConfig
 from visavis.schemas.words import candidates, counted
-from visavis.training.accumulators import Tally, fit_centres
+from visavis.training.accumulators import Accumulator, fit_centres
 from visavis.training.checkpoint import checkpoint_id, load_checkpoint, load_model
 from visavis.training.dataset import Dataset, choose
 from visavis.training.loader import Batch, collate
@@ -92,7 +92,7 @@ def evaluate(
 
     some = [choose(entries, min(limit or CLUSTERED_WINDOWS, CLUSTERED_WINDOWS)) for entries in shards.values()]
     centres = fit_centres(_frames_of_truth(model, data, some), model.motion)
-    tallies: dict[str, dict[str, list[Tally]]] = {}  # by row, class and seed
+    accumulators: dict[str, dict[str, list[Accumulator]]] = {}  # by row, class and seed
     done, batches = 0, sum(-(-n // BATCH) for n in counts.values())
     unseen: Counter[str] = Counter(dict.fromkeys(("all", *(label.value for label in counts)), 0))
     for label, count in counts.items():
@@ -101,14 +101,14 @@ def evaluate(
             for of in ("all", label.value):
                 unseen[of] += int((windows.valid.sum(axis=1) < 2).sum())
             for row, motions in _rows(model, batch, windows, sampler, seeds).items():
-                of_class = tallies.setdefault(row, {}).setdefault(label.value, [])
-                of_class.extend(Tally(model.motion, centres) for _ in range(len(motions) - len(of_class)))
-                for tally, (motion, valid) in zip(of_class, motions, strict=True):
-                    tally.add(windows.truth, motion, windows.user, valid)
+                of_class = accumulators.setdefault(row, {}).setdefault(label.value, [])
+                of_class.extend(Accumulator(model.motion, centres) for _ in range(len(motions) - len(of_class)))
+                for accumulator, (motion, valid) in zip(of_class, motions, strict=True):
+                    accumulator.add(windows.truth, motion, windows.user, valid)
             done += 1
             if progress is not None:
                 progress(done, batches, {})
-    for classes in tallies.values():
+    for classes in accumulators.values():
         classes["all"] = [_merged(model, centres, each) for each in zip(*classes.values(), strict=True)]
     return {
         "checkpoint": checkpoint_id(checkpoint),
@@ -118,12 +118,12 @@ def evaluate(
         "windows": {"all": sum(counts.values())} | {label.value: n for label, n in counts.items()},
         "seeds": list(seeds),
         "sampler": sampler.model_dump(mode="json"),
-        "rows": _table(tallies, Tally.figures, np.mean),
-        "spread": _table({row: tallies[row] for row in _GENERATED}, Tally.figures, _deviation)
+        "rows": _table(accumulators, Accumulator.figures, np.mean),
+        "spread": _table({row: accumulators[row] for row in _GENERATED}, Accumulator.figures, _deviation)
         if len(seeds) > 1
         else {},
-        "standard_errors": _table(tallies, Tally.errors, np.mean),
-        "noise_floor": {label: _plain(each[0].floor()) for label, each in tallies["ground_truth"].items()},
+        "standard_errors": _table(accumulators, Accumulator.errors, np.mean),
+        "noise_floor": {label: _plain(each[0].floor()) for label, each in accumulators["ground_truth"].items()},
         "not_compared": dict(unseen),
     }
 
@@ -284,24 +284,24 @@ def _frames_of_truth(model: Listener, data: Dataset, chosen: Sequence[Sequence[t
     return _normalised(model, torch.from_numpy(np.concatenate(found)).to(model.mean.device))
 
 
-def _merged(model: Listener, centres: Mapping[str, np.ndarray], parts: Sequence[Tally]) -> Tally:
-    whole = Tally(model.motion, centres)
+def _merged(model: Listener, centres: Mapping[str, np.ndarray], parts: Sequence[Accumulator]) -> Accumulator:
+    whole = Accumulator(model.motion, centres)
     for part in parts:
         whole.merge(part)
     return whole
 
 
 def _table(
-    tallies: Mapping[str, Mapping[str, Sequence[Tally]]],
-    ask: Callable[[Tally], dict[str, float]],
+    accumulators: Mapping[str, Mapping[str, Sequence[Accumulator]]],
+    ask: Callable[[Accumulator], dict[str, float]],
     over_seeds: Callable[[list[float]], Any],
 ) -> Table:
     def summed_up(found: list[dict[str, float]]) -> dict[str, float | None]:
         return _plain({metric: float(over_seeds([each[metric] for each in found])) for metric in found[0]})
 
     return {
-        row: {label: summed_up([ask(tally) for tally in each]) for label, each in classes.items()}
-        for row, classes in tallies.items()
+        row: {label: summed_up([ask(accumulator) for accumulator in each]) for label, each in classes.items()}
+        for row, classes in accumulators.items()
     }
 
 

@@ -30,7 +30,7 @@ from visavis.training.dataset import Dataset, class_mixture
 from visavis.training.encoder import load_encoder, named_by
 from visavis.training.loader import Batch, Loader
 from visavis.training.model import Listener, build_model
-from visavis.training.process_group import World
+from visavis.training.process_group import ProcessGroup
 from visavis.training.reference import ReferenceErrors
 
 _MAY_CHANGE: dict[str, Any] = {
@@ -48,7 +48,7 @@ class Run:
     """What a run works on, in one of its processes."""
 
     config: TrainConfig
-    world: World
+    group: ProcessGroup
     windows: Dataset
     pairs: Dataset | None
     model: Listener
@@ -59,7 +59,7 @@ class Run:
 
     @property
     def device(self) -> torch.device:
-        return self.world.device
+        return self.group.device
 
     @property
     def first_step(self) -> int:
@@ -87,7 +87,7 @@ class Run:
     @property
     def reference_answers(self) -> ReferenceErrors | None:
         """What the reference model said of this process' pairs in a run like this one; none without `dpo.cache`."""
-        config, world = self.config, self.world
+        config, group = self.config, self.group
         if self.pairs is None or config.dpo.cache is None:
             return None
         asked = {
@@ -95,10 +95,10 @@ class Run:
             "pairs": self.pairs.hash,
             "norm": config.dpo.norm,
             "precision": config.optim.precision,
-            "device": world.device.type,
+            "device": group.device.type,
             "seed": config.seed,
             "accumulate": config.optim.accumulate,
-            "process": [world.rank, world.size],
+            "process": [group.rank, group.size],
             "steps": self.steps,
             "batch": config.optim.batch,
         }
@@ -111,10 +111,10 @@ class Run:
             dataset,
             self.config.optim.batch,
             seed=self.config.seed,
-            rank=self.world.rank,
-            world=self.world.size,
+            rank=self.group.rank,
+            world_size=self.group.size,
             max_bad=self.config.max_bad_samples,
-            state=self.resumed.loaders[name][self.world.rank] if self.resumed else None,
+            state=self.resumed.loaders[name][self.group.rank] if self.resumed else None,
         )
 
     def checkpoint(
@@ -135,21 +135,25 @@ class Run:
         )
 
 
-def open_run(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs: str | None, world: World) -> Run:
+def open_run(
+    dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs: str | None, group: ProcessGroup
+) -> Run:
     """Check that everything belongs together, and load or build the models. Called by all processes alike.
 
     Raises:
         UsageError, DatasetError: as `training.train.train`.
     """
-    with world.together():
-        run = _open(dataset, out, config, init, pairs, world)
+    with group.together():
+        run = _open(dataset, out, config, init, pairs, group)
         seen = json.dumps([run.windows.hash, run.pairs and run.pairs.hash, run.reference, run.first_step])
-    if len(set(world.gather(seen))) > 1:
+    if len(set(group.gather(seen))) > 1:
         raise UsageError(f"the processes do not see the same dataset, checkpoint or {out}: all need the same folders")
     return run
 
 
-def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs: str | None, world: World) -> Run:
+def _open(
+    dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs: str | None, group: ProcessGroup
+) -> Run:
     windows = Dataset(dataset)
     preferences = None if pairs is None else Dataset(pairs)
     if preferences is not None and preferences.manifest.kind != "pairs":
@@ -167,7 +171,7 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
                 f"{each.location} has motion of codec {each.manifest.motion.codec}, the model was trained on "
                 f"{motion.codec}; rebuild the dataset with the model's codec (motion.codec)"
             )
-    features, encoder = load_encoder(config.features, world.device)
+    features, encoder = load_encoder(config.features, group.device)
     config = config.model_copy(update={"features": features})
     reference = checkpoint_id(init) if init is not None else ""
     path = out / CHECKPOINT_NAME
@@ -175,7 +179,7 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
         raise UsageError(f"{out / OLD_NAME} is of an older format; `visavis convert` makes {CHECKPOINT_NAME} of it")
     resumed = load_checkpoint(path) if path.exists() else None
     if resumed is not None:
-        _check_same_run(resumed, config, windows, preferences, reference, world, out)
+        _check_same_run(resumed, config, windows, preferences, reference, group, out)
 
     model, average = (build_model(config.model, features, motion, config.seed, encoder) for _ in range(2))
     if resumed is not None:
@@ -184,7 +188,7 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
     elif started is not None:
         model.load_state_dict(started.ema)
         average.load_state_dict(started.ema)
-    frozen = load_model(started, world.device, encoder=encoder) if started and preferences else None
+    frozen = load_model(started, group.device, encoder=encoder) if started and preferences else None
     if config.optim.compile:
         _check_compiler()
         for network in (model, frozen):
@@ -192,11 +196,11 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
                 compile_network(network)
     return Run(
         config=config,
-        world=world,
+        group=group,
         windows=windows,
         pairs=preferences,
-        model=model.to(world.device).train(),
-        average=average.to(world.device).eval().requires_grad_(False),
+        model=model.to(group.device).train(),
+        average=average.to(group.device).eval().requires_grad_(False),
         frozen=frozen,
         reference=reference,
         resumed=resumed,
@@ -220,7 +224,7 @@ def _check_same_run(
     windows: Dataset,
     pairs: Dataset | None,
     reference: str,
-    world: World,
+    group: ProcessGroup,
     out: Path,
 ) -> None:
     again = "give another output folder, or remove this one"
@@ -241,9 +245,9 @@ def _check_same_run(
     before, after = (each.model_dump(mode="json", exclude=ignored) for each in (resumed.config, config))
     if changed := first_difference(before, after):
         raise UsageError(f"{out} was trained with {changed}; set it back, {again}")
-    if resumed.processes != world.size:
+    if resumed.processes != group.size:
         raise UsageError(
             f"{out} holds a run of {counted(resumed.processes, 'process', 'processes')}, and now there "
-            f"{'is' if world.size == 1 else 'are'} {world.size}: start as many, or "
+            f"{'is' if group.size == 1 else 'are'} {group.size}: start as many, or "
             f"take its {CHECKPOINT_NAME} as the initial checkpoint (init) of a run in another folder"
         )

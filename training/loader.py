@@ -65,7 +65,7 @@ class Loader:
     """Endless batches of a rank's part of a split, mixed by the manifest's plan.
 
     Iterating yields (batch, state): `state` is plain data (JSON) that `Loader(…, state=state)` of the same dataset,
-    seed, rank and world goes on from.
+    seed, rank and world_size goes on from.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Loader:
         *,
         seed: int = 0,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
         split: Split = "train",
         max_bad: int = 0,
         state: dict[str, Any] | None = None,
@@ -89,8 +89,8 @@ class Loader:
         Raises:
             UsageError: the split has no samples of any class that the plan mixes.
         """
-        if not 0 <= rank < world:
-            raise ValueError(f"rank {rank} of {world}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} of {world_size}")
         self.dataset, self.batch, self.max_bad = dataset, batch, max_bad
         self.mixture = class_mixture(dataset.manifest, split)
         if not self.mixture:
@@ -101,7 +101,7 @@ class Loader:
         readers = ThreadPoolExecutor(1, "shards")
         self._classes = {
             label: ClassStream(
-                dataset, dataset.manifest.of(split, label), seed, rank, world, state[label.value][1:], readers
+                dataset, dataset.manifest.of(split, label), seed, rank, world_size, state[label.value][1:], readers
             )
             for label in self.mixture
         }

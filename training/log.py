@@ -21,7 +21,7 @@ from torch import Tensor
 
 from visavis.schemas.plain import to_json
 from visavis.schemas.storage.faults import about
-from visavis.training.process_group import World
+from visavis.training.process_group import ProcessGroup
 
 METRICS_NAME = "metrics.jsonl"
 EVENTS_NAME = "tensorboard"
@@ -40,16 +40,16 @@ _GROUPS = {
 class MetricsLog:
     """Means over the steps since the last line, by name; losses also by quartile of the noise level."""
 
-    def __init__(self, out: Path, step: int, world: World, window_s: float) -> None:
+    def __init__(self, out: Path, step: int, group: ProcessGroup, window_s: float) -> None:
         """Lines of steps after `step` (of a run that was cut off after its last checkpoint) are dropped.
 
         window_s: seconds of media in a sample.
         """
         self.path = out / METRICS_NAME
         self.latest: dict[str, float] = {}
-        self._world, self._device, self._window_s = world, world.device, window_s
+        self._group, self._device, self._window_s = group, group.device, window_s
         self._events: Any = None  # torch's SummaryWriter has no types
-        if world.first:
+        if group.first:
             out.mkdir(parents=True, exist_ok=True)
             lines = self.path.read_text(encoding="utf-8").splitlines() if step and self.path.exists() else []
             kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
@@ -87,14 +87,14 @@ class MetricsLog:
 
     def write(self, step: int, steps: int, *, lr: float, bad_samples: int) -> None:
         """One line: means since the last one, over all processes, which call this together."""
-        names, size = list(self._sums), self._world.size
+        names, size = list(self._sums), self._group.size
         own = torch.cat([torch.stack([v.double() for v in self._sums.values()]), self._error, self._count]).tolist()
-        *totals, samples, bad = self._world.total([*own, self._samples, bad_samples])
+        *totals, samples, bad = self._group.total([*own, self._samples, bad_samples])
         means = [value / (size * self._steps) for value in totals[: len(names)]]
         errors, counts = totals[len(names) : -QUARTILES], totals[-QUARTILES:]
         seconds = time.perf_counter() - self._started
         memory = torch.cuda.max_memory_allocated(self._device) / 1e9 if self._device.type == "cuda" else 0.0
-        waited, memory = self._world.largest([self.waited, memory])
+        waited, memory = self._group.largest([self.waited, memory])
 
         line = {"step": step, **dict(zip(names, means, strict=True))}
         for i in range(QUARTILES):
@@ -114,7 +114,7 @@ class MetricsLog:
 
     def write_line(self, line: dict[str, float]) -> None:
         """Only the first process writes."""
-        if not self._world.first:
+        if not self._group.first:
             return
         with about(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(to_json(line, sort_keys=False) + "\n")

@@ -37,13 +37,13 @@ _SHARED: dict[str, type[VisavisError]] = {kind.__name__: kind for kind in (Usage
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """The processes of a run, as one of them sees them. Its methods are to be called by all of them alike."""
 
     device: torch.device  # of this process
     rank: int = 0
     size: int = 1
-    group: dist.ProcessGroup | None = None  # gloo; none: a process alone
+    gloo: dist.ProcessGroup | None = None  # gloo; none: a process alone
     gradients: dist.ProcessGroup | None = None  # nccl between GPUs
 
     @property
@@ -60,31 +60,31 @@ class World:
         return self._reduce(numbers, dist.ReduceOp.MAX)
 
     def _reduce(self, numbers: Sequence[float], how: dist.ReduceOp.RedOpType) -> list[float]:
-        if self.group is None:
+        if self.gloo is None:
             return list(numbers)
         tensor = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(tensor, how, group=self.group)
+        dist.all_reduce(tensor, how, group=self.gloo)
         return tensor.tolist()
 
     def gather(self, text: str) -> list[str]:
         """What each process says, by rank."""
-        if self.group is None:
+        if self.gloo is None:
             return [text]
         data = text.encode()
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        dist.all_gather(sizes, torch.tensor([len(data)]), group=self.group)
+        dist.all_gather(sizes, torch.tensor([len(data)]), group=self.gloo)
         longest = int(max(sizes))
         if longest == 0:
             return [""] * self.size
         padded = torch.zeros(longest, dtype=torch.uint8)
         padded[: len(data)] = torch.tensor(list(data), dtype=torch.uint8)
         parts = [torch.zeros_like(padded) for _ in range(self.size)]
-        dist.all_gather(parts, padded, group=self.group)
+        dist.all_gather(parts, padded, group=self.gloo)
         return [bytes(part[: int(size)].tolist()).decode() for part, size in zip(parts, sizes, strict=True)]
 
     def agree(self, error: Exception | None) -> None:
         """Nothing if no process has an error; else each raises that of the first one that has."""
-        if self.group is None:
+        if self.gloo is None:
             if error is not None:
                 raise error
             return
@@ -111,30 +111,30 @@ class World:
 
 
 @contextmanager
-def join(device: str) -> Iterator[World]:
+def join(device: str) -> Iterator[ProcessGroup]:
     """The processes that were started with this one, for as long as the context lasts.
 
     Raises UsageError, in all of them, where one lacks the device; RunFailed where the others do not come, or go.
     """
     joined = dist.is_available() and dist.is_initialized()
     if not joined and ranks().size == 1:
-        yield World(pick_device(device))
+        yield ProcessGroup(pick_device(device))
         return
     if not joined:
         _meet(ranks())
-    group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=PATIENCE)
-    world = World(torch.device("cpu"), dist.get_rank(), dist.get_world_size(), group, group)
+    gloo = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=PATIENCE)
+    group = ProcessGroup(torch.device("cpu"), dist.get_rank(), dist.get_world_size(), gloo, gloo)
     try:
-        with world.together():
+        with group.together():
             own = pick_device(device)
-        if len(set(world.gather(own.type))) > 1:
+        if len(set(group.gather(own.type))) > 1:
             raise UsageError("some processes have a GPU and others do not; use device=cpu, or machines that are alike")
         if own.type == "cuda":
-            world = replace(world, gradients=dist.new_group(backend="nccl", timeout=PATIENCE))
-        yield replace(world, device=own)
+            group = replace(group, gradients=dist.new_group(backend="nccl", timeout=PATIENCE))
+        yield replace(group, device=own)
     except BaseException as error:
         # All end by an error of ours. Of others they learn as connections close, but nccl might wait for them first.
-        if not joined and (world.gradients is group or isinstance(error, VisavisError | KeyboardInterrupt)):
+        if not joined and (group.gradients is gloo or isinstance(error, VisavisError | KeyboardInterrupt)):
             dist.destroy_process_group()
         if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error)):
             raise RunFailed(f"another process is gone, or has not answered for {PATIENCE}: {error}") from error

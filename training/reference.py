@@ -1,6 +1,6 @@
 """What the frozen model says of pairs, asked once: sweeps of β, λ or the learning rate ask it the same again.
 
-Noise and levels of a step hang on (seed, step, part) and its batch on the loader's place. So runs on the same pairs
+Noise and levels of a step depend on (seed, step, part) and its batch on the loader's place. So runs on the same pairs
 with the same seed and batch put the same questions to the same reference model, and its passes can be read from a file
 instead. Every answer lies beside a digest of its question and counts only where that is the same: a file may be cut off
 or shared by runs side by side, and is never wrong.

@@ -37,7 +37,7 @@ from visavis.training.loader import Loader, prefetch
 from visavis.training.log import MetricsLog
 from visavis.training.model import Listener
 from visavis.training.objective import Losses, Objective, Part, step_generator
-from visavis.training.process_group import World, join
+from visavis.training.process_group import ProcessGroup, join
 from visavis.training.validate import validate, validate_pairs
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -83,12 +83,12 @@ def train(
         RunFailed: the loss is not finite, or another process failed.
         Stopped: a checkpoint was written because somebody asked to stop.
     """
-    with join(config.device) as world:
-        run = open_run(dataset, out, config, init, pairs, world)
+    with join(config.device) as group:
+        run = open_run(dataset, out, config, init, pairs, group)
         window_s = run.windows.manifest.window / FPS
         with (
-            _alone_in(out, world),
-            closing(MetricsLog(out, run.first_step, world, window_s)) as log,
+            _alone_in(out, group),
+            closing(MetricsLog(out, run.first_step, group, window_s)) as log,
             _asked_to_stop(stop) as asked,
         ):
             _loop(run, out, log, progress, asked)
@@ -96,15 +96,15 @@ def train(
 
 
 @contextmanager
-def _alone_in(out: Path, world: World) -> Iterator[None]:
+def _alone_in(out: Path, group: ProcessGroup) -> Iterator[None]:
     """Hold a run's folder. A launcher that sets no ranks starts many processes that each take themselves for the first.
 
     Raises:
         UsageError: another run is at work in it.
     """
     with ExitStack() as stack:
-        with world.together():
-            if world.first:
+        with group.together():
+            if group.first:
                 out.mkdir(parents=True, exist_ok=True)
                 try:
                     stack.enter_context(FileLock(out / ".lock").acquire(timeout=0))
@@ -117,19 +117,19 @@ def _alone_in(out: Path, world: World) -> Iterator[None]:
 
 
 def _loop(run: Run, out: Path, log: MetricsLog, progress: Progress | None, asked: Callable[[], bool]) -> None:
-    config, world = run.config, run.world
+    config, group = run.config, run.group
     optimizer = torch.optim.Adam(run.model.parameters(), lr=config.optim.lr, betas=config.optim.betas, fused=True)
     if run.resumed is not None:
         optimizer.load_state_dict(run.resumed.optimizer)
-    with world.together():
+    with group.together():
         objective = Objective(run.model, run.frozen, config, run.reference_answers)
     network: Objective | DistributedDataParallel = objective
-    if world.group is not None:
+    if group.gloo is not None:
         network = DistributedDataParallel(
-            network, process_group=world.gradients, broadcast_buffers=False, gradient_as_bucket_view=True
+            network, process_group=group.gradients, broadcast_buffers=False, gradient_as_bucket_view=True
         )
     saved = run.first_step
-    with world.together():
+    with group.together():
         feed = _Feed(run)
     with closing(feed):
         for step in range(run.first_step, run.steps):
@@ -143,7 +143,7 @@ def _loop(run: Run, out: Path, log: MetricsLog, progress: Progress | None, asked
             loss = torch.stack([losses.total.detach() for losses in done_parts]).sum()
             norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.optim.grad_clip)
             finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
-            broken, stopping = world.total([not finite, asked()])
+            broken, stopping = group.total([not finite, asked()])
             if broken:
                 raise RunFailed(_what_broke(run, step, saved, out, loss, norm, parts, done_parts))
             optimizer.step()
@@ -164,7 +164,7 @@ def _loop(run: Run, out: Path, log: MetricsLog, progress: Progress | None, asked
             elif last or due or stopping:
                 _save(run, optimizer, feed, done, out, numbered=last or due)
                 saved = done
-            if progress is not None and world.first:
+            if progress is not None and group.first:
                 progress(done, run.steps, log.latest)
             if rise is not None:
                 return
@@ -211,17 +211,17 @@ def _next_parts(run: Run, feed: _Feed, log: MetricsLog) -> tuple[list[Part], lis
     log.waited += time.perf_counter() - waiting
     counts = [part.counts(run.config.dpo) for part in parts]
     own = [sum(column) for column in zip(*counts, strict=True)] or [0, 0, 0]
-    failed, *totals = run.world.total([error is not None, *own])
+    failed, *totals = run.group.total([error is not None, *own])
     if failed:
-        run.world.agree(error)
-    return parts, [[run.world.size * n / max(t, 1) for n, t in zip(row, totals, strict=True)] for row in counts]
+        run.group.agree(error)
+    return parts, [[run.group.size * n / max(t, 1) for n, t in zip(row, totals, strict=True)] for row in counts]
 
 
 def _backward(
     run: Run, network: Objective | DistributedDataParallel, part: Part, shares: Sequence[float], step: int, index: int
 ) -> Losses:
     """Add a part's gradients; with the last part those of all processes are averaged."""
-    generator = step_generator(run.config.seed, step, index * run.world.size + run.world.rank)
+    generator = step_generator(run.config.seed, step, index * run.group.size + run.group.rank)
     last = index + 1 == run.config.optim.accumulate
     with network.no_sync() if isinstance(network, DistributedDataParallel) and not last else nullcontext():
         with _precision(run.config.optim, run.device):
@@ -234,13 +234,13 @@ def _backward(
 def _validate(run: Run, step: int, log: MetricsLog) -> float | None:
     """Write a line of validation. Returns by how much the chosen side's error has risen where that is too much."""
     rise = None
-    with run.world.together():
-        if run.world.first:
+    with run.group.together():
+        if run.group.first:
             line = validate(run.average, run.held_out, run.config.objective.norm, run.device) | validate_pairs(run)
             log.write_line({"step": step, **line})
             rise = line.get("val_chosen_rise")
     limit = run.config.dpo.max_chosen_rise
-    (found,) = run.world.total([rise if rise is not None and limit is not None and rise > limit else 0.0])
+    (found,) = run.group.total([rise if rise is not None and limit is not None and rise > limit else 0.0])
     return found or None
 
 
@@ -252,15 +252,15 @@ def _end_early(run: Run, step: int, saved: int, out: Path, rise: float) -> None:
             f"{why}, and no checkpoint came before it; lower dpo.lr or dpo.lambda_, raise dpo.beta, or write "
             "checkpoints more often (checkpoint_every)"
         )
-    if run.world.first:
+    if run.group.first:
         _log.warning("%s; %s is of step %d, the last before it", why, out / CHECKPOINT_NAME, saved)
 
 
 def _save(run: Run, optimizer: torch.optim.Optimizer, feed: _Feed, step: int, out: Path, *, numbered: bool) -> None:
     """Write a checkpoint; numbered: under a name of its own, too."""
-    states = [json.loads(text) for text in run.world.gather(json.dumps(feed.positions))]
-    with run.world.together():
-        if not run.world.first:
+    states = [json.loads(text) for text in run.group.gather(json.dumps(feed.positions))]
+    with run.group.together():
+        if not run.group.first:
             return
         path = out / CHECKPOINT_NAME
         loaders = {name: [state[name] for state in states] for name in feed.positions}
@@ -280,10 +280,10 @@ def _what_broke(
         if not torch.isfinite(error_T).all()
     ]
     everything = [key for part in parts for key in part.keys]
-    said = [json.loads(text) for text in run.world.gather(json.dumps([broken, everything, loss.item()]))]
+    said = [json.loads(text) for text in run.group.gather(json.dumps([broken, everything, loss.item()]))]
     suspects = [key for each in said for key in each[0]] or [key for each in said for key in each[1]]
     named = ", ".join(suspects[:_SUSPECTS]) + (f" and {len(suspects) - _SUSPECTS} more" if suspects[_SUSPECTS:] else "")
-    value = sum(each[2] for each in said) / run.world.size
+    value = sum(each[2] for each in said) / run.group.size
     left = f"{out / CHECKPOINT_NAME} is of step {saved}" if saved else "no checkpoint was written before it"
     return (
         f"step {step + 1}: loss is {value}, gradient norm {norm.item()}; {left}; "

@@ -13,7 +13,7 @@ from rich.table import Table
 from visavis.pipeline.engine.cluster import start_ray
 from visavis.pipeline.engine.executor import Engine, local_engine
 from visavis.pipeline.engine.progress import Reporter, command
-from visavis.pipeline.engine.ray_pool import ray_engine
+from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
 from visavis.pipeline.plan.build import Build, BuildSummary
 from visavis.pipeline.plan.dataset import DATASET

@@ -1,4 +1,4 @@
-"""A crew carries out tasks. One in this process is here; the one on Ray is `pipeline.engine.ray_pool`.
+"""An executor carries out tasks. One in this process is here; the one on Ray is `pipeline.engine.ray_executor`.
 
 Both are driven alike: the run submits tasks as they become possible and waits for outcomes. What is done is not
 theirs to decide: artifacts say so (`pipeline.engine.worker`), and both write the same bytes.
@@ -26,13 +26,13 @@ class InFlight(NamedTuple):
     attempt: int
 
 
-class Crew(Protocol):
+class Executor(Protocol):
     """Workers for the stages of a run."""
 
     def submit(self, task: Task) -> None:
         """Queue a task."""
 
-    def hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether workers would stand idle soon if nothing more is submitted."""
 
     def wait(self, seconds: float = 1.0) -> list[Outcome]:
@@ -46,11 +46,11 @@ class Crew(Protocol):
         """What is at work now."""
 
     def waiting(self) -> str:
-        """What the crew itself waits for, such as room on a cluster; empty if for nothing."""
+        """What the executor itself waits for, such as room on a cluster; empty if for nothing."""
 
 
-Engine = Callable[[Stages, str], AbstractContextManager[Crew]]
-"""(stages, root of the run's folder) → a crew for as long as the block lasts."""
+Engine = Callable[[Stages, str], AbstractContextManager[Executor]]
+"""(stages, root of the run's folder) → an executor for as long as the block lasts."""
 
 
 class _Alone:
@@ -64,7 +64,7 @@ class _Alone:
     def submit(self, task: Task) -> None:
         self._queues[task.stage].append(task)
 
-    def hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         return not any(self._queues.values())
 
     def wait(self, seconds: float = 1.0) -> list[Outcome]:
@@ -82,7 +82,7 @@ class _Alone:
 
 
 @contextmanager
-def local_engine(stages: Stages, root: str) -> Iterator[Crew]:
+def local_engine(stages: Stages, root: str) -> Iterator[Executor]:
     """Everything in this process: for debugging, notebooks and tests. No time limits, and a crash is a crash.
 
     While it works, this process can claim most of the machine's memory, and not all (`pipeline.engine.memory`).

@@ -31,11 +31,11 @@ _NAME = 13  # characters of the longest name of a stage or phase
 
 
 class PhaseProgress:
-    """Follows the roads of one phase (usually conversations) and the tasks of all stages on the way."""
+    """Follows the workflows of one phase (usually conversations) and the tasks of all stages on the way."""
 
     def __init__(self, reporter: Reporter, show: Callable[[], Progress | None], name: str, total: int) -> None:
         """show: puts bars on the terminal, if it is one; called when there is something to do for the first time."""
-        self.before = 0  # roads on which nothing had to be done
+        self.before = 0  # workflows on which nothing had to be done
         self._reporter, self._show = reporter, show
         self._name, self._total = name, total
         self._began = self._beaten = time.monotonic()
@@ -73,7 +73,7 @@ class PhaseProgress:
             self._bar.update(self._rows[outcome.stage], advance=1, note=describe(counts))
 
     def finish(self, *, fresh: bool) -> None:
-        """A road came to its end; not fresh: nothing had to be done on it."""
+        """A workflow came to its end; not fresh: nothing had to be done on it."""
         self._finished += 1
         self.before += not fresh
         if self._bar and self._whole is not None:
@@ -109,7 +109,7 @@ class PhaseProgress:
 
 
 def time_left(finished: int, before: int, total: int, seconds: float) -> float | None:
-    """Seconds that a phase still takes if it goes on as it did; roads that needed nothing say nothing of its pace."""
+    """Seconds that a phase still takes if it goes on as it did; workflows that needed nothing do not count."""
     fresh = finished - before
     return (total - finished) * seconds / fresh if fresh > 0 else None
 
@@ -138,7 +138,7 @@ class Reporter:
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[PhaseProgress]:
-        """Follow the roads of a phase."""
+        """Follow the workflows of a phase."""
         with ExitStack() as stack:
             shown = PhaseProgress(self, lambda: stack.enter_context(self._bar()), name, total)
             yield shown

@@ -7,9 +7,9 @@ OUT/artifacts/…     what stages made, one file per item
 OUT/ledger/…        what became of every item
 OUT/dataset/…       shards and manifest
 
-What happens to one conversation is written as a *road*: a generator that yields the tasks it needs next and is sent
-what came of them. Many roads are open at once, so stages overlap wherever items do not wait for each other, while
-each road still reads from top to bottom.
+What happens to one conversation is written as a *workflow*: a generator that yields the tasks it needs next and is sent
+what came of them. Many workflows are open at once, so stages overlap wherever items do not wait for each other, while
+each workflow still reads from top to bottom.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from visavis.pipeline.engine.executor import Crew
+from visavis.pipeline.engine.executor import Executor
 from visavis.pipeline.engine.failures import Failures
 from visavis.pipeline.engine.progress import PhaseProgress, Reporter
 from visavis.pipeline.engine.worker import AnyStage, outcome_of
@@ -42,7 +42,7 @@ from visavis.schemas.storage.store import Store
 PROGRESS_FILE = "progress.json"
 _PROGRESS_SECONDS = 5.0
 _SLOWEST = 20  # tasks in flight that progress.json lists
-_TURN_SECONDS = 0.25  # in which roads are begun before outcomes are looked for, and others told how far it is
+_TURN_SECONDS = 0.25  # in which workflows are begun before outcomes are looked for, and others told how far it is
 
 T = TypeVar("T")
 
@@ -59,13 +59,13 @@ def made_of(done: Mapping[str, Made | None]) -> list[Made]:
     return [made for _, made in sorted(done.items()) if made]
 
 
-Road = Generator["Sequence[Task]", "list[Made | None]", T]
+Workflow = Generator["Sequence[Task]", "list[Made | None]", T]
 
 
 class Run:
     """Executes stages inside a run's folder, skipping what is done, recording what happens."""
 
-    def __init__(self, root: str, crew: Crew, limits: RunConfig, reporter: Reporter, hold: Hold) -> None:
+    def __init__(self, root: str, executor: Executor, limits: RunConfig, reporter: Reporter, hold: Hold) -> None:
         self.root = root
         self.store = Store(root)
         self.ledger = Ledger(self.store)
@@ -73,31 +73,33 @@ class Run:
         self.known = Known(self.ledger, self.store)
         self.reporter = reporter
         self.processed = 0
-        self.crew = crew
+        self.executor = executor
         self.limits = limits
         self._hold = hold
         self._said = time.monotonic()
         self._phase: _Phase[Any] | None = None
 
-    def follow(self, name: str, roads: Iterable[Road[T]], total: int, before: Iterable[Road[T]] = ()) -> Iterator[T]:
-        """Go many roads at once, and yield what each returns, in the order in which they end.
+    def follow(
+        self, name: str, workflows: Iterable[Workflow[T]], total: int, before: Iterable[Workflow[T]] = ()
+    ) -> Iterator[T]:
+        """Go many workflows at once, and yield what each returns, in the order in which they end.
 
-        before: roads of earlier runs, most of which need nothing. They are looked through while workers have enough to
-        do, so that no worker waits for that.
+        before: workflows of earlier runs, most of which need nothing. They are looked through while workers have enough
+        to do, so that no worker waits for that.
 
         Raises:
             RunFailed: too many failures, in a row or as a share.
         """
-        phase = _Phase(self, name, total, iter(roads), iter(before))
+        phase = _Phase(self, name, total, iter(workflows), iter(before))
         self._phase = phase
         with self.reporter.phase(name, total) as phase.progress:
             while phase.more or phase.open:
                 turn_ends, begun = time.monotonic() + _TURN_SECONDS, True
                 while begun and time.monotonic() < turn_ends:
-                    begun = phase.begin(hungry=phase.more and self.crew.hungry())
+                    begun = phase.begin(has_capacity=phase.more and self.executor.has_capacity())
                     yield from phase.take()
                 if phase.open:
-                    for outcome in self.crew.wait(0.0 if begun else 1.0):
+                    for outcome in self.executor.wait(0.0 if begun else 1.0):
                         phase.settle(outcome)
                 yield from phase.take()
                 self._tell(phase)
@@ -111,15 +113,15 @@ class Run:
             RunFailed: too many failures, in a row or as a share.
         """
 
-        def road(task: Task) -> Road[tuple[str, Made | None]]:
+        def workflow(task: Task) -> Workflow[tuple[str, Made | None]]:
             (made,) = yield [task]
             return task.key, made
 
-        return dict(self.follow(name, (road(task) for task in tasks), total))
+        return dict(self.follow(name, (workflow(task) for task in tasks), total))
 
     @property
     def how_far(self) -> dict[str, Any]:
-        """The phase that was begun last, and how many of its roads are gone to their end; empty before the first."""
+        """The phase that was begun last, and how many of its workflows have ended; empty before the first."""
         phase = self._phase
         return {"phase": phase.name, "finished": phase.finished, "total": phase.total} if phase else {}
 
@@ -165,8 +167,8 @@ class Run:
             return
         self._said = now
         self._hold.check()
-        at_work = sorted(self.crew.in_flight(), key=lambda f: -f.seconds)
-        phase.progress.beat(at_work, self.crew.waiting(), self.limits.heartbeat)
+        at_work = sorted(self.executor.in_flight(), key=lambda f: -f.seconds)
+        phase.progress.beat(at_work, self.executor.waiting(), self.limits.heartbeat)
         progress = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -178,7 +180,7 @@ class Run:
             "seconds": round(now - phase.began, 1),
             "updated": round(time.time(), 1),
             "working": len(at_work),
-            "waiting": self.crew.waiting(),
+            "waiting": self.executor.waiting(),
             "in_flight": [
                 {
                     "stage": f.task.stage,
@@ -196,54 +198,56 @@ class Run:
 
 @dataclass
 class _Open(Generic[T]):
-    """A road on which somebody is."""
+    """A workflow on which somebody is."""
 
-    road: Road[T]
+    workflow: Workflow[T]
     answers: list[Made | None] = field(default_factory=list)
     missing: int = 0
     fresh: bool = False  # something had to be done
 
 
 class _Phase(Generic[T]):
-    """The roads of one `Run.follow`."""
+    """The workflows of one `Run.follow`."""
 
-    def __init__(self, run: Run, name: str, total: int, roads: Iterator[Road[T]], before: Iterator[Road[T]]) -> None:
+    def __init__(
+        self, run: Run, name: str, total: int, workflows: Iterator[Workflow[T]], before: Iterator[Workflow[T]]
+    ) -> None:
         self.name, self.total = name, total
         self.open = self.finished = 0
-        self.more = True  # roads are left
+        self.more = True  # workflows are left
         self.began = time.monotonic()
         self.progress: PhaseProgress
         self._run = run
         self._waiting: dict[tuple[str, str], list[tuple[_Open[T], int, Task]]] = {}  # the first asked for it
         self._ended: deque[T] = deque()
         self._failures = Failures(run.limits)
-        self._roads, self._before = roads, before
-        self._at_once = True  # the last road of an earlier run needed nothing
+        self._workflows, self._before = workflows, before
+        self._at_once = True  # the last workflow of an earlier run needed nothing
 
-    def begin(self, *, hungry: bool) -> bool:
-        """Begin the next road; False if none is due. hungry: workers want work; else one that likely needs none."""
-        if not hungry and not self._at_once:
+    def begin(self, *, has_capacity: bool) -> bool:
+        """Begin the next workflow; False if none is due. has_capacity: workers want work."""
+        if not has_capacity and not self._at_once:
             return False
-        order = (self._roads, self._before) if hungry and self._at_once else (self._before, self._roads)
-        for source in order if hungry else order[:1]:
-            road, stays = next(source, None), self.open
-            if road is not None:
+        order = (self._workflows, self._before) if has_capacity and self._at_once else (self._before, self._workflows)
+        for source in order if has_capacity else order[:1]:
+            workflow, stays = next(source, None), self.open
+            if workflow is not None:
                 self.open += 1
-                self._step(_Open(road), first=True)
+                self._step(_Open(workflow), first=True)
             if source is self._before:
-                self._at_once = road is not None and self.open == stays
-            if road is not None:
+                self._at_once = workflow is not None and self.open == stays
+            if workflow is not None:
                 return True
-        self.more &= not hungry
+        self.more &= not has_capacity
         return False
 
     def take(self) -> Iterator[T]:
-        """What the roads returned that ended since."""
+        """What the workflows returned that ended since."""
         while self._ended:
             yield self._ended.popleft()
 
     def settle(self, outcome: Outcome) -> None:
-        """Record an outcome and go on with the road that waits for it, and with others that wait for the same."""
+        """Record an outcome and go on with the workflow that waits for it, and with others that wait for the same."""
         (entry, slot, task), *others = self._waiting.pop((outcome.stage, outcome.key))
         self._run.record(outcome)
         self.progress.advance(outcome)
@@ -268,7 +272,7 @@ class _Phase(Generic[T]):
         """Go on until something has to be waited for."""
         while True:
             try:
-                wanted = next(entry.road) if first else entry.road.send(entry.answers)
+                wanted = next(entry.workflow) if first else entry.workflow.send(entry.answers)
             except StopIteration as end:
                 self._end(entry, end.value)
                 return
@@ -285,7 +289,7 @@ class _Phase(Generic[T]):
         known = self._run.known.settled(task)
         if known is None:
             self._waiting[task.stage, task.key] = [(entry, slot, task)]
-            self._run.crew.submit(task)
+            self._run.executor.submit(task)
             self.progress.expect(task.stage)
             return False
         entry.answers[slot] = _made(task, known)
@@ -299,31 +303,31 @@ class _Phase(Generic[T]):
         self.progress.finish(fresh=entry.fresh)
 
 
-def known_steps(road: Road[T], known: Known) -> Generator[tuple[Task, Verdict | None], None, T | None]:
-    """Go a road as far as is known, without doing anything: yields its tasks and what is known of them.
+def known_steps(workflow: Workflow[T], known: Known) -> Generator[tuple[Task, Verdict | None], None, T | None]:
+    """Go a workflow as far as is known, without doing anything: yields its tasks and what is known of them.
 
     Returns:
-        What the road returns, or None if it cannot be gone to its end yet.
+        What the workflow returns, or None if it cannot be gone to its end yet.
     """
     try:
-        wanted = next(road)
+        wanted = next(workflow)
         while True:
             verdicts = [known.settled(task) for task in wanted]
             yield from zip(wanted, verdicts, strict=True)
             if None in verdicts:
                 return None
             answers = [_made(task, verdict) for task, verdict in zip(wanted, verdicts, strict=True) if verdict]
-            wanted = road.send(answers)
+            wanted = workflow.send(answers)
     except StopIteration as end:
         value: T = end.value
         return value
     finally:
-        road.close()
+        workflow.close()
 
 
-def next_stage(road: Road[Any], known: Known) -> str:
-    """The stage that somebody on this road waits for; empty if nothing is left to do on it."""
-    return next((task.stage for task, verdict in known_steps(road, known) if verdict is None), "")
+def next_stage(workflow: Workflow[Any], known: Known) -> str:
+    """The stage that somebody on this workflow waits for; empty if nothing is left to do on it."""
+    return next((task.stage for task, verdict in known_steps(workflow, known) if verdict is None), "")
 
 
 def _made(task: Task, known: Verdict) -> Made | None:
@@ -339,13 +343,13 @@ def _decided(task: Task, status: Any, reason: str, detail: str, known: Verdict) 
     return replace(outcome, inputs=known.inputs)
 
 
-def as_long_as(holds: Callable[[], bool], road: Road[T]) -> Road[T | None]:
-    """A road that is left at its next step, with None, once something no longer holds."""
+def as_long_as(holds: Callable[[], bool], workflow: Workflow[T]) -> Workflow[T | None]:
+    """A workflow that is left at its next step, with None, once something no longer holds."""
     try:
-        answers = yield next(road)
+        answers = yield next(workflow)
         while holds():
-            answers = yield road.send(answers)
-        road.close()
+            answers = yield workflow.send(answers)
+        workflow.close()
         return None
     except StopIteration as end:
         value: T = end.value

@@ -1,10 +1,10 @@
 """The build: from sources to a dataset of shards.
 
-    conversations   ingest → diarize → faces → cast → bind → separate    one road per conversation, all overlapping
-                    glance before faces, where the ear does not hear two people
+    conversations   ingest → diarize → faces → cast → bind → separate    one workflow per conversation, all overlapping
+                    glance before faces, where the diarizer does not hear two people
                     → transcribe, if enabled; encode, where the codec is a network
     fit             the corpus' codec
-    dyads           motion → windows                                     one road per conversation
+    dyads           motion → windows                                     one workflow per conversation
     census          the windows counted, part by part
     shard           balance → shards → codec and manifest
 
@@ -27,7 +27,7 @@ import numpy as np
 from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.paths import for_workers, in_full
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.engine.run import Made, Road, Run, as_long_as, made_of, next_stage
+from visavis.pipeline.engine.run import Made, Run, Workflow, as_long_as, made_of, next_stage
 from visavis.pipeline.plan.dataset import DATASET, buckets_of, build_dataset, collect, read_made
 from visavis.pipeline.plan.graph import check_chain, fingerprints_of, stages_of
 from visavis.pipeline.plan.outputs import read_codec
@@ -170,7 +170,7 @@ class Build:
         """
         store = Store(self.root)
         known = Known(Ledger(store), store)
-        return Counter(filter(None, (next_stage(road, known) for road in self.roads(sources))))
+        return Counter(filter(None, (next_stage(workflow, known) for workflow in self.workflows(sources))))
 
     def _build(self, run: Run, sources: Collection[Source]) -> BuildSummary:
         with Spool(Bound) as bound:
@@ -178,7 +178,7 @@ class Build:
             if not len(bound):
                 raise RunFailed(self._nothing_left(run, "conversation"))
             codec = self._codec(run, bound)
-            ended = run.follow("dyads", (self.road_to_dyad(b, codec) for b in bound), len(bound))
+            ended = run.follow("dyads", (self.workflow_to_dyad(b, codec) for b in bound), len(bound))
             made = partial(self._task, also=codec.digest)
             dyads = collect(
                 (dyad for dyad in ended if dyad),
@@ -203,8 +203,8 @@ class Build:
     def _bind_all(self, run: Run, sources: Collection[Source], bound: Spool[Bound]) -> None:
         twins, listed = self._twins(run), _List(len(sources))
         begun = run.known.count(self.fingerprints["ingest"])  # how far earlier runs came, if the list is the same
-        new = self.roads(sources, run, twins, listed, begun)
-        before = self.roads(sources, run, twins, listed) if begun else ()
+        new = self.workflows(sources, run, twins, listed, begun)
+        before = self.workflows(sources, run, twins, listed) if begun else ()
         ended = run.follow("conversations", new, len(sources), before)
         for conversation in filter(None, ended):
             bound.append(conversation)
@@ -214,14 +214,14 @@ class Build:
     def _twins(self, run: Run | None) -> Twins:
         return Twins(run, lambda listed: self._task("ingest", listed.key, listed.name, guessed=True))
 
-    def roads(
+    def workflows(
         self,
         sources: Collection[Source],
         run: Run | None = None,
         twins: Twins | None = None,
         listed: _List | None = None,
         first: int = 0,
-    ) -> Iterator[Road[Bound | None]]:
+    ) -> Iterator[Workflow[Bound | None]]:
         """Each conversation's way to `bind`.
 
         run: where verdicts are recorded. twins: who has which content. first: only conversations from this place of the
@@ -239,7 +239,7 @@ class Build:
                 continue
             yield self._ingest_one(run, source, Listed(place, listed.begin(place, key), source_name(source)), twins)
 
-    def _ingest_one(self, run: Run | None, source: Source, mine: Listed, twins: Twins) -> Road[Bound | None]:
+    def _ingest_one(self, run: Run | None, source: Source, mine: Listed, twins: Twins) -> Workflow[Bound | None]:
         inline, seconds = source.model_dump(mode="json"), source_seconds(source)
         (ingested,) = yield [self._task("ingest", mine.key, mine.name, inline=inline, seconds=seconds, guessed=True)]
         if ingested is None:
@@ -247,12 +247,12 @@ class Build:
         outline = told(ingested.facts, Outline)
         if not twins.take(outline.id, mine):
             return None
-        road = self._bind_one(run, source, mine, ingested, outline)
-        return (yield from as_long_as(lambda: twins.has(outline.id, mine.place), road))
+        workflow = self._bind_one(run, source, mine, ingested, outline)
+        return (yield from as_long_as(lambda: twins.has(outline.id, mine.place), workflow))
 
     def _bind_one(
         self, run: Run | None, source: Source, mine: Listed, made: Made, outline: Outline
-    ) -> Road[Bound | None]:
+    ) -> Workflow[Bound | None]:
         item = mine.name
         seconds = outline.frames / FPS
         # What a conversation is, wherever its files lie: moving a corpus redoes nothing but ingest.
@@ -330,7 +330,7 @@ class Build:
             run.keep(task)
         return fault is None
 
-    def road_to_dyad(self, b: Bound, codec: Artifact) -> Road[tuple[str, Made, Artifact] | None]:
+    def workflow_to_dyad(self, b: Bound, codec: Artifact) -> Workflow[tuple[str, Made, Artifact] | None]:
         """A bound conversation's way to its windows. Returns its id, them, and its voices."""
         motion = yield [
             self._task(

@@ -1,4 +1,4 @@
-"""The chain of stages: what they are, what hangs on what, and whether their types fit.
+"""The chain of stages: what they are, what depends on what, and whether their types fit.
 
 ingest → diarize (→ glance) ─┐      ┌→ separate (→ transcribe → windows) ─────────┐
        → faces  ─────→ cast ─┴→ bind ┴→ fit → motion → windows → census ─────────┴→ shard

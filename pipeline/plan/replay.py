@@ -1,6 +1,6 @@
 """Replay: one stage on one item, in this process, with nothing written. For debugging.
 
-The task is found the way a build finds it: along the roads of the listed conversations, with what the ledger knows.
+The task is found the way a build finds it: along the workflows of the listed conversations, with what the ledger knows.
 An exception passes through, so a debugger stops where it was raised.
 """
 
@@ -84,12 +84,12 @@ def _find(build: Build, known: Known, sources: Collection[Source], stage: str, i
 def _tasks(build: Build, known: Known, sources: Collection[Source]) -> Iterator[tuple[Task, Verdict | None]]:
     """All tasks that a build could carry out now or has carried out."""
     codecs = build.codecs()
-    for road in build.roads(sources):
-        bound = yield from known_steps(road, known)
+    for workflow in build.workflows(sources):
+        bound = yield from known_steps(workflow, known)
         if bound is None:
             continue
         for codec in codecs:
-            yield from known_steps(build.road_to_dyad(bound, codec), known)
+            yield from known_steps(build.workflow_to_dyad(bound, codec), known)
 
 
 def _outline(row: Any) -> Any:

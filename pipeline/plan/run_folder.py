@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from visavis.pipeline.engine.executor import Crew, Engine, InFlight
+from visavis.pipeline.engine.executor import Engine, Executor, InFlight
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Run
 from visavis.pipeline.engine.worker import Stages
@@ -30,28 +30,28 @@ RUN_FILE = "run.json"
 
 
 class _WhenNeeded:
-    """A crew that is called together at the first task: a run that finds everything done starts nobody."""
+    """An executor that is called together at the first task: a run that finds everything done starts nobody."""
 
-    def __init__(self, open_crew: Callable[[], Crew]) -> None:
-        self._open = open_crew
-        self._crew: Crew | None = None
+    def __init__(self, open_executor: Callable[[], Executor]) -> None:
+        self._open = open_executor
+        self._executor: Executor | None = None
 
     def submit(self, task: Task) -> None:
-        if self._crew is None:
-            self._crew = self._open()
-        self._crew.submit(task)
+        if self._executor is None:
+            self._executor = self._open()
+        self._executor.submit(task)
 
-    def hungry(self) -> bool:
-        return self._crew is None or self._crew.hungry()
+    def has_capacity(self) -> bool:
+        return self._executor is None or self._executor.has_capacity()
 
     def wait(self, seconds: float = 1.0) -> list[Outcome]:
-        return self._crew.wait(seconds) if self._crew else []
+        return self._executor.wait(seconds) if self._executor else []
 
     def in_flight(self) -> list[InFlight]:
-        return self._crew.in_flight() if self._crew else []
+        return self._executor.in_flight() if self._executor else []
 
     def waiting(self) -> str:
-        return self._crew.waiting() if self._crew else ""
+        return self._executor.waiting() if self._executor else ""
 
 
 @contextmanager
@@ -65,10 +65,12 @@ def opened(
     *,
     reconfigure: bool = False,
 ) -> Iterator[Run]:
-    """A run's folder, ready to work in: locked, of these settings, with a crew as soon as there is something to do.
+    """A run's folder, ready to work in: locked, of these settings, with an executor as soon as there is something to
+    do.
 
     Raises:
-        UsageError: the folder is in use or belongs to other settings; at the first task, if there is no crew. Nothing
+        UsageError: the folder is in use or belongs to other settings; at the first task, if there is no executor.
+        Nothing
             was written then.
     """
     with locked(root, reporter.line) as hold:
@@ -86,12 +88,12 @@ def opened(
         keeper = Keeper(store, settle)
         with keeper.ending(), ExitStack() as stack:
 
-            def open_crew() -> Crew:
-                crew = stack.enter_context(engine(stages, root))
+            def open_executor() -> Executor:
+                executor = stack.enter_context(engine(stages, root))
                 keeper.begin()
-                return crew
+                return executor
 
-            with Run(root, _WhenNeeded(open_crew), limits, reporter, hold) as run:
+            with Run(root, _WhenNeeded(open_executor), limits, reporter, hold) as run:
                 keeper.how_far = lambda: run.how_far
                 yield run
 

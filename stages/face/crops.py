@@ -27,7 +27,7 @@ _MIDDLE = (0.0, -0.5)  # cm; of the canonical face
 
 
 @dataclass(frozen=True)
-class Look:
+class FaceCrop:
     """A face in one picture.
 
     thumb_SS3: uint8 RGB. sharpness: variance of the crop's Laplacian, grey levels². inside: share of the landmarks
@@ -40,8 +40,8 @@ class Look:
     flat: Unwrapped | None = None
 
 
-def look_at(rgb_HW3: np.ndarray, points_L2: np.ndarray, *, flat: bool = False) -> Look:
-    """Look at the face that has these landmarks (pixels of this picture); flat: unwrap it, too."""
+def crop_face(rgb_HW3: np.ndarray, points_L2: np.ndarray, *, flat: bool = False) -> FaceCrop:
+    """FaceCrop at the face that has these landmarks (pixels of this picture); flat: unwrap it, too."""
     import cv2
 
     height, width = rgb_HW3.shape[:2]
@@ -54,7 +54,7 @@ def look_at(rgb_HW3: np.ndarray, points_L2: np.ndarray, *, flat: bool = False) -
     )
     _, deviation = cv2.meanStdDev(cv2.Laplacian(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.CV_16S))
     within_L = ((points_L2 >= 0) & (points_L2 < (width, height))).all(axis=1)
-    return Look(
+    return FaceCrop(
         thumb_SS3=cv2.resize(crop, (THUMB, THUMB), interpolation=cv2.INTER_AREA),
         sharpness=float(deviation[0, 0] ** 2),
         inside=float(within_L.mean()),

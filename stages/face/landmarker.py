@@ -1,7 +1,7 @@
 """MediaPipe's FaceLandmarker: 478 landmarks and 52 blendshape scores a face ("Blendshapes GHUM", arXiv 2309.05782).
 
 Its graph is run bare, as FaceMesh's is: the Tasks API around it does not work with protobuf 6. Each picture is looked
-at by itself, so nothing hangs on where a piece begins.
+at by itself, so nothing depends on where a piece begins.
 
 The trade-off: a file that is not part of any wheel, about twice FaceMesh's time, and a detector for near faces only.
 Scoring FaceMesh's landmarks with the bundle's blendshape network alone would save both; on two real people those scores

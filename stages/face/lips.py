@@ -32,7 +32,7 @@ _PRIOR = 60.0  # frames that the priors are worth
 _ROUNDS = 20
 _APART = 1.0  # by which lips that speak move more, at least: someone who never speaks would teach us otherwise
 _NOBODY = 0.1  # odds that a voice is nobody's in the picture, against each of the two
-_RIGHT = 0.95  # of the labels of an ear that hears two voices
+_RIGHT = 0.95  # of the labels of a diarizer that hears two voices
 _CLIP = 6.0  # nats that one frame of one face may say
 _AT_REST = 6.0  # nats a second for lips that do not speak; people who hardly move theirs reach 3 in a turn of seconds
 _SAYS_ENOUGH = 5 * FPS
@@ -67,18 +67,18 @@ def voice_contrast(turns: Sequence[Turn], frames: int) -> np.ndarray:
     return (state_T & 1).astype(np.float64) - (state_T >> 1 & 1)
 
 
-def fit_lips_by_ear(motion_PT: np.ndarray, heard_KT: np.ndarray, odds: float) -> LipModel:
-    """`fit_lips` for `lip_contest`, begun from what the ear's labels say, given to the people either way round.
+def fit_lips_by_diarizer(motion_PT: np.ndarray, heard_KT: np.ndarray, odds: float) -> LipModel:
+    """`fit_lips` for `lip_contest`, begun from what the diarizer's labels say, given to the people either way round.
 
     Somebody who mumbles beside a still listener is not found by lips alone: both rest, and whose rest is taken for
     speech is chance. A label that goes with the one's moving lips says that the other label is not theirs.
 
     Args:
-        heard_KT: bool, frames of each label. odds: nats by which the ear hears two voices (`Diarization.odds`).
+        heard_KT: bool, frames of each label. odds: nats by which the diarizer hears two voices (`Diarization.odds`).
     """
     count_T = heard_KT.sum(axis=0)
     two = (*np.argsort(-(heard_KT & (count_T == 1)).sum(axis=1), kind="stable"), 0)[:2]
-    right = 0.5 + (_RIGHT - 0.5) * max(0.0, np.tanh(odds / 2))  # an ear in doubt says nothing
+    right = 0.5 + (_RIGHT - 0.5) * max(0.0, np.tanh(odds / 2))  # a diarizer in doubt says nothing
     hint_T = np.log(right / (1 - right)) * (heard_KT[two[0]].astype(np.float64) - heard_KT[two[1]])
     models = [fit_lips(motion_PT, count_T, contest=True, hint_T=sign * hint_T) for sign in (1, -1)]
     return max(zip(models, (1, -1), strict=True), key=lambda m: _fit(motion_PT, count_T, m[0], m[1] * hint_T))[0]

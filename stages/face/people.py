@@ -295,10 +295,10 @@ def _merged(people: list[Person]) -> list[Person]:
     if len(people) < 2:
         return people
     apart_NN = np.array([[a is not b and seen_together(a, b) for b in people] for a in people])
-    looks = [person.appearance for person in people]
+    appearances = [person.appearance for person in people]
     two = [(int(i), int(j)) for i, j in np.argwhere(np.triu(apart_NN))]
     presence_N = np.array([person.presence for person in people])
-    groups = joined(looks, presence_N, apart_NN, learned().adapted(looks, two))
+    groups = joined(appearances, presence_N, apart_NN, learned().adapted(appearances, two))
     return [_one([people[number] for number in group]) for group in groups]
 
 

@@ -25,16 +25,18 @@ _KNOWN = 4  # people that a face is compared with: those who look most like it
 _GROWN = 1.25  # somebody of whom this much more is known is compared anew
 
 
-def joined(looks: Sequence[Appearance], presence_N: np.ndarray, apart_NN: np.ndarray, scale: Scale) -> list[list[int]]:
+def joined(
+    appearances: Sequence[Appearance], presence_N: np.ndarray, apart_NN: np.ndarray, scale: Scale
+) -> list[list[int]]:
     """Numbers of the faces of each person.
 
     Args:
         presence_N: how much of the video each face takes. apart_NN: bool, who are two people for certain.
     """
-    groups = [[face] for face in range(len(looks))]
+    groups = [[face] for face in range(len(appearances))]
     while True:
         merged = _Joining(
-            [Appearance.sum([looks[face] for face in group]) for group in groups],
+            [Appearance.sum([appearances[face] for face in group]) for group in groups],
             np.array([presence_N[group].sum() for group in groups]),
             np.array([[apart_NN[np.ix_(a, b)].any() for b in groups] for a in groups]),
             scale,
@@ -47,9 +49,11 @@ def joined(looks: Sequence[Appearance], presence_N: np.ndarray, apart_NN: np.nda
 class _Joining:
     """One pass over all faces."""
 
-    def __init__(self, looks: Sequence[Appearance], presence_N: np.ndarray, apart_NN: np.ndarray, scale: Scale) -> None:
-        self._looks, self._presence_N, self._apart_NN, self._scale = looks, presence_N, apart_NN, scale
-        self._left = sorted(range(len(looks)), key=lambda face: (-presence_N[face], face))
+    def __init__(
+        self, appearances: Sequence[Appearance], presence_N: np.ndarray, apart_NN: np.ndarray, scale: Scale
+    ) -> None:
+        self._appearances, self._presence_N, self._apart_NN, self._scale = appearances, presence_N, apart_NN, scale
+        self._left = sorted(range(len(appearances)), key=lambda face: (-presence_N[face], face))
         self._people: list[list[int]] = []
         self._known: list[Appearance] = []  # what each person looks like …
         self._ratios: list[np.ndarray] = []  # … against all faces: nats [N]
@@ -71,14 +75,14 @@ class _Joining:
         """A person of its own. Returns: faces of which the answer may have changed."""
         self._left.remove(face)
         self._people.append([face])
-        self._known.append(self._looks[face])
+        self._known.append(self._appearances[face])
         self._ratios.append(self._compared(len(self._people) - 1))
         return set(self._left)
 
     def _join(self, face: int, person: int) -> set[int]:
         self._left.remove(face)
         self._people[person].append(face)
-        known = Appearance.sum([self._looks[f] for f in self._people[person]])
+        known = Appearance.sum([self._appearances[f] for f in self._people[person]])
         if known.amount < _GROWN * self._known[person].amount:
             return {f for f in self._left if self._apart_NN[f, face]}
         self._known[person] = known
@@ -86,10 +90,10 @@ class _Joining:
         return set(self._left)
 
     def _compared(self, person: int) -> np.ndarray:
-        ratio_N = np.zeros(len(self._looks))
+        ratio_N = np.zeros(len(self._appearances))
         for face in self._left:
             if not self._excluded(face, person):
-                ratio_N[face] = self._scale.same(self._looks[face], self._known[person])
+                ratio_N[face] = self._scale.same(self._appearances[face], self._known[person])
         return ratio_N
 
     def _excluded(self, face: int, person: int) -> bool:

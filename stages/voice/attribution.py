@@ -4,15 +4,16 @@ Four witnesses, each in nats for the one and against the other, frame by frame o
 
     lips     they move as they do in speech, or rest (`face.lips`)
     sound    they open with what is heard, as a speaker's do and a laughing listener's do not (`face.lip_sync`)
-    ear      the diarizer's labels: each worth what it has shown to be right elsewhere, and what the ear thinks of it
+    diarizer its labels: each worth what it has shown to be right elsewhere, and what the diarizer thinks of it
     voice    what the two sound like in this very conversation, learned where the others agree (below)
 
-They are added, and one path is sought through the speech: who speaks, or both where the ear hears two at once. A
-change of speaker costs nats inside of a turn and few at its edges. Ear and voice are then weighed and learned again by
-the path that was found. So a turn during which a hand hides the lips goes by the voice, and a short word by the lips.
+They are added, and one path is sought through the speech: who speaks, or both where the diarizer hears two at once. A
+change of speaker costs nats inside of a turn and few at its edges. Diarizer and voice are then weighed and learned
+again by the path that was found. So a turn during which a hand hides the lips goes by the voice, and a short word by
+the lips.
 
 Where it begins matters: lips that chew through a turn or two teach wrong voices, which then cannot correct them. So the
-first path is the ear's, each label given to the person whose lips fit it, and voices are first learned from that.
+first path is the diarizer's, each label given to the person whose lips fit it, and voices are first learned from that.
 
 The conversation's own voices: a linear discriminant between what is heard (`Diarization.voices`) in the one's and in
 the other's turns. It counts for what it achieves on turns that it was not learned from, so voices that do not differ
@@ -20,7 +21,7 @@ are worth nothing, however well they were fitted.
 
 The trade-off: two people, and evidence that is taken for independent. A third voice goes to whoever's lips move.
 
-Shape suffixes: T frames of the 25 fps grid, P the two people, K the ear's labels, W voice windows, E embedding.
+Shape suffixes: T frames of the 25 fps grid, P the two people, K the diarizer's labels, W voice windows, E embedding.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from visavis.stages.voice.odds import SPAN, WINDOWS_A_SECOND, Odds, both_speak
 
 _ROUNDS = 4  # of weighing the witnesses, which converge in two or three
 _CHANGE = 4.0  # nats: a speaker who changes inside of a turn, …
-_AT_EDGE = 1.0  # … and where the ear hears a change or a pause
+_AT_EDGE = 1.0  # … and where the diarizer hears a change or a pause
 _BOTH = 6.0  # nats a second for two who are heard at once: lips that rest in speech reach 7 to 17 (`stages.face.lips`)
-_EAR = 20.0  # seconds that a believed ear is taken to have had right before anything is seen, …
+_DIARIZER = 20.0  # seconds that a believed diarizer is taken to have had right before anything is seen, …
 _DOUBTED = 2.0  # … and one that could not tell a second voice from the first
 _UNSURE = 1.0  # the same, wrong
 _PURE = 0.6  # lead of one person among the frames of a voice window that is learned from
@@ -53,10 +54,10 @@ _IMPOSSIBLE = -1e9
 
 
 class Attribution(NamedTuple):
-    """turns: by participant, sorted by (start, speaker). changed: seconds in which the ear's label was overruled.
+    """turns: by participant, sorted by (start, speaker). changed: seconds in which the diarizer's label was overruled.
 
     seconds_P: that each is alone heard. nats_P: by which these are the own rather than the other's, by lips and sound.
-    voices: for each participant, the ear's label that is theirs more than any other is. odds: that both speak.
+    voices: for each participant, the diarizer's label that is theirs more than any other is. odds: that both speak.
     """
 
     turns: tuple[Turn, ...]
@@ -68,7 +69,7 @@ class Attribution(NamedTuple):
 
 
 def labels_heard(turns: Sequence[Turn], frames: int) -> np.ndarray:
-    """bool [K, T]: the ear's label k fills at least half of the frame."""
+    """bool [K, T]: the diarizer's label k fills at least half of the frame."""
     heard_KT = np.zeros((1 + max((turn.speaker for turn in turns), default=0), frames))
     for turn in turns:
         start, end = turn.start * FPS, min(turn.end * FPS, frames)
@@ -83,21 +84,21 @@ def attributed(
     evidence_PT: np.ndarray,
     voices_WE: np.ndarray | None = None,
     believed: int = 2,
-    ear: float = 0.0,
+    diarizer: float = 0.0,
 ) -> Attribution:
     """Turns of participants, from turns of voices and what can be seen.
 
     Args:
-        turns: the ear's, by label.
+        turns: the diarizer's, by label.
         evidence_PT: nats by which each person speaks rather than not, by lips and sound.
-        believed: voices that the ear is sure of. ear: nats by which it hears two rather than one.
+        believed: voices that the diarizer is sure of. diarizer: nats by which it hears two rather than one.
     """
     frames = evidence_PT.shape[1]
     heard_KT = labels_heard(turns, frames)
     count_T = heard_KT.sum(axis=0)
     lead_T = np.where(count_T == 1, evidence_PT[0] - evidence_PT[1], 0.0)
     guess_KP = _first_guess(heard_KT & (count_T == 1), lead_T, believed)
-    right_KP, voice_T = guess_KP, _voices_by_ear(voices_WE, heard_KT, guess_KP)
+    right_KP, voice_T = guess_KP, _voices_by_diarizer(voices_WE, heard_KT, guess_KP)
     for _ in range(_ROUNDS):
         odds_K = np.log((right_KP[:, 0] + _UNSURE) / (right_KP[:, 1] + _UNSURE)) * (len(heard_KT) > 1)
         path_T = _path(turns, heard_KT, evidence_PT, odds_K, voice_T)
@@ -110,13 +111,13 @@ def attributed(
     pieces = (piece for turn in turns for piece in _split(turn, path_T))
     nats_P = np.array([sign * lead_T[(count_T == 1) & (path_T == p)].sum() for p, sign in ((0, 1), (1, -1))])
     agreed = 1 - changed / max(float(found_KP.sum()), 1e-9) if len(heard_KT) > 1 else 0.5
-    odds = both_speak(np.where(count_T == 1, path_T, -1), lead_T, voices_WE, ear, agreed)
+    odds = both_speak(np.where(count_T == 1, path_T, -1), lead_T, voices_WE, diarizer, agreed)
     return Attribution(_joined(pieces), round(changed, 2), found_KP.sum(axis=0), nats_P, voices, odds)
 
 
 def _first_guess(alone_KT: np.ndarray, lead_T: np.ndarray, believed: int) -> np.ndarray:
     """Seconds [K, P] that each label is taken to have had right for the person whose lips fit it better."""
-    worth = _EAR if believed > 1 else _DOUBTED
+    worth = _DIARIZER if believed > 1 else _DOUBTED
     if len(alone_KT) < 2:
         worth = 0.0  # one label for all tells nobody from nobody
     fits_K = alone_KT @ lead_T
@@ -126,7 +127,7 @@ def _first_guess(alone_KT: np.ndarray, lead_T: np.ndarray, believed: int) -> np.
     return worth * np.stack([fits_K > 0, fits_K < 0], axis=1)
 
 
-def _voices_by_ear(voices_WE: np.ndarray | None, heard_KT: np.ndarray, guess_KP: np.ndarray) -> np.ndarray:
+def _voices_by_diarizer(voices_WE: np.ndarray | None, heard_KT: np.ndarray, guess_KP: np.ndarray) -> np.ndarray:
     """`_voice_evidence` as if each label were the person's that it is first given to: [T]."""
     owner_K = np.where(guess_KP[:, 0] >= guess_KP[:, 1], 0, 1)
     return _voice_evidence(voices_WE, np.where(heard_KT.sum(axis=0) == 1, owner_K[heard_KT.argmax(axis=0)], -1))
@@ -135,7 +136,7 @@ def _voices_by_ear(voices_WE: np.ndarray | None, heard_KT: np.ndarray, guess_KP:
 def _path(
     turns: Sequence[Turn], heard_KT: np.ndarray, evidence_PT: np.ndarray, odds_K: np.ndarray, voice_T: np.ndarray
 ) -> np.ndarray:
-    """Who speaks in each frame: 0, 1, or 2 for both, who are only sought where the ear hears several at once."""
+    """Who speaks in each frame: 0, 1, or 2 for both, who are only sought where the diarizer hears several at once."""
     count_T = heard_KT.sum(axis=0)
     ear_T = np.zeros(len(count_T))
     for turn in turns:
@@ -244,7 +245,7 @@ def _likelihood(score_W: np.ndarray, first_W: np.ndarray, second_W: np.ndarray) 
 
 
 def _split(turn: Turn, path_T: np.ndarray) -> Iterator[Turn]:
-    """One turn of the ear, in pieces of one person each, or of both."""
+    """One turn of the diarizer, in pieces of one person each, or of both."""
     first = round(turn.start * FPS)
     path_F = path_T[first : max(round(turn.end * FPS), first + 1)]
     if not len(path_F):

@@ -97,7 +97,7 @@ class Split:
 
 
 class Heard(NamedTuple):
-    """What the ear makes of a track.
+    """What the diarizer makes of a track.
 
     turns: sorted by (start, speaker). believed: how many voices it is sure of, 0 without speech. voices: float16
     [W, E], E ≤ `REDUCED`: how the voice sounds around each tenth of a second, NaN where nobody speaks. odds: nats by

@@ -3,7 +3,7 @@
     residual = power of the other's voice in this track, mean over the time in which the other speaks
              / power of the own voice in it,             mean over the time in which its owner speaks
 
-One definition for all ways to a track, and it does not hang on how much either of them talks. Powers are of voices:
+One definition for all ways to a track, and it does not depend on how much either of them talks. Powers are of voices:
 the noise floor, which is the median of frames in which nobody speaks, is subtracted. Nobody hands out the two voices
 apart, so the numerator is put together from what can be measured:
 

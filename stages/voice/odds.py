@@ -6,17 +6,18 @@ Three witnesses in nats for both, each bounded by how often it is known to decei
              seconds on end, so a piece of up to 3 s of somebody's speech is one piece of evidence and says 3 nats at
              most (one in twenty). A mouth may be hidden throughout, so all pieces together say no more against it.
     voices   what is heard in the one's and in the other's turns lies apart, as two people's voices do, or near, as one
-             person's: where lips alone would make two of a monologue, both have one voice. Parts that an ear sets apart
-             are further from each other than parts taken at random, so who follows the ear's labels is asked for more.
-    ear      what the diarizer says for two voices (`Diarization.odds`), if they are these two: if faces share its
+             person's: where lips alone would make two of a monologue, both have one voice. Parts that a diarizer sets
+             apart are further from each other than parts taken at random, so who follows the diarizer's labels is asked
+             for more.
+    diarizer what it says for two voices (`Diarization.odds`), if they are these two: if faces share its
              voices, it says nothing.
 
-Distances and what the ear says were read off the voices at hand (.75 ± .09 for the ear's splits of one half of them,
-.78 ± .11 of the other). The form of the rule was chosen with all in view, so a figure on them is no judgement: make
-other clips (`benchmarks.exchanges`, another seed).
+Distances and what the diarizer says were read off the voices at hand (.75 ± .09 for the diarizer's splits of one half
+of them, .78 ± .11 of the other). The form of the rule was chosen with all in view, so a figure on them is no judgement:
+make other clips (`benchmarks.exchanges`, another seed).
 
 The trade-off: 3 numbers. Who always chews, with a speaker whose mouth is never seen, is taken for a dialogue where the
-ear errs as well.
+diarizer errs as well.
 
 Shape suffixes: T frames of the 25 fps grid, W voice windows, E embedding.
 """
@@ -38,8 +39,11 @@ _MOST = 6.0  # nats for both, of lips
 _PURE = 0.3  # lead of one person among a voice window's frames from which it counts
 _LEAST = 0.15  # seconds of such windows; of less, voices say nothing
 _TWO = (0.93, 0.14)  # mean and deviation of the distance between two people's voices, …
-_ONE = ((0.39, 0.17), (0.77, 0.11))  # … between parts of one voice taken at random, and those that the ear splits it in
-_BY_EAR = (0.5, 0.9)  # how likely a split is of the second kind: where labels are not followed, and where they are
+_ONE = (
+    (0.39, 0.17),
+    (0.77, 0.11),
+)  # … between parts of one voice taken at random, and those that the diarizer splits it in
+_BY_DIARIZER = (0.5, 0.9)  # how likely a split is of the second kind: where labels are not followed, and where they are
 _ENOUGH = 1.0  # seconds of such windows, of less each distance is larger by chance and counts in proportion
 _CLOSE = 6.0  # nats against two voices at most
 
@@ -49,26 +53,31 @@ class Odds(NamedTuple):
 
     lips: float
     voices: float
-    ear: float
+    diarizer: float
     distance: float
 
     @property
     def total(self) -> float:
-        return self.lips + self.voices + self.ear
+        return self.lips + self.voices + self.diarizer
 
 
-def both_speak(who_T: np.ndarray, lead_T: np.ndarray, voices_WE: np.ndarray | None, ear: float, agreed: float) -> Odds:
+def both_speak(
+    who_T: np.ndarray, lead_T: np.ndarray, voices_WE: np.ndarray | None, diarizer: float, agreed: float
+) -> Odds:
     """How much more likely it is that both speak.
 
     Args:
         who_T: 0 or 1 where that person is taken to speak alone, else −1.
         lead_T: nats by which lips and sound fit person 0 better than person 1.
-        ear: nats for two voices. agreed: share of its labels' time that fell to the label's own person; 0.5 where it
+        diarizer: nats for two voices. agreed: share of its labels' time that fell to the label's own person; 0.5 where
+        it
             has one label for both.
     """
     lips = min(_lips(who_T == 0, lead_T), _lips(who_T == 1, -lead_T))
     distance, seconds = _distance(who_T, voices_WE)
-    return Odds(lips, _voices(distance, seconds, agreed, ear), min(ear, ear * (2 * agreed - 1)), distance)
+    return Odds(
+        lips, _voices(distance, seconds, agreed, diarizer), min(diarizer, diarizer * (2 * agreed - 1)), distance
+    )
 
 
 def _lips(mine_T: np.ndarray, lead_T: np.ndarray) -> float:
@@ -82,12 +91,12 @@ def _lips(mine_T: np.ndarray, lead_T: np.ndarray) -> float:
     return float(np.clip(np.clip(pieces, -_DECEIVED, _DECEIVED).sum(), -_DECEIVED, _MOST))
 
 
-def _voices(distance: float, seconds: float, agreed: float, ear: float) -> float:
-    """Two against one, split by the ear where the labels of an ear in doubt are followed, else as likely at random."""
+def _voices(distance: float, seconds: float, agreed: float, diarizer: float) -> float:
+    """Two against one, split by the diarizer where its labels are followed in doubt, else as likely at random."""
     if np.isnan(distance):
         return 0.0
-    by_ear = float(np.clip((2 * agreed - 1) * min(1.0, 1.0 - np.tanh(ear / 2)), *_BY_EAR))
-    one = (1 - by_ear) * _gaussian(distance, *_ONE[0]) + by_ear * _gaussian(distance, *_ONE[1])
+    by_diarizer = float(np.clip((2 * agreed - 1) * min(1.0, 1.0 - np.tanh(diarizer / 2)), *_BY_DIARIZER))
+    one = (1 - by_diarizer) * _gaussian(distance, *_ONE[0]) + by_diarizer * _gaussian(distance, *_ONE[1])
     nats = float(np.log(_gaussian(distance, *_TWO)) - np.log(one))
     return max(nats, -_CLOSE) * min(seconds / _ENOUGH, 1.0)
 

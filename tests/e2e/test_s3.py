@@ -18,7 +18,7 @@ from visavis.pipeline.cli.status import read_status
 from visavis.pipeline.cli.verify import verify_dataset
 from visavis.pipeline.engine.executor import Engine, local_engine
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.engine.ray_pool import ray_engine
+from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.plan.build import Build, BuildSummary
 from visavis.pipeline.plan.sources import find_sources
 from visavis.schemas.config import BuildConfig, RunConfig

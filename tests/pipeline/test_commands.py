@@ -17,7 +17,7 @@ from tests.pipeline.test_cli import CONFIG, visavis
 from tests.pipeline.test_run import STAGES, tasks
 from visavis.pipeline.cli.commands import summary_table
 from visavis.pipeline.cli.status import read_status, status_line
-from visavis.pipeline.engine.executor import Crew, Engine, local_engine
+from visavis.pipeline.engine.executor import Engine, Executor, local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Run
 from visavis.pipeline.engine.worker import Stages
@@ -82,10 +82,10 @@ def test_a_run_with_nothing_to_do_starts_nobody(tmp_path: Path) -> None:
     started = []
 
     @contextmanager
-    def counting(stages: Stages, root: str) -> Iterator[Crew]:
+    def counting(stages: Stages, root: str) -> Iterator[Executor]:
         started.append(root)
-        with local_engine(stages, root) as crew:
-            yield crew
+        with local_engine(stages, root) as executor:
+            yield executor
 
     assert [letters(tmp_path, ["a", "b"], counting) for _ in range(2)] == [2, 0]
     assert len(started) == 1
@@ -93,9 +93,9 @@ def test_a_run_with_nothing_to_do_starts_nobody(tmp_path: Path) -> None:
     assert len(started) == 2
 
 
-def test_a_crew_that_cannot_be_had_leaves_no_trace(tmp_path: Path) -> None:
+def test_an_executor_that_cannot_be_had_leaves_no_trace(tmp_path: Path) -> None:
     @contextmanager
-    def nobody(stages: Stages, root: str) -> Iterator[Crew]:
+    def nobody(stages: Stages, root: str) -> Iterator[Executor]:
         raise UsageError("no cluster there")
         yield
 
@@ -197,10 +197,10 @@ def test_each_stage_shows_its_own_work_and_the_phase_its_time(tmp_path: Path) ->
     with run_in(tmp_path, console=console) as run:
         quick, slow = tasks("a", "b"), tasks("slow:0.3")
 
-        def road(number: int) -> Iterator[object]:
+        def workflow(number: int) -> Iterator[object]:
             yield [quick[number]] if number < 2 else [slow[0]._replace(key="late")]
 
-        list(run.follow("texts", (road(n) for n in range(3)), 3))  # type: ignore[misc]
+        list(run.follow("texts", (workflow(n) for n in range(3)), 3))  # type: ignore[misc]
         time.sleep(0.3)
         run.execute("letters", tasks("c")[:1], 1)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]

@@ -227,7 +227,7 @@ def test_no_library_reports_to_its_maker(tmp_path: Path) -> None:
 def test_a_driver_loads_no_networks() -> None:
     """They are its workers' to load: half a gigabyte that a driver of a thousand machines has better use for."""
     program = (
-        "import sys, visavis.pipeline.plan.build, visavis.pipeline.engine.ray_pool;"
+        "import sys, visavis.pipeline.plan.build, visavis.pipeline.engine.ray_executor;"
         "print(*{'torch', 'scipy.signal', 'ray'} & set(sys.modules))"
     )
     assert run(sys.executable, "-c", program).stdout.split() == []

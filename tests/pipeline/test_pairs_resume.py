@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks.pairs import killed_and_resumed, untrained
 from tests.training.conftest import SMALL
 from tests.training.synthetic import write_dataset
-from visavis.pipeline.engine.executor import Crew, local_engine
+from visavis.pipeline.engine.executor import Executor, local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.worker import Stages
 from visavis.pipeline.plan.pairs import build_pairs
@@ -28,10 +28,10 @@ CONFIG = PairsConfig(sampler=SamplerConfig(steps=1, guidance="none"), gate=OPEN,
 
 
 @contextmanager
-def stopped_engine(stages: Stages, root: str) -> Iterator[Crew]:
+def stopped_engine(stages: Stages, root: str) -> Iterator[Executor]:
     """Somebody presses Ctrl-C after three shards."""
-    with local_engine(stages, root) as crew:
-        wait, done = crew.wait, 0
+    with local_engine(stages, root) as executor:
+        wait, done = executor.wait, 0
 
         def waited(seconds: float = 1.0) -> list[Outcome]:
             nonlocal done
@@ -40,8 +40,8 @@ def stopped_engine(stages: Stages, root: str) -> Iterator[Crew]:
                 raise KeyboardInterrupt
             return wait()
 
-        crew.wait = waited  # type: ignore[method-assign]
-        yield crew
+        executor.wait = waited  # type: ignore[method-assign]
+        yield executor
 
 
 def test_stopped_and_resumed_only_the_rest_is_made(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.plan import QUIET, Stopped, StubCrew, write_list
+from benchmarks.plan import QUIET, Stopped, StubExecutor, write_list
 from visavis.pipeline.plan.build import Build
 from visavis.pipeline.plan.sources import find_sources
 from visavis.pipeline.state.index import Known
@@ -21,7 +21,7 @@ from visavis.schemas.storage.store import Store
 STAGES = 6
 
 
-class Crew(StubCrew):
+class Executor(StubExecutor):
     """Remembers what it was asked for. room: tasks that it takes before it has enough."""
 
     def __init__(self, root: str, stop_after: int, room: int = 64) -> None:
@@ -34,16 +34,16 @@ class Crew(StubCrew):
             self.asked.append((task.stage, task.item))
         super().submit(task)
 
-    def hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         return len(self._queue) < self._room
 
 
-def run(folder: Path, stop_after: int, **changes: Any) -> Crew:
-    crew = Crew(str(folder / "run"), stop_after)
-    build = Build(BuildConfig(**changes), str(folder / "run"), lambda *_: nullcontext(crew), QUIET)
+def run(folder: Path, stop_after: int, **changes: Any) -> Executor:
+    executor = Executor(str(folder / "run"), stop_after)
+    build = Build(BuildConfig(**changes), str(folder / "run"), lambda *_: nullcontext(executor), QUIET)
     with suppress(Stopped):
         build.run(find_sources([str(folder / "corpus.parquet")]), reconfigure=True)
-    return crew
+    return executor
 
 
 def rows(folder: Path) -> int:
@@ -104,7 +104,7 @@ def test_new_items_do_not_wait_for_the_listing_of_what_was_made(
             yield ""
         yield from real(store, folder)
 
-    class Waiting(Crew):
+    class Waiting(Executor):
         def submit(self, task: Task) -> None:
             asked.append(True)
             super().submit(task)
@@ -113,7 +113,7 @@ def test_new_items_do_not_wait_for_the_listing_of_what_was_made(
     monkeypatch.setattr(Store, "names", names)
 
     @contextmanager
-    def engine(_: Any, root: str) -> Iterator[Crew]:
+    def engine(_: Any, root: str) -> Iterator[Executor]:
         yield Waiting(root, 10**9)
 
     with suppress(Stopped):

@@ -17,12 +17,12 @@ import pytest
 from rich.console import Console
 
 from tests.pipeline.toy import STAGES, Letters, Total
-from visavis.pipeline.engine import ray_pool as fleet
+from visavis.pipeline.engine import ray_executor as fleet
 from visavis.pipeline.engine import run as run_module
-from visavis.pipeline.engine.executor import Crew, Engine, InFlight, local_engine
+from visavis.pipeline.engine.executor import Engine, Executor, InFlight, local_engine
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.engine.ray_pool import ray_engine
-from visavis.pipeline.engine.run import Road, Run
+from visavis.pipeline.engine.ray_executor import ray_engine
+from visavis.pipeline.engine.run import Run, Workflow
 from visavis.pipeline.engine.worker import Stages
 from visavis.pipeline.plan.graph import fingerprints_of
 from visavis.pipeline.plan.run_folder import opened
@@ -45,8 +45,8 @@ def quiet() -> Reporter:
 
 @contextmanager
 def new_run(root: Path, engine: Engine = local_engine, limits: RunConfig = TOLERANT) -> Iterator[Run]:
-    with locked(str(root)) as hold, engine(STAGES, str(root)) as crew:
-        run = Run(str(root), crew, limits, quiet(), hold)
+    with locked(str(root)) as hold, engine(STAGES, str(root)) as executor:
+        run = Run(str(root), executor, limits, quiet(), hold)
         try:
             yield run
         finally:
@@ -188,18 +188,18 @@ def test_an_item_that_the_corpus_rejects_is_recorded_once(tmp_path: Path) -> Non
 class Backwards:
     """Carries out what was submitted last first."""
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew, self._queue = crew, list[Task]()
+    def __init__(self, executor: Executor) -> None:
+        self._executor, self._queue = executor, list[Task]()
 
     def submit(self, task: Task) -> None:
         self._queue.append(task)
 
-    def hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         return len(self._queue) < 10
 
     def wait(self, seconds: float = 1.0) -> list[Outcome]:
-        self._crew.submit(self._queue.pop())
-        return self._crew.wait(seconds)
+        self._executor.submit(self._queue.pop())
+        return self._executor.wait(seconds)
 
     def in_flight(self) -> list[InFlight]:
         return []
@@ -209,35 +209,35 @@ class Backwards:
 
 
 @contextmanager
-def backwards(stages: Stages, root: str) -> Iterator[Crew]:
-    with local_engine(stages, root) as crew:
-        yield Backwards(crew)
+def backwards(stages: Stages, root: str) -> Iterator[Executor]:
+    with local_engine(stages, root) as executor:
+        yield Backwards(executor)
 
 
-def test_no_road_waits_for_those_before_it(tmp_path: Path) -> None:
-    def road(number: int, task: Task) -> Road[int]:
+def test_no_workflow_waits_for_those_before_it(tmp_path: Path) -> None:
+    def workflow(number: int, task: Task) -> Workflow[int]:
         yield [task]
         return number
 
     with new_run(tmp_path, backwards) as run:
-        ended = list(run.follow("letters", (road(n, t) for n, t in enumerate(tasks(*"abcde"))), 5))
+        ended = list(run.follow("letters", (workflow(n, t) for n, t in enumerate(tasks(*"abcde"))), 5))
     assert ended == [4, 3, 2, 1, 0]
 
 
-def test_two_roads_that_want_the_same_have_it_done_once_and_from_other_inputs_again(tmp_path: Path) -> None:
+def test_two_workflows_that_want_the_same_have_it_done_once_and_from_other_inputs_again(tmp_path: Path) -> None:
     (same,) = tasks("same")
     other = same._replace(inline={"text": "others"})
     made: dict[str, Artifact] = {}
 
-    def road(name: str, task: Task) -> Road[str]:
+    def workflow(name: str, task: Task) -> Workflow[str]:
         (done,) = yield [task]
         assert done
         made[name] = done.artifact
         return name
 
     with new_run(tmp_path) as run:
-        roads = [road("one", same), road("two", same), road("three", other)]
-        assert sorted(run.follow("letters", roads, 3)) == ["one", "three", "two"]
+        workflows = [workflow("one", same), workflow("two", same), workflow("three", other)]
+        assert sorted(run.follow("letters", workflows, 3)) == ["one", "three", "two"]
         assert run.processed == 2
     assert made["one"] == made["two"] != made["three"]
 
@@ -252,19 +252,19 @@ def test_the_lease_and_the_heartbeat_are_kept_while_many_are_begun_that_need_not
     (done,) = tasks("a")
     checked: list[int] = []
 
-    def roads() -> Iterator[Road[None]]:
+    def workflows() -> Iterator[Workflow[None]]:
         for number in range(60):
             time.sleep(0.01)
-            yield road(number)
+            yield workflow(number)
 
-    def road(number: int) -> Road[None]:
+    def workflow(number: int) -> Workflow[None]:
         begun.append(number)
         yield [done]
 
     begun: list[int] = []
     with new_run(tmp_path) as run:
         monkeypatch.setattr(run._hold, "check", lambda: checked.append(len(begun)))
-        assert len(list(run.follow("letters", roads(), 60))) == 60
+        assert len(list(run.follow("letters", workflows(), 60))) == 60
         assert run.processed == 0
     assert len(set(checked) & set(range(60))) >= 2
 
@@ -393,7 +393,7 @@ def test_pools_of_different_needs_share_a_small_machine(tmp_path: Path) -> None:
     """Neither starves, and the one that comes later gets workers of the one that has them all."""
     config = RunConfig(resources={"add": StageResources(memory_gb=0.4)})
 
-    def road(task: Task) -> Road[bool]:
+    def workflow(task: Task) -> Workflow[bool]:
         (made,) = yield [task]
         assert made
         path = artifact_path("add", 1, "f", task.key)
@@ -401,7 +401,7 @@ def test_pools_of_different_needs_share_a_small_machine(tmp_path: Path) -> None:
         return summed is not None
 
     with new_run(tmp_path, ray_engine(config)) as run:
-        assert list(run.follow("add", (road(task) for task in tasks(*["slow:0.2"] * 12)), 12)) == [True] * 12
+        assert list(run.follow("add", (workflow(task) for task in tasks(*["slow:0.2"] * 12)), 12)) == [True] * 12
 
 
 def test_other_limits_of_ingest_redo_ingest_and_shards_and_nothing_in_between() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from visavis.pipeline.engine.executor import Crew, InFlight
+from visavis.pipeline.engine.executor import Executor, InFlight
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.worker import Stages, outcome_of
 from visavis.pipeline.plan.build import Bound, Build
@@ -41,7 +41,7 @@ class InAnyOrder:
         assert (task.stage, task.key) not in {(t.stage, t.key) for t in self._queue}, "twice at once"
         self._queue.append(task)
 
-    def hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         return len(self._queue) < 4
 
     def wait(self, seconds: float = 1.0) -> list[Outcome]:
@@ -81,7 +81,7 @@ def built(root: Path, sources: list[Source], draw: Any) -> tuple[dict[str, Bound
     """What is bound, by id, and what the ledger says of each listed file."""
 
     @contextmanager
-    def engine(stages: Stages, where: str) -> Iterator[Crew]:
+    def engine(stages: Stages, where: str) -> Iterator[Executor]:
         yield InAnyOrder(where, draw)
 
     build = Build(BuildConfig(), str(root), engine, Reporter(Console(file=io.StringIO())))

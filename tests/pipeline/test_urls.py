@@ -34,8 +34,8 @@ def build(root: Path, urls: list[str]) -> tuple[dict[str, Outcome], str]:
     said = ""
     with (
         locked(str(root)) as hold,
-        local_engine(stages, str(root)) as crew,
-        Run(str(root), crew, RunConfig(), quiet(), hold) as run,
+        local_engine(stages, str(root)) as executor,
+        Run(str(root), executor, RunConfig(), quiet(), hold) as run,
     ):
         try:
             run.execute("ingest", tasks, len(tasks))

@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 
 from tests.pipeline.toy import CountLetters, Letters, Text
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.engine.ray_pool import ray_engine
+from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.engine.run import Made, Run
 from visavis.pipeline.state.ledger import Ledger
 from visavis.pipeline.state.lock import locked
@@ -64,8 +64,8 @@ def main(folder: str) -> None:
     config = RunConfig(
         address=cluster.address, resources={"where_fast": StageResources(labels={"disk": "fast"}, max_workers=1)}
     )
-    with locked(str(root)) as hold, ray_engine(config)(stages, str(root)) as crew:
-        run = Run(str(root), crew, config, Reporter(), hold)
+    with locked(str(root)) as hold, ray_engine(config)(stages, str(root)) as executor:
+        run = Run(str(root), executor, config, Reporter(), hold)
         fast = run.execute("where_fast", tasks("where_fast", 3), 3)
 
         lost: list[str] = []

@@ -1,4 +1,4 @@
-"""Whose turn it is, by lips, ear and voices together."""
+"""Whose turn it is, by lips, diarizer and voices together."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_files_with_each_others_voices_are_found() -> None:
 
 
 def test_a_voice_without_a_face_is_found() -> None:
-    """Somebody out of the picture has a third of the turns, in the voice that the ear takes for the right one's."""
+    """Somebody out of the picture has a third of the turns, in the voice taken for the right one's."""
     elsewhere = (*ALTERNATING[:6], *(turn.model_copy(update={"speaker": 1}) for turn in ALTERNATING[6:]))
     left, right = track(0, 300, voice=0), track(1, 900, voice=1)
     silent = np.arange(FRAMES) >= 300
@@ -147,7 +147,7 @@ def test_a_voice_without_a_face_is_found() -> None:
 
 
 def test_a_face_that_never_speaks_is_found() -> None:
-    """A monologue that the ear cut into two voices."""
+    """A monologue that the diarizer cut into two voices."""
     left = track(0, 300, voice=0)
     left.landmarks[:, 14, 1] = np.maximum(left.landmarks[:, 14, 1], track(0, 300, voice=1).landmarks[:, 14, 1])
     assert reason_of(row(left, track(1, 900))) is Reason.SILENT_FACE
@@ -280,7 +280,7 @@ def test_two_in_frame_binds_by_its_exact_labels(shared_media: Path, right_voice:
 @pytest.mark.slow
 def test_interview_binds_host_and_guest(shared_media: Path) -> None:
     clip = shared_media / "conversation" / "interview.mp4"
-    # By ear of a diarizer: the guest (0) talks on, the host falls in at the start and the end.
+    # By diarizer of a diarizer: the guest (0) talks on, the host falls in at the start and the end.
     turns = (
         Turn(speaker=0, start=0.1, end=16.6),
         Turn(speaker=1, start=0.1, end=8.0),

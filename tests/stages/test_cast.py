@@ -17,7 +17,7 @@ from visavis.schemas.config import FacesConfig, QualityConfig
 from visavis.schemas.errors import Reason, Rejected
 from visavis.schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Layout, Media, Piece, Track
 from visavis.stages.cast import CastInput, CastStage, seconds_together
-from visavis.stages.face.crops import THUMB, likeness, look_at
+from visavis.stages.face.crops import THUMB, crop_face, likeness
 from visavis.stages.face.heads import canonical_face
 
 MEDIA = Media(
@@ -173,14 +173,14 @@ def test_an_upright_look_ignores_where_a_face_is() -> None:
     face = canonical_face()[:, :2] * (12, -12) + 200
     turn = cv2.getRotationMatrix2D((200, 200), 25, 0.8)
     turned = cv2.warpAffine(picture(), turn, (400, 400))
-    one = look_at(picture(), face)
-    same = look_at(turned, face @ turn[:, :2].T + turn[:, 2])
-    other = look_at(picture(1), face)
+    one = crop_face(picture(), face)
+    same = crop_face(turned, face @ turn[:, :2].T + turn[:, 2])
+    other = crop_face(picture(1), face)
     assert one.thumb_SS3.shape == (THUMB, THUMB, 3)
     assert likeness(same.thumb_SS3[None], one.thumb_SS3)[0] > 0.95
     assert likeness(other.thumb_SS3[None], one.thumb_SS3)[0] < 0.5
-    assert look_at(cv2.GaussianBlur(picture(), (0, 0), 4), face).sharpness < one.sharpness / 10
-    assert look_at(picture(), face + [200, 0]).inside < 0.9
+    assert crop_face(cv2.GaussianBlur(picture(), (0, 0), 4), face).sharpness < one.sharpness / 10
+    assert crop_face(picture(), face + [200, 0]).inside < 0.9
 
 
 Frames = list[np.ndarray]

@@ -15,14 +15,14 @@ from tests.stages.test_video import write_video
 from visavis.schemas.artifact import dump_rows
 from visavis.schemas.config import FacesConfig, IngestConfig
 from visavis.schemas.rows import Conversation, FaceTracks, Piece, Source, Track
-from visavis.stages.face.crops import Look
+from visavis.stages.face.crops import FaceCrop
 from visavis.stages.face.facemesh import FaceMeshTracker, points_of
 from visavis.stages.faces import Association, CutDetector, FacesStage, box_of, pieces_of
 from visavis.stages.ingest import IngestStage, outline_of
 
 TEMPLATE_L3 = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 3)).astype(np.float32)
 
-LOOK = Look(np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8), 100.0, 1.0)
+LOOK = FaceCrop(np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8), 100.0, 1.0)
 
 
 def face(x: float, y: float = 200.0, size: float = 100.0) -> np.ndarray:

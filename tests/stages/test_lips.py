@@ -11,7 +11,7 @@ from visavis.schemas.rows import Turn
 from visavis.stages.face.lips import (
     LipModel,
     fit_lips,
-    fit_lips_by_ear,
+    fit_lips_by_diarizer,
     lip_contest,
     lip_evidence,
     lip_motion,
@@ -71,7 +71,7 @@ def mumbler() -> np.ndarray:
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_a_mumbler_is_heard_by_the_stillness_of_the_other(order: tuple[int, int]) -> None:
     motion_PT, heard_KT = mumbler(), labels_heard(TURNS, FRAMES)
-    lips = lip_contest(motion_PT, fit_lips_by_ear(motion_PT, heard_KT[list(order)], 3.5))
+    lips = lip_contest(motion_PT, fit_lips_by_diarizer(motion_PT, heard_KT[list(order)], 3.5))
     lead_T = lips[0] - lips[1]
     assert lead_T[heard_KT[0]].mean() > 0 > lead_T[heard_KT[1]].mean()
 
@@ -80,10 +80,10 @@ def test_the_labels_of_an_ear_in_doubt_teach_lips_nothing() -> None:
     motion_PT, heard_KT = mumbler(), labels_heard(TURNS, FRAMES)
     alone = fit_lips(motion_PT, heard_KT.sum(axis=0), contest=True)
     for labels_KT, odds in ((heard_KT, -2.8), (heard_KT.any(axis=0, keepdims=True), 3.5)):
-        by_ear = fit_lips_by_ear(motion_PT, labels_KT, odds)
+        by_diarizer = fit_lips_by_diarizer(motion_PT, labels_KT, odds)
         if odds < 0:
-            np.testing.assert_allclose(by_ear.mean, alone.mean)
-        assert np.isfinite(by_ear.deviation).all()
+            np.testing.assert_allclose(by_diarizer.mean, alone.mean)
+        assert np.isfinite(by_diarizer.deviation).all()
 
 
 def test_a_mouth_that_laughs_does_not_beat_one_that_talks() -> None:

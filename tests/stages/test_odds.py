@@ -34,13 +34,13 @@ def test_two_mouths_with_one_voice_are_no_dialogue() -> None:
 
 
 def test_an_ear_whose_voices_the_faces_share_says_nothing() -> None:
-    assert both_speak(WHO_T, lead(1.0), None, 3.5, 1.0).ear == pytest.approx(3.5)
-    assert both_speak(WHO_T, lead(1.0), None, 3.5, 0.5).ear == pytest.approx(0.0)
-    assert both_speak(WHO_T, lead(1.0), None, -2.8, 0.5).ear == pytest.approx(-2.8)
+    assert both_speak(WHO_T, lead(1.0), None, 3.5, 1.0).diarizer == pytest.approx(3.5)
+    assert both_speak(WHO_T, lead(1.0), None, 3.5, 0.5).diarizer == pytest.approx(0.0)
+    assert both_speak(WHO_T, lead(1.0), None, -2.8, 0.5).diarizer == pytest.approx(-2.8)
 
 
 def test_voices_that_the_ear_set_apart_itself_must_lie_further_apart() -> None:
-    """What an ear cuts one voice into lies further apart than any halves of it."""
+    """What a diarizer cuts one voice into lies further apart than any halves of it."""
     own, others = (both_speak(WHO_T, lead(1.0), voices(0.9), 0.0, agreed).voices for agreed in (1.0, 0.6))
     assert 0 < own < others
 

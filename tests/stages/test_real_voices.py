@@ -92,7 +92,7 @@ def test_an_interview_in_which_both_talk_at_once(shared_media: Path) -> None:
     assert [p.score > 0.3 for p in binding.participants] == [True, True]
     seconds = conversation.frames / FPS
     assert diarization_error(INTERVIEW, binding.turns, seconds) < 0.2
-    assert binding.corrected > 0  # the host's "okay" at 10.5 s, which the ear took for the guest's
+    assert binding.corrected > 0  # the host's "okay" at 10.5 s, which the diarizer took for the guest's
     state_T = speech_state(binding.turns, conversation.frames)
     assert (state_T[round(10.4 * FPS) : round(10.7 * FPS)] == 1).all()
     assert (state_T[round(11.5 * FPS) : round(14.8 * FPS)] == 2).all()

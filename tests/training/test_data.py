@@ -113,16 +113,18 @@ def test_a_loader_goes_on_where_its_state_says(tmp_path: Path, stop: int):
 
 @given(
     sizes=st.lists(st.integers(0, 30), min_size=1, max_size=8),
-    world=st.integers(1, 40),
+    world_size=st.integers(1, 40),
     seed=st.integers(0, 9),
     epoch=st.integers(0, 99),
 )
-def test_ranks_share_an_epoch_and_no_sample_is_left_or_taken_twice(sizes: list[int], world: int, seed: int, epoch: int):
+def test_ranks_share_an_epoch_and_no_sample_is_left_or_taken_twice(
+    sizes: list[int], world_size: int, seed: int, epoch: int
+):
     shards = [
         ShardEntry(path=f"s-{i}.tar", split="train", label=LISTENING, samples=n, bytes=512 * n, sha256="0" * 64)
         for i, n in enumerate(sizes)
     ]
-    parts = [list(spans(shards, seed, epoch, rank, world)) for rank in range(world)]
+    parts = [list(spans(shards, seed, epoch, rank, world_size)) for rank in range(world_size)]
     looked_at = Counter((span.entry.path, i) for part in parts for span in part for i in range(span.first, span.last))
     assert looked_at == Counter((entry.path, i) for entry in shards for i in range(entry.samples))
     counts = [part[-1].end if part else 0 for part in parts]
@@ -155,11 +157,13 @@ def thinned(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
 
 
 @settings(max_examples=8, deadline=None)
-@given(world=st.integers(1, 14), seed=st.integers(0, 99))
-def test_all_ranks_together_see_in_an_epoch_what_one_alone_would(thinned: list[Dataset], world: int, seed: int):
+@given(world_size=st.integers(1, 14), seed=st.integers(0, 99))
+def test_all_ranks_together_see_in_an_epoch_what_one_alone_would(thinned: list[Dataset], world_size: int, seed: int):
     for data in thinned:
         alone = by_epoch(Loader(data, 1, seed=seed), 3)
-        ranks = [by_epoch(Loader(data, 1, seed=seed, rank=rank, world=world), 3) for rank in range(world)]
+        ranks = [
+            by_epoch(Loader(data, 1, seed=seed, rank=rank, world_size=world_size), 3) for rank in range(world_size)
+        ]
         for epoch, expected in enumerate(alone):
             assert sorted(key for rank in ranks for key in rank[epoch]) == sorted(expected)
         if data is thinned[0]:
@@ -167,9 +171,11 @@ def test_all_ranks_together_see_in_an_epoch_what_one_alone_would(thinned: list[D
 
 
 @settings(max_examples=8, deadline=None)
-@given(world=st.integers(1, 14), rank=st.integers(0, 13), stop=st.integers(1, 11), seed=st.integers(0, 9))
-def test_any_rank_goes_on_where_its_state_says(thinned: list[Dataset], world: int, rank: int, stop: int, seed: int):
-    place = {"seed": seed, "rank": rank % world, "world": world}
+@given(world_size=st.integers(1, 14), rank=st.integers(0, 13), stop=st.integers(1, 11), seed=st.integers(0, 9))
+def test_any_rank_goes_on_where_its_state_says(
+    thinned: list[Dataset], world_size: int, rank: int, stop: int, seed: int
+):
+    place = {"seed": seed, "rank": rank % world_size, "world_size": world_size}
     for data in thinned:
         whole = keys(Loader(data, 2, **place), 12)
         *_, (_, state) = islice(iter(Loader(data, 2, **place)), stop)
@@ -181,7 +187,7 @@ def test_every_rank_mixes_the_classes_by_the_plan(tmp_path: Path):
     counts = {SPEAKING: 12, LISTENING: 3, SILENCE: 1}
     folder = write_dataset(tmp_path, counts, mixture={SPEAKING: 0.3, LISTENING: 0.6, SILENCE: 0.1}, frames=1)
     for rank in range(4):
-        loader = Loader(Dataset(str(folder)), 10, rank=rank, world=4)
+        loader = Loader(Dataset(str(folder)), 10, rank=rank, world_size=4)
         assert Counter(map(label, keys(loader, 10))) == {"speaking": 30, "listening": 60, "silence": 10}
 
 
@@ -193,7 +199,7 @@ def test_a_rank_opens_its_own_shards_and_at_most_two_that_it_shares(tmp_path: Pa
     for rank in range(5):
         data = Dataset(folder)  # one for each: the last one's reader may still be at it
         opened = opened_by[data] = []
-        loader = iter(Loader(data, 1, rank=rank, world=5))
+        loader = iter(Loader(data, 1, rank=rank, world_size=5))
         while next(loader)[1]["listening"][1] == 0:
             pass
         own = [span.entry.path for span in spans(data.manifest.of("train"), 0, 0, rank, 5)]

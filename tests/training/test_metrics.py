@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.synthetic import SPEC, smooth
-from visavis.training.accumulators import Tally, fit_centres
+from visavis.training.accumulators import Accumulator, fit_centres
 from visavis.training.metrics import (
     CLUSTERS,
     columns,
@@ -115,7 +115,7 @@ def test_a_tally_keeps_expression_and_pose_apart():
     }
     generated = truth.copy()
     generated[..., :6] = user[..., :6]
-    figures = tallied(truth, generated, user, VALID).figures()
+    figures = accumulated(truth, generated, user, VALID).figures()
     assert figures["rpcc_expression"] == 0
     assert figures["fd_expression"] == pytest.approx(0, abs=1e-6)
     assert figures["pcc_pose"] == pytest.approx(1)
@@ -123,12 +123,12 @@ def test_a_tally_keeps_expression_and_pose_apart():
     assert all(isinstance(value, float) for value in figures.values())
 
 
-def tallied(truth: np.ndarray, generated: np.ndarray, user: np.ndarray, valid: np.ndarray, cuts=()) -> Tally:
-    """A tally of everything, taken in batches that begin at `cuts`."""
-    tally = Tally(SPEC, fit_centres(truth[valid], SPEC))
+def accumulated(truth: np.ndarray, generated: np.ndarray, user: np.ndarray, valid: np.ndarray, cuts=()) -> Accumulator:
+    """An accumulator of everything, taken in batches that begin at `cuts`."""
+    accumulator = Accumulator(SPEC, fit_centres(truth[valid], SPEC))
     for part in np.split(np.arange(len(truth)), cuts):
-        tally.add(truth[part], generated[part], user[part], valid[part])
-    return tally
+        accumulator.add(truth[part], generated[part], user[part], valid[part])
+    return accumulator
 
 
 @settings(max_examples=10, deadline=None)
@@ -137,7 +137,7 @@ def test_a_tally_is_the_metrics_however_the_windows_are_cut_into_batches(cuts: s
     truth, generated, user = (motion(seed + i, dims=SPEC.dim) for i in (10, 20, 30))
     generated = 0.5 * generated + 0.3 * user
     valid = np.random.default_rng(seed).random(truth.shape[:2]) < 0.9
-    tally = tallied(truth, generated, user, valid, sorted(cuts))
+    accumulator = accumulated(truth, generated, user, valid, sorted(cuts))
     for part, chosen in columns(SPEC).items():
         sides = [side[..., chosen] for side in (truth, generated, user)]
         timing = lagged(*sides[1:], valid)
@@ -153,8 +153,10 @@ def test_a_tally_is_the_metrics_however_the_windows_are_cut_into_batches(cuts: s
             "fd": fd(sides[0][valid], sides[1][valid]),
             "jerk": jerk(sides[1], valid),
         }
-        assert {name: tally.figures()[f"{name}_{part}"] for name in expected} == pytest.approx(expected, nan_ok=True)
-    assert len(tally.figures()) == 2 * len(expected)
+        assert {name: accumulator.figures()[f"{name}_{part}"] for name in expected} == pytest.approx(
+            expected, nan_ok=True
+        )
+    assert len(accumulator.figures()) == 2 * len(expected)
 
 
 def test_flat_correlation_is_numpys():
@@ -166,7 +168,7 @@ def test_flat_correlation_is_numpys():
 def test_tallies_of_classes_add_up():
     truth, generated, user = (motion(i, dims=SPEC.dim) for i in (1, 2, 3))
     centres = fit_centres(truth[VALID], SPEC)
-    whole, parts = Tally(SPEC, centres), [Tally(SPEC, centres), Tally(SPEC, centres)]
+    whole, parts = Accumulator(SPEC, centres), [Accumulator(SPEC, centres), Accumulator(SPEC, centres)]
     whole.add(truth, generated, user, VALID)
     for part, chosen in zip(parts, (slice(0, 4), slice(4, 6)), strict=True):
         part.add(truth[chosen], generated[chosen], user[chosen], VALID[chosen])
@@ -182,10 +184,10 @@ def test_the_noise_floor_and_the_standard_errors_are_what_chance_does():
     for seed in range(40):
         truth, generated, user = (motion(1000 * seed + i, windows=24, frames=40, dims=SPEC.dim) for i in (1, 2, 3))
         valid = np.ones(truth.shape[:2], bool)
-        tally = tallied(truth, generated, user, valid)
-        floor = {f"floor_{name}": value for name, value in tally.floor().items()}
-        errors = {f"error_{name}": value for name, value in tally.errors().items()}
-        found.append(tally.figures() | floor | errors)
+        accumulator = accumulated(truth, generated, user, valid)
+        floor = {f"floor_{name}": value for name, value in accumulator.floor().items()}
+        errors = {f"error_{name}": value for name, value in accumulator.errors().items()}
+        found.append(accumulator.figures() | floor | errors)
     mean = {name: float(np.mean([each[name] for each in found])) for name in found[0]}
     for part in columns(SPEC):
         # halves of n / 2 windows differ by √2 as much as two sets of n do
@@ -193,7 +195,7 @@ def test_the_noise_floor_and_the_standard_errors_are_what_chance_does():
         assert mean[f"floor_rpcc_flat_{part}"] == pytest.approx(np.sqrt(2) * mean[f"rpcc_flat_{part}"], rel=0.3)
         deviation = np.std([each[f"pcc_{part}"] for each in found])
         assert mean[f"error_pcc_{part}"] == pytest.approx(deviation, rel=0.3)
-    one = tallied(
+    one = accumulated(
         USER[:1, :, :1].repeat(12, 2), USER[:1, :, :1].repeat(12, 2), USER[:1, :, :1].repeat(12, 2), VALID[:1]
     )
     assert one.floor() == one.errors() == {}  # nothing to compare

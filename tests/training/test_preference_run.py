@@ -131,8 +131,8 @@ def test_what_is_watched_is_held_out_where_pairs_are(
 ):
     both = write_dataset(tmp_path / "pairs", pairs=True, val=2)
     for folder, split in ((both, "val"), (write_dataset(tmp_path / "train-only", pairs=True), "train")):
-        with join("cpu") as world:
-            run = open_run(str(windows), tmp_path / "run", tuning(small_config), trained, str(folder), world)
+        with join("cpu") as group:
+            run = open_run(str(windows), tmp_path / "run", tuning(small_config), trained, str(folder), group)
             keys = {key for batch in run.watched for key in batch.keys}
             held = {key for e in run.pairs.manifest.of(split) for key, _ in run.pairs.shard(e)}
         assert keys

@@ -59,11 +59,11 @@ class InTurn:
     """The batches of two loaders, one after the other: what two processes get, for one."""
 
     def __init__(self, run: Run, dataset: Dataset) -> None:
-        assert run.world.size == 1
+        assert run.group.size == 1
         assert run.resumed is None
         config = run.config
         self._loaders = [
-            Loader(dataset, config.optim.batch, seed=config.seed, rank=r, world=2, max_bad=config.max_bad_samples)
+            Loader(dataset, config.optim.batch, seed=config.seed, rank=r, world_size=2, max_bad=config.max_bad_samples)
             for r in range(2)
         ]
         self.bad: dict[str, str] = {}

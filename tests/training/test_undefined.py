@@ -21,7 +21,7 @@ from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import DatasetError, RunFailed, UsageError
 from visavis.schemas.plain import to_json
 from visavis.schemas.sample import decode_array, encode_array
-from visavis.training.accumulators import Tally, fit_centres
+from visavis.training.accumulators import Accumulator, fit_centres
 from visavis.training.checkpoint import save_checkpoint
 from visavis.training.evaluate import evaluate, generate
 from visavis.training.log import MetricsLog
@@ -40,7 +40,7 @@ from visavis.training.metrics import (
     var,
     window_pcc,
 )
-from visavis.training.process_group import World
+from visavis.training.process_group import ProcessGroup
 
 numbers = st.floats(width=32) | st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf, 3e38])
 
@@ -100,14 +100,14 @@ def test_a_tally_of_anything_is_strict_json(drawn: tuple[list[np.ndarray], np.nd
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         (truth, generated, user), valid = drawn
-        tally = Tally(SPEC, fit_centres(truth[valid], SPEC))
+        accumulator = Accumulator(SPEC, fit_centres(truth[valid], SPEC))
         for part in (slice(cut), slice(cut, None)):
-            tally.add(truth[part], generated[part], user[part], valid[part])
-        found = tally.figures() | tally.errors() | tally.floor()
+            accumulator.add(truth[part], generated[part], user[part], valid[part])
+        found = accumulator.figures() | accumulator.errors() | accumulator.floor()
         assert all(isinstance(value, float) and not math.isinf(value) for value in found.values())
         for part, columns in (("pose", slice(6)), ("expression", slice(6, None))):
             if broken(valid, *(side[..., columns] for side in (truth, generated, user))).any():
-                assert all(math.isnan(value) for name, value in tally.figures().items() if name.endswith(part))
+                assert all(math.isnan(value) for name, value in accumulator.figures().items() if name.endswith(part))
         json.loads(to_json(found), parse_constant=pytest.fail)
 
 
@@ -138,12 +138,12 @@ def test_windows_that_are_not_seen_leave_the_mean() -> None:
     assert pcc(GENERATED, USER, some) == pytest.approx(pcc(GENERATED[3:], USER[3:], VALID[3:]))
     assert var(GENERATED, some) == pytest.approx(var(GENERATED[3:], VALID[3:]))
     assert np.isnan(window_pcc(GENERATED, USER, some)).tolist() == [True] * 3 + [False] * 3
-    tally = Tally(SPEC, {part: np.zeros((1, 6)) for part in ("expression", "pose")})
+    accumulator = Accumulator(SPEC, {part: np.zeros((1, 6)) for part in ("expression", "pose")})
     wide = [np.concatenate([side] * 3, axis=2) for side in (TRUTH, GENERATED, USER)]
-    tally.add(*wide, some)
-    assert tally.figures()["pcc_pose"] == pytest.approx(pcc(wide[1][3:, :, :6], wide[2][3:, :, :6], VALID[3:]))
-    assert math.isfinite(tally.errors()["pcc_pose"])
-    assert math.isfinite(tally.floor()["rpcc_pose"])
+    accumulator.add(*wide, some)
+    assert accumulator.figures()["pcc_pose"] == pytest.approx(pcc(wide[1][3:, :, :6], wide[2][3:, :, :6], VALID[3:]))
+    assert math.isfinite(accumulator.errors()["pcc_pose"])
+    assert math.isfinite(accumulator.floor()["rpcc_pose"])
 
 
 def test_a_distance_needs_more_frames_than_dimensions() -> None:
@@ -277,7 +277,7 @@ def test_all_windows_unseen_have_no_figures_and_no_crash(checkpoint: Path, tmp_p
 
 
 def test_metrics_lines_are_json(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path, 0, World(torch.device("cpu")), 2.0)
+    log = MetricsLog(tmp_path, 0, ProcessGroup(torch.device("cpu")), 2.0)
     log.add({"loss": torch.tensor(math.nan)})
     log.end_step()
     log.write(1, 10, lr=0.1, bad_samples=0)

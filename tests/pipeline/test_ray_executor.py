@@ -10,7 +10,7 @@ import pytest
 
 from tests.pipeline.toy import STAGES
 from visavis.pipeline.engine.cluster import Machine, selects
-from visavis.pipeline.engine.ray_pool import Fleet
+from visavis.pipeline.engine.ray_executor import RayExecutor
 from visavis.pipeline.engine.ray_workers import Answer, code_digests
 from visavis.pipeline.engine.stopwatch import Stopwatch
 from visavis.pipeline.engine.worker import Stages, outcome_of
@@ -86,23 +86,23 @@ class ByHand:
         return {worker: arguments[0] for (worker, what), (_, arguments) in self.calls.items() if what == "run"}
 
 
-def crew(cluster: ByHand, needs: StageResources, *others: StageResources, **more: Any) -> Fleet:
+def executor_on(cluster: ByHand, needs: StageResources, *others: StageResources, **more: Any) -> RayExecutor:
     names = ("letters", "add")[: 1 + len(others)]
     stages: Stages = {name: STAGES[name] for name in names}
     resources = dict(zip(names, (needs, *others), strict=True))
-    return Fleet(RunConfig(resources=resources, **more), stages, cluster)
+    return RayExecutor(RunConfig(resources=resources, **more), stages, cluster)
 
 
-def filled(cluster: ByHand, tasks: Iterable[Task], *needs: StageResources) -> Fleet:
+def filled(cluster: ByHand, tasks: Iterable[Task], *needs: StageResources) -> RayExecutor:
     """All workers that fit on FOUR are placed and at work on tasks of the first stage."""
-    fleet = crew(cluster, *needs)
+    executor = executor_on(cluster, *needs)
     for each in tasks:
-        fleet.submit(each)
-    fleet.wait()
+        executor.submit(each)
+    executor.wait()
     cluster.place(*range(13))
-    fleet.wait()
-    fleet.wait()
-    return fleet
+    executor.wait()
+    executor.wait()
+    return executor
 
 
 def task(number: int, stage: str = "letters") -> Task:
@@ -143,132 +143,132 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
 )
 def test_a_pool_asks_for_as_many_as_the_machines_have_places(needs: StageResources, most: int) -> None:
     cluster = ByHand(FOUR)
-    fleet = crew(cluster, needs)
+    executor = executor_on(cluster, needs)
     for number in range(100):
-        fleet.submit(task(number))
-    fleet.wait()
+        executor.submit(task(number))
+    executor.wait()
     assert len(cluster.began) == most
-    assert not fleet.hungry()
+    assert not executor.has_capacity()
 
 
 def test_a_pool_asks_for_no_more_than_it_has_work_for() -> None:
     cluster = ByHand(FOUR)
-    fleet = crew(cluster, StageResources())
+    executor = executor_on(cluster, StageResources())
     for number in range(3):
-        fleet.submit(task(number))
-    fleet.wait()
-    fleet.wait()
+        executor.submit(task(number))
+    executor.wait()
+    executor.wait()
     assert len(cluster.began) == 3
-    assert fleet.hungry()
+    assert executor.has_capacity()
 
 
 class TestARetry:
-    def failed(self, workers: int) -> tuple[ByHand, Fleet]:
+    def failed(self, workers: int) -> tuple[ByHand, RayExecutor]:
         """Item 0 failed on the worker that had it, which is worker 1 now; all others are idle."""
         cluster = ByHand(FOUR)
-        fleet = crew(cluster, StageResources(min_workers=workers))
-        fleet.submit(task(0))
-        fleet.wait()
+        executor = executor_on(cluster, StageResources(min_workers=workers))
+        executor.submit(task(0))
+        executor.wait()
         cluster.place(*range(workers))
-        fleet.wait()
-        fleet.wait()
+        executor.wait()
+        executor.wait()
         (who,) = cluster.at_work()
         cluster.answer(who, "run", ended(task(0), "failed"))
-        assert fleet.wait() == []
+        assert executor.wait() == []
         self.first = who
-        return cluster, fleet
+        return cluster, executor
 
     @pytest.mark.parametrize("workers", [2, 3, 10])
     def test_that_must_avoid_an_idle_worker_is_taken_by_another_at_once(self, workers: int) -> None:
-        cluster, fleet = self.failed(workers)
-        fleet.wait()
+        cluster, executor = self.failed(workers)
+        executor.wait()
         (who,) = cluster.at_work()
         assert who != self.first
 
     def test_is_taken_by_the_same_where_there_is_no_other(self) -> None:
-        cluster, fleet = self.failed(1)
-        fleet.wait()
+        cluster, executor = self.failed(1)
+        executor.wait()
         assert set(cluster.at_work()) == {self.first}
 
     def test_waits_for_another_that_is_at_work_but_not_forever(self, clock: Callable[[float], None]) -> None:
-        cluster, fleet = self.failed(2)
-        fleet.wait()
+        cluster, executor = self.failed(2)
+        executor.wait()
         (other,) = cluster.at_work()
-        fleet.submit(task(1))
-        fleet.wait()  # to the first
+        executor.submit(task(1))
+        executor.wait()  # to the first
         cluster.answer(other, "run", ended(task(0), "ok"))
-        fleet.submit(task(2))
-        fleet.wait()
-        fleet.wait()
+        executor.submit(task(2))
+        executor.wait()
+        executor.wait()
         cluster.answer(other, "run", ended(task(2), "failed"))
-        fleet.wait()
-        fleet.wait()
+        executor.wait()
+        executor.wait()
         assert {t.key for t in cluster.at_work().values()} == {"k1"}
         clock(31.0)
-        fleet.wait()
+        executor.wait()
         assert {t.key for t in cluster.at_work().values()} == {"k1", "k2"}
 
     def test_goes_before_what_was_not_tried_yet(self) -> None:
-        cluster, fleet = self.failed(1)
-        fleet.submit(task(1))
-        fleet.wait()
+        cluster, executor = self.failed(1)
+        executor.submit(task(1))
+        executor.wait()
         assert [t.key for t in cluster.at_work().values()] == ["k0"]
 
 
 def test_an_item_outlives_five_machines_and_not_a_sixth() -> None:
     cluster = ByHand(FOUR)
-    fleet = crew(cluster, StageResources(max_workers=1), attempts=1)
-    fleet.submit(task(0))
+    executor = executor_on(cluster, StageResources(max_workers=1), attempts=1)
+    executor.submit(task(0))
     for worker in range(6):
-        fleet.wait()
+        executor.wait()
         cluster.place(worker)
-        assert fleet.wait() == []
-        fleet.wait()
+        assert executor.wait() == []
+        executor.wait()
         cluster.answer(worker, "run", None, RuntimeError("node died"))
-        outcomes = fleet.wait()
+        outcomes = executor.wait()
     assert [(o.status, o.reason) for o in outcomes] == [("failed", "NodeLost")]
     assert "6 machines were lost" in outcomes[0].detail
 
 
 def test_a_supervisor_that_is_silent_loses_its_work_to_another(clock: Callable[[float], None]) -> None:
     cluster = ByHand(FOUR)
-    fleet = crew(cluster, StageResources(max_workers=2))
-    fleet.submit(task(0))
-    fleet.wait()
+    executor = executor_on(cluster, StageResources(max_workers=2))
+    executor.submit(task(0))
+    executor.wait()
     cluster.place(0)
-    fleet.wait()
-    fleet.wait()
+    executor.wait()
+    executor.wait()
     for _ in range(4):
         assert not cluster.stopped
         clock(16.0)
-        fleet.wait()
+        executor.wait()
     assert cluster.stopped == {0}
-    fleet.wait()
+    executor.wait()
     cluster.place(1)
-    fleet.wait()
-    fleet.wait()
+    executor.wait()
+    executor.wait()
     assert list(cluster.at_work()) == [0, 1]  # what a stopped one would say is not heard any more
     cluster.answer(0, "run", ended(task(0)))
-    assert fleet.wait() == []
+    assert executor.wait() == []
     cluster.answer(1, "run", ended(task(0)))
-    assert [o.key for o in fleet.wait()] == ["k0"]
+    assert [o.key for o in executor.wait()] == ["k0"]
 
 
 def test_pools_that_want_the_same_machines_share_them(clock: Callable[[float], None]) -> None:
     cluster = ByHand(FOUR)
-    fleet = filled(cluster, map(task, range(50)), StageResources(), StageResources(memory_gb=1))
+    executor = filled(cluster, map(task, range(50)), StageResources(), StageResources(memory_gb=1))
     for number in range(50):
-        fleet.submit(task(number, "add"))
+        executor.submit(task(number, "add"))
     for _ in range(40):
         clock(3.0)
-        fleet.wait()
+        executor.wait()
         for worker, job in cluster.at_work().items():
             if worker not in cluster.stopped:
                 cluster.answer(worker, "run", ended(job))
         for worker in range(len(cluster.began)):
             if (worker, "hello") in cluster.calls:
                 cluster.place(worker)
-        fleet.wait()
+        executor.wait()
         assert len(cluster.began) - len(cluster.stopped) <= 13
     assert len({needs.memory_gb for needs in cluster.began}) == 2
 
@@ -276,15 +276,15 @@ def test_pools_that_want_the_same_machines_share_them(clock: Callable[[float], N
 def test_who_is_soon_done_changes_pools_not_who_is_at_hours_of_video(clock: Callable[[float], None]) -> None:
     cluster = ByHand(FOUR)
     long = (task(number)._replace(seconds=30.0 if number == 9 else 7200.0) for number in range(13))
-    fleet = filled(cluster, long, StageResources(), StageResources(memory_gb=1))
+    executor = filled(cluster, long, StageResources(), StageResources(memory_gb=1))
     for number in range(50):
-        fleet.submit(task(number, "add"))
+        executor.submit(task(number, "add"))
     clock(3.0)
-    fleet.wait()
+    executor.wait()
     jobs = cluster.at_work()
     for worker, job in jobs.items():
         cluster.answer(worker, "run", ended(job))
-    fleet.wait()
+    executor.wait()
     (changed,) = cluster.stopped
     assert cluster.began[changed].memory_gb is None
     assert changed == next(worker for worker, job in jobs.items() if job.seconds == 30.0)
@@ -292,20 +292,20 @@ def test_who_is_soon_done_changes_pools_not_who_is_at_hours_of_video(clock: Call
 
 def test_a_worker_that_runs_other_code_is_refused() -> None:
     cluster = ByHand(FOUR)
-    fleet = crew(cluster, StageResources(), address="10.0.0.1:6379")
-    fleet.submit(task(0))
-    fleet.wait()
+    executor = executor_on(cluster, StageResources(), address="10.0.0.1:6379")
+    executor.submit(task(0))
+    executor.wait()
     cluster.answer(0, "hello", ("far", "a", {**code_digests(), "stages": "0" * 16}))
     with pytest.raises(UsageError, match="the worker on far runs another version of stages than this process"):
-        fleet.wait()
+        executor.wait()
 
 
 def test_a_worker_that_cannot_begin_stops_the_run() -> None:
     cluster = ByHand(FOUR)
-    fleet = crew(cluster, StageResources())
-    fleet.submit(task(0))
-    fleet.wait()
+    executor = executor_on(cluster, StageResources())
+    executor.submit(task(0))
+    executor.wait()
     why = "The actor died because of an error raised in its creation task, ray::init()\nImportError: no such module"
     cluster.answer(0, "hello", None, RuntimeError(why))
     with pytest.raises(RunFailed, match="workers cannot start on the cluster: ImportError: no such module"):
-        fleet.wait()
+        executor.wait()

@@ -1,4 +1,4 @@
-"""The crew on a cluster: pools of supervised workers, on a laptop or a thousand machines.
+"""The executor on a cluster: pools of supervised workers, on a laptop or a thousand machines.
 
 Ray places workers, moves tasks and reports when a machine is lost (`ray_workers`). Which task goes next,
 how long it may take and how often it is tried is decided here, in the driver, where all of it can be seen. Stages with
@@ -21,7 +21,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from visavis.pipeline.engine.cluster import Machine, amounts_of, is_local, start_ray, times
-from visavis.pipeline.engine.executor import Crew, Engine, InFlight
+from visavis.pipeline.engine.executor import Engine, Executor, InFlight
 from visavis.pipeline.engine.pools import Job, Pool, Worker, described, now, pools_of
 from visavis.pipeline.engine.ray_workers import Answer, RayWorkers, Workers, check_code, failed_to_start
 from visavis.pipeline.engine.supervise import FAULTS
@@ -52,19 +52,19 @@ def ray_engine(config: RunConfig) -> Engine:
     """Pools of workers on Ray."""
 
     @contextmanager
-    def open_fleet(stages: Stages, root: str) -> Iterator[Crew]:
+    def open_ray_executor(stages: Stages, root: str) -> Iterator[Executor]:
         start_ray(config.address)
-        fleet = Fleet(config, stages, RayWorkers(config, stages, root))
+        executor = RayExecutor(config, stages, RayWorkers(config, stages, root))
         try:
             with redirect_stdout(sys.stderr):  # where Ray's word of a lost machine goes, whatever it is told: not into
-                yield fleet  # what `--json` prints
+                yield executor  # what `--json` prints
         finally:
-            fleet.close()
+            executor.close()
 
-    return open_fleet
+    return open_ray_executor
 
 
-class Fleet:
+class RayExecutor:
     """Decides who does what, and how many workers there are."""
 
     def __init__(self, config: RunConfig, stages: Stages, workers: Workers) -> None:
@@ -84,7 +84,7 @@ class Fleet:
         pool.queues[task.stage].append(Job(task, self._config.limit_of(task.stage, task.seconds, task.guessed)))
         pool.queued += 1
 
-    def hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         """Where one pool is the narrow place, the others go on until its queue is as long as there are workers."""
         active = [pool for pool in self._pools if pool.active] or self._pools[:1]
         return any(pool.queued < pool.capacity for pool in active) and (
