@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
 
+from tests import shapes
 from tests.command_line import keep_commands
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ settings.register_profile("nightly", max_examples=3000, deadline=None, suppress_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 keep_commands()
+
+# Shapes and types that these signatures state hold in every call that a test makes in its own process.
+_SHAPED = ("dpo", "features", "flow", "layers", "loader", "masks", "metrics", "model", "sampler")
+install_import_hook([f"visavis.training.{name}" for name in _SHAPED], f"{shapes.__name__}.checked")
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 

@@ -15,18 +15,18 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from visavis.schemas.train import Norm
 from visavis.training.flow import Noise, frame_error, interpolate, masked_mean
 from visavis.training.loader import Batch
 from visavis.training.model import Keep, Listener
+from visavis.training.shapes import BT, Scalar, ValidBT
 
-Sides = tuple[Tensor, Tensor]
+Sides = tuple[BT, BT]
 """Errors per frame of the chosen and of the rejected side, [B, T] each."""
 
 
-def preference_loss(policy: Sides, reference: Sides, valid: Tensor, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
+def preference_loss(policy: Sides, reference: Sides, valid: ValidBT, beta: float) -> tuple[Scalar, dict[str, Scalar]]:
     """Eq. 12 from errors.
 
     Returns: the loss, and its logs as scalars. `margin` is how much more the policy improved on the chosen side

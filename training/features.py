@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 import torchaudio
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -34,6 +35,7 @@ from visavis.schemas.manifest import AudioSpec
 from visavis.schemas.train import FeatureConfig, ModelConfig
 from visavis.training.encoder import Encoder
 from visavis.training.masks import ahead
+from visavis.training.shapes import BN, BTF, CN
 
 HOP = 160
 SPAN = 400
@@ -81,7 +83,7 @@ class LogMel(nn.Module):
         return frame
 
     @torch.no_grad()
-    def forward(self, audio_BN: Tensor, start: int = 0, first: int = 0, *, last: bool = True) -> Tensor:
+    def forward(self, audio_BN: BN, start: int = 0, first: int = 0, *, last: bool = True) -> BTF:
         """Features of frames `first` … ready − 1.
 
         Args:
@@ -101,7 +103,7 @@ class LogMel(nn.Module):
         power_BJW = spectrum_BJW.real.square() + spectrum_BJW.imag.square()
         with torch.autocast(audio_BN.device.type, enabled=False):  # energies span more than bfloat16 resolves
             mel_BJM = (power_BJW @ self.bank + self.config.floor).log()
-        features_BJM: Tensor = (mel_BJM - self.config.mean) / self.config.std
+        features_BJM: Float[Tensor, "B J M"] = (mel_BJM - self.config.mean) / self.config.std
         return features_BJM.reshape(len(audio_BN), -1, self.size)
 
 
@@ -149,7 +151,7 @@ class Wav2Vec2:
         return self._end_of_chunk(frame) + self.config.look_ahead - 1
 
     @torch.no_grad()
-    def __call__(self, audio_BN: Tensor, start: int = 0, first: int = 0, *, last: bool = True) -> Tensor:
+    def __call__(self, audio_BN: BN, start: int = 0, first: int = 0, *, last: bool = True) -> BTF:
         """As `LogMel.forward`; `first` is where a chunk begins."""
         _check_sound(self, audio_BN, start, first)
         heard = start + audio_BN.shape[1] // SAMPLES_PER_FRAME
@@ -169,7 +171,7 @@ class Wav2Vec2:
                 done |= dict(zip(some, parts, strict=True))
         return torch.cat([done[chunk] for chunk in chunks], dim=1)
 
-    def _encode(self, clips_CN: Tensor, before: int, frames: int) -> Tensor:
+    def _encode(self, clips_CN: CN, before: int, frames: int) -> Tensor:
         """Features of the `frames` frames of each clip that come after `before`, [C, T, F]."""
         middle = slice(2 * before, 2 * (before + frames))
         outputs = self.encoder.layers(clips_CN, self.config.layers)
@@ -221,7 +223,7 @@ def audio_spec(config: FeatureConfig, model: ModelConfig) -> AudioSpec:
     )
 
 
-def _check_sound(features: Features, audio_BN: Tensor, start: int, first: int) -> None:
+def _check_sound(features: Features, audio_BN: BN, start: int, first: int) -> None:
     """Whole frames, and enough of them before `first`? Raises ValueError."""
     if audio_BN.shape[1] % SAMPLES_PER_FRAME:
         raise ValueError(f"{audio_BN.shape[1]} samples are not a whole number of frames of {SAMPLES_PER_FRAME}")
@@ -229,7 +231,7 @@ def _check_sound(features: Features, audio_BN: Tensor, start: int, first: int) -
         raise ValueError(f"frame {first} needs {features.history} frames before it; the sound begins at {start}")
 
 
-def _cut(audio_BN: Tensor, start: int, chunk: _Chunk) -> Tensor:
+def _cut(audio_BN: BN, start: int, chunk: _Chunk) -> Tensor:
     """The sound of a chunk and the LEAD before it, which is silence where the recording begins."""
     from_, to = (chunk.low - start) * SAMPLES_PER_FRAME - LEAD, (chunk.high - start) * SAMPLES_PER_FRAME
     return audio_BN[:, from_:to] if from_ >= 0 else F.pad(audio_BN[:, :to], (-from_, 0))

@@ -37,10 +37,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from visavis.schemas.train import Norm, ObjectiveConfig
 from visavis.training.model import Conditions, Keep, Listener
+from visavis.training.shapes import BD, BT, BTD, Scalar, ValidBT
 
 
 @dataclass(frozen=True)
@@ -76,33 +78,27 @@ def draw_keep(batch: int, config: ObjectiveConfig, generator: torch.Generator) -
     return Keep(avatar=~(no_avatar | none), user=~(no_user | none))
 
 
-def interpolate(x1_BTD: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+def interpolate(x1_BTD: BTD, noise: Noise) -> tuple[BTD, BTD]:
     """x_t and the velocity that is to be learned."""
     t = noise.t[..., None]
     return t * x1_BTD + (1 - t) * noise.x0, x1_BTD - noise.x0
 
 
-def frame_error(velocity_BTD: Tensor, target_BTD: Tensor, norm: Norm) -> Tensor:
+def frame_error(velocity_BTD: BTD, target_BTD: BTD, norm: Norm) -> BT:
     """Error per frame, averaged over latent dimensions: [B, T]."""
     difference = velocity_BTD - target_BTD
     return (difference.abs() if norm == "l1" else difference.square()).mean(dim=2)
 
 
-def masked_mean(value_BT: Tensor, valid_BT: Tensor) -> Tensor:
+def masked_mean(value_BT: BT, valid_BT: ValidBT) -> Scalar:
     """Mean over valid frames; 0 where there is none."""
     weight = valid_BT.to(value_BT.dtype)
     return (value_BT * weight).sum() / weight.sum().clamp(min=1)
 
 
 def flow_errors(
-    model: Listener,
-    x1_BTD: Tensor,
-    reference_BD: Tensor,
-    conditions: Conditions,
-    keep: Keep,
-    noise: Noise,
-    norm: Norm,
-) -> tuple[Tensor, Tensor]:
+    model: Listener, x1_BTD: BTD, reference_BD: BD, conditions: Conditions, keep: Keep, noise: Noise, norm: Norm
+) -> tuple[BT, BTD]:
     """Eq. 6 on normalised motion, before the mean.
 
     Returns: the error per frame [B, T], and by how much the clean motion that the velocity implies is off [B, T, D].
@@ -114,14 +110,14 @@ def flow_errors(
 
 def flow_loss(
     model: Listener,
-    x1_BTD: Tensor,
-    reference_BD: Tensor,
+    x1_BTD: BTD,
+    reference_BD: BD,
     conditions: Conditions,
     keep: Keep,
     noise: Noise,
-    valid_BT: Tensor,
+    valid_BT: ValidBT,
     norm: Norm,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Scalar, BT]:
     """Eq. 6 on normalised motion.
 
     Returns: the loss over valid frames, and the error per frame [B, T] (detached) for the logs.
@@ -130,12 +126,12 @@ def flow_loss(
     return masked_mean(error_BT, valid_BT), error_BT.detach()
 
 
-def valid_steps(valid_BT: Tensor) -> Tensor:
+def valid_steps(valid_BT: ValidBT) -> Bool[Tensor, "B T-1"]:
     """From which frames to the next one motion is known: [B, T − 1]."""
     return valid_BT[:, 1:] & valid_BT[:, :-1]
 
 
-def step_error(off_BTD: Tensor, valid_BT: Tensor, norm: Norm) -> Tensor:
+def step_error(off_BTD: BTD, valid_BT: ValidBT, norm: Norm) -> Scalar:
     """Mean error of the motion from one valid frame to the next, given by how much each frame is off."""
     steps = off_BTD.diff(dim=1)
     return masked_mean(frame_error(steps, torch.zeros_like(steps), norm), valid_steps(valid_BT))

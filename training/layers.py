@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visavis.training.shapes import BKH, BNTE, BQH, BT, BTH, FramesT, MaskQK, MaskTC, MaskTK
+
 KeysValues = tuple[Tensor, Tensor]
 """Rotated keys and values, each [B, N, K, E]."""
 Rotation = tuple[Tensor, Tensor]
@@ -26,18 +28,18 @@ class Layout:
     """Where frames stand to each other: the same for every layer and noise level."""
 
     by: Rotation  # angles of the frames themselves
-    self_TK: Tensor  # bool: which motion they see
-    cross_TK: Tensor  # bool: which codes they see
+    self_TK: MaskTK  # bool: which motion they see
+    cross_TC: MaskTC  # bool: which codes they see
 
 
-def rotation(positions_T: Tensor, size: int, base: float = 10_000.0) -> Rotation:
+def rotation(positions_T: FramesT, size: int, base: float = 10_000.0) -> Rotation:
     """Rotary angles of absolute frame numbers (int64) for heads of `size`."""
     exponents = torch.arange(0, size, 2, dtype=torch.float64, device=positions_T.device) / size
     angles = positions_T.double()[:, None] * base**-exponents
     return angles.cos().float(), angles.sin().float()
 
 
-def rotate(x_BNTE: Tensor, by: Rotation) -> Tensor:
+def rotate(x_BNTE: BNTE, by: Rotation) -> BNTE:
     """Rotate pairs (i, i + E/2) of each head."""
     cos, sin = (part.to(x_BNTE.dtype) for part in by)
     first, second = x_BNTE.chunk(2, dim=-1)
@@ -68,15 +70,15 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(source_width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def keys_values(self, source_BKH: Tensor, by: Rotation) -> KeysValues:
+    def keys_values(self, source_BKH: BKH, by: Rotation) -> KeysValues:
         key, value = self.key_value(source_BKH).unflatten(2, (2, self.heads, self.head_size)).unbind(2)
         return rotate(key.transpose(1, 2), by), value.transpose(1, 2)
 
-    def forward(self, x_BQH: Tensor, source: KeysValues, mask_QK: Tensor, by: Rotation) -> Tensor:
+    def forward(self, x_BQH: BQH, source: KeysValues, mask_QK: MaskQK, by: Rotation) -> BQH:
         """Attend from x to source. mask_QK: bool, True where seen; every row sees something."""
         query = rotate(self.query(x_BQH).unflatten(2, (self.heads, self.head_size)).transpose(1, 2), by)
         heads_BNQE = F.scaled_dot_product_attention(query, source[0], source[1], attn_mask=mask_QK)
-        out_BQH: Tensor = self.out(heads_BNQE.transpose(1, 2).flatten(2))
+        out_BQH: BQH = self.out(heads_BNQE.transpose(1, 2).flatten(2))
         return out_BQH
 
 
@@ -98,19 +100,14 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
 
     def forward(
-        self,
-        x_BTH: Tensor,
-        modulation: tuple[Tensor, ...],
-        layout: Layout,
-        past: KeysValues | None,
-        codes: KeysValues,
+        self, x_BTH: BTH, modulation: tuple[Tensor, ...], layout: Layout, past: KeysValues | None, codes: KeysValues
     ) -> tuple[Tensor, KeysValues]:
         """Returns the new x and this call's own keys and values of self-attention."""
         shift_s, scale_s, gate_s, shift_m, scale_m, gate_m = modulation
         h = modulate(self.norm_self(x_BTH), shift_s, scale_s)
         fresh = self.self_attention.keys_values(h, layout.by)
         x_BTH = x_BTH + gate_s * self.self_attention(h, extend(past, fresh), layout.self_TK, layout.by)
-        x_BTH = x_BTH + self.cross_attention(self.norm_cross(x_BTH), codes, layout.cross_TK, layout.by)
+        x_BTH = x_BTH + self.cross_attention(self.norm_cross(x_BTH), codes, layout.cross_TC, layout.by)
         x_BTH = x_BTH + gate_m * self.mlp(modulate(self.norm_mlp(x_BTH), shift_m, scale_m))
         return x_BTH, fresh
 
@@ -123,9 +120,9 @@ class NoiseLevel(nn.Module):
         self.frequencies = frequencies
         self.mlp = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
-    def forward(self, t_BT: Tensor) -> Tensor:
+    def forward(self, t_BT: BT) -> Tensor:
         steps = torch.arange(self.frequencies, dtype=t_BT.dtype, device=t_BT.device)
         frequency = torch.exp(-math.log(10_000.0) * steps / self.frequencies)
         angles = 1000.0 * t_BT[..., None] * frequency
-        level_BTH: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+        level_BTH: BTH = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
         return level_BTH

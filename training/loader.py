@@ -24,16 +24,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from visavis.schemas.errors import DatasetError, UsageError
-from visavis.schemas.manifest import (
-    Split,
-)
+from visavis.schemas.manifest import Split
 from visavis.schemas.sample import Sample
 from visavis.schemas.words import counted
 from visavis.training.dataset import Dataset, class_mixture
 from visavis.training.epochs import ClassStream
+from visavis.training.shapes import BD, BTD
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
@@ -46,15 +46,15 @@ class Batch:
     """Windows as tensors; float32 unless said otherwise. Motion is in the codec's units."""
 
     keys: tuple[str, ...]
-    avatar_motion: Tensor  # [B, T, D]
-    user_motion: Tensor  # [B, T, D]
-    avatar_audio: Tensor  # [B, T · 640]
-    user_audio: Tensor  # [B, T · 640]
-    state: Tensor  # [B, T] uint8
-    valid: Tensor  # [B, T, 2] bool: avatar, user
-    reference: Tensor  # [B, D]
-    chosen: Tensor | None = None  # [B, T, D], pairs only
-    rejected: Tensor | None = None  # [B, T, D], pairs only
+    avatar_motion: BTD
+    user_motion: BTD
+    avatar_audio: Float[Tensor, "B 640*T"]
+    user_audio: Float[Tensor, "B 640*T"]
+    state: UInt8[Tensor, "B T"]
+    valid: Bool[Tensor, "B T 2"]  # avatar, user
+    reference: BD
+    chosen: BTD | None = None  # pairs only
+    rejected: BTD | None = None  # pairs only
 
     def to(self, device: torch.device) -> Batch:
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}

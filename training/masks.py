@@ -22,12 +22,14 @@ that a block needs no duplicated tokens, and that a condition is encoded once in
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from visavis.schemas.train import Mask, ModelConfig
+from visavis.training.shapes import FramesK, FramesQ, MaskQK
 
 
-def visible(kind: Mask, q_Q: Tensor, k_K: Tensor, *, block: int, look_ahead: int, context: int | None = None) -> Tensor:
+def visible(
+    kind: Mask, q_Q: FramesQ, k_K: FramesK, *, block: int, look_ahead: int, context: int | None = None
+) -> MaskQK:
     """May query frame q see key frame k?
 
     Args:
@@ -46,18 +48,18 @@ def visible(kind: Mask, q_Q: Tensor, k_K: Tensor, *, block: int, look_ahead: int
     return seen_QK if context is None else seen_QK & (k_1K >= start_Q1 - context)
 
 
-def encoder_mask(config: ModelConfig, q_Q: Tensor, k_K: Tensor) -> Tensor:
+def encoder_mask(config: ModelConfig, q_Q: FramesQ, k_K: FramesK) -> MaskQK:
     """Mask of both attentions of the dual motion encoder: causal, bounded past."""
     kind: Mask = "full" if config.mask == "full" else "frame"
     return visible(kind, q_Q, k_K, block=config.block, look_ahead=0, context=config.context)
 
 
-def self_mask(config: ModelConfig, q_Q: Tensor, k_K: Tensor) -> Tensor:
+def self_mask(config: ModelConfig, q_Q: FramesQ, k_K: FramesK) -> MaskQK:
     """Mask of self-attention over motion: the named mask without look-ahead, bounded past."""
     return visible(config.mask, q_Q, k_K, block=config.block, look_ahead=0, context=config.context)
 
 
-def cross_mask(config: ModelConfig, q_Q: Tensor, k_K: Tensor) -> Tensor:
+def cross_mask(config: ModelConfig, q_Q: FramesQ, k_K: FramesK) -> MaskQK:
     """Mask of cross-attention to condition codes: within the window, and the named mask with look-ahead."""
     near_QK = (k_K[None, :] - q_Q[:, None]).abs() <= config.cross_window
     return near_QK & visible(config.mask, q_Q, k_K, block=config.block, look_ahead=config.look_ahead)

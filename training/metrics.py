@@ -38,12 +38,17 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool, Float
 from scipy.cluster.vq import kmeans2, vq
 from scipy.stats import t as student
 
 from visavis.schemas import FPS
 from visavis.schemas.manifest import MotionSpec
 
+WTD = Float[np.ndarray, "W T D"]
+ND = Float[np.ndarray, "N D"]
+MD = Float[np.ndarray, "M D"]
+ValidWT = Bool[np.ndarray, "W T"]
 _QUIET = np.errstate(invalid="ignore", over="ignore")
 """What is not finite comes out as NaN, without a warning."""
 CLUSTERS = {"expression": 15, "pose": 9}
@@ -64,36 +69,36 @@ def columns(motion: MotionSpec) -> dict[str, np.ndarray]:
     return {name: part for name, part in parts.items() if len(part)}
 
 
-def broken(valid_WT: np.ndarray, *sides_WTD: np.ndarray) -> np.ndarray:
+def broken(valid_WT: ValidWT, *sides_WTD: WTD) -> np.ndarray:
     """Windows in which a side has a number that is not finite in a valid frame, bool [W]."""
     finite_WT = np.all([np.isfinite(side_WTD).all(axis=2) for side_WTD in sides_WTD], axis=0)
     return np.asarray((valid_WT & ~finite_WT).any(axis=1))
 
 
 @_QUIET
-def mean_defined(values_W: np.ndarray) -> float:
+def mean_defined(values_W: Float[np.ndarray, "W"]) -> float:
     """The mean of those that are not NaN; NaN of none."""
     defined = values_W[~np.isnan(values_W)]
     return float(defined.mean()) if len(defined) else math.nan
 
 
-def pcc(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> float:
+def pcc(avatar_WTD: WTD, user_WTD: WTD, valid_WT: ValidWT) -> float:
     """Mean over windows and dimensions of the correlation over time, −1…1."""
     if broken(valid_WT, avatar_WTD, user_WTD).any():
         return math.nan
     return mean_defined(window_pcc(avatar_WTD, user_WTD, valid_WT))
 
 
-def window_pcc(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
+def window_pcc(avatar_WTD: WTD, user_WTD: WTD, valid_WT: ValidWT) -> np.ndarray:
     """`pcc` of each window, [W]."""
     return _where_seen(_ratio(*_moments(avatar_WTD, user_WTD, valid_WT)), valid_WT)
 
 
-def rpcc(truth_WTD: np.ndarray, generated_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> float:
+def rpcc(truth_WTD: WTD, generated_WTD: WTD, user_WTD: WTD, valid_WT: ValidWT) -> float:
     return abs(pcc(truth_WTD, user_WTD, valid_WT) - pcc(generated_WTD, user_WTD, valid_WT))
 
 
-def rpcc_flat(truth_WTD: np.ndarray, generated_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> float:
+def rpcc_flat(truth_WTD: WTD, generated_WTD: WTD, user_WTD: WTD, valid_WT: ValidWT) -> float:
     if broken(valid_WT, truth_WTD, generated_WTD, user_WTD).any():
         return math.nan
     truth, generated = (flat_sums(side, user_WTD, valid_WT).sum(axis=0) for side in (truth_WTD, generated_WTD))
@@ -101,7 +106,7 @@ def rpcc_flat(truth_WTD: np.ndarray, generated_WTD: np.ndarray, user_WTD: np.nda
 
 
 @_QUIET
-def flat_sums(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
+def flat_sums(avatar_WTD: WTD, user_WTD: WTD, valid_WT: ValidWT) -> np.ndarray:
     """What `flat_pcc` needs of each window, [W, 6]: count, sums, sums of squares and of products of all numbers."""
     a, b = _valid_part(avatar_WTD, valid_WT), _valid_part(user_WTD, valid_WT)
     count = np.broadcast_to(valid_WT[..., None], a.shape)
@@ -143,7 +148,7 @@ class Lagged:
         return self.best / FPS if self.correlation[self.best] > 0 and found > needed else math.nan
 
 
-def lagged(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> Lagged:
+def lagged(avatar_WTD: WTD, user_WTD: WTD, valid_WT: ValidWT) -> Lagged:
     """Correlation at every lag from 0 to 2 s, or as far as the windows reach."""
     if broken(valid_WT, avatar_WTD, user_WTD).any():
         return Lagged((math.nan,) * _lags(valid_WT.shape[1]))
@@ -155,7 +160,7 @@ def _lags(frames: int) -> int:
 
 
 @_QUIET
-def lag_sums(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
+def lag_sums(avatar_WTD: WTD, user_WTD: WTD, valid_WT: ValidWT) -> np.ndarray:
     """What `lagged_from` needs, [L, 3 D + 3]: covariances (about each window's own mean) and both variances; then how
     many windows, and the sum and the sum of squares of their covariances (mean over dimensions).
 
@@ -175,7 +180,7 @@ def lag_sums(avatar_WTD: np.ndarray, user_WTD: np.ndarray, valid_WT: np.ndarray)
     return np.stack(found)
 
 
-def lagged_from(sums_LX: np.ndarray) -> Lagged:
+def lagged_from(sums_LX: Float[np.ndarray, "L X"]) -> Lagged:
     """The mean over dimensions at each lag."""
     dims = (sums_LX.shape[1] - 3) // 3
     correlation = tuple(
@@ -195,18 +200,18 @@ def _surprise(sums_3: np.ndarray, tries: int) -> tuple[float, float]:
     return total / count / error, float(student.isf(CHANCE / tries, count - 1))
 
 
-def var(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> float:
+def var(motion_WTD: WTD, valid_WT: ValidWT) -> float:
     if broken(valid_WT, motion_WTD).any():
         return math.nan
     return mean_defined(window_var(motion_WTD, valid_WT))
 
 
-def window_var(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
+def window_var(motion_WTD: WTD, valid_WT: ValidWT) -> np.ndarray:
     """`var` of each window, [W]."""
     return _where_seen(_moments(motion_WTD, motion_WTD, valid_WT)[1], valid_WT)
 
 
-def jerk(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> float:
+def jerk(motion_WTD: WTD, valid_WT: ValidWT) -> float:
     return mean_jerk(jerk_sums(motion_WTD, valid_WT))
 
 
@@ -216,7 +221,7 @@ def mean_jerk(sums_2: np.ndarray) -> float:
 
 
 @_QUIET
-def jerk_sums(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
+def jerk_sums(motion_WTD: WTD, valid_WT: ValidWT) -> np.ndarray:
     """Sum and number of the absolute third differences whose four frames are valid, [2]; NaN, if a valid frame is."""
     third = np.abs(np.diff(motion_WTD.astype(np.float64), n=3, axis=1)) * float(FPS) ** 3
     whole = valid_WT[:, 3:] & valid_WT[:, 2:-1] & valid_WT[:, 1:-2] & valid_WT[:, :-3]
@@ -224,12 +229,12 @@ def jerk_sums(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
     return np.array([total, third[whole].size])
 
 
-def sid(truth_ND: np.ndarray, generated_ND: np.ndarray, clusters: int, seed: int = 0) -> float:
+def sid(truth_ND: ND, generated_MD: MD, clusters: int, seed: int = 0) -> float:
     """Entropy in bits of generated frames over clusters that were fitted on the truth's frames; ≤ log2(clusters)."""
-    return entropy(histogram(generated_ND, kmeans(truth_ND, clusters, seed)))
+    return entropy(histogram(generated_MD, kmeans(truth_ND, clusters, seed)))
 
 
-def histogram(points_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
+def histogram(points_ND: ND, centres_KD: Float[np.ndarray, "K D"]) -> np.ndarray:
     """How many points are nearest to each centre, float64 [K]; NaN where a point is not finite."""
     if not np.isfinite(points_ND).all():
         return np.full(len(centres_KD), math.nan)
@@ -238,7 +243,7 @@ def histogram(points_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
     return np.bincount(_nearest(points_ND, centres_KD), minlength=len(centres_KD)).astype(np.float64)
 
 
-def entropy(counts_K: np.ndarray) -> float:
+def entropy(counts_K: Float[np.ndarray, "K"]) -> float:
     """Bits; NaN of no counts at all."""
     total = float(counts_K.sum())
     if not total > 0:
@@ -247,13 +252,13 @@ def entropy(counts_K: np.ndarray) -> float:
     return max(0.0, float(-(share * np.log2(share)).sum()))
 
 
-def fd(truth_ND: np.ndarray, generated_ND: np.ndarray) -> float:
+def fd(truth_ND: ND, generated_MD: MD) -> float:
     """Fréchet distance between Gaussians fitted to both sets of frames."""
-    return frechet(frame_sums(truth_ND), frame_sums(generated_ND))
+    return frechet(frame_sums(truth_ND), frame_sums(generated_MD))
 
 
 @_QUIET
-def frame_sums(points_ND: np.ndarray) -> np.ndarray:
+def frame_sums(points_ND: ND) -> np.ndarray:
     """What `frechet` needs, [D + 1, D + 1]: sums of products of the dimensions and of a constant 1."""
     points = np.concatenate([np.ones((len(points_ND), 1)), points_ND.astype(np.float64)], axis=1)
     return np.asarray(points.T @ points)
@@ -279,7 +284,7 @@ def _gaussian(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, (sums[1:, 1:] - count * np.outer(mean, mean)) / (count - 1)
 
 
-def kmeans(points_ND: np.ndarray, clusters: int, seed: int, rounds: int = 50) -> np.ndarray:
+def kmeans(points_ND: ND, clusters: int, seed: int, rounds: int = 50) -> np.ndarray:
     """Centres [K, D] of k-means from k-means++ seeds; K ≤ clusters, no more than distinct points.
 
     There are none of no points, nor of points that are not finite.
@@ -293,18 +298,18 @@ def kmeans(points_ND: np.ndarray, clusters: int, seed: int, rounds: int = 50) ->
     return centres
 
 
-def _nearest(points_ND: np.ndarray, centres_KD: np.ndarray) -> np.ndarray:
+def _nearest(points_ND: ND, centres_KD: Float[np.ndarray, "K D"]) -> np.ndarray:
     nearest: np.ndarray = vq(points_ND.astype(np.float64), centres_KD)[0]
     return nearest
 
 
-def _valid_part(motion_WTD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
+def _valid_part(motion_WTD: WTD, valid_WT: ValidWT) -> np.ndarray:
     """float64, 0 in frames that are not valid."""
     return np.where(valid_WT[..., None], motion_WTD, 0.0).astype(np.float64)
 
 
 @_QUIET
-def _moments(a_WTD: np.ndarray, b_WTD: np.ndarray, valid_WT: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _moments(a_WTD: WTD, b_WTD: WTD, valid_WT: ValidWT) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Covariance and both variances over valid frames, each [W, D]; 0 of none."""
     weight_WT1 = valid_WT[..., None]
     count = np.maximum(weight_WT1.sum(axis=1, keepdims=True), 1)
@@ -316,7 +321,7 @@ def _moments(a_WTD: np.ndarray, b_WTD: np.ndarray, valid_WT: np.ndarray) -> tupl
 
 
 @_QUIET
-def _where_seen(values_WD: np.ndarray, valid_WT: np.ndarray) -> np.ndarray:
+def _where_seen(values_WD: Float[np.ndarray, "W D"], valid_WT: ValidWT) -> np.ndarray:
     """Mean over dimensions, [W]; NaN for a window of fewer than two valid frames."""
     mean_W = values_WD.sum(axis=1) / max(values_WD.shape[1], 1)
     return np.where(valid_WT.sum(axis=1) >= 2, mean_W, math.nan)

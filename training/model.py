@@ -19,10 +19,11 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from visavis.schemas.manifest import MotionSpec
@@ -31,6 +32,7 @@ from visavis.training.encoder import Encoder
 from visavis.training.features import build_features
 from visavis.training.layers import Attention, Block, KeysValues, Layout, NoiseLevel, extend, modulate, rotation
 from visavis.training.masks import cross_mask, encoder_mask, self_mask
+from visavis.training.shapes import BD, BN, BTC, BTD, BTF, KeepB, LevelBT, LevelBTM
 
 SMALLEST_STD = 1e-4
 """A latent dimension that varies less is treated as constant, not blown up."""
@@ -40,17 +42,17 @@ SMALLEST_STD = 1e-4
 class Conditions:
     """What the avatar hears and sees, as the network takes it. All float32."""
 
-    avatar_audio: Tensor  # [B, T, F] features
-    user_audio: Tensor  # [B, T, F] features
-    user_motion: Tensor  # [B, T, D] normalised
+    avatar_audio: BTF
+    user_audio: BTF
+    user_motion: BTD  # normalised
 
 
 @dataclass(frozen=True)
 class Keep:
     """Which conditions each item of the batch sees. bool [B]."""
 
-    avatar: Tensor
-    user: Tensor
+    avatar: KeepB
+    user: KeepB
 
     @classmethod
     def all(cls, batch: int, device: torch.device | str | None = None) -> Keep:
@@ -145,9 +147,9 @@ class Listener(nn.Module):
 
     def conditions(
         self,
-        avatar_audio_BN: Tensor,
-        user_audio_BN: Tensor,
-        user_motion_BTD: Tensor,
+        avatar_audio_BN: BN,
+        user_audio_BN: BN,
+        user_motion_BTD: BTD,
         start: int = 0,
         first: int = 0,
         *,
@@ -163,7 +165,7 @@ class Listener(nn.Module):
         seen = user_motion_BTD[:, first - start :][:, : heard.shape[1]]
         return Conditions(avatar_audio, user_audio, self.normalise(seen))
 
-    def codes(self, code_BTC: Tensor, first: int = 0) -> Codes:
+    def codes(self, code_BTC: BTC, first: int = 0) -> Codes:
         """Keys and values of codes of frames `first` …, computed once for all noise levels."""
         frames_T = torch.arange(first, first + code_BTC.shape[1], device=code_BTC.device)
         by = rotation(frames_T, self.config.width // self.config.heads)
@@ -175,7 +177,7 @@ class Listener(nn.Module):
         blocks = (cast(Block, block) for block in self.blocks)
         return [(block.self_attention, block.cross_attention) for block in blocks]
 
-    def use_bfloat16(self) -> Self:
+    def use_bfloat16(self) -> Listener:
         """Convert the weights of the transformer's products, for generation; sums and all else stay float32."""
         for layer in self.blocks.modules():
             if isinstance(layer, nn.Linear):
@@ -198,16 +200,16 @@ class Listener(nn.Module):
             cross_mask(self.config, frames_T, codes_K),
         )
 
-    def modulations(self, t_BT: Tensor) -> Tensor:
+    def modulations(self, t_BT: LevelBT) -> Tensor:
         """What adaLN does at noise levels t (0 noise … 1 clean), [B, T, 8H]: for all blocks alike."""
-        level_BTM: Tensor = self.modulation(self.noise_level(t_BT))
+        level_BTM: Float[Tensor, "B T M"] = self.modulation(self.noise_level(t_BT))
         return level_BTM
 
     def denoise(
         self,
-        x_BTD: Tensor,
-        reference_BD: Tensor,
-        modulation_BTM: Tensor,
+        x_BTD: BTD,
+        reference_BD: BD,
+        modulation_BTM: LevelBTM,
         codes: Codes,
         layout: Layout,
         past: tuple[KeysValues, ...] | None = None,
@@ -231,12 +233,12 @@ class Listener(nn.Module):
                 fresh.append(own)
         return self.velocity(modulate(self.norm(x_BTH), shift, scale)), tuple(fresh)
 
-    def forward(self, x_BTD: Tensor, t_BT: Tensor, reference_BD: Tensor, conditions: Conditions, keep: Keep) -> Tensor:
+    def forward(self, x_BTD: BTD, t_BT: LevelBT, reference_BD: BD, conditions: Conditions, keep: Keep) -> BTD:
         """Velocity of a whole window, [B, T, D]: what training uses. t_BT: noise levels, broadcast to [B, T]."""
         code_BTC, _ = self.encoder(conditions, keep)
         return self.denoise_window(x_BTD, t_BT, reference_BD, self.codes(code_BTC))
 
-    def denoise_window(self, x_BTD: Tensor, t_BT: Tensor, reference_BD: Tensor, codes: Codes) -> Tensor:
+    def denoise_window(self, x_BTD: BTD, t_BT: LevelBT, reference_BD: BD, codes: Codes) -> BTD:
         """As `forward`, from codes of the same frames."""
         window = range(x_BTD.shape[1])
         return self.denoise(x_BTD, reference_BD, self.modulations(t_BT), codes, self.layout(window, window, window))[0]

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from visavis.schemas import FPS, SAMPLES_PER_FRAME
@@ -34,6 +35,7 @@ from visavis.schemas.train import Drop, SamplerConfig
 from visavis.training.layers import Attention, KeysValues, Layout, extend, tail
 from visavis.training.masks import ahead
 from visavis.training.model import Codes, Conditions, Keep, Listener
+from visavis.training.shapes import BD, BN, BTD, SBD, SD, SN, STD
 
 Branch = tuple[bool, bool]
 """Does a guidance branch see the avatar's audio, and the user?"""
@@ -70,7 +72,7 @@ def guidance_weights(config: SamplerConfig, drop: Drop = "full") -> dict[Branch,
     return {branch: weight for branch, weight in merged.items() if weight != 0}
 
 
-def noise(seed: int, keys: Sequence[str], block: int, frames: int, dim: int) -> Tensor:
+def noise(seed: int, keys: Sequence[str], block: int, frames: int, dim: int) -> STD:
     """Standard normal noise of one block of each session, [S, T, D] float32 on the CPU."""
     drawn = []
     for key in keys:
@@ -80,7 +82,7 @@ def noise(seed: int, keys: Sequence[str], block: int, frames: int, dim: int) -> 
     return torch.from_numpy(np.stack(drawn))
 
 
-def anchored(x_STD: Tensor, mean_SD: Tensor, reference_SD: Tensor, config: SamplerConfig) -> tuple[Tensor, Tensor]:
+def anchored(x_STD: STD, mean_SD: SD, reference_SD: SD, config: SamplerConfig) -> tuple[STD, SD]:
     """Take off a share of what has separated the motion from its reference for long; all normalised.
 
     x'(n) = x(n) − anchor · (m(n) − reference), m the mean of x, weighted by exp(−age / anchor_seconds). A lasting
@@ -140,7 +142,7 @@ class Stream:
     def __init__(
         self,
         model: Listener,
-        reference_SD: Tensor,
+        reference_SD: SD,
         config: SamplerConfig,
         keys: Sequence[str],
         drop: Drop = "full",
@@ -196,9 +198,7 @@ class Stream:
         return block_end + ahead(self.model.config) + self.model.features.look_ahead - self.state.given
 
     @torch.no_grad()
-    def step(
-        self, avatar_audio_SN: Tensor, user_audio_SN: Tensor, user_motion_STD: Tensor, *, last: bool = False
-    ) -> Tensor:
+    def step(self, avatar_audio_SN: SN, user_audio_SN: SN, user_motion_STD: STD, *, last: bool = False) -> SBD:
         """One block of motion, [S, B, D] in codec units; fewer frames at the very end.
 
         Args:
@@ -279,7 +279,7 @@ class Stream:
         self.counts.cache_writes += 1
         self._unwritten = None
 
-    def _velocity(self, x_STD: Tensor, level: int, layout: Layout) -> tuple[Tensor, tuple[KeysValues, ...]]:
+    def _velocity(self, x_STD: STD, level: int, layout: Layout) -> tuple[Tensor, tuple[KeysValues, ...]]:
         denoise = self._denoise if x_STD.shape[1] == self.model.config.block else self.model.denoise  # one shape only
         x, reference = self._branches(x_STD), self._branches(self._reference)
         return denoise(x, reference, self._modulations[level], self.state.codes, layout, self.state.past)
@@ -289,7 +289,7 @@ class Stream:
 
 
 def check_finite(
-    avatar_audio_SN: Tensor, user_audio_SN: Tensor, user_motion_STD: Tensor, keys: Sequence[str], first: int = 0
+    avatar_audio_SN: SN, user_audio_SN: SN, user_motion_STD: STD, keys: Sequence[str], first: int = 0
 ) -> None:
     """See that every number of some conditions is finite; `first` is the number of their first frame.
 
@@ -310,16 +310,16 @@ def check_finite(
 @torch.no_grad()
 def rollout(
     model: Listener,
-    avatar_audio_BN: Tensor,
-    user_audio_BN: Tensor,
-    user_motion_BTD: Tensor,
-    reference_BD: Tensor,
+    avatar_audio_BN: BN,
+    user_audio_BN: BN,
+    user_motion_BTD: BTD,
+    reference_BD: BD,
     config: SamplerConfig,
     keys: Sequence[str],
     drop: Drop = "full",
     *,
     cached: bool = True,
-) -> Tensor:
+) -> BTD:
     """Motion of whole windows, [B, T, D] in codec units, as a stream would have made it.
 
     cached=False recomputes everything from scratch for every block and noise level: the plain form of the same
@@ -344,10 +344,10 @@ def rollout(
 
 def _rollout_plain(
     model: Listener,
-    avatar_audio_BN: Tensor,
-    user_audio_BN: Tensor,
-    user_motion_BTD: Tensor,
-    reference_BD: Tensor,
+    avatar_audio_BN: BN,
+    user_audio_BN: BN,
+    user_motion_BTD: BTD,
+    reference_BD: BD,
     config: SamplerConfig,
     keys: Sequence[str],
     drop: Drop,
@@ -386,7 +386,7 @@ def compiled(model: Listener) -> Callable[..., tuple[Tensor, tuple[KeysValues, .
     return torch.compile(model.denoise, dynamic=False, fullgraph=True, options=packed)
 
 
-def guided(weights: dict[Branch, float], velocity: Tensor) -> Tensor:
+def guided(weights: dict[Branch, float], velocity: Float[Tensor, "_ T D"]) -> Float[Tensor, "_ T D"]:
     """Weighted sum over branches stacked in the batch: [branches · S, T, D] → [S, T, D]."""
     parts = velocity.chunk(len(weights))
     return sum((w * v for w, v in zip(weights.values(), parts, strict=True)), torch.zeros_like(parts[0]))

@@ -23,7 +23,7 @@ UNLOCKED = """
 import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
-from visavis.pipeline import folder
+from visavis.pipeline.plan import run_folder as folder
 
 folder.locked = lambda *_: nullcontext(SimpleNamespace(check=lambda: None))
 from visavis.pipeline.app import main

@@ -1,0 +1,35 @@
+"""Shapes in signatures: a letter is an axis, and the same letter the same size within a call. Tests check every call.
+
+B windows, T frames, D motion dimensions, F features, N samples of sound, H width, Q queries, K keys, S sessions,
+C a code's width, M all modulations. `Level…` broadcasts over windows.
+"""
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+BD = Float[Tensor, "B D"]
+BKH = Float[Tensor, "B K H"]
+BN = Float[Tensor, "B N"]
+BNTE = Float[Tensor, "B N T E"]
+BQH = Float[Tensor, "B Q H"]
+BT = Float[Tensor, "B T"]
+BTC = Float[Tensor, "B T C"]
+BTD = Float[Tensor, "B T D"]
+BTF = Float[Tensor, "B T F"]
+BTH = Float[Tensor, "B T H"]
+CN = Float[Tensor, "C N"]
+FramesK = Int[Tensor, "K"]
+FramesQ = Int[Tensor, "Q"]
+FramesT = Int[Tensor, "T"]
+KeepB = Bool[Tensor, "B"]
+LevelBT = Float[Tensor, "#B T"]
+LevelBTM = Float[Tensor, "#B #T M"]
+MaskQK = Bool[Tensor, "Q K"]
+MaskTC = Bool[Tensor, "T C"]
+MaskTK = Bool[Tensor, "T K"]
+SBD = Float[Tensor, "S B D"]
+SD = Float[Tensor, "S D"]
+SN = Float[Tensor, "S N"]
+STD = Float[Tensor, "S T D"]
+Scalar = Float[Tensor, ""]
+ValidBT = Bool[Tensor, "B T"]
