@@ -21,6 +21,9 @@ from visavis.schemas.config import BuildConfig
 from visavis.schemas.rows import Source
 
 SECONDS = 14.0
+KEPT = ("ingest", "diarize", "glance", "faces", "cast", "bind", "separate")
+"""Stages whose work a build may find done: what takes longest."""
+Built = tuple[Path, BuildSummary]
 SMALL = {"motion": {"expression_dims": 8}, "windows": {"hop": 10}, "balance": {"val_share": 0.3}}
 
 
@@ -53,6 +56,13 @@ def built(dialogues: Path, once: Once, tmp_path_factory: pytest.TempPathFactory)
     shutil.copytree(kept / "run", root)
     summary = TypeAdapter(BuildSummary).validate_json((kept / "summary.json").read_bytes())
     return root, replace(summary, dataset=str(root / "dataset"))
+
+
+def begin_from(built: Built, root: Path) -> None:
+    """A run's folder in which the first stages of the session's build are done; its ledger knows nothing of it."""
+    for stage in KEPT:
+        if (built[0] / "artifacts" / stage).exists():
+            shutil.copytree(built[0] / "artifacts" / stage, root / "artifacts" / stage)
 
 
 def _keep(summary: BuildSummary, folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.e2e.conftest import SMALL
+from tests.e2e.conftest import SMALL, Built, begin_from
 from tests.stages.networks import exported, scripted
 from tests.stages.roundtrip import round_trip
 from visavis.pipeline.cli.verify import verify_dataset
@@ -48,6 +48,7 @@ def errors(root: Path) -> list[float]:
     return [round_trip(codec, binding, faces, motion) for _, motion in read_outputs(str(root), MotionStage)]
 
 
+@pytest.mark.nightly  # 20 s; the codec itself is tested on real faces in tests/stages/test_codec.py
 def test_blendshapes(dialogues: Path, landmarker: Path, tmp_path: Path) -> None:
     faces = {"model": "face-landmarker", "landmarker": str(landmarker)}
     summary = build(dialogues / "together.mp4", tmp_path / "run", motion={"kind": "blendshapes"}, faces=faces)
@@ -57,7 +58,8 @@ def test_blendshapes(dialogues: Path, landmarker: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["script", "export"])
-def test_a_network(dialogues: Path, tmp_path: Path, kind: str) -> None:
+def test_a_network(built: Built, dialogues: Path, tmp_path: Path, kind: str) -> None:
+    begin_from(built, tmp_path / "run")
     file = tmp_path / "network"
     file.write_bytes(scripted() if kind == "script" else exported(batch=16))
     settings: dict[str, dict[str, Any]] = {

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import CalledProcessError
@@ -15,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, event, example, given, note, reject, settings
 from hypothesis import strategies as st
 
+from tests.scale import NIGHTLY
 from tests.stages.clapper import ffmpeg, seen_and_heard
 from tests.stages.test_awkward import take_in
 from visavis.stages.media.video import frames_on_grid
 
 pytestmark = pytest.mark.slow
 
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 SECONDS = 4
 EVENTS = (0.8, 2.6)
 

@@ -19,7 +19,6 @@ from tests.stages.test_containers import Recording
 
 pytestmark = pytest.mark.slow
 
-NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 SEEDS = range(60 if NIGHTLY else 2)
 HARMED = 12  # files by one seed and kind of recording
 MEMORY_MB, SECONDS = 900, 20

@@ -98,7 +98,7 @@ def test_round_trip_within_one_percent_of_the_eye_distance(codec: Codec) -> None
     assert codec.explained > 0.99
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=3, deadline=None)  # seconds each
 @given(st.permutations(range(8)), st.integers(1, 7))
 def test_any_grouping_of_the_corpus_fits_the_same_codec(order: list[int], cut: int) -> None:
     faces = expressions(160)
