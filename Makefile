@@ -46,7 +46,7 @@ test: lint types ## lint, types and all tests
 	$(PYTEST) --durations=10
 
 docs: $(if $(UV_PATH),,.uv/bin/uv) ## the site, into build/site; a broken link fails
-	$(UV) run --quiet --isolated --no-project --only-group docs properdocs build --strict -f mkdocs.yml
+	$(UV) run --quiet --isolated --only-group docs --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" properdocs build --strict -f mkdocs.yml
 
 nightly: setup ## tests too slow for CI, and property tests with fifty times as many inputs (an hour or more)
 	$(RUN)pytest -m nightly
