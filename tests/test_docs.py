@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
 import numpy as np
@@ -15,18 +17,20 @@ import typer
 import yaml
 
 from benchmarks import __name__ as _benchmarks
+from tests.stages.test_ingest import write_clip
 from tests.training.synthetic import DIM, sample, write_dataset
 from visavis.pipeline.app import app
 from visavis.pipeline.engine.supervise import FAULTS
 from visavis.schemas.artifact import dump_rows
-from visavis.schemas.config import BuildConfig, Section
+from visavis.schemas.config import BuildConfig, IngestConfig, Section
 from visavis.schemas.dyads import Codec, NeutralFaces, WindowClass
-from visavis.schemas.errors import Reason
+from visavis.schemas.errors import Reason, Rejected
 from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.pairs import PairsConfig
-from visavis.schemas.rows import LANDMARKS
+from visavis.schemas.rows import LANDMARKS, Source
 from visavis.schemas.train import TrainConfig
 from visavis.stages.face.codec import decode_motion
+from visavis.stages.ingest import IngestStage
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
@@ -54,7 +58,7 @@ def text_of(page: Path) -> str:
 def code_of(page: Path) -> Iterator[str]:
     """Lines of code, continued ones joined, and code within lines."""
     block = ""
-    for line in text_of(page).splitlines():
+    for line in re.sub(r"<!--.*?-->", "", text_of(page), flags=re.DOTALL).splitlines():
         indented = line.startswith("    ")
         block = f"{block}{line.strip()}" if indented or block else ""
         if block.endswith("\\"):
@@ -208,12 +212,22 @@ def test_the_site_has_every_page() -> None:
         assert f"'{page.relative_to(DOCS)}'" in nav, page
 
 
-def blocks_of(page: Path) -> dict[str, Any]:
+def blocks_of(page: Path, module: str = "documented") -> dict[str, Any]:
     """What the fenced Python of a page defines."""
-    names: dict[str, Any] = {}
-    for block in re.findall(r"```python\n(.*?)```", text_of(page), re.DOTALL):
+    names = vars(sys.modules.setdefault(module, ModuleType(module)))  # pydantic looks for a class' module
+    for block in re.findall(r"^```python\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE):
         exec(compile(block, str(page), "exec"), names)
     return names
+
+
+def test_the_stage_of_the_contributing_page_runs_alone(tmp_path: Path) -> None:
+    page = blocks_of(REPOSITORY / "CONTRIBUTING.md", "contributed")
+    (conversation,) = IngestStage(IngestConfig()).process(Source(uris=(str(write_clip(tmp_path / "tone.mp4")),)))
+    (row,) = page["LoudnessStage"](page["LoudnessConfig"]()).process(conversation)
+    assert row.conversation == conversation.id
+    assert -40 < row.level_db[0] < 0
+    with pytest.raises(Rejected, match="no_speech"):
+        next(page["LoudnessStage"](page["LoudnessConfig"](floor_db=0.0)).process(conversation))
 
 
 def test_the_loader_of_the_format_page_reads_a_dataset(tmp_path: Path) -> None:
