@@ -12,7 +12,7 @@ RUN := .venv/bin/
 JOBS := 2
 PYTEST := $(RUN)pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo check test lint types nightly clean
+.PHONY: help setup demo check test lint types docs nightly clean
 help:    ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
 
@@ -44,6 +44,9 @@ check: lint types ## lint, types and the tests that are not marked slow
 
 test: lint types ## lint, types and all tests
 	$(PYTEST) --durations=10
+
+docs: $(if $(UV_PATH),,.uv/bin/uv) ## the site, into build/site; a broken link fails
+	$(UV) run --quiet --isolated --only-group docs --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" properdocs build --strict -f mkdocs.yml
 
 nightly: setup ## tests too slow for CI, and property tests with fifty times as many inputs (an hour or more)
 	$(RUN)pytest -m nightly

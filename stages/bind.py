@@ -238,7 +238,7 @@ def _lips(item: BindInput) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Seen:
-    """One person in one piece: in frame where_V[i] of the grid, frame places[i][1] of the track places[i][0]."""
+    """One person in one piece: in frame where_V[i] of the grid, frame `places[i][1]` of the track `places[i][0]`."""
 
     piece: int
     where_V: np.ndarray
@@ -287,7 +287,7 @@ def seen_in(row: FaceTracks, piece: int, segments: Sequence[Segment]) -> Seen:
 
 
 def lip_scores(motion_PT: np.ndarray, contrast_T: np.ndarray) -> _Scores:
-    """scores[person][voice]: correlation of lip motion with who speaks alone, −1…1.
+    """`scores[person][voice]`: correlation of lip motion with who speaks alone, −1…1.
 
     The two scores of a person are opposite by construction: overlap and silence do no harm, and someone who talks
     all the time is still told from someone who falls in. 0 where under a second of that is seen.

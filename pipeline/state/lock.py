@@ -6,7 +6,7 @@ Who finds a lease of another machine waits until it is renewed or dead.
 
 It saves two runs from doing the same work twice. It does not keep them from harm, and need not: clocks may disagree, a
 process may stand still for longer than its lease, and of two that find the same dead lease both may take it for a
-moment. What runs write side by side does no harm anyway (`docs/operating.md`, "Two runs at once").
+moment. What runs write side by side does no harm anyway (`docs/running.md`, "One run at a time").
 
 Whoever may write into the folder may write lock.json, so whatever it holds is a valid owner or none: a lease from the
 future is dead, as no clock may be so far ahead, and it would hold the folder until then.
