@@ -20,6 +20,7 @@ from av.stream import Stream
 
 from visavis.schemas.config import MOST_PIXELS, FacesConfig
 from visavis.schemas.errors import UsageError
+from visavis.schemas.extras import install
 
 FORMATS = (
     # cameras, phones, browsers, meeting software, and what downloaders write
@@ -118,7 +119,7 @@ def check_decord() -> None:
     """
     spec = importlib.util.find_spec("decord")
     if spec is None or spec.origin is None:
-        raise UsageError("faces.decoder=decord: decord is not installed; pip install decord2, or use pyav")
+        raise UsageError(f"faces.decoder=decord: decord is not installed; {install('decord')}, or use pyav")
     version = _bundled_version(Path(spec.origin).parent)
     if not _is_fixed(version):
         raise UsageError(
