@@ -60,6 +60,7 @@ DECODERS = (
 
 _NOTHING = "none"  # no protocol, format or codec has this name
 _MOST_SAMPLES = 1 << 24  # of all channels in one frame of sound
+_PYAV = 18  # the latest whose ways are known here
 _FIXED = (8, 1, 2)  # the first FFmpeg without CVE-2026-8461
 
 
@@ -104,6 +105,8 @@ def check_decoders(config: FacesConfig) -> None:
     Raises:
         UsageError: it has a fault that is known, or nobody can tell.
     """
+    if int(av.__version__.partition(".")[0]) > _PYAV:
+        raise UsageError(f"PyAV {av.__version__} opens files otherwise than {_PYAV} did: pip install 'av<{_PYAV + 1}'")
     if not _is_fixed(av.ffmpeg_version_info):
         raise UsageError(_too_old("PyAV", av.ffmpeg_version_info, "pip install --upgrade av"))
     if config.decoder == "decord":
