@@ -41,7 +41,7 @@ from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.engine.worker import Stages
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.dataset import DATASET
+from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.sources import find_sources
 from visavis.schemas import SAMPLE_RATE
 from visavis.schemas.config import BuildConfig, DiarizeConfig, FacesConfig

@@ -41,7 +41,8 @@ from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Made
 from visavis.pipeline.engine.worker import Stages, outcome_of
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.dataset import DATASET, build_dataset, collect
+from visavis.pipeline.plan.dataset import build_dataset, collect
+from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.run_folder import opened
 from visavis.pipeline.plan.sources import find_sources
 from visavis.pipeline.state.ledger import Outcome

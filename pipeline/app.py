@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+import visavis as program
 from visavis.pipeline.cli.build import builds
 from visavis.pipeline.cli.models import assets, models
 from visavis.pipeline.engine.terminal import say
 from visavis.schemas.errors import DatasetError, RunFailed, UsageError
+from visavis.schemas.extras import absent, needs
 from visavis.schemas.secrets import guard_output, safe
 from visavis.schemas.storage.faults import Blame, as_os_error, blame_of
 from visavis.training.home import ensure_home
@@ -30,8 +32,14 @@ app = typer.Typer(
 
 
 @app.callback()
-def visavis(context: typer.Context) -> None:
+def visavis(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
     """Prints the help where no command is given, as wrong use."""
+    if version:
+        say(f"visavis {program.__version__}")
+        raise typer.Exit
     if context.invoked_subcommand is None:
         say(context.get_help(), err=True)
         raise typer.Exit(2)
@@ -48,6 +56,7 @@ def demo(
     engine: Annotated[str, typer.Option(help="ray or local.")] = "ray",
 ) -> None:
     """Make conversations with known truth, then build, train, make pairs, tune and evaluate."""
+    needs("demo", "visavis demo")
     from visavis.pipeline.demo.main import run_demo
 
     run_demo(Path(out), engine)
@@ -75,6 +84,11 @@ def main() -> None:
         code = 1
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("stopped; run the same command again to go on from here", EXIT_CODE)
+    except ImportError as error:
+        said = absent(error)
+        if said is None:  # a bug
+            raise
+        code = _fail(said, 2)
     except Exception as error:  # a full disk, a store that is away; what was committed stays
         known = as_os_error(error, "")
         if known is None:  # a bug

@@ -80,7 +80,7 @@ def load_config(path: str | Path, kind: type[C], overrides: Sequence[str] = ()) 
     Raises:
         UsageError: no such file, not YAML, an unknown key or a wrong type. One line.
     """
-    file = Path(path)
+    file = _found(path)
     try:
         with file.open("rb") as opened:
             data = opened.read(_LARGEST + 1)
@@ -89,6 +89,12 @@ def load_config(path: str | Path, kind: type[C], overrides: Sequence[str] = ()) 
         hint = f"; the recipe comes first, for example {_EXAMPLE}" if file.is_dir() else ""
         raise UsageError(f"cannot read config {file}: {reason}{hint}") from error
     return parse_config(_decoded(data, str(file)), kind, overrides, where=str(file))
+
+
+def _found(path: str | Path) -> Path:
+    """A recipe's file: `configs/…` is one of the program's own where the current folder has none of that name."""
+    file, own = Path(path), Path(__file__).parents[1] / path
+    return own if file.parts[:1] == ("configs",) and not file.exists() and own.is_file() else file
 
 
 def parse_config(text: str, kind: type[C], overrides: Sequence[str] = (), *, where: str = "config") -> C:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any
@@ -22,6 +22,12 @@ def duration(seconds: float) -> str:
     size, unit = next(((s, u) for u, s in _UNITS if seconds >= 2 * s), (1, "s"))
     number = seconds / size
     return f"{number:.{1 if number < 9.95 else 0}f} {unit}"
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """Counts by reason, the most frequent first: `12 too short, 3 too still`."""
+    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    return ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in ordered)
 
 
 def candidates(wanted: str, names: Iterable[str], what: str, total: int | None = None) -> str:

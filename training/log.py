@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visavis.schemas.extras import install
 from visavis.schemas.plain import to_json
 from visavis.schemas.storage.faults import about
 from visavis.training.process_group import ProcessGroup
@@ -135,6 +136,6 @@ def _event_writer(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        logging.getLogger(__name__).warning("no TensorBoard files: the package tensorboard (extra) is not installed")
+        logging.getLogger(__name__).warning("no TensorBoard files: %s", install("tensorboard"))
         return None
     return SummaryWriter(str(folder), purge_step=step + 1)

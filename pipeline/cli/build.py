@@ -12,6 +12,7 @@ import typer
 from visavis.pipeline.cli.options import Address, Engine, Json, Overrides, Reconfigure
 from visavis.pipeline.engine.terminal import Terminal, say, say_json
 from visavis.schemas.errors import UsageError
+from visavis.schemas.extras import needs
 from visavis.schemas.plain import to_json
 from visavis.schemas.words import counted, duration
 
@@ -53,6 +54,7 @@ def build(
 
     Running it again does only what is missing. Roles are never an input: every conversation is used both ways.
     """
+    needs("build", "visavis build")
     from visavis.pipeline.cli.commands import check_models, engine_of, show_plan, summary_table
     from visavis.pipeline.engine.executor import local_engine
     from visavis.pipeline.engine.progress import Reporter, command
@@ -99,8 +101,9 @@ def status(
     run: Annotated[str, typer.Argument(help="Folder or URL of a run.")] = "runs/build", as_json: Json = False
 ) -> None:
     """Show what became of every item of a run, also while it goes on."""
+    needs("build", "visavis status")
     from visavis.pipeline.cli.status import read_status, status_tables
-    from visavis.pipeline.plan.dataset import DATASET
+    from visavis.pipeline.plan.file_names import DATASET
 
     found = read_status(run, DATASET)
     if as_json:
@@ -122,6 +125,7 @@ def draw(
     ] = None,
 ) -> None:
     """Draw what was seen in a conversation: its faces at some moments, and the motion made of them."""
+    needs("build", "visavis draw")
     from visavis.pipeline.cli import draw as drawing
 
     sheet, name = drawing.draw(run, item, moments, media or [])
@@ -137,7 +141,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check a dataset against its manifest: every byte, every sample. Exit 1 if anything is wrong."""
-    from visavis.pipeline.cli.commands import dataset_folder
+    from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.cli.verify import verify_dataset
     from visavis.pipeline.engine.progress import Reporter
 
@@ -166,8 +170,9 @@ def export(
     ] = None,
 ) -> None:
     """Write windows or preference pairs as one Parquet file, for Hugging Face `datasets`, pandas and other trainers."""
-    from visavis.pipeline.cli.commands import dataset_folder
+    needs("build", "visavis export")
     from visavis.pipeline.cli.export import export_dataset
+    from visavis.pipeline.cli.folders import dataset_folder
     from visavis.training.dataset import Dataset
 
     data = Dataset(dataset_folder(dataset))
@@ -192,13 +197,14 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Summarise a dataset: classes, shards, balance, codec, pairs. Or draw what `visavis generate` wrote."""
-    from visavis.pipeline.cli.generated import ENDING
     from visavis.pipeline.cli.report import report_dataset, report_generated
+    from visavis.pipeline.plan.file_names import GENERATED
 
-    if what.endswith(ENDING):
-        report_generated(what, out or Path(what.removesuffix(ENDING) + ".png"), dataset, as_json=as_json)
+    if what.endswith(GENERATED):
+        needs("build", "a picture")
+        report_generated(what, out or Path(what.removesuffix(GENERATED) + ".png"), dataset, as_json=as_json)
         return
     for option, value in (("--out", out), ("--dataset", dataset)):
         if value is not None:
-            raise UsageError(f"{option} is for a picture of a generated window (KEY{ENDING}); {what} is a dataset")
+            raise UsageError(f"{option} is for a picture of a generated window (KEY{GENERATED}); {what} is a dataset")
     report_dataset(what, samples, as_json=as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -12,23 +12,19 @@ from rich.table import Table
 
 from visavis.pipeline.engine.cluster import start_ray
 from visavis.pipeline.engine.executor import Engine, local_engine
-from visavis.pipeline.engine.progress import Reporter, command
+from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
 from visavis.pipeline.plan.build import Build, BuildSummary
-from visavis.pipeline.plan.dataset import DATASET
 from visavis.pipeline.plan.graph import check_chain
 from visavis.pipeline.plan.preview import preview, preview_table
-from visavis.pipeline.plan.run_folder import RUN_FILE
 from visavis.pipeline.plan.sources import Sources, source_name
 from visavis.schemas.config import BuildConfig, RunConfig
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
-from visavis.schemas.manifest import MANIFEST_NAME
-from visavis.schemas.storage.store import Store
 from visavis.schemas.words import counted
 from visavis.stages import diarize
-from visavis.stages.face.landmarker import check_landmarker
+from visavis.stages.face.landmarker import check_faces
 from visavis.stages.media.ffmpeg import check_decoders
 from visavis.stages.voice import whisper
 from visavis.stages.voice.separator import check_separator
@@ -40,35 +36,28 @@ def check_models(config: BuildConfig) -> None:
     """See that a build has the models and programs that its settings ask for.
 
     Raises:
-        UsageError: one is not there; says how to get it.
+        UsageError: some are not there; says of each how to get it.
     """
-    diarize.check_models(config.diarize)
-    whisper.check_models(config.transcribe)
-    check_landmarker(config.faces)
-    check_decoders(config.faces)
-    check_separator(config.separate)
+    checks: list[tuple[Callable[[Any], None], Any]] = [
+        (diarize.check_models, config.diarize),
+        (whisper.check_models, config.transcribe),
+        (check_faces, config.faces),
+        (check_decoders, config.faces),
+        (check_separator, config.separate),
+    ]
+    missing = []
+    for check, section in checks:
+        try:
+            check(section)
+        except UsageError as error:
+            missing.append(str(error))
+    if missing:
+        raise UsageError("; and ".join(missing))
 
 
 def engine_of(config: RunConfig) -> Engine:
     """The engine that a config names."""
     return local_engine if config.engine == "local" else ray_engine(config)
-
-
-def dataset_folder(path: str) -> str:
-    """A dataset's folder, also where its run's folder is named.
-
-    Raises:
-        UsageError: a run's folder that has no dataset.
-    """
-    for folder in (path, f"{path.rstrip('/')}/{DATASET}"):
-        with suppress(PermissionError):  # what S3 says of an absent object to those who may read but not list
-            if Store(folder).exists(MANIFEST_NAME):
-                return folder
-    with suppress(PermissionError):
-        if Store(path).exists(RUN_FILE):
-            how_far = f"`{command('status', path)}` says how far it is"
-            raise UsageError(f"{path} is a run that has no dataset yet; {how_far}")
-    return path
 
 
 def summary_table(summary: BuildSummary) -> Table:

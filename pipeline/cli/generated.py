@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from visavis.pipeline.cli.draw import GREY, Colour, draw_faces
+from visavis.pipeline.plan.file_names import GENERATED
 from visavis.schemas import FPS
 from visavis.schemas.dyads import Codec
 from visavis.schemas.errors import DatasetError, UsageError
@@ -27,7 +28,6 @@ from visavis.schemas.uris import is_local, shown
 from visavis.stages.face.codec import decode_motion
 from visavis.stages.face.decode import avatar_of, read_codec, read_faces
 
-ENDING = ".generated.npy"
 _SIDES: dict[str, Colour] = {"user": (200, 90, 0), "truth": (30, 130, 30), "generated": (40, 60, 200)}
 _FACE, _MOMENTS = 170, 7  # pixels of a face's square, and how many there are in a row
 _LEFT, _ROW = 130, 90  # pixels: room for names, height of a curve
@@ -53,7 +53,7 @@ def draw_generated(path: Path, dataset: str | None = None) -> tuple[np.ndarray, 
 
     with parsing(refuse):  # these files may be of anybody's making
         try:
-            return _drawn(path, path.name.removesuffix(ENDING), dataset)
+            return _drawn(path, path.name.removesuffix(GENERATED), dataset)
         except OSError as error:
             raise refuse(f"{error.filename}: {error.strerror}") from error
 

@@ -14,8 +14,9 @@ import typer
 from visavis.pipeline.cli.options import Address, Checkpoint, Data, Encoder, Engine, Json, Overrides, Reconfigure
 from visavis.pipeline.engine.terminal import Terminal, say, say_json
 from visavis.schemas.errors import UsageError
+from visavis.schemas.extras import needs
 from visavis.schemas.plain import to_json
-from visavis.schemas.words import counted, duration
+from visavis.schemas.words import counted, duration, in_words
 
 models = typer.Typer()
 
@@ -44,7 +45,7 @@ def train(
 
     Ctrl-C or SIGTERM finishes the step and writes a checkpoint. torchrun … -m visavis train works, too.
     """
-    from visavis.pipeline.cli.commands import dataset_folder
+    from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.engine.progress import Reporter
     from visavis.schemas.manifest import MANIFEST_NAME, parse_manifest
     from visavis.schemas.recipes import load_config
@@ -60,6 +61,7 @@ def train(
     first = ranks().rank == 0  # of the processes that torchrun may have started
     run: Callable[..., Path] = training.train
     if num_workers is not None:
+        needs("build", "--num-workers")
         from visavis.pipeline.engine.ray_train import train_on_ray
 
         run = partial(train_on_ray, workers=num_workers, address=address)
@@ -111,12 +113,14 @@ def pairs(
     as_json: Json = False,
 ) -> None:
     """Make preference pairs: the recorded motion, and the model's without the user's signals."""
+    needs("build", "visavis pairs")
     import psutil
 
-    from visavis.pipeline.cli.commands import dataset_folder, engine_of
+    from visavis.pipeline.cli.commands import engine_of
+    from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.cli.tables import pairs_table
     from visavis.pipeline.engine.progress import Reporter
-    from visavis.pipeline.plan.pairs import build_pairs, check_pairs, in_words
+    from visavis.pipeline.plan.pairs import build_pairs, check_pairs
     from visavis.pipeline.plan.pairs_preview import trial_lines, try_pairs
     from visavis.schemas.config import RunConfig
     from visavis.schemas.manifest import Histogram
@@ -171,7 +175,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a checkpoint beside the ground truth and simple baselines."""
-    from visavis.pipeline.cli.commands import dataset_folder
+    from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.cli.tables import doubt_tables, metrics_tables
     from visavis.pipeline.engine.progress import Reporter
     from visavis.training import evaluate as scoring
@@ -209,7 +213,7 @@ def generate(
     encoder: Encoder = None,
 ) -> None:
     """Generate the motion of one sample, beside its truth. `visavis report` draws it."""
-    from visavis.pipeline.cli.commands import dataset_folder
+    from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.engine.progress import Reporter
     from visavis.schemas.train import Drop
     from visavis.training import evaluate as scoring

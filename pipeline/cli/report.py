@@ -8,21 +8,21 @@ from typing import Any, get_args
 
 from rich.table import Table
 
-from visavis.pipeline.cli.commands import dataset_folder
-from visavis.pipeline.cli.draw import save_sheet
-from visavis.pipeline.cli.generated import draw_generated
+from visavis.pipeline.cli.folders import dataset_folder
 from visavis.pipeline.cli.tables import pairs_table
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
-from visavis.pipeline.plan.pairs import in_words
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.manifest import Manifest, Split
-from visavis.schemas.words import counted
+from visavis.schemas.words import counted, in_words
 from visavis.training.dataset import Dataset
 
 
 def report_generated(generated: str, picture: Path, dataset: str | None, *, as_json: bool) -> None:
     """Draw a generated window."""
+    from visavis.pipeline.cli.draw import save_sheet
+    from visavis.pipeline.cli.generated import draw_generated
+
     sheet, missing = draw_generated(Path(generated), dataset_folder(dataset) if dataset else None)
     save_sheet(sheet, picture)
     if missing:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from visavis.pipeline.plan.dataset import unnamed_files
-from visavis.pipeline.plan.run_folder import RUN_FILE
+from visavis.pipeline.plan.file_names import RUN_FILE, unnamed_files
 from visavis.schemas.errors import DatasetError
 from visavis.schemas.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from visavis.schemas.storage.store import Store

@@ -80,7 +80,7 @@ class Shape:
 @cache
 def canonical_face() -> dict[str, np.ndarray]:
     """`vertices` [468, 3] float32 in cm, `triangles` [898, 3] int32 and `uv` [468, 2] float32, v downwards."""
-    return load(files("stages").joinpath("data/canonical_face.safetensors").read_bytes())
+    return load(files("visavis.stages").joinpath("data/canonical_face.safetensors").read_bytes())
 
 
 def make_head(shape: Shape) -> Head:

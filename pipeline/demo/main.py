@@ -20,7 +20,7 @@ from visavis.pipeline.demo.truth import check_build
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.terminal import table
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.pairs import build_pairs, in_words
+from visavis.pipeline.plan.pairs import build_pairs
 from visavis.pipeline.plan.sources import find_sources
 from visavis.schemas.config import BuildConfig
 from visavis.schemas.errors import UsageError
@@ -28,7 +28,7 @@ from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.plain import to_json
 from visavis.schemas.recipes import load_config
 from visavis.schemas.train import TrainConfig
-from visavis.schemas.words import counted, duration
+from visavis.schemas.words import counted, duration, in_words
 from visavis.training.evaluate import evaluate
 from visavis.training.train import train
 

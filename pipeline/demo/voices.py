@@ -21,6 +21,7 @@ from scipy.signal import resample_poly
 
 from visavis.schemas import SAMPLE_RATE
 from visavis.schemas.errors import UsageError
+from visavis.schemas.extras import install
 
 LEVEL = 10 ** (-23 / 20)
 """Root mean square of a phrase, of full scale."""
@@ -59,7 +60,7 @@ def synthesise(voices: Sequence[Voice], texts: Sequence[str]) -> list[list[np.nd
         UsageError: the `demo` extra is not installed.
     """
     if importlib.util.find_spec("espeakng_loader") is None:
-        raise UsageError("synthetic voices need the demo extra: pip install 'visavis[demo]'")
+        raise UsageError(f"synthetic voices need espeak-ng: {install('demo')}")
     request = json.dumps({"voices": [asdict(v) for v in voices], "texts": list(texts)})
     script = Path(__file__).with_name("_espeak.py")
     # -P: the script's folder stays off the import path. Arguments are ours, there is no shell.

@@ -7,6 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -19,11 +20,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from visavis.pipeline.engine.executor import InFlight
 from visavis.pipeline.engine.terminal import Terminal
-from visavis.pipeline.state.ledger import Outcome
 from visavis.schemas.secrets import safe
 from visavis.schemas.words import duration
+
+if TYPE_CHECKING:  # a bar of a training needs nothing of a build
+    from visavis.pipeline.engine.executor import InFlight
+    from visavis.pipeline.state.ledger import Outcome
 
 _LINE_SECONDS = 10.0
 """Between two lines of a training run where there is no terminal to draw a bar on."""

@@ -28,7 +28,8 @@ from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.paths import for_workers, in_full
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Made, Run, Workflow, as_long_as, made_of, next_stage
-from visavis.pipeline.plan.dataset import DATASET, buckets_of, build_dataset, collect, read_made
+from visavis.pipeline.plan.dataset import buckets_of, build_dataset, collect, read_made
+from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.graph import check_chain, fingerprints_of, stages_of
 from visavis.pipeline.plan.outputs import read_codec
 from visavis.pipeline.plan.quality import faults

@@ -10,7 +10,6 @@ lie side by side; the manifest is created, never replaced: who comes second with
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from visavis.pipeline.engine.run import Made, Run, made_of
+from visavis.pipeline.plan.file_names import DATASET, named_files, unnamed_files
 from visavis.pipeline.state.index import told
 from visavis.pipeline.state.tasks import Artifact, Task, content_digest
 from visavis.schemas import FPS, SAMPLE_RATE
@@ -34,9 +34,7 @@ from visavis.stages.census import merge, scale
 from visavis.stages.face.codec import motion_spec
 from visavis.stages.shard import ShardRow, Slice, capacity, cut_series
 
-DATASET = "dataset"
 _MANIFEST = f"{DATASET}/{MANIFEST_NAME}"
-_FILES = re.compile(r"(train|val)/[^/]+\.tar|faces/[^/]+\.safetensors|codec[^/]*\.safetensors")
 _CENSUS = "artifacts/census-of-all"
 _CENSUS_CHUNK = 256  # dyads that one task counts
 
@@ -221,17 +219,6 @@ def publish(run: Run, manifest: Manifest, codec: bytes | None, before: bytes | N
         raise RunFailed(f"{run.root}: another run published its dataset meanwhile; run again to publish this one")
     for path in unnamed_files(there, manifest):
         store.delete(f"{DATASET}/{path}")
-
-
-def named_files(manifest: Manifest) -> set[str]:
-    """Shards, faces and the codec."""
-    entries = [*manifest.shards, *(entry.faces for entry in manifest.shards), manifest.codec]
-    return {entry.path for entry in entries if entry}
-
-
-def unnamed_files(names: Iterable[str], manifest: Manifest) -> list[str]:
-    """Which of a dataset's files are shards, faces or codecs that the manifest does not name."""
-    return sorted(filter(_FILES.fullmatch, set(names) - named_files(manifest)))
 
 
 def _read(store: Store, path: str) -> bytes | None:

@@ -6,7 +6,6 @@ A set of pairs is a dataset like any other, with its own manifest, in a run's fo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,8 @@ from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.paths import in_full, pairs_for_workers
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Run, fingerprint
-from visavis.pipeline.plan.dataset import DATASET, codec_entry, files_of, publish, shard_path, write_shards
+from visavis.pipeline.plan.dataset import codec_entry, files_of, publish, shard_path, write_shards
+from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.run_folder import opened
 from visavis.pipeline.state.tasks import Artifact, Task, artifact_path, content_digest
 from visavis.schemas.artifact import dump_rows
@@ -26,6 +26,7 @@ from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.manifest import SCHEMA_VERSION, AudioSpec, Histogram, Manifest, PairsInfo
 from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.storage.store import Store
+from visavis.schemas.words import in_words
 from visavis.stages.face.decode import read_file
 from visavis.stages.pairing.gate import RANGES, histograms
 from visavis.stages.pairs import PairsPlan, PairsRow, PairsStage, learn_from, plan_pairs
@@ -148,12 +149,6 @@ def nothing_left(summary: PairsSummary) -> str:
         return f"all {summary.windows} windows were passed over as too little expressive; lower min_expressiveness"
     most = min(summary.gated, key=lambda reason: (-summary.gated[reason], reason))
     return f"the gate left none of {summary.tried} pairs: {in_words(summary.gated)}; {_ADVICE[most]}"
-
-
-def in_words(gated: Mapping[str, int]) -> str:
-    """Counts by reason, the most frequent first."""
-    ordered = sorted(gated.items(), key=lambda each: (-each[1], each[0]))
-    return ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in ordered)
 
 
 def _tasks(run: Run, order: Order, print_: str) -> list[Task]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from visavis.pipeline.engine.worker import threads
-from visavis.pipeline.plan.pairs import Order, in_words
-from visavis.schemas.words import counted, duration
+from visavis.pipeline.plan.pairs import Order
+from visavis.schemas.words import counted, duration, in_words
 from visavis.stages.pairing.gate import histograms
 from visavis.stages.pairs import PairsStage, Tally, learn_from, some_of
 

@@ -11,6 +11,7 @@ from fsspec import available_protocols
 from fsspec.registry import known_implementations
 
 from visavis.schemas.access import WEB, Access, host_of, kinds_of, plainly_private
+from visavis.schemas.extras import extra_of, install
 from visavis.schemas.uris import is_local, local_path, local_uri
 
 _MOST_HOSTS = 100_000  # that are remembered
@@ -93,8 +94,11 @@ class Place:
             raise ValueError(f"a path or a URL of a known kind, not {kind}://")
         self._access.check_kind(url)
         listed = known_implementations.get(kind)
-        if listed and find_spec(listed["class"].partition(".")[0]) is None:
-            raise ValueError(f"a URL of a kind that is installed ({listed.get('err', kind)})")
+        library = listed["class"].partition(".")[0] if listed else ""
+        if library and find_spec(library) is None:
+            extra = extra_of(library)
+            advice = install(extra) if extra else listed.get("err", kind)
+            raise ValueError(f"a URL of a kind that is installed ({advice})")
         self._kinds.add(kind)
 
 

@@ -12,6 +12,7 @@ from visavis.pipeline.engine.executor import Engine, Executor, InFlight
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Run
 from visavis.pipeline.engine.worker import Stages
+from visavis.pipeline.plan.file_names import RUN_FILE
 from visavis.pipeline.state.ledger import Outcome
 from visavis.pipeline.state.lock import locked
 from visavis.pipeline.state.standing import Keeper
@@ -25,8 +26,6 @@ from visavis.schemas.secrets import written
 from visavis.schemas.storage.store import Store
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.words import first_difference
-
-RUN_FILE = "run.json"
 
 
 class _WhenNeeded:

@@ -29,6 +29,7 @@ from fsspec.asyn import sync
 
 from visavis.schemas.access import Access, Refused, allowed
 from visavis.schemas.errors import UsageError
+from visavis.schemas.extras import absent
 from visavis.schemas.storage.faults import about, retried
 from visavis.schemas.untrusted import bounded, first_line
 from visavis.schemas.uris import is_shortened, located, printable, shown
@@ -65,7 +66,7 @@ def locate(url: str, access: Access | None = None, **options: Any) -> tuple[Any,
     try:
         files, path = located(url, **options)
     except (ImportError, ValueError) as error:
-        raise UsageError(f"{printable(shown(url))}: {first_line(error)}") from error
+        raise UsageError(f"{printable(shown(url))}: {absent(error) or first_line(error)}") from error
     return files, str(path)
 
 

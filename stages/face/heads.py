@@ -34,7 +34,7 @@ _POSE_CHUNK = 500  # frames at a time: 15 MB of derivatives, several times
 @cache
 def canonical_face() -> np.ndarray:
     """[468, 3] float64, cm, x right, y up, z towards the viewer: MediaPipe's canonical face model (Apache-2.0)."""
-    data = resources.files("stages").joinpath("data", "canonical_face.safetensors").read_bytes()
+    data = resources.files("visavis.stages").joinpath("data", "canonical_face.safetensors").read_bytes()
     return load_tensors(data)["vertices"].astype(np.float64)
 
 

@@ -123,7 +123,7 @@ def _without(map_K: np.ndarray, usual_K: np.ndarray, weight_K: np.ndarray) -> np
 @cache
 def usual_patterns() -> np.ndarray:
     """Mean details of all faces at each of the turns: float32 [B, 3, K]."""
-    data = load_tensors(resources.files("stages").joinpath("data", "mean_texture.safetensors").read_bytes())
+    data = load_tensors(resources.files("visavis.stages").joinpath("data", "mean_texture.safetensors").read_bytes())
     return data["detail"].astype(np.float32).reshape(len(TURNS), 3, TEXELS * TEXELS)
 
 

@@ -1,7 +1,8 @@
 """MediaPipe's FaceLandmarker: 478 landmarks and 52 blendshape scores a face ("Blendshapes GHUM", arXiv 2309.05782).
 
-Its graph is run bare, as FaceMesh's is: the Tasks API around it does not work with protobuf 6. Each picture is looked
-at by itself, so nothing depends on where a piece begins.
+MediaPipe 0.10.21, which a checkout has, runs the graph bare, as it does FaceMesh's: its Tasks API does not work with
+protobuf 6. Later ones have nothing but the Tasks API, around the same graph. Each picture is looked at by itself, so
+nothing depends on where a piece begins.
 
 The trade-off: a file that is not part of any wheel, about twice FaceMesh's time, and a detector for near faces only.
 Scoring FaceMesh's landmarks with the bundle's blendshape network alone would save both; on two real people those scores
@@ -11,6 +12,7 @@ correlated by 0.3 to 0.99 with the bundle's own, eyes worst: the two landmark ne
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,8 @@ from visavis.schemas.config import FacesConfig
 from visavis.schemas.errors import UsageError
 from visavis.schemas.rows import BLENDSHAPES, LANDMARKS
 from visavis.schemas.storage.user_files import read_given
-from visavis.stages.models.native import prepare_mediapipe, silent_stderr
+from visavis.stages.models.native import has_graphs, prepare_mediapipe, report_no_use, silent_stderr
+from visavis.stages.models.wheels import FACE_MESH, is_inside
 
 _IMAGE, _FACES, _SCORES = "image", "faces", "scores"
 _MOST_BYTES = 256 << 20
@@ -37,34 +40,76 @@ class FaceLandmarkerTracker:
 
     def __init__(self, model: bytes, max_faces: int, min_confidence: float) -> None:
         prepare_mediapipe()
-        self._frame, self._settled = 0, False
-        self._out: dict[str, list[Any]] = {}
+        self._settled = False
         with silent_stderr():
-            from mediapipe.python import CalculatorGraph, packet_getter
-
-            self._graph = CalculatorGraph(graph_config=_graph(model, max_faces, min_confidence))
-            for stream in (_FACES, _SCORES):
-                self._graph.observe_output_stream(
-                    stream, lambda name, packet: self._out.update({name: packet_getter.get_proto_list(packet)})
-                )
-            self._graph.start_run()
+            detector = _Graph if has_graphs() else _Task
+            self._detect: Detector = detector(model, max_faces, min_confidence)
             self.landmarks(np.zeros((64, 64, 3), np.uint8), new_shot=True)  # its threads speak up only now
 
     def landmarks(self, rgb_HW3: np.ndarray, *, new_shot: bool) -> np.ndarray:
         """See `stages.faces.FaceTracker`. It follows nothing, so shots make no difference."""
-        from mediapipe.python import ImageFormat, packet_creator
-
-        self._out = {}
         with contextlib.nullcontext() if self._settled else silent_stderr():
-            image = packet_creator.create_image(data=rgb_HW3, image_format=ImageFormat.SRGB)
-            self._graph.add_packet_to_input_stream(_IMAGE, image.at(self._frame * _FRAME))
-            self._graph.wait_until_idle()
-        self._frame += 1
-        faces = [[(p.x, p.y, p.z) for p in face.landmark] for face in self._out.get(_FACES, ())]
-        scores = [[c.score for c in face.classification] for face in self._out.get(_SCORES, ())]
+            faces, scores = self._detect(rgb_HW3)
         self._settled |= bool(faces)
         self.blendshapes = np.array(scores, np.float32).reshape(len(faces), BLENDSHAPES)
         return np.array(faces, np.float32).reshape(-1, LANDMARKS, 3)
+
+
+Detector = Callable[[np.ndarray], tuple[list[list[tuple[float, float, float]]], list[list[float]]]]
+"""A picture, uint8 [H, W, 3] → landmarks and blendshape scores of each face."""
+
+
+class _Task:
+    """The Tasks API."""
+
+    def __init__(self, model: bytes, max_faces: int, min_confidence: float) -> None:
+        report_no_use()
+        import mediapipe
+        from mediapipe.tasks.python.core.base_options import BaseOptions
+        from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions
+
+        options = FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_buffer=model),
+            num_faces=max_faces,
+            min_face_detection_confidence=min_confidence,
+            min_face_presence_confidence=min_confidence,
+            output_face_blendshapes=True,
+        )
+        self._mediapipe, self._task = mediapipe, FaceLandmarker.create_from_options(options)
+
+    def __call__(self, rgb_HW3: np.ndarray) -> tuple[Any, Any]:
+        pixels = np.ascontiguousarray(rgb_HW3)
+        image = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=pixels)
+        found = self._task.detect(image)
+        faces = [[(p.x, p.y, p.z) for p in face] for face in found.face_landmarks]
+        return faces, [[category.score for category in face] for face in found.face_blendshapes]
+
+
+class _Graph:
+    """The graph alone."""
+
+    def __init__(self, model: bytes, max_faces: int, min_confidence: float) -> None:
+        from mediapipe.python import CalculatorGraph, packet_getter
+
+        self._frame = 0
+        self._out: dict[str, list[Any]] = {}
+        self._graph = CalculatorGraph(graph_config=_graph(model, max_faces, min_confidence))
+        for stream in (_FACES, _SCORES):
+            self._graph.observe_output_stream(
+                stream, lambda name, packet: self._out.update({name: packet_getter.get_proto_list(packet)})
+            )
+        self._graph.start_run()
+
+    def __call__(self, rgb_HW3: np.ndarray) -> tuple[Any, Any]:
+        from mediapipe.python import ImageFormat, packet_creator
+
+        self._out = {}
+        image = packet_creator.create_image(data=rgb_HW3, image_format=ImageFormat.SRGB)
+        self._graph.add_packet_to_input_stream(_IMAGE, image.at(self._frame * _FRAME))
+        self._graph.wait_until_idle()
+        self._frame += 1
+        faces = [[(p.x, p.y, p.z) for p in face.landmark] for face in self._out.get(_FACES, ())]
+        return faces, [[c.score for c in face.classification] for face in self._out.get(_SCORES, ())]
 
 
 def _graph(model: bytes, max_faces: int, min_confidence: float) -> Any:
@@ -102,7 +147,17 @@ def read_landmarker(config: FacesConfig) -> bytes:
     return read_given("faces.landmarker", config.landmarker, config.landmarker_sha256, remedy, most=_MOST_BYTES)
 
 
-def check_landmarker(config: FacesConfig) -> None:
-    """Tell about a missing or wrong file before any work starts. Raises as `read_landmarker`."""
+def check_faces(config: FacesConfig) -> None:
+    """Tell about a missing face model before any work starts.
+
+    Raises:
+        UsageError: as `read_landmarker`; or the MediaPipe that is installed has no FaceMesh.
+    """
     if config.model == "face-landmarker":
         read_landmarker(config)
+    elif not is_inside(*FACE_MESH):
+        raise UsageError(
+            "faces.model=facemesh needs MediaPipe 0.10.21, which only a checkout has (`make setup`); here, run `visavis"
+            " assets fetch face-landmarker` once and add what it prints: --set faces.model=face-landmarker"
+            " --set faces.landmarker=FILE"
+        )

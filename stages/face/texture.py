@@ -115,7 +115,7 @@ def _facing(mesh: _Mesh, points_L2: np.ndarray) -> np.ndarray:
 def _mesh(side: int) -> _Mesh:
     from scipy.sparse import csr_array
 
-    data = load_tensors(resources.files("stages").joinpath("data", "canonical_face.safetensors").read_bytes())
+    data = load_tensors(resources.files("visavis.stages").joinpath("data", "canonical_face.safetensors").read_bytes())
     triangle_M3, uv_L2 = data["triangles"].astype(np.int64), data["uv"].astype(np.float64) * side - 0.5
     a, b = (data["vertices"][triangle_M3[:, k]] - data["vertices"][triangle_M3[:, 0]] for k in (1, 2))
     area_M = np.linalg.norm(np.cross(a, b), axis=1).astype(np.float32)

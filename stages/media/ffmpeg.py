@@ -20,6 +20,7 @@ from av.stream import Stream
 
 from visavis.schemas.config import MOST_PIXELS, FacesConfig
 from visavis.schemas.errors import UsageError
+from visavis.schemas.extras import install
 
 FORMATS = (
     # cameras, phones, browsers, meeting software, and what downloaders write
@@ -59,6 +60,7 @@ DECODERS = (
 
 _NOTHING = "none"  # no protocol, format or codec has this name
 _MOST_SAMPLES = 1 << 24  # of all channels in one frame of sound
+_PYAV = 18  # the latest whose ways are known here
 _FIXED = (8, 1, 2)  # the first FFmpeg without CVE-2026-8461
 
 
@@ -103,6 +105,8 @@ def check_decoders(config: FacesConfig) -> None:
     Raises:
         UsageError: it has a fault that is known, or nobody can tell.
     """
+    if int(av.__version__.partition(".")[0]) > _PYAV:
+        raise UsageError(f"PyAV {av.__version__} opens files otherwise than {_PYAV} did: pip install 'av<{_PYAV + 1}'")
     if not _is_fixed(av.ffmpeg_version_info):
         raise UsageError(_too_old("PyAV", av.ffmpeg_version_info, "pip install --upgrade av"))
     if config.decoder == "decord":
@@ -118,7 +122,7 @@ def check_decord() -> None:
     """
     spec = importlib.util.find_spec("decord")
     if spec is None or spec.origin is None:
-        raise UsageError("faces.decoder=decord: decord is not installed; pip install decord2, or use pyav")
+        raise UsageError(f"faces.decoder=decord: decord is not installed; {install('decord')}, or use pyav")
     version = _bundled_version(Path(spec.origin).parent)
     if not _is_fixed(version):
         raise UsageError(

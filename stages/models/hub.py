@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ def fetched(repository: str, folder: str | None = None, files: Iterable[str] = (
         repository: its id on the hub. folder: where it was fetched to; None: the hub's own cache.
         files: names that must be there, or it was not fetched to the end; patterns among them say nothing.
     """
+    if importlib.util.find_spec("huggingface_hub") is None:  # then nothing was fetched
+        return None
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -1,4 +1,4 @@
-"""Native libraries: their chatter is kept off the user's terminal, and MediaPipe's heap small."""
+"""Native libraries: their chatter is kept off the user's terminal, MediaPipe's heap small, and its use unreported."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import io
 import os
 from collections.abc import Iterator
 
+from visavis.stages.models.wheels import is_inside
+
+_NOBODY = "http://127.0.0.1:9"  # the port of "discard"
 _M_ARENA_MAX = -8  # malloc.h
 
 
@@ -36,3 +39,22 @@ def prepare_mediapipe() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with contextlib.suppress(AttributeError, OSError):  # other C libraries have no such setting
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def has_graphs() -> bool:
+    """Whether the MediaPipe that is installed runs graphs from Python, as it did until 0.10.21."""
+    return is_inside("mediapipe", "python/__init__.py")
+
+
+def report_no_use() -> None:
+    """Keep MediaPipe's later versions from reporting to their maker that they are used. Before they are imported.
+
+    From 0.10.35 on they do so over HTTPS, and have no switch for it (google-ai-edge/mediapipe#6291); without a network
+    it fails in silence. Their copy of libcurl asks the environment for a proxy whenever it connects: in that of C,
+    which Python's libraries do not look at, stands one where nobody listens. The trade-off: programs that this process
+    starts with its own environment inherit it.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        setenv = ctypes.CDLL(None).setenv
+        setenv(b"https_proxy", _NOBODY.encode(), 1)
+        setenv(b"no_proxy", b"127.0.0.1", 1)

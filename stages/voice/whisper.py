@@ -21,6 +21,7 @@ import numpy as np
 from visavis.schemas import SAMPLE_RATE
 from visavis.schemas.config import TranscribeConfig
 from visavis.schemas.errors import UsageError
+from visavis.schemas.extras import install
 from visavis.stages.models.hub import fetched
 from visavis.stages.voice.recogniser import Heard, Recognised
 
@@ -36,7 +37,9 @@ _ALIGNMENT = {
 }
 _ALIGNERS_KEPT = 2  # languages whose alignment models stay loaded: a large one takes 1.3 GB
 _LANGUAGE_EXCERPTS = 4  # of each conversation, to hear its language in
-_INSTALL = "transcribe needs WhisperX; install the extra visavis[asr]"
+_INSTALL = (  # its package asks for torch 2.8, which has a known hole, and works with newer
+    f"transcribe needs WhisperX: {install('asr')}, and then pip install --no-deps whisperx"
+)
 
 
 class WhisperX:

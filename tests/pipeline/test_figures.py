@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from visavis.pipeline.cli.tables import UNDEFINED, doubt_tables, metrics_tables, pairs_table
-from visavis.pipeline.plan.pairs import PairsSummary, in_words, nothing_left
+from visavis.pipeline.plan.pairs import PairsSummary, nothing_left
 from visavis.schemas.manifest import Histogram
 from visavis.schemas.pairs import GateConfig
+from visavis.schemas.words import in_words
 from visavis.stages.pairing.gate import BINS, RANGES
 
 METRICS = [f"{name}_{part}" for part in ("expression", "pose") for name in ("pcc", "lagged_delay", "fd")]

@@ -22,7 +22,8 @@ from tests.pipeline.toy import CountLetters
 from tests.training.synthetic import SPEC
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.plan.dataset import DATASET, codec_entry, publish, read_made, shard_path, write_shards
+from visavis.pipeline.plan.dataset import codec_entry, publish, read_made, shard_path, write_shards
+from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.run_folder import opened
 from visavis.pipeline.state.ledger import Ledger
 from visavis.pipeline.state.tasks import Artifact, Task, artifact_path

@@ -20,7 +20,7 @@ from visavis.schemas.recipes import load_config
 from visavis.schemas.rows import BLENDSHAPES, Binding, BoundParticipant, FaceTracks, Piece, Segment
 from visavis.stages.face.codec import CODE_LIMIT, decode_motion, fit_codec, merge_statistics, movement, statistics_of
 from visavis.stages.face.heads import POSE_DIMS, canonical_face
-from visavis.stages.face.landmarker import check_landmarker
+from visavis.stages.face.landmarker import check_faces
 from visavis.stages.faces import FacesStage
 from visavis.stages.motion import FitInput, FitStage, MotionInput, MotionStage
 
@@ -179,9 +179,9 @@ def test_a_missing_or_wrong_face_landmarker_is_told_before_any_work(tmp_path: Pa
     for path, told in ((None, "needs faces.landmarker"), (tmp_path / "none", "none"), (wrong, "has sha256")):
         config = FacesConfig(model="face-landmarker", landmarker=str(path) if path else None)
         with pytest.raises(UsageError, match=told) as caught:
-            check_landmarker(config)
+            check_faces(config)
         assert "\n" not in str(caught.value)
-    check_landmarker(FacesConfig())
+    check_faces(FacesConfig())
 
 
 @pytest.mark.slow
