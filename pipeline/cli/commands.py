@@ -17,7 +17,6 @@ from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
 from visavis.pipeline.plan.build import Build, BuildSummary
 from visavis.pipeline.plan.dataset import DATASET
-from visavis.pipeline.plan.graph import check_chain
 from visavis.pipeline.plan.preview import preview, preview_table
 from visavis.pipeline.plan.run_folder import RUN_FILE
 from visavis.pipeline.plan.sources import Sources, source_name
@@ -88,7 +87,6 @@ def show_plan(config: BuildConfig, sources: Sources, out: str, *, reconfigure: b
     Raises:
         UsageError: it would be refused, for a folder of other settings.
     """
-    check_chain()
     cluster: dict[str, Any] = {}
     if config.run.engine == "ray" and config.run.address:
         import ray
