@@ -120,10 +120,11 @@ class Build:
         self.stages = self.graph.stages(for_workers(config), f"{self.root.rstrip('/')}/{DATASET}")
         for stage in self.stages.values():
             stage.access = access or access_to(config.sources, ())
-        self.fingerprints = self.graph.fingerprints()
+        self.fingerprints = self.graph.fingerprints
         self._network = network_digest(config.encode) if config.motion.kind == "network" else ""
         self._to_voices, self._to_windows = (self.graph.of_conversation(codec=codec) for codec in (False, True))
-        self._kept = self.graph.taken_by([step for step in self.graph.steps.values() if step not in self._to_voices])
+        later = [step for step in self.graph.steps.values() if step not in self._to_voices]
+        self._kept = {source for step in later for source in step.takes.values()}
 
     def run(self, sources: Collection[Source], *, reconfigure: bool = False) -> BuildSummary:
         """Build everything that is not built yet.

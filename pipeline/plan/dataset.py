@@ -94,7 +94,7 @@ def build_dataset(
     """
     held = held_out(dyads.rows["names"], config.balance.val_share)
     census, whole = _take_census(run, dyads, dyads.rows["id"][~held], task, graph)
-    print_ = graph.fingerprints()["shard"]
+    print_ = graph.fingerprints["shard"]
     mean, std = scale(whole)
     decoder = run.store.read(codec.path)
     spec = motion_spec(load_row(decoder, Codec).id, len(mean), mean, std)

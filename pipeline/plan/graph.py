@@ -7,7 +7,8 @@ From it follow the order, the check of types, the fingerprints, the inputs of ev
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from visavis.pipeline.engine.run import fingerprint
@@ -54,7 +55,7 @@ class Step:
     stage: type[AnyStage]
     sections: tuple[str, ...] = ()
     each: Each = "conversation"
-    takes: Mapping[str, str] | None = None
+    takes: Mapping[str, str] = field(default_factory=dict)
     only_if: str = ""
     by_content: bool = False
     makes: type[Row] | None = None
@@ -67,22 +68,8 @@ class Step:
         return self.stage.name
 
     @property
-    def sources(self) -> Mapping[str, str]:
-        return self.takes or {}
-
-    @property
     def output(self) -> type[Row]:
         return self.makes or self.stage.types()[1]
-
-    @property
-    def several(self) -> bool:
-        """Whether a conversation has several of its artifacts."""
-        return self.each in ("piece", "participant")
-
-    @property
-    def lasting(self) -> bool:
-        """Whether every conversation that comes as far has what it makes."""
-        return self.stage is not GlanceStage and (self.of_conversation or self.by_content)
 
     @property
     def of_conversation(self) -> bool:
@@ -92,27 +79,28 @@ class Step:
     def inputs(self, made: Mapping[str, Sequence[Artifact]], number: int | None = None) -> Inputs:
         """A task's inputs by field, of what was made by stage; number: of the piece that it works on."""
         found = {}
-        for field, source in self.sources.items():
+        for name, source in self.takes.items():
             taken = made.get(source, ())
             if number is not None and source in self.beside:
                 taken = taken[number : number + 1]
             if taken:
-                found[field] = tuple([Artifact(a.path, a.digest) for a in taken])
+                found[name] = tuple([Artifact(a.path, a.digest) for a in taken])
         return found
 
     def build(self, config: BuildConfig, dataset: str) -> AnyStage:
-        own = self._settings(config)
-        settings = own[0] if own else Section()
-        return self.stage(settings, dataset) if self.each == "shard" else self.stage(settings)  # type: ignore[call-arg]
+        dataset_too = [dataset] if self.each == "shard" else []
+        return self.stage(self._settings(config)[0], *dataset_too)
 
     def fingerprint(self, config: BuildConfig, before: Iterable[str]) -> str:
-        own = self._settings(config)
-        settings = dict(zip(self.sections, own, strict=True)) if len(own) > 1 else own[0] if own else Section()
+        own, *others = self._settings(config)
+        settings = dict(zip(self.sections, (own, *others), strict=True)) if others else own
         code = [self.plugin.digest] if self.plugin else []
-        return fingerprint(self.stage, settings, *before, *code, digests=self.stage.digests(own[0]) if own else {})
+        return fingerprint(self.stage, settings, *before, *code, digests=self.stage.digests(own))
 
     def _settings(self, config: BuildConfig) -> list[Section]:
-        return [self.plugin.settings] if self.plugin else [getattr(config, name) for name in self.sections]
+        if self.plugin:
+            return [self.plugin.settings]
+        return [getattr(config, name) for name in self.sections] or [Section()]
 
     def _is_on(self, config: BuildConfig) -> bool:
         setting, _, value = self.only_if.partition("=")
@@ -123,7 +111,7 @@ class Step:
 def _step(stage: type[AnyStage], *sections: str, takes: str = "", **more: Any) -> Step:
     """takes: `field=stage` by `field=stage`, or a stage alone, whose row is the whole input."""
     pairs = (part.rpartition("=") for part in takes.split())
-    return Step(stage, sections, takes={field or WHOLE: source for field, _, source in pairs}, **more)
+    return Step(stage, sections, takes={name or WHOLE: source for name, _, source in pairs}, **more)
 
 
 STEPS = (
@@ -178,17 +166,14 @@ class Graph:
         """Steps on a conversation's way: those up to its voices and words, or those that need the corpus' codec."""
         return [s for s in self.steps.values() if s.of_conversation and self.needs_codec(s.name) == codec]
 
-    def taken_by(self, steps: Iterable[Step]) -> frozenset[str]:
-        """Stages from which any of these takes."""
-        return frozenset(source for step in steps for source in step.sources.values())
-
     def needs_codec(self, name: str) -> bool:
-        return any(source == FitStage.name or self.needs_codec(source) for source in self.steps[name].sources.values())
+        return any(source == FitStage.name or self.needs_codec(source) for source in self.steps[name].takes.values())
 
     def stages(self, config: BuildConfig, dataset: str) -> Stages:
         """By name. config: as workers need it (`engine.paths`). dataset: folder or URL of the shards."""
         return {step.name: step.build(config, dataset) for step in self.steps.values()}
 
+    @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Each stage's settings together with those of the stages before it.
 
@@ -203,7 +188,7 @@ class Graph:
     def _settings_before(self, step: Step) -> Iterator[str]:
         """Stages whose fingerprints are part of this one's: those it takes from, but for those that are part of another
         one's already."""
-        direct = [name for name in step.sources.values() if not self.steps[name].by_content]
+        direct = [name for name in step.takes.values() if not self.steps[name].by_content]
         yield from step.also
         for name in direct:
             if not any(name in self._surely_before(other) for other in direct):
@@ -212,8 +197,8 @@ class Graph:
     def _surely_before(self, name: str) -> set[str]:
         """Stages without which one has no input."""
         step, found = self.steps[name], set[str]()
-        for field, source in step.sources.items():
-            if field == WHOLE or step.stage.types()[0].model_fields[field].is_required():
+        for name, source in step.takes.items():
+            if name == WHOLE or step.stage.types()[0].model_fields[name].is_required():
                 found |= {source} | self._surely_before(source)
         return found
 
@@ -221,17 +206,17 @@ class Graph:
         """Right after the last of what it takes: what it rejects costs nobody more."""
         if plugin.stage.name in self.steps:
             raise UsageError(f"{plugin} has the name of a stage that is there already, {plugin.stage.name}")
-        sources = plugin.sources({s.name: Output(s.output, s.several) for s in self.steps.values() if s.lasting})
-        order = list(self.steps)
-        place = 1 + max(order.index(name) for name in sources.values())
-        order.insert(place, plugin.stage.name)
-        self.steps[plugin.stage.name] = Step(plugin.stage, takes=sources, plugin=plugin)
-        self.steps = {name: self.steps[name] for name in order}
+        there = [s for s in self.steps.values() if (s.of_conversation or s.by_content) and s.stage is not GlanceStage]
+        takes = plugin.takes({s.name: Output(s.output, s.each in ("piece", "participant")) for s in there})
+        steps = list(self.steps.items())
+        place = 1 + max(number for number, (name, _) in enumerate(steps) if name in takes.values())
+        steps.insert(place, (plugin.stage.name, Step(plugin.stage, takes=takes, plugin=plugin)))
+        self.steps = dict(steps)
 
 
 def _linked(step: Step, each: Mapping[str, Each]) -> Step:
     """Without what is switched off; each: what the stages that are on work on."""
-    takes = {field: source for field, source in step.sources.items() if source in each}
+    takes = {name: source for name, source in step.takes.items() if source in each}
     pieces = frozenset(source for source in takes.values() if step.each == each[source] == "piece")
     return replace(step, takes=takes, beside=pieces)
 
@@ -239,19 +224,19 @@ def _linked(step: Step, each: Mapping[str, Each]) -> Step:
 def check_types(steps: Mapping[str, Step]) -> None:
     """Assert that what a stage takes is what the stage before it makes."""
     for step in steps.values():
-        for field, source in step.sources.items():
+        for name, source in step.takes.items():
             takes = step.stage.types()[0]
-            wanted = takes if field == WHOLE else row_of(takes.model_fields[field].annotation)
+            wanted = takes if name == WHOLE else row_of(takes.model_fields[name].annotation)
             if wanted is not steps[source].output:
                 made = steps[source].output.__name__
-                raise TypeError(f"{step.name}.{field} takes {wanted.__name__}, but {source} makes {made}")
+                raise TypeError(f"{step.name}.{name} takes {wanted.__name__}, but {source} makes {made}")
 
 
 def drawing(steps: Iterable[Step] = STEPS) -> str:
     """The graph as lines of text: a stage, what it works on, whose output it takes, and what switches it on."""
     lines = []
     for step in steps:
-        taken = ", ".join(step.sources.values()) or ("your files" if step.by_content else "the video itself")
+        taken = ", ".join(step.takes.values()) or ("your files" if step.by_content else "the video itself")
         line = f"{step.name:<11} each {step.each:<13} ← {taken}"
         lines.append(f"{line:<60} if {step.only_if}" if step.only_if else line)
     return "\n".join(lines)

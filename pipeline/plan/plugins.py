@@ -66,7 +66,7 @@ class Plugin:
     def __str__(self) -> str:
         return f"plugin {self.code}"
 
-    def sources(self, made: Mapping[str, Output]) -> dict[str, str]:
+    def takes(self, made: Mapping[str, Output]) -> dict[str, str]:
         """Field of its In → the stage that makes what goes there; made: by stage, of those that there are.
 
         Raises:
@@ -136,6 +136,7 @@ def load(code: str, digest: str = "") -> tuple[type[AnyStage], str]:
     Raises:
         UsageError: it is not there, is no stage, or its file is another one.
     """
+    _check("://" not in code, code, "must be a file of this machine")
     stage, data = _of_file(code, digest) if ":" in code else _of_package(code)
     found = _digest(data)
     _check(digest in ("", found), code, f"is another one on {socket.gethostname()} than where the build began")
@@ -158,8 +159,9 @@ def _of_file(code: str, digest: str) -> tuple[Any, bytes]:
     if digest not in ("", _digest(data)):
         return None, data
     module = _module(path, data)
-    classes = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Stage)]
-    _check(hasattr(module, name), code, f"has no {name}; {candidates(name, classes, 'stage')}")
+    stages = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Stage)]
+    own = [key for key in stages if vars(module)[key] is not Stage]
+    _check(hasattr(module, name), code, f"has no {name}; {candidates(name, own, 'stage')}")
     return getattr(module, name), data
 
 

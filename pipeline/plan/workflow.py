@@ -117,6 +117,6 @@ def _task(step: Step, subject: Subject, part: _Part, made: Made, make: MakeTask)
         fields = step.stage.types()[0].model_fields
         more["inline"] = {name: value for name, value in part.plain.items() if name in fields}
         more["places"] = tuple([name for name in PLACES if name in more["inline"]])
-    if IngestStage.name in step.sources.values():
+    if IngestStage.name in step.takes.values():
         more["addresses"] = subject.addresses
     return make(step.name, part.key, part.item, step.inputs(made, part.number), seconds=part.seconds, **more)

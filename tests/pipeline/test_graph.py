@@ -125,7 +125,7 @@ def recipe(name: str, files: Path) -> BuildConfig:
 
 @pytest.mark.parametrize("name", PINNED)
 def test_runs_of_earlier_versions_go_on(name: str, files: Path) -> None:
-    assert Graph(recipe(name, files)).fingerprints() == PINNED["default.yaml"] | PINNED[name]
+    assert Graph(recipe(name, files)).fingerprints == PINNED["default.yaml"] | PINNED[name]
 
 
 def leaves(kind: type[BaseModel], before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -201,7 +201,7 @@ def test_what_shapes_the_data_and_nothing_else_does_it_anew(path: tuple[str, ...
         assert shaping(changed) != shaping(config)
         return  # tests/pipeline/test_plugins.py
     assert isinstance(changed, BuildConfig)
-    same = Graph(changed).fingerprints() == Graph(config).fingerprints()
+    same = Graph(changed).fingerprints == Graph(config).fingerprints
     assert same == (is_marked(path, BuildConfig) or path[0] in SELECTING)
     assert (shaping(changed) == shaping(config)) == is_marked(path, BuildConfig)
 

@@ -405,5 +405,5 @@ def test_pools_of_different_needs_share_a_small_machine(tmp_path: Path) -> None:
 
 
 def test_other_limits_of_ingest_redo_ingest_and_shards_and_nothing_in_between() -> None:
-    before, after = (Graph(BuildConfig(ingest=IngestConfig(max_hours=hours))).fingerprints() for hours in (6, 7))
+    before, after = (Graph(BuildConfig(ingest=IngestConfig(max_hours=hours))).fingerprints for hours in (6, 7))
     assert {stage for stage in before if before[stage] != after[stage]} == {"ingest", "shard"}

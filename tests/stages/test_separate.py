@@ -425,7 +425,7 @@ def test_where_no_weights_are_named_a_sentence_helps() -> None:
 
 def test_voices_are_known_by_the_content_of_their_weights(tmp_path: Path, weights: Path) -> None:
     def prints(**separate: str) -> dict[str, str]:
-        return Graph(BuildConfig.model_validate({"separate": separate})).fingerprints()
+        return Graph(BuildConfig.model_validate({"separate": separate})).fingerprints
 
     moved, other = tmp_path / "moved.pt", tmp_path / "other.pt"
     moved.write_bytes(weights.read_bytes())
