@@ -252,7 +252,7 @@ class Build:
         judge = Judge(source, self.config.quality, run)
         if not (yield from follow(self._to_voices[1:], subject, made, self._task, judge)):
             return None
-        kept = {name: tuple([Artifact(a.path, a.digest) for a in made[name]]) for name in self._kept if name in made}
+        kept = {name: tuple([a.bare for a in made[name]]) for name in self._kept if name in made}
         return Bound(outline.id, mine.name, mine.place, seconds, kept)
 
     def workflow_to_dyad(self, b: Bound, codec: Artifact) -> Workflow[tuple[str, Artifact, Artifact] | None]:

@@ -67,6 +67,11 @@ class Step:
     def name(self) -> str:
         return self.stage.name
 
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """Of its In."""
+        return frozenset(self.stage.types()[0].model_fields)
+
     @property
     def output(self) -> type[Row]:
         return self.makes or self.stage.types()[1]
@@ -84,7 +89,7 @@ class Step:
             if number is not None and source in self.beside:
                 taken = taken[number : number + 1]
             if taken:
-                found[name] = tuple([Artifact(a.path, a.digest) for a in taken])
+                found[name] = tuple([a.bare for a in taken])
         return found
 
     def build(self, config: BuildConfig, dataset: str) -> AnyStage:

@@ -114,8 +114,7 @@ def _parts(step: Step, subject: Subject) -> Iterator[_Part]:
 def _task(step: Step, subject: Subject, part: _Part, made: Made, make: MakeTask) -> Task:
     more: dict[str, Any] = {}
     if part.plain:
-        fields = step.stage.types()[0].model_fields
-        more["inline"] = {name: value for name, value in part.plain.items() if name in fields}
+        more["inline"] = {name: value for name, value in part.plain.items() if name in step.fields}
         more["places"] = tuple([name for name in PLACES if name in more["inline"]])
     if IngestStage.name in step.takes.values():
         more["addresses"] = subject.addresses

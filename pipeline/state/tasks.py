@@ -26,6 +26,11 @@ class Artifact(NamedTuple):
     digest: str
     facts: str = ""
 
+    @property
+    def bare(self) -> Artifact:
+        """Without facts."""
+        return Artifact(self.path, self.digest) if self.facts else self
+
 
 class Task(NamedTuple):
     """Apply a stage to one item.
