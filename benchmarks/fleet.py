@@ -55,7 +55,7 @@ from visavis.pipeline.engine.memory import peak_mb
 from visavis.pipeline.engine.ray_executor import RayExecutor
 from visavis.pipeline.engine.worker import Stages
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.graph import stages_of
+from visavis.pipeline.plan.graph import Graph
 from visavis.pipeline.plan.sources import find_sources
 from visavis.pipeline.state.ledger import Ledger
 from visavis.pipeline.state.tasks import Task
@@ -131,7 +131,9 @@ def stop(*_: Any) -> Any:
 
 def resources(options: argparse.Namespace) -> dict[str, StageResources]:
     most = CORES * options.machines if options.autoscale else 0
-    needs = {stage: StageResources(memory_gb=3, max_workers=most) for stage in stages_of(BuildConfig(), "")}
+    needs = {
+        stage: StageResources(memory_gb=3, max_workers=most) for stage in Graph(BuildConfig()).stages(BuildConfig(), "")
+    }
     return needs | ({"faces": StageResources(gpus=0.25, memory_gb=2)} if options.gpus else {})
 
 
@@ -207,7 +209,7 @@ def starts(machines: int, options: argparse.Namespace) -> dict[str, Any]:
     config = RunConfig(address="sim:1", resources={"diarize": StageResources(memory_gb=3)})
     with patch("time.monotonic", clock.now):
         began = clock.now()
-        fleet = RayExecutor(config, {"diarize": stages_of(BuildConfig(), "")["diarize"]}, cluster)
+        fleet = RayExecutor(config, {"diarize": Graph(BuildConfig()).stages(BuildConfig(), "")["diarize"]}, cluster)
         cpu = clock.cpu()
         for number in range(2 * wanted):
             fleet.submit(Task("diarize", f"{number:016x}", "", "", "", seconds=1e5))

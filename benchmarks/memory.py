@@ -32,7 +32,7 @@ import av
 from benchmarks.processes import alone, say
 from visavis.pipeline.engine.memory import peak_mb
 from visavis.pipeline.engine.worker import Worker
-from visavis.pipeline.plan.graph import stages_of
+from visavis.pipeline.plan.graph import Graph
 from visavis.pipeline.state.tasks import WHOLE, Artifact, Task, artifact_path
 from visavis.schemas import FPS
 from visavis.schemas.artifact import dump_rows, load_rows
@@ -134,7 +134,7 @@ def measure(clip: Path, folder: Path, minutes: int) -> dict[str, float]:
 
 def carry_out(root: str, tasks: tuple[Task, ...]) -> tuple[float, float, float, str]:
     """Peak MB of this process with the first task's models loaded, and at the end; seconds; how the last one ended."""
-    worker = Worker(stages_of(CONFIG, f"{root}/dataset"), root)
+    worker = Worker(Graph(CONFIG).stages(CONFIG, f"{root}/dataset"), root)
     worker.set_up(tasks[0].stage)
     ready_mb, began = peak_mb(), time.monotonic()
     for task in tasks:

@@ -38,7 +38,6 @@ from visavis.pipeline.cli.status import read_status
 from visavis.pipeline.engine.executor import Executor, InFlight
 from visavis.pipeline.engine.memory import peak_mb
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.engine.run import Made
 from visavis.pipeline.engine.worker import Stages, outcome_of
 from visavis.pipeline.plan.build import Build
 from visavis.pipeline.plan.dataset import build_dataset, collect
@@ -312,10 +311,10 @@ def dataset(folder: Path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     ids = [f"{number:016x}" for number in rng.integers(2**63, size=items).tolist()]
 
-    def dyads() -> Iterator[tuple[str, Made, Artifact]]:
+    def dyads() -> Iterator[tuple[str, Artifact, Artifact]]:
         for identity in ids:
             facts = DyadFacts(participants=(f"{identity}-0", f"{identity}-1"), windows=WINDOWS).model_dump_json()
-            yield identity, Made(Artifact("", identity), facts), Artifact("", identity)
+            yield identity, Artifact("", identity, facts), Artifact("", identity)
 
     codec = dump_rows(
         [
@@ -335,7 +334,7 @@ def dataset(folder: Path) -> dict[str, Any]:
         where = Artifact("artifacts/codec/c.safetensors", "0" * 16)
         paths = [partial("artifacts/{}/v2-0/{}.safetensors".format, stage) for stage in ("windows", "separate")]
         rows = collect(dyads(), *paths)
-        manifest = build_dataset(run, rows, where, build.config, build._task, "plan")
+        manifest = build_dataset(run, rows, where, build.config, build._task, build.graph)
     assert sum(shard.samples for shard in manifest.shards) == items * sum(WINDOWS)
     shutil.rmtree(root)
     return done(began, shards=len(manifest.shards))

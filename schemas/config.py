@@ -6,14 +6,16 @@ A recipe names only what it changes; everything else has a default here, beside 
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from visavis.schemas.access import LEADING_ON
 from visavis.schemas.dyads import CodecKind, WindowClass
+from visavis.schemas.markers import ByDigest, Runtime
 
+Device = Annotated[Literal["auto", "cpu", "cuda"], Runtime]
 MOST_PIXELS = 8192 * 4352
 """Of a picture, 8K and a little: what any decoder of this program allocates at most, whatever the settings."""
 
@@ -109,7 +111,7 @@ class DiarizeConfig(Section):
         description="per_participant: nats by which it must be likelier that the two do not speak with each other than "
         "that they do; 0: not looked at",
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
 
 class TranscribeConfig(Section):
@@ -119,7 +121,7 @@ class TranscribeConfig(Section):
     model: str = Field(
         "Systran/faster-whisper-large-v3", description="Whisper in CTranslate2's format: a local folder or a hub name"
     )
-    folder: str | None = Field(
+    folder: Annotated[str | None, ByDigest] = Field(
         None, description="where hub models were fetched to (`visavis assets fetch --to`); none: the hub's own cache"
     )
     language: str | None = Field(None, description="code such as en; none: heard in each conversation")
@@ -128,14 +130,16 @@ class TranscribeConfig(Section):
         description="by language, the wav2vec2 CTC model that times words: a local folder or a hub name",
     )
     batch_size: int = Field(8, ge=1, description="excerpts of up to 30 s heard together; more need more GPU memory")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
 
 class FacesConfig(Section):
     model: Literal["facemesh", "face-landmarker"] = Field(
         "facemesh", description="face-landmarker adds blendshapes, and needs its file; it finds near faces only"
     )
-    landmarker: str | None = Field(None, description="face-landmarker: its .task file, a path or URL")
+    landmarker: Annotated[str | None, ByDigest] = Field(
+        None, description="face-landmarker: its .task file, a path or URL"
+    )
     landmarker_sha256: str = Field(
         "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
         pattern=r"^[0-9a-f]{64}$",
@@ -211,25 +215,27 @@ class SeparateConfig(Section):
         "mask", description="one_frame: turns alone, or a separation network where both speak at once"
     )
     fade: float = Field(0.02, ge=0, le=0.2, description="seconds of fade at the edges of a turn mask")
-    weights: str | None = Field(
+    weights: Annotated[str | None, ByDigest] = Field(
         None,
         description="convtasnet: state dict of torchaudio's conv_tasnet_base(2) in safetensors, a path or URL",
     )
-    weights_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of that file; a URL needs it")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    weights_sha256: Annotated[str | None, ByDigest] = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="of that file; a URL needs it"
+    )
+    device: Device = "auto"
 
 
 class EncodeConfig(Section):
-    network: str | None = Field(
+    network: Annotated[str | None, ByDigest] = Field(
         None, description="an encoder of face crops, a path or URL: torch.export (.pt2) or TorchScript (.pt, .ts)"
     )
-    network_sha256: str | None = Field(
+    network_sha256: Annotated[str | None, Runtime] = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="of that file, which is a program: it runs only by this name"
     )
     size: int = Field(256, ge=16, le=2048, description="pixels of a crop's side, as the network wants it")
     span: Literal["-1..1", "0..1"] = Field("-1..1", description="of the network's input values")
     batch: int = Field(32, ge=1, description="crops at a time, always so many: 1 where the network was exported for 1")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
 
 class MotionConfig(Section):
@@ -350,10 +356,19 @@ class RunConfig(Section):
         return base + (usual if own.limit_factor is None else own.limit_factor) * seconds
 
 
-class BuildConfig(Section):
-    """A whole build. `sources` and `run` do not shape the data, so they are no part of any fingerprint."""
+class PluginConfig(Section):
+    """A stage of the user's own (`pipeline.plan.plugins`)."""
 
-    sources: SourcesConfig = SourcesConfig()
+    code: Annotated[str | None, ByDigest] = Field(
+        None, description="FILE.py:Class; none: the installed package's stage of this name (entry point visavis.stages)"
+    )
+    settings: dict[str, Any] = Field(default_factory=dict, description="of that stage, which says what there are")
+
+
+class BuildConfig(Section):
+    """A whole build."""
+
+    sources: Annotated[SourcesConfig, Runtime] = SourcesConfig()
     ingest: IngestConfig = IngestConfig()
     diarize: DiarizeConfig = DiarizeConfig()
     transcribe: TranscribeConfig = TranscribeConfig()
@@ -366,7 +381,8 @@ class BuildConfig(Section):
     windows: WindowsConfig = WindowsConfig()
     balance: BalanceConfig = BalanceConfig()
     shard: ShardConfig = ShardConfig()
-    run: RunConfig = RunConfig()
+    plugins: dict[str, PluginConfig] = Field(default_factory=dict, description="by stage name")
+    run: Annotated[RunConfig, Runtime] = RunConfig()
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

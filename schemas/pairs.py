@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from visavis.schemas.config import Section, StageResources
+from visavis.schemas.config import Device, Section, StageResources
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.sample import Rejected
 from visavis.schemas.train import Drop, SamplerConfig
@@ -61,7 +61,7 @@ class PairsConfig(Section):
     gate: GateConfig = GateConfig()
     encoder: str | None = Field(None, description="file of the weights of the checkpoints' audio encoder")
     rejected_encoder: str | None = Field(None, description="the same of rejected_checkpoint, where it has another one")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     resources: StageResources = StageResources()
 
     @property

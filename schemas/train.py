@@ -10,7 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from visavis.schemas.config import Section
+from visavis.schemas.config import Device, Section
+from visavis.schemas.markers import ByDigest, Runtime
 
 Mask = Literal["block", "frame", "full"]
 Norm = Literal["l1", "l2"]
@@ -80,7 +81,7 @@ class FeatureConfig(Section):
     floor: float = Field(1e-5, gt=0, description="log_mel: added to the band energy before the logarithm")
     mean: float = Field(-5.0, description="log_mel: fixed centre of ln(energy + floor), subtracted; silence is -11.5")
     std: float = Field(4.0, gt=0, description="log_mel: fixed scale of ln(energy + floor), divided by")
-    weights: str | None = Field(
+    weights: Annotated[str | None, ByDigest] = Field(
         None,
         description="wav2vec2: file of torchaudio's or transformers' weights in safetensors, or a transformers folder;"
         " or a URL, with weights_sha256",
@@ -134,7 +135,9 @@ class OptimConfig(Section):
     grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(0.9999, ge=0, lt=1, description="decay of the averaged weights, reached gradually")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products (autocast)")
-    compile: bool = Field(False, description="torch.compile the transformer; needs a C++ compiler, starts slowly")
+    compile: Annotated[bool, Runtime] = Field(
+        False, description="torch.compile the transformer; needs a C++ compiler, starts slowly"
+    )
 
 
 class SamplerConfig(Section):
@@ -168,7 +171,7 @@ class DpoConfig(Section):
         description="tuning ends at the last checkpoint whose error on the chosen side is no more than this share above"
         " the reference model's; none: it goes on whatever happens",
     )
-    cache: str | None = Field(
+    cache: Annotated[str | None, Runtime] = Field(
         None, description="folder of the reference model's errors, for runs that differ in beta, lambda_, lr or frames"
     )
 
@@ -178,16 +181,22 @@ class TrainConfig(Section):
     features: FeatureConfig = FeatureConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optim: OptimConfig = OptimConfig()
-    sampler: SamplerConfig = SamplerConfig()
+    sampler: Annotated[SamplerConfig, Runtime] = SamplerConfig()
     dpo: DpoConfig = DpoConfig()
     seed: int = Field(0, description="of initial weights, order of samples, noise")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
-    log_every: int = Field(50, ge=1, description="steps between lines of metrics.jsonl")
-    checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
-    keep_checkpoints: int = Field(2, ge=0, description="newest checkpoints kept beside the latest, by their step")
-    keep_every: int = Field(100_000, ge=1, description="checkpoints of steps that this divides are kept for good")
-    val_batches: int = Field(4, ge=0, description="validation batches scored at each checkpoint")
-    max_bad_samples: int = Field(10, ge=0, description="unreadable samples tolerated before training stops")
+    device: Device = Field("auto", description="auto: cuda where there is one")
+    log_every: Annotated[int, Runtime] = Field(50, ge=1, description="steps between lines of metrics.jsonl")
+    checkpoint_every: Annotated[int, Runtime] = Field(1000, ge=1, description="steps between checkpoints")
+    keep_checkpoints: Annotated[int, Runtime] = Field(
+        2, ge=0, description="newest checkpoints kept beside the latest, by their step"
+    )
+    keep_every: Annotated[int, Runtime] = Field(
+        100_000, ge=1, description="checkpoints of steps that this divides are kept for good"
+    )
+    val_batches: Annotated[int, Runtime] = Field(4, ge=0, description="validation batches scored at each checkpoint")
+    max_bad_samples: Annotated[int, Runtime] = Field(
+        10, ge=0, description="unreadable samples tolerated before training stops"
+    )
 
     @model_validator(mode="after")
     def _chunks_end_with_blocks(self) -> Self:

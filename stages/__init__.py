@@ -1,7 +1,4 @@
-"""The stages: one file each, each usable alone.
-
-    ingest → diarize ─┐
-           → faces  ──┴→ bind → motion (fit, encode) → windows → balance → shard → (train) → pairs
+"""The stages: one file each, each usable alone; `pipeline.plan.graph` says what takes what.
 
 Every stage turns one item into rows (`stages.base`). Frames never travel between processes: a stage
 that needs pixels decodes them itself.

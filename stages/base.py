@@ -13,13 +13,13 @@ raises marks the item as failed. The same object runs in a notebook, in-process 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from visavis.schemas.access import ANYBODY
 from visavis.schemas.config import Section
-from visavis.schemas.rows import Row
+from visavis.schemas.rows import Head, Row
 
 In = TypeVar("In", bound=Row)
 Out = TypeVar("Out", bound=Row)
@@ -38,7 +38,8 @@ class Stage(ABC, Generic[In, Out]):
     """One step from an item to rows.
 
     name: as in the ledger and on the command line. version: raise it when the output changes.
-    config: the part of the configuration that shapes the output, and nothing else: it goes into the fingerprint.
+    config: the part of the configuration that shapes the output: it goes into the fingerprint, but for the fields that
+    are marked (`schemas.markers`).
     """
 
     name: ClassVar[str]
@@ -71,6 +72,15 @@ class Stage(ABC, Generic[In, Out]):
         return ""
 
     @classmethod
+    def digests(cls, config: Any) -> Mapping[str, str]:
+        """Of fields that are marked `ByDigest`: the digest of what lies there, where the stage reads it.
+
+        Raises:
+            UsageError: it is not there.
+        """
+        return {}
+
+    @classmethod
     def types(cls) -> tuple[type[Row], type[Row]]:
         """The declared In and Out, read from `Stage[In, Out]`."""
         for base in getattr(cls, "__orig_bases__", ()):
@@ -78,3 +88,9 @@ class Stage(ABC, Generic[In, Out]):
             if len(args) == 2:
                 return args
         raise TypeError(f"{cls.__name__} must derive from Stage[In, Out]")
+
+
+def row_of(annotation: Any) -> Any:
+    """The type of row of which a field of an In holds one, or several, or the beginning."""
+    kind = get_args(annotation)[0] if get_origin(annotation) in (tuple, Sequence) else annotation
+    return kind.whole if isinstance(kind, type) and issubclass(kind, Head) else kind

@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -59,6 +59,10 @@ class EncodeStage(Stage[EncodeInput, Encoded]):
 
     def __init__(self, config: EncodeConfig) -> None:
         super().__init__(config)
+
+    @classmethod
+    def digests(cls, config: EncodeConfig) -> Mapping[str, str]:
+        return {"network": network_digest(config)}
 
     @property
     def resources(self) -> Resources:

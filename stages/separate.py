@@ -10,7 +10,7 @@ track in which the other can be heard teaches a model to move its lips to the us
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from visavis.stages.media.audio import sound_of, speech_state, turn_mask
 from visavis.stages.models.devices import pick_device
 from visavis.stages.voice.leakage import Pair, frame_power, overlapped, residual_of_mix, residual_of_tracks
 from visavis.stages.voice.overlaps import WINDOW, Patch, Speech, patches, picture
+from visavis.stages.voice.separator import weights_digest
 
 if TYPE_CHECKING:
     from visavis.stages.models.networks import SpeakerEncoder
@@ -54,6 +55,11 @@ class SeparateStage(Stage[SeparateInput, Voices]):
 
     def __init__(self, config: SeparateConfig) -> None:
         super().__init__(config)
+
+    @classmethod
+    def digests(cls, config: SeparateConfig) -> Mapping[str, str]:
+        """Of the weights, where they are used."""
+        return {"weights": weights_digest(config)} if config.backend == "convtasnet" else {}
 
     @property
     def resources(self) -> Resources:

@@ -15,6 +15,7 @@ import torch
 
 from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import Split
+from visavis.schemas.markers import shaping
 from visavis.schemas.secrets import written
 from visavis.schemas.train import TrainConfig
 from visavis.schemas.words import counted, first_difference
@@ -32,15 +33,6 @@ from visavis.training.loader import Batch, Loader
 from visavis.training.model import Listener, build_model
 from visavis.training.process_group import ProcessGroup
 from visavis.training.reference import ReferenceErrors
-
-_MAY_CHANGE: dict[str, Any] = {
-    **dict.fromkeys(("sampler", "device", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every"), True),
-    **dict.fromkeys(("val_batches", "max_bad_samples"), True),
-    "features": {"weights"},  # where they lie; what they are may not change
-    "optim": {"compile"},
-    "dpo": {"cache"},
-}
-"""Settings that do not shape the weights: a resumed run may have others."""
 
 
 @dataclass
@@ -241,8 +233,9 @@ def _check_same_run(
         raise UsageError(f"{out} holds a run from another initial checkpoint (it was {was}, now {now}); {again}")
     if resumed.config.features.weights_sha256 != config.features.weights_sha256:
         raise UsageError(f"{out} holds a run with another encoder; name its weights (features.weights), {again}")
-    ignored = _MAY_CHANGE if pairs else _MAY_CHANGE | {"dpo": True}
-    before, after = (each.model_dump(mode="json", exclude=ignored) for each in (resumed.config, config))
+    before, after = (shaping(each) for each in (resumed.config, config))
+    if not pairs:
+        before["dpo"] = after["dpo"]
     if changed := first_difference(before, after):
         raise UsageError(f"{out} was trained with {changed}; set it back, {again}")
     if resumed.processes != group.size:

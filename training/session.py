@@ -22,6 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from visavis.schemas.errors import UsageError
+from visavis.schemas.markers import shaping
 from visavis.schemas.train import SamplerConfig
 from visavis.training.model import Listener
 from visavis.training.sampler import Counts, Stream
@@ -36,7 +37,7 @@ def model_id(model: Listener) -> str:
     """sha256 of what the model is: configuration, motion latents, weights. It reads all of them."""
     settings = {
         "model": model.config.model_dump(mode="json"),
-        "features": model.features.config.model_dump(mode="json", exclude={"weights"}),  # where they lie
+        "features": shaping(model.features.config),
         "motion": model.motion.model_dump(mode="json"),
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

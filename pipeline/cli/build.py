@@ -48,6 +48,10 @@ def build(
     item: Annotated[
         str | None, typer.Option(help="Beginning of an item's key, or part of its file's name, as status prints them.")
     ] = None,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE.py:CLASS", help="A stage of your own, or an installed one's name; may be repeated."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build a dataset of training shards from conversation videos.
@@ -59,6 +63,7 @@ def build(
     from visavis.pipeline.engine.executor import local_engine
     from visavis.pipeline.engine.progress import Reporter, command
     from visavis.pipeline.plan.build import Build
+    from visavis.pipeline.plan.plugins import with_plugins
     from visavis.pipeline.plan.replay import replay
     from visavis.pipeline.plan.sources import access_to, find_sources
     from visavis.schemas.config import BuildConfig
@@ -69,6 +74,7 @@ def build(
     chosen = {"engine": engine, "address": address}
     overrides = [*(set_ or []), *(f"run.{name}={to_json(value)}" for name, value in chosen.items() if value)]
     recipe, named, dyads = load_config(config, BuildConfig, overrides), inputs or [], [pair] if pair else []
+    recipe = with_plugins(recipe, plugin or [])
     access = access_to(recipe.sources, named, dyads)
     sources = find_sources(named, dyads, access)
     check_models(recipe)

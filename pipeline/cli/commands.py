@@ -16,7 +16,6 @@ from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
 from visavis.pipeline.plan.build import Build, BuildSummary
-from visavis.pipeline.plan.graph import check_chain
 from visavis.pipeline.plan.preview import preview, preview_table
 from visavis.pipeline.plan.sources import Sources, source_name
 from visavis.schemas.config import BuildConfig, RunConfig
@@ -77,7 +76,6 @@ def show_plan(config: BuildConfig, sources: Sources, out: str, *, reconfigure: b
     Raises:
         UsageError: it would be refused, for a folder of other settings.
     """
-    check_chain()
     cluster: dict[str, Any] = {}
     if config.run.engine == "ray" and config.run.address:
         import ray

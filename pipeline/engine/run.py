@@ -22,19 +22,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Generic, Self, TypeVar
 
 from visavis.pipeline.engine.executor import Executor
 from visavis.pipeline.engine.failures import Failures
 from visavis.pipeline.engine.progress import PhaseProgress, Reporter
 from visavis.pipeline.engine.worker import AnyStage, outcome_of
-from visavis.pipeline.state.index import Known, Verdict
+from visavis.pipeline.state.index import ItemIndex
 from visavis.pipeline.state.ledger import Ledger, Outcome
 from visavis.pipeline.state.lock import Hold
 from visavis.pipeline.state.tasks import Artifact, Task
 from visavis.schemas.config import RunConfig, Section
 from visavis.schemas.errors import Reason
+from visavis.schemas.markers import fields_by_digest, shaping
 from visavis.schemas.plain import to_json
 from visavis.schemas.secrets import without_signatures
 from visavis.schemas.storage.store import Store
@@ -47,19 +49,12 @@ _TURN_SECONDS = 0.25  # in which workflows are begun before outcomes are looked 
 T = TypeVar("T")
 
 
-class Made(NamedTuple):
-    """What a task that ended ok made."""
-
-    artifact: Artifact
-    facts: str
-
-
-def made_of(done: Mapping[str, Made | None]) -> list[Made]:
+def made_of(done: Mapping[str, Artifact | None]) -> list[Artifact]:
     """What tasks made that ended ok, by key: the same order whichever ended first."""
     return [made for _, made in sorted(done.items()) if made]
 
 
-Workflow = Generator["Sequence[Task]", "list[Made | None]", T]
+Workflow = Generator["Sequence[Task]", "list[Artifact | None]", T]
 
 
 class Run:
@@ -70,7 +65,7 @@ class Run:
         self.store = Store(root)
         self.ledger = Ledger(self.store)
         self.ledger.tidy()
-        self.known = Known(self.ledger, self.store)
+        self.index = ItemIndex(self.ledger, self.store)
         self.reporter = reporter
         self.processed = 0
         self.executor = executor
@@ -106,14 +101,14 @@ class Run:
         self.ledger.flush()
         phase.check_failures()
 
-    def execute(self, name: str, tasks: Iterable[Task], total: int) -> dict[str, Made | None]:
+    def execute(self, name: str, tasks: Iterable[Task], total: int) -> dict[str, Artifact | None]:
         """Carry out independent tasks. Returns what came of them, by key, in the order in which they ended.
 
         Raises:
             RunFailed: too many failures, in a row or as a share.
         """
 
-        def workflow(task: Task) -> Workflow[tuple[str, Made | None]]:
+        def workflow(task: Task) -> Workflow[tuple[str, Artifact | None]]:
             (made,) = yield [task]
             return task.key, made
 
@@ -127,23 +122,23 @@ class Run:
 
     def pending(self, tasks: Iterable[Task]) -> bool:
         """Whether `execute` would do anything."""
-        return any(self.known.settled(task) is None for task in tasks)
+        return any(self.index.settled(task) is None for task in tasks)
 
     def record(self, outcome: Outcome) -> None:
         """Put an outcome into the ledger."""
         self.ledger.append(outcome)
-        self.known.put(outcome)
+        self.index.put(outcome)
         self.processed += 1
 
     def reject(self, task: Task, reason: Reason, detail: str) -> None:
         """Leave out an item that the corpus, not the item alone, makes unusable. Recorded once."""
-        known = self.known.get(task.stage, task.key)
+        known = self.index.get(task.stage, task.key)
         if known and (known.status, known.reason) != ("rejected", reason.value):
             self.record(_decided(task, "rejected", reason.value, detail, known))
 
     def keep(self, task: Task) -> None:
         """Take an item back in that another corpus made unusable: its twin is no longer listed."""
-        known = self.known.get(task.stage, task.key)
+        known = self.index.get(task.stage, task.key)
         if known and known.status == "rejected":
             self.record(_decided(task, "ok", "", "", known))
 
@@ -201,7 +196,7 @@ class _Open(Generic[T]):
     """A workflow on which somebody is."""
 
     workflow: Workflow[T]
-    answers: list[Made | None] = field(default_factory=list)
+    answers: list[Artifact | None] = field(default_factory=list)
     missing: int = 0
     fresh: bool = False  # something had to be done
 
@@ -254,7 +249,7 @@ class _Phase(Generic[T]):
         self._failures.add(outcome, self.total)
         entry.fresh = True
         if outcome.status == "ok":
-            entry.answers[slot] = Made(Artifact(task.path, outcome.output), outcome.facts)
+            entry.answers[slot] = outcome.artifact(task.path)
         self._arrived(entry)
         for other, place, same in others:  # the same item, from other inputs perhaps: then it is done again
             if self._answered(other, place, same):
@@ -286,13 +281,13 @@ class _Phase(Generic[T]):
         if (others := self._waiting.get((task.stage, task.key))) is not None:
             others.append((entry, slot, task))
             return False
-        known = self._run.known.settled(task)
+        known = self._run.index.settled(task)
         if known is None:
             self._waiting[task.stage, task.key] = [(entry, slot, task)]
             self._run.executor.submit(task)
             self.progress.expect(task.stage)
             return False
-        entry.answers[slot] = _made(task, known)
+        entry.answers[slot] = known.artifact(task.path)
         self.progress.skip(task.stage)
         return True
 
@@ -303,7 +298,7 @@ class _Phase(Generic[T]):
         self.progress.finish(fresh=entry.fresh)
 
 
-def known_steps(workflow: Workflow[T], known: Known) -> Generator[tuple[Task, Verdict | None], None, T | None]:
+def known_steps(workflow: Workflow[T], index: ItemIndex) -> Generator[tuple[Task, Outcome | None], None, T | None]:
     """Go a workflow as far as is known, without doing anything: yields its tasks and what is known of them.
 
     Returns:
@@ -312,12 +307,11 @@ def known_steps(workflow: Workflow[T], known: Known) -> Generator[tuple[Task, Ve
     try:
         wanted = next(workflow)
         while True:
-            verdicts = [known.settled(task) for task in wanted]
-            yield from zip(wanted, verdicts, strict=True)
-            if None in verdicts:
+            outcomes = [index.settled(task) for task in wanted]
+            yield from zip(wanted, outcomes, strict=True)
+            if None in outcomes:
                 return None
-            answers = [_made(task, verdict) for task, verdict in zip(wanted, verdicts, strict=True) if verdict]
-            wanted = workflow.send(answers)
+            wanted = workflow.send([o.artifact(task.path) for task, o in zip(wanted, outcomes, strict=True) if o])
     except StopIteration as end:
         value: T = end.value
         return value
@@ -325,22 +319,16 @@ def known_steps(workflow: Workflow[T], known: Known) -> Generator[tuple[Task, Ve
         workflow.close()
 
 
-def next_stage(workflow: Workflow[Any], known: Known) -> str:
+def next_stage(workflow: Workflow[Any], index: ItemIndex) -> str:
     """The stage that somebody on this workflow waits for; empty if nothing is left to do on it."""
-    return next((task.stage for task, verdict in known_steps(workflow, known) if verdict is None), "")
+    return next((task.stage for task, outcome in known_steps(workflow, index) if outcome is None), "")
 
 
-def _made(task: Task, known: Verdict) -> Made | None:
-    if known.status == "ok" or known.output:  # an artifact that only the corpus made unusable stands
-        return Made(Artifact(task.path, known.output), known.facts)
-    return None
-
-
-def _decided(task: Task, status: Any, reason: str, detail: str, known: Verdict) -> Outcome:
+def _decided(task: Task, status: Any, reason: str, detail: str, known: Outcome) -> Outcome:
     """An outcome that the driver decides, without work, of an item whose artifact stands as it is."""
     made = {"output": known.output, "facts": known.facts}
     outcome = outcome_of(task, status, reason, detail, **made, seconds=0.0, peak_mb=0.0, attempt=1)
-    return replace(outcome, inputs=known.inputs)
+    return outcome._replace(inputs=known.inputs)
 
 
 def as_long_as(holds: Callable[[], bool], workflow: Workflow[T]) -> Workflow[T | None]:
@@ -356,13 +344,22 @@ def as_long_as(holds: Callable[[], bool], workflow: Workflow[T]) -> Workflow[T |
         return value
 
 
-def fingerprint(stage: type[AnyStage], config: Section, *upstream: str) -> str:
-    """Digest of everything but the item that shapes a stage's output."""
+def fingerprint(
+    stage: type[AnyStage],
+    config: Section | Mapping[str, Section],
+    *upstream: str,
+    digests: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Digest of everything but the item that shapes a stage's output.
+
+    digests: of what lies where the settings say (`ByDigest`), by field.
+    """
+    places = fields_by_digest(type(config)) if isinstance(config, Section) else ()
     plain = {
         "stage": stage.name,
         "version": stage.version,
-        # Where it runs does not shape the data, nor who asks for a file, nor a name beside the content.
-        "config": without_signatures(config.model_dump(mode="json", exclude={"device", "network_sha256"})),
+        # Nor does it matter who asks for a file.
+        "config": without_signatures(shaping(config) | {name: digests.get(name) for name in places}),
         "upstream": sorted(upstream),
     }
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]

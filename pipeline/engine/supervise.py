@@ -18,7 +18,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -89,7 +88,7 @@ class Supervisor:
             reason, detail = self._epitaph(oom_kills, watch)
             return _lost(task, reason, detail, began, watch.peak_mb, attempt)
         watch.look()
-        return replace(answer, peak_mb=round(watch.peak_mb, 1))  # of this item, not of the process's life
+        return answer._replace(peak_mb=round(watch.peak_mb, 1))  # of this item, not of the process's life
 
     def close(self) -> None:
         """End the child, whatever it does."""

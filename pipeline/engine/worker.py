@@ -158,7 +158,7 @@ def committed(store: Store, task: Task) -> bytes | None:
     """A task's artifact, if it exists and was made from the same inputs.
 
     Files beside it are not vouched for by it: other settings may have written others of that name since. Only the
-    ledger, which knows the last that was written, does (`Known.settled`).
+    ledger, which knows the last that was written, does (`ItemIndex.settled`).
     """
     if task.files or not store.exists(task.path):
         return None

@@ -1,10 +1,8 @@
-"""The build: from sources to a dataset of shards.
+"""The build: from sources to a dataset of shards, by the graph of stages (`pipeline.plan.graph`).
 
-    conversations   ingest → diarize → faces → cast → bind → separate    one workflow per conversation, all overlapping
-                    glance before faces, where the diarizer does not hear two people
-                    → transcribe, if enabled; encode, where the codec is a network
+    conversations   as far as their voices and words          one workflow per conversation, all overlapping
     fit             the corpus' codec
-    dyads           motion → windows                                     one workflow per conversation
+    dyads           what needs the codec, to the windows      one workflow per conversation
     census          the windows counted, part by part
     shard           balance → shards → codec and manifest
 
@@ -27,20 +25,20 @@ import numpy as np
 from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.paths import for_workers, in_full
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.engine.run import Made, Run, Workflow, as_long_as, made_of, next_stage
+from visavis.pipeline.engine.run import Run, Workflow, as_long_as, made_of, next_stage
 from visavis.pipeline.plan.dataset import buckets_of, build_dataset, collect, read_made
 from visavis.pipeline.plan.file_names import DATASET
-from visavis.pipeline.plan.graph import check_chain, fingerprints_of, stages_of
+from visavis.pipeline.plan.graph import Graph
 from visavis.pipeline.plan.outputs import read_codec
-from visavis.pipeline.plan.quality import faults
 from visavis.pipeline.plan.run_folder import difference, opened, read_settings
 from visavis.pipeline.plan.sources import Sources, access_to, source_key, source_name, source_seconds
 from visavis.pipeline.plan.twins import Listed, Twins
+from visavis.pipeline.plan.workflow import Judge, Made, Subject, follow
 from visavis.pipeline.state.account import account_of, rejections
-from visavis.pipeline.state.index import Known, told
+from visavis.pipeline.state.index import ItemIndex, parse_facts
 from visavis.pipeline.state.ledger import Ledger
 from visavis.pipeline.state.spool import Spool
-from visavis.pipeline.state.tasks import WHOLE, Artifact, Task, artifact_path, content_digest
+from visavis.pipeline.state.tasks import Artifact, Task, artifact_path, content_digest
 from visavis.schemas import FPS
 from visavis.schemas.access import Access
 from visavis.schemas.artifact import dump_rows, load_row
@@ -48,24 +46,18 @@ from visavis.schemas.config import BuildConfig
 from visavis.schemas.dyads import Codec, CodecStatistics, WindowClass
 from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.manifest import BalancePlan, Manifest
-from visavis.schemas.rows import CastFacts, DiarizationFacts, Outline, Source
+from visavis.schemas.markers import shaping
+from visavis.schemas.rows import Outline, Source
 from visavis.schemas.storage.store import Store
-from visavis.schemas.uris import file_name
 from visavis.schemas.words import counted
 from visavis.stages.encode import network_digest
 from visavis.stages.face.codec import fit_codec, merge_statistics
 from visavis.stages.faces import pieces_of
-from visavis.stages.ingest import addresses_of
+from visavis.stages.ingest import IngestStage, addresses_of
+from visavis.stages.motion import FitStage
+from visavis.stages.separate import SeparateStage
+from visavis.stages.windows import WindowsStage
 
-_NOT_THE_DATA: Any = {  # where and how it runs
-    "sources": True,
-    "run": True,
-    "diarize": {"device"},
-    "transcribe": {"device", "folder"},
-    "faces": {"landmarker"},
-    "separate": {"device", "weights", "weights_sha256"},
-    "encode": {"device", "network", "network_sha256"},
-}
 CODECS = "artifacts/codec"
 _FIT_CHUNK = 64  # conversations whose statistics are summed by one task, in a large corpus …
 _FIT_PARTS = 4  # … and so many tasks at least, or a small corpus would wait for one worker
@@ -87,18 +79,13 @@ class BuildSummary:
 
 @dataclass(frozen=True)
 class Bound:
-    """A conversation whose faces have their voices."""
+    """A conversation whose faces have their voices. made: by stage, what is needed of it from here on."""
 
     id: str
     item: str
     place: int  # in the list
     seconds: float
-    whole: Artifact
-    bound: Artifact
-    voices: Artifact
-    words: tuple[Artifact, ...]  # the transcript, if there is one
-    faces: tuple[Artifact, ...]
-    encoded: tuple[Artifact, ...]
+    made: Made
 
 
 class _List:
@@ -130,11 +117,15 @@ class Build:
         self.root = in_full(root)
         self._engine = engine
         self._reporter = reporter
-        self.stages = stages_of(for_workers(config), f"{self.root.rstrip('/')}/{DATASET}")
+        self.graph = Graph(config)
+        self.stages = self.graph.stages(for_workers(config), f"{self.root.rstrip('/')}/{DATASET}")
         for stage in self.stages.values():
             stage.access = access or access_to(config.sources, ())
-        self.fingerprints = fingerprints_of(config)
+        self.fingerprints = self.graph.fingerprints
         self._network = network_digest(config.encode) if config.motion.kind == "network" else ""
+        self._to_voices, self._to_windows = (self.graph.of_conversation(codec=codec) for codec in (False, True))
+        later = [step for step in self.graph.steps.values() if step not in self._to_voices]
+        self._kept = {source for step in later for source in step.takes.values()}
 
     def run(self, sources: Collection[Source], *, reconfigure: bool = False) -> BuildSummary:
         """Build everything that is not built yet.
@@ -143,7 +134,6 @@ class Build:
             UsageError: the folder is in use, or belongs to other settings.
             RunFailed: too many failures, or nothing left to train on.
         """
-        check_chain()
         limits, say, settings = self.config.run, self._reporter, self.settings
         with opened(self.root, self._engine, self.stages, limits, settings, say, reconfigure=reconfigure) as run:
             return self._build(run, sources)
@@ -151,7 +141,9 @@ class Build:
     @property
     def settings(self) -> dict[str, Any]:
         """What run.json says of a build."""
-        config = self.config.model_dump(mode="json", exclude=_NOT_THE_DATA)
+        config = shaping(self.config)
+        if not self.config.plugins:  # runs of before there were any go on
+            del config["plugins"]
         return {"config": config, "fingerprints": self.fingerprints}
 
     def changes(self) -> tuple[str, list[str]]:
@@ -170,8 +162,8 @@ class Build:
         Writes nothing and starts nobody; may be asked while a run goes on.
         """
         store = Store(self.root)
-        known = Known(Ledger(store), store)
-        return Counter(filter(None, (next_stage(workflow, known) for workflow in self.workflows(sources))))
+        index = ItemIndex(Ledger(store), store)
+        return Counter(filter(None, (next_stage(workflow, index) for workflow in self.workflows(sources))))
 
     def _build(self, run: Run, sources: Collection[Source]) -> BuildSummary:
         with Spool(Bound) as bound:
@@ -188,7 +180,7 @@ class Build:
             )
         if not len(dyads):
             raise RunFailed(self._nothing_left(run, "window"))
-        manifest = build_dataset(run, dyads, codec, self.config, made, self.fingerprints["shard"])
+        manifest = build_dataset(run, dyads, codec, self.config, made, self.graph)
         run.ledger.flush()
         return BuildSummary(
             dataset=f"{self.root.rstrip('/')}/{DATASET}",
@@ -203,7 +195,7 @@ class Build:
 
     def _bind_all(self, run: Run, sources: Collection[Source], bound: Spool[Bound]) -> None:
         twins, listed = self._twins(run), _List(len(sources))
-        begun = run.known.count(self.fingerprints["ingest"])  # how far earlier runs came, if the list is the same
+        begun = run.index.count(self.fingerprints["ingest"])  # how far earlier runs came, if the list is the same
         new = self.workflows(sources, run, twins, listed, begun)
         before = self.workflows(sources, run, twins, listed) if begun else ()
         ended = run.follow("conversations", new, len(sources), before)
@@ -225,7 +217,7 @@ class Build:
     ) -> Iterator[Workflow[Bound | None]]:
         """Each conversation's way to `bind`.
 
-        run: where verdicts are recorded. twins: who has which content. first: only conversations from this place of the
+        run: where outcomes are recorded. twins: who has which content. first: only conversations from this place of the
         list on, of which nothing is known; a second iterator from its beginning yields the others (`listed` is shared).
         """
         twins, listed = twins or self._twins(run), listed or _List(len(sources))
@@ -236,7 +228,7 @@ class Build:
             if listed.begun[place]:
                 continue
             key = source_key(source)
-            if first and run and (int(key, 16) in listed.keys or run.known.has("ingest", key)):
+            if first and run and (int(key, 16) in listed.keys or run.index.has("ingest", key)):
                 continue
             yield self._ingest_one(run, source, Listed(place, listed.begin(place, key), source_name(source)), twins)
 
@@ -245,113 +237,32 @@ class Build:
         (ingested,) = yield [self._task("ingest", mine.key, mine.name, inline=inline, seconds=seconds, guessed=True)]
         if ingested is None:
             return None
-        outline = told(ingested.facts, Outline)
+        outline = parse_facts(ingested.facts, Outline)
         if not twins.take(outline.id, mine):
             return None
         workflow = self._bind_one(run, source, mine, ingested, outline)
         return (yield from as_long_as(lambda: twins.has(outline.id, mine.place), workflow))
 
     def _bind_one(
-        self, run: Run | None, source: Source, mine: Listed, made: Made, outline: Outline
+        self, run: Run | None, source: Source, mine: Listed, ingested: Artifact, outline: Outline
     ) -> Workflow[Bound | None]:
-        item = mine.name
-        seconds = outline.frames / FPS
+        seconds, pieces = outline.frames / FPS, pieces_of(outline, source.uris, self.config.faces)
+        subject = Subject(outline.id, mine.name, seconds, addresses_of(source), pieces)
         # What a conversation is, wherever its files lie: moving a corpus redoes nothing but ingest.
-        whole = Artifact(made.artifact.path, outline.identity)
-        opens: dict[str, Any] = {"seconds": seconds, "addresses": addresses_of(source)}
-        (diarized,) = yield [self._task("diarize", outline.id, item, {WHOLE: (whole,)}, **opens)]
-        if diarized is None:
+        made: Made = {IngestStage.name: (Artifact(ingested.path, outline.identity),)}
+        judge = Judge(source, self.config.quality, run)
+        if not (yield from follow(self._to_voices[1:], subject, made, self._task, judge)):
             return None
-        if len(source.uris) == 1 and told(diarized.facts, DiarizationFacts).speakers != 2:
-            heard = {"conversation": (whole,), "diarization": (diarized.artifact,)}
-            (glance,) = yield [self._task("glance", outline.id, item, heard, **opens)]
-            if glance is None:
-                return None
-        pieces = [
-            self._task(
-                "faces",
-                f"{piece.conversation}-{piece.media}-{piece.first:07d}",
-                item,
-                inline=piece.model_dump(mode="json"),
-                places=("uri", "witness"),
-                seconds=(piece.last - piece.first) / FPS,
-            )
-            for piece in pieces_of(outline, source.uris, self.config.faces)
-        ]
-        done = yield pieces
-        faces = tuple(made.artifact for made in done if made)
-        if len(faces) < len(pieces):
-            return None
-        task = self._task("cast", outline.id, item, {"conversation": (whole,), "faces": faces}, seconds=seconds)
-        (cast,) = yield [task]
-        if cast is None or not self._good_enough(run, task, cast, source):
-            return None
-        known = {"conversation": (whole,), "diarization": (diarized.artifact,), "cast": (cast.artifact,)}
-        (bound,) = yield [self._task("bind", outline.id, item, known, **opens)]
-        if bound is None:
-            return None
-        said = {"conversation": (whole,), "binding": (bound.artifact,)}
-        (voices,) = yield [self._task("separate", outline.id, item, said, **opens)]
-        if voices is None:
-            return None
-        words: tuple[Artifact, ...] = ()
-        if self.config.transcribe.enabled:
-            heard = {"binding": (bound.artifact,), "voices": (voices.artifact,)}
-            (transcript,) = yield [self._task("transcribe", outline.id, item, heard, seconds=seconds)]
-            if transcript is None:
-                return None
-            words = (transcript.artifact,)
-        codes: tuple[Artifact, ...] = ()
-        if self.config.motion.kind == "network":
-            encoded = yield [self._encoding(piece, n, cast.artifact, faces[n]) for n, piece in enumerate(pieces)]
-            codes = tuple(made.artifact for made in encoded if made)
-            if len(codes) < len(pieces):
-                return None
-        return Bound(outline.id, item, mine.place, seconds, whole, bound.artifact, voices.artifact, words, faces, codes)
+        kept = {name: tuple([a.bare for a in made[name]]) for name in self._kept if name in made}
+        return Bound(outline.id, mine.name, mine.place, seconds, kept)
 
-    def _encoding(self, piece: Task, number: int, cast: Artifact, faces: Artifact) -> Task:
-        """The network's task beside the face tracker's of a piece."""
-        return self._task(
-            "encode",
-            piece.key,
-            piece.item,
-            {"cast": (cast,), "faces": (faces,)},
-            inline={"uri": piece.inline["uri"], "number": number},
-            places=("uri",),
-            seconds=piece.seconds,
-        )
-
-    def _good_enough(self, run: Run | None, task: Task, cast: Made, source: Source) -> bool:
-        """Hold what was measured against the thresholds. A verdict changes with them, and nothing is measured again."""
-        names = ("left", "right") if len(source.uris) == 1 else [file_name(uri) for uri in source.uris]
-        fault = next(faults(told(cast.facts, CastFacts), names, self.config.quality), None)
-        if run and fault:
-            run.reject(task, *fault)
-        elif run:
-            run.keep(task)
-        return fault is None
-
-    def workflow_to_dyad(self, b: Bound, codec: Artifact) -> Workflow[tuple[str, Made, Artifact] | None]:
+    def workflow_to_dyad(self, b: Bound, codec: Artifact) -> Workflow[tuple[str, Artifact, Artifact] | None]:
         """A bound conversation's way to its windows. Returns its id, them, and its voices."""
-        motion = yield [
-            self._task(
-                "motion",
-                f"{b.id}-{participant}",
-                f"{b.item}, participant {participant}",
-                {"codec": (codec,), "binding": (b.bound,), "faces": b.faces} | _codes(b.encoded),
-                also=codec.digest,
-                inline={"participant": participant},
-                seconds=b.seconds,
-            )
-            for participant in (0, 1)
-        ]
-        moved = tuple(made.artifact for made in motion if made)
-        if len(moved) < len(motion):
+        made = b.made | {FitStage.name: (codec,)}
+        make = partial(self._task, also=codec.digest)
+        if not (yield from follow(self._to_windows, Subject(b.id, b.item, b.seconds), made, make)):
             return None
-        inputs = {"conversation": (b.whole,), "binding": (b.bound,), "motion": moved}
-        inputs |= {"codec": (codec,)} | ({"transcript": b.words} if b.words else {})
-        (dyad,) = yield [self._task("windows", b.id, b.item, inputs, also=codec.digest, seconds=b.seconds)]
-        return (b.id, dyad, b.voices) if dyad else None
+        return b.id, made[WindowsStage.name][0], made[SeparateStage.name][0]
 
     def codecs(self) -> list[Artifact]:
         """The codecs that builds in this folder made or were given."""
@@ -385,12 +296,12 @@ class Build:
         tasks = []
         for name, members in sorted(chunks.items()):
             members.sort(key=lambda b: b.id)
-            inputs = {"bindings": tuple(b.bound for b in members), "faces": tuple(a for b in members for a in b.faces)}
-            inputs |= _codes(tuple(a for b in members for a in b.encoded))
+            made = {name: [a for b in members for a in b.made.get(name, ())] for name in self._kept}
+            inputs = self.graph.steps["fit"].inputs(made)
             whom = counted(len(members), "conversation")
             tasks.append(self._task("fit", name, whom, inputs, seconds=sum(b.seconds for b in members)))
         parts = run.execute("fit", tasks, len(tasks))
-        statistics = (load_row(read_made(run.store, made.artifact), CodecStatistics) for made in made_of(parts))
+        statistics = (load_row(read_made(run.store, made), CodecStatistics) for made in made_of(parts))
         whole = reduce(lambda one, other: merge_statistics([one, other]), statistics)  # 16 MB each: one at a time
         return dump_rows([fit_codec(whole, self.config.motion, self._network)])
 
@@ -418,7 +329,3 @@ class Build:
 def _held_out(manifest: Manifest) -> dict[str, float]:
     windows = {label: sum(shard.samples for shard in manifest.of("val", label)) for label in WindowClass}
     return {label.value: round(n * manifest.window / manifest.fps, 3) for label, n in windows.items()}
-
-
-def _codes(encoded: tuple[Artifact, ...]) -> dict[str, tuple[Artifact, ...]]:
-    return {"encoded": encoded} if encoded else {}

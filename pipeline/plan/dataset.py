@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from visavis.pipeline.engine.run import Made, Run, made_of
+from visavis.pipeline.engine.run import Run, made_of
 from visavis.pipeline.plan.file_names import DATASET, named_files, unnamed_files
-from visavis.pipeline.state.index import told
+from visavis.pipeline.plan.graph import Graph
+from visavis.pipeline.plan.workflow import MakeTask
+from visavis.pipeline.state.index import parse_facts
 from visavis.pipeline.state.tasks import Artifact, Task, content_digest
 from visavis.schemas import FPS, SAMPLE_RATE
 from visavis.schemas.artifact import dump_rows, load_row
@@ -41,9 +43,6 @@ _CENSUS_CHUNK = 256  # dyads that one task counts
 _DYAD = np.dtype(
     [("id", "u8"), ("digest", "u8"), ("voices", "u8"), ("names", "u8", 2), ("windows", "u4", len(WindowClass))]
 )
-
-MakeTask = Callable[..., Task]
-"""(stage, key, what people call the item, a `Task`'s other fields) → task."""
 
 
 @dataclass(frozen=True)
@@ -69,33 +68,31 @@ class Dyads:
 
 
 def collect(
-    made: Iterable[tuple[str, Made, Artifact]], path_of: Callable[[str], str], voices_path_of: Callable[[str], str]
+    made: Iterable[tuple[str, Artifact, Artifact]], path_of: Callable[[str], str], voices_path_of: Callable[[str], str]
 ) -> Dyads:
     """Dyads as they are made: conversation, what became of its windows, and its voices."""
 
-    def plain(identity: str, dyad: Made, voices: Artifact) -> tuple[Any, ...]:
-        facts = told(dyad.facts, DyadFacts)
+    def plain(identity: str, dyad: Artifact, voices: Artifact) -> tuple[Any, ...]:
+        facts = parse_facts(dyad.facts, DyadFacts)
         one, other = facts.participants
         names = (name_number(one), name_number(other))
-        return int(identity, 16), int(dyad.artifact.digest, 16), int(voices.digest, 16), names, facts.windows
+        return int(identity, 16), int(dyad.digest, 16), int(voices.digest, 16), names, facts.windows
 
     rows = np.fromiter((plain(*dyad) for dyad in made), _DYAD)
     return Dyads(rows[np.argsort(rows["id"])], path_of, voices_path_of)
 
 
 def build_dataset(
-    run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, task: MakeTask, print_: str
+    run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, task: MakeTask, graph: Graph
 ) -> Manifest:
     """Plan, write and publish the shards of `dyads`.
-
-    Args:
-        print_: fingerprint of the settings.
 
     Raises:
         RunFailed: a part could not be counted, or a shard not be written; or another run was faster.
     """
     held = held_out(dyads.rows["names"], config.balance.val_share)
-    census, whole = _take_census(run, dyads, dyads.rows["id"][~held], task)
+    census, whole = _take_census(run, dyads, dyads.rows["id"][~held], task, graph)
+    print_ = graph.fingerprints["shard"]
     mean, std = scale(whole)
     decoder = run.store.read(codec.path)
     spec = motion_spec(load_row(decoder, Codec).id, len(mean), mean, std)
@@ -111,11 +108,13 @@ def build_dataset(
                 "shard",
                 name.replace("/", "-"),
                 path,
-                {
-                    "dyads": tuple(dyads.artifact(part.conversation) for part in slices),
-                    "voices": tuple(dyads.voices(part.conversation) for part in slices),
-                    "census": (census,),
-                },
+                graph.steps["shard"].inputs(
+                    {
+                        "windows": [dyads.artifact(part.conversation) for part in slices],
+                        "separate": [dyads.voices(part.conversation) for part in slices],
+                        "census": [census],
+                    }
+                ),
                 inline={
                     "path": path,
                     "split": split,
@@ -194,7 +193,7 @@ def write_shards(
     failed = sum(made is None for made in done.values())
     if failed:
         raise RunFailed(f"{counted(failed, 'shard')} could not be written; see `visavis status {run.root}`")
-    return [told(made.facts, kind) for made in made_of(done)], before
+    return [parse_facts(made.facts, kind) for made in made_of(done)], before
 
 
 def publish(run: Run, manifest: Manifest, codec: bytes | None, before: bytes | None) -> None:
@@ -250,21 +249,21 @@ def buckets_of(numbers: np.ndarray, chunk: int, least: int = 1) -> dict[str, np.
     return {f"{buckets}-{int(part[0]) % buckets:06d}": part for part in parts if len(part)}
 
 
-def _take_census(run: Run, dyads: Dyads, train: np.ndarray, task: MakeTask) -> tuple[Artifact, Census]:
+def _take_census(run: Run, dyads: Dyads, train: np.ndarray, task: MakeTask, graph: Graph) -> tuple[Artifact, Census]:
     """Count the dyads of these ids. Returns the sum, and where it is kept for those who write the shards."""
     tasks = [
         task(
             "census",
             name,
             counted(len(part), "conversation"),
-            {"dyads": tuple(dyads.artifact(f"{identity:016x}") for identity in part.tolist())},
+            graph.steps["census"].inputs({"windows": [dyads.artifact(f"{number:016x}") for number in part.tolist()]}),
         )
         for name, part in buckets_of(train, _CENSUS_CHUNK).items()
     ]
     done = run.execute("census", tasks, len(tasks))
     if None in done.values():
         raise RunFailed(f"the census could not be taken; see `visavis status {run.root}`")
-    whole = merge(load_row(read_made(run.store, made.artifact), Census) for _, made in sorted(done.items()) if made)
+    whole = merge(load_row(read_made(run.store, made), Census) for _, made in sorted(done.items()) if made)
     data = dump_rows([whole])
     artifact = Artifact(f"{_CENSUS}/{content_digest(data)}.safetensors", content_digest(data))
     if not run.store.exists(artifact.path):

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from visavis.pipeline.engine.terminal import table
 from visavis.pipeline.plan.quality import LIMITS, values_of
-from visavis.pipeline.state.index import told
+from visavis.pipeline.state.index import parse_facts
 from visavis.pipeline.state.ledger import Ledger, latest_rows
 from visavis.schemas.config import QualityConfig
 from visavis.schemas.rows import CastFacts
@@ -69,5 +69,5 @@ def _worst_values(root: str, fingerprint: str) -> Iterator[list[float]]:
     rows = rows.take(pa.array(latest_rows(rows["uid"].to_numpy())))
     for facts in rows["facts"]:
         if text := facts.as_py():
-            measured = told(text, CastFacts)
+            measured = parse_facts(text, CastFacts)
             yield [(min if limit.is_least else max)(values_of(measured, limit)) for limit in LIMITS]

@@ -16,20 +16,14 @@ from pydantic import BaseModel
 from visavis.pipeline.engine.run import known_steps
 from visavis.pipeline.engine.worker import Worker
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.state.index import Known, Verdict
-from visavis.pipeline.state.ledger import Ledger
+from visavis.pipeline.state.index import ItemIndex
+from visavis.pipeline.state.ledger import Ledger, Outcome
 from visavis.pipeline.state.tasks import Task
 from visavis.schemas.errors import Rejected, UsageError
 from visavis.schemas.rows import Row, Source
 from visavis.schemas.storage.store import Store
 from visavis.schemas.uris import printable
 from visavis.schemas.words import candidates
-
-STAGES = (
-    *("ingest", "diarize", "glance", "faces", "cast", "bind", "separate", "transcribe", "encode"),
-    *("motion", "windows"),
-)
-"""Stages that work on one conversation; fit and shard work on the corpus."""
 
 
 def replay(build: Build, sources: Collection[Source], stage: str, item: str) -> dict[str, Any]:
@@ -41,13 +35,14 @@ def replay(build: Build, sources: Collection[Source], stage: str, item: str) -> 
         UsageError: no such stage or item, or what the item needs is not built.
         Exception: whatever the stage raises.
     """
-    if stage not in STAGES:
-        raise UsageError(f"--only takes {', '.join(STAGES)}, not {stage}")
+    stages = [step.name for step in build.graph.steps.values() if step.of_conversation]
+    if stage not in stages:  # fit, census and shard work on the corpus
+        raise UsageError(f"--only takes {', '.join(stages)}, not {stage}")
     store = Store(build.root)
-    known = Known(Ledger(store), store)
-    task = _find(build, known, sources, stage, item)
-    verdict = known.get(stage, task.key)
-    said = f"{verdict.status} {verdict.reason}".strip() if verdict else "nothing"
+    index = ItemIndex(Ledger(store), store)
+    task = _find(build, index, sources, stage, item)
+    known = index.get(stage, task.key)
+    said = f"{known.status} {known.reason}".strip() if known else "nothing"
     worker = Worker(build.stages, build.root)
     worker.set_up(stage)
     began = time.monotonic()
@@ -69,9 +64,9 @@ def replay(build: Build, sources: Collection[Source], stage: str, item: str) -> 
     }
 
 
-def _find(build: Build, known: Known, sources: Collection[Source], stage: str, item: str) -> Task:
+def _find(build: Build, index: ItemIndex, sources: Collection[Source], stage: str, item: str) -> Task:
     seen: list[str] = []
-    for task, _ in _tasks(build, known, sources):
+    for task, _ in _tasks(build, index, sources):
         if task.stage != stage:
             continue
         if task.key.startswith(item) or printable(item) in task.item:
@@ -81,15 +76,15 @@ def _find(build: Build, known: Known, sources: Collection[Source], stage: str, i
     raise UsageError(f"no item {item!r} of {stage}; {others}")
 
 
-def _tasks(build: Build, known: Known, sources: Collection[Source]) -> Iterator[tuple[Task, Verdict | None]]:
+def _tasks(build: Build, index: ItemIndex, sources: Collection[Source]) -> Iterator[tuple[Task, Outcome | None]]:
     """All tasks that a build could carry out now or has carried out."""
     codecs = build.codecs()
     for workflow in build.workflows(sources):
-        bound = yield from known_steps(workflow, known)
+        bound = yield from known_steps(workflow, index)
         if bound is None:
             continue
         for codec in codecs:
-            yield from known_steps(build.workflow_to_dyad(bound, codec), known)
+            yield from known_steps(build.workflow_to_dyad(bound, codec), index)
 
 
 def _outline(row: Any) -> Any:

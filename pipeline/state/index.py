@@ -11,7 +11,7 @@ from bisect import bisect_left
 from functools import lru_cache
 from itertools import islice
 from multiprocessing.pool import AsyncResult, ThreadPool
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -48,27 +48,15 @@ _ROW = np.dtype(
 )
 
 
-class Verdict(NamedTuple):
-    """What is known of one item."""
-
-    status: str
-    reason: str
-    fingerprint: str
-    inputs: str
-    output: str
-    facts: str
-    present: bool
-
-
-class Known:
-    """Verdicts by (stage, key)."""
+class ItemIndex:
+    """Outcomes by (stage, key), with what a plan needs of them: names, hosts and times are in the ledger alone."""
 
     def __init__(self, ledger: Ledger, store: Store) -> None:
         self._store = store
         self._kinds: list[Kind] = []
         self._kind_of: dict[Kind, int] = {}
         self._facts = pa.chunked_array([], pa.large_string())
-        self._fresh: dict[int, Verdict] = {}
+        self._fresh: dict[int, Outcome] = {}
         self._listed: dict[str, frozenset[str]] = {}
         parts = []
         for table in ledger.tables(_COLUMNS):
@@ -91,19 +79,31 @@ class Known:
         kinds = [number for number, (_, _, print_) in enumerate(self._kinds) if print_ == fingerprint]
         return int(np.isin(self._rows["kind"], kinds).sum())
 
-    def get(self, stage: str, key: str) -> Verdict | None:
+    def get(self, stage: str, key: str) -> Outcome | None:
+        return self._find(stage, key)[0]
+
+    def _find(self, stage: str, key: str) -> tuple[Outcome | None, int | None]:
+        """An item's outcome; and the row, if it is of an earlier run."""
         uid = uid_of(stage, key)
         if (fresh := self._fresh.get(uid)) is not None:
-            return fresh
+            return fresh, None
         if (index := self._place(uid)) is None:
             self._begin_listing()
-            return None
-        self._await_listing()
-        _, inputs, output, has_output, present, kind, facts = self._rows[index].item()
-        said = self._facts[facts].as_py() if facts >= 0 else ""
-        made = f"{output:016x}" if has_output else ""
+            return None, None
+        _, inputs, output, has_output, _, kind, facts = self._rows[index].item()
         status, reason, fingerprint = self._kinds[kind]
-        return Verdict(status, reason, fingerprint, f"{inputs:016x}", made, said, present)
+        outcome = Outcome(
+            stage,
+            key,
+            "",
+            status,
+            reason,
+            inputs=f"{inputs:016x}",
+            output=f"{output:016x}" if has_output else "",
+            facts=self._facts[facts].as_py() if facts >= 0 else "",
+            fingerprint=fingerprint,
+        )
+        return outcome, index
 
     def _place(self, uid: int) -> int | None:
         """Which row of earlier runs."""
@@ -123,14 +123,21 @@ class Known:
             self._rows["present"] = self._listing.get()
             self._listing = None
 
-    def settled(self, task: Task) -> Verdict | None:
-        """The verdict, if nothing needs to be done: made from the same inputs with the same settings, and there."""
-        known = self.get(task.stage, task.key)
+    def settled(self, task: Task) -> Outcome | None:
+        """The outcome, if nothing needs to be done: made from the same inputs with the same settings, and there."""
+        known, row = self._find(task.stage, task.key)
         if known is None or known.status == "failed" or known.fingerprint != task.fingerprint:
             return None
-        if known.output and not (known.present and all(map(self._was_there, task.files))):
+        if known.output and not (self._is_there(row) and all(map(self._was_there, task.files))):
             return None
         return known if known.inputs == task.digest() else None
+
+    def _is_there(self, row: int | None) -> bool:
+        """Whether an artifact is where the ledger says."""
+        if row is None:  # of this run
+            return True
+        self._await_listing()
+        return bool(self._rows["present"][row])
 
     def _was_there(self, path: str) -> bool:
         """Whether a file existed when one of its folder was first asked for: one listing stands for all questions."""
@@ -141,9 +148,7 @@ class Known:
 
     def put(self, outcome: Outcome) -> None:
         """Take note of a new outcome."""
-        self._fresh[uid_of(outcome.stage, outcome.key)] = Verdict(
-            outcome.status, outcome.reason, outcome.fingerprint, outcome.inputs, outcome.output, outcome.facts, True
-        )
+        self._fresh[uid_of(outcome.stage, outcome.key)] = outcome._replace(item="", detail="", host="")
         if len(self._fresh) >= _FRESH:
             self._merge_fresh()
 
@@ -151,13 +156,13 @@ class Known:
         self._await_listing()
         rows = np.zeros(len(self._fresh), _ROW)
         facts_of: list[str] = []
-        for n, (uid, v) in enumerate(self._fresh.items()):
-            facts = len(self._facts) + len(facts_of) if v.facts else -1
-            if v.facts:
-                facts_of.append(v.facts)
-            kind = self._kind((v.status, v.reason, v.fingerprint))
-            rows[n] = (uid, int(v.inputs, 16), int(v.output or "0", 16), bool(v.output), True, kind, facts)
-        self._tell(pa.chunked_array([facts_of], pa.large_string()))
+        for n, (uid, o) in enumerate(self._fresh.items()):
+            facts = len(self._facts) + len(facts_of) if o.facts else -1
+            if o.facts:
+                facts_of.append(o.facts)
+            kind = self._kind((o.status, o.reason, o.fingerprint))
+            rows[n] = (uid, int(o.inputs, 16), int(o.output or "0", 16), bool(o.output), True, kind, facts)
+        self._add_facts(pa.chunked_array([facts_of], pa.large_string()))
         self._fresh.clear()
         rows = rows[np.argsort(rows["uid"])]
         where = np.searchsorted(self._uid, rows["uid"])
@@ -190,10 +195,10 @@ class Known:
         has_facts = pc.not_equal(table["facts"], "")
         count = np.cumsum(has_facts.to_numpy())
         rows["facts"] = np.where(has_facts.to_numpy(), len(self._facts) + count - 1, -1)
-        self._tell(table["facts"].filter(has_facts).cast(pa.large_string()))
+        self._add_facts(table["facts"].filter(has_facts).cast(pa.large_string()))
         return rows
 
-    def _tell(self, facts: pa.ChunkedArray) -> None:
+    def _add_facts(self, facts: pa.ChunkedArray) -> None:
         whole = pa.chunked_array([*self._facts.chunks, *facts.chunks], pa.large_string())
         # Few chunks: finding one's place among many takes longer than reading.
         self._facts = whole if whole.num_chunks < _CHUNKS else pa.chunked_array([whole.combine_chunks()])
@@ -219,7 +224,7 @@ class Known:
         return found
 
 
-def told(facts: str, kind: type[M]) -> M:
+def parse_facts(facts: str, kind: type[M]) -> M:
     """What a stage left in the ledger for the plan (`Stage.facts`); the folder may be of others' making.
 
     Raises:

@@ -23,8 +23,8 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from visavis.pipeline.state.parquet_pages import check_footer, check_pages
+from visavis.pipeline.state.tasks import Artifact
 from visavis.schemas.errors import UsageError
 from visavis.schemas.plain import read_strict, to_json
 from visavis.schemas.storage.store import Store
@@ -53,9 +54,8 @@ _LARGEST = 200_000  # rows of a part; more are not merged, which bounds what a m
 Status = Literal["ok", "rejected", "failed"]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one item.
+class Outcome(NamedTuple):
+    """What became of one item: a row of the ledger, and, with fewer columns, of `pipeline.state.index`.
 
     reason: a rejection's reason or an error's class. inputs, output: digests of what went in and came out.
     facts: what the plan needs to know of the output (`Stage.facts`). media: seconds of media. ended: Unix time.
@@ -65,25 +65,29 @@ class Outcome:
     key: str
     item: str  # what a person would call it: a file name, a conversation
     status: Status
-    reason: str
-    detail: str
-    inputs: str
-    output: str
-    facts: str
-    media: float
-    seconds: float
-    peak_mb: float
-    host: str
-    attempt: int
-    ended: float
-    fingerprint: str
+    reason: str = ""
+    detail: str = ""
+    inputs: str = ""
+    output: str = ""
+    facts: str = ""
+    media: float = 0.0
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    host: str = ""
+    attempt: int = 1
+    ended: float = 0.0
+    fingerprint: str = ""
     run: int = 0
+
+    def artifact(self, path: str) -> Artifact | None:
+        """What was made, whether it was left out afterwards or not; path: the task's."""
+        return Artifact(path, self.output, self.facts) if self.status == "ok" or self.output else None
 
 
 _SCHEMA = pa.schema(
     [
-        pa.field(f.name, {"float": pa.float64(), "int": pa.int64()}.get(str(f.type), pa.string()))
-        for f in fields(Outcome)
+        pa.field(name, {float: pa.float64(), int: pa.int64()}.get(type(Outcome._field_defaults.get(name)), pa.string()))
+        for name in Outcome._fields
     ]
     + [pa.field("uid", pa.uint64())]  # of (stage, key): millions of rows are told apart as numbers
 )
@@ -139,7 +143,7 @@ class Ledger:
         self._flushed = time.monotonic()
         if not self._pending:
             return
-        rows = [{**vars(o), "run": self.run, "uid": uid_of(o.stage, o.key)} for o in self._pending]
+        rows = [{**o._asdict(), "run": self.run, "uid": uid_of(o.stage, o.key)} for o in self._pending]
         number = f"{self.run:06d}-{self._part:06d}"
         self._write(number, number, pa.Table.from_pylist(rows, schema=_SCHEMA))
         self._part += 1

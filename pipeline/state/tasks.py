@@ -19,10 +19,17 @@ WHOLE = "*"
 
 
 class Artifact(NamedTuple):
-    """A committed artifact: its path in the run's folder, and the digest of its content."""
+    """A committed artifact: its path in the run's folder, the digest of its content, and what its stage tells the plan
+    of it (`Stage.facts`); a task's inputs are without that."""
 
     path: str
     digest: str
+    facts: str = ""
+
+    @property
+    def bare(self) -> Artifact:
+        """Without facts."""
+        return Artifact(self.path, self.digest) if self.facts else self
 
 
 class Task(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import tracemalloc
@@ -22,7 +21,7 @@ from visavis.pipeline.cli.status import read_status, status_tables
 from visavis.pipeline.engine.memory import peak_mb
 from visavis.pipeline.engine.worker import Worker
 from visavis.pipeline.plan.run_folder import read_settings
-from visavis.pipeline.state.index import Known, told
+from visavis.pipeline.state.index import ItemIndex, parse_facts
 from visavis.pipeline.state.ledger import FOLDER, Ledger, Outcome
 from visavis.schemas.artifact import dump_rows, load_heads, load_row, load_rows, read_note
 from visavis.schemas.dyads import Codec, DyadHead, NeutralFaces
@@ -52,10 +51,10 @@ def test_a_folder_of_ours_is_read(tmp_path: Path) -> None:
     status = read_status(store.root, "dataset")
     assert status["stages"]["ingest"]["ok"] == 1
     assert status["state"]["total"] == 2
-    verdict = Known(Ledger(store), store).get("ingest", OUTCOME.key)
-    assert verdict is not None
-    assert verdict.output == OUTCOME.output
-    assert [dataclasses.replace(row, run=0) for row in Ledger(store).latest().values()] == [OUTCOME]
+    known = ItemIndex(Ledger(store), store).get("ingest", OUTCOME.key)
+    assert known is not None
+    assert known.output == OUTCOME.output
+    assert [row._replace(run=0) for row in Ledger(store).latest().values()] == [OUTCOME]
 
 
 RUN_FILES = [
@@ -111,7 +110,7 @@ def ledger_of(store: Store, table: pa.Table, name: str = PART, **options: Any) -
 
 
 def rows(count: int, **changes: Any) -> pa.Table:
-    row = dataclasses.asdict(OUTCOME) | {"uid": 1} | changes
+    row = OUTCOME._asdict() | {"uid": 1} | changes
     columns = {}
     for name, value in row.items():
         kind = pa.uint64() if name == "uid" else None
@@ -137,7 +136,7 @@ def test_a_ledger_that_is_none_is_wrong_use(tmp_path: Path, name: str) -> None:
     LEDGERS[name](store)
     before = peak_from_now()
     with pytest.raises(UsageError, match="ledger"):
-        Known(Ledger(store), store)
+        ItemIndex(Ledger(store), store)
     assert peak_mb() < before + 300
 
 
@@ -154,7 +153,7 @@ def test_what_is_no_part_of_a_ledger_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("facts", ["", "{}", "[" * 5000, '{"id": "../../x"}', '{"id": "zz", "frames": 1}', "\ud800"])
 def test_facts_that_are_none_end_the_run_in_one_line(facts: str) -> None:
     with pytest.raises(RunFailed, match="no Outline"):
-        told(facts, Outline)
+        parse_facts(facts, Outline)
 
 
 # ---- artifacts ----

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from visavis.pipeline.engine.worker import outcome_of
 from visavis.pipeline.state import ledger as module
-from visavis.pipeline.state.index import Known
+from visavis.pipeline.state.index import ItemIndex
 from visavis.pipeline.state.ledger import FOLDER, Ledger, Outcome
 from visavis.pipeline.state.tasks import Task, artifact_path
 from visavis.schemas.storage.store import Store
@@ -64,14 +64,14 @@ def test_the_latest_row_of_each_item_counts(tmp_path: Path, runs: list[list[tupl
     store = written(tmp_path / str(next(_FOLDERS)), runs)
     expected = {key: status for run in runs for key, status in run}
     assert {key: row.status for (_, key), row in Ledger(store).latest().items()} == expected
-    known = Known(Ledger(store), store)
-    verdicts = {key: known.get("letters", key) for key in "abcdefghij"}
-    assert {key: v.status for key, v in verdicts.items() if v} == expected
-    for key, verdict in verdicts.items():
-        if verdict:
-            assert verdict.output == "ab" * 8
-            assert verdict.facts == (f"facts of {key}" if verdict.status == "ok" else "")
-            assert verdict.inputs == task(key).digest()
+    known = ItemIndex(Ledger(store), store)
+    outcomes = {key: known.get("letters", key) for key in "abcdefghij"}
+    assert {key: v.status for key, v in outcomes.items() if v} == expected
+    for key, outcome in outcomes.items():
+        if outcome:
+            assert outcome.output == "ab" * 8
+            assert outcome.facts == (f"facts of {key}" if outcome.status == "ok" else "")
+            assert outcome.inputs == task(key).digest()
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -174,7 +174,7 @@ def test_outcomes_of_this_run_and_of_earlier_ones_are_known_alike(
 ) -> None:
     monkeypatch.setattr("visavis.pipeline.state.index._FRESH", 3)
     store = written(tmp_path, [[(key, "ok") for key in "aceg"]])
-    known = Known(Ledger(store), store)
+    known = ItemIndex(Ledger(store), store)
     for key, status in [("b", "ok"), ("a", "rejected"), ("d", "ok"), ("e", "failed"), ("f", "ok")]:
         known.put(outcome(key, status, "cd" * 8, f"new {key}"))
     found = {key: known.get("letters", key) for key in "abcdefgh"}
@@ -191,5 +191,5 @@ def test_an_artifact_that_is_gone_is_noticed_without_asking_for_each(tmp_path: P
     for key in "ac":
         store.write(task(key).path, b"x")
     store.write(artifact_path("letters", 1, "other", "b"), b"made with other settings")
-    known = Known(Ledger(store), store)
+    known = ItemIndex(Ledger(store), store)
     assert [bool(known.settled(task(key))) for key in "abcd"] == [True, False, True, False]

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.plan import QUIET, Stopped, StubExecutor, write_list
 from visavis.pipeline.plan.build import Build
 from visavis.pipeline.plan.sources import find_sources
-from visavis.pipeline.state.index import Known
+from visavis.pipeline.state.index import ItemIndex
 from visavis.pipeline.state.ledger import Ledger
 from visavis.pipeline.state.tasks import Task
 from visavis.schemas.config import BuildConfig
@@ -77,7 +77,7 @@ def test_a_file_that_is_listed_twice_is_the_same_duplicate_in_a_resumed_run(tmp_
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def verdicts(folder: Path) -> set[tuple[str, str, str]]:
+    def outcomes(folder: Path) -> set[tuple[str, str, str]]:
         outcomes = Ledger(Store(str(folder / "run"))).latest().values()
         return {(o.stage, o.key, o.status) for o in outcomes}
 
@@ -89,7 +89,7 @@ def test_a_file_that_is_listed_twice_is_the_same_duplicate_in_a_resumed_run(tmp_
         pq.write_table(pa.concat_tables([table, table.slice(5, 40)]), folder / "corpus.parquet")
         for stop in stops:
             run(folder, stop)
-    assert verdicts(tmp_path / "once") == verdicts(tmp_path / "resumed") == verdicts(tmp_path / "often")
+    assert outcomes(tmp_path / "once") == outcomes(tmp_path / "resumed") == outcomes(tmp_path / "often")
 
 
 def test_new_items_do_not_wait_for_the_listing_of_what_was_made(
@@ -126,7 +126,8 @@ def test_a_listing_that_fails_is_told_where_it_is_needed(tmp_path: Path, monkeyp
     write_list(tmp_path, 4)
     run(tmp_path, 4)
     store = Store(str(tmp_path / "run"))
-    key = next(outcome.key for outcome in Ledger(store).latest().values() if outcome.stage == "ingest")
+    done = next(outcome for outcome in Ledger(store).latest().values() if outcome.stage == "ingest")
+    task = Task("ingest", done.key, done.item, "", done.fingerprint)
 
     def names(store: Store, folder: str) -> Iterator[str]:
         if folder == "artifacts":
@@ -135,7 +136,7 @@ def test_a_listing_that_fails_is_told_where_it_is_needed(tmp_path: Path, monkeyp
 
     real = Store.names
     monkeypatch.setattr(Store, "names", names)
-    known = Known(Ledger(store), store)
+    known = ItemIndex(Ledger(store), store)
     assert known.get("ingest", "0" * 16) is None
     with pytest.raises(PermissionError):
-        known.get("ingest", key)
+        known.settled(task)

@@ -24,7 +24,7 @@ from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.engine.run import Run, Workflow
 from visavis.pipeline.engine.worker import Stages
-from visavis.pipeline.plan.graph import fingerprints_of
+from visavis.pipeline.plan.graph import Graph
 from visavis.pipeline.plan.run_folder import opened
 from visavis.pipeline.plan.sources import source_seconds
 from visavis.pipeline.state.ledger import Ledger, Outcome
@@ -56,7 +56,7 @@ def new_run(root: Path, engine: Engine = local_engine, limits: RunConfig = TOLER
 def execute(run: Run, name: str, wanted: Sequence[Task]) -> dict[str, Artifact]:
     """Carry out tasks; the artifacts of those that ended ok."""
     done = run.execute(name, wanted, len(wanted))
-    return {key: made.artifact for key, made in sorted(done.items()) if made}
+    return {key: Artifact(made.path, made.digest) for key, made in sorted(done.items()) if made}
 
 
 def letters(
@@ -232,7 +232,7 @@ def test_two_workflows_that_want_the_same_have_it_done_once_and_from_other_input
     def workflow(name: str, task: Task) -> Workflow[str]:
         (done,) = yield [task]
         assert done
-        made[name] = done.artifact
+        made[name] = done
         return name
 
     with new_run(tmp_path) as run:
@@ -397,7 +397,7 @@ def test_pools_of_different_needs_share_a_small_machine(tmp_path: Path) -> None:
         (made,) = yield [task]
         assert made
         path = artifact_path("add", 1, "f", task.key)
-        (summed,) = yield [Task("add", task.key, task.item, path, "f", inputs={"parts": (made.artifact,)})]
+        (summed,) = yield [Task("add", task.key, task.item, path, "f", inputs={"parts": (made,)})]
         return summed is not None
 
     with new_run(tmp_path, ray_engine(config)) as run:
@@ -405,5 +405,5 @@ def test_pools_of_different_needs_share_a_small_machine(tmp_path: Path) -> None:
 
 
 def test_other_limits_of_ingest_redo_ingest_and_shards_and_nothing_in_between() -> None:
-    before, after = (fingerprints_of(BuildConfig(ingest=IngestConfig(max_hours=hours))) for hours in (6, 7))
+    before, after = (Graph(BuildConfig(ingest=IngestConfig(max_hours=hours))).fingerprints for hours in (6, 7))
     assert {stage for stage in before if before[stage] != after[stage]} == {"ingest", "shard"}

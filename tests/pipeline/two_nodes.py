@@ -20,10 +20,10 @@ from ray.cluster_utils import Cluster
 from tests.pipeline.toy import CountLetters, Letters, Text
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.ray_executor import ray_engine
-from visavis.pipeline.engine.run import Made, Run
+from visavis.pipeline.engine.run import Run
 from visavis.pipeline.state.ledger import Ledger
 from visavis.pipeline.state.lock import locked
-from visavis.pipeline.state.tasks import Task, artifact_path
+from visavis.pipeline.state.tasks import Artifact, Task, artifact_path
 from visavis.schemas.config import RunConfig, StageResources
 from visavis.schemas.storage.store import Store
 
@@ -99,15 +99,11 @@ def lose(cluster: Cluster, node: object, marks: Path, root: Path) -> list[str]:
         time.sleep(0.02)
 
 
-def told(root: Path, done: Mapping[str, Made | None]) -> dict[str, list[tuple[str, int]]]:
+def told(root: Path, done: Mapping[str, Artifact | None]) -> dict[str, list[tuple[str, int]]]:
     """Per item that ended ok, all rows that the ledger has of it: the node's name and the number of the try."""
     rows = [row for table in Ledger(Store(str(root))).tables() for row in table.to_pylist()]
     return {
-        key: [
-            (row["facts"], row["attempt"])
-            for row in rows
-            if f"/{row['stage']}/" in made.artifact.path and row["key"] == key
-        ]
+        key: [(row["facts"], row["attempt"]) for row in rows if f"/{row['stage']}/" in made.path and row["key"] == key]
         for key, made in done.items()
         if made
     }

@@ -1,0 +1,243 @@
+"""The graph of stages: what one version built is not built again by the next, and what shapes the data is known.
+
+A forgotten field would redo a corpus or, worse, would not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from pydantic import BaseModel, ValidationError
+from safetensors.numpy import save_file
+
+from visavis.pipeline.engine.executor import local_engine
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.plan.build import Build
+from visavis.pipeline.plan.graph import STEPS, Graph, Step, check_types, drawing
+from visavis.schemas.config import BuildConfig
+from visavis.schemas.markers import marker_of, shaping
+from visavis.schemas.recipes import load_config
+from visavis.schemas.train import TrainConfig
+from visavis.stages.bind import BindStage
+
+REPOSITORY = Path(__file__).parents[2]
+PINNED: dict[str, dict[str, str]] = {
+    "default.yaml": {
+        "ingest": "9a0e13052725",
+        "diarize": "3ea71c8c1809",
+        "glance": "0124dd21cb0b",
+        "faces": "e5cd7eead67f",
+        "cast": "9ba9a17745a2",
+        "bind": "e1c8ac770548",
+        "separate": "fc08d9d44a1e",
+        "fit": "213d07b8e372",
+        "motion": "88de03a98274",
+        "windows": "67b7c0ab47d5",
+        "census": "6344fd6e165c",
+        "shard": "65e7be309baa",
+    },
+    "demo.yaml": {
+        "fit": "2bd1a240623a",
+        "windows": "7373f8541aae",
+        "census": "5a19010dede5",
+        "shard": "72ddad4e05a6",
+    },
+    "cluster.yaml": {},
+    "default.yaml, transcribed": {
+        "transcribe": "9cdabf11a031",
+        "windows": "e76c52d1539d",
+        "census": "7c988dfe9d07",
+        "shard": "8b103848e6c2",
+    },
+    "default.yaml, network": {
+        "encode": "2b11e8fad172",
+        "fit": "f521e0a97748",
+        "motion": "e3f53512087b",
+        "windows": "a41f8f3c7116",
+        "census": "747d5c965270",
+        "shard": "6ea3d000cde2",
+    },
+    "default.yaml, all": {
+        "glance": "e694484cb3ee",
+        "faces": "05de712e0c52",
+        "cast": "1535a2b35554",
+        "bind": "231809d10b4a",
+        "separate": "5e98fdfcf784",
+        "transcribe": "ba8af567d084",
+        "encode": "69deb044d7d0",
+        "fit": "d1850938e095",
+        "motion": "0d1983e266bb",
+        "windows": "5dce697df225",
+        "census": "349cd6009fad",
+        "shard": "7d591c9b45b7",
+    },
+}
+"""Of the recipes that are shipped, with what is switched on beside; those after the first only where they differ."""
+
+MARKED = {
+    *("sources", "run", "diarize.device", "transcribe.device", "transcribe.folder", "faces.landmarker"),
+    *("separate.device", "separate.weights", "separate.weights_sha256"),
+    *("encode.device", "encode.network", "encode.network_sha256"),
+}
+MARKED_OF_TRAINING = {
+    *("sampler", "device", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every", "val_batches"),
+    *("max_bad_samples", "features.weights", "optim.compile", "dpo.cache"),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What settings name: an encoder, and a separator's weights, of always the same bytes."""
+    folder = tmp_path_factory.mktemp("files")
+    with zipfile.ZipFile(folder / "encoder.pt", "w") as archive:
+        for part in ("code/network.py", "constants.pkl"):
+            archive.writestr(zipfile.ZipInfo(f"encoder/{part}"), "encoder")
+    save_file({"encoder": np.zeros(3, np.float32)}, folder / "encoder.safetensors")
+    return folder
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def recipe(name: str, files: Path) -> BuildConfig:
+    """A recipe that is shipped, `, with` more."""
+    network, weights = files / "encoder.pt", files / "encoder.safetensors"
+    encoder = ["motion.kind=network", f"encode.network={network}", f"encode.network_sha256={sha256(network)}"]
+    separator = ["backend=convtasnet", f"weights={weights}", f"weights_sha256={sha256(weights)}"]
+    more = {
+        "transcribed": ["transcribe.enabled=true", "transcribe.folder=models"],
+        "network": encoder,
+        "all": [
+            *(*encoder, "transcribe.enabled=true", "faces.landmarker=face.task", "faces.model=face-landmarker"),
+            *(f"separate.{setting}" for setting in separator),
+        ],
+    }
+    file, _, what = name.partition(", ")
+    return load_config(REPOSITORY / "configs" / file, BuildConfig, more.get(what, []))
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_runs_of_earlier_versions_go_on(name: str, files: Path) -> None:
+    assert Graph(recipe(name, files)).fingerprints == PINNED["default.yaml"] | PINNED[name]
+
+
+def leaves(kind: type[BaseModel], before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every field of a configuration that is no section, by its path."""
+    for name, field in kind.model_fields.items():
+        inside = [each for each in (field.annotation, *get_args(field.annotation)) if isinstance(each, type)]
+        section = next((each for each in inside if issubclass(each, BaseModel)), None)
+        if section and field.default is not None and name not in ("resources", "plugins"):
+            yield from leaves(section, (*before, name))
+        else:
+            yield (*before, name)
+
+
+def another(path: tuple[str, ...], config: BaseModel, files: Path) -> BaseModel:
+    """The same with another value of one field, whatever the field takes."""
+    value: Any = config
+    for name in path:
+        value = getattr(value, name)
+    if path in (("encode", "network"), ("separate", "weights")):  # the same file elsewhere
+        candidates: list[Any] = [str(files / ".." / files.name / Path(value).name)]
+    elif path[-1] == "weights_sha256" and value:
+        candidates = [None]
+    else:
+        numbers = [value / 2, value * 2, value + 1, 0.5, 10] if isinstance(value, int | float) else []
+        words = ["pyannote", "facemesh", "decord", "mask", "0..1", "landmark-pca", "cpu", "local", "f" * 64, "x"]
+        words += ["frame", "l1", "l2", "wav2vec2", "paper", "none", "layer", "cosine", "bfloat16", "listening"]
+        words += ["logit_normal", "elsewhere.py:Class"]
+        mappings = [{"x": "y"}, {"x": ["y"]}, {"x": {}}, {"speaking": 1.0}, {"x": {"code": "a.py:B"}}]
+        candidates = [not value, *numbers, *words, *mappings, ["x"], [1], [0.5, 0.5], {}]
+    for candidate in candidates:
+        if candidate != value and (changed := _with(path, candidate, config)) not in (None, config):
+            return changed
+    raise AssertionError(f"no other value of {'.'.join(path)} is known; add one here")
+
+
+def _with(path: tuple[str, ...], value: Any, config: BaseModel) -> BaseModel | None:
+    plain = config.model_dump(mode="json")
+    if path in SHARES and value == 0.5:  # they sum to one
+        plain["objective"] |= dict.fromkeys(SHARES[path], 0.0) | {SHARES[path][0]: 0.5}
+    place = plain
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    try:
+        return type(config).model_validate(plain)
+    except ValidationError:
+        return None
+
+
+def is_marked(path: tuple[str, ...], kind: type[BaseModel]) -> bool:
+    for name in path:
+        field = kind.model_fields[name]
+        if marker_of(field):
+            return True
+        inside = (field.annotation, *get_args(field.annotation))
+        kind = next((k for k in inside if isinstance(k, type) and issubclass(k, BaseModel)), kind)
+    return False
+
+
+NAMES = ("full", "no_user", "no_avatar", "none")
+SHARES = {("objective", name): [other for other in NAMES if other != name] for name in NAMES}
+FIXED = {("encode", "network_sha256")}
+"""A network runs by its digest only, so it has no other value beside the same file."""
+SELECTING = {"quality"}
+"""What is measured is held against these anew in each run: they are in its settings, and nothing is measured again."""
+
+
+@pytest.mark.parametrize("path", [path for path in leaves(BuildConfig) if path not in FIXED], ids=".".join)
+def test_what_shapes_the_data_and_nothing_else_does_it_anew(path: tuple[str, ...], files: Path) -> None:
+    config = recipe("default.yaml, all", files)
+    changed = another(path, config, files)
+    if path == ("plugins",):
+        assert shaping(changed) != shaping(config)
+        return  # tests/pipeline/test_plugins.py
+    assert isinstance(changed, BuildConfig)
+    same = Graph(changed).fingerprints == Graph(config).fingerprints
+    assert same == (is_marked(path, BuildConfig) or path[0] in SELECTING)
+    assert (shaping(changed) == shaping(config)) == is_marked(path, BuildConfig)
+
+
+@pytest.mark.parametrize("path", leaves(TrainConfig), ids=".".join)
+def test_a_training_run_goes_on_with_other_settings_that_do_not_shape_its_weights(
+    path: tuple[str, ...], files: Path
+) -> None:
+    changed = another(path, TrainConfig(), files)
+    assert (shaping(changed) == shaping(TrainConfig())) == is_marked(path, TrainConfig)
+
+
+@pytest.mark.parametrize(("kind", "marked"), [(BuildConfig, MARKED), (TrainConfig, MARKED_OF_TRAINING)])
+def test_these_settings_and_no_others_are_said_not_to_shape_anything(kind: type[BaseModel], marked: set[str]) -> None:
+    found = {".".join(path) for path in leaves(kind) if is_marked(path, kind)}
+    inside = {name for name in found if any(name.startswith(f"{section}.") for section in marked)}
+    assert found - inside == {name for name in marked if name in found}
+    assert {name for name in marked if name not in found} == {name.partition(".")[0] for name in inside}
+
+
+def test_a_stage_that_takes_what_nobody_makes_is_found_before_anything_starts() -> None:
+    steps = {step.name: step for step in STEPS}
+    check_types(steps)
+    wrong = Step(BindStage, ("bind",), takes={"conversation": "ingest", "cast": "faces"})
+    with pytest.raises(TypeError, match=r"bind\.cast takes Cast, but faces makes FaceTracks"):
+        check_types(steps | {"bind": wrong})
+
+
+def test_the_readme_draws_the_graph_as_it_is() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    _, _, rest = readme.partition("<!-- stages -->\n\n")
+    shown, _, _ = rest.partition("\n\n<!-- /stages -->")
+    assert [line.removeprefix("    ") for line in shown.splitlines()] == drawing().splitlines()
+
+
+def test_a_run_says_of_its_settings_what_it_always_said(tmp_path: Path) -> None:
+    config = Build(BuildConfig(), str(tmp_path), local_engine, Reporter()).settings["config"]
+    assert set(config) == set(BuildConfig.model_fields) - {"sources", "run", "plugins"}
+    assert "device" not in config["diarize"]
