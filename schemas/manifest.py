@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import DatasetError
 from visavis.schemas.names import LARGEST_FILE, CodecId, Count, FileSize, Sha256, Text
+from visavis.schemas.pairs import PairOrigin
 from visavis.schemas.plain import fitted, read_strict, to_json
-from visavis.schemas.sample import LONGEST_WINDOW, Rejected
-from visavis.schemas.train import SamplerConfig
+from visavis.schemas.sample import LONGEST_WINDOW
 from visavis.schemas.untrusted import parsing
 
 SCHEMA_VERSION = 3
@@ -150,23 +150,16 @@ class Histogram(_Model):
         return math.nan
 
 
-class PairsInfo(_Model):
-    """How a set of preference pairs was made, and what the gate left out. Words are those of `PairRecord`.
+class PairsInfo(PairOrigin):
+    """How a set of preference pairs was made, and what the gate left out.
 
-    windows: looked at. passed_over: of these, not expressive enough. figures: of every pair that was made, whether the
-    gate left it out or not; of two sides the worse.
+    windows: looked at. passed_over: of these, not expressive enough. figures: measurements of every pair that was made,
+    whether the gate left it out or not; of two motions the worse.
     """
 
-    dataset: Sha256
-    generator: Sha256
-    rejected_generator: Sha256
-    audio: AudioSpec  # what the generator heard
-    rejected_audio: AudioSpec  # what the generator of the rejected side heard
-    chosen: Literal["ground_truth", "full"]
-    rejected: Rejected
     dropped: tuple[Text, ...] = Field(max_length=_ENTRIES)
-    solver: Literal["euler"]
-    sampler: SamplerConfig
+    audio: AudioSpec  # what the generator heard
+    rejected_audio: AudioSpec  # what the generator of the rejected motion heard
     seeds: tuple[int, ...] = Field(max_length=_ENTRIES)  # one for each pair of a window
     classes: tuple[WindowClass, ...] = Field(max_length=_ENTRIES)
     min_expressiveness: float
