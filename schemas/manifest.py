@@ -19,11 +19,11 @@ from visavis.schemas.plain import fitted, read_strict, to_json
 from visavis.schemas.sample import LONGEST_WINDOW
 from visavis.schemas.untrusted import parsing
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1). 3: what a sample's JSON does not know is
 named in `unknown` instead of being null, and what decodes the motion lies in the dataset (`codec`, and `faces` of each
-shard); a dataset of version 2 is read, and cannot be drawn."""
-READABLE = (2, 3)
+shard); a dataset of version 2 is read, and cannot be drawn. 4: names and units of the motion's columns (`columns`)."""
+READABLE = (2, 3, 4)
 """Versions that this program reads."""
 MANIFEST_NAME = "manifest.json"
 MANIFEST_BYTES = 128 << 20
@@ -94,6 +94,13 @@ class MotionSpec(_Model):
             if not first <= last <= self.dim:
                 raise ValueError(f"columns [{first}, {last}) of {self.dim}")
         return self
+
+
+class MotionColumn(_Model):
+    """What a column of the motion is. unit: empty where it has none."""
+
+    name: Text
+    unit: Text
 
 
 class AudioSpec(_Model):
@@ -172,7 +179,10 @@ class PairsInfo(PairOrigin):
 
 
 class Manifest(_Model):
-    """codec: the `Codec` that decodes the motion; none in a dataset of schema version 2."""
+    """codec: the `Codec` that decodes the motion; none in a dataset of schema version 2.
+
+    columns: of the motion, in order; none before schema version 4.
+    """
 
     schema_version: int = SCHEMA_VERSION
     kind: Literal["windows", "pairs"]
@@ -181,6 +191,7 @@ class Manifest(_Model):
     sample_rate: int = Field(strict=True, ge=1, le=1_000_000)
     window: int = Field(strict=True, ge=1, le=LONGEST_WINDOW)  # frames per sample
     motion: MotionSpec
+    columns: tuple[MotionColumn, ...] | None = Field(None, max_length=_MOST_DIMS)
     codec: FileEntry | None = None
     conversations: Count
     participants: Count
@@ -192,6 +203,12 @@ class Manifest(_Model):
     def _each_once(self) -> Self:
         if len({shard.path for shard in self.shards}) < len(self.shards):
             raise ValueError("a shard is listed twice")  # a small file that is read for ever
+        return self
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.columns is not None and len({column.name for column in self.columns}) != self.motion.dim:
+            raise ValueError(f"columns must have {self.motion.dim} names that differ, as the motion has columns")
         return self
 
     def of(self, split: Split, label: WindowClass | None = None) -> tuple[ShardEntry, ...]:
@@ -227,7 +244,7 @@ def parse_manifest(data: bytes, where: str = MANIFEST_NAME) -> Manifest:
     if type(version) is not int or version not in READABLE:
         found = version if type(version) is int and abs(version) < LARGEST_FILE else "unknown"
         raise DatasetError(
-            f"{where}: schema version {found}, this program reads {' and '.join(map(str, READABLE))};"
+            f"{where}: schema version {found}, this program reads {', '.join(map(str, READABLE))};"
             " rebuild the dataset with `visavis build`"
         )
     with parsing(lambda why: DatasetError(f"{where}: {why}")):

@@ -262,10 +262,10 @@ def test_a_dataset_of_version_2_is_read_and_nothing_asked_of_it(dataset: Path) -
 
 def test_another_schema_version_and_no_manifest_are_told(dataset: Path) -> None:
     path = dataset / MANIFEST_NAME
-    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 7'))
+    path.write_text(path.read_text().replace('"schema_version": 4', '"schema_version": 7'))
     (finding,) = verify_dataset(str(dataset))
-    assert "schema version 7, this program reads 2 and 3" in finding
-    path.write_text(path.read_text().replace('"schema_version": 7', '"schema_version": 3').replace("train/", "../x/"))
+    assert "schema version 7, this program reads 2, 3, 4" in finding
+    path.write_text(path.read_text().replace('"schema_version": 7', '"schema_version": 4').replace("train/", "../x/"))
     (finding,) = verify_dataset(str(dataset))
     assert "path: String should match pattern" in finding  # a manifest cannot point outside its folder
     path.unlink()
