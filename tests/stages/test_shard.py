@@ -16,7 +16,7 @@ from tests.stages.test_quality import GOOD
 from visavis.pipeline.cli.verify import verify_dataset
 from visavis.pipeline.plan.dataset import codec_entry
 from visavis.schemas import SAMPLES_PER_FRAME
-from visavis.schemas.artifact import dump_rows
+from visavis.schemas.artifact import dump_rows, load_row
 from visavis.schemas.config import BalanceConfig, Section, ShardConfig
 from visavis.schemas.dyads import Codec, Dyad, DyadHead, Window, WindowClass
 from visavis.schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest, parse_manifest
@@ -25,7 +25,7 @@ from visavis.schemas.sample import Sample, decode_audio, decode_sample, encode_a
 from visavis.schemas.storage.store import Store
 from visavis.stages.balance import plan_balance
 from visavis.stages.census import CensusInput, CensusStage
-from visavis.stages.face.codec import decode_motion, motion_spec
+from visavis.stages.face.codec import decode_motion, motion_spec, named_columns
 from visavis.stages.face.decode import avatar_of, conversation_of, read_codec, read_faces
 from visavis.stages.shard import ShardInput, ShardStage, capacity, cut_series
 from visavis.stages.windows import avatar_state
@@ -123,6 +123,7 @@ def write_dataset(folder: Path, config: ShardConfig) -> tuple[Manifest, list[Dya
         sample_rate=16000,
         window=LENGTH,
         motion=motion_spec("test", DIM, np.zeros(DIM), np.ones(DIM)),
+        columns=named_columns(load_row(CODEC, Codec)),
         codec=codec_entry(CODEC),
         conversations=3,
         participants=6,
@@ -252,7 +253,7 @@ def test_a_dataset_of_version_2_is_read_and_nothing_asked_of_it(dataset: Path) -
     path = dataset / MANIFEST_NAME
     old = json.loads(path.read_text())
     old |= {"schema_version": 2, "shards": [{k: v for k, v in s.items() if k != "faces"} for s in old["shards"]]}
-    del old["codec"]
+    del old["codec"], old["columns"]
     path.write_text(json.dumps(old))
     for file in (dataset / codec_entry(CODEC).path, *(dataset / "faces").iterdir()):
         file.unlink()
