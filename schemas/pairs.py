@@ -133,16 +133,9 @@ class PairOrigin(BaseModel):
 
     @classmethod
     def of(cls, config: PairsConfig, dataset: str, generator: str, rejected_generator: str) -> PairOrigin:
-        return PairOrigin(
-            dataset=dataset,
-            generator=generator,
-            rejected_generator=rejected_generator,
-            chosen=config.chosen,
-            rejected=config.rejected,
-            dropped=config.dropped,
-            solver="euler",
-            sampler=config.sampler,
-        )
+        said: dict[str, Any] = {name: getattr(config, name) for name in ("chosen", "rejected", "dropped", "sampler")}
+        digests = {"dataset": dataset, "generator": generator, "rejected_generator": rejected_generator}
+        return PairOrigin(solver="euler", **digests, **said)
 
 
 class PairRecord(PairOrigin):

@@ -15,9 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
-from typing import Any
-
-import numpy as np
 
 from visavis.schemas.manifest import FileEntry, ShardEntry
 from visavis.schemas.pairs import PairOrigin, PairRecord, PairsConfig
@@ -28,7 +25,7 @@ from visavis.schemas.storage.store import Store
 from visavis.stages.base import Resources, Stage
 from visavis.stages.face.decode import conversation_of, read_faces
 from visavis.stages.pairing.candidates import Candidates, Generator, SourceWindow
-from visavis.stages.pairing.gate import Counts, Gate
+from visavis.stages.pairing.gate import Counts, Gate, Judged
 from visavis.stages.pairing.measurements import ReferenceStatistics
 from visavis.stages.shard import write_faces, write_shard
 from visavis.training.dataset import Dataset
@@ -90,9 +87,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     def setup(self) -> None:
         self._data = Dataset(self._dataset)
         self._generator = Generator(self.config, self._checkpoint)
-        self._origin = PairOrigin.of(
-            self.config, self._data.hash, self._generator.generator, self._generator.rejected_generator
-        )
+        self._origin = PairOrigin.of(self.config, self._data.hash, *self._generator.digests)
 
     def process(self, item: PairsInput) -> Iterator[PairsRow]:
         counts = Counts()
@@ -134,31 +129,23 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     def _gate(self, made: Iterable[Candidates], reference: ReferenceStatistics, counts: Counts) -> Iterator[Pair]:
         gate = Gate(self.config.gate, self._data.manifest.motion, reference)
         for candidates in made:
-            samples = [window.sample for window in candidates.windows]
-            judged = dict(gate.judge(samples, candidates.motions))
+            judged = dict(gate.judge([window.sample for window in candidates.windows], candidates.motions))
             for each in judged.values():
                 counts.add(each)
             for i, window in enumerate(candidates.windows):
                 for seed, each in judged.items():
                     if not each.reasons[i]:
                         counts.conversations.add(conversation_of(window.sample.key))
-                        chosen, rejected = (motion[i] for motion in candidates.motions[seed])
-                        yield self._pair(window, seed, chosen, rejected, each.numbers(i))
+                        yield self._pair(candidates, i, seed, each)
 
-    def _pair(
-        self,
-        window: SourceWindow,
-        seed: int,
-        chosen_TD: np.ndarray,
-        rejected_TD: np.ndarray,
-        measured: dict[str, Any],
-    ) -> Pair:
+    def _pair(self, candidates: Candidates, i: int, seed: int, judged: Judged) -> Pair:
+        window, (chosen, rejected) = candidates.windows[i], candidates.motions[seed]
         key, config = window.sample.key, self.config
         origin = dict(self._origin) | {"sampler": config.sampler.model_copy(update={"seed": seed})}
-        record = PairRecord(window=key, **origin, **measured)
+        record = PairRecord(window=key, **origin, **judged.numbers(i))
         members = dict(window.members) | {"meta.json": dump_record(window.sample.meta)}  # as it is spelt today
         name = key if config.per_window == 1 else f"{key}-r{config.seeds.index(seed)}"
-        return name, encode_pair(members, chosen_TD, rejected_TD, record)
+        return name, encode_pair(members, chosen[i], rejected[i], record)
 
     def _faces(self, item: PairsInput, conversations: set[str]) -> FileEntry | None:
         """The faces of the conversations that are in some pair, beside the shard; a source without faces has none."""

@@ -266,17 +266,11 @@ def _manifest(order: Order, rows: list[PairsRow], print_: str, summary: PairsSum
         "shards": tuple(row.entry for row in rows),
         "pairs": PairsInfo(
             **dict(order.origin),
+            **{name: getattr(summary, name) for name in ("windows", "passed_over", "kept", "gated", "figures")},
+            **{name: getattr(config, name) for name in ("seeds", "classes", "min_expressiveness")},
             audio=order.heard[0],
             rejected_audio=order.heard[1],
-            seeds=config.seeds,
-            classes=config.classes,
-            min_expressiveness=config.min_expressiveness,
             gate=config.gate.model_dump(),
-            windows=summary.windows,
-            passed_over=summary.passed_over,
-            kept=summary.kept,
-            gated=summary.gated,
-            figures=summary.figures,
         ),
     }
     return source.manifest.model_copy(update=made)

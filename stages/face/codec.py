@@ -171,13 +171,5 @@ def named_columns(codec: Codec) -> tuple[MotionColumn, ...]:
 
 def motion_spec(codec: str, dim: int, mean: np.ndarray, std: np.ndarray) -> MotionSpec:
     """What the manifest says about the motion columns."""
-    columns = motion_columns(dim)
-    return MotionSpec(
-        codec=codec,
-        dim=dim,
-        rotation=columns["rotation"],
-        translation=columns["translation"],
-        expression=columns["expression"],
-        mean=tuple(float(v) for v in mean),
-        std=tuple(float(v) for v in std),
-    )
+    scale = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
+    return MotionSpec(codec=codec, dim=dim, **motion_columns(dim), **scale)

@@ -21,6 +21,7 @@ from visavis.schemas.manifest import AudioSpec, MotionSpec
 from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.sample import Sample
 from visavis.schemas.train import Drop
+from visavis.stages.pairing.measurements import Motions
 from visavis.training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, load_model
 from visavis.training.encoder import load_encoder, named_by
 from visavis.training.loader import Batch, collate
@@ -28,9 +29,6 @@ from visavis.training.model import Listener
 from visavis.training.process_group import pick_device
 from visavis.training.sampler import rollout
 from visavis.training.shards import Members
-
-Motions = tuple[np.ndarray, np.ndarray]
-"""Chosen and rejected, [W, T, D] float32 each."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,7 @@ class Generator:
         # Made up of one or two: without a checkpoint of its own, the rejected motion is the same model's.
         models = [load_model(c, self._device, weights=_weights(config, c, loaded[0])) for c in loaded]
         self._model, self._rejected_model = models[0], models[-1]
-        digests = [checkpoint_id(Path(path)) for path in paths]
-        self.generator, self.rejected_generator = digests[0], digests[-1]
+        self.digests = checkpoint_id(Path(paths[0])), checkpoint_id(Path(paths[-1]))
 
     def generate(self, batches: Iterable[Sequence[SourceWindow]]) -> Iterator[Candidates]:
         """Candidates of every batch, for each of the seeds."""

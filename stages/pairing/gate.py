@@ -18,6 +18,7 @@ from visavis.schemas.sample import Sample
 from visavis.stages.pairing.measurements import (
     Expected,
     Measurements,
+    Motions,
     ReferenceStatistics,
     Windows,
     measure,
@@ -75,10 +76,8 @@ class Gate:
     def __init__(self, config: GateConfig, motion: MotionSpec, reference: ReferenceStatistics) -> None:
         self._config, self._motion, self._reference = config, motion, reference
 
-    def judge(
-        self, samples: Sequence[Sample], motions: Mapping[int, tuple[np.ndarray, np.ndarray]]
-    ) -> Iterator[tuple[int, Judged]]:
-        """By seed, of chosen and rejected motion of the same windows, [W, T, D] in codec units."""
+    def judge(self, samples: Sequence[Sample], motions: Mapping[int, Motions]) -> Iterator[tuple[int, Judged]]:
+        """By seed, of motions of the same windows, in codec units."""
         expected = Expected(Windows.of(samples, self._motion), self._reference)
         for seed, pair in motions.items():
             chosen, rejected = (normalised(motion, self._motion) for motion in pair)

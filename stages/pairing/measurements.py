@@ -34,6 +34,8 @@ from visavis.schemas.sample import Sample
 SOON = 16
 """Frames of a window that must follow the end of a phrase: a nod takes as long to begin."""
 
+Motions = tuple[np.ndarray, np.ndarray]
+"""Chosen and rejected, [W, T, D] float32 each."""
 Measurements = Mapping[str, np.ndarray]
 """By name, [W] float64, NaN where there is none; `jerk_ratio` and `off_manifold` [W, 2] of (chosen, rejected)."""
 
