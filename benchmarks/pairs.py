@@ -2,7 +2,7 @@
 
     python -m benchmarks.pairs [--quick] [--windows 2048] [--batch 64] [--repeat 3] [--device cpu] [--preset tiny]
 
-bare   `rollout` of the losing side, batch by batch, of windows that lie decoded in memory: nothing is read or written
+bare   `rollout` of the rejected motion, batch by batch, of windows decoded in memory: nothing is read or written
 pairs  the stage: reads a shard, decodes, samples with the same batches, judges, encodes and writes a shard
 
 Both take one thread of the processor, as a worker with one CPU does (reading ahead has a thread of its own). Weights

@@ -207,7 +207,8 @@ class Manifest(_Model):
 
     @model_validator(mode="after")
     def _named(self) -> Self:
-        if self.columns is not None and len({column.name for column in self.columns}) != self.motion.dim:
+        names = [column.name for column in self.columns or ()]
+        if self.columns is not None and not len(set(names)) == len(names) == self.motion.dim:
             raise ValueError(f"columns must have {self.motion.dim} names that differ, as the motion has columns")
         return self
 

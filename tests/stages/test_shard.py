@@ -249,6 +249,15 @@ def test_no_name_beside_the_shards_looks_like_a_split(dataset: Path) -> None:
     assert not [name for name in names if re.search(r"(train|val|valid|test|dev|eval)[^/a-z]", name)]
 
 
+def test_columns_that_do_not_fit_the_motion_are_told(dataset: Path) -> None:
+    path = dataset / MANIFEST_NAME
+    whole = json.loads(path.read_text())
+    for columns in (whole["columns"][:-1], [*whole["columns"], whole["columns"][0]]):
+        path.write_text(json.dumps(whole | {"columns": columns}))
+        (finding,) = verify_dataset(str(dataset))
+        assert f"columns must have {DIM} names that differ" in finding
+
+
 def test_a_dataset_of_version_2_is_read_and_nothing_asked_of_it(dataset: Path) -> None:
     path = dataset / MANIFEST_NAME
     old = json.loads(path.read_text())
