@@ -11,8 +11,8 @@ null        the same where neither side does (½ by construction of a fair judge
 kept_5      share that a threshold lets through which 5 % of the null pass
 defined     share of windows in which the judge has an opinion (an event has to happen first)
 
-`sample` is how many windows the yardstick was learnt from. `largest` is the largest lagged correlation, which knows
-nothing of the corpus.
+`sample` is how many windows the reference statistics were learnt from. `largest` is the largest lagged correlation,
+which knows nothing of the corpus.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from benchmarks.reactive import AVATAR, CODEC, DIM, USER, Corpus, Rule, make_dya
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.sample import Sample, SampleMeta
 from visavis.stages.face.codec import motion_spec
-from visavis.stages.pairing.gate import Expected
-from visavis.stages.pairing.reference_statistics import Windows, Yardstick, learn
+from visavis.stages.pairing.measurements import Expected, ReferenceStatistics, Windows
+from visavis.stages.pairing.reference_statistics import learn
 from visavis.stages.windows import avatar_state
 from visavis.training.metrics import lagged
 
@@ -57,8 +57,8 @@ def main() -> None:
     for count in SAMPLES:
         if count > half:
             break
-        yardstick = learn(samples[:count], motion)
-        for name, (defined, scores) in _by_yardstick(judged, yardstick).items():
+        reference = learn(samples[:count], motion)
+        for name, (defined, scores) in _by_reference(judged, reference).items():
             rows.append({"judge": name, "sample": count} | _power(defined, scores))
     for row in rows:
         say(", ".join(f"{name} {value}" for name, value in row.items()))
@@ -120,8 +120,8 @@ def _others(windows: Windows) -> tuple[np.ndarray, np.ndarray]:
     return np.roll(windows.truth, count // 3, axis=0), np.roll(windows.truth, 2 * count // 3, axis=0)
 
 
-def _by_yardstick(windows: Windows, yardstick: Yardstick) -> dict[str, tuple[Any, Scores]]:
-    expected = Expected(windows, yardstick)
+def _by_reference(windows: Windows, reference: ReferenceStatistics) -> dict[str, tuple[Any, Scores]]:
+    expected = Expected(windows, reference)
     (truth, after), (one, one_after), (two, two_after) = (
         expected.fit(side) for side in (windows.truth, *_others(windows))
     )

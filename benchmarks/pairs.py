@@ -2,7 +2,7 @@
 
     python -m benchmarks.pairs [--quick] [--windows 2048] [--batch 64] [--repeat 3] [--device cpu] [--preset tiny]
 
-bare   `rollout` of the losing side, batch by batch, of windows that lie decoded in memory: nothing is read or written
+bare   `rollout` of the rejected motion, batch by batch, of windows decoded in memory: nothing is read or written
 pairs  the stage: reads a shard, decodes, samples with the same batches, judges, encodes and writes a shard
 
 Both take one thread of the processor, as a worker with one CPU does (reading ahead has a thread of its own). Weights
@@ -39,12 +39,13 @@ from benchmarks.processes import alone, say
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.memory import peak_mb
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.plan.pairs import build_pairs
+from visavis.pipeline.plan.pairs import PairsRequest, build_pairs, plan_pairs
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.pairs import GateConfig, PairsConfig
 from visavis.schemas.recipes import load_config
 from visavis.schemas.train import FeatureConfig, ModelConfig, SamplerConfig, TrainConfig
-from visavis.stages.pairs import PairsInput, PairsStage, learn_from, plan_pairs
+from visavis.stages.pairing.reference_statistics import learn_from
+from visavis.stages.pairs import PairsInput, PairsStage
 from visavis.training.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
 from visavis.training.dataset import Dataset
 from visavis.training.loader import Batch, collate
@@ -90,9 +91,9 @@ def compared(folder: str, options: dict[str, Any]) -> dict[str, Any]:
     )
     stage = PairsStage(config, data.location, str(checkpoint), f"{folder}/pairs")
     stage.setup()
-    yardstick = learn_from(data, WindowClass.LISTENING, config)
+    reference = learn_from(data, WindowClass.LISTENING, config)
     (plan,) = plan_pairs(data, config)
-    item = PairsInput(**dict(plan), yardstick=yardstick)
+    item = PairsInput(**dict(plan), reference=reference)
     model = load_model(load_checkpoint(checkpoint), options["device"])
     batches = decoded(data, options["batch"], options["device"])
 
@@ -128,7 +129,7 @@ def compared(folder: str, options: dict[str, Any]) -> dict[str, Any]:
         "steps": sampler.steps,
         "device": options["device"],
         "peak_mb": round(peak_mb(), 1),
-        "against": "rollout of the losing side of the same windows, decoded in memory, in the same batches",
+        "against": "rollout of the rejected motion of the same windows, decoded in memory, in the same batches",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
 
@@ -156,12 +157,8 @@ def killed_and_resumed(folder: Path, windows: int, kills: int, model: ModelConfi
             raise RuntimeError(f"the run ended with {process.returncode} before it could be killed")
         say(f"kill {number + 1}: {len(list(shards.glob('*.tar')))} of 16 shards were written")
     quiet = Reporter(Console(file=io.StringIO()))
-    killed, whole = (
-        build_pairs(
-            data.location, str(folder / "checkpoint.safetensors"), str(folder / name), config, local_engine, quiet
-        )
-        for name in ("killed", "whole")
-    )
+    request = PairsRequest(data.location, str(folder / "checkpoint.safetensors"), config)
+    killed, whole = (build_pairs(request, str(folder / name), local_engine, quiet) for name in ("killed", "whole"))
     files = [
         {path.relative_to(made.dataset): path.read_bytes() for path in Path(made.dataset).rglob("*") if path.is_file()}
         for made in (killed, whole)

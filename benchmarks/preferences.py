@@ -7,7 +7,7 @@ them (`dropped`, `own`, …) and without (`control`, which the paper lacks). Wha
 is held against the rule (`benchmarks.reactions`).
 
     effect     from a base that has learned the rule as well as it will
-    sweeps     β, λ and who makes the losing side, one at a time, with the first seed
+    sweeps     β, λ and who makes the rejected motion, one at a time, with the first seed
     imbalance  80 % speaking, seven listeners of ten dull; as it comes and balanced, without pairs and with pairs of the
                most expressive half or 30 % of the windows. The truth is what the lively do
 
@@ -51,7 +51,7 @@ from benchmarks.reactivity import (
 )
 from visavis.pipeline.cli.commands import engine_of
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.plan.pairs import build_pairs
+from visavis.pipeline.plan.pairs import PairsRequest, build_pairs
 from visavis.schemas.config import BalanceConfig, RunConfig
 from visavis.schemas.manifest import MANIFEST_NAME
 from visavis.schemas.pairs import PairsConfig
@@ -228,7 +228,8 @@ def follow(
         if not (root / "dataset" / MANIFEST_NAME).exists():
             other = {"rejected_checkpoint": str(half)} if further.pairs.get("rejected") == "checkpoint" else {}
             wanted = PairsConfig.model_validate({"sampler": SAMPLER.model_dump(), "batch": 128} | further.pairs | other)
-            build_pairs(data.location, str(init), str(root), wanted, engine_of(RunConfig(engine="local")), Reporter())
+            request = PairsRequest(data.location, str(init), wanted)
+            build_pairs(request, str(root), engine_of(RunConfig(engine="local")), Reporter())
         pairs = str(root / "dataset")
     dpo = DpoConfig(steps=scale.further, lr=LR, warmup=20, max_chosen_rise=None, **further.dpo)
     optim = config.optim.model_copy(update={"steps": scale.further, "lr": LR, "warmup": 20, "schedule": "cosine"})

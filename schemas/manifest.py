@@ -14,16 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import DatasetError
 from visavis.schemas.names import LARGEST_FILE, CodecId, Count, FileSize, Sha256, Text
+from visavis.schemas.pairs import PairOrigin
 from visavis.schemas.plain import fitted, read_strict, to_json
-from visavis.schemas.sample import LONGEST_WINDOW, Rejected
-from visavis.schemas.train import SamplerConfig
+from visavis.schemas.sample import LONGEST_WINDOW
 from visavis.schemas.untrusted import parsing
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1). 3: what a sample's JSON does not know is
 named in `unknown` instead of being null, and what decodes the motion lies in the dataset (`codec`, and `faces` of each
-shard); a dataset of version 2 is read, and cannot be drawn."""
-READABLE = (2, 3)
+shard); a dataset of version 2 is read, and cannot be drawn. 4: names and units of the motion's columns (`columns`)."""
+READABLE = (2, 3, 4)
 """Versions that this program reads."""
 MANIFEST_NAME = "manifest.json"
 MANIFEST_BYTES = 128 << 20
@@ -96,6 +96,13 @@ class MotionSpec(_Model):
         return self
 
 
+class MotionColumn(_Model):
+    """What a column of the motion is. unit: empty where it has none."""
+
+    name: Text
+    unit: Text
+
+
 class AudioSpec(_Model):
     """What a model's audio features are, and how far they hear. Times are in ms of sound.
 
@@ -150,23 +157,16 @@ class Histogram(_Model):
         return math.nan
 
 
-class PairsInfo(_Model):
-    """How a set of preference pairs was made, and what the gate left out. Words are those of `PairRecord`.
+class PairsInfo(PairOrigin):
+    """How a set of preference pairs was made, and what the gate left out.
 
-    windows: looked at. passed_over: of these, not expressive enough. figures: of every pair that was made, whether the
-    gate left it out or not; of two sides the worse.
+    windows: looked at. passed_over: of these, not expressive enough. figures: measurements of every pair that was made,
+    whether the gate left it out or not; of two motions the worse.
     """
 
-    dataset: Sha256
-    generator: Sha256
-    rejected_generator: Sha256
-    audio: AudioSpec  # what the generator heard
-    rejected_audio: AudioSpec  # what the generator of the rejected side heard
-    chosen: Literal["ground_truth", "full"]
-    rejected: Rejected
     dropped: tuple[Text, ...] = Field(max_length=_ENTRIES)
-    solver: Literal["euler"]
-    sampler: SamplerConfig
+    audio: AudioSpec  # what the generator heard
+    rejected_audio: AudioSpec  # what the generator of the rejected motion heard
     seeds: tuple[int, ...] = Field(max_length=_ENTRIES)  # one for each pair of a window
     classes: tuple[WindowClass, ...] = Field(max_length=_ENTRIES)
     min_expressiveness: float
@@ -179,7 +179,10 @@ class PairsInfo(_Model):
 
 
 class Manifest(_Model):
-    """codec: the `Codec` that decodes the motion; none in a dataset of schema version 2."""
+    """codec: the `Codec` that decodes the motion; none in a dataset of schema version 2.
+
+    columns: of the motion, in order; none before schema version 4.
+    """
 
     schema_version: int = SCHEMA_VERSION
     kind: Literal["windows", "pairs"]
@@ -188,6 +191,7 @@ class Manifest(_Model):
     sample_rate: int = Field(strict=True, ge=1, le=1_000_000)
     window: int = Field(strict=True, ge=1, le=LONGEST_WINDOW)  # frames per sample
     motion: MotionSpec
+    columns: tuple[MotionColumn, ...] | None = Field(None, max_length=_MOST_DIMS)
     codec: FileEntry | None = None
     conversations: Count
     participants: Count
@@ -199,6 +203,13 @@ class Manifest(_Model):
     def _each_once(self) -> Self:
         if len({shard.path for shard in self.shards}) < len(self.shards):
             raise ValueError("a shard is listed twice")  # a small file that is read for ever
+        return self
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        names = [column.name for column in self.columns or ()]
+        if self.columns is not None and not len(set(names)) == len(names) == self.motion.dim:
+            raise ValueError(f"columns must have {self.motion.dim} names that differ, as the motion has columns")
         return self
 
     def of(self, split: Split, label: WindowClass | None = None) -> tuple[ShardEntry, ...]:
@@ -234,7 +245,7 @@ def parse_manifest(data: bytes, where: str = MANIFEST_NAME) -> Manifest:
     if type(version) is not int or version not in READABLE:
         found = version if type(version) is int and abs(version) < LARGEST_FILE else "unknown"
         raise DatasetError(
-            f"{where}: schema version {found}, this program reads {' and '.join(map(str, READABLE))};"
+            f"{where}: schema version {found}, this program reads {', '.join(map(str, READABLE))};"
             " rebuild the dataset with `visavis build`"
         )
     with parsing(lambda why: DatasetError(f"{where}: {why}")):

@@ -1,15 +1,27 @@
-"""Configuration of preference pairs: which windows, who makes the sides, and what the gate lets through."""
+"""Preference pairs, in TRL's words: which windows, how the chosen and the rejected motion are made, what the gate lets
+through, and the record that each pair has."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from visavis.schemas.config import Device, Section, StageResources
 from visavis.schemas.dyads import WindowClass
-from visavis.schemas.sample import Rejected
+from visavis.schemas.names import ItemId, Sha256
+from visavis.schemas.plain import Words
 from visavis.schemas.train import Drop, SamplerConfig
+
+Rejected = Literal["dropped", "own", "checkpoint"]
+"""Who makes the rejected motion: the generator without some conditions, the generator, or another model."""
+
+_DROPPED: dict[Drop, tuple[str, ...]] = {
+    "full": (),
+    "no_user": ("user_audio", "user_motion"),
+    "no_avatar": ("avatar_audio",),
+    "none": ("avatar_audio", "user_audio", "user_motion"),
+}
 
 
 class GateConfig(Section):
@@ -21,16 +33,20 @@ class GateConfig(Section):
         " (-1…1) and response to the ends of phrases (-1…1), added; at or below: not_less_reactive",
     )
     min_energy_margin: float | None = Field(
-        None, description="log ratio of motion energy, chosen over rejected; below: less_lively; none: not asked"
+        None, description="log ratio of motion energy, chosen over rejected; below: less_motion_energy; none: not asked"
     )
     min_distance: float = Field(
-        0.05, ge=0, description="root mean square difference of the sides in corpus deviations; below: too_similar"
+        0.05,
+        ge=0,
+        description="root mean square difference of the two motions in corpus deviations; below: too_similar",
     )
-    max_jerk_ratio: float = Field(20.0, gt=0, description="jerk of either side over the truth's; above: broken_motion")
+    max_jerk_ratio: float = Field(
+        20.0, gt=0, description="jerk of either motion over the truth's; above: broken_motion"
+    )
     max_off_manifold: float = Field(
         2.0,
         gt=0,
-        description="Mahalanobis distance of either side from the corpus' frames, over that which 1 % of the truth's"
+        description="Mahalanobis distance of either motion from the corpus' frames, over that which 1 % of the truth's"
         " windows exceed; above: off_manifold",
     )
 
@@ -45,10 +61,10 @@ class PairsConfig(Section):
         " what it still does less well is taught; checkpoint: another model's motion",
     )
     rejected_checkpoint: str | None = Field(None, description="rejected=checkpoint: its file")
-    drop: Literal["full", "no_user", "none"] | None = Field(
+    rejected_conditions: Literal["full", "no_user", "none"] | None = Field(
         None,
-        description="what the losing side is left with: full drops nothing, no_user the user's audio and motion, none"
-        " everything; not given: no_user where it is `dropped`, else full",
+        description="what the rejected motion is generated under: full: every condition; no_user: all but the user's"
+        " audio and motion; none: none; not given: no_user where it is `dropped`, else full",
     )
     per_window: int = Field(1, ge=1, le=100, description="pairs per window, with the sampler's seed and those after it")
     classes: tuple[WindowClass, ...] = Field((WindowClass.LISTENING,), description="windows taken, in this order")
@@ -65,23 +81,75 @@ class PairsConfig(Section):
     resources: StageResources = StageResources()
 
     @property
-    def left(self) -> Drop:
-        """Conditions that the losing side is left with."""
-        return self.drop or ("no_user" if self.rejected == "dropped" else "full")
+    def conditions(self) -> Drop:
+        """Those that the rejected motion is generated under."""
+        return self.rejected_conditions or ("no_user" if self.rejected == "dropped" else "full")
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Names of the conditions that the rejected motion does not get."""
+        return _DROPPED[self.conditions]
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Of the noise, one for each pair of a window."""
         return tuple(range(self.sampler.seed, self.sampler.seed + self.per_window))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "drop" in values:
+            raise ValueError(
+                "drop is now rejected_conditions, with the same values: what is left to the rejected motion"
+            )
+        return values
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (self.rejected == "checkpoint") != (self.rejected_checkpoint is not None):
             raise ValueError("rejected=checkpoint and rejected_checkpoint=FILE come together")
-        if self.rejected == "dropped" and self.left == "full":
-            raise ValueError("drop=full drops nothing; rejected=own takes the model's own motion as the losing side")
-        if self.rejected == "own" and (self.left != "full" or self.chosen == "full"):
+        if self.rejected == "dropped" and self.conditions == "full":
+            raise ValueError("rejected_conditions=full drops nothing; rejected=own rejects the model's own motion")
+        if self.rejected == "own" and (self.conditions != "full" or self.chosen == "full"):
             raise ValueError("rejected=own is the model under every condition, against recorded motion")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("classes: each once")
         return self
+
+
+class PairOrigin(BaseModel):
+    """How the two motions of pairs were made: what every pair of a set has in common, but for the sampler's seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dataset: Sha256  # of the manifest that the windows came from
+    generator: Sha256  # of the checkpoint that the pairs are for; made what was generated, unless…
+    rejected_generator: Sha256  # …the rejected motion is another's: of its checkpoint
+    chosen: Literal["ground_truth", "full"]
+    rejected: Rejected
+    dropped: tuple[str, ...]  # names of the conditions that the rejected motion did not get
+    solver: Literal["euler"]
+    sampler: SamplerConfig  # function evaluations per block, guidance, and the seed of the first pair of a window
+
+    @classmethod
+    def of(cls, config: PairsConfig, dataset: str, generator: str, rejected_generator: str) -> PairOrigin:
+        said: dict[str, Any] = {name: getattr(config, name) for name in ("chosen", "rejected", "dropped", "sampler")}
+        digests = {"dataset": dataset, "generator": generator, "rejected_generator": rejected_generator}
+        return PairOrigin(solver="euler", **digests, **said)
+
+
+class PairRecord(PairOrigin):
+    """How a pair was made, and how its two motions differ: `pair.json`. The sampler's seed is this pair's.
+
+    Measurements of one motion are (chosen, rejected). `stages.pairing.measurements` says how they are taken.
+    """
+
+    window: ItemId  # key of the window in its dataset
+    dropped: Words
+    reactivity_margin: float  # fit to the corpus' reactions to this user, chosen minus rejected: the two below, added
+    lagged_margin: float  # lagged correlation with the user, −2…2
+    event_margin: float | None  # response to the ends of the user's phrases, −2…2; none where none ends in time
+    energy_margin: float  # log ratio of motion energy, chosen over rejected
+    distance: float  # root mean square difference, in units of the corpus deviation
+    jerk_ratio: tuple[float, float]  # over the recorded motion's
+    off_manifold: tuple[float, float]  # distance from the corpus' frames, over that which 1 % of its windows exceed

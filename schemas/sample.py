@@ -23,7 +23,6 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 import soundfile
@@ -32,10 +31,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import DatasetError
-from visavis.schemas.names import CodecId, ItemId, Sha256, Text
-from visavis.schemas.plain import Words, dump_record, load_record
+from visavis.schemas.names import CodecId, ItemId, Text
+from visavis.schemas.pairs import PairRecord
+from visavis.schemas.plain import dump_record, load_record
 from visavis.schemas.rows import Figures, VoiceFigures
-from visavis.schemas.train import SamplerConfig
 from visavis.schemas.untrusted import bounded, parsing
 
 LONGEST_WINDOW = 15_000
@@ -56,9 +55,6 @@ _MEMBER_OF = {
     },
 }
 
-Rejected = Literal["dropped", "own", "checkpoint"]
-"""Who makes the losing side of a pair: the generator without some conditions, the generator, or another model."""
-
 
 class SampleMeta(BaseModel):
     """What a sample is and where it comes from."""
@@ -78,32 +74,6 @@ class SampleMeta(BaseModel):
     user_figures: Figures | None = None
     avatar_voice: VoiceFigures | None = None  # how their tracks were had, and what is left of the other voice in them
     user_voice: VoiceFigures | None = None
-
-
-class PairRecord(BaseModel):
-    """How the two sides of a preference pair were made, and how they differ. TRL's words.
-
-    Figures of a side are (chosen, rejected). `stages.pairing.gate` says how they are measured.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    window: ItemId  # key of the window in its dataset
-    chosen: Literal["ground_truth", "full"]
-    rejected: Rejected
-    dropped: Words  # names of the conditions that the rejected side did not get
-    generator: Sha256  # of the checkpoint that the pairs are for; made what was generated, unless…
-    rejected_generator: Sha256  # …the rejected side is another's: of its checkpoint
-    dataset: Sha256  # of the manifest the window came from
-    solver: Literal["euler"]
-    sampler: SamplerConfig  # function evaluations per block, guidance, and the seed of this pair
-    reactivity_margin: float  # fit to the corpus' reactions to this user, chosen minus rejected: the two below, added
-    lagged_margin: float  # lagged correlation with the user, −2…2
-    event_margin: float | None  # response to the ends of the user's phrases, −2…2; none where none ends in time
-    energy_margin: float  # log ratio of motion energy, chosen over rejected
-    distance: float  # root mean square difference, in units of the corpus deviation
-    jerk_ratio: tuple[float, float]  # over the recorded motion's
-    off_manifold: tuple[float, float]  # distance from the corpus' frames, over that which 1 % of its windows exceed
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def pairs(
     ] = None,
     rejected: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Another checkpoint to make the losing side, under every condition."),
+        typer.Option(metavar="FILE", help="Another checkpoint to make the rejected motion, under every condition."),
     ] = None,
     encoder: Encoder = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Try at most so many windows.")] = None,
@@ -120,7 +120,7 @@ def pairs(
     from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.cli.tables import pairs_table
     from visavis.pipeline.engine.progress import Reporter
-    from visavis.pipeline.plan.pairs import build_pairs, check_pairs
+    from visavis.pipeline.plan.pairs import PairsRequest, build_pairs, check_pairs
     from visavis.pipeline.plan.pairs_preview import trial_lines, try_pairs
     from visavis.schemas.config import RunConfig
     from visavis.schemas.manifest import Histogram
@@ -136,10 +136,9 @@ def pairs(
     else:
         sampler = load_checkpoint(checkpoint, whole=False).config.sampler.model_dump(mode="json")
         recipe = parse_config(to_json({"sampler": sampler}), PairsConfig, overrides, where="pairs")
-    folder = dataset_folder(dataset)
+    request = PairsRequest(dataset_folder(dataset), str(checkpoint), recipe, limit)
     if dry_run:
-        order = check_pairs(folder, str(checkpoint), recipe, limit)
-        found = try_pairs(order, before=time.time() - psutil.Process().create_time())
+        found = try_pairs(check_pairs(request), before=time.time() - psutil.Process().create_time())
         if as_json:
             say_json(found)
             return
@@ -149,9 +148,7 @@ def pairs(
         return
     run = parse_config(to_json({"engine": engine or "ray", "address": address}), RunConfig, where="pairs")
     began = time.monotonic()
-    summary = build_pairs(
-        folder, str(checkpoint), out, recipe, engine_of(run), Reporter(), limit=limit, reconfigure=reconfigure
-    )
+    summary = build_pairs(request, out, engine_of(run), Reporter(), reconfigure=reconfigure)
     if as_json:
         plain = {name: found.model_dump() for name, found in summary.figures.items()}
         say_json(asdict(summary) | {"figures": plain})

@@ -20,7 +20,7 @@ from visavis.pipeline.demo.truth import check_build
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.terminal import table
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.pairs import build_pairs
+from visavis.pipeline.plan.pairs import PairsRequest, build_pairs
 from visavis.pipeline.plan.sources import find_sources
 from visavis.schemas.config import BuildConfig
 from visavis.schemas.errors import UsageError
@@ -51,14 +51,8 @@ def run_demo(out: Path, engine: str) -> None:
     summary = Build(config, run, engine_of(config.run), reporter).run(find_sources([str(media / "corpus.jsonl")]))
     with reporter.training("train", recipe.optim.steps) as progress:
         base = train(summary.dataset, out / "base", recipe, progress=progress)
-    made = build_pairs(
-        summary.dataset,
-        str(base),
-        pairs,
-        PairsConfig(sampler=recipe.sampler, unit=_PAIRS_PER_TASK),
-        engine_of(config.run),
-        reporter,
-    )
+    wanted = PairsConfig(sampler=recipe.sampler, unit=_PAIRS_PER_TASK)
+    made = build_pairs(PairsRequest(summary.dataset, str(base), wanted), pairs, engine_of(config.run), reporter)
     with reporter.training("dpo", recipe.dpo.steps) as progress:
         tuned = train(summary.dataset, out / "dpo", recipe, init=base, pairs=made.dataset, progress=progress)
     figures = _evaluate({"base": base, "base + DPO": tuned}, summary.dataset, reporter)

@@ -33,7 +33,7 @@ from visavis.schemas.storage.store import Store
 from visavis.schemas.words import counted
 from visavis.stages.balance import held_out, name_number, plan_balance
 from visavis.stages.census import merge, scale
-from visavis.stages.face.codec import motion_spec
+from visavis.stages.face.codec import motion_spec, named_columns
 from visavis.stages.shard import ShardRow, Slice, capacity, cut_series
 
 _MANIFEST = f"{DATASET}/{MANIFEST_NAME}"
@@ -95,7 +95,8 @@ def build_dataset(
     print_ = graph.fingerprints["shard"]
     mean, std = scale(whole)
     decoder = run.store.read(codec.path)
-    spec = motion_spec(load_row(decoder, Codec).id, len(mean), mean, std)
+    fitted = load_row(decoder, Codec)
+    spec = motion_spec(fitted.id, len(mean), mean, std)
     room = capacity(config.windows.length, spec.dim, config.shard)
 
     def tasks() -> Iterator[Task]:
@@ -139,6 +140,7 @@ def build_dataset(
         sample_rate=SAMPLE_RATE,
         window=config.windows.length,
         motion=spec,
+        columns=named_columns(fitted),
         codec=codec_entry(decoder),
         conversations=len(dyads),
         participants=len(np.unique(dyads.rows["names"])),

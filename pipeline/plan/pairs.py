@@ -1,4 +1,4 @@
-"""Building a set of preference pairs: the run machinery around `stages.pairs`.
+"""Building a set of preference pairs: what is asked for, checked and cut into tasks, around `stages.pairs`.
 
 A set of pairs is a dataset like any other, with its own manifest, in a run's folder of its own.
 """
@@ -6,7 +6,7 @@ A set of pairs is a dataset like any other, with its own manifest, in a run's fo
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,23 +24,26 @@ from visavis.schemas.config import RunConfig
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.manifest import SCHEMA_VERSION, AudioSpec, Histogram, Manifest, PairsInfo
-from visavis.schemas.pairs import PairsConfig
+from visavis.schemas.pairs import PairOrigin, PairsConfig
 from visavis.schemas.storage.store import Store
 from visavis.schemas.words import in_words
 from visavis.stages.face.decode import read_file
+from visavis.stages.pairing.candidates import check_checkpoints
 from visavis.stages.pairing.gate import RANGES, histograms
-from visavis.stages.pairs import PairsPlan, PairsRow, PairsStage, learn_from, plan_pairs
-from visavis.training.candidates import DROPPED, check_checkpoints
+from visavis.stages.pairing.reference_statistics import learn_from
+from visavis.stages.pairs import PairsPlan, PairsRow, PairsStage
 from visavis.training.dataset import Dataset
 
-_SECONDS_PER_SIDE = 5.0  # that sampling one may take, as media time in time limits
-_PLACES = {"device", "resources", "encoder", "rejected_encoder", "rejected_checkpoint"}
+_SECONDS_PER_MOTION = 5.0  # that sampling one may take, as media time in time limits
+_WEIGHTS = ("encoder", "rejected_encoder", "rejected_checkpoint")
+_PLACES = {"device", "resources", *_WEIGHTS}
 """Settings that say where something lies or runs, and may change."""
 
 
 @dataclass(frozen=True)
 class PairsSummary:
-    """What came of the windows that were looked at: so many passed over as dull, so many pairs tried and kept."""
+    """What came of the windows that were looked at: so many passed over as too little expressive, so many pairs tried
+    and kept."""
 
     dataset: str
     windows: int
@@ -53,15 +56,32 @@ class PairsSummary:
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be made, checked: of which windows, by whom."""
+class PairsRequest:
+    """Pairs of a dataset's training windows, for a checkpoint's model. limit: windows at most; none: all."""
 
-    dataset: Dataset
+    dataset: str
     checkpoint: str
     config: PairsConfig
+    limit: int | None = None
+
+    def in_full(self) -> PairsRequest:
+        """The same with paths that mean the same to every process."""
+        return replace(self, dataset=in_full(self.dataset), checkpoint=in_full(self.checkpoint))
+
+
+@dataclass(frozen=True)
+class Order:
+    """A request that was checked: of which windows pairs are made, by whom."""
+
+    request: PairsRequest
+    dataset: Dataset
     planned: list[PairsPlan]
-    digests: tuple[str, str]  # who the pairs are for, and who makes the losing side
-    heard: tuple[AudioSpec, AudioSpec]
+    origin: PairOrigin
+    heard: tuple[AudioSpec, AudioSpec]  # by the generator, and by that of the rejected motion
+
+    @property
+    def config(self) -> PairsConfig:
+        return self.request.config
 
     @property
     def windows(self) -> int:
@@ -72,51 +92,55 @@ class Order:
         """Those that there are any windows of."""
         return tuple(dict.fromkeys(item.source.label for item in self.planned))
 
+    def stage(self, out: str) -> PairsStage:
+        """What makes the pairs, and writes them into a folder."""
+        return PairsStage(pairs_for_workers(self.config), self.request.dataset, self.request.checkpoint, out)
 
-def check_pairs(dataset: str, checkpoint: str, config: PairsConfig, limit: int | None = None) -> Order:
+
+def check_pairs(request: PairsRequest) -> Order:
     """See that there is something to do, and everything to do it with.
 
     Raises:
         UsageError: no such dataset or checkpoint, another codec, or nothing to pair.
     """
-    source = Dataset(dataset)
-    digests, heard = check_checkpoints(config, checkpoint, source.manifest.motion)
-    planned = plan_pairs(source, config, limit)
+    source, config = Dataset(request.dataset), request.config
+    digests, heard = check_checkpoints(config, request.checkpoint, source.manifest.motion)
+    planned = plan_pairs(source, config, request.limit)
     if not planned:
-        raise UsageError(f"{dataset} has no training windows of class {', '.join(config.classes)} to make pairs from")
-    return Order(source, checkpoint, config, planned, digests, heard)
+        wanted = ", ".join(config.classes)
+        raise UsageError(f"{request.dataset} has no training windows of class {wanted} to make pairs from")
+    return Order(request, source, planned, PairOrigin.of(config, source.hash, *digests), heard)
+
+
+def plan_pairs(dataset: Dataset, config: PairsConfig, limit: int | None = None) -> list[PairsPlan]:
+    """Cut the training shards of the wanted classes into tasks of `unit` windows, at most `limit` windows in all."""
+    tasks = []
+    left = limit if limit is not None else sum(s.samples for s in dataset.manifest.shards)
+    for label in config.classes:
+        for entry in dataset.manifest.of("train", label):
+            for number, first in enumerate(range(0, min(entry.samples, left), config.unit)):
+                last = min(first + config.unit, entry.samples, first + left)
+                path = entry.path.removesuffix(".tar") + f"-{number:04d}.tar"
+                tasks.append(PairsPlan(source=entry, first=first, last=last, path=path))
+                left -= last - first
+    return tasks
 
 
 def build_pairs(
-    dataset: str,
-    checkpoint: str,
-    root: str,
-    config: PairsConfig,
-    engine: Engine,
-    reporter: Reporter,
-    *,
-    limit: int | None = None,
-    reconfigure: bool = False,
+    request: PairsRequest, root: str, engine: Engine, reporter: Reporter, *, reconfigure: bool = False
 ) -> PairsSummary:
-    """Make pairs of a dataset's training windows with a checkpoint's model.
+    """Make pairs in a run's folder.
 
     Raises:
         UsageError: as `check_pairs`, or the folder is in use.
         RunFailed: too many failures, or the gate left nothing.
     """
-    root, dataset, checkpoint = in_full(root), in_full(dataset), in_full(checkpoint)
-    order = check_pairs(dataset, checkpoint, config, limit)
-    places = dict.fromkeys(("encoder", "rejected_encoder", "rejected_checkpoint"))  # their digests shape the pairs
-    shaping = config.model_copy(update=places)
-    print_ = fingerprint(PairsStage, shaping, order.dataset.hash, *order.digests)
-    stage = PairsStage(pairs_for_workers(config), dataset, checkpoint, f"{root.rstrip('/')}/{DATASET}")
-    settings = {
-        "config": config.model_dump(mode="json", exclude=_PLACES)
-        | {"generator": order.digests[0], "rejected_generator": order.digests[1], "dataset": order.dataset.hash},
-        "fingerprints": {"pairs": print_},
-        "places": {"dataset": dataset, "checkpoint": checkpoint, "rejected_checkpoint": config.rejected_checkpoint},
-    }
+    root = in_full(root)
+    order = check_pairs(request.in_full())
+    print_ = _fingerprint(order)
+    stage = order.stage(f"{root.rstrip('/')}/{DATASET}")
     limits = RunConfig(max_failure_share=0.0)
+    settings = _settings(order, print_)
     with opened(root, engine, {stage.name: stage}, limits, settings, reporter, reconfigure=reconfigure) as run:
         tasks = _tasks(run, order, print_)
         rows, before = write_shards(run, "pairs", lambda: tasks, PairsRow)
@@ -128,17 +152,39 @@ def build_pairs(
     return summary
 
 
+def _fingerprint(order: Order) -> str:
+    """Of all that shapes the pairs; of weights the digests, not where they lie."""
+    shaping = order.config.model_copy(update=dict.fromkeys(_WEIGHTS))
+    origin = order.origin
+    return fingerprint(PairsStage, shaping, origin.dataset, origin.generator, origin.rejected_generator)
+
+
+def _settings(order: Order, print_: str) -> dict[str, Any]:
+    """What the run's folder remembers of the request."""
+    request, origin = order.request, order.origin
+    digests = {name: getattr(origin, name) for name in ("generator", "rejected_generator", "dataset")}
+    return {
+        "config": request.config.model_dump(mode="json", exclude=_PLACES) | digests,
+        "fingerprints": {"pairs": print_},
+        "places": {
+            "dataset": request.dataset,
+            "checkpoint": request.checkpoint,
+            "rejected_checkpoint": request.config.rejected_checkpoint,
+        },
+    }
+
+
 _ADVICE = {
     "not_finite": "look at the checkpoint's training (metrics.jsonl), or use an earlier checkpoint",
     "not_measured": "the avatar's face is seen in too few frames of these windows; use others (classes, --limit)",
-    "too_similar": "leave the losing side with less (--set drop=none), or lower gate.min_distance",
+    "too_similar": "leave less to the rejected motion (--set rejected_conditions=none), or lower gate.min_distance",
     "broken_motion": "the model's motion shakes, as that of a young model does: train it for longer; or raise"
     " gate.max_jerk_ratio",
     "off_manifold": "the model moves as nobody in the dataset does, as a young model does: train it for longer; or"
     " raise gate.max_off_manifold",
-    "not_less_reactive": "the losing side reacts to its user as well as the chosen one: where chosen is recorded, use"
-    " another class or more windows; where it is generated, train the model for longer",
-    "less_lively": "lower gate.min_energy_margin",
+    "not_less_reactive": "the rejected motion reacts to its user as well as the chosen one: where chosen is recorded,"
+    " use another class or more windows; where it is generated, train the model for longer",
+    "less_motion_energy": "lower gate.min_energy_margin",
 }
 """What to do, by the reason for which most pairs are left out."""
 
@@ -152,8 +198,8 @@ def nothing_left(summary: PairsSummary) -> str:
 
 
 def _tasks(run: Run, order: Order, print_: str) -> list[Task]:
-    yardsticks = {label: _yardstick(run, order, label) for label in order.classes}
-    sides = 2 if order.config.chosen == "full" else 1
+    references = {label: _reference(run, order, label) for label in order.classes}
+    motions = 2 if order.config.chosen == "full" else 1
 
     def task(item: PairsPlan) -> Task:
         name = item.path.removesuffix(".tar")
@@ -165,18 +211,18 @@ def _tasks(run: Run, order: Order, print_: str) -> list[Task]:
             item=item.path,
             path=artifact_path("pairs", PairsStage.version, print_, key),
             fingerprint=print_,
-            inputs={"yardstick": (yardsticks[item.source.label],)},
+            inputs={"reference": (references[item.source.label],)},
             inline=item.model_dump(mode="json"),
             files=files_of(item.path, faces=item.source.faces is not None),
-            seconds=_SECONDS_PER_SIDE * sides * order.config.per_window * (item.last - item.first),
+            seconds=_SECONDS_PER_MOTION * motions * order.config.per_window * (item.last - item.first),
         )
 
     return [task(item) for item in order.planned]
 
 
-def _yardstick(run: Run, order: Order, label: WindowClass) -> Artifact:
+def _reference(run: Run, order: Order, label: WindowClass) -> Artifact:
     data = dump_rows([learn_from(order.dataset, label, order.config)])
-    artifact = Artifact(f"artifacts/yardstick/{content_digest(data)}.safetensors", content_digest(data))
+    artifact = Artifact(f"artifacts/reference/{content_digest(data)}.safetensors", content_digest(data))
     if not run.store.exists(artifact.path):
         run.store.write(artifact.path, data)
     return artifact
@@ -214,25 +260,12 @@ def _manifest(order: Order, rows: list[PairsRow], print_: str, summary: PairsSum
         "plan": plan,
         "shards": tuple(row.entry for row in rows),
         "pairs": PairsInfo(
-            dataset=source.hash,
-            generator=order.digests[0],
-            rejected_generator=order.digests[1],
+            **dict(order.origin),
+            **{name: getattr(summary, name) for name in ("windows", "passed_over", "kept", "gated", "figures")},
+            **{name: getattr(config, name) for name in ("seeds", "classes", "min_expressiveness")},
             audio=order.heard[0],
             rejected_audio=order.heard[1],
-            chosen=config.chosen,
-            rejected=config.rejected,
-            dropped=DROPPED[config.left],
-            solver="euler",
-            sampler=config.sampler,
-            seeds=config.seeds,
-            classes=config.classes,
-            min_expressiveness=config.min_expressiveness,
             gate=config.gate.model_dump(),
-            windows=summary.windows,
-            passed_over=summary.passed_over,
-            kept=summary.kept,
-            gated=summary.gated,
-            figures=summary.figures,
         ),
     }
     return source.manifest.model_copy(update=made)

@@ -13,8 +13,8 @@ import numpy as np
 from visavis.pipeline.engine.worker import threads
 from visavis.pipeline.plan.pairs import Order
 from visavis.schemas.words import counted, duration, in_words
-from visavis.stages.pairing.gate import histograms
-from visavis.stages.pairs import PairsStage, Tally, learn_from, some_of
+from visavis.stages.pairing.gate import Counts, histograms
+from visavis.stages.pairing.reference_statistics import learn_from, some_of
 
 SAMPLE = 64
 """Windows that are tried; of several classes in proportion to what there is of each."""
@@ -29,8 +29,8 @@ def try_pairs(order: Order, before: float = 0.0) -> dict[str, Any]:
     Args:
         before: seconds that this process took to come here, as a worker will; they count as start.
     """
-    stage = PairsStage(order.config, order.dataset.location, order.checkpoint, out="")
-    tally, tried, kept, seconds = Tally(), 0, 0, 0.0
+    stage = order.stage(out="")
+    counts, tried, kept, seconds = Counts(), 0, 0, 0.0
     with threads(max(1, int(stage.resources.cpus))):
         began = time.perf_counter()
         stage.setup()
@@ -40,29 +40,29 @@ def try_pairs(order: Order, before: float = 0.0) -> dict[str, Any]:
             count = min(there, max(1, round(SAMPLE * there / order.windows)))
             groups = some_of(order.dataset, label, count)
             began = time.perf_counter()
-            yardstick = learn_from(order.dataset, label, order.config)
-            for _ in stage.pairs(groups[:1], yardstick, Tally()):  # what is slow only once is no part of the pace
+            reference = learn_from(order.dataset, label, order.config)
+            for _ in stage.pairs(groups[:1], reference, Counts()):  # what is slow only once is no part of the pace
                 pass
             start += time.perf_counter() - began
             began = time.perf_counter()
-            kept += sum(1 for _ in stage.pairs(groups, yardstick, tally))
+            kept += sum(1 for _ in stage.pairs(groups, reference, counts))
             seconds += time.perf_counter() - began
             tried += len(groups)
-    made = kept + tally.gated.total()
+    made = kept + counts.gated.total()
     share = order.windows / tried
     rate = (kept + 1) / (made + 2)  # of none, too
     error = float(np.sqrt(made * rate * (1 - rate)))  # one standard error of how many were kept
     return {
         "windows": order.windows,
         "sampled": tried,
-        "passed_over": round(tally.passed_over * share),
+        "passed_over": round(counts.passed_over * share),
         "pairs": round(kept * share),
         "pairs_error": round(error * share),
-        "gated": {reason: round(n * share) for reason, n in sorted(tally.gated.items())},
+        "gated": {reason: round(n * share) for reason, n in sorted(counts.gated.items())},
         "start_s": round(start, 1),
         "seconds": round(start + seconds * share, 1),
         "pairs_s": round(made / seconds, 2),
-        "figures": {name: found.model_dump() for name, found in histograms(tally.figures).items()},
+        "figures": {name: found.model_dump() for name, found in histograms(counts.figures).items()},
     }
 
 

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from visavis.schemas.config import MotionConfig
 from visavis.schemas.dyads import Codec, CodecStatistics
 from visavis.schemas.errors import Reason, Rejected
-from visavis.schemas.manifest import MotionSpec
+from visavis.schemas.manifest import MotionColumn, MotionSpec
 from visavis.schemas.rows import LANDMARKS
 from visavis.schemas.words import counted
 from visavis.stages.face.heads import POSE_DIMS, canonical_face, head_rotation
@@ -39,6 +39,16 @@ _QUANTUM = 4096.0  # steps per cm, and per unit of a given code
 _FEATURE_STEPS = 2**14 - 1
 _CODE_STEPS = int(CODE_LIMIT * _QUANTUM)
 _RIDGE = 0.01  # of the given code's mean variance
+
+_POSE_COLUMNS = (("pitch", "rad"), ("yaw", "rad"), ("roll", "rad"))
+_PLACE_COLUMNS = (("x", "face widths"), ("y", "face widths"), ("log_size", "log ratio"))
+_BLENDSHAPES = """_neutral browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff
+cheekSquintLeft cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight eyeLookInLeft
+eyeLookInRight eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft eyeSquintRight eyeWideLeft
+eyeWideRight jawForward jawLeft jawOpen jawRight mouthClose mouthDimpleLeft mouthDimpleRight mouthFrownLeft
+mouthFrownRight mouthFunnel mouthLeft mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker
+mouthRight mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft mouthSmileRight
+mouthStretchLeft mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight"""
 
 
 def no_statistics(given: int) -> CodecStatistics:
@@ -151,15 +161,15 @@ def motion_columns(dim: int) -> dict[str, tuple[int, int]]:
     return {"rotation": (0, 3), "translation": (3, 6), "expression": (POSE_DIMS, dim)}
 
 
+def named_columns(codec: Codec) -> tuple[MotionColumn, ...]:
+    """What each column of a codec's motion is: the head's pose, what was given of the expression, components."""
+    given = _BLENDSHAPES.split() if codec.kind == "blendshapes" else [f"code_{n}" for n in range(codec.given)]
+    expression = [(name, "") for name in given]
+    expression += [(f"component_{n}", "cm") for n in range(len(codec.basis) - codec.given)]
+    return tuple(MotionColumn(name=name, unit=unit) for name, unit in (*_POSE_COLUMNS, *_PLACE_COLUMNS, *expression))
+
+
 def motion_spec(codec: str, dim: int, mean: np.ndarray, std: np.ndarray) -> MotionSpec:
     """What the manifest says about the motion columns."""
-    columns = motion_columns(dim)
-    return MotionSpec(
-        codec=codec,
-        dim=dim,
-        rotation=columns["rotation"],
-        translation=columns["translation"],
-        expression=columns["expression"],
-        mean=tuple(float(v) for v in mean),
-        std=tuple(float(v) for v in std),
-    )
+    scale = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
+    return MotionSpec(codec=codec, dim=dim, **motion_columns(dim), **scale)

@@ -16,7 +16,7 @@ from tests.training.synthetic import write_dataset
 from visavis.pipeline.engine.executor import Executor, local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.worker import Stages
-from visavis.pipeline.plan.pairs import build_pairs
+from visavis.pipeline.plan.pairs import PairsRequest, build_pairs
 from visavis.pipeline.state.ledger import Outcome
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.pairs import GateConfig, PairsConfig
@@ -48,7 +48,7 @@ def test_stopped_and_resumed_only_the_rest_is_made(tmp_path: Path) -> None:
     source = write_dataset(tmp_path / "source", {WindowClass.LISTENING: 24})
     checkpoint = tmp_path / "checkpoint.safetensors"
     untrained(checkpoint, TrainConfig(model=SMALL, features=FeatureConfig(n_mels=4)), Dataset(str(source)))
-    arguments = str(source), str(checkpoint), str(tmp_path / "run"), CONFIG
+    arguments = PairsRequest(str(source), str(checkpoint), CONFIG), str(tmp_path / "run")
     quiet = Reporter(Console(file=io.StringIO()))
     with pytest.raises(KeyboardInterrupt):
         build_pairs(*arguments, stopped_engine, quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,19 @@ from tests.stages.roundtrip import round_trip
 from tests.stages.test_motion import expressions, filmed
 from tests.stages.tracks import FIGURES, track_of
 from visavis.schemas.config import BuildConfig, FacesConfig, MotionConfig
-from visavis.schemas.dyads import Codec, Motion
+from visavis.schemas.dyads import Codec, CodecKind, Motion
 from visavis.schemas.errors import Rejected, UsageError
 from visavis.schemas.recipes import load_config
 from visavis.schemas.rows import BLENDSHAPES, Binding, BoundParticipant, FaceTracks, Piece, Segment
-from visavis.stages.face.codec import CODE_LIMIT, decode_motion, fit_codec, merge_statistics, movement, statistics_of
+from visavis.stages.face.codec import (
+    CODE_LIMIT,
+    decode_motion,
+    fit_codec,
+    merge_statistics,
+    movement,
+    named_columns,
+    statistics_of,
+)
 from visavis.stages.face.heads import POSE_DIMS, canonical_face
 from visavis.stages.face.landmarker import check_faces
 from visavis.stages.faces import FacesStage
@@ -202,3 +211,39 @@ def test_round_trip_on_real_faces(shared_media: Path, landmarker: Path, kind: st
         for person in range(len(faces.tracks)):
             motion = motion_of(codec, (binding, faces), person)
             assert round_trip(codec, binding, [faces], motion) <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "first", "unit"),
+    [
+        ("landmark-pca", 0, "component_0", "cm"),
+        ("blendshapes", BLENDSHAPES, "_neutral", ""),
+        ("network", 5, "code_0", ""),
+    ],
+)
+def test_every_column_of_a_motion_has_a_name_of_its_own(kind: CodecKind, given: int, first: str, unit: str) -> None:
+    size = given + 3
+    mean, basis = np.zeros(1434, np.float32), np.zeros((size, 1434), np.float32)
+    codec = Codec(id="c", kind=kind, given=given, network="", mean=mean, basis=basis, explained=1.0)
+    columns = named_columns(codec)
+    names = [column.name for column in columns]
+    assert len(set(names)) == len(names) == POSE_DIMS + size
+    assert names[:POSE_DIMS] == ["pitch", "yaw", "roll", "x", "y", "log_size"]
+    assert (columns[POSE_DIMS].name, columns[POSE_DIMS].unit) == (first, unit)
+    assert (columns[-1].name, columns[-1].unit) == ("component_2", "cm")
+
+
+def test_blendshapes_have_the_names_and_the_order_of_mediapipe() -> None:
+    landmarker = pytest.importorskip("mediapipe.tasks.python.vision.face_landmarker", exc_type=Exception)
+    theirs = [re.sub(r"_(\w)", lambda found: found[1].upper(), each.name.lower()) for each in landmarker.Blendshapes]
+    codec = Codec(
+        id="c",
+        kind="blendshapes",
+        given=BLENDSHAPES,
+        network="",
+        mean=np.zeros(1434, np.float32),
+        basis=np.zeros((BLENDSHAPES, 1434), np.float32),
+        explained=1.0,
+    )
+    ours = [column.name for column in named_columns(codec)[POSE_DIMS:]]
+    assert [name.lstrip("_") for name in ours] == theirs

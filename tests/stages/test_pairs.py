@@ -20,13 +20,13 @@ from visavis.pipeline.app import main
 from visavis.pipeline.cli.verify import verify_dataset
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.plan.pairs import PairsSummary, build_pairs
+from visavis.pipeline.plan.pairs import PairsRequest, PairsSummary, build_pairs, plan_pairs
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.pairs import GateConfig, PairsConfig
+from visavis.schemas.recipes import parse_config
 from visavis.schemas.train import FeatureConfig, SamplerConfig, TrainConfig
-from visavis.stages.pairs import plan_pairs
 from visavis.training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, save_checkpoint
 from visavis.training.dataset import Dataset
 from visavis.training.encoder import load_encoder
@@ -58,12 +58,14 @@ def save_model(model: Listener, path: Path, motion: MotionSpec | None = None) ->
     return path
 
 
-def build(source: Path, checkpoint: Path, out: Path, config: PairsConfig = CONFIG, **more: int) -> PairsSummary:
-    reporter = Reporter(Console(file=io.StringIO()))
-    return build_pairs(str(source), str(checkpoint), str(out), config, local_engine, reporter, **more)  # type: ignore[arg-type]
+def build(
+    source: Path, checkpoint: Path, out: Path, config: PairsConfig = CONFIG, limit: int | None = None
+) -> PairsSummary:
+    request = PairsRequest(str(source), str(checkpoint), config, limit)
+    return build_pairs(request, str(out), local_engine, Reporter(Console(file=io.StringIO())))
 
 
-def test_both_sides_of_every_listening_window(source: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_both_motions_of_every_listening_window(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     summary = build(source, checkpoint, tmp_path)
     windows = {s.key: s for s in Dataset(str(source)).samples("train", WindowClass.LISTENING)}
     pairs = Dataset(summary.dataset)
@@ -87,7 +89,7 @@ def test_both_sides_of_every_listening_window(source: Path, checkpoint: Path, tm
     assert pairs.manifest.plan.mixture[WindowClass.LISTENING] == 1
 
 
-def test_the_losing_side_does_not_know_the_user_and_shares_the_noise(
+def test_the_rejected_motion_does_not_know_the_user_and_shares_the_noise(
     source: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     """The rejected motion is what the same model makes of the same noise without its user, whoever the user was."""
@@ -156,7 +158,7 @@ def test_another_checkpoint_is_not_mixed_in(source: Path, checkpoint: Path, tmp_
         build(source, other, tmp_path / "run")
 
 
-def test_another_checkpoint_makes_the_losing_side(source: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_another_checkpoint_makes_the_rejected_motion(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     """Its motion under every condition, from the same noise; record and manifest have both digests."""
     other = save_model(small_model(seed=1), tmp_path / "other.safetensors")
     config = CONFIG.model_copy(update={"rejected": "checkpoint", "rejected_checkpoint": str(other), "chosen": "full"})
@@ -196,15 +198,17 @@ def test_a_checkpoint_that_does_not_fit_is_told_before_work_starts(
     with pytest.raises(UsageError, match="say rejected=own"):
         build(source, checkpoint, tmp_path / "run", same)
     with pytest.raises(ValueError, match="drops nothing"):
-        PairsConfig(drop="full")
+        PairsConfig(rejected_conditions="full")
+    with pytest.raises(UsageError, match=r"--set drop.*drop is now rejected_conditions"):
+        parse_config("{}", PairsConfig, ["drop=none"])
     with pytest.raises(ValueError, match="come together"):
         PairsConfig(rejected="checkpoint")
-    for other in ({"chosen": "full"}, {"drop": "no_user"}):
+    for other in ({"chosen": "full"}, {"rejected_conditions": "no_user"}):
         with pytest.raises(ValueError, match="against recorded motion"):
             PairsConfig.model_validate({"rejected": "own"} | other)
 
 
-def test_the_losing_side_can_be_what_the_model_does_with_its_user(
+def test_the_rejected_motion_can_be_what_the_model_does_with_its_user(
     source: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     """The same motion as that of `chosen: full`, and the gate asks what it lacks."""
@@ -225,7 +229,7 @@ def test_the_losing_side_can_be_what_the_model_does_with_its_user(
 
 
 def test_several_pairs_of_a_window_differ_by_their_noise(source: Path, checkpoint: Path, tmp_path: Path) -> None:
-    """Keys stay unique and have no dots; each pair's sides share their noise; the first is that of a single one."""
+    """Keys stay unique and have no dots; each pair's motions share their noise; the first is that of a single one."""
     config = CONFIG.model_copy(update={"per_window": 3, "chosen": "full"})
     made = Dataset(build(source, checkpoint, tmp_path / "three", config).dataset)
     found = {s.key: s for s in made.samples("train")}
@@ -245,18 +249,18 @@ def test_several_pairs_of_a_window_differ_by_their_noise(source: Path, checkpoin
 
 
 def test_the_least_expressive_windows_are_passed_over(checkpoint: Path, tmp_path: Path) -> None:
-    def dull(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
+    def graded(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
         meta = json.loads(members["meta.json"]) | {"expressiveness": int(key[-2:]) / 10}
         return members | {"meta.json": json.dumps(meta).encode()}
 
-    source = write_dataset(tmp_path / "source", {WindowClass.LISTENING: 8, WindowClass.SPEAKING: 4}, damage=dull)
+    source = write_dataset(tmp_path / "source", {WindowClass.LISTENING: 8, WindowClass.SPEAKING: 4}, damage=graded)
     classes = (WindowClass.SPEAKING, WindowClass.LISTENING)
     config = CONFIG.model_copy(update={"min_expressiveness": 0.5, "classes": classes})
     summary = build(source, checkpoint, tmp_path / "run", config)
     kept = {s.key for s in Dataset(summary.dataset).samples("train")}
     named = {f"speaking-1000{i}" for i in range(4)} | {f"listening-{i:05d}" for i in range(8)}
-    lively = {key for key in named if int(key[-1]) >= (2 if key.startswith("speaking") else 4)}
-    assert len(lively) == len(kept)
+    enough = {key for key in named if int(key[-1]) >= (2 if key.startswith("speaking") else 4)}
+    assert len(enough) == len(kept)
     assert {key.split("-")[0] for key in kept} == {"speaking", "listening"}
     assert all(int(key[-2:]) in (2, 3) if key.startswith("speaking") else int(key[-2:]) >= 4 for key in kept)
     assert (summary.windows, summary.passed_over, summary.tried) == (12, 6, 6)

@@ -16,7 +16,7 @@ from tests.stages.test_quality import GOOD
 from visavis.pipeline.cli.verify import verify_dataset
 from visavis.pipeline.plan.dataset import codec_entry
 from visavis.schemas import SAMPLES_PER_FRAME
-from visavis.schemas.artifact import dump_rows
+from visavis.schemas.artifact import dump_rows, load_row
 from visavis.schemas.config import BalanceConfig, Section, ShardConfig
 from visavis.schemas.dyads import Codec, Dyad, DyadHead, Window, WindowClass
 from visavis.schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest, parse_manifest
@@ -25,7 +25,7 @@ from visavis.schemas.sample import Sample, decode_audio, decode_sample, encode_a
 from visavis.schemas.storage.store import Store
 from visavis.stages.balance import plan_balance
 from visavis.stages.census import CensusInput, CensusStage
-from visavis.stages.face.codec import decode_motion, motion_spec
+from visavis.stages.face.codec import decode_motion, motion_spec, named_columns
 from visavis.stages.face.decode import avatar_of, conversation_of, read_codec, read_faces
 from visavis.stages.shard import ShardInput, ShardStage, capacity, cut_series
 from visavis.stages.windows import avatar_state
@@ -123,6 +123,7 @@ def write_dataset(folder: Path, config: ShardConfig) -> tuple[Manifest, list[Dya
         sample_rate=16000,
         window=LENGTH,
         motion=motion_spec("test", DIM, np.zeros(DIM), np.ones(DIM)),
+        columns=named_columns(load_row(CODEC, Codec)),
         codec=codec_entry(CODEC),
         conversations=3,
         participants=6,
@@ -248,11 +249,20 @@ def test_no_name_beside_the_shards_looks_like_a_split(dataset: Path) -> None:
     assert not [name for name in names if re.search(r"(train|val|valid|test|dev|eval)[^/a-z]", name)]
 
 
+def test_columns_that_do_not_fit_the_motion_are_told(dataset: Path) -> None:
+    path = dataset / MANIFEST_NAME
+    whole = json.loads(path.read_text())
+    for columns in (whole["columns"][:-1], [*whole["columns"], whole["columns"][0]]):
+        path.write_text(json.dumps(whole | {"columns": columns}))
+        (finding,) = verify_dataset(str(dataset))
+        assert f"columns must have {DIM} names that differ" in finding
+
+
 def test_a_dataset_of_version_2_is_read_and_nothing_asked_of_it(dataset: Path) -> None:
     path = dataset / MANIFEST_NAME
     old = json.loads(path.read_text())
     old |= {"schema_version": 2, "shards": [{k: v for k, v in s.items() if k != "faces"} for s in old["shards"]]}
-    del old["codec"]
+    del old["codec"], old["columns"]
     path.write_text(json.dumps(old))
     for file in (dataset / codec_entry(CODEC).path, *(dataset / "faces").iterdir()):
         file.unlink()
@@ -262,10 +272,10 @@ def test_a_dataset_of_version_2_is_read_and_nothing_asked_of_it(dataset: Path) -
 
 def test_another_schema_version_and_no_manifest_are_told(dataset: Path) -> None:
     path = dataset / MANIFEST_NAME
-    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 7'))
+    path.write_text(path.read_text().replace('"schema_version": 4', '"schema_version": 7'))
     (finding,) = verify_dataset(str(dataset))
-    assert "schema version 7, this program reads 2 and 3" in finding
-    path.write_text(path.read_text().replace('"schema_version": 7', '"schema_version": 3').replace("train/", "../x/"))
+    assert "schema version 7, this program reads 2, 3, 4" in finding
+    path.write_text(path.read_text().replace('"schema_version": 7', '"schema_version": 4').replace("train/", "../x/"))
     (finding,) = verify_dataset(str(dataset))
     assert "path: String should match pattern" in finding  # a manifest cannot point outside its folder
     path.unlink()

@@ -28,7 +28,8 @@ from visavis.schemas.manifest import (
     Split,
     dump_manifest,
 )
-from visavis.schemas.sample import PairRecord, Sample, SampleMeta, encode_sample
+from visavis.schemas.pairs import PairRecord
+from visavis.schemas.sample import Sample, SampleMeta, encode_sample
 from visavis.schemas.train import FeatureConfig, ModelConfig, SamplerConfig
 from visavis.training.features import audio_spec
 

@@ -1,15 +1,17 @@
-"""Who makes the two sides of a pair: a model, and for the losing side the same one left without its user, or another.
+"""Candidates: the chosen and the rejected motion of windows, by a model, or the rejected one by the same model left
+without its user, or by another.
 
-Avatar Forcing (§4.2) needs no labels: the losing sample is motion generated without the user's signals, by a model that
-never had them (`rejected: checkpoint`) or by the same model without them (`dropped`). That pushes towards all that the
-user explains, also where nothing was lacking. Against the model's own motion (`own`, self-play as in arXiv 2401.01335)
-only what it still lacks is taught. Noise depends on (seed, window) alone, so both sides share it, whatever model, batch
-or machine made them.
+Avatar Forcing (§4.2) needs no labels: the rejected sample is motion generated without the user's signals, by a model
+that never had them (`rejected: checkpoint`) or by the same model without them (`dropped`). That pushes towards all that
+the user explains, also where nothing was lacking. Against the model's own motion (`own`, self-play as in arXiv
+2401.01335) only what it still lacks is taught. Noise depends on (seed, window) alone, so both motions share it,
+whatever model, batch or machine made them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,24 +21,34 @@ from visavis.schemas.manifest import AudioSpec, MotionSpec
 from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.sample import Sample
 from visavis.schemas.train import Drop
+from visavis.stages.pairing.measurements import Motions
 from visavis.training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, load_model
 from visavis.training.encoder import load_encoder, named_by
 from visavis.training.loader import Batch, collate
 from visavis.training.model import Listener
 from visavis.training.process_group import pick_device
 from visavis.training.sampler import rollout
-
-DROPPED: dict[Drop, tuple[str, ...]] = {
-    "full": (),
-    "no_user": ("user_audio", "user_motion"),
-    "no_avatar": ("avatar_audio",),
-    "none": ("avatar_audio", "user_audio", "user_motion"),
-}
-"""Names of the conditions that are missing."""
+from visavis.training.shards import Members
 
 
-class Sides:
-    """Makes both sides of windows' pairs."""
+@dataclass(frozen=True)
+class SourceWindow:
+    """A window of the dataset, decoded, and its members as they lie in the shard."""
+
+    sample: Sample
+    members: Members
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A batch of windows, and their motions in codec units by the seed of their noise."""
+
+    windows: Sequence[SourceWindow]
+    motions: dict[int, Motions]
+
+
+class Generator:
+    """Makes both motions of windows' pairs."""
 
     def __init__(self, config: PairsConfig, checkpoint: str) -> None:
         """Load the models.
@@ -44,33 +56,33 @@ class Sides:
         Raises:
             UsageError: as `check_checkpoints`.
         """
-        self._config = config
+        self._config, self._seeds, self._conditions = config, config.seeds, config.conditions
         self._device = pick_device(config.device)
         paths = _paths(config, checkpoint)
         loaded = [load_checkpoint(Path(path), whole=False) for path in paths]
-        # Made up of one or two: without a checkpoint of its own, the losing side is the same model's.
+        # Made up of one or two: without a checkpoint of its own, the rejected motion is the same model's.
         models = [load_model(c, self._device, weights=_weights(config, c, loaded[0])) for c in loaded]
-        self._model, self._loser = models[0], models[-1]
-        digests = [checkpoint_id(Path(path)) for path in paths]
-        self.generator, self.rejected_generator = digests[0], digests[-1]
+        self._model, self._rejected_model = models[0], models[-1]
+        self.digests = checkpoint_id(Path(paths[0])), checkpoint_id(Path(paths[-1]))
 
-    def batch(self, samples: Sequence[Sample]) -> Batch:
-        """Windows where the models are."""
-        return collate(samples).to(self._device)
+    def generate(self, batches: Iterable[Sequence[SourceWindow]]) -> Iterator[Candidates]:
+        """Candidates of every batch, for each of the seeds."""
+        for windows in batches:
+            batch = collate([window.sample for window in windows]).to(self._device)
+            yield Candidates(windows, {seed: self._motions(batch, seed) for seed in self._seeds})
 
-    def make(self, batch: Batch, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Chosen and rejected motion, [W, T, D] float32 in codec units."""
+    def _motions(self, batch: Batch, seed: int) -> Motions:
         if self._config.chosen == "ground_truth":
             chosen = batch.avatar_motion.cpu().numpy()
         else:
-            chosen = self._generate(self._model, batch, seed, "full")
-        return chosen, self._generate(self._loser, batch, seed, self._config.left)
+            chosen = self._sampled(self._model, batch, seed, "full")
+        return chosen, self._sampled(self._rejected_model, batch, seed, self._conditions)
 
-    def _generate(self, model: Listener, batch: Batch, seed: int, left: Drop) -> np.ndarray:
+    def _sampled(self, model: Listener, b: Batch, seed: int, conditions: Drop) -> np.ndarray:
         sampler = self._config.sampler.model_copy(update={"seed": seed})
         motion = rollout(
-            model, batch.avatar_audio, batch.user_audio, batch.user_motion, batch.reference, sampler, batch.keys, left
-        )
+            model, b.avatar_audio, b.user_audio, b.user_motion, b.reference, sampler, b.keys, conditions
+        )  # fmt: skip
         return np.asarray(motion.cpu().numpy())
 
 
@@ -79,7 +91,7 @@ def check_checkpoints(
 ) -> tuple[tuple[str, str], tuple[AudioSpec, AudioSpec]]:
     """See whether the models can make pairs of motion like this, before any work starts.
 
-    Returns: digests, and what they hear, of the generator and of who makes the losing side.
+    Returns: digests, and what they hear, of the generator and of who makes the rejected motion.
 
     Raises:
         UsageError: no such checkpoint, another codec or columns, or an encoder that is not at hand.
@@ -93,7 +105,7 @@ def check_checkpoints(
             raise UsageError(f"{path} has motion of other columns than the dataset: {_columns(each.motion)}")
         load_encoder(named_by(each.config.features, _weights(config, each, loaded[0])))
     digests = [checkpoint_id(Path(path)) for path in paths]
-    if len(digests) == 2 and digests[0] == digests[1] and config.left == "full":
+    if len(digests) == 2 and digests[0] == digests[1] and config.conditions == "full":
         raise UsageError("rejected_checkpoint is the same model under the same conditions: say rejected=own")
     heard = [each.audio for each in loaded]
     return (digests[0], digests[-1]), (heard[0], heard[-1])
