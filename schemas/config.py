@@ -88,7 +88,9 @@ class IngestConfig(Section):
 
 
 class DiarizeConfig(Section):
-    backend: Literal["embedded", "pyannote"] = "embedded"
+    backend: Literal["embedded", "pyannote", "given"] = Field(
+        "embedded", description="given: turns that lie beside each file or that a list names, and no model at all"
+    )
     pipeline: str = Field(
         "pyannote/speaker-diarization-community-1", description="pyannote: a local folder or a pipeline's hub name"
     )
