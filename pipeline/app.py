@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from visavis.pipeline.cli.build import builds
+from visavis.pipeline.cli.folders import folders
 from visavis.pipeline.cli.models import assets, models
 from visavis.pipeline.engine.terminal import say
 from visavis.schemas.errors import DatasetError, RunFailed, UsageError
@@ -22,6 +23,8 @@ from visavis.training.stopping import EXIT_CODE, answer_requests_to_stop
 app = typer.Typer(
     name="visavis",
     help="From dyadic conversation video to training shards, preference pairs and a causal listener.",
+    epilog="Exit codes: 0 done; 1 it ran, and not all is well; 2 wrong use, said in one line; 130 stopped by Ctrl-C or"
+    " SIGTERM, and the same command resumes.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -38,6 +41,7 @@ def visavis(context: typer.Context) -> None:
 
 
 app.add_typer(builds)
+app.add_typer(folders)
 app.add_typer(models)
 app.add_typer(assets, name="assets")
 
@@ -74,7 +78,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away
         code = 1
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("stopped; run the same command again to go on from here", EXIT_CODE)
+        code = _fail("stopped; the same command resumes", EXIT_CODE)
     except Exception as error:  # a full disk, a store that is away; what was committed stays
         known = as_os_error(error, "")
         if known is None:  # a bug
