@@ -11,6 +11,7 @@ import typer
 
 import visavis as program
 from visavis.pipeline.cli.build import builds
+from visavis.pipeline.cli.housekeeping import housekeeping
 from visavis.pipeline.cli.models import assets, models
 from visavis.pipeline.engine.terminal import say
 from visavis.schemas.errors import DatasetError, RunFailed, UsageError
@@ -24,6 +25,8 @@ from visavis.training.stopping import EXIT_CODE, answer_requests_to_stop
 app = typer.Typer(
     name="visavis",
     help="From dyadic conversation video to training shards, preference pairs and a causal listener.",
+    epilog="Exit codes: 0 done; 1 it ran, and not all is well; 2 wrong use, said in one line; 130 stopped by Ctrl-C or"
+    " SIGTERM, and the same command resumes.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -46,6 +49,7 @@ def visavis(
 
 
 app.add_typer(builds)
+app.add_typer(housekeeping)
 app.add_typer(models)
 app.add_typer(assets, name="assets")
 
@@ -83,7 +87,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away
         code = 1
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("stopped; run the same command again to go on from here", EXIT_CODE)
+        code = _fail("stopped; the same command resumes", EXIT_CODE)
     except ImportError as error:
         said = absent(error)
         if said is None:  # a bug

@@ -90,7 +90,9 @@ class IngestConfig(Section):
 
 
 class DiarizeConfig(Section):
-    backend: Literal["embedded", "pyannote"] = "embedded"
+    backend: Literal["embedded", "pyannote", "given"] = Field(
+        "embedded", description="given: turns that lie beside each file or that a list names, and no model at all"
+    )
     pipeline: str = Field(
         "pyannote/speaker-diarization-community-1", description="pyannote: a local folder or a pipeline's hub name"
     )
@@ -117,7 +119,7 @@ class DiarizeConfig(Section):
 class TranscribeConfig(Section):
     """Nothing is downloaded while a build runs: `visavis assets fetch` does that before."""
 
-    enabled: bool = False
+    enabled: bool = Field(False, description="whether there are words in the samples, and back-channels by them")
     model: str = Field(
         "Systran/faster-whisper-large-v3", description="Whisper in CTranslate2's format: a local folder or a hub name"
     )
@@ -145,7 +147,7 @@ class FacesConfig(Section):
         pattern=r"^[0-9a-f]{64}$",
         description="of that file; the default is the float16 bundle named in configs/assets.yaml",
     )
-    decoder: Literal["pyav", "decord"] = "pyav"
+    decoder: Literal["pyav", "decord"] = Field("pyav", description="what decodes the pictures")
     piece_seconds: float = Field(60.0, gt=1, description="longest span that one task works on")
     max_faces: int = Field(6, ge=1, le=16, description="faces looked for in each frame")
     min_confidence: float = Field(0.5, ge=0, le=1, description="of the face model, to find and to follow a face")
@@ -174,8 +176,8 @@ class QualityConfig(Section):
     )
     min_face: float = Field(48.0, ge=0, description="pixels; side of a participant's face")
     min_sharpness: float = Field(40.0, ge=0, description="variance of the Laplacian of the upright face, grey levels²")
-    min_luminance: float = Field(10.0, ge=0, le=255)
-    max_luminance: float = Field(210.0, ge=0, le=255)
+    min_luminance: float = Field(10.0, ge=0, le=255, description="of a face, 0…255; darker ones are rejected")
+    max_luminance: float = Field(210.0, ge=0, le=255, description="the same; brighter ones are rejected")
     max_yaw: float = Field(60.0, ge=0, description="degrees that a head may exceed in one frame of ten")
     max_pitch: float = Field(45.0, ge=0, description="same")
     max_jitter: float = Field(2.0, ge=0, description="percent of the face's height; noise of the landmarks")
@@ -239,7 +241,7 @@ class EncodeConfig(Section):
 
 
 class MotionConfig(Section):
-    kind: CodecKind = "landmark-pca"
+    kind: CodecKind = Field("landmark-pca", description="what makes motion of faces")
     expression_dims: int = Field(26, ge=1, le=64, description="landmark-pca: size of the expression code; pose adds 6")
     rest_dims: int = Field(
         6,
@@ -256,7 +258,7 @@ class MotionConfig(Section):
 class BackchannelsConfig(Section):
     """Which turns are back-channels."""
 
-    max_seconds: float = Field(1.0, ge=0, description="longest back-channel told by its timing alone; 0: none is")
+    max_seconds: float = Field(1.0, ge=0, description="longest back-channel recognised by its timing alone; 0: none is")
     max_spoken: float = Field(
         1.5, ge=0, description="seconds; longest one where a transcript has nothing but its words in it"
     )
@@ -289,7 +291,7 @@ class BalanceConfig(Section):
         description="share of training drawn from each class; classes without samples give theirs to the others",
     )
     dull_keep: float = Field(
-        0.25, gt=0, le=1, description="chance to keep the least expressive window of a class; the most expressive has 1"
+        0.25, gt=0, le=1, description="sampling probability of a class' window with least motion energy; with most: 1"
     )
     val_share: float = Field(0.1, ge=0, lt=1, description="share of participants held out")
 
@@ -301,15 +303,15 @@ class BalanceConfig(Section):
 
 
 class ShardConfig(Section):
-    max_samples: int = Field(4096, ge=1, le=1_000_000)
-    max_mb: float = Field(256.0, gt=0, le=2048)
+    max_samples: int = Field(4096, ge=1, le=1_000_000, description="windows in a shard, at most")
+    max_mb: float = Field(256.0, gt=0, le=2048, description="MB of a shard, at most")
     seed: int = Field(0, description="order of samples inside a shard")
 
 
 class StageResources(Section):
     """What one worker of a stage takes, and how many there may be. Stages that need the same share their workers."""
 
-    cpus: float = Field(1.0, ge=0)
+    cpus: float = Field(1.0, ge=0, description="cores that a worker takes")
     gpus: float = Field(0.0, ge=0, description="a fraction lets workers share a GPU")
     memory_gb: float | None = Field(
         None,
@@ -331,7 +333,7 @@ _READINGS = 4.0  # ingest reads a file twice; a busy store may take twice as lon
 
 
 class RunConfig(Section):
-    engine: Literal["ray", "local"] = "ray"
+    engine: Literal["ray", "local"] = Field("ray", description="local: one item after the other, in this process")
     address: str | None = Field(None, description="a Ray cluster; none: one is started on this machine")
     limit_seconds: float = Field(300.0, gt=0, description="time an item may take …")
     limit_factor: float = Field(20.0, ge=0, description="… and this much more for each second of its media")

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     AV_LENGTH_MISMATCH = "av_length_mismatch"  # audio and video cover different spans
     DUPLICATE_CONTENT = "duplicate_content"  # the same bytes were listed before
     INCOMPLETE_DYAD = "incomplete_dyad"  # a conversation listed with fewer or more than two participants
+    NO_TURNS = "no_turns"  # turns were to be given, and there are none
     NO_SPEECH = "no_speech"  # nobody speaks
     ONE_SPEAKER = "one_speaker"  # a single voice where two are needed
     TOO_MANY_SPEAKERS = "too_many_speakers"  # more voices than two hold the conversation

@@ -139,7 +139,8 @@ def _parsed(text: str, where: str, lines: dict[Keys, int]) -> Any:
         node = yaml.compose(text, CoreLoader)
         return _Values(lines).of(node, ()) if node is not None else None
     except (yaml.YAMLError, ValueError) as error:  # PyYAML reads numbers in a %YAML line as they come
-        raise UsageError(f"{where} is not valid YAML: {_yaml_fault(error)}") from error
+        hint = "" if Path(where).suffix in (".yaml", ".yml", "") else _not_a_recipe(where)
+        raise UsageError(f"{where} is not valid YAML: {_yaml_fault(error)}{hint}") from error
     except RecursionError as error:
         raise UsageError(f"{where} is not valid YAML: nested too deep") from error
 

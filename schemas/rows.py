@@ -9,12 +9,14 @@ Shape suffixes: T frames of the 25 fps grid, L landmarks, D motion dimensions, N
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
-import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
 from visavis.schemas.names import ItemId, Text
+from visavis.schemas.row import Array as Array
+from visavis.schemas.row import Head as Head
+from visavis.schemas.row import Row as Row
 
 LANDMARKS = 478
 """FaceMesh with refined irises."""
@@ -26,34 +28,20 @@ KEYFRAME_SLOT = 500
 """Grid frames (20 s) of which `Media` keeps the best key frame."""
 
 
-def _as_array(value: Any) -> np.ndarray:
-    if not isinstance(value, np.ndarray):
-        raise ValueError(f"expected a numpy array, got {type(value).__name__}")
-    return np.ascontiguousarray(value)
-
-
-Array = Annotated[np.ndarray, BeforeValidator(_as_array)]
-
-
-class Row(BaseModel):
-    """Base of all rows: frozen, and no unknown field gets in."""
-
-    # Errors without what was given: cut to a few characters, a key in it would not be known as one.
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
-
-    # Fields of text that came later. Where they say nothing they are not written, so digests of older rows still hold.
-    later: ClassVar[frozenset[str]] = frozenset()
-
-
-class Head(Row):
-    """Some plain fields of a larger row, to be had from the first bytes of its artifact without its arrays."""
-
-    whole: ClassVar[type[Row]]
-
-
 class Layout(StrEnum):
     ONE_FRAME = "one_frame"  # both people in one video
     PER_PARTICIPANT = "per_participant"  # one file each, on one timeline
+
+
+class Given(Row):
+    """What somebody else found out about one video, as paths or URLs of files (`stages.media.given`); empty: nothing.
+
+    offset: seconds of the video's clock at which that of these files is zero.
+    """
+
+    turns: str = ""
+    boxes: str = ""
+    offset: float = 0.0
 
 
 class Source(Row):
@@ -64,6 +52,7 @@ class Source(Row):
     conversation: str | None = None
     stamps: tuple[str, ...] = ()  # size and modification time of each file: a changed file is a new item
     sidecars: tuple[tuple[str, ...], ...] = ()  # what lies beside each file: its sound, annotations, boxes
+    given: tuple[Given, ...] = ()  # aligned with uris where anything is given
 
 
 class Address(NamedTuple):
@@ -73,18 +62,28 @@ class Address(NamedTuple):
     audio_uri: str | None = None
 
 
+class Turn(Row):
+    """A span in which one voice speaks, seconds of media time, end exclusive.
+
+    backchannel: "mm-hmm", "yeah", a laugh: a sound of listening, which takes no turn (`stages.voice.backchannels`).
+    """
+
+    speaker: int
+    start: float
+    end: float
+    backchannel: bool = False
+
+
 class Media(Row):
     """One probed file. Times are in seconds of media time; video starts at `video_start`.
 
-    Key frames are named by the first grid frame that shows them or what follows; of each `KEYFRAME_SLOT` frames one is
-    kept. `early_keyframes` came before a group of pictures was full, as encoders do at a scene change; `keyframes` are
-    the others.
+    Key frames are named by the first grid frame that shows them or what follows, one of each `KEYFRAME_SLOT` frames.
+    `early_keyframes` came before a group of pictures was full, as encoders do at a scene change; `keyframes`: others.
 
     `witness` and `audio_witness` tell cheaply whether a file still is what was hashed (`stages.media.file_identity`).
 
     `audio_streams` are the streams of `sound` that are heard, by index: one, or several of one channel each that belong
-    together (`stages.media.soundtrack`). `audio_left_out`: channels of the only stream that would
-    drown the speech in others.
+    together (`stages.media.soundtrack`). `audio_left_out`: channels of the only stream that would drown the speech.
 
     `uri` and `audio_uri` are names as `schemas.uris.shown` has them: who opens the files needs their addresses
     (`Conversation.at`) where something was left out.
@@ -92,6 +91,8 @@ class Media(Row):
     What sidecars add, None without them: `audio_uri`, the participant's voice in a file of its own, on the clock of the
     pictures; `vad`, the spans in which the participant speaks, as the corpus says; boxes_S4: float32, where the
     participant is at second s, x0 y0 x1 y1 in pixels of the picture, NaN where nobody knows.
+
+    What users' own files add (`stages.media.given`): boxes_PS4, a plane for each person; `vad`, or `turns` of two.
     """
 
     uri: str
@@ -116,7 +117,8 @@ class Media(Row):
     witness: str = ""
     audio_witness: str = ""
     audio_left_out: tuple[int, ...] = ()
-    later: ClassVar[frozenset[str]] = frozenset(["witness", "audio_witness", "audio_left_out"])
+    turns: tuple[Turn, ...] = ()
+    later: ClassVar[frozenset[str]] = frozenset(["witness", "audio_witness", "audio_left_out", "turns"])
 
     @property
     def sound_witness(self) -> str:
@@ -160,18 +162,6 @@ class Outline(Row):
     witnesses: tuple[str, ...] = ()
 
 
-class Turn(Row):
-    """A span in which one voice speaks, seconds of media time, end exclusive.
-
-    backchannel: "mm-hmm", "yeah", a laugh: a sound of listening, which takes no turn (`stages.voice.backchannels`).
-    """
-
-    speaker: int
-    start: float
-    end: float
-    backchannel: bool = False
-
-
 class Diarization(Row):
     """Who speaks when. Turns are sorted by (start, speaker); overlap is kept.
 
@@ -183,7 +173,7 @@ class Diarization(Row):
     """
 
     conversation: str
-    method: Literal["embedded", "pyannote", "channels", "vad"]
+    method: Literal["embedded", "pyannote", "channels", "vad", "given"]
     speakers: int
     turns: tuple[Turn, ...]
     voices: Array | None = None

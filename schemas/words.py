@@ -30,6 +30,14 @@ def in_words(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in ordered)
 
 
+def size(count: float) -> str:
+    """Bytes, for people: `17 kB`, `1.2 GB`."""
+    units = ("bytes", "kB", "MB", "GB", "TB")
+    power = min(int(max(0, len(str(int(count))) - 1) / 3), len(units) - 1)
+    number = count / 1000**power
+    return f"{number:.{1 if power and number < 9.95 else 0}f} {units[power]}"
+
+
 def candidates(wanted: str, names: Iterable[str], what: str, total: int | None = None) -> str:
     """What could have been meant by a name that is not there: `there are 24 items: b.mp4, a.mp4 …`, the closest first.
 

@@ -20,7 +20,7 @@ from visavis.schemas.config import Section
 from visavis.schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Figures, Layout, Member, Row, Segment
 from visavis.stages.base import Stage
 from visavis.stages.face.boxes import by_boxes
-from visavis.stages.face.participants import choose
+from visavis.stages.face.participants import choose, is_still
 from visavis.stages.face.people import Person, may_be_one, scenes_of
 
 _SECOND_DIFFERENCE = np.sqrt(6.0)  # of white noise, over its own deviation
@@ -51,9 +51,12 @@ class CastStage(Stage[CastInput, Cast]):
         one_frame = conversation.layout is Layout.ONE_FRAME
         members, crowd_T = list[Person](), np.zeros(conversation.frames, np.bool_)
         for scene, media in zip(scenes, conversation.media, strict=True):
-            chosen = choose(by_boxes(scene.people, media.boxes), 2 if one_frame else 1, media.uri)
+            wanted = 2 if one_frame else 1
+            people = by_boxes(scene.people, media.boxes, wanted)
+            chosen = choose(people, wanted, media.uri)
+            outside = [p for p in scene.people if not any(p is person for person in people) and not is_still(p)]
             members += sorted(chosen.participants, key=lambda person: float(person.place[0][0]))
-            crowd_T |= _crowd(chosen.participants, chosen.others, conversation.frames)
+            crowd_T |= _crowd(chosen.participants, [*chosen.others, *outside], conversation.frames)
         first, second = (_member(person) for person in members)
         seen_PT = np.stack([person.seen_T for person in members])
         cuts = sorted({cut for scene in scenes for cut in scene.cuts if 0 < cut < conversation.frames})

@@ -2,10 +2,10 @@
 
 `per_participant`: each track is one person's, so voice activity on each is the answer: the corpus' own where it comes
 with one ("vad"), else a network's ("channels"); sound that leaks over from the other's microphone is dropped.
-`one_frame`: a `Diarizer` hears the mixed track: the embedded one (`stages.voice.diarizer`, nothing to download), or any
-pyannote.audio pipeline. The diarizer alone decides nothing there: it gives its best guess and how many voices it
-believes in, and `stages.glance` and `stages.bind` hold that against the faces. So two people whose voices are alike are
-not lost before anybody has looked at their lips.
+`one_frame`: the turns that are given for the file ("given", `stages.media.given`); else a `Diarizer` hears the mixed
+track: the embedded one (`stages.voice.diarizer`, nothing to download), or any pyannote.audio pipeline. It alone decides
+nothing there: it gives its best guess and how many voices it believes in, and `stages.glance` and `stages.bind` hold
+that against the faces. So two people whose voices are alike are not lost before anybody has looked at their lips.
 
 Both ways the same rules make turns of it (`tidy`).
 """
@@ -16,21 +16,20 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
 from visavis.schemas import FPS, SAMPLE_RATE
 from visavis.schemas.config import DiarizeConfig
 from visavis.schemas.errors import Reason, Rejected, UsageError
-from visavis.schemas.rows import Conversation, Diarization, DiarizationFacts, Layout, Turn
+from visavis.schemas.rows import Conversation, Diarization, DiarizationFacts, Layout, Media, Turn
+from visavis.schemas.uris import file_name
 from visavis.stages.base import Resources, Stage
 from visavis.stages.media.audio import sound_of, speech_state
 from visavis.stages.models.devices import pick_device
+from visavis.stages.voice.heard import Heard, as_given
 from visavis.stages.voice.turntaking import check_dialogue
-
-if TYPE_CHECKING:
-    from visavis.stages.voice.diarizer import Heard
 
 _LEAK_PIECE = 8_000  # samples judged at a time: 0.5 s
 _LEAK_LAG = 800  # samples by which leaked sound may be early or late: 50 ms
@@ -66,6 +65,8 @@ class DiarizeStage(Stage[Conversation, Diarization]):
         Raises:
             UsageError: one of them is not installed or cannot be loaded.
         """
+        if self.config.backend == "given":  # nothing is heard
+            return
         from visavis.stages.models.networks import load_voice_activity
 
         self._activity = load_voice_activity()
@@ -75,12 +76,14 @@ class DiarizeStage(Stage[Conversation, Diarization]):
         """One row.
 
         Raises:
-            Rejected: NO_SPEECH; ONE_SPEAKER, NOT_A_DIALOGUE where each has a file; NO_AUDIO, UNREADABLE.
+            Rejected: NO_TURNS where they were to be given; NO_SPEECH; ONE_SPEAKER, NOT_A_DIALOGUE where each has a
+                file; NO_AUDIO, UNREADABLE.
         """
-        if item.layout is Layout.PER_PARTICIPANT:
-            yield self._by_file(item)
-        else:
-            yield self._by_diarizer(item)
+        one_each = item.layout is Layout.PER_PARTICIPANT
+        if self.config.backend == "given":
+            for media in item.media:
+                _check_given(media, media.vad is not None if one_each else bool(media.turns))
+        yield self._by_file(item) if one_each else self._of_voices(item)
 
     def facts(self, rows: Sequence[Diarization]) -> str:
         """`DiarizationFacts`."""
@@ -88,26 +91,39 @@ class DiarizeStage(Stage[Conversation, Diarization]):
 
     def _by_file(self, item: Conversation) -> Diarization:
         given = [media.vad for media in item.media]
-        turns = channel_turns([sound_of(media, item.frames) for media in item.media], self._activity, given)
+        activity = None if self.config.backend == "given" else self._activity
+        turns = channel_turns([sound_of(media, item.frames) for media in item.media], activity, given)
         turns_of_both = tidy(turns, item.frames / FPS, self.config)
         check_both_speak(turns_of_both)
         check_dialogue(speech_state(turns_of_both, item.frames), self.config.strangers)
-        method: Literal["vad", "channels"] = "vad" if all(given) else "channels"
+        method: Literal["vad", "channels"] = "vad" if all(spans is not None for spans in given) else "channels"
         return Diarization(conversation=item.id, method=method, speakers=2, turns=turns_of_both)
 
-    def _by_diarizer(self, item: Conversation) -> Diarization:
-        heard = self._diarizer.listen(sound_of(item.media[0], item.frames))
+    def _of_voices(self, item: Conversation) -> Diarization:
+        (media,) = item.media
+        heard = as_given(media.turns) if media.turns else self._diarizer.listen(sound_of(media, item.frames))
         turns = renumbered(tidy(heard.turns, item.frames / FPS, self.config))
         if not turns:
             raise Rejected(Reason.NO_SPEECH)
         counted = sum(share >= self.config.min_share for share in shares(turns).values())
         return Diarization(
             conversation=item.id,
-            method=self.config.backend,
+            method="given" if media.turns else self.config.backend,
             speakers=max(1, min(heard.believed, counted)),
             turns=turns,
             voices=heard.voices if heard.voices.size else None,
             odds=heard.odds if counted > 1 else min(heard.odds, 0.0),
+        )
+
+
+def _check_given(media: Media, is_given: bool) -> None:
+    if not is_given:
+        name = file_name(media.uri)
+        stem = name.rpartition(".")[0] or name
+        raise Rejected(
+            Reason.NO_TURNS,
+            f"{name}: diarize.backend is given, and there is no {stem}.rttm or {stem}.turns.json beside it,"
+            " nor a list's column `turns`",
         )
 
 
@@ -120,6 +136,8 @@ def check_models(config: DiarizeConfig) -> None:
     from visavis.stages.models.hub import fetched
     from visavis.stages.models.wheels import check_wheels
 
+    if config.backend == "given":
+        return
     check_wheels(segmentation=config.backend == "embedded")
     if config.backend == "pyannote":
         looks_local = config.pipeline.startswith((".", "/", "~"))
@@ -188,28 +206,31 @@ class PyannoteDiarizer:
         return sorted(turns, key=_order)
 
     def listen(self, audio_N: np.ndarray) -> Heard:
-        """Pipelines say whom they hear and not how sure they are: all are believed, and no voice is described."""
-        from visavis.stages.voice.diarizer import Heard
-
-        turns = self(audio_N)
-        return Heard(turns, len({turn.speaker for turn in turns}), np.zeros((0, 0), np.float16), 0.0)
+        return as_given(self(audio_N))
 
 
 def channel_turns(
     tracks: Sequence[np.ndarray],
-    activity: Callable[[np.ndarray], np.ndarray],
+    activity: Callable[[np.ndarray], np.ndarray] | None,
     given: Sequence[Sequence[tuple[float, float]] | None] | None = None,
 ) -> list[Turn]:
     """Turns from one track per person, float32 [N] each; speaker i is heard on track i.
 
     Args:
+        activity: not needed where all spans are given.
         given: for each track the spans in which its person speaks, where they are known already.
     """
     from visavis.stages.voice.activity import heard_spans
 
+    def spans_of(own: np.ndarray, spans: Sequence[tuple[float, float]] | None) -> Iterable[tuple[float, float]]:
+        if spans is None:
+            assert activity is not None, "neither spans nor what finds them"
+            return ((float(start), float(end)) for start, end in heard_spans(activity(own), own))
+        return spans
+
     turns = []
     for speaker, (own, spans) in enumerate(zip(tracks, given or [None] * len(tracks), strict=True)):
-        for start, end in spans or heard_spans(activity(own), own):
+        for start, end in spans_of(own, spans):
             first, last = max(0, round(start * SAMPLE_RATE)), min(round(end * SAMPLE_RATE), len(own))
             for begin, stop in _pieces(first, last):
                 others = [track[begin:stop] for i, track in enumerate(tracks) if i != speaker]

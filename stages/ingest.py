@@ -9,7 +9,8 @@ decoded twice there, and often a shot ends. The trade-off: a hint that costs not
 and the cuts themselves are found in the pictures. Only the best key frame of each 20 s is kept (180 an hour at most).
 
 The id is a hash of content: moving or renaming files changes nothing, and the same bytes listed twice collide. It is
-that of the videos; what lies beside them (`stages.media.sidecars`) is read here, once, and is a part of the row.
+that of the videos; what lies beside them or is given for them (`stages.media.sidecars`, `stages.media.given`) is read
+here, once, and is a part of the row.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from visavis.schemas.rows import KEYFRAME_SLOT, Address, Conversation, Layout, M
 from visavis.schemas.uris import shown
 from visavis.stages.base import Stage
 from visavis.stages.media.file_identity import Unchanged, Witness
+from visavis.stages.media.given import with_given
 from visavis.stages.media.limits import Limits
 from visavis.stages.media.opening import absent, open_bytes, open_container
 from visavis.stages.media.sidecars import BOXES, SOUND, VAD, read_boxes, read_vad
@@ -57,10 +59,7 @@ class IngestStage(Stage[Source, Conversation]):
 
     def process(self, item: Source) -> Iterator[Conversation]:
         names = _names(item)
-        sidecars = item.sidecars or ((),) * len(item.uris)
-        media = tuple(
-            self._checked(probe(uri, beside, self.config)) for uri, beside in zip(item.uris, sidecars, strict=True)
-        )
+        media = tuple(self._looked_at(item, n) for n in range(len(item.uris)))
         if len({m.sha256 for m in media}) < len(media):
             raise Rejected(
                 Reason.DUPLICATE_CONTENT, f"{shown(item.uris[0])} and {shown(item.uris[1])} hold the same bytes"
@@ -82,6 +81,14 @@ class IngestStage(Stage[Source, Conversation]):
     def facts(self, rows: Sequence[Conversation]) -> str:
         """An `Outline`."""
         return outline_of(rows[0]).model_dump_json()
+
+    def _looked_at(self, item: Source, n: int) -> Media:
+        """A file, with what lies beside it and what is given for it."""
+        media = self._checked(probe(item.uris[n], item.sidecars[n] if item.sidecars else (), self.config))
+        if not item.given:
+            return media
+        name = item.participants[n] if item.participants else None
+        return with_given(media, item.uris[n], item.given[n], name, alone=len(item.uris) > 1)
 
     def _checked(self, media: Media) -> Media:
         """The file, if its picture and sound cover the same span but for an end that is cut off.

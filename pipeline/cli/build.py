@@ -14,7 +14,7 @@ from visavis.pipeline.engine.terminal import Terminal, say, say_json
 from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import needs
 from visavis.schemas.plain import to_json
-from visavis.schemas.words import counted, duration
+from visavis.schemas.words import counted
 
 builds = typer.Typer()
 
@@ -71,7 +71,7 @@ def build(
 
     if (only is None) != (item is None):
         raise UsageError("--only STAGE and --item ITEM go together")
-    chosen = {"engine": engine, "address": address}
+    reporter, chosen = Reporter(), {"engine": engine, "address": address}
     overrides = [*(set_ or []), *(f"run.{name}={to_json(value)}" for name, value in chosen.items() if value)]
     recipe, named, dyads = load_config(config, BuildConfig, overrides), inputs or [], [pair] if pair else []
     recipe = with_plugins(recipe, plugin or [])
@@ -79,13 +79,14 @@ def build(
     sources = find_sources(named, dyads, access)
     check_models(recipe)
     if only and item:
-        found = replay(Build(recipe, out, local_engine, Reporter(), access), sources, only, item)
+        found = replay(Build(recipe, out, local_engine, reporter, access), sources, only, item)
         say_json(found, for_people=not as_json)
+        if not as_json:
+            reporter.end(f"{only} of {item}, nothing was written", "status", out)
         return
     if dry_run:
-        show_plan(recipe, sources, out, reconfigure=reconfigure, as_json=as_json)
+        show_plan(recipe, sources, out, reporter, reconfigure=reconfigure, as_json=as_json)
         return
-    reporter, began = Reporter(), time.monotonic()
     for line in sources.notes.lines():
         reporter.line(line)
     summary = Build(recipe, out, engine_of(recipe.run), reporter, access).run(sources, reconfigure=reconfigure)
@@ -98,25 +99,38 @@ def build(
         left_out = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
         say(f"left out: {left_out}; `{command('status', out)}` says more")
     Terminal().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
-    done = f"{counted(summary.processed, 'item')} done" if summary.processed else "nothing was left to do, seen"
-    reporter.end(f"{done} in {duration(time.monotonic() - began)}", "train", "configs/train/tiny.yaml", out)
+    done = f"{counted(summary.processed, 'item')} done" if summary.processed else "nothing was left to do"
+    kept = f"{summary.kept} of {counted(summary.sources, 'conversation')} kept"
+    reporter.end(f"{done}, {kept}, {counted(summary.samples, 'sample')}", "train", "configs/train/tiny.yaml", out)
 
 
 @builds.command()
 def status(
-    run: Annotated[str, typer.Argument(help="Folder or URL of a run.")] = "runs/build", as_json: Json = False
+    run: Annotated[str, typer.Argument(help="Folder or URL of a run.")] = "runs/build",
+    watch: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=1, help="Show it anew every so often, until the run ends.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Show what became of every item of a run, also while it goes on."""
+    """Show what became of every item of a run, also while it runs: running, finished, stopped, killed or failed."""
     needs("build", "visavis status")
-    from visavis.pipeline.cli.status import read_status, status_tables
+    from visavis.pipeline.cli.status import next_words, read_status, result_line, status_tables
+    from visavis.pipeline.engine.progress import Reporter
     from visavis.pipeline.plan.file_names import DATASET
 
-    found = read_status(run, DATASET)
-    if as_json:
-        say_json(found)
-    else:
-        for part in status_tables(found):
-            Terminal().print(part, highlight=False)
+    reporter = Reporter()
+    while True:
+        found = read_status(run, DATASET)
+        if as_json:
+            say_json(found)
+        else:
+            for part in status_tables(found):
+                Terminal().print(part, highlight=False)
+        if watch is None or found["running"] is None:
+            break
+        time.sleep(watch)
+    if not as_json:
+        reporter.end(result_line(found), *next_words(found))
 
 
 @builds.command()
@@ -130,14 +144,16 @@ def draw(
         typer.Option(metavar="URL", help="Whole address of a file that is not on this machine; for each."),
     ] = None,
 ) -> None:
-    """Draw what was seen in a conversation: its faces at some moments, and the motion made of them."""
+    """Draw what was seen in a conversation: its faces in some frames, and the motion made of them."""
     needs("build", "visavis draw")
     from visavis.pipeline.cli import draw as drawing
+    from visavis.pipeline.engine.progress import Reporter
 
+    reporter = Reporter()
     sheet, name = drawing.draw(run, item, moments, media or [])
     drawing.save_sheet(sheet, out)
     say(str(out))
-    say(f"drawn: {name}", err=True)
+    reporter.end(f"drawn: {name}, {counted(moments, 'frame')}", "status", run)
 
 
 @builds.command()
@@ -155,15 +171,18 @@ def verify(
         folder = dataset_folder(dataset)
     except UsageError:  # a run without a dataset: that is what is found
         folder = dataset
-    began = time.monotonic()
+    reporter = Reporter()
     findings = verify_dataset(folder, decode=not quick)
     if as_json:
         say_json({"dataset": folder, "findings": findings})
     else:
-        say("\n".join(findings) or f"{folder}: sound")
+        say("\n".join(findings) or f"{folder}: intact")
         what = "every byte" if quick else "every byte and sample"
-        advice = "remove what is named and run the command that made it again" if findings else f"{what} was looked at"
-        Reporter().line(f"{counted(len(findings), 'finding')} in {duration(time.monotonic() - began)}; {advice}")
+        found = f"{counted(len(findings), 'finding')}, {what} was looked at"
+        if findings:
+            reporter.end(found, advice="remove what is named and run the command that made it again")
+        else:
+            reporter.end(found, "report", folder)
     raise typer.Exit(1 if findings else 0)
 
 
@@ -179,12 +198,14 @@ def export(
     needs("build", "visavis export")
     from visavis.pipeline.cli.export import export_dataset
     from visavis.pipeline.cli.folders import dataset_folder
+    from visavis.pipeline.engine.progress import Reporter
     from visavis.training.dataset import Dataset
 
-    data = Dataset(dataset_folder(dataset))
+    reporter, data = Reporter(), Dataset(dataset_folder(dataset))
     path = out or f"runs/{data.manifest.kind}.parquet"
-    say(f"{counted(export_dataset(data, path), data.manifest.kind.removesuffix('s'))}\n{path}")
-    say(f'next: datasets.load_dataset("parquet", data_files="{path}")', err=True)
+    count = counted(export_dataset(data, path), data.manifest.kind.removesuffix("s"))
+    say(f"{count}\n{path}")
+    reporter.end(f"{count} exported", advice=f'next: datasets.load_dataset("parquet", data_files="{path}")')
 
 
 @builds.command()

@@ -17,6 +17,7 @@ from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
 from visavis.pipeline.plan.build import Build, BuildSummary
 from visavis.pipeline.plan.preview import preview, preview_table
+from visavis.pipeline.plan.sizing import sizing_of
 from visavis.pipeline.plan.sources import Sources, source_name
 from visavis.schemas.config import BuildConfig, RunConfig
 from visavis.schemas.dyads import WindowClass
@@ -70,7 +71,9 @@ def summary_table(summary: BuildSummary) -> Table:
     return made
 
 
-def show_plan(config: BuildConfig, sources: Sources, out: str, *, reconfigure: bool, as_json: bool) -> None:
+def show_plan(
+    config: BuildConfig, sources: Sources, out: str, reporter: Reporter, *, reconfigure: bool, as_json: bool
+) -> None:
     """Print what a build would do.
 
     Raises:
@@ -82,7 +85,8 @@ def show_plan(config: BuildConfig, sources: Sources, out: str, *, reconfigure: b
 
         start_ray(config.run.address)
         cluster = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
-    build = Build(config, out, local_engine, Reporter())
+    build = Build(config, out, local_engine, reporter)
+    sizing = sizing_of(sources)
     left, quality = build.remaining(sources), preview(out, build.fingerprints["cast"], config.quality)
     changed, anew = build.changes()
     refused = "" if reconfigure else changed
@@ -94,6 +98,7 @@ def show_plan(config: BuildConfig, sources: Sources, out: str, *, reconfigure: b
             "cluster": cluster,
             "to_do": dict(sorted(left.items())),
             "quality": quality,
+            "sizing": sizing.plain(),
             "notes": asdict(sources.notes),
         }
         plan |= {"changed": changed or None, "anew": anew, "refused": bool(refused)}
@@ -110,6 +115,7 @@ def show_plan(config: BuildConfig, sources: Sources, out: str, *, reconfigure: b
     where = f"Ray cluster {cluster}" if cluster else f"this machine ({config.run.engine})"
     to_do = ", ".join(f"{count} from {stage} on" for stage, count in left.items()) or "none"
     say(f"{counted(len(sources), 'conversation')} → {out} on {where}; to do: {to_do}")
+    say(sizing.line())
     if quality["measured"]:
         Terminal().print(preview_table(quality))
     if changed:
@@ -119,4 +125,4 @@ def show_plan(config: BuildConfig, sources: Sources, out: str, *, reconfigure: b
         raise UsageError(
             "nothing was written, and without --reconfigure this build is refused: add it, or choose another --out"
         )
-    say("settings and models are in order, nothing was written")
+    reporter.end("settings and models are in order, nothing was written", advice="next: the same without --dry-run")

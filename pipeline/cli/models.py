@@ -16,7 +16,7 @@ from visavis.pipeline.engine.terminal import Terminal, say, say_json
 from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import needs
 from visavis.schemas.plain import to_json
-from visavis.schemas.words import counted, duration, in_words
+from visavis.schemas.words import counted, in_words
 
 models = typer.Typer()
 
@@ -41,7 +41,7 @@ def train(
     ] = None,
     set_: Overrides = None,
 ) -> None:
-    """Train the causal listener on shards, or tune it by preference pairs. Running it again goes on.
+    """Train the causal listener on shards, or tune it by preference pairs. Running it again resumes.
 
     Ctrl-C or SIGTERM finishes the step and writes a checkpoint. torchrun … -m visavis train works, too.
     """
@@ -66,7 +66,7 @@ def train(
 
         run = partial(train_on_ray, workers=num_workers, address=address)
     inputs = {"init": init, "pairs": dataset_folder(pairs) if pairs else None}
-    steps, began, latest = recipe.dpo.steps if pairs else recipe.optim.steps, time.monotonic(), dict[str, float]()
+    steps, latest = recipe.dpo.steps if pairs else recipe.optim.steps, dict[str, float]()
     with reporter.training("dpo" if pairs else "train", steps if first else None) as progress:
 
         def follow(step: int, of: int, line: dict[str, float]) -> None:
@@ -83,10 +83,10 @@ def train(
         return
     say(str(path))
     loss = f", loss {latest['loss']:.3f}" if "loss" in latest else ""
-    at = f"step {latest['step']:.0f} of {steps}{loss}" if latest else f"{counted(steps, 'step')} done before"
+    at = f"step {latest['step']:.0f} of {steps}{loss}" if latest else f"{counted(steps, 'step')} cached"
     held_out = parse_manifest(Store(dataset_folder(dataset)).read(MANIFEST_NAME)).of("val")
     split = () if held_out else ("--split", "train")
-    reporter.end(f"{at}, {duration(time.monotonic() - began)}", "evaluate", str(path), dataset, *split)
+    reporter.end(at, "evaluate", str(path), dataset, *split)
 
 
 @models.command()
@@ -108,7 +108,7 @@ def pairs(
     set_: Overrides = None,
     reconfigure: Reconfigure = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Make pairs of a few windows to tell yield and time; write nothing.")
+        bool, typer.Option("--dry-run", help="Make pairs of a few windows to estimate yield and time; write nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -136,7 +136,7 @@ def pairs(
     else:
         sampler = load_checkpoint(checkpoint, whole=False).config.sampler.model_dump(mode="json")
         recipe = parse_config(to_json({"sampler": sampler}), PairsConfig, overrides, where="pairs")
-    request = PairsRequest(dataset_folder(dataset), str(checkpoint), recipe, limit)
+    request, reporter = PairsRequest(dataset_folder(dataset), str(checkpoint), recipe, limit), Reporter()
     if dry_run:
         found = try_pairs(check_pairs(request), before=time.time() - psutil.Process().create_time())
         if as_json:
@@ -144,58 +144,63 @@ def pairs(
             return
         figures = {name: Histogram.model_validate(each) for name, each in found["figures"].items()}
         Terminal().print(pairs_table(figures, recipe.gate.model_dump()))
-        say("\n".join(trial_lines(found)))
+        *lines, last = trial_lines(found)
+        say("\n".join(lines))
+        reporter.end(last, advice="next: the same without --dry-run")
         return
     run = parse_config(to_json({"engine": engine or "ray", "address": address}), RunConfig, where="pairs")
-    began = time.monotonic()
-    summary = build_pairs(request, out, engine_of(run), Reporter(), reconfigure=reconfigure)
+    summary = build_pairs(request, out, engine_of(run), reporter, reconfigure=reconfigure)
     if as_json:
         plain = {name: found.model_dump() for name, found in summary.figures.items()}
         say_json(asdict(summary) | {"figures": plain})
         return
     left_out = f", left out: {in_words(summary.gated)}" if summary.gated else ""
     say(f"{counted(summary.kept, 'pair')} of {summary.tried} tried{left_out}\n{summary.dataset}")
-    took = f"of {counted(summary.windows, 'window')} in {duration(time.monotonic() - began)}"
     again = ("train", "CONFIG", dataset, "--init", str(checkpoint), "--pairs", out)
-    Reporter().end(f"{counted(summary.kept, 'pair')} {took}", *again)
+    reporter.end(f"{counted(summary.kept, 'pair')} of {counted(summary.windows, 'window')}", *again)
 
 
 @models.command()
 def evaluate(
-    checkpoint: Checkpoint,
+    checkpoints: Annotated[list[Path], typer.Argument(metavar="CHECKPOINT…", help="Checkpoints, each a column.")],
     dataset: Data,
     split: Annotated[str, typer.Option(help="val or train.")] = "val",
     seeds: Annotated[int, typer.Option(min=1, help="Generate with so many seeds and average.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Windows per class; none: all.")] = None,
     encoder: Encoder = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="All metrics and baselines, and how far off they may be.")
+    ] = False,
     by_class: Annotated[bool, typer.Option("--by-class", help="Tables for every class, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Score a checkpoint beside the ground truth and simple baselines."""
+    """Score checkpoints beside the ground truth and simple baselines, with a verdict on each."""
+    from visavis.pipeline.cli.evaluate import evaluation_tables, names_of, verdict
     from visavis.pipeline.cli.folders import dataset_folder
-    from visavis.pipeline.cli.tables import doubt_tables, metrics_tables
     from visavis.pipeline.engine.progress import Reporter
     from visavis.training import evaluate as scoring
 
     if split not in ("train", "val"):
         raise UsageError(f"--split is train or val, not {split}")
-    reporter, began = Reporter(), time.monotonic()
-    with reporter.training("evaluate") as progress:
-        result = scoring.evaluate(
-            checkpoint, dataset_folder(dataset), "val" if split == "val" else "train", seeds=range(seeds), limit=limit,
-            encoder=encoder, progress=progress,
-        )  # fmt: skip
+    reporter, results = Reporter(), dict[str, dict[str, Any]]()
+    for name, checkpoint in zip(names_of(checkpoints), checkpoints, strict=True):
+        with reporter.training("evaluate") as progress:
+            results[name] = scoring.evaluate(
+                checkpoint, dataset_folder(dataset), "val" if split == "val" else "train", seeds=range(seeds),
+                limit=limit, encoder=encoder, progress=progress,
+            )  # fmt: skip
+    result = next(iter(results.values()))
     if as_json:
-        say_json(result)
+        say_json(result if len(results) == 1 else {"checkpoints": results})
         return
     counts = ", ".join(f"{n} {label}" for label, n in result["windows"].items() if label != "all")
     say(f"{counted(result['windows']['all'], result['split'] + ' window')}: {counts}")
     for label in result["windows"] if by_class else ("all",):
-        title = "" if label == "all" else label
-        Terminal().print(*metrics_tables({name: row[label] for name, row in result["rows"].items()}, title))
-        Terminal().print(*doubt_tables(result, label))
+        Terminal().print(*evaluation_tables(results, label, whole=all_))
+    for name, found in results.items():
+        say(verdict(name, found))
     windows = f"{counted(result['windows']['all'], 'window')}, {counted(seeds, 'seed')}"
-    reporter.end(f"{windows}, {duration(time.monotonic() - began)}", "generate", str(checkpoint), dataset, "KEY")
+    reporter.end(windows, "generate", str(checkpoints[-1]), dataset, "KEY")
 
 
 @models.command()
@@ -217,10 +222,10 @@ def generate(
 
     if drop not in get_args(Drop):
         raise UsageError(f"--drop is one of {', '.join(get_args(Drop))}, not {drop}")
-    began, folder = time.monotonic(), dataset_folder(dataset)
+    reporter, folder = Reporter(), dataset_folder(dataset)
     path = scoring.generate(checkpoint, folder, key, out, drop=drop, encoder=encoder)  # type: ignore[arg-type]
     say(str(path))
-    Reporter().end(f"generated in {duration(time.monotonic() - began)}", "report", str(path))
+    reporter.end(f"1 window generated, conditions {drop}", "report", str(path))
 
 
 @models.command()
@@ -243,11 +248,14 @@ def convert(
     It is unpickled by a process of its own, without rights worth having. A half-done preference run is best ended
     before: a converted initial checkpoint is another file to it.
     """
+    from visavis.pipeline.engine.progress import Reporter
     from visavis.training.checkpoint import checkpoint_id
     from visavis.training.convert import convert as converted
 
-    for made in converted(file, to, encoder):
-        say(f"{made}  sha256 {checkpoint_id(made)}")
+    reporter, made = Reporter(), list(converted(file, to, encoder))
+    for path in made:
+        say(f"{path}  sha256 {checkpoint_id(path)}")
+    reporter.end(f"{counted(len(made), 'file')} converted", advice=f"{file} stays; use the new one in its place")
 
 
 assets = typer.Typer(help="List, fetch and check the production models.", invoke_without_command=True)
@@ -265,7 +273,9 @@ def list_assets(context: typer.Context, folder: Folder = None, as_json: Json = F
     if context.invoked_subcommand is not None:
         return
     from visavis.pipeline.cli.assets import at_hand, read_assets
+    from visavis.pipeline.engine.progress import Reporter
 
+    reporter = Reporter()
     rows = [(asset, at_hand(asset, folder)) for asset in read_assets()]
     if as_json:
         plain = [a.model_dump(mode="json") | {"at_hand": path is not None, "path": str(path or "")} for a, path in rows]
@@ -276,6 +286,8 @@ def list_assets(context: typer.Context, folder: Folder = None, as_json: Json = F
         known = f"at hand: {path}" if path else "not at hand"
         say(f"{asset.name}: {asset.what}\n    {asset.licence}, {asset.size_mb:.0f} MB, {known}{gated}")
         say(f"    from {asset.source}, used by {asset.used_by}")
+    there = sum(path is not None for _, path in rows)
+    reporter.end(f"{counted(len(rows), 'model')}, {there} at hand", "assets", "fetch", "NAME")
 
 
 @assets.command()
@@ -305,6 +317,7 @@ def fetch(
         if asset.setting and (folder or not asset.hub_id):
             value = asset.setting.format(path=path, folder=folder)
             say(f"    use it with --set {value}")
+    reporter.end(f"{counted(len(names), 'model')} at hand", "assets", "check", *names)
 
 
 @assets.command()
@@ -315,7 +328,9 @@ def check(
 ) -> None:
     """Check that fetched models are whole. Exit 1 if one is damaged, or one that was named is not at hand."""
     from visavis.pipeline.cli.assets import at_hand, damage, named_assets, read_assets
+    from visavis.pipeline.engine.progress import Reporter
 
+    reporter = Reporter()
     rows: list[dict[str, Any]] = []
     for asset in named_assets(names) if names else read_assets():
         path = at_hand(asset, folder)
@@ -325,7 +340,11 @@ def check(
     if as_json:
         say_json({"assets": rows})
     for row in rows if not as_json else ():
-        say(f"{row['name']}: {', '.join(row['findings']) or 'sound'}{row['path'] and '  ' + row['path']}")
+        say(f"{row['name']}: {', '.join(row['findings']) or 'intact'}{row['path'] and '  ' + row['path']}")
     if not rows and not as_json:
-        say("no model is at hand; `visavis assets` lists them")
-    raise typer.Exit(1 if any(row["findings"] for row in rows) else 0)
+        say("no model is at hand")
+    damaged = [row["name"] for row in rows if row["findings"]]
+    if not as_json:
+        counts = f"{counted(len(rows), 'model')} looked at, {len(damaged)} damaged or absent"
+        reporter.end(counts, "assets", *(("fetch", *damaged) if damaged else ()))
+    raise typer.Exit(1 if damaged else 0)

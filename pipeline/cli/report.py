@@ -23,19 +23,21 @@ def report_generated(generated: str, picture: Path, dataset: str | None, *, as_j
     from visavis.pipeline.cli.draw import save_sheet
     from visavis.pipeline.cli.generated import draw_generated
 
+    reporter = Reporter()
     sheet, missing = draw_generated(Path(generated), dataset_folder(dataset) if dataset else None)
     save_sheet(sheet, picture)
     if missing:
-        Reporter().line(f"no faces are drawn, only curves: {missing}")
+        reporter.line(f"no faces are drawn, only curves: {missing}")
     if as_json:
         say_json({"picture": str(picture), "no_faces": missing or None})
     else:
         say(str(picture))
+        reporter.end("curves drawn" if missing else "faces and curves drawn", advice=f"look at {picture}")
 
 
 def report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
     """Print what a dataset holds. samples: keys that are listed per class and split."""
-    data = Dataset(dataset_folder(dataset))
+    reporter, data = Reporter(), Dataset(dataset_folder(dataset))
     keys = {
         split: {label.value: [s.key for s in islice(data.samples(split, label), samples)] for label in WindowClass}
         for split in get_args(Split)
@@ -52,6 +54,9 @@ def report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
         for label, found in classes.items():
             if found:
                 say(f"{split} {label}: {', '.join(found)}")
+    windows = sum(shard.samples for shard in data.manifest.shards)
+    count = counted(windows, data.manifest.kind.removesuffix("s"))
+    reporter.end(f"{count} in {counted(len(data.manifest.shards), 'shard')}", "verify", dataset)
 
 
 def summarise(manifest: Manifest) -> dict[str, Any]:
@@ -66,7 +71,7 @@ def summarise(manifest: Manifest) -> dict[str, Any]:
 
 def _table(data: Dataset) -> Table:
     manifest = data.manifest
-    made = table(f"{data.location} ({manifest.kind})", "class", "train", "val", "share drawn", "mean keep")
+    made = table(f"{data.location} ({manifest.kind})", "class", "train", "val", "drawn", "sampling p")
     for label in WindowClass:
         counts = [sum(s.samples for s in manifest.of(split, label)) for split in ("train", "val")]
         share, keep = manifest.plan.mixture.get(label, 0.0), manifest.plan.keep.get(label, 0.0)

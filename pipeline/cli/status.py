@@ -53,7 +53,7 @@ def status_line(status: dict[str, Any]) -> str:
     standing, dataset = status["state"], status["dataset"]
     phase = standing.get("phase")
     far = f" in {phase}, {standing['finished']} of {standing['total']} done" if phase else ""
-    again = "the same command goes on from here"
+    again = "the same command resumes"
     said = {
         "running": f"running{far}",
         "finished": "finished",
@@ -63,6 +63,23 @@ def status_line(status: dict[str, Any]) -> str:
     }[standing["state"]]
     earlier = "" if standing["state"] == "finished" else " of an earlier run"
     return f"{said}\ndataset{earlier}: {dataset}" if dataset else f"{said}\nno dataset yet"
+
+
+def result_line(status: dict[str, Any]) -> str:
+    """How the run stands and what became of its items, in a few words."""
+    stages = status["stages"].values()
+    ok, rejected, failed = (
+        sum(row["ok"] for row in stages),
+        *(sum(sum(row[kind].values()) for row in stages) for kind in ("rejected", "failed")),
+    )
+    return f"{status['run']} {status['state']['state']}: {ok} ok, {rejected} rejected, {failed} failed"
+
+
+def next_words(status: dict[str, Any]) -> tuple[str, ...]:
+    """The command that comes next: to see more of a run at work, or to look at what is there."""
+    if status["running"]:
+        return "status", status["run"], "--watch", "10"
+    return ("report", status["run"]) if status["dataset"] else ("clean", status["run"])
 
 
 def status_tables(status: dict[str, Any]) -> list[Table | str]:

@@ -56,7 +56,7 @@ def doubt_tables(result: dict[str, Any], label: str) -> list[Table]:
 
 def pairs_table(figures: dict[str, Histogram], gate: dict[str, float | None]) -> Table:
     """Quantiles of what the gate measured, beside its thresholds."""
-    made = table("what the gate measured", "figure", "bound", *(f"{q:.0%}" for q in _QUANTILES))
+    made = table("what the gate measured", "measurement", "bound", *(f"{q:.0%}" for q in _QUANTILES))
     bounds = {name.removeprefix("min_").removeprefix("max_"): (name[:3], bound) for name, bound in gate.items()}
     for name, found in figures.items():
         kind, bound = bounds.get(name, ("", None))

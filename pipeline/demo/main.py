@@ -71,7 +71,7 @@ def run_demo(out: Path, engine: str) -> None:
         "pairs": made.dataset,
         "base model": base,
         "tuned model": tuned,
-        "figures": out / "evaluation.json",
+        "measurements": out / "evaluation.json",
     }.items():
         places.add_row(name, str(path))
     console.print(places)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import visavis
+from visavis.pipeline.engine import metrics
 from visavis.pipeline.engine.ray_token import ensure_token
 from visavis.schemas.config import StageResources
 from visavis.schemas.errors import UsageError
@@ -46,6 +47,8 @@ def start_ray(address: str | None) -> None:
     local = is_local(address)
     address, remedy = _wanted(address)
     _check_address(address, remedy)
+    if local:  # else 15, behind all else on this machine; on a cluster that is its owner's to say
+        os.environ.setdefault("RAY_worker_niceness", "0")
     ensure_token(local=local)
     # Ray would end the process on SIGTERM in its own way, and nothing would be committed first.
     on_main_thread = threading.current_thread() is threading.main_thread()
@@ -75,6 +78,8 @@ def start_ray(address: str | None) -> None:
     finally:
         if on_main_thread:
             signal.signal(signal.SIGTERM, on_sigterm)
+    if not local:
+        metrics.begin()
 
 
 def is_local(address: str | None) -> bool:

@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from visavis.pipeline.engine import metrics
 from visavis.pipeline.engine.terminal import Terminal
 from visavis.schemas.secrets import safe
 from visavis.schemas.words import duration
@@ -71,6 +72,7 @@ class PhaseProgress:
         """A task came to its end."""
         counts = self._counts.setdefault(outcome.stage, Counter())
         counts[outcome.status] += 1
+        metrics.ended(outcome.stage, outcome.status)
         self._worked[outcome.stage] += outcome.seconds
         if self._bar and outcome.stage in self._rows:
             self._bar.update(self._rows[outcome.stage], advance=1, note=describe(counts))
@@ -80,10 +82,13 @@ class PhaseProgress:
         self._finished += 1
         self.before += not fresh
         if self._bar and self._whole is not None:
-            self._bar.update(self._whole, completed=self._finished, note=f"{self.before} before" if self.before else "")
+            self._bar.update(self._whole, completed=self._finished, note=f"{self.before} cached" if self.before else "")
 
     def beat(self, at_work: Sequence[InFlight], waiting: str, seconds: float) -> None:
         """A line every so many seconds: how far it is, and which items have been at work for longest."""
+        self._reporter.announce()
+        metrics.at_work((f.task.stage for f in at_work), self._expected)
+        metrics.reached(self._name, self._finished, self._total)
         if time.monotonic() - self._beaten < seconds:
             return
         self._beaten = time.monotonic()
@@ -102,9 +107,9 @@ class PhaseProgress:
         for stage in dict.fromkeys([*self._skipped, *self._expected]):
             counts, skipped = self._counts.get(stage), self._skipped[stage]
             if counts is None:
-                yield f"{stage:<{_NAME}} {skipped} done before"
+                yield f"{stage:<{_NAME}} {skipped} cached"
                 continue
-            before = f", {skipped} done before" if skipped else ""
+            before = f", {skipped} cached" if skipped else ""
             alone = f", done in {took}" if stage == self._name else ""
             yield f"{stage:<{_NAME}} {describe(counts)}{before}  {duration(self._worked[stage])} of work{alone}"
         if self._name not in self._expected and self._counts:
@@ -127,17 +132,29 @@ class Reporter:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Terminal(stderr=True)
+        self._began = time.monotonic()
+        self._announced = False
+
+    def announce(self) -> None:
+        """Say once where a cluster's dashboard is, if there is one."""
+        if not self._announced and (url := metrics.dashboard()):
+            self._announced = True
+            self.line(f"Ray's dashboard is at {url}")
 
     def line(self, text: str) -> None:
         self.console.print(safe(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def before(self, name: str, count: int) -> None:
         """So many things were there already."""
-        self.line(f"{name:<{_NAME}} {count} done before")
+        self.line(f"{name:<{_NAME}} {count} cached")
 
-    def end(self, text: str, *words: str) -> None:
-        """The last line of a command: what came of it, and the command that comes next."""
-        self.line(f"{text}; next: {command(*words)}")
+    def end(self, text: str, *words: str, advice: str = "") -> None:
+        """The last line of a command: what came of it, how long it took, and the command, or advice, that comes next.
+
+        The time is that since the reporter was made, which is the first thing that a command does.
+        """
+        after = f"next: {command(*words)}" if words else advice
+        self.line(f"{text}, in {duration(time.monotonic() - self._began)}{after and '; ' + after}")
 
     @contextmanager
     def phase(self, name: str, total: int) -> Iterator[PhaseProgress]:

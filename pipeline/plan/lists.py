@@ -1,13 +1,15 @@
 """Lists of conversations: the same columns in every format, checked by one schema.
 
-`uri` is needed; `conversation`, `participant`, `size` and `modified` are read where they are, and every other column is
-named and ignored. Names are text or whole numbers: 0 is a name, and 1.0, as tables write a whole number beside a
-missing one, is 1. What spells a missing value (`MISSING`) does so in every format, and is reported where it is a word.
-A value of another kind ends everything in one line that names row, column and value, before anything is built.
+`uri` is needed; `conversation`, `participant`, `size` and `modified` are read where they are, as are `turns` and
+`boxes`, files of the user's own (`stages.media.given`), with `turns_offset`; every other column is named and ignored.
+Names are text or whole numbers: 0 is a name, and 1.0, as tables write a whole number beside a missing one, is 1. What
+spells a missing value (`MISSING`) does so in every format, and is reported where it is a word. A value of another kind
+ends everything in one line that names row, column and value, before anything is built.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,11 +19,13 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 from visavis.pipeline.plan.row_files import Cells, Table
 from visavis.schemas.names import LONGEST_NAME, is_name
+from visavis.schemas.rows import Given
 from visavis.schemas.secrets import hidden
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.uris import is_local, local_path, printable
+from visavis.stages.media.given import has_ending
 
-COLUMNS = ("uri", "conversation", "participant", "size", "modified")
+COLUMNS = ("uri", "conversation", "participant", "size", "modified", "turns", "boxes", "turns_offset")
 MISSING = frozenset(["", "#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null", "\\N"])
 
 _ALIASES = {  # what others call our columns
@@ -29,6 +33,9 @@ _ALIASES = {  # what others call our columns
     "conversation": ("conversation_id", "dialogue", "dialog", "session", "session_id", "dyad", "pair"),
     "participant": ("participant_id", "speaker", "speaker_id", "person", "actor"),
 }
+GIVEN = {"turns": (".rttm", ".json"), "boxes": (".npz", ".json")}
+"""Columns that name files of the user's own, and how these end."""
+_FARTHEST = 1e9  # seconds of an offset: thirty years
 _EXACT = 2**53  # from here on a float does not tell which whole number it was
 _SHOWN = 2000  # characters of a value that are looked at to show some
 _NAMED = 10  # columns that are named; the rest is counted
@@ -45,6 +52,7 @@ class ListRow(NamedTuple):
     participant: str | None
     size: str
     modified: str
+    given: Given | None
 
 
 class ListFile:
@@ -77,8 +85,8 @@ class ListFile:
             yield f"{name}: columns not read: {', '.join(ignored[:_NAMED])}{more}{hints}"
 
     def _checked(self, cells: Cells) -> ListRow:
-        uri, conversation, participant, size, modified = cells
-        name = self._uri(uri)
+        uri, conversation, participant, size, modified, *more = cells
+        name = self._uri("uri", uri)
         talk = self._text("conversation", conversation) if conversation is not None else None
         who = self._text("participant", participant) if participant is not None else None
         if (talk is None) != (who is None):
@@ -86,21 +94,48 @@ class ListFile:
         if self._table.lines > 1:  # it passed, so the line breaks are elsewhere
             self._counts[_SPREAD] += 1
         size = "" if size is None else self._size(size)
-        return ListRow(name, talk, who, size, "" if modified is None else self._modified(modified))
+        return ListRow(name, talk, who, size, "" if modified is None else self._modified(modified), self._given(more))
 
-    def _uri(self, value: Any) -> str:
+    def _given(self, cells: Cells) -> Given | None:
+        """What the row names beside the video; None where that is nothing, as nearly always."""
+        if not any(cells):  # an offset of 0 is none
+            return None
+        turns, boxes = (self._beside(column, value) for column, value in zip(GIVEN, cells, strict=False))
+        return Given(turns=turns, boxes=boxes, offset=self._offset(cells[2])) if turns or boxes else None
+
+    def _beside(self, column: str, value: Any) -> str:
+        if value is None or (isinstance(value, str) and value.strip() in MISSING):
+            return ""
+        name = self._uri(column, value)
+        if not has_ending(name, *GIVEN[column]):
+            self._wrong(column, value, f"a file that ends in {' or '.join(GIVEN[column])}")
+        return name
+
+    def _offset(self, value: Any) -> float:
+        text = str(value).strip() if isinstance(value, str | Real) and not isinstance(value, bool) else None
+        if value is None or text in MISSING:
+            return 0.0
+        try:
+            seconds = float(text or "")
+        except ValueError:
+            seconds = math.inf
+        if not abs(seconds) <= _FARTHEST:
+            self._wrong("turns_offset", value, "seconds")
+        return seconds
+
+    def _uri(self, column: str, value: Any) -> str:
         if isinstance(value, bytes):
             value = os.fsdecode(value)
         if value is not None and not isinstance(value, str):
-            self._wrong("uri", value, "a path or URL")
+            self._wrong(column, value, "a path or URL")
         if value is None or value.strip() in MISSING:
             self._table.fail("has no `uri`" + (f", but {value.strip()}" if value and value.strip() else ""))
         try:
             uri = self._resolve(value)
         except ValueError as error:
-            self._wrong("uri", value, str(error))
+            self._wrong(column, value, str(error))
         if self._table.lines > 1 and "\n" in value and is_local(uri) and not os.path.lexists(local_path(uri)):
-            self._wrong("uri", value, f"a name on one line, not on {self._table.lines}: is a quote never closed?")
+            self._wrong(column, value, f"a name on one line, not on {self._table.lines}: is a quote never closed?")
         return uri
 
     def _text(self, column: str, value: Any) -> str | None:

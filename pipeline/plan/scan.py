@@ -16,7 +16,7 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
-from visavis.pipeline.plan.seamless import is_sidecar
+from visavis.pipeline.plan.beside import is_sidecar
 from visavis.schemas.errors import UsageError
 from visavis.schemas.uris import printable
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import logging
 import os
 from array import array
 from collections import defaultdict
@@ -24,20 +23,22 @@ from contextlib import contextmanager
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from fsspec import AbstractFileSystem
 
+from visavis.pipeline.plan.beside import Siblings, is_sidecar
+from visavis.pipeline.plan.found import WEB, Found, recognised, with_beside
 from visavis.pipeline.plan.lists import ListFile
 from visavis.pipeline.plan.places import Place, absolute
 from visavis.pipeline.plan.scan import LIST_SUFFIXES, MEDIA_SUFFIXES, Notes, scan, scan_remote, suffix_of
-from visavis.pipeline.plan.seamless import Siblings, is_sidecar, named
+from visavis.pipeline.plan.seamless import named
 from visavis.pipeline.plan.stamps import remote_stamp, stamp_of
 from visavis.schemas.access import Access, hosts_of
 from visavis.schemas.config import SourcesConfig
 from visavis.schemas.errors import UsageError
-from visavis.schemas.rows import Source
+from visavis.schemas.rows import Given, Source
 from visavis.schemas.secrets import hashable
 from visavis.schemas.storage.faults import Blame, blame_of
 from visavis.schemas.storage.files import is_there, locate, open_file
@@ -50,31 +51,13 @@ from visavis.schemas.uris import (
     printable,
     shown,
     shown_in,
-    unsigned,
 )
 from visavis.schemas.words import counted
 
-_LOG = logging.getLogger(__name__)
 _BYTES_PER_SECOND = 5e6  # that a worker reads at least, for time limits
 _UNKNOWN_SECONDS = 300.0
-_WEB = ("http://", "https://")
 _BUFFER = 1 << 20  # bytes of a list elsewhere that are read at a time
 _LARGEST_CROWD = 64  # files of one conversation; more, and the column holds something else
-
-
-class _Listed(NamedTuple):
-    """A file as an input has it. uri as `schemas.uris` makes it; stamp only where it is wanted."""
-
-    uri: str
-    conversation: str | None = None
-    participant: str | None = None
-    stamp: str = ""
-    sidecars: tuple[str, ...] = ()
-
-    @property
-    def identity(self) -> tuple[str | None, str]:
-        """Whose file, and which: a row that was signed anew is the same."""
-        return self.participant, unsigned(self.uri)
 
 
 class Sources(Collection[Source]):
@@ -111,19 +94,20 @@ class Sources(Collection[Source]):
                 conversation=rows[0].conversation,
                 stamps=tuple(r.stamp for r in rows),
                 sidecars=tuple(r.sidecars for r in rows) if any(r.sidecars for r in rows) else (),
+                given=tuple(r.given or Given() for r in rows) if any(r.given for r in rows) else (),
             )
 
     def __contains__(self, source: object) -> bool:
         return any(source == other for other in self)
 
-    def _rows(self, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
+    def _rows(self, siblings: Siblings | None, notes: Notes) -> Iterator[Found]:
         """siblings: stamps and sidecars are wanted too."""
         for text in self._inputs:
             yield from _expand(text, self._access, siblings, notes)
 
-    def _groups(self, rows: Iterator[_Listed]) -> Iterator[list[_Listed]]:
-        waiting: defaultdict[str, list[_Listed]] = defaultdict(list)
-        crowds: defaultdict[str, dict[tuple[str | None, str], _Listed]] = defaultdict(dict)
+    def _groups(self, rows: Iterator[Found]) -> Iterator[list[Found]]:
+        waiting: defaultdict[str, list[Found]] = defaultdict(list)
+        crowds: defaultdict[str, dict[tuple[str | None, str], Found]] = defaultdict(dict)
         for row in rows:
             if row.conversation is None or row.participant is None:
                 yield [row]
@@ -152,7 +136,7 @@ class _Census:
     def __init__(self) -> None:
         self._conversations, self._files = array("q"), array("q")
 
-    def watched(self, rows: Iterator[_Listed]) -> Iterator[_Listed]:
+    def watched(self, rows: Iterator[Found]) -> Iterator[Found]:
         """The same rows."""
         conversation, file = self._conversations.append, self._files.append
         for row in rows:
@@ -200,7 +184,14 @@ def access_to(config: SourcesConfig, inputs: Sequence[str], pairs: Sequence[tupl
 
 def source_key(source: Source) -> str:
     """The item id of a listed conversation: its files' names, sizes and modification times."""
-    plain = (source.uris, source.participants, source.conversation, source.stamps, source.sidecars)
+    plain: tuple[Any, ...] = (
+        source.uris,
+        source.participants,
+        source.conversation,
+        source.stamps,
+        source.sidecars,
+        *(given.model_dump() for given in source.given),
+    )
     return hashlib.sha256(hashable(plain)).hexdigest()[:16]  # signed anew, it is the same item
 
 
@@ -216,7 +207,7 @@ def source_seconds(source: Source) -> float:
     return sum(float(size) / _BYTES_PER_SECOND if size.isdecimal() else _UNKNOWN_SECONDS for size in sizes)
 
 
-def _not_too_many(row: _Listed, files: int) -> None:
+def _not_too_many(row: Found, files: int) -> None:
     if files > _LARGEST_CROWD:
         name = printable(row.conversation or "")[:60]
         raise UsageError(f"conversation {name!r} has more than {_LARGEST_CROWD} files: is `conversation` what it says?")
@@ -239,7 +230,7 @@ def _shown(name: str) -> str:
     return printable(shown(name))
 
 
-def _expand(text: str, access: Access, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
+def _expand(text: str, access: Access, siblings: Siblings | None, notes: Notes) -> Iterator[Found]:
     if not text:
         raise UsageError("an input is an empty name")
     if is_local(text):
@@ -250,7 +241,7 @@ def _expand(text: str, access: Access, siblings: Siblings | None, notes: Notes) 
         yield from _expand_remote(text, access, siblings, notes)
 
 
-def _expand_local(text: str, access: Access, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
+def _expand_local(text: str, access: Access, siblings: Siblings | None, notes: Notes) -> Iterator[Found]:
     path = _here(text)
     if any(mark in path for mark in "*?[") and not os.path.lexists(path):
         matching = sorted(name for name in glob.glob(path, recursive=True) if not is_sidecar(name))  # noqa: PTH207
@@ -262,7 +253,7 @@ def _expand_local(text: str, access: Access, siblings: Siblings | None, notes: N
         yield from _named(path, access, siblings, notes, inside=False)
 
 
-def _named(path: str, access: Access, siblings: Siblings | None, notes: Notes, *, inside: bool) -> Iterator[_Listed]:
+def _named(path: str, access: Access, siblings: Siblings | None, notes: Notes, *, inside: bool) -> Iterator[Found]:
     """What a local path stands for. inside: of several, so that a folder without videos is no mistake."""
     suffix = suffix_of(path)
     if not os.path.lexists(path):
@@ -284,7 +275,7 @@ def _named(path: str, access: Access, siblings: Siblings | None, notes: Notes, *
         yield _local(path, siblings)
 
 
-def _expand_remote(text: str, access: Access, siblings: Siblings | None, notes: Notes) -> Iterator[_Listed]:
+def _expand_remote(text: str, access: Access, siblings: Siblings | None, notes: Notes) -> Iterator[Found]:
     fs, path = locate(text, access)
     suffix = suffix_of(path.partition("?")[0] if text.startswith("http") else path)
     exists = is_there(fs, path, text)
@@ -312,7 +303,7 @@ def _expand_remote(text: str, access: Access, siblings: Siblings | None, notes: 
 def _is_folder(fs: AbstractFileSystem, path: str) -> bool:
     """A web server does not tell, but by a page of links: nobody looks for these in what its name says is a file."""
     suffix = suffix_of(path.partition("?")[0])
-    is_file = path.startswith(_WEB) and (suffix in MEDIA_SUFFIXES or suffix in LIST_SUFFIXES)
+    is_file = path.startswith(WEB) and (suffix in MEDIA_SUFFIXES or suffix in LIST_SUFFIXES)
     return not is_file and bool(fs.isdir(path))
 
 
@@ -324,7 +315,7 @@ def _some_found(found: Sequence[Any], folder: str, notes: Notes, *, needed: bool
 
 def _listed(
     file: IO[bytes], name: str, suffix: str, place: Place, siblings: Siblings | None, notes: Notes
-) -> Iterator[_Listed]:
+) -> Iterator[Found]:
     listing, unasked = ListFile(name, suffix, place.uri), 0
     for row in listing.rows(file):
         stamp = ""
@@ -332,14 +323,15 @@ def _listed(
             # Asking a store about each of a million files would take hours: there, the list's own columns count. And a
             # missing file is that row's rejection, not the run's end.
             stamp = stamp_of(local_path(row.uri)) if is_local(row.uri) else f"{row.size}:{row.modified}"
-        found = _Listed(row.uri, row.conversation, row.participant, stamp)
-        if named(row.uri) is None:
-            yield found
-        elif row.uri.startswith(_WEB):
-            unasked += 1
-            yield _recognised(found, None, None)
+            for name in (row.given.turns, row.given.boxes) if row.given else ():
+                stamp += f"+{stamp_of(local_path(name))}" if is_local(name) else ""
+        found = Found(row.uri, row.conversation, row.participant, stamp, given=row.given)
+        seamless = named(row.uri) is not None
+        if is_local(row.uri) or (seamless and not row.uri.startswith(WEB)):
+            yield with_beside(found, siblings)
         else:
-            yield _with_sidecars(found, siblings)
+            unasked += seamless
+            yield recognised(found, None, None)
     notes.said.extend(listing.notes())
     if unasked:
         notes.said.append(
@@ -348,43 +340,15 @@ def _listed(
         )
 
 
-def _with_sidecars(row: _Listed, siblings: Siblings | None) -> _Listed:
-    """A file that a list names; without what lies beside it where that is in a store that does not say."""
-    try:
-        return _recognised(row, siblings, None)
-    except (UsageError, OSError) as error:
-        if is_local(row.uri):
-            raise
-        _LOG.warning("sound and annotations beside %s are left out: %s", shown(row.uri), error)
-        return _recognised(row, None, None)
+def _local(path: str, siblings: Siblings | None) -> Found:
+    return recognised(Found(local_uri(path), stamp=stamp_of(path) if siblings else ""), siblings, None)
 
 
-def _local(path: str, siblings: Siblings | None) -> _Listed:
-    return _recognised(_Listed(local_uri(path), stamp=stamp_of(path) if siblings else ""), siblings, None)
+def _elsewhere(fs: AbstractFileSystem, path: str, info: dict[str, Any], siblings: Siblings | None) -> Found:
+    return recognised(Found(str(fs.unstrip_protocol(path)), stamp=remote_stamp(info)), siblings, fs)
 
 
-def _elsewhere(fs: AbstractFileSystem, path: str, info: dict[str, Any], siblings: Siblings | None) -> _Listed:
-    return _recognised(_Listed(str(fs.unstrip_protocol(path)), stamp=remote_stamp(info)), siblings, fs)
-
-
-def _recognised(row: _Listed, siblings: Siblings | None, fs: AbstractFileSystem | None) -> _Listed:
-    """A corpus' file with what its name says of it, where the list does not say otherwise, and its sidecars."""
-    name = named(row.uri)
-    if name is None or name.suffix not in MEDIA_SUFFIXES:
-        return row
-    if row.conversation is None and row.participant is None:
-        row = row._replace(conversation=name.conversation, participant=name.participant)
-    if siblings is None:
-        return row
-    if is_local(row.uri):
-        beside = {local_uri(path): stamp for path, stamp in siblings.of(None, local_path(row.uri)).items()}
-    else:
-        fs, path = (fs, fs._strip_protocol(row.uri)) if fs else locate(row.uri)
-        beside = {str(fs.unstrip_protocol(found)): stamp for found, stamp in siblings.of(fs, str(path)).items()}
-    return row._replace(sidecars=tuple(beside), stamp="+".join([row.stamp, *beside.values()]))
-
-
-def _one_file(text: str, access: Access, siblings: Siblings) -> _Listed:
+def _one_file(text: str, access: Access, siblings: Siblings) -> Found:
     if is_local(text):
         path = _here(text)
         if not Path(path).is_file():

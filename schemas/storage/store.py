@@ -18,6 +18,7 @@ artifacts exist at the price of one request per thousand, so planners should ask
 from __future__ import annotations
 
 import errno
+import os
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -153,6 +154,18 @@ class Store:
     def list(self, folder: str, suffix: str = "") -> list[str]:
         """Sorted names of the files directly inside a folder that has no folders of many files in it."""
         return sorted(n for n in self.names(folder) if "/" not in n and n.endswith(suffix))
+
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Name, relative to a folder, and bytes of every file at any depth below it; of links, their own. Elsewhere
+        than on a disk, all names are held at once."""
+        if self.local:
+            for name in self.names(folder):
+                with suppress(FileNotFoundError):
+                    yield name, os.lstat(f"{self._folder}/{folder}/{name}").st_size
+        else:
+            base = self.full(folder).rstrip("/")
+            for path, info in self._fs.find(base, detail=True).items():
+                yield str(path)[len(base) + 1 :], int(info.get("size") or 0)
 
     def delete(self, path: str) -> None:
         with suppress(FileNotFoundError), about(self._shown(path)):

@@ -1,7 +1,7 @@
-"""Which of the faces in a participant's file is the participant's, where the corpus says in what box the person is.
+"""Which faces are the participants', where the corpus or the user's tracker says in what box each person is.
 
-The boxes hold whole bodies, so a face belongs to one if its middle lies in it. One look a second is enough: people do
-not change places faster.
+The boxes hold faces or whole bodies, so a face belongs to one if its middle lies in it. One look a second is
+enough: people do not change places faster.
 """
 
 from __future__ import annotations
@@ -14,11 +14,24 @@ from visavis.schemas import FPS
 from visavis.stages.face.people import Person
 
 
-def by_boxes(people: Sequence[Person], boxes_S4: np.ndarray | None) -> list[Person]:
-    """Those first who lie in the boxes most of the time; without boxes, or with nobody in them, in their order."""
-    if boxes_S4 is None:
+def by_boxes(people: Sequence[Person], boxes: np.ndarray | None, wanted: int) -> list[Person]:
+    """Those first who lie in the boxes most of the time; without boxes, or with nobody in them, in their order.
+
+    Where two are wanted and there are boxes of several people, only those who are in them: of each box, the face that
+    is inside most of the time. Whoever is in none is no participant, however large. Where that leaves fewer than two,
+    and where there are boxes of one person only, they do not say who the two are.
+
+    Args:
+        boxes: boxes_S4, or boxes_PS4.
+    """
+    if boxes is None:
         return list(people)
-    return sorted(people, key=lambda person: -share_inside(person, boxes_S4))
+    planes_PS4 = boxes.reshape(-1, *boxes.shape[-2:])
+    shares = [[share_inside(person, boxes_S4) for person in people] for boxes_S4 in planes_PS4]
+    if wanted == 1:
+        return [people[n] for n in sorted(range(len(people)), key=lambda n: -max(own[n] for own in shares))]
+    inside = {int(np.argmax(own)) for own in shares if max(own, default=0.0) > 0}
+    return [people[n] for n in sorted(inside)] if len(inside) >= wanted else list(people)
 
 
 def share_inside(person: Person, boxes_S4: np.ndarray) -> float:

@@ -11,7 +11,7 @@ cannot be read at all rejects the conversation.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
@@ -27,27 +27,28 @@ SOUND, VAD, BOXES = ".wav", ".json", ".npz"
 SUFFIXES = (SOUND, VAD, BOXES)
 
 _BOX, _VALID = "boxes_and_keypoints:box", "boxes_and_keypoints:is_valid_box"
-_LARGEST = 64 << 20  # bytes of an unpacked array: ten hours of boxes
-_TEXT, _PARTS, _VALUES = (
+LARGEST_ARRAY = 64 << 20  # bytes of an unpacked array: ten hours of boxes
+LARGEST_TEXT, _PARTS, _VALUES = (
     32 << 20,
     400_000,
     4_000_000,
 )  # bytes, lists and objects, and commas of a text: 300 MB when read
 _FARTHEST = 1e12  # of any clock: also one that counts samples
-_BIGGEST = 1e6  # pixels
+BIGGEST = 1e6  # pixels
 _FEW, _NEAR = 10, 0.02  # boxes more or fewer than pictures, or that share
 _USUAL = (10, 12.5, 15, 24, 25, 30, 50, 60, 120, 240)  # pictures per second
 _USUAL_WITHIN = 0.01
 _BEYOND = 1.1  # of the media's length
 _SILENCE = 5.0  # seconds; a transcript that goes on for longer after this much more shows that the list stopped early
 
+M = TypeVar("M", bound=BaseModel)
 
-_Moment = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST)]
+Moment = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST)]
 
 
 class _Span(BaseModel):
-    start: _Moment
-    end: _Moment
+    start: Moment
+    end: Moment
 
 
 class _Sentence(BaseModel):
@@ -71,8 +72,8 @@ def read_vad(uri: str, end: float) -> tuple[tuple[float, float], ...] | None:
         Rejected: UNREADABLE.
     """
     with open_bytes(uri) as file, judged(uri, file):
-        bounded(size_of(file), _TEXT, "bytes of a text")
-        found = _parsed(file.read(_TEXT))
+        bounded(size_of(file), LARGEST_TEXT, "bytes of a text")
+        found = parsed_json(_Annotations, file.read(LARGEST_TEXT))
     spans = sorted((span.start, span.end) for span in found.vad or () if span.end > span.start)
     if not spans:
         return None
@@ -85,11 +86,12 @@ def read_vad(uri: str, end: float) -> tuple[tuple[float, float], ...] | None:
     return None if unheard > _SILENCE else tuple(spans)
 
 
-def _parsed(text: bytes) -> _Annotations:
+def parsed_json(kind: type[M], text: bytes) -> M:
+    """JSON as a model. ValueError: it does not fit, or has more values than are read."""
     bounded(text.count(b"[") + text.count(b"{"), _PARTS, "lists and objects")
     bounded(text.count(b","), _VALUES, "values")
     try:
-        return _Annotations.model_validate_json(text)
+        return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -113,14 +115,14 @@ def read_boxes(uri: str, start: float, duration: float, fps: float) -> np.ndarra
         Rejected: UNREADABLE.
     """
     with open_bytes(uri) as file, judged(uri, file):
-        arrays = read_members(file, (_BOX, _VALID), _LARGEST)
+        arrays = read_members(file, (_BOX, _VALID), LARGEST_ARRAY)
     if arrays is None:
         return None
     boxes_P4, valid_P = arrays[0], arrays[1].reshape(-1)
     if boxes_P4.shape != (len(valid_P), 4) or boxes_P4.dtype.kind == "b":
         raise Rejected(Reason.UNREADABLE, f"{shown(uri)}: {_BOX} has shape {boxes_P4.shape}, {_VALID} {valid_P.shape}")
     boxes_P4 = boxes_P4.astype(np.float64)
-    usable_P = valid_P.astype(bool) & (np.abs(boxes_P4) <= _BIGGEST).all(axis=1)
+    usable_P = valid_P.astype(bool) & (np.abs(boxes_P4) <= BIGGEST).all(axis=1)
     if not usable_P.any():
         return None
     rate = _rate(len(usable_P), duration, fps)

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +38,7 @@ from visavis.schemas.rows import Turn
 from visavis.stages.models.campplus import voice_windows
 from visavis.stages.models.networks import load_powerset, load_voice_activity, load_voice_encoder
 from visavis.stages.voice.activity import HEARD, VAD_STEP, heard_spans, runs, speech_probability
+from visavis.stages.voice.heard import Heard
 from visavis.stages.voice.local_voices import CHUNK_FRAMES, HOP, local_evidence, set_apart, spread
 from visavis.stages.voice.viterbi import viterbi
 
@@ -94,20 +94,6 @@ class Split:
     distance: float
     smaller: float
     agreement: float
-
-
-class Heard(NamedTuple):
-    """What the diarizer makes of a track.
-
-    turns: sorted by (start, speaker). believed: how many voices it is sure of, 0 without speech. voices: float16
-    [W, E], E ≤ `REDUCED`: how the voice sounds around each tenth of a second, NaN where nobody speaks. odds: nats by
-    which there are two voices rather than one.
-    """
-
-    turns: list[Turn]
-    believed: int
-    voices: np.ndarray
-    odds: float
 
 
 class EmbeddedDiarizer:

@@ -81,7 +81,7 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 def one_line(stderr: str) -> str:
     *progress, last = stderr.splitlines()
-    assert all("done before" in line or "at work" in line for line in progress)
+    assert all("cached" in line or "at work" in line for line in progress)
     assert last.startswith("visavis: ")
     return last
 
@@ -215,7 +215,7 @@ def test_a_run_that_is_asked_to_stop_commits_says_so_and_can_go_on(
     run.send_signal(signal.SIGTERM)
     out, err = run.communicate(timeout=60)
     assert (run.returncode, out) == (130, "")
-    assert one_line(err) == "visavis: stopped; run the same command again to go on from here"
+    assert one_line(err) == "visavis: stopped; the same command resumes"
     assert "ingest" in {outcome.stage for outcome in Ledger(Store(str(root))).latest().values()}
     assert holder(Store(str(root))) is None
     assert not list(root.rglob(f"{TEMPORARY}*"))

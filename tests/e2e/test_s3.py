@@ -85,7 +85,7 @@ def test_a_run_on_s3_can_be_verified_and_asked(
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
-    assert capsys.readouterr().out == f"{root}/dataset: sound\n"
+    assert capsys.readouterr().out == f"{root}/dataset: intact\n"
     status = read_status(root, "dataset")
     assert list(status["stages"]) == [
         "ingest",

@@ -1,4 +1,5 @@
-"""Hostile sound and annotations beside a good video, under the names of the Seamless Interaction corpus."""
+"""Hostile sound, annotations, turns and boxes beside a good video, under the names of the Seamless Interaction corpus
+(turns and boxes are read beside any file)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ def write_all(folder: Path, video: bytes, other: bytes, elsewhere: Elsewhere, se
     """A conversation of two good videos for each hostile sidecar. The videos' bytes differ from dyad to dyad."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
-    sidecars = [*annotations(rng), *boxes(rng), *sounds(rng, elsewhere)]
+    sidecars = [*annotations(rng), *boxes(rng), *sounds(rng, elsewhere), *given_turns(rng), *given_boxes(rng)]
     for number, (suffix, data) in enumerate(sidecars):
         stem = f"V00_S{number:04d}_I00000001"
         for person, good in (("P0001", video), ("P0002", other)):
@@ -98,6 +99,48 @@ def boxes(rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
         for _ in range(4):
             data[int(rng.integers(len(data)))] = int(rng.integers(256))
         yield ".npz", bytes(data if rng.random() < 0.7 else data[: int(rng.integers(40, len(data) + 1))])
+
+
+def given_turns(rng: np.random.Generator) -> Iterator[tuple[str, object]]:
+    """`.rttm` and `.turns.json`, of anybody's diarizer."""
+    line = b"SPEAKER t 1 0.5 1.5 <NA> <NA> ann <NA> <NA>\n"
+    yield ".rttm", line * 900_000
+    yield ".rttm", b"".join(b"SPEAKER t 1 1 1 <NA> <NA> s%d <NA> <NA>\n" % n for n in range(90_000))
+    yield ".rttm", b"".join(b"SPEAKER t%d 1 1 1 <NA> <NA> s <NA> <NA>\n" % n for n in range(90_000))
+    yield ".rttm", line.replace(b"0.5", b"9" * 1_000_000)
+    yield ".rttm", line.replace(b"1.5", b"inf") + line.replace(b"1.5", b"-1e308")
+    yield ".rttm", line.replace(b"ann", b"\x1b]0;x\x07") + line.replace(b"ann", b"\xff\xfe")
+    yield ".rttm", b"SPEAKER " * 3_000_000
+    yield ".rttm", b"\0" * 30_000_000
+    yield ".rttm", rng.bytes(100_000)
+    yield ".rttm", b""
+    yield ".rttm", lambda path: os.mkfifo(path)
+    yield ".rttm", lambda path: path.symlink_to("/dev/zero")
+    yield ".turns.json", b"[" * 200_000
+    yield ".turns.json", b'[{"speaker": "\\u001b[2J", "start": 0, "end": 1}]'
+    yield ".turns.json", b'[{"speaker": 1, "start": 1e308, "end": 1e309}]'
+    yield ".turns.json", b"[" + b'{"speaker":1,"start":0,"end":1},' * 300_000 + b"1]"
+    yield ".turns.json", lambda path: path.symlink_to("/dev/urandom")
+
+
+def given_boxes(rng: np.random.Generator) -> Iterator[tuple[str, object]]:
+    """`.boxes.npz` and `.boxes.json`, of anybody's tracker."""
+    time, box = _npy("<f8", (100,), bytes(800)), _npy("<f8", (100, 4), bytes(3200))
+    for shape in ((2**40,), (2**62,), (-1,), (10**30,), (1,) * 60):
+        yield ".boxes.npz", _npz({"time.npy": _npy("<f8", shape, bytes(100)), "box.npy": box})
+        yield ".boxes.npz", _npz({"time.npy": time, "box.npy": _npy("<f8", (*shape[:1], 4), bytes(100))})
+    bomb = _npy("<f8", (80_000_000,), bytes(640_000_000))
+    yield ".boxes.npz", _npz({"time.npy": bomb, "box.npy": box})
+    yield ".boxes.npz", _npz({"time.npy": time, "box.npy": box, "person.npy": _npy("|O", (100,), bytes(800))})
+    people = np.arange(100, dtype="<i8").tobytes()
+    yield ".boxes.npz", _npz({"time.npy": time, "box.npy": box, "person.npy": _npy("<i8", (100,), people)})
+    yield ".boxes.npz", b"\x80\x04cos\nsystem\n(S'touch owned'\ntR."
+    yield ".boxes.npz", lambda path: os.mkfifo(path)
+    yield ".boxes.json", b'[{"time": 1e999, "box": [0, 0, 1, 1]}]'
+    yield ".boxes.json", b'[{"time": 1, "box": [1e999, NaN, 1, 1]}]'
+    yield ".boxes.json", b"[" + b'{"time":1,"box":[0,0,1,1]},' * 300_000 + b"1]"
+    yield ".boxes.json", b'[{"time": 1, "box": [0, 0, 1, 1], "person": "' + b"x" * 5000 + b'"}]'
+    yield ".boxes.json", lambda path: path.symlink_to("/dev/urandom")
 
 
 def sounds(rng: np.random.Generator, elsewhere: Elsewhere) -> Iterator[tuple[str, object]]:

@@ -71,7 +71,7 @@ def test_verify_where_only_reading_is_allowed(
         code, out, _ = visavis(capsys, monkeypatch, "verify", f"s3://{BUCKET}/read-only")
     finally:
         server.before = lambda *_: None
-    assert (code, out) == (0, f"s3://{BUCKET}/read-only/dataset: sound\n")
+    assert (code, out) == (0, f"s3://{BUCKET}/read-only/dataset: intact\n")
 
 
 def test_a_run_in_no_bucket_is_wrong_use(

@@ -108,7 +108,7 @@ def test_the_state_says_how_a_run_ended(tmp_path: Path) -> None:
     letters(tmp_path, ["a"])
     assert state(tmp_path) == ("finished", "finished")
     for error, expected in (
-        (KeyboardInterrupt(), ("stopped", "stopped in letters, 2 of 2 done; the same command goes on from here")),
+        (KeyboardInterrupt(), ("stopped", "stopped in letters, 2 of 2 done; the same command resumes")),
         (RunFailed("too much failed"), ("failed", "failed in letters, 2 of 2 done: too much failed")),
         (ValueError("a bug"), ("failed", "failed in letters, 2 of 2 done: ValueError: a bug")),
     ):
@@ -122,7 +122,7 @@ def test_the_state_says_how_a_run_ended(tmp_path: Path) -> None:
 def test_a_run_that_was_killed_is_told_from_one_at_work_and_one_that_ended(tmp_path: Path) -> None:
     letters(tmp_path, ["a"])
     (tmp_path / "state.json").write_text('{"began": 1.0, "state": "running"}\n')  # nobody had time to say more
-    assert state(tmp_path) == ("killed", "killed; the same command goes on from here")
+    assert state(tmp_path) == ("killed", "killed; the same command resumes")
     far = {"phase": "letters", "finished": 3, "total": 9, "new": 3, "seconds": 1.0}
     (tmp_path / "progress.json").write_text(json.dumps(far))
     assert "killed in letters, 3 of 9 done" in state(tmp_path)[1]

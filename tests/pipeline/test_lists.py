@@ -422,4 +422,4 @@ def test_a_parquet_with_a_byte_changed_is_a_list_or_wrong_use(folder: Path, data
 
 
 def test_the_columns_are_those_of_the_readme() -> None:
-    assert COLUMNS == ("uri", "conversation", "participant", "size", "modified")
+    assert COLUMNS == ("uri", "conversation", "participant", "size", "modified", "turns", "boxes", "turns_offset")

@@ -340,7 +340,7 @@ def test_a_store_that_lists_no_folder_leaves_out_what_lies_beside(
             raise PermissionError(13, "Forbidden")
 
     store = Closed()
-    monkeypatch.setattr("visavis.pipeline.plan.sources.locate", lambda url: (store, url))
+    monkeypatch.setattr("visavis.pipeline.plan.found.locate", lambda url: (store, url))
     (tmp_path / "list.jsonl").write_text(
         "".join(json.dumps({"uri": f"s3://b/0032/{n}.mp4"}) + "\n" for n in (ONE, TWO))
     )

@@ -57,7 +57,7 @@ def test_ctrl_c_twice_is_one_line_and_leaves_nobody_behind(shell: Terminal, shar
     shell.type(CTRL_C)
     shell.watch(0.3)
     shell.type(CTRL_C)
-    assert shell.watch(60, "stopped; run the same command again to go on from here"), shell.text[-2000:]
+    assert shell.watch(60, "stopped; the same command resumes"), shell.text[-2000:]
     shell.type("echo code $?\n")
     assert shell.watch(60, "code 130"), shell.text[-2000:]
     assert "Traceback" not in shell.text

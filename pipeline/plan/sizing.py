@@ -1,0 +1,68 @@
+"""What a corpus will take: core-hours and disk, before it is built.
+
+An hour of video is an hour of one file; a conversation of two files counts twice. The rates were measured on two cores
+with real conversations in 720p (faces are nearly all of the artifacts, and three quarters of the time); the demo's
+rendered 360p takes two thirds of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from visavis.pipeline.plan.sources import Sources
+from visavis.schemas.errors import Rejected
+from visavis.schemas.words import counted, duration
+from visavis.stages.media.opening import open_container
+
+CORE_HOURS, ARTIFACT_GB, DATASET_GB = 0.33, 1.0, 0.5
+"""Of an hour of video."""
+_LOOKED_AT = 3  # conversations whose headers are read
+
+
+class Sizing(NamedTuple):
+    """hours: of video, None where no header said how long it is. read: files whose headers were read."""
+
+    files: int
+    read: int
+    hours: float | None
+
+    def plain(self) -> dict[str, float | int | None]:
+        """With what that takes."""
+        rates = {"core_hours": CORE_HOURS, "artifacts_tb": ARTIFACT_GB / 1e3, "dataset_tb": DATASET_GB / 1e3}
+        return self._asdict() | {name: self.hours and round(rate * self.hours, 6) for name, rate in rates.items()}
+
+    def line(self) -> str:
+        """For people."""
+        per_hour = f"{CORE_HOURS} core-hours, {ARTIFACT_GB:g} GB of artifacts and {DATASET_GB:g} GB of dataset an hour"
+        if self.hours is None:
+            return f"how long {counted(self.files, 'file')} are is not known before the first is read; about {per_hour}"
+        tb = (ARTIFACT_GB + DATASET_GB) * self.hours / 1e3
+        return (
+            f"about {duration(3600 * self.hours)} of video, by the headers of {self.read} of"
+            f" {counted(self.files, 'file')}: {CORE_HOURS * self.hours:.2g} core-hours and {tb:.2g} TB ({per_hour})"
+        )
+
+
+def sizing_of(sources: Sources) -> Sizing:
+    """Guessed from the first few; the headers are believed, since it is a guess."""
+    first = [uri for source in islice(sources, _LOOKED_AT) for uri in source.uris]
+    files = sum(len(source.uris) for source in sources)
+    seconds = [found for found in map(_claimed, first) if found is not None]
+    return Sizing(files, len(seconds), _hours(seconds, files))
+
+
+def _hours(seconds: Sequence[float], files: int) -> float | None:
+    return float(np.mean(seconds)) * files / 3600 if seconds else None
+
+
+def _claimed(uri: str) -> float | None:
+    """Seconds that a header claims."""
+    try:
+        with open_container(uri) as container:
+            return container.duration / 1e6 if container.duration and container.duration > 0 else None
+    except (Rejected, OSError):
+        return None
