@@ -11,25 +11,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
-import numpy as np
 import pytest
 import typer
 import yaml
 
 from benchmarks import __name__ as _benchmarks
 from tests.stages.test_ingest import write_clip
-from tests.training.synthetic import DIM, sample, write_dataset
 from visavis.pipeline.app import app
 from visavis.pipeline.engine.supervise import FAULTS
-from visavis.schemas.artifact import dump_rows
 from visavis.schemas.config import BuildConfig, IngestConfig, Section
-from visavis.schemas.dyads import Codec, NeutralFaces, WindowClass
 from visavis.schemas.errors import Reason, Rejected
 from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.pairs import PairsConfig
-from visavis.schemas.rows import LANDMARKS, Source
+from visavis.schemas.rows import Source
 from visavis.schemas.train import TrainConfig
-from visavis.stages.face.codec import decode_motion
 from visavis.stages.ingest import IngestStage
 
 REPOSITORY = Path(__file__).parents[1]
@@ -228,34 +223,3 @@ def test_the_stage_of_the_contributing_page_runs_alone(tmp_path: Path) -> None:
     assert -40 < row.level_db[0] < 0
     with pytest.raises(Rejected, match="no_speech"):
         next(page["LoudnessStage"](page["LoudnessConfig"](floor_db=0.0)).process(conversation))
-
-
-def test_the_loader_of_the_format_page_reads_a_dataset(tmp_path: Path) -> None:
-    folder = write_dataset(tmp_path, {WindowClass.LISTENING: 5})
-    read = blocks_of(DOCS / "formats" / "dataset.md")["samples"]
-    found = dict(read(folder))
-    assert len(found) == 5
-    for members in found.values():
-        assert members["avatar.motion"].shape == (50, DIM)
-        assert len(members["user.audio"]) == 50 * 640
-        assert 0 <= members["meta"]["weight"] <= 1
-
-
-def test_the_decoder_of_the_format_page_decodes_as_ours(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    motion = sample(0).avatar_motion
-    mean, basis = (random.standard_normal(s).astype(np.float32) for s in (LANDMARKS * 3, (DIM - 6, LANDMARKS * 3)))
-    codec = Codec(id="synthetic", kind="landmark-pca", given=0, network="", mean=mean, basis=basis, explained=1.0)
-    neutral = tuple(random.standard_normal((LANDMARKS, 3)).astype(np.float32) for _ in range(2))
-    none = (np.zeros(0, np.float32),) * 2
-    faces = NeutralFaces(conversation="c1", participants=("a", "b"), neutral=neutral, neutral_code=none)
-    (tmp_path / "codec.safetensors").write_bytes(dump_rows([codec]))
-    (tmp_path / "faces.safetensors").write_bytes(dump_rows([faces]))
-
-    page = blocks_of(DOCS / "formats" / "dataset.md")
-    read, people = (
-        page["first_row"](tmp_path / "codec.safetensors"),
-        page["first_row"](tmp_path / "faces.safetensors", "c1"),
-    )
-    points = page["decode"](motion, read, people["neutral"][1])
-    np.testing.assert_allclose(points, decode_motion(codec, motion, neutral[1]), atol=1e-4)
