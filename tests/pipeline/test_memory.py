@@ -13,7 +13,7 @@ import pytest
 
 from tests.memory import peak_from_now
 from tests.pipeline.toy import STAGES
-from visavis.pipeline.engine import memory, workers
+from visavis.pipeline.engine import memory, ray_workers
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.memory import default_limit, machine_gb, peak_mb
 from visavis.pipeline.engine.ray_workers import limit_gb
@@ -70,7 +70,7 @@ def test_the_memory_of_a_job_or_container_is_its_machine(
 
 def test_zero_switches_the_limit_off_and_nothing_asks_for_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(workers, "default_limit", lambda cpus: 5.0 * cpus)
+    monkeypatch.setattr(ray_workers, "default_limit", lambda cpus: 5.0 * cpus)
 
     def limit(address: str | None, needs: StageResources) -> float:
         return limit_gb(RunConfig(address=address), needs)
