@@ -151,6 +151,9 @@ STEPS = (
 )
 
 
+_TAKEN = ("pairs", "codec", "yardstick")  # folders of artifacts that are no step's
+
+
 class Graph:
     """The stages of a build, in their order, those of the user's own among them."""
 
@@ -209,7 +212,7 @@ class Graph:
 
     def _plug_in(self, plugin: Plugin) -> None:
         """Right after the last of what it takes: what it rejects costs nobody more."""
-        if plugin.stage.name in self.steps:
+        if plugin.stage.name in {*self.steps, *(step.name for step in STEPS), *_TAKEN}:
             raise UsageError(f"{plugin} has the name of a stage that is there already, {plugin.stage.name}")
         there = [s for s in self.steps.values() if (s.of_conversation or s.by_content) and s.stage is not GlanceStage]
         takes = plugin.takes({s.name: Output(s.output, s.each in ("piece", "participant")) for s in there})

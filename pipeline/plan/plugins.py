@@ -144,6 +144,7 @@ def load(code: str, digest: str = "") -> tuple[type[AnyStage], str]:
     _check(is_stage and not inspect.isabstract(stage), code, "is no class of a stage (visavis.stages.base.Stage)")
     named = _NAME.fullmatch(str(getattr(stage, "name", ""))) and isinstance(getattr(stage, "version", None), int)
     _check(named, code, "has no name of small letters, digits and _, or no version that is a number")
+    _check(_is_typed(stage), code, "must derive from Stage[In, Out], with rows (visavis.schemas.rows.Row) as both")
     copyreg.pickle(stage, partial(_reduced, code=_in_full(code), digest=found))
     return stage, found
 
@@ -152,10 +153,11 @@ def _of_file(code: str, digest: str) -> tuple[Any, bytes]:
     path, _, name = _in_full(code).rpartition(":")
     try:
         with Path(path).open("rb") as file:
-            data = file.read(_LARGEST)
+            data = file.read(_LARGEST + 1)
     except OSError as error:
         where = f" on {socket.gethostname()}, and every machine of the cluster needs it" if digest else ""
         raise UsageError(f"plugin {code}: {path}: {error.strerror}{where}") from error
+    _check(len(data) <= _LARGEST, code, f"is larger than {_LARGEST >> 20} MB: no file of code")
     if digest not in ("", _digest(data)):
         return None, data
     module = _module(path, data)
@@ -204,7 +206,10 @@ def _restored(code: str, digest: str) -> AnyStage:
 
 def _settings(stage: type[AnyStage], values: Mapping[str, Any]) -> Section:
     """Settings as the `config` of a stage's `__init__` is typed."""
-    hint = get_type_hints(stage.__init__).get("config", Section)
+    try:
+        hint = get_type_hints(stage.__init__).get("config", Section)
+    except NameError as error:
+        raise UsageError(f"plugins.{stage.name}: the type of its config is not known when it runs ({error})") from error
     kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, Section)]
     try:
         return (kinds or [Section])[0].model_validate(values)
@@ -212,6 +217,13 @@ def _settings(stage: type[AnyStage], values: Mapping[str, Any]) -> Section:
         first = error.errors()[0]
         where = ".".join(map(str, ("plugins", stage.name, "settings", *first["loc"])))
         raise UsageError(f"{where}: {str(first['msg']).removeprefix('Value error, ')}") from error
+
+
+def _is_typed(stage: type[AnyStage]) -> bool:
+    try:
+        return all(isinstance(kind, type) and issubclass(kind, Row) for kind in stage.types())
+    except TypeError:
+        return False
 
 
 def _in_full(code: str) -> str:

@@ -87,6 +87,7 @@ def test_it_may_take_a_row_as_a_whole_and_name_who_makes_it(tmp_path: Path) -> N
         ("heard: Binding", "takes = {'heard': 'bin'}", "takes of heard names bin; there are .* stages: bin"),
         ("heard: Binding", "takes = {'heard': 'cast'}", "heard takes Binding, but cast makes Cast"),
         ("heard: Binding", "name = 'bind'", "has the name of a stage that is there already, bind"),
+        ("heard: Binding", "name = 'encode'", "has the name of a stage that is there already, encode"),
         ("heard: Binding", "name = '../mine'", "has no name of small letters"),
         ("heard: Binding", "version = 'one'", "no version that is a number"),
     ],
@@ -120,6 +121,8 @@ def test_its_settings_are_typed_by_its_own_class(tmp_path: Path) -> None:
         ("mine.py:Stage", "is no class of a stage"),
         ("broken.py:Mine", "does not load: ZeroDivisionError: division by zero"),
         ("nonsense.py:Mine", "does not load: SyntaxError"),
+        ("untyped.py:Mine", r"must derive from Stage\[In, Out\], with rows"),
+        ("large.py:Mine", "is larger than 1 MB: no file of code"),
         ("https://example.org/mine.py:Mine", "must be a file of this machine"),
         ("mine", f"is neither FILE.py:Class nor the name of an installed stage .{GROUP}.; there is no installed stage"),
     ],
@@ -131,6 +134,9 @@ def test_a_stage_that_is_not_there_is_wrong_use(
     written(tmp_path, "binding: Binding")
     (tmp_path / "broken.py").write_text("1 / 0")
     (tmp_path / "nonsense.py").write_text("class :")
+    (tmp_path / "large.py").write_text("#" * (1 << 20) + "\n")
+    typed = (tmp_path / "mine.py").read_text()
+    (tmp_path / "untyped.py").write_text(typed.replace("Mine(Stage[In, Out])", "Mine(Stage[int, str])"))
     with pytest.raises(UsageError, match=message):
         load(code)
 
