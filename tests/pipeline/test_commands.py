@@ -240,3 +240,28 @@ def test_a_trial_says_what_one_window_takes() -> None:
     assert first == "1 window, of which 1 was tried: about 1 ± 0 pairs; 0 windows passed over"
     assert second.startswith("about 9.4 s on one worker like this: 9.3 s to start, then 12 pairs a second")
     assert last == "nothing was written"
+
+
+def test_status_is_shown_anew_until_the_run_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from visavis.pipeline.cli import status as module
+
+    stages = {"ingest": {"ok": 5, "rejected": {"no_audio": 1}, "failed": {}, "items_per_second": 1.0}}
+    row = {"seconds_per_item": dict.fromkeys(module.QUANTILES, 1.0), "peak_mb": dict.fromkeys(module.QUANTILES, 1.0)}
+    stages["ingest"] |= row | {"media_hours_per_hour": 0.0}
+    owner = {"pid": 1, "host": "here"}
+    shown = {"run": str(tmp_path), "progress": None, "stages": stages, "dataset": None}
+    states = iter([("running", owner), ("running", owner), ("stopped", None)])
+
+    def read(*_: object) -> dict[str, object]:
+        state, running = next(states)
+        return shown | {"state": {"state": state}, "running": running}
+
+    monkeypatch.setattr(module, "read_status", read)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    code, out, err = visavis(capsys, monkeypatch, "status", str(tmp_path), "--watch", "5")
+    assert code == 0
+    assert out.count("no dataset yet") == 3
+    assert "stopped: 5 ok, 1 rejected, 0 failed, in " in err
+    assert next(states, None) is None
