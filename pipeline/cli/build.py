@@ -179,10 +179,8 @@ def verify(
         say("\n".join(findings) or f"{folder}: intact")
         what = "every byte" if quick else "every byte and sample"
         found = f"{counted(len(findings), 'finding')}, {what} was looked at"
-        if findings:
-            reporter.end(found, advice="remove what is named and run the command that made it again")
-        else:
-            reporter.end(found, "report", folder)
+        advice = "remove what is named and run the command that made it again"
+        reporter.end(found, *(() if findings else ("report", folder)), advice=advice)
     raise typer.Exit(1 if findings else 0)
 
 

@@ -71,6 +71,19 @@ def summary_table(summary: BuildSummary) -> Table:
     return made
 
 
+def _say_sources(sources: Sources) -> None:
+    for source in itertools.islice(sources, _SHOWN):
+        say(f"{'one file each' if len(source.uris) > 1 else 'one frame':<14} {source_name(source)}")
+    if len(sources) > _SHOWN:
+        say(f"… and {len(sources) - _SHOWN} more")
+    for line in sources.notes.lines():
+        say(line)
+    given = [each for source in sources for each in source.given]
+    if given:
+        turns, boxes = sum(bool(each.turns) for each in given), sum(bool(each.boxes) for each in given)
+        say(f"given: turns for {counted(turns, 'file')}, boxes for {boxes}")
+
+
 def show_plan(
     config: BuildConfig, sources: Sources, out: str, reporter: Reporter, *, reconfigure: bool, as_json: bool
 ) -> None:
@@ -106,12 +119,7 @@ def show_plan(
         if refused:
             raise typer.Exit(2)
         return
-    for source in itertools.islice(sources, _SHOWN):
-        say(f"{'one file each' if len(source.uris) > 1 else 'one frame':<14} {source_name(source)}")
-    if len(sources) > _SHOWN:
-        say(f"… and {len(sources) - _SHOWN} more")
-    for line in sources.notes.lines():
-        say(line)
+    _say_sources(sources)
     where = f"Ray cluster {cluster}" if cluster else f"this machine ({config.run.engine})"
     to_do = ", ".join(f"{count} from {stage} on" for stage, count in left.items()) or "none"
     say(f"{counted(len(sources), 'conversation')} → {out} on {where}; to do: {to_do}")

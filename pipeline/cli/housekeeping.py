@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,10 @@ from visavis.pipeline.cli.options import Json
 from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
 from visavis.schemas.errors import UsageError
 from visavis.schemas.words import counted, size
+
+if TYPE_CHECKING:
+    from visavis.pipeline.cli.clean import Group
+    from visavis.pipeline.engine.progress import Reporter
 
 housekeeping = typer.Typer()
 
@@ -61,26 +66,20 @@ def clean(
         return
     groups = cleaning.groups_of(run)
     if as_json:
-        plain: list[dict[str, Any]] = [
-            {"stage": g.stage, "present": g.present, "files": len(g.paths), "bytes": g.size} for g in groups
-        ]
+        plain = [{"stage": g.stage, "present": g.present, "files": len(g.paths), "bytes": g.size} for g in groups]
         say_json({"run": run, "running": cleaning.is_running(run), "may_be_deleted": plain})
-        return
-    made = table(
-        f"{run}: what may be deleted",
-        "stage",
-        "settings",
-        "files",
-        "size",
-        "deleted by",
-        left=("settings", "deleted by"),
-    )
+    else:
+        _say_groups(run, groups, reporter)
+
+
+def _say_groups(run: str, groups: Sequence[Group], reporter: Reporter) -> None:
+    columns = ("stage", "settings", "files", "size", "deleted by")
+    made = table(f"{run}: what may be deleted", *columns, left=("settings", "deleted by"))
     for group in groups:
         kind, how = ("present", "--yes --all") if group.present else ("earlier", "--yes")
         made.add_row(group.stage, kind, str(len(group.paths)), size(group.size), how)
     if groups:
         Terminal().print(made)
-    free = sum(group.size for group in groups if not group.present)
-    whole = sum(group.size for group in groups)
+    free, whole = (sum(group.size for group in groups if both or not group.present) for both in (False, True))
     found = f"nothing was deleted; {size(free)} of earlier settings, {size(whole)} with the present ones"
     reporter.end(found, "clean", run, "--yes", *(() if free else ("--all",)))

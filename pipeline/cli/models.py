@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -17,6 +17,9 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import needs
 from visavis.schemas.plain import to_json
 from visavis.schemas.words import counted, in_words
+
+if TYPE_CHECKING:
+    from visavis.pipeline.engine.progress import Reporter
 
 models = typer.Typer()
 
@@ -238,8 +241,8 @@ def convert(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="With a checkpoint that was trained on an encoder: the weights as they were in training. They are"
-            " converted, too, and the new checkpoint names the new file's sha256; it serves with that file alone.",
+            help="Of a checkpoint that was trained on an encoder: its weights in training. They are converted, too,"
+            " and the new checkpoint names the new file's sha256; it serves with that file alone.",
         ),
     ] = None,
 ) -> None:
@@ -253,8 +256,7 @@ def convert(
     from visavis.training.convert import convert as converted
 
     reporter, made = Reporter(), list(converted(file, to, encoder))
-    for path in made:
-        say(f"{path}  sha256 {checkpoint_id(path)}")
+    say("\n".join(f"{path}  sha256 {checkpoint_id(path)}" for path in made))
     reporter.end(f"{counted(len(made), 'file')} converted", advice=f"{file} stays; use the new one in its place")
 
 
@@ -343,8 +345,13 @@ def check(
         say(f"{row['name']}: {', '.join(row['findings']) or 'intact'}{row['path'] and '  ' + row['path']}")
     if not rows and not as_json:
         say("no model is at hand")
+    raise typer.Exit(_say_checked(rows, reporter, as_json=as_json))
+
+
+def _say_checked(rows: list[dict[str, Any]], reporter: Reporter, *, as_json: bool) -> int:
+    """The last line, and the exit code."""
     damaged = [row["name"] for row in rows if row["findings"]]
     if not as_json:
         counts = f"{counted(len(rows), 'model')} looked at, {len(damaged)} damaged or absent"
         reporter.end(counts, "assets", *(("fetch", *damaged) if damaged else ()))
-    raise typer.Exit(1 if damaged else 0)
+    return 1 if damaged else 0

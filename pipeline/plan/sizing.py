@@ -39,7 +39,7 @@ class Sizing(NamedTuple):
         """For people."""
         per_hour = f"{CORE_HOURS} core-hours, {ARTIFACT_GB:g} GB of artifacts and {DATASET_GB:g} GB of dataset an hour"
         if self.hours is None:
-            return f"how long {counted(self.files, 'file')} are is not known before the first is read; about {per_hour}"
+            return f"how long the video is (of {counted(self.files, 'file')}) is not known yet; about {per_hour} of it"
         tb = (ARTIFACT_GB + DATASET_GB) * self.hours / 1e3
         return (
             f"about {duration(3600 * self.hours)} of video, by the headers of {self.read} of"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, RootModel
@@ -42,6 +42,7 @@ _RTTM = frozenset(
 )
 
 T = TypeVar("T")
+_Names = tuple[str | None, ...] | None
 Spoken = dict[str, list[tuple[float, float]]]  # speaker → spans, in seconds, in the order of their first turns
 
 
@@ -74,28 +75,36 @@ def with_given(media: Media, uri: str, given: Given, participant: str | None, *,
     """A file's row with what is given for it.
 
     Args:
-        uri: of the video. participant: whose file it is, if that is known. alone: of one participant; what is given for
-            others than that one is left out.
+        uri: of the video. participant: whose file it is, if that is known. alone: it is one participant's, and what is
+            given for others is left out.
 
     Raises:
         Rejected: UNREADABLE, also where the turns cannot be this file's, or nobody in them is the participant.
     """
-    found: dict[str, object] = {}
     stem = file_name(uri).rpartition(".")[0] or file_name(uri)
     end = max(media.video_start + media.video_duration, media.audio_start + media.audio_duration)
-    if given.turns:
-        with open_bytes(given.turns) as file, judged(given.turns, file):
-            spoken = _within(read_turns(file, given.turns, stem, given.offset), end)
-            own = _whose(spoken, (participant, stem), "speakers") if alone and spoken else ()
-        if not alone and not spoken:
-            raise Rejected(Reason.NO_SPEECH, f"{shown(given.turns)}: no turns")
-        found |= {"vad": tuple(own)} if alone else {"turns": _numbered(spoken)}
+    names = (participant, stem) if alone else None
+    found = _turns(given, names, stem, end) if given.turns else {}
     if given.boxes:
-        with open_bytes(given.boxes) as file, judged(given.boxes, file):
-            boxes = read_boxes_of(file, given.boxes, given.offset, end)
-            chosen = [_whose(boxes, (participant, stem), "people")] if alone and boxes else list(boxes.values())
-        found["boxes"] = np.stack(chosen) if chosen else None
+        found |= {"boxes": _boxes(given, names, end)}
     return media.model_copy(update=found)
+
+
+def _turns(given: Given, names: _Names, stem: str, end: float) -> dict[str, Any]:
+    """names: of the participant whose file it is, None where it shows both people."""
+    with open_bytes(given.turns) as file, judged(given.turns, file):
+        spoken = _within(read_turns(file, given.turns, stem, given.offset), end)
+        own = _whose(spoken, names, "speakers") if names and spoken else ()
+    if not names and not spoken:
+        raise Rejected(Reason.NO_SPEECH, f"{shown(given.turns)}: no turns")
+    return {"vad": tuple(own)} if names else {"turns": _numbered(spoken)}
+
+
+def _boxes(given: Given, names: _Names, end: float) -> np.ndarray | None:
+    with open_bytes(given.boxes) as file, judged(given.boxes, file):
+        boxes = read_boxes_of(file, given.boxes, given.offset, end)
+        chosen = [_whose(boxes, names, "people")] if names and boxes else list(boxes.values())
+    return np.stack(chosen) if chosen else None
 
 
 def read_turns(file: Reader, name: str, recording: str, offset: float = 0.0) -> Spoken:

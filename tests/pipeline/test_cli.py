@@ -47,6 +47,8 @@ def text_as_video(tmp_path: Path) -> str:
             "visavis: --set qualty.min_face: qualty: unknown key; did you mean quality?",
         ),
         (["build", "{video}"], "text.mp4 is no recipe, which comes first"),
+        (["clean", "{folder}"], "not a run's folder"),
+        (["config", "tea"], "config is of build, train, pairs, not of 'tea'"),
         (["build", CONFIG, "{video}", "--engine", "slurm"], "run.engine"),
         (["build", CONFIG, "--pair", "a.mp4", "b.mp4"], "a.mp4: no such file"),
         (
@@ -118,10 +120,11 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     text_as_video: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    code, out, _ = visavis(capsys, monkeypatch, "build", CONFIG, text_as_video, "--out", str(run), "--dry-run")
+    code, out, err = visavis(capsys, monkeypatch, "build", CONFIG, text_as_video, "--out", str(run), "--dry-run")
     assert code == 0
     assert "text.mp4" in out
-    assert "nothing was written" in out
+    assert "how long the video is (of 1 file) is not known yet; about 0.33 core-hours" in out
+    assert "nothing was written" in err
     assert not run.exists()
 
 
