@@ -51,8 +51,9 @@ docs: $(if $(UV_PATH),,.uv/bin/uv) ## the site, into build/site; a broken link f
 nightly: setup ## tests too slow for CI, and property tests with fifty times as many inputs (an hour or more)
 	$(RUN)pytest -m nightly
 	HYPOTHESIS_PROFILE=nightly $(RUN)pytest --timeout=7200 tests/schemas tests/pipeline/test_lists.py tests/pipeline/test_sources.py \
-	  tests/stages/test_containers.py tests/stages/test_damage.py tests/stages/test_jitter.py tests/stages/test_mixing.py \
-	  tests/stages/test_rendered_heads.py tests/training/test_undefined.py \
+	  tests/stages/test_cast.py tests/stages/test_clock.py tests/stages/test_containers.py tests/stages/test_damage.py \
+	  tests/stages/test_jitter.py tests/stages/test_mixing.py tests/stages/test_same_motion.py \
+	  tests/stages/test_rendered_heads.py tests/training/test_sampler.py tests/training/test_undefined.py \
 	  tests/hostile tests/training/test_hostile_data.py
 
 clean: ## remove what setup, demo and tests made

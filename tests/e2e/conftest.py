@@ -20,7 +20,7 @@ from visavis.pipeline.plan.sources import find_sources
 from visavis.schemas.config import BuildConfig
 from visavis.schemas.rows import Source
 
-SECONDS = 14.0
+SECONDS = 10.0
 KEPT = ("ingest", "diarize", "glance", "faces", "cast", "bind", "separate")
 """Stages whose work a build may find done: what takes longest."""
 Built = tuple[Path, BuildSummary]

@@ -29,8 +29,8 @@ def shell() -> Iterator[Terminal]:
 
 
 def build(media: Path, out: Path) -> str:
-    clip = str(media / "conversation" / "two_in_frame.mp4")
-    return shlex.join([sys.executable, "-m", "visavis", "build", "configs/default.yaml", clip, "--out", str(out)])
+    clip = media / "conversation" / "two_in_frame.mp4"
+    return shlex.join([sys.executable, "-m", "visavis", "build", "configs/default.yaml", str(clip), "--out", str(out)])
 
 
 @pytest.mark.slow

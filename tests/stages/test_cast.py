@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.scale import some
 from tests.stages.test_bind import FRAMES, row, skull, track
 from tests.stages.test_faces import loaded_stage, real_conversation, real_faces
 from tests.stages.tracks import track_of
@@ -251,7 +252,9 @@ def test_on_real_faces(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("names", [["interview"], ["two_in_frame"], ["both_talk"], ["pair_user", "pair_avatar"]])
+@pytest.mark.parametrize(
+    "names", some([["pair_user", "pair_avatar"], ["interview"], ["two_in_frame"], ["both_talk"]], of=2)
+)
 def test_both_people_of_real_clips_are_seen_all_the_time(names: list[str], shared_media: Path) -> None:
     clips = [shared_media / "conversation" / f"{name}.mp4" for name in names]
     [cast] = CastStage().process(CastInput(conversation=real_conversation(*clips), faces=real_faces(*clips)))

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.scale import NIGHTLY
 from tests.stages.clapper import ffmpeg, seen_and_heard, write_clapper
 from tests.stages.test_ingest import ingest, reason_of
 from visavis.schemas.errors import Reason, Rejected
@@ -54,11 +55,17 @@ def assert_pieces_agree(path: Path, firsts: Sequence[int], length: int = 12) -> 
         np.testing.assert_allclose(piece, whole[first : first + length], atol=3, err_msg=f"from {first}")
 
 
+RATES = [
+    (form, fps)
+    for i, form in enumerate(FORMS)
+    for j, fps in enumerate((Fraction(24_000, 1001), 25, Fraction(30_000, 1001), 50, Fraction(60_000, 1001), 120))
+    if NIGHTLY or (i + j) % 3 == 0
+]
+"""Each container with two rates and each rate with one or two containers; nightly, all of them."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    "fps", [Fraction(24_000, 1001), 25, Fraction(30_000, 1001), 50, Fraction(60_000, 1001), 120], ids=lambda f: f"{f}"
-)
+@pytest.mark.parametrize(("form", "fps"), RATES, ids=lambda value: f"{value}")
 def test_every_frame_rate_in_every_container(tmp_path: Path, form: str, fps: Fraction | float) -> None:
     start = 1.0 if form == "ts" else 0.0
     events = [start + event for event in EVENTS]

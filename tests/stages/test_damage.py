@@ -19,7 +19,7 @@ from tests.stages.test_containers import Recording
 
 pytestmark = pytest.mark.slow
 
-SEEDS = range(60 if NIGHTLY else 2)
+SEEDS = range(60 if NIGHTLY else 1)
 HARMED = 12  # files by one seed and kind of recording
 MEMORY_MB, SECONDS = 900, 20
 KINDS = [
