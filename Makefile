@@ -12,7 +12,7 @@ RUN := .venv/bin/
 JOBS := 2
 PYTEST := $(RUN)pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo check test lint types nightly clean
+.PHONY: help setup demo check test lint types nightly matrix clean
 help:    ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
 
@@ -50,6 +50,9 @@ nightly: setup ## tests too slow for CI, and property tests with fifty times as 
 	HYPOTHESIS_PROFILE=nightly $(RUN)pytest --timeout=7200 tests/schemas tests/pipeline/test_lists.py tests/pipeline/test_sources.py \
 	  tests/stages/test_containers.py tests/stages/test_damage.py tests/stages/test_mixing.py tests/training/test_undefined.py \
 	  tests/hostile tests/training/test_hostile_data.py
+
+matrix: setup ## the wheel by plain pip with every extra, on each Python from 3.11 to 3.13 that is here (15 minutes each)
+	tests/packaging/matrix $(foreach p,python3.11 python3.12 python3.13,$(shell command -v $(p)))
 
 clean: ## remove what setup, demo and tests made
 	rm -rf .venv .uv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
