@@ -12,7 +12,7 @@ RUN := .venv/bin/
 JOBS := 2
 PYTEST := $(RUN)pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo check test lint types docs nightly clean
+.PHONY: help setup demo check test lint types docs nightly matrix clean
 help:    ## this list
 	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*## / — /'
 
@@ -55,6 +55,9 @@ nightly: setup ## tests too slow for CI, and property tests with fifty times as 
 	  tests/stages/test_jitter.py tests/stages/test_mixing.py tests/stages/test_same_motion.py \
 	  tests/stages/test_rendered_heads.py tests/training/test_sampler.py tests/training/test_undefined.py \
 	  tests/hostile tests/training/test_hostile_data.py
+
+matrix: setup ## the wheel by plain pip with every extra, on each Python from 3.11 to 3.13 that is here (15 minutes each)
+	tests/packaging/matrix $(foreach p,python3.11 python3.12 python3.13,$(shell command -v $(p)))
 
 clean: ## remove what setup, demo and tests made
 	rm -rf .venv .uv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,6 +12,7 @@ correlated by 0.3 to 0.99 with the bundle's own, eyes worst: the two landmark ne
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -76,6 +77,8 @@ class _Task:
             output_face_blendshapes=True,
         )
         self._mediapipe, self._task = mediapipe, FaceLandmarker.create_from_options(options)
+        # It closes itself by threads that Python has ended by then, and complains: it is left to the process's end.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._task))
 
     def __call__(self, rgb_HW3: np.ndarray) -> tuple[Any, Any]:
         pixels = np.ascontiguousarray(rgb_HW3)

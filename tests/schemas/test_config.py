@@ -331,3 +331,14 @@ def test_any_config_survives_yaml_and_json(
         parse_config("", BuildConfig, [f"transcribe={json.dumps(plain.get('transcribe', {}))}"]).transcribe
         == config.transcribe
     )
+
+
+def test_the_programs_own_recipes_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the help names them; a file of that name in the current folder goes before."""
+    monkeypatch.chdir(tmp_path)
+    assert load_config("configs/default.yaml", BuildConfig)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "default.yaml").write_text("faces: {max_faces: 3}\n")
+    assert load_config("configs/default.yaml", BuildConfig).faces.max_faces == 3
+    with pytest.raises(UsageError, match="cannot read config"):
+        load_config("configs/none.yaml", BuildConfig)
