@@ -3,12 +3,13 @@ through, and the record that each pair has."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from visavis.schemas.config import Device, Section, StageResources
 from visavis.schemas.dyads import WindowClass
+from visavis.schemas.markers import ByDigest, Runtime
 from visavis.schemas.names import ItemId, Sha256
 from visavis.schemas.plain import Words
 from visavis.schemas.train import Drop, SamplerConfig
@@ -60,7 +61,7 @@ class PairsConfig(Section):
         description="dropped: the same model without the user; own: the same model under every condition, so that only"
         " what it still does less well is taught; checkpoint: another model's motion",
     )
-    rejected_checkpoint: str | None = Field(None, description="rejected=checkpoint: its file")
+    rejected_checkpoint: Annotated[str | None, ByDigest] = Field(None, description="rejected=checkpoint: its file")
     rejected_conditions: Literal["full", "no_user", "none"] | None = Field(
         None,
         description="what the rejected motion is generated under: full: every condition; no_user: all but the user's"
@@ -75,10 +76,14 @@ class PairsConfig(Section):
     unit: int = Field(512, ge=1, description="windows per task and output shard")
     sampler: SamplerConfig = SamplerConfig()
     gate: GateConfig = GateConfig()
-    encoder: str | None = Field(None, description="file of the weights of the checkpoints' audio encoder")
-    rejected_encoder: str | None = Field(None, description="the same of rejected_checkpoint, where it has another one")
+    encoder: Annotated[str | None, ByDigest] = Field(
+        None, description="file of the weights of the checkpoints' audio encoder"
+    )
+    rejected_encoder: Annotated[str | None, ByDigest] = Field(
+        None, description="the same of rejected_checkpoint, where it has another one"
+    )
     device: Device = "auto"
-    resources: StageResources = StageResources()
+    resources: Annotated[StageResources, Runtime] = StageResources()
 
     @property
     def conditions(self) -> Drop:

@@ -24,6 +24,7 @@ from visavis.schemas.config import RunConfig
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.manifest import SCHEMA_VERSION, AudioSpec, Histogram, Manifest, PairsInfo
+from visavis.schemas.markers import shaping
 from visavis.schemas.pairs import PairOrigin, PairsConfig
 from visavis.schemas.storage.store import Store
 from visavis.schemas.words import in_words
@@ -35,9 +36,6 @@ from visavis.stages.pairs import PairsPlan, PairsRow, PairsStage
 from visavis.training.dataset import Dataset
 
 _SECONDS_PER_MOTION = 5.0  # that sampling one may take, as media time in time limits
-_WEIGHTS = ("encoder", "rejected_encoder", "rejected_checkpoint")
-_PLACES = {"device", "resources", *_WEIGHTS}
-"""Settings that say where something lies or runs, and may change."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +151,9 @@ def build_pairs(
 
 
 def _fingerprint(order: Order) -> str:
-    """Of all that shapes the pairs; of weights the digests, not where they lie."""
-    shaping = order.config.model_copy(update=dict.fromkeys(_WEIGHTS))
+    """Of all that shapes the pairs. A checkpoint names its encoder's weights by their digest."""
     origin = order.origin
-    return fingerprint(PairsStage, shaping, origin.dataset, origin.generator, origin.rejected_generator)
+    return fingerprint(PairsStage, order.config, origin.dataset, origin.generator, origin.rejected_generator)
 
 
 def _settings(order: Order, print_: str) -> dict[str, Any]:
@@ -164,7 +161,7 @@ def _settings(order: Order, print_: str) -> dict[str, Any]:
     request, origin = order.request, order.origin
     digests = {name: getattr(origin, name) for name in ("generator", "rejected_generator", "dataset")}
     return {
-        "config": request.config.model_dump(mode="json", exclude=_PLACES) | digests,
+        "config": shaping(request.config) | digests,
         "fingerprints": {"pairs": print_},
         "places": {
             "dataset": request.dataset,

@@ -1,8 +1,7 @@
 """What a corpus will take: core-hours and disk, before it is built.
 
-An hour of video is an hour of one file; a conversation of two files counts twice. The rates were measured on two cores
-with real conversations in 720p (faces are nearly all of the artifacts, and three quarters of the time); the demo's
-rendered 360p takes two thirds of each.
+An hour of video is an hour of one file; a conversation of two files counts twice. `docs/sizing.md` says how the rates
+were measured, and on what.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from visavis.schemas.errors import Rejected
 from visavis.schemas.words import counted, duration
 from visavis.stages.media.opening import open_container
 
-CORE_HOURS, ARTIFACT_GB, DATASET_GB = 0.33, 1.0, 0.5
+CORE_HOURS, ARTIFACT_GB, DATASET_GB = 0.4, 1.0, 0.5
 """Of an hour of video."""
 _LOOKED_AT = 3  # conversations whose headers are read
 

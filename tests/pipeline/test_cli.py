@@ -123,7 +123,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(
     code, out, err = visavis(capsys, monkeypatch, "build", CONFIG, text_as_video, "--out", str(run), "--dry-run")
     assert code == 0
     assert "text.mp4" in out
-    assert "how long the video is (of 1 file) is not known yet; about 0.33 core-hours" in out
+    assert "how long the video is (of 1 file) is not known yet; about 0.4 core-hours" in out
     assert "nothing was written" in err
     assert not run.exists()
 
