@@ -55,12 +55,12 @@ def test_a_dry_run_says_what_the_corpus_takes(
     source = str(dialogues / "together.mp4")
     code, out, err = visavis(capsys, monkeypatch, "build", CONFIG, source, "-o", str(tmp_path / "run"), "--dry-run")
     assert code == 0
-    assert "about 14 s of video, by the headers of 1 of 1 file: " in out
+    assert "about 10 s of video, by the headers of 1 of 1 file: " in out
     assert LAST.fullmatch(err.splitlines()[-1])
     found = sizing_of(find_sources([source] * 3))
     assert (found.files, found.read) == (3, 3)
     assert found.hours is not None
-    assert np.isclose(found.hours * 3600, 3 * 14.0, atol=0.5)
+    assert np.isclose(found.hours * 3600, 3 * SECONDS, atol=0.5)
     plain = found.plain()
     assert np.isclose(plain["core_hours"] or 0, CORE_HOURS * found.hours, atol=1e-5)
     assert np.isclose(plain["artifacts_tb"] or 0, ARTIFACT_GB * found.hours / 1e3, atol=1e-5)

@@ -55,7 +55,7 @@ def test_from_a_build_to_a_tuned_listener(
     words = ["pairs", run, checkpoint, "--out", pairs, "--engine", "local", "--limit", "8", "--json", *open_gate]
     made = json.loads(visavis(capsys, monkeypatch, *words))
     assert (made["tried"], made["kept"]) == (8, 8)
-    assert visavis(capsys, monkeypatch, "verify", pairs).endswith("sound\n")
+    assert visavis(capsys, monkeypatch, "verify", pairs).endswith("intact\n")
 
     said = visavis(capsys, monkeypatch, "export", pairs, "--out", str(tmp_path / "pairs.parquet"))
     assert said.startswith("8 pairs\n")

@@ -105,6 +105,7 @@ def test_sidecars(driver: Driver, tmp_path: Path, elsewhere: Elsewhere) -> None:
 
 def test_lists_and_rows(driver: Driver, tmp_path: Path, elsewhere: Elsewhere) -> None:
     judge = Judge(elsewhere, tmp_path, Path(tempfile.gettempdir()))
+    judge.expect_read("/aaaa")
     for path in some(lists.write_lists(tmp_path / "lists", SEED)):
         told = driver.run(["build", RECIPE, path, "--out", tmp_path / "never", "--engine", "local", "--dry-run"])
         judge.look(path.name, told, (0, 1, 2))

@@ -253,5 +253,5 @@ def test_wrong_use_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(UsageError, match="cannot read truth"):
         read_truth(tmp_path / "absent.truth.json")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="demo extra"):
+    with pytest.raises(UsageError, match=r"visavis\[demo\]"):
         synthesise(VOICES[0], ["Hello."])

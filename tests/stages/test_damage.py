@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.scale import NIGHTLY
 from tests.stages.test_containers import Recording
 
 pytestmark = pytest.mark.slow
