@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.e2e.conftest import SECONDS, SMALL, build, sources_of
+from tests.e2e.conftest import SECONDS, SMALL, Built, build, sources_of
 from visavis.pipeline.cli.draw import draw, save_sheet
 from visavis.pipeline.cli.status import read_status, status_tables
 from visavis.pipeline.cli.verify import verify_dataset
@@ -30,7 +30,6 @@ from visavis.stages.bind import BindStage
 from visavis.stages.cast import CastStage
 from visavis.training.dataset import Dataset
 
-Built = tuple[Path, BuildSummary]
 pytestmark = pytest.mark.slow
 
 

@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.e2e.conftest import SECONDS, Built
 from tests.pipeline.test_cli import CONFIG, visavis
-from visavis.pipeline.plan.build import BuildSummary
 from visavis.pipeline.plan.sizing import ARTIFACT_GB, CORE_HOURS, DATASET_GB, sizing_of
 from visavis.pipeline.plan.sources import find_sources
 
 LAST = re.compile(r".+, in [\d.]+ (s|min|h|days); (next: .+|look at .+|.+ stays; .+)")
-
-Built = tuple[Path, BuildSummary]
 
 
 @pytest.mark.parametrize(
