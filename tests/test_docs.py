@@ -19,8 +19,9 @@ from benchmarks import __name__ as _benchmarks
 from tests.stages.test_ingest import write_clip
 from visavis.pipeline.app import app
 from visavis.pipeline.engine.supervise import FAULTS
-from visavis.schemas.config import BuildConfig, IngestConfig, Section
-from visavis.schemas.errors import Reason, Rejected
+from visavis.pipeline.plan.graph import Graph
+from visavis.schemas.config import BuildConfig, IngestConfig, PluginConfig, Section
+from visavis.schemas.errors import Reason, Rejected, UsageError
 from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.rows import Source
@@ -213,6 +214,18 @@ def blocks_of(page: Path, module: str = "documented") -> dict[str, Any]:
     for block in re.findall(r"^```python\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE):
         exec(compile(block, str(page), "exec"), names)
     return names
+
+
+def test_the_stage_of_the_contributing_page_joins_a_build(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    code = tmp_path / "loudness.py"
+    code.write_text(next(block for block in blocks if "class LoudnessStage" in block))
+    entry = PluginConfig(code=f"{code}:LoudnessStage", settings={"floor_db": -50.0})
+    config = BuildConfig(plugins={"loudness": entry})
+    stage = Graph(config).stages(config, "")["loudness"]
+    assert stage.config.floor_db == -50.0
+    with pytest.raises(UsageError, match=r"plugins\.loudness\.settings\.flor_db: there is 1 setting: floor_db"):
+        Graph(BuildConfig(plugins={"loudness": entry.model_copy(update={"settings": {"flor_db": 1}})}))
 
 
 def test_the_stage_of_the_contributing_page_runs_alone(tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ class Step:
     def _settings(self, config: BuildConfig) -> list[Section]:
         if self.plugin:
             return [self.plugin.settings]
+        if absent := [name for name in self.sections if name not in BuildConfig.model_fields]:
+            raise TypeError(f"{self.name}: no section {absent[0]} in BuildConfig (schemas/config.py)")
         return [getattr(config, name) for name in self.sections] or [Section()]
 
     def _is_on(self, config: BuildConfig) -> bool:

@@ -97,7 +97,7 @@ class Plugin:
             raise UsageError(f"{self}: {field} takes {_name_of(wanted)}, but {named} makes {made[named].row.__name__}")
         several = get_origin(annotation) in (tuple, Sequence)
         if lone := [name for name in makers if made[name].several and not several]:
-            raise UsageError(f"{self}: {lone[0]} makes several, so {field} must be a tuple[{_name_of(wanted)}, ...]")
+            raise UsageError(f"{self}: {lone[0]} makes several, so {field} must be a Sequence[{_name_of(wanted)}]")
         return makers
 
 
@@ -205,14 +205,20 @@ def _restored(code: str, digest: str) -> AnyStage:
 
 
 def _settings(stage: type[AnyStage], values: Mapping[str, Any]) -> Section:
-    """Settings as the `config` of a stage's `__init__` is typed."""
+    """Settings as a stage's `config` is typed, in the class or in its `__init__`."""
     try:
-        hint = get_type_hints(stage.__init__).get("config", Section)
+        hints = [get_type_hints(typed).get("config") for typed in (stage, stage.__init__)]
     except NameError as error:
         raise UsageError(f"plugins.{stage.name}: the type of its config is not known when it runs ({error})") from error
-    kinds = [kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and issubclass(kind, Section)]
+    found = (kind for hint in hints for kind in (hint, *get_args(hint)))
+    kinds = [kind for kind in found if isinstance(kind, type) and issubclass(kind, Section) and kind is not Section]
+    kind = (kinds or [Section])[0]
+    if unknown := next((name for name in values if name not in kind.model_fields), None):
+        raise UsageError(
+            f"plugins.{stage.name}.settings.{unknown}: {candidates(unknown, list(kind.model_fields), 'setting')}"
+        )
     try:
-        return (kinds or [Section])[0].model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, ("plugins", stage.name, "settings", *first["loc"])))

@@ -83,7 +83,7 @@ def test_it_may_take_a_row_as_a_whole_and_name_who_makes_it(tmp_path: Path) -> N
         ("census: Census", "", "no stage of this build makes what its input census takes"),
         ("count: int", "", "no stage of this build makes what its input count takes"),
         ("count: int = 0", "", "it takes nothing that a stage makes"),
-        ("motion: Motion", "", r"motion makes several, so motion must be a tuple\[Motion, ...\]"),
+        ("motion: Motion", "", r"motion makes several, so motion must be a Sequence\[Motion\]"),
         ("heard: Binding", "takes = {'heard': 'bin'}", "takes of heard names bin; there are .* stages: bin"),
         ("heard: Binding", "takes = {'heard': 'cast'}", "heard takes Binding, but cast makes Cast"),
         ("heard: Binding", "name = 'bind'", "has the name of a stage that is there already, bind"),
@@ -108,7 +108,7 @@ def test_its_settings_are_typed_by_its_own_class(tmp_path: Path) -> None:
     assert plain.items() > Graph(BuildConfig()).fingerprints.items()
     with pytest.raises(UsageError, match=r"plugins\.mine\.settings\.limit: Input should be a valid integer"):
         prints(limit="many")
-    with pytest.raises(UsageError, match=r"plugins\.mine\.settings\.most: Extra inputs"):
+    with pytest.raises(UsageError, match=r"plugins\.mine\.settings\.most: there is 1 setting: limit"):
         prints(most=4)
 
 
