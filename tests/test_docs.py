@@ -192,6 +192,7 @@ MESSAGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", MESSAGES)
 def test_messages_are_those_of_the_code(message: str) -> None:
     """Capital words stand for what differs."""

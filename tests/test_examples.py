@@ -54,6 +54,7 @@ def test_one_stage_alone_tells_who_speaks_when(tmp_path: Path) -> None:
     assert (heard == spoken).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_shards_become_batches_without_anything_of_ours(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "dataset", {WindowClass.LISTENING: 12, WindowClass.SPEAKING: 6})
     assert "visavis" not in (EXAMPLES / "shard_to_batch.py").read_text(encoding="utf-8")
@@ -65,6 +66,7 @@ def test_shards_become_batches_without_anything_of_ours(tmp_path: Path) -> None:
     assert f"user.audio     float32  [16, {motion.window * 640}]" in said
 
 
+@pytest.mark.slow
 def test_a_stream_is_what_the_model_makes_of_the_whole_window(tmp_path: Path) -> None:
     """And saving it half-way changes nothing."""
     folder = write_dataset(tmp_path / "dataset", {WindowClass.LISTENING: 4}, val=2)

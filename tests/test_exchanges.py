@@ -51,6 +51,7 @@ def test_turns_of_a_clean_track_are_where_it_sounds() -> None:
     np.testing.assert_allclose(borders, [1, 3, 5, 8], atol=0.12)
 
 
+@pytest.mark.slow
 def test_strangers_tracks_sound_in_their_turns_only() -> None:
     if not (SHARED / "diarization").is_dir():
         pytest.skip("needs ../shared/media")
@@ -61,6 +62,7 @@ def test_strangers_tracks_sound_in_their_turns_only() -> None:
             assert power[inside].mean() > 100 * power[~inside].mean()
 
 
+@pytest.mark.slow
 def test_a_part_of_a_dialogue_keeps_its_turns_in_place() -> None:
     if not (SHARED / "diarization").is_dir():
         pytest.skip("needs ../shared/media")

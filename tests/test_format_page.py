@@ -57,6 +57,7 @@ def run(folder: Path, *blocks: str, isolated: bool = True) -> None:
     subprocess.run([sys.executable, *(["-I"] if isolated else []), "page.py"], cwd=folder, check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_page_reads_mixes_and_decodes_what_was_copied(copied: Path) -> None:
     """Every sample of every shard, and both people's landmarks, are what ours are."""
     store, dataset = Store(f"{copied}/dataset"), Dataset(f"{copied}/dataset")
@@ -97,6 +98,7 @@ np.savez("made.npz", **made)
     assert made["batch"].shape == (8, dataset.manifest.window, dataset.manifest.motion.dim)
 
 
+@pytest.mark.slow
 def test_the_page_keeps_the_mixture_and_the_weights(copied: Path) -> None:
     path = copied / "dataset" / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -116,6 +118,7 @@ json.dump(seen, open("seen.json", "w"))
         assert keys[sample.key] / labels["listening"] == pytest.approx(sample.meta.weight / total, abs=0.06)
 
 
+@pytest.mark.slow
 def test_the_page_with_ours_gives_the_same(copied: Path) -> None:
     after = "np.testing.assert_allclose(points, ours, rtol=1e-5, atol=1e-5)"
     run(copied, *BLOCKS, after, isolated=False)

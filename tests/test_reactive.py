@@ -95,6 +95,7 @@ def test_a_dull_listener_reacts_less(windows: Windows) -> None:
     assert 0.2 < measure(half.truth, half, RULE)["recall"] < 0.5
 
 
+@pytest.mark.slow
 def test_noise_and_other_peoples_reactions_score_what_chance_gives(windows: Windows) -> None:
     rows = {name: measure(motion, windows, RULE) for name, motion in baselines(windows).items()}
     assert rows["shuffled"]["recall"] == pytest.approx(rows["ground_truth"]["chance"], abs=0.08)
@@ -147,6 +148,7 @@ def test_the_share_of_speaking_is_as_asked() -> None:
         assert spoken[AVATAR] / sum(spoken) == pytest.approx(asked, abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_dataset_is_one_like_any_other(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write_corpus(tmp_path / name, TINY, RULE)

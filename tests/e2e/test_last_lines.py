@@ -16,6 +16,7 @@ from visavis.pipeline.plan.sources import find_sources
 LAST = re.compile(r".+, in [\d.]+ (s|min|h|days); (next: .+|look at .+|.+ stays; .+)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "result"),
     [

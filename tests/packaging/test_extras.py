@@ -54,11 +54,13 @@ def in_base(module: str) -> bool:
     return any(extras._plain(name) in base for name in [*distributions, BROUGHT_BY.get(module, module)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["schemas", "training"])
 def test_the_base_brings_all_that_training_imports(package: str) -> None:
     assert {module for module in imported(package) if not in_base(module)} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["stages", "pipeline"])
 def test_base_or_an_extra_brings_all_that_the_rest_imports(package: str) -> None:
     others = {module for module in imported(package) if not in_base(module)} - BY_HAND

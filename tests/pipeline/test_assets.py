@@ -115,6 +115,7 @@ def test_a_file_is_fetched_once_and_found_again(host: FileHost, assets: Command,
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_was_pickled_is_converted_as_soon_as_it_was_fetched(
     host: FileHost, assets: Command, tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_a_damaged_file_is_told_and_fetched_again(host: FileHost, assets: Comman
     assert path.read_bytes() == FILE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["other", "cut_off", "gone", "down"])
 def test_a_file_that_cannot_be_had_leaves_nothing_behind(
     fault: str, host: FileHost, assets: Command, tmp_path: Path
@@ -206,6 +208,7 @@ def test_any_model_of_the_hub_may_be_named(host: FileHost, assets: Command) -> N
     assert (code, "no model is called 'nothing'" in err) == (2, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("token", "code", "sentence"),
     [

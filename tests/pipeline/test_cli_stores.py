@@ -30,6 +30,7 @@ def clip(tmp_path: Path) -> str:
     return str(write_clip(tmp_path / "clip.mp4"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["{tmp}/absent", "{tmp}", "{web}/absent", "nosuch://x", f"s3://{BUCKET}/absent"])
 def test_verify_of_what_is_no_dataset_is_wrong_use(
     server: S3Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, where: str

@@ -63,6 +63,7 @@ def save_old(checkpoint: Checkpoint, path: Path, **config: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_converted_checkpoint_bit_by_bit(
     windows: Path, tmp_path: Path, small_config: TrainConfig, visavis: Visavis
 ) -> None:
@@ -86,6 +87,7 @@ def test_a_run_goes_on_from_its_converted_checkpoint_bit_by_bit(
     assert (code, "exists; remove it" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_and_its_encoder_are_converted_to_a_pair_that_works(
     windows: Path, tmp_path: Path, small_config: TrainConfig, visavis: Visavis
 ) -> None:
@@ -115,6 +117,7 @@ def test_a_checkpoint_and_its_encoder_are_converted_to_a_pair_that_works(
     assert checkpoint_id(tmp_path / "elsewhere.safetensors") == checkpoint_id(encoder)  # wherever it is made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "older"])
 def test_weights_are_the_same_tensors(tmp_path: Path, zipped: bool) -> None:
     state = load_file(write_torchaudio(tmp_path / "made.safetensors"))
@@ -183,6 +186,7 @@ SOON = ("mkdir", "of torch", "buffer", "compressed", "no checkpoint", "nested", 
 """What CI tries; 3 s each."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soon", [True, pytest.param(False, marks=pytest.mark.nightly)], ids=["some", "more"])
 def test_a_hostile_file_leaves_nothing(tmp_path: Path, visavis: Visavis, soon: bool) -> None:
     sprung = tmp_path / "sprung"
@@ -222,6 +226,7 @@ def test_a_hostile_file_leaves_nothing(tmp_path: Path, visavis: Visavis, soon: b
     assert {file.name for file in folder.iterdir()} == {f"{name}.pt" for name in tried}
 
 
+@pytest.mark.slow
 def test_who_unpickles_knows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "planted")
     given: dict[str, Any] = {}

@@ -143,6 +143,7 @@ def test_mouth_moves_with_the_own_voice_only(script: Script) -> None:
         assert script.motion[i].mouth[speaks[i]].mean() > 0.3
 
 
+@pytest.mark.slow
 def test_both_layouts_hold_the_same_dialogue(rendered: dict[Layout, tuple[Path, DialogueTruth]]) -> None:
     (folder, one), (_, two) = rendered[Layout.ONE_FRAME], rendered[Layout.PER_PARTICIPANT]
     assert one.turns == two.turns
@@ -156,6 +157,7 @@ def test_both_layouts_hold_the_same_dialogue(rendered: dict[Layout, tuple[Path, 
     assert read_truth(folder / "one_frame.truth.json") == one
 
 
+@pytest.mark.slow
 def test_sound_and_picture_start_together(rendered: dict[Layout, tuple[Path, DialogueTruth]]) -> None:
     voices = write_script(SEED, SECONDS).audio
     folder, truth = rendered[Layout.PER_PARTICIPANT]
@@ -174,6 +176,7 @@ def test_sound_and_picture_start_together(rendered: dict[Layout, tuple[Path, Dia
     assert np.corrcoef(mixed, voices[0] + voices[1])[0, 1] > 0.95
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes(tmp_path: Path, rendered: dict[Layout, tuple[Path, DialogueTruth]]) -> None:
     folder, truth = rendered[Layout.PER_PARTICIPANT]
     make_dialogue(tmp_path, truth.name, SEED, SECONDS, truth.layout)
@@ -206,6 +209,7 @@ def test_tracker_finds_the_faces_and_their_motion(rendered: dict[Layout, tuple[P
     assert np.corrcoef(gap[speaker, found], mouth[found])[0, 1] > 0.9
 
 
+@pytest.mark.slow
 def test_people_of_a_dialogue_look_different(rendered: dict[Layout, tuple[Path, DialogueTruth]]) -> None:
     folder, truth = rendered[Layout.PER_PARTICIPANT]
     a, b = (decode_pictures(folder / file)[0].astype(float) for file in truth.files)

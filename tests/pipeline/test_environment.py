@@ -97,6 +97,7 @@ def test_whoever_fails_says_so_whatever_its_rank(
     assert alone.startswith("rank 1 of 2: several processes are to train together")
 
 
+@pytest.mark.slow
 def test_a_rank_that_does_not_come_is_waited_for_aloud_and_can_be_stopped(tmp_path: Path) -> None:
     code = (
         "import sys, visavis.training.process_group as w; w._SAY_SECONDS = (1.0, 1.0)\n"
@@ -116,6 +117,7 @@ def test_a_rank_that_does_not_come_is_waited_for_aloud_and_can_be_stopped(tmp_pa
     assert rest == "training: rank 0 of 2: stopped before a checkpoint was written\n"
 
 
+@pytest.mark.slow
 def test_a_terminal_of_another_alphabet_is_no_reason_to_fail(text_as_video: Path, tmp_path: Path) -> None:
     done = run(
         *(*BUILD, str(text_as_video), "--dry-run", "--out", str(tmp_path / "run")),
@@ -209,6 +211,7 @@ print(getpass.getuser(), pathlib.Path.home(), os.environ["MPLCONFIGDIR"])
 """
 
 
+@pytest.mark.slow
 def test_no_library_reports_to_its_maker(tmp_path: Path) -> None:
     """onnxruntime would keep a number for this machine in the home folder, and send it along."""
     bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}  # with CI=1 it is silent
@@ -224,6 +227,7 @@ def test_no_library_reports_to_its_maker(tmp_path: Path) -> None:
         assert bool(list(tmp_path.rglob("deviceid"))) is (ours != program)  # else this test no longer looks for it
 
 
+@pytest.mark.slow
 def test_a_driver_loads_no_networks() -> None:
     """They are its workers' to load: half a gigabyte that a driver of a thousand machines has better use for."""
     program = (

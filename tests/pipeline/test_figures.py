@@ -29,6 +29,7 @@ def printed(*tables: Any) -> str:
     return file.getvalue()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(figures, min_size=7, max_size=7), st.dictionaries(st.sampled_from(METRICS), anything), st.booleans())
 def test_any_figures_can_be_printed_in_80_columns(

@@ -48,6 +48,7 @@ def test_workers_that_die_and_machines_that_come_and_go_lose_and_double_nothing(
     assert figures["bound"] == 40
 
 
+@pytest.mark.slow
 def test_one_file_on_which_ingest_hangs_delays_nobody(tmp_path: Path) -> None:
     calm, _ = simulated(tmp_path / "calm", machines=1)
     hung, rows = simulated(tmp_path / "hung", machines=1, hang=True)
@@ -70,18 +71,21 @@ def test_in_the_tail_nobody_idles_while_a_piece_of_the_longest_conversation_wait
     assert figures["idle_while_tasks_wait_s"] == 0
 
 
+@pytest.mark.slow
 def test_gpus_that_are_the_narrow_place_are_at_work_all_the_time(tmp_path: Path) -> None:
     figures, _ = simulated(tmp_path, machines=6, items=500, gpus=1)
     assert figures["bound"] == 500
     assert figures["utilisation"]["GPU"] > 0.95
 
 
+@pytest.mark.slow
 def test_an_autoscaler_is_asked_for_all_at_once(tmp_path: Path) -> None:
     figures, _ = simulated(tmp_path, machines=20, items=400, autoscale=True)
     assert figures["workers"] == 20 * cluster.CORES
     assert figures["asked_all_s"] < 60  # before it has answered
 
 
+@pytest.mark.slow
 def test_who_needs_most_of_a_machine_gets_one_though_small_workers_fill_them_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

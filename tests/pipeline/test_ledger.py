@@ -57,6 +57,7 @@ rows_of_runs = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_parts")
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows_of_runs)
@@ -74,6 +75,7 @@ def test_the_latest_row_of_each_item_counts(tmp_path: Path, runs: list[list[tupl
             assert outcome.inputs == task(key).digest()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_parts")
 def test_many_rows_make_few_parts(tmp_path: Path) -> None:
     store = written(tmp_path, [[(f"k{n}", "ok") for n in range(200)]])
@@ -120,6 +122,7 @@ writes = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_parts")
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(writes)

@@ -46,6 +46,7 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shim.so"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
 def test_a_lease_holds_the_folder(shim: Path, tmp_path: Path, number: int) -> None:
     program = tmp_path / "program.py"

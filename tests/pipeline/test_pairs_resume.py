@@ -44,6 +44,7 @@ def stopped_engine(stages: Stages, root: str) -> Iterator[Executor]:
         yield executor
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_only_the_rest_is_made(tmp_path: Path) -> None:
     source = write_dataset(tmp_path / "source", {WindowClass.LISTENING: 24})
     checkpoint = tmp_path / "checkpoint.safetensors"

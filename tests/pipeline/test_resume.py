@@ -50,6 +50,7 @@ def rows(folder: Path) -> int:
     return sum(table.num_rows for table in Ledger(Store(str(folder / "run"))).tables(["uid"]))
 
 
+@pytest.mark.slow
 def test_what_nothing_is_known_of_is_begun_first_and_nothing_is_done_twice(tmp_path: Path) -> None:
     write_list(tmp_path, 300)
     first = run(tmp_path, 150)
@@ -73,6 +74,7 @@ def test_a_list_that_was_turned_round_loses_and_doubles_nothing(tmp_path: Path) 
     assert len(set(resumed.asked)) == len(resumed.asked)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_listed_twice_is_the_same_duplicate_in_a_resumed_run(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -92,6 +94,7 @@ def test_a_file_that_is_listed_twice_is_the_same_duplicate_in_a_resumed_run(tmp_
     assert outcomes(tmp_path / "once") == outcomes(tmp_path / "resumed") == outcomes(tmp_path / "often")
 
 
+@pytest.mark.slow
 def test_new_items_do_not_wait_for_the_listing_of_what_was_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,6 +157,7 @@ for number in itertools.count():
 """
 
 
+@pytest.mark.slow
 def test_a_killed_upload_leaves_whole_objects_only(server: S3Server, root: str, store: Store) -> None:
     third = threading.Event()
     uploads: set[str] = set()
@@ -210,6 +211,7 @@ def test_errors_say_what_is_wrong_and_with_what(
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.mark.slow
 def test_of_many_who_create_at_once_one_succeeds(store: Store) -> None:
     for turn in range(5):
         made = at_once(6, lambda number, turn=turn: store.create(f"x{turn}", b"%d" % number))
@@ -275,6 +277,7 @@ def test_a_killed_run_holds_nobody_up(root: str, store: Store) -> None:
     assert not store.exists(LOCK_FILE)
 
 
+@pytest.mark.slow
 def test_a_lease_of_another_machine_is_taken_over_when_it_has_run_out(root: str, store: Store) -> None:
     store.write(LOCK_FILE, json.dumps(owner(age=LEASE_S - 1)).encode())
     with locked(root):

@@ -173,6 +173,7 @@ def test_a_participant_is_video_sound_speech_and_boxes(corpus: Path) -> None:
     np.testing.assert_array_equal(one.boxes[:4], [[1, 2, 30, 40]] * 4)
 
 
+@pytest.mark.slow
 def test_a_moved_corpus_is_the_same_and_other_sidecars_are_not(corpus: Path, tmp_path: Path) -> None:
     outline = outline_of(ingested(corpus))
     shutil.copytree(corpus / "improvised", tmp_path / "elsewhere" / "improvised")

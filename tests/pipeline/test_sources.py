@@ -297,6 +297,7 @@ def test_two_colons_in_the_name_of_an_object_are_no_chain() -> None:
     assert located("simplecache::memory://b/a.mp4")[1] == "/b/a.mp4"
 
 
+@pytest.mark.slow
 def test_outcomes_of_odd_names_are_told_on_any_terminal(tmp_path: Path) -> None:
     (tmp_path / "media").mkdir()
     for name in ODD:

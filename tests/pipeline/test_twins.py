@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -93,6 +94,7 @@ def built(root: Path, sources: list[Source], draw: Any) -> tuple[dict[str, Bound
     return {b.id: b for b in found}, said
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=20)
 def test_the_first_listed_of_twins_is_built_whatever_came_first(data: st.DataObject) -> None:

@@ -208,6 +208,7 @@ def at_once(*acts: Callable[[], int]) -> list[str]:
         return list(pool.map(said, acts))
 
 
+@pytest.mark.slow
 def test_two_runs_of_the_same_make_what_one_makes(place: str, expected: dict[str, dict[str, bytes]]) -> None:
     assert at_once(*[lambda: run_of(place, WORDS)] * 2) == ["", ""]
     assert dataset(place) == expected["words"]
@@ -218,6 +219,7 @@ def test_two_runs_of_the_same_make_what_one_makes(place: str, expected: dict[str
     assert Store(place).sweep() == 0
 
 
+@pytest.mark.slow
 def test_of_two_runs_of_different_lists_at_least_one_ends_well(
     place: str, expected: dict[str, dict[str, bytes]]
 ) -> None:
@@ -232,6 +234,7 @@ def test_of_two_runs_of_different_lists_at_least_one_ends_well(
         assert dataset(place) == expected[name]
 
 
+@pytest.mark.slow
 def test_who_comes_second_with_another_dataset_is_told_and_changes_nothing(
     disk: str, expected: dict[str, dict[str, bytes]]
 ) -> None:

@@ -48,6 +48,7 @@ def kind(url: str) -> str:
     return url.rpartition("/")[2].partition("-")[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grouped", [False, True])
 def test_what_can_be_built_is_built_and_the_rest_when_the_server_is_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grouped: bool

@@ -206,6 +206,7 @@ def reject() -> None:
     raise Rejected(Reason.ONE_FACE, "x")
 
 
+@pytest.mark.slow
 def test_a_rejection_survives_the_way_between_processes() -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, pytest.raises(Rejected) as error:
         pool.submit(reject).result()

@@ -149,6 +149,7 @@ def any_turns(draw: st.DrawFn) -> tuple[Turn, ...]:
     return tuple(sorted(turns, key=lambda t: (t.start, t.speaker)))
 
 
+@pytest.mark.slow
 @given(any_turns(), st.integers(0, 3))
 @settings(max_examples=50, deadline=None)
 def test_somebody_is_heard_just_when_somebody_was(turns: tuple[Turn, ...], seed: int) -> None:

@@ -94,6 +94,7 @@ def test_variable_rates_and_offsets(tmp_path: Path, steps: list[float], form: st
     assert_pieces_agree(clip, [1, 47, 80])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("late", [0.7, -0.7])
 def test_sound_that_begins_late_or_early(tmp_path: Path, form: str, late: float) -> None:

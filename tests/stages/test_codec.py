@@ -87,6 +87,7 @@ def motion_of(codec: Codec, corpus: tuple[Binding, FaceTracks], participant: int
     return motion
 
 
+@pytest.mark.slow
 def test_scores_and_rest_together_give_the_landmarks_back() -> None:
     corpus = conversation("c", resting=0.05)
     codec = fitted(CONFIG, corpus)
@@ -123,6 +124,7 @@ def test_movement_is_that_of_the_decoded_landmarks() -> None:
     assert movement(codec, motion) == pytest.approx(float(drawn.var(0).sum(1).mean()), rel=1e-3)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.permutations(range(6)), st.integers(1, 5))
 def test_any_grouping_gives_the_same_sums_with_a_given_code_too(order: list[int], cut: int) -> None:
@@ -141,6 +143,7 @@ def coded_features() -> tuple[np.ndarray, np.ndarray]:
     return codes, codes @ rng.standard_normal((3, 1434)) / 10 + rng.standard_normal((120, 1434)) / 100
 
 
+@pytest.mark.slow
 def test_a_codec_is_named_by_its_network_too() -> None:
     sums, config = statistics_of(*coded_features()), MotionConfig(kind="network", rest_dims=4)
     assert fit_codec(sums, config, "one").id == fit_codec(sums, config, "one").id

@@ -114,6 +114,7 @@ def test_pixels_span_what_the_network_wants(clip: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(other.code, one.code * 2 - 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_torchscript_and_export_agree_whatever_the_batch(clip: Path, tmp_path: Path) -> None:
     item = item_of(clip)
     rows = [encoded(item, scripted(), tmp_path, batch=batch) for batch in (1, 7, 64)]

@@ -172,6 +172,7 @@ def test_hostile_json_is_refused(tmp_path: Path, what: str, ending: str) -> None
     refused(tmp_path, ending, HOSTILE_JSON[what])
 
 
+@pytest.mark.slow
 def test_the_largest_list_of_boxes_takes_little_memory(tmp_path: Path) -> None:
     """Names of people are as long as names may be."""
     box = b'{"time":1,"box":[1,2,3,4],"person":"' + b"x" * 1000 + b'"},'

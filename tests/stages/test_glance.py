@@ -66,6 +66,7 @@ def reason_of(tracker: Seen, conversation: Conversation, speakers: int = 1) -> R
     return rejection.value
 
 
+@pytest.mark.slow
 def test_two_that_move_are_two_and_looking_ends_there(grey: Conversation) -> None:
     tracker = Seen([(160, 100, True), (480, 60, True)])
     assert glance(tracker, grey).live == 2

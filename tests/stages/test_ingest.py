@@ -109,6 +109,7 @@ def test_priming_and_small_differences_are_normal(tmp_path: Path) -> None:
     assert ingest(write_clip(tmp_path / "short.mp4", audio_to=3.6)).frames == pytest.approx(3.6 * 25, abs=2)
 
 
+@pytest.mark.slow
 def test_what_is_missing_at_the_end_is_cut_off(tmp_path: Path) -> None:
     mute = write_clip(tmp_path / "mute_at_the_end.mp4", seconds=40, audio_to=37.5)
     assert ingest(mute).frames == pytest.approx(37.5 * 25, abs=2)
@@ -148,6 +149,7 @@ def test_a_dyad_needs_two_different_people(tmp_path: Path) -> None:
     assert reason_of(a, same_bytes) is Reason.DUPLICATE_CONTENT
 
 
+@pytest.mark.slow
 def test_the_best_key_frame_of_each_twenty_seconds_is_kept(tmp_path: Path) -> None:
     def keyframes(every: int, forced: tuple[int, ...] = ()) -> tuple[tuple[int, ...], tuple[int, ...]]:
         path = write_clip(tmp_path / f"{every}.mp4", seconds=42, keys=forced, g=str(every))
@@ -160,6 +162,7 @@ def test_the_best_key_frame_of_each_twenty_seconds_is_kept(tmp_path: Path) -> No
     assert keyframes(90, forced=(121,)) == ((571, 1021), (121,))  # as an encoder does at a scene change
 
 
+@pytest.mark.slow
 def test_a_key_frame_is_named_by_the_first_frame_that_may_show_it(tmp_path: Path) -> None:
     media = ingest(write_clip(tmp_path / "a.mp4", seconds=65, fps=30, g="600")).media[0]
     expected = [min(n for n in range(2000) if round(1000 * i / 30) / 1000 <= (n + 0.5) / 25) for i in (600, 1200, 1800)]
@@ -173,6 +176,7 @@ def test_a_cut_off_file_has_the_length_that_is_left(tmp_path: Path) -> None:
     assert 75 < ingest(cut).frames < 150
 
 
+@pytest.mark.slow
 def test_storage_that_fails_is_not_the_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fsspec.implementations.memory import MemoryFileSystem
 

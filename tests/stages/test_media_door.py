@@ -148,6 +148,7 @@ def test_a_link_to_a_good_file_is_followed(clip: Path, tmp_path: Path) -> None:
 # ---- limits ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "codec"), [("mp4", "libx264"), ("mkv", "ffv1"), ("flv", "libx264"), ("ts", "libx264")]
 )

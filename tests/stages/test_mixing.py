@@ -64,6 +64,7 @@ def test_a_side_that_is_inverted_is_heard(level: float) -> None:
     assert kept(mix(-level * said, said), said) == pytest.approx((1 + level) / 2, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_side_may_be_inverted_for_a_part_of_the_time_only() -> None:
     said = voice(90)
     sign = np.where((np.arange(len(said)) // (30 * RATE)) == 1, -1, 1).astype(np.float32)

@@ -80,6 +80,7 @@ def test_invalid_frames_stay_invalid() -> None:
     assert np.isfinite(pose[valid]).all()
 
 
+@pytest.mark.slow
 def test_round_trip_within_one_percent_of_the_eye_distance(codec: Codec) -> None:
     faces, rotation = expressions(120, seed=1), np.tile([0.1, -0.2, 0.05], (120, 1))
     landmarks = filmed(faces, rotation)
@@ -98,6 +99,7 @@ def test_round_trip_within_one_percent_of_the_eye_distance(codec: Codec) -> None
     assert codec.explained > 0.99
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None)  # seconds each
 @given(st.permutations(range(8)), st.integers(1, 7))
 def test_any_grouping_of_the_corpus_fits_the_same_codec(order: list[int], cut: int) -> None:

@@ -65,6 +65,7 @@ def build(
     return build_pairs(request, str(out), local_engine, Reporter(Console(file=io.StringIO())))
 
 
+@pytest.mark.slow
 def test_both_motions_of_every_listening_window(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     summary = build(source, checkpoint, tmp_path)
     windows = {s.key: s for s in Dataset(str(source)).samples("train", WindowClass.LISTENING)}
@@ -89,6 +90,7 @@ def test_both_motions_of_every_listening_window(source: Path, checkpoint: Path, 
     assert pairs.manifest.plan.mixture[WindowClass.LISTENING] == 1
 
 
+@pytest.mark.slow
 def test_the_rejected_motion_does_not_know_the_user_and_shares_the_noise(
     source: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -106,6 +108,7 @@ def test_the_rejected_motion_does_not_know_the_user_and_shares_the_noise(
         np.testing.assert_allclose(motion[0].numpy(), side, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_built_again_nothing_is_done_and_fresh_bytes_are_the_same(
     source: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +121,7 @@ def test_built_again_nothing_is_done_and_fresh_bytes_are_the_same(
         assert (Path(first.dataset) / name).read_bytes() == (Path(fresh.dataset) / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_manifest_says_how_far_the_generator_hears(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     """And pairs are made with the checkpoint's own encoder, wherever it lies now."""
     plain = Dataset(build(source, checkpoint, tmp_path / "plain", limit=2).dataset).manifest.pairs
@@ -150,6 +154,7 @@ def test_the_manifest_says_how_far_the_generator_hears(source: Path, checkpoint:
     assert build(source, path, tmp_path / "encoded", back, limit=2).processed == 0  # where it lies shapes nothing
 
 
+@pytest.mark.slow
 def test_another_checkpoint_is_not_mixed_in(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     build(source, checkpoint, tmp_path / "run")
     other = tmp_path / "other.safetensors"  # another file, another id
@@ -158,6 +163,7 @@ def test_another_checkpoint_is_not_mixed_in(source: Path, checkpoint: Path, tmp_
         build(source, other, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_another_checkpoint_makes_the_rejected_motion(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     """Its motion under every condition, from the same noise; record and manifest have both digests."""
     other = save_model(small_model(seed=1), tmp_path / "other.safetensors")
@@ -208,6 +214,7 @@ def test_a_checkpoint_that_does_not_fit_is_told_before_work_starts(
             PairsConfig.model_validate({"rejected": "own"} | other)
 
 
+@pytest.mark.slow
 def test_the_rejected_motion_can_be_what_the_model_does_with_its_user(
     source: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -228,6 +235,7 @@ def test_the_rejected_motion_can_be_what_the_model_does_with_its_user(
     assert (info.rejected, info.dropped) == ("own", ())
 
 
+@pytest.mark.slow
 def test_several_pairs_of_a_window_differ_by_their_noise(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     """Keys stay unique and have no dots; each pair's motions share their noise; the first is that of a single one."""
     config = CONFIG.model_copy(update={"per_window": 3, "chosen": "full"})
@@ -248,6 +256,7 @@ def test_several_pairs_of_a_window_differ_by_their_noise(source: Path, checkpoin
     assert verify_dataset(made.location) == []
 
 
+@pytest.mark.slow
 def test_the_least_expressive_windows_are_passed_over(checkpoint: Path, tmp_path: Path) -> None:
     def graded(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
         meta = json.loads(members["meta.json"]) | {"expressiveness": int(key[-2:]) / 10}
@@ -266,6 +275,7 @@ def test_the_least_expressive_windows_are_passed_over(checkpoint: Path, tmp_path
     assert (summary.windows, summary.passed_over, summary.tried) == (12, 6, 6)
 
 
+@pytest.mark.slow
 def test_members_of_the_window_are_copied_as_they_are(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     windows, pairs = (
         {
@@ -281,6 +291,7 @@ def test_members_of_the_window_are_copied_as_they_are(source: Path, checkpoint: 
         assert members["chosen.motion.npy"] == members["avatar.motion.npy"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_what_a_run_would_give(
     source: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +325,7 @@ def test_a_dry_run_tells_what_a_run_would_give(
     assert max(map(len, report.splitlines()[:20])) <= 80
 
 
+@pytest.mark.slow
 def test_what_the_gate_leaves_out_is_counted(source: Path, checkpoint: Path, tmp_path: Path) -> None:
     strict = CONFIG.model_copy(update={"gate": OPEN.model_copy(update={"min_distance": 1.0})})
     summary = build(source, checkpoint, tmp_path / "a", strict)

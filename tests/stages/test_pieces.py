@@ -72,6 +72,7 @@ def test_without_key_frames_pieces_are_even(frames: int, seconds: float) -> None
 KEYFRAMES = st.tuples(*[st.lists(st.integers(1, 12_000), max_size=60, unique=True).map(sorted)] * 2)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(frames=st.integers(1, 10_000), seconds=st.floats(1.5, 60), keyframes=st.tuples(KEYFRAMES, KEYFRAMES))
 def test_pieces_cover_each_media_wherever_its_key_frames_are(
@@ -123,6 +124,7 @@ def write_shots(path: Path, shots: list[int], frames: int, **options: str) -> Pa
     return path
 
 
+@pytest.mark.slow
 def test_a_long_film_is_cut_into_pieces_at_its_scene_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shots = [33, 1137, 2491, 2700]
     film, other = write_shots(tmp_path / "a.mkv", shots, 3750), write_shots(tmp_path / "b.mkv", [1404], 3750)
@@ -204,6 +206,7 @@ def bound_and_encoded(layout: Layout, faces: Any, sound: Path | None = None) -> 
     return binding, statistics, motion
 
 
+@pytest.mark.slow
 def test_the_faces_of_a_long_video_are_never_in_memory_all_at_once(tmp_path: Path) -> None:
     sound = tmp_path / "hum.wav"
     soundfile.write(sound, np.random.default_rng(0).normal(0, 0.1, 20 * SAMPLE_RATE), SAMPLE_RATE)
@@ -214,6 +217,7 @@ def test_the_faces_of_a_long_video_are_never_in_memory_all_at_once(tmp_path: Pat
     assert faces.most <= 2  # of ten: the one at work, and the next one
 
 
+@pytest.mark.slow
 def test_where_the_pieces_of_each_file_begin_makes_no_difference() -> None:
     whole = (*cut_at([0, 500], 0), *cut_at([0, 500], 1, media=1))
     parts = (*cut_at([0, 130, 137, 400, 500], 0), *cut_at([0, 210, 500], 1, media=1))

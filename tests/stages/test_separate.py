@@ -127,6 +127,7 @@ def test_own_tracks_stay_as_they_are_and_tell_their_leak(tmp_path: Path) -> None
     assert [f.overlapped for f in voices.figures] == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leak_db", [-10.0, -20.0, -30.0, -40.0])
 def test_a_leak_is_measured_under_noise_and_a_listeners_own_words(pairs: Pairs, leak_db: float) -> None:
     made = conversation(pairs, np.random.default_rng(1))
@@ -194,6 +195,7 @@ def test_voices_go_to_whom_they_belong_however_well_they_come_apart(
         assert all(right for right, _ in separated(made, StandIn(made, STAND_INS[name], seed), encoder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask", "noisy", "leaky"])
 def test_what_a_network_leaves_of_the_other_is_measured_in_a_rehearsal(
     pairs: Pairs, encoder: SpeakerEncoder, name: str

@@ -191,6 +191,7 @@ def test_spans_of_another_clock_do_not_tell(tmp_path: Path) -> None:
     assert read_vad(str(path), 10.0) == ((-0.1, 5.0),)
 
 
+@pytest.mark.slow
 def test_the_largest_text_that_is_read_takes_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     spans = b",".join([b'{"start":1,"end":2}'] * 399_000)

@@ -55,6 +55,7 @@ def heard(path: Path) -> list[int]:
     return told
 
 
+@pytest.mark.slow
 def test_of_several_streams_the_default_one_is_heard(tmp_path: Path) -> None:
     both = [STEREO, STEREO]
     assert heard(write_tracks(tmp_path / "first.mkv", both)) == [400]
@@ -62,6 +63,7 @@ def test_of_several_streams_the_default_one_is_heard(tmp_path: Path) -> None:
     assert heard(write_tracks(tmp_path / "second.mkv", both, *second)) == [700]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mark", ["comment", "visual_impaired", "hearing_impaired", "dub", "descriptions", "karaoke"])
 def test_what_is_made_for_few_is_not_heard_by_all(tmp_path: Path, mark: str) -> None:
     form = "mp4" if mark in ("descriptions", "karaoke") else "mkv"
@@ -74,6 +76,7 @@ def test_what_is_made_for_few_is_not_heard_by_all(tmp_path: Path, mark: str) -> 
     assert heard(alone) == [400]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["pcm_s16le", "aac", "ac3"])
 def test_a_silent_stream_is_not_heard_if_another_carries_sound(tmp_path: Path, codec: str) -> None:
     clip = write_tracks(tmp_path / "clip.mkv", ["silent,stereo", "silent,stereo", STEREO], codec=codec)
@@ -90,6 +93,7 @@ def test_a_stream_without_packets_is_passed_over(tmp_path: Path) -> None:
     assert heard(write_tracks(tmp_path / "clip.mkv", [f"{STEREO},atrim=end=0", STEREO])) == [700]
 
 
+@pytest.mark.slow
 def test_mono_streams_of_one_recording_are_heard_together(tmp_path: Path) -> None:
     assert heard(write_tracks(tmp_path / "two.mov", ["tone", "tone"])) == [400, 700]
     assert heard(write_tracks(tmp_path / "four.mkv", ["tone", "silent", "tone", "tone"])) == [400, 1100, 1600]
@@ -124,6 +128,7 @@ def test_one_side_inverted_is_heard(plain: Path, tmp_path: Path) -> None:  # noq
     assert_one_clock(clip, EVENTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -158,6 +163,7 @@ def test_the_same_is_heard_however_samples_are_stored(tmp_path: Path, codec: str
     assert sound.std() == pytest.approx(0.25 / 2**0.5, rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["aac", "libopus", "wavpack", "libvorbis"])
 def test_eight_channels_and_more_in_planes(tmp_path: Path, codec: str) -> None:
     clip = write_tracks(tmp_path / "clip.mkv", ["tone,pan=7.1|FL=c0|FR=c0|FC=c0"], codec=codec)

@@ -100,6 +100,7 @@ for number in itertools.count():
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_whole_files_and_what_sweep_removes(tmp_path: Path) -> None:
     chance = random.Random(0)
     leftovers = 0
@@ -214,6 +215,7 @@ def test_sweep_leaves_what_somebody_writes(tmp_path: Path) -> None:
     assert store.read("a/x.bin") == b"half"
 
 
+@pytest.mark.slow
 def test_who_sweeps_without_pause_takes_no_writers_file(tmp_path: Path) -> None:
     store, over = Store(str(tmp_path)), threading.Event()
 

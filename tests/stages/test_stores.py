@@ -59,6 +59,7 @@ def failure(uri: str) -> tuple[type[BaseException], str]:
     return type(caught.value), str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [404, 410])
 def test_what_is_not_there_is_the_datas_fault(host: Host, status: int) -> None:
     host.behaviour["/clip.mp4"] = Behaviour(status=status)
@@ -69,6 +70,7 @@ def test_what_is_not_there_is_the_datas_fault(host: Host, status: int) -> None:
     assert host.asked["/clip.mp4"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "requests"), [(401, 1), (403, 1), (407, 1), (451, 1), (429, 4), (500, 4), (502, 4), (503, 4), (504, 4)]
 )
@@ -110,6 +112,7 @@ def test_what_passes_is_waited_for(host: Host, clip: bytes, times: int) -> None:
     assert probe(f"{host.address}/clip.mp4").sha256 == hashlib.sha256(clip).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_server_is_waited_for_as_long_as_it_asks(host: Host) -> None:
     host.behaviour["/big.bin"] = Behaviour(status=429, times=1, after="1")
     began = time.monotonic()
@@ -118,6 +121,7 @@ def test_a_server_is_waited_for_as_long_as_it_asks(host: Host) -> None:
     assert time.monotonic() - began > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [True, False])
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("cut", [0.0, 0.3, 0.99])
@@ -176,6 +180,7 @@ def test_any_server_can_be_read_in_any_order(
     assert probe(f"{host.address}/clip.mp4").width > 0
 
 
+@pytest.mark.slow
 @given(size=st.integers(0, 5000), reads=st.lists(st.tuples(st.integers(0, 5000), st.integers(-1, 3000)), max_size=6))
 @settings(max_examples=25, deadline=None)
 def test_parts_are_those_of_the_file(size: int, reads: list[tuple[int, int]]) -> None:
@@ -194,6 +199,7 @@ def test_redirects_are_followed(host: Host, clip: bytes) -> None:
     assert probe(f"{host.address}/old.mp4").sha256 == hashlib.sha256(clip).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_server_that_falls_silent_or_trickles_holds_nobody_up(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "SILENT_SECONDS", 1.0)
     monkeypatch.setattr(files, "SLOWEST", 1e8)

@@ -49,6 +49,7 @@ def shifted(signal: np.ndarray, by: int) -> np.ndarray:
     return moved
 
 
+@pytest.mark.slow
 @given(late=st.integers(-500, 500))
 @settings(max_examples=25, deadline=None)
 def test_the_offset_is_found(late: int) -> None:
@@ -76,6 +77,7 @@ def test_lips_that_are_hidden_now_and_then_do_no_harm() -> None:
     assert found.ms == pytest.approx(200, abs=25)
 
 
+@pytest.mark.slow
 def test_somebody_elses_lips_tell_nothing() -> None:
     _, audio_N, speaks_T = talk(120)
     for seed in range(1, 11):
@@ -116,6 +118,7 @@ def test_a_clock_that_is_right_does_not_drift() -> None:
         assert drift(0.0, seed=seed, lips=seed) == pytest.approx(0, abs=25)
 
 
+@pytest.mark.slow
 def test_somebody_elses_lips_tell_of_no_drift() -> None:
     """They begin and end with the turns, and are otherwise somewhere else."""
     found = [drift(0.0, lips=lips) for lips in range(1, 9)]

@@ -219,6 +219,7 @@ def test_what_cannot_be_loaded_is_told(models: TranscribeConfig, tmp_path: Path)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_missing_models_are_told_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     whisper, aligner = tmp_path / "whisper", tmp_path / "aligner"

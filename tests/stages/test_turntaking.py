@@ -35,6 +35,7 @@ def test_halves_of_two_long_dialogues_are_strangers() -> None:
     assert refused([state_of(a, b, 1200) for a, b in zip(halves[::2], halves[1::2], strict=True)]) >= 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lively", [0.0, 0.4, 0.8])
 @pytest.mark.parametrize("seconds", [20, 300])
 def test_dialogues_stay_however_lively(lively: float, seconds: int) -> None:

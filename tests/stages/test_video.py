@@ -86,6 +86,7 @@ def test_a_file_that_was_cut_off_shows_what_is_left(tmp_path: Path) -> None:
     assert seen[-1] < 74
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_span(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", [i / 25 for i in range(80)], size=(1280, 720))
     frames = frames_on_grid(str(tmp_path / "clip.mp4"), 0, 80)
@@ -174,6 +175,7 @@ def test_awkward_files_still_show_pictures(shared_media: Path, name: str) -> Non
     assert len(list(frames_on_grid(str(shared_media / "awkward" / name), 0, 25, max_side=320))) == 25
 
 
+@pytest.mark.slow
 def test_pieces_of_a_real_clip_agree(shared_media: Path) -> None:
     uri = str(shared_media / "conversation" / "two_in_frame.mp4")
     whole = {n: rgb.copy() for n, rgb in frames_on_grid(uri, 0, 213, max_side=320)}

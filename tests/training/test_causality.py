@@ -178,6 +178,7 @@ def test_a_code_holds_nothing_later_than_its_own_frame(mask: Mask, name: str):
         assert not torch.equal(before[:, n + 1], after[:, n + 1])
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     mask=st.sampled_from(["block", "frame"]),

@@ -53,6 +53,7 @@ def changed(data: bytes, change: Callable[[Header], object]) -> bytes:
     return built(header, tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
@@ -143,6 +144,7 @@ def test_a_file_whose_tensors_are_not_its_own_is_refused(trained: Path, tmp_path
             load_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_claims_cost_no_memory(trained: Path, tmp_path: Path) -> None:
     """Files of nothing: as large as their headers say, and with nothing on the disk."""
     header, _ = parts(trained.read_bytes())

@@ -85,6 +85,7 @@ def test_the_order_depends_on_the_seed_and_nothing_else(tmp_path: Path):
     assert listening[:12] != listening[12:24]  # and every epoch another
 
 
+@pytest.mark.slow
 def test_weights_thin_an_epoch(tmp_path: Path):
     data = Dataset(str(write_dataset(tmp_path, {LISTENING: 40}, weight=0.5, frames=10)))
     loader = Loader(data, 1)
@@ -156,6 +157,7 @@ def thinned(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(world_size=st.integers(1, 14), seed=st.integers(0, 99))
 def test_all_ranks_together_see_in_an_epoch_what_one_alone_would(thinned: list[Dataset], world_size: int, seed: int):
@@ -170,6 +172,7 @@ def test_all_ranks_together_see_in_an_epoch_what_one_alone_would(thinned: list[D
             assert [len(set(keys)) for keys in alone] == [11, 11, 11]
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(world_size=st.integers(1, 14), rank=st.integers(0, 13), stop=st.integers(1, 11), seed=st.integers(0, 9))
 def test_any_rank_goes_on_where_its_state_says(

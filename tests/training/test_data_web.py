@@ -47,6 +47,7 @@ def test_what_passes_is_waited_for(host: Host, behaviour: Behaviour, caplog: pyt
     assert [f"{host.address}{SHARD} cannot be read" in line for line in caplog.messages] == [True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "said"),
     [
@@ -104,6 +105,7 @@ def test_a_server_is_not_asked_for_what_nobody_can_tell_from_another_file(host: 
     assert not host.asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "behaviour",
     [Behaviour(), Behaviour(ranges=False), Behaviour(ranges=False, length=False)],

@@ -210,6 +210,7 @@ def encoded_config(small_config: TrainConfig, weights: Path) -> TrainConfig:
     return small_config.model_copy(update={"features": features_of(weights)})
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_encoder_and_with_no_other(
     windows: Path, tmp_path: Path, encoded_config: TrainConfig, weights: Path
 ):
@@ -230,6 +231,7 @@ def test_a_run_goes_on_with_its_encoder_and_with_no_other(
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_names_its_encoder_and_does_not_hold_it(
     windows: Path,
     tmp_path: Path,
@@ -267,6 +269,7 @@ def test_a_checkpoint_names_its_encoder_and_does_not_hold_it(
         load_model(checkpoint, weights=str(other))
 
 
+@pytest.mark.slow
 def test_one_encoder_serves_every_model_of_a_run(
     windows: Path,
     pairs: Path,
@@ -293,6 +296,7 @@ def test_one_encoder_serves_every_model_of_a_run(
     assert second == first.model_copy(update={"weights": str(moved)})  # the initial model's features, found elsewhere
 
 
+@pytest.mark.slow
 def test_an_encoder_leaves_the_rest_of_a_run_as_it_is(windows: Path, tmp_path: Path, encoded_config: TrainConfig):
     """Loading draws no random number of the trainer's, and the same run gives the same bytes."""
     torch.manual_seed(5)
@@ -303,6 +307,7 @@ def test_an_encoder_leaves_the_rest_of_a_run_as_it_is(windows: Path, tmp_path: P
     assert checkpoint_id(one) == checkpoint_id(other)
 
 
+@pytest.mark.slow
 def test_an_encoder_in_half_precision_follows_full_precision(
     windows: Path, tmp_path: Path, encoded_config: TrainConfig
 ):

@@ -127,6 +127,7 @@ def test_nothing_held_out_is_answered_with_what_helps(trained_elsewhere: Path, t
         generate(trained_elsewhere, str(one), "listening-00005", tmp_path)
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_batch_and_its_size_changes_nothing(
     trained_elsewhere: Path, windows: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -167,6 +168,7 @@ def test_a_limited_evaluation_spreads_over_the_split(sizes: list[int], limit: in
     assert choose(shards, None) == [(entry, entry.samples) for entry in shards if entry.samples]
 
 
+@pytest.mark.slow
 def test_evaluation_says_what_is_missing(dataset: Path, trained_elsewhere: Path, tmp_path: Path):
     empty = write_dataset(tmp_path / "no_val", {WindowClass.LISTENING: 2})
     with pytest.raises(UsageError, match="has no val samples"):

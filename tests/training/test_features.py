@@ -78,6 +78,7 @@ def test_features_ignore_every_sample_after_those_they_may_hear(encoders: dict[s
     assert torch.equal(before[:, : n + 1], after[:, : n + 1])
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(set_up=set_ups(), n=st.integers(0, LENGTH - 1))
 def test_the_bound_is_reached(encoders: dict[str, Encoder], set_up, n: int):
@@ -99,6 +100,7 @@ def test_features_remember_no_more_than_their_history(encoders: dict[str, Encode
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(set_up=set_ups(), pieces=st.lists(st.integers(1, 15), min_size=LENGTH, max_size=LENGTH))
 @example(set_up=("group", FeatureConfig(kind="wav2vec2", layers=(1,)), ModelConfig()), pieces=[1] * LENGTH)
@@ -211,6 +213,7 @@ def test_cached_rollout_equals_the_uncached_one(encoders: dict[str, Encoder], ma
     torch.testing.assert_close(cached, rollout(model, *given, cached=False), rtol=0, atol=5e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["avatar_audio", "user_audio"])
 def test_generated_frames_ignore_sound_after_their_bound(encoders: dict[str, Encoder], name: str):
     model, original = listener(encoders), inputs(25)

@@ -395,6 +395,7 @@ for folder in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_no_bomb_takes_memory(tmp_path: Path) -> None:
     """All of them in one process, whose peak stays near that of the good ones alone."""
     key, members = good()[0]

@@ -131,6 +131,7 @@ def accumulated(truth: np.ndarray, generated: np.ndarray, user: np.ndarray, vali
     return accumulator
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(cuts=st.sets(st.integers(1, 5)), seed=st.integers(0, 9))
 def test_a_tally_is_the_metrics_however_the_windows_are_cut_into_batches(cuts: set[int], seed: int):
@@ -178,6 +179,7 @@ def test_tallies_of_classes_add_up():
     assert parts[0].floor() == pytest.approx(whole.floor())
 
 
+@pytest.mark.slow
 def test_the_noise_floor_and_the_standard_errors_are_what_chance_does():
     """Avatars that do not react: rPCC of new ones is nothing but noise, and the floor says how much to expect."""
     found: list[dict[str, float]] = []

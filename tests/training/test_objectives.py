@@ -92,6 +92,7 @@ def test_dropped_conditions_reach_nothing():
     assert not torch.equal(outputs[0][1], outputs[1][1])
 
 
+@pytest.mark.slow
 def test_one_batch_can_be_learned_by_heart():
     model, x = small_model(), inputs(20)
     x1 = torch.randn(2, 20, DIM, generator=torch.Generator().manual_seed(5))
@@ -134,6 +135,7 @@ def test_the_minimiser_of_the_objective_is_the_flow_of_a_gaussian(norm: Norm, t:
         assert cost(best) < cost(changed)
 
 
+@pytest.mark.slow
 def test_training_finds_the_flow_of_a_gaussian_and_sampling_its_moments():
     model = build_model(SMALL.model_copy(update={"depth": 1, "block": 1, "context": 0}), FeatureConfig(), SPEC, 0)
     generator = torch.Generator().manual_seed(0)

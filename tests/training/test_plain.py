@@ -52,6 +52,7 @@ def test_velocities_agree(mask: Mask, keep: tuple[bool, bool]):
     torch.testing.assert_close(ours, plain, atol=2e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", ["block", "frame"])
 def test_streams_agree(mask: Mask):
     """Also where the masks' bounds bite: more blocks than the cache holds."""

@@ -43,6 +43,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Listener]:
     return models
 
 
+@pytest.mark.slow
 def test_what_the_reference_model_said_is_asked_once_for_a_sweep(
     windows: Path, pairs: Path, trained: Path, tmp_path: Path, small_config: TrainConfig, asked: list[Listener]
 ):
@@ -65,6 +66,7 @@ def test_what_the_reference_model_said_is_asked_once_for_a_sweep(
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_other_questions_are_not_given_old_answers(
     windows: Path, pairs: Path, trained: Path, tmp_path: Path, small_config: TrainConfig, asked: list[Listener]
 ):
@@ -96,6 +98,7 @@ def test_other_questions_are_not_given_old_answers(
         train(str(windows), tmp_path / "full", tuning(small_config, cache=str(tmp_path / "file")), **inputs)
 
 
+@pytest.mark.slow
 def test_tuning_ends_at_the_last_checkpoint_before_the_chosen_side_gets_worse(
     windows: Path, pairs: Path, trained: Path, tmp_path: Path, small_config: TrainConfig, caplog: Any
 ):
@@ -139,6 +142,7 @@ def test_what_is_watched_is_held_out_where_pairs_are(
         assert keys <= held
 
 
+@pytest.mark.slow
 def test_pairs_of_which_no_frame_is_compared_end_nothing(
     windows: Path,
     pairs: Path,

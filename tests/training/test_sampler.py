@@ -29,6 +29,7 @@ def generate(
     return rollout(model, *conditions, x["reference"], sampler, keys, drop, cached=cached)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mask", "frames", "guidance", "context", "look_ahead", "cross_window"),
     [
@@ -59,6 +60,7 @@ def test_a_result_does_not_depend_on_the_batch():
     assert not torch.allclose(together[:1], generate(model, x, sampler.model_copy(update={"seed": 1}))[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", ["block", "frame", "full"])
 def test_dropped_conditions_do_not_reach_the_result(mask: Mask):
     model, x = small_model(mask), inputs(15)
@@ -116,6 +118,7 @@ def held(stream: Stream) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
 
+@pytest.mark.slow
 def test_a_long_stream_keeps_its_memory():
     model = small_model()
     x, ahead = inputs(5), inputs(2)
@@ -219,6 +222,7 @@ def test_an_offset_that_every_block_adds_to_the_last_is_bounded():
     assert y.abs().max() < lean / config.anchor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [True, False])
 def test_the_anchor_holds_a_model_that_leans(cached: bool):
     """A constant in the velocity moves every block; the mean of what is generated comes back by the anchor's share."""
@@ -235,6 +239,7 @@ def test_the_anchor_holds_a_model_that_leans(cached: bool):
     assert offsets[1] == pytest.approx(0.2 * 1.5, abs=0.1)
 
 
+@pytest.mark.slow
 def test_one_graph_serves_every_block(monkeypatch: pytest.MonkeyPatch):
     """The compiled denoiser gives the same motion, and is not compiled again while caches fill and positions grow."""
     from torch._dynamo.testing import CompileCounter  # seconds, and 200 MB that no other test needs

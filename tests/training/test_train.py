@@ -86,6 +86,7 @@ def test_metrics_say_what_happens(windows: Path, tmp_path: Path, small_config: T
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".") and p.name != ".lock"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_to_the_byte(windows: Path, tmp_path: Path, small_config: TrainConfig):
     paths = [train(str(windows), tmp_path / name, small_config) for name in ("a", "b")]
     other = train(str(windows), tmp_path / "c", small_config.model_copy(update={"seed": 1}))
@@ -103,6 +104,7 @@ def test_training_leaves_the_global_state_alone(windows: Path, tmp_path: Path, s
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 5])  # at a checkpoint, and after one
 def test_a_resumed_run_equals_one_that_never_stopped(
     windows: Path, tmp_path: Path, small_config: TrainConfig, stop: int
@@ -119,6 +121,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(
     assert resumed.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_preference_tuning_starts_at_log_two_and_resumes(
     windows: Path, pairs: Path, trained: Path, tmp_path: Path, small_config: TrainConfig
 ):
@@ -171,6 +174,7 @@ def test_preference_tuning_refuses_what_does_not_fit(
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_half_precision_follows_full_precision(windows: Path, tmp_path: Path, small_config: TrainConfig):
     half = small_config.model_copy(update={"optim": small_config.optim.model_copy(update={"precision": "bfloat16"})})
     train(str(windows), tmp_path / "full", small_config)
@@ -187,6 +191,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(windows: Path, tmp_path: Path, 
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_step_and_writes_a_checkpoint(
     windows: Path, tmp_path: Path, small_config: TrainConfig, number: signal.Signals
@@ -205,6 +210,7 @@ def test_a_signal_finishes_the_step_and_writes_a_checkpoint(
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_the_newest_checkpoints_are_kept_and_some_for_good(windows: Path, tmp_path: Path, small_config: TrainConfig):
     config = small_config.model_copy(update={"checkpoint_every": 1, "keep_checkpoints": 2, "keep_every": 3})
     path = train(str(windows), tmp_path, config)
@@ -242,6 +248,7 @@ def test_preferences_can_be_about_listening_alone(pairs: Path):
     assert Part(batch, batch).counts(DpoConfig(frames="listening"))[2] == int(listening.sum())
 
 
+@pytest.mark.slow
 def test_steps_of_accumulated_batches_are_means_over_all_their_frames(
     windows: Path, tmp_path: Path, small_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ):
@@ -289,6 +296,7 @@ def test_motion_between_frames_counts_where_it_is_known():
     assert step_error(off, torch.zeros_like(valid), "l2") == 0
 
 
+@pytest.mark.slow
 def test_the_objectives_options_change_what_is_learned(windows: Path, tmp_path: Path, small_config: TrainConfig):
     train(str(windows), tmp_path / "plain", small_config)
     for name, options in {"velocity": {"velocity": 1.0}, "level": {"level": "logit_normal"}}.items():

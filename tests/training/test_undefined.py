@@ -78,6 +78,7 @@ METRICS: dict[str, Callable[..., float]] = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(sides(3))
 def test_every_metric_has_an_answer_for_anything(drawn: tuple[list[np.ndarray], np.ndarray]) -> None:
@@ -177,6 +178,7 @@ def test_a_histogram_does_not_drop_what_is_not_finite() -> None:
     assert kmeans(np.array([[math.inf]]), 3, seed=0).shape == (0, 1)
 
 
+@pytest.mark.slow
 def test_a_delay_is_named_where_there_is_a_reaction_and_seldom_where_there_is_none() -> None:
     """In 5 % of sets at most, as `CHANCE` says; a faint reaction of enough windows is found."""
     valid = np.ones((24, 50), bool)
@@ -252,6 +254,7 @@ def test_a_checkpoint_with_a_broken_weight_is_refused(checkpoint: Path, tmp_path
         load_checkpoint(tmp_path / "broken.pt")
 
 
+@pytest.mark.slow
 def test_evaluation_counts_windows_in_which_nothing_can_be_compared(checkpoint: Path, tmp_path: Path) -> None:
     def unseen(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
         valid = decode_array(members["valid.npy"])
