@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -343,6 +344,7 @@ def test_tensorboard_shows_what_the_lines_say(windows: Path, tmp_path: Path, sma
 
     with pytest.raises(CutOff):
         train(str(windows), tmp_path, small_config, progress=stop_after(5))
+    time.sleep(1.0)  # event files of one second and process are read in the order of their names: 10 before 9
     train(str(windows), tmp_path, small_config)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
