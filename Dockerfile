@@ -1,4 +1,4 @@
-# An image for the driver and all workers: what a checkout has, development tools aside.
+# An image for the driver and all workers: all but the extras demo, decord and tensorboard.
 #
 #   docker build -t REGISTRY/visavis:VERSION .
 #

@@ -1,4 +1,4 @@
-"""A cluster of many machines in one process, in virtual time: what `benchmarks.fleet` drives the scheduler against."""
+"""A cluster of many machines in one process, in virtual time: `benchmarks.scheduler` drives the scheduler on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From shards to batches in plain PyTorch: no import of ours, only the format (docs/format.md).
+"""From shards to batches in plain PyTorch: no import of ours, only the format (docs/formats/dataset.md).
 
     python examples/shard_to_batch.py runs/demo/build/dataset
 

@@ -48,7 +48,7 @@ while stream.state.done < frames:
         last=heard == frames,
     )
     took, given = time.perf_counter() - began, heard
-    blocks.append(block[0].numpy())  # [10, D] in the codec's units: docs/format.md decodes it
+    blocks.append(block[0].numpy())  # [10, D] in the codec's units: docs/formats/dataset.md decodes it
     print(f"{stream.state.done / 25:4.1f} s: {len(blocks[-1])} frames in {1000 * took:.0f} ms")
     if len(blocks) == 2:
         state = save_stream(stream)  # bytes, nothing pickled

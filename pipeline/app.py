@@ -1,4 +1,4 @@
-"""The command line. Exit 0 done; 1 ran, but not all is well; 2 wrong use, told in one line; 130 stopped."""
+"""The command line. Exit 0 done; 1 ran, but not all is well; 2 wrong use, in one line; 130 stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of the second half of the road: motion, and the windows that a conversation offers for training.
+"""Rows of the second half of the pipeline: motion, and the windows that a conversation offers for training.
 
 As in `schemas.rows`: T frames of the 25 fps grid, L landmarks, D motion dimensions. G numbers of a given code, K of the
 landmark features, E of the expression code.

@@ -102,7 +102,7 @@ def parse_config(text: str, kind: type[C], overrides: Sequence[str] = (), *, whe
     recipe = _Recipe(where)
     values = _parsed(text, where, recipe.lines)
     if values is not None and not isinstance(values, dict):
-        hint = "" if Path(where).suffix in (".yaml", ".yml", "") else _not_a_recipe(where)
+        hint = _hint(where)
         raise UsageError(f"{where} must be a mapping of sections, found a {type(values).__name__}{hint}")
     recipe.values = values or {}
     for override in overrides:
@@ -110,10 +110,15 @@ def parse_config(text: str, kind: type[C], overrides: Sequence[str] = (), *, whe
     try:
         return kind.model_validate(recipe.values)
     except ValidationError as error:
-        raise UsageError(_told(error, recipe, kind)) from error
+        raise UsageError(_message(error, recipe, kind)) from error
 
 
 _EXAMPLE = "configs/default.yaml"
+
+
+def _hint(where: str) -> str:
+    """What to say beside a fault of a file whose name is no recipe's."""
+    return "" if Path(where).suffix in (".yaml", ".yml", "") else _not_a_recipe(where)
 
 
 def _not_a_recipe(where: str) -> str:
@@ -139,7 +144,7 @@ def _parsed(text: str, where: str, lines: dict[Keys, int]) -> Any:
         node = yaml.compose(text, CoreLoader)
         return _Values(lines).of(node, ()) if node is not None else None
     except (yaml.YAMLError, ValueError) as error:  # PyYAML reads numbers in a %YAML line as they come
-        hint = "" if Path(where).suffix in (".yaml", ".yml", "") else _not_a_recipe(where)
+        hint = _hint(where)
         raise UsageError(f"{where} is not valid YAML: {_yaml_fault(error)}{hint}") from error
     except RecursionError as error:
         raise UsageError(f"{where} is not valid YAML: nested too deep") from error
@@ -266,7 +271,7 @@ def _value(name: str, text: str) -> Any:
         raise UsageError(f"--set {name}: nested too deep") from error
 
 
-def _told(error: ValidationError, recipe: _Recipe, kind: type[BaseModel]) -> str:
+def _message(error: ValidationError, recipe: _Recipe, kind: type[BaseModel]) -> str:
     """The first thing that is wrong, and who is to blame. An override goes before the file: it was just typed."""
     found = [(tuple(str(part) for part in one["loc"]), one) for one in error.errors()]
     other = _other_kind(recipe.values, kind)

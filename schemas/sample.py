@@ -191,10 +191,10 @@ def _decode_voice(data: bytes, name: str, length: int) -> np.ndarray:
 
 
 def _check_finite(s: Sample) -> None:
-    sides = {"avatar.motion": s.avatar_motion, "user.motion": s.user_motion, "reference": s.reference}
+    arrays = {"avatar.motion": s.avatar_motion, "user.motion": s.user_motion, "reference": s.reference}
     if s.chosen is not None and s.rejected is not None:
-        sides |= {"chosen.motion": s.chosen, "rejected.motion": s.rejected}
-    for name, array in sides.items():
+        arrays |= {"chosen.motion": s.chosen, "rejected.motion": s.rejected}
+    for name, array in arrays.items():
         if not math.isfinite(np.vdot(array, array)):  # one pass; it may overflow where all is finite
             count = int((~np.isfinite(array)).sum())
             if count:

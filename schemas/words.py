@@ -33,7 +33,7 @@ def in_words(counts: Mapping[str, int]) -> str:
 def size(count: float) -> str:
     """Bytes, for people: `17 kB`, `1.2 GB`."""
     units = ("bytes", "kB", "MB", "GB", "TB")
-    power = min(int(max(0, len(str(int(count))) - 1) / 3), len(units) - 1)
+    power = min(max(0, len(str(round(count * 1.0005))) - 1) // 3, len(units) - 1)  # 999.6 kB are 1.0 MB
     number = count / 1000**power
     return f"{number:.{1 if power and number < 9.95 else 0}f} {units[power]}"
 

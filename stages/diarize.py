@@ -28,7 +28,7 @@ from visavis.schemas.uris import file_name
 from visavis.stages.base import Resources, Stage
 from visavis.stages.media.audio import sound_of, speech_state
 from visavis.stages.models.devices import pick_device
-from visavis.stages.voice.heard import Heard, as_given
+from visavis.stages.voice.diarized import Diarized, as_given
 from visavis.stages.voice.turntaking import check_dialogue
 
 _LEAK_PIECE = 8_000  # samples judged at a time: 0.5 s
@@ -42,7 +42,7 @@ class Diarizer(Protocol):
 
     def __call__(self, audio_N: np.ndarray, /) -> list[Turn]: ...
 
-    def listen(self, audio_N: np.ndarray, /) -> Heard: ...
+    def listen(self, audio_N: np.ndarray, /) -> Diarized: ...
 
 
 class DiarizeStage(Stage[Conversation, Diarization]):
@@ -205,7 +205,7 @@ class PyannoteDiarizer:
         ]
         return sorted(turns, key=_order)
 
-    def listen(self, audio_N: np.ndarray) -> Heard:
+    def listen(self, audio_N: np.ndarray) -> Diarized:
         return as_given(self(audio_N))
 
 

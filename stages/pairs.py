@@ -1,4 +1,4 @@
-"""Preference pairs: what a listener should do, and what a model does when it cannot perceive the user.
+"""Preference pairs: motion that a listener should make, beside motion that it should not.
 
     recorded windows ─► reference statistics ───────┐
     windows ─► decode ─► generate (two motions) ─► gate ─► shard of pairs
@@ -129,7 +129,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     def _gate(self, made: Iterable[Candidates], reference: ReferenceStatistics, counts: Counts) -> Iterator[Pair]:
         gate = Gate(self.config.gate, self._data.manifest.motion, reference)
         for candidates in made:
-            judged = dict(gate.judge([window.sample for window in candidates.windows], candidates.motions))
+            judged = gate.judge([window.sample for window in candidates.windows], candidates.motions)
             for each in judged.values():
                 counts.add(each)
             for i, window in enumerate(candidates.windows):

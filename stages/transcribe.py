@@ -23,7 +23,7 @@ from visavis.schemas.config import TranscribeConfig
 from visavis.schemas.rows import Binding, Row, Transcript, Turn, Voices, Word
 from visavis.schemas.sample import decode_audio
 from visavis.stages.base import Resources, Stage
-from visavis.stages.voice.recogniser import LONGEST, Heard, Recogniser
+from visavis.stages.voice.recogniser import LONGEST, Recogniser, TimedWord
 
 _EDGE = SAMPLE_RATE // 10  # samples heard around a turn: its borders are not exact
 _PAUSE = SAMPLE_RATE * 3 // 10  # samples of silence between two turns of an excerpt
@@ -139,7 +139,7 @@ def _excerpt(voice_N: np.ndarray, spans: Sequence[Span]) -> Excerpt:
     return Excerpt(audio_N, tuple(spans))
 
 
-def place_words(heard: Sequence[Heard], excerpt: Excerpt, turns: Sequence[Turn]) -> Iterator[Word]:
+def place_words(heard: Sequence[TimedWord], excerpt: Excerpt, turns: Sequence[Turn]) -> Iterator[Word]:
     """The words of an excerpt where they were said. One that lies in a pause between two turns is left out.
 
     A word that reaches over a pause is cut to the turn that has most of it.
@@ -159,5 +159,5 @@ def place_words(heard: Sequence[Heard], excerpt: Excerpt, turns: Sequence[Turn])
             )
 
 
-def _shared(word: Heard, span: Span) -> float:
+def _shared(word: TimedWord, span: Span) -> float:
     return min(word.end, (span.at + span.length) / SAMPLE_RATE) - max(word.start, span.at / SAMPLE_RATE)

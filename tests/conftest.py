@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 keep_commands()
 
 # Shapes and types that these signatures state hold in every call that a test makes in its own process.
-_SHAPED = ("dpo", "features", "flow", "layers", "loader", "masks", "metrics", "model", "sampler")
+_TRAINING = Path(__file__).parents[1] / "training"
+_SHAPED = [path.stem for path in _TRAINING.glob("*.py") if re.search("jaxtyping|training.shapes", path.read_text())]
 install_import_hook([f"visavis.training.{name}" for name in _SHAPED], f"{shapes.__name__}.checked")
 
 Once = Callable[[str, Callable[[Path], object]], Path]

@@ -15,7 +15,6 @@ import pytest
 import typer
 import yaml
 
-from benchmarks import __name__ as _benchmarks
 from tests.stages.test_ingest import write_clip
 from visavis.pipeline.app import app
 from visavis.pipeline.engine.supervise import FAULTS
@@ -96,7 +95,7 @@ def test_paths_exist(page: Path) -> None:
             if "NAME" not in path:
                 assert (REPOSITORY / path).exists() or path.startswith("docs/images/"), path
         for module in re.findall(r"(?:python -m )?\bbenchmarks\.(\w+)", code):
-            assert (REPOSITORY / _benchmarks / f"{module}.py").exists() or module == "NAME", module
+            assert (REPOSITORY / "benchmarks" / f"{module}.py").exists() or module == "NAME", module
 
 
 @cache
@@ -215,6 +214,11 @@ def blocks_of(page: Path, module: str = "documented") -> dict[str, Any]:
     for block in re.findall(r"^```python\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE):
         exec(compile(block, str(page), "exec"), names)
     return names
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CHANGELOG.md"])
+def test_the_site_shows_the_page_of_the_top_level(name: str) -> None:
+    assert (DOCS / name.lower()).read_text() == (REPOSITORY / name).read_text()
 
 
 def test_the_stage_of_the_contributing_page_joins_a_build(tmp_path: Path) -> None:

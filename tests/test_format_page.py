@@ -1,4 +1,4 @@
-"""`docs/format.md` is true: its code runs on a copied dataset without anything of ours, and it names every field."""
+"""`docs/formats/dataset.md` is true: its code runs on a copied dataset without us, and it names every field."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from visavis.stages.face.codec import decode_motion
 from visavis.stages.face.decode import avatar_of, conversation_of, read_codec, read_faces
 from visavis.training.dataset import Dataset
 
-PAGE = (Path(__file__).parent.parent / "docs" / "format.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs" / "formats" / "dataset.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 KINDS: tuple[type[BaseModel], ...] = (
     *(Manifest, ShardEntry, FileEntry, MotionSpec, MotionColumn, BalancePlan, PairsInfo, Histogram, AudioSpec),

@@ -22,11 +22,13 @@ from visavis.training.loader import Batch
 from visavis.training.model import Keep, Listener
 from visavis.training.shapes import BT, Scalar, ValidBT
 
-Sides = tuple[BT, BT]
+PairErrors = tuple[BT, BT]
 """Errors per frame of the chosen and of the rejected side, [B, T] each."""
 
 
-def preference_loss(policy: Sides, reference: Sides, valid: ValidBT, beta: float) -> tuple[Scalar, dict[str, Scalar]]:
+def preference_loss(
+    policy: PairErrors, reference: PairErrors, valid: ValidBT, beta: float
+) -> tuple[Scalar, dict[str, Scalar]]:
     """Eq. 12 from errors.
 
     Returns: the loss, and its logs as scalars. `margin` is how much more the policy improved on the chosen side
@@ -44,7 +46,7 @@ def preference_loss(policy: Sides, reference: Sides, valid: ValidBT, beta: float
     return masked_mean(-F.logsigmoid(beta * margin), valid), {k: v.detach() for k, v in logs.items()}
 
 
-def pair_errors(model: Listener, pairs: Batch, noise: Noise, norm: Norm) -> Sides:
+def pair_errors(model: Listener, pairs: Batch, noise: Noise, norm: Norm) -> PairErrors:
     """Errors of a model on both sides of pairs, under the full condition, in one pass."""
     assert pairs.chosen is not None  # the loader refuses pairs without both sides
     assert pairs.rejected is not None

@@ -153,8 +153,10 @@ def _found(where: str, sha256: str | None) -> tuple[str, EncoderArchitecture | N
                 raise _pickled(f"{folder}/{_PICKLED}")
             raise UsageError(f"features.weights: {shown(where)} holds no {_IN_FOLDER}")
     except UsageError as error:
-        told = str(error)
-        raise error if told.startswith("features") else UsageError(f"features.weights: cannot read {told}") from error
+        message = str(error)
+        raise (
+            error if message.startswith("features") else UsageError(f"features.weights: cannot read {message}")
+        ) from error
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         if not isinstance(error, PermissionError) and blame_of(error) is Blame.MACHINE:
@@ -190,7 +192,7 @@ def _described(uri: str) -> EncoderArchitecture:
             raise UsageError(f"{name} does not describe a wav2vec 2.0 encoder with two outputs a frame")
         if len(set(channels)) != 1 or raw.get("hidden_act", "gelu") != "gelu" or raw.get("add_adapter"):
             raise UsageError(f"{name} describes a variant that torchaudio does not have")
-        told = {
+        settings = {
             "norm": raw.get("feat_extract_norm"),
             "channels": channels[0],
             "conv_bias": raw.get("conv_bias"),
@@ -202,7 +204,9 @@ def _described(uri: str) -> EncoderArchitecture:
             "position_kernel": raw.get("num_conv_pos_embeddings"),
             "position_groups": raw.get("num_conv_pos_embedding_groups"),
         }
-        return EncoderArchitecture.model_validate({name: value for name, value in told.items() if value is not None})
+        return EncoderArchitecture.model_validate(
+            {name: value for name, value in settings.items() if value is not None}
+        )
 
 
 def _ours(theirs: str) -> str | None:

@@ -43,8 +43,6 @@ FFT = 512
 BEFORE = SPAN - HOP
 """Samples before a frame that its first hop hears."""
 
-STRIDE = 320
-"""Samples from one output of the encoder to the next: two a frame."""
 LEAD = 80
 """The encoder's receptive field is 400 samples: so many before a frame let its outputs end with their 20 ms."""
 CLIPS = 64

@@ -5,7 +5,7 @@
 
 Because past blocks are noisy to every degree in training, a clean past (t = 1) in streaming is nothing new.
 Conditions are dropped *jointly*, by a pattern drawn per sample: dropped one by one at 10 %, "no user at all" would be
-seen in 1 % of samples, and both guidance and the losing side of preference pairs rely on it.
+seen in 1 % of samples, and both guidance and the rejected motion of preference pairs rely on it.
 
 The norm is an option. Measured on the synthetic rule of the tests (800 windows, preset `tiny`, 800 steps, one seed;
 correlation of the mirrored smile with its cause, the truth being 1):

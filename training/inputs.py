@@ -31,7 +31,7 @@ from visavis.training.dataset import Dataset, class_mixture
 from visavis.training.encoder import load_encoder, named_by
 from visavis.training.loader import Batch, Loader
 from visavis.training.model import Listener, build_model
-from visavis.training.process_group import ProcessGroup
+from visavis.training.process_group import Processes
 from visavis.training.reference import ReferenceErrors
 
 
@@ -40,7 +40,7 @@ class Run:
     """What a run works on, in one of its processes."""
 
     config: TrainConfig
-    group: ProcessGroup
+    group: Processes
     windows: Dataset
     pairs: Dataset | None
     model: Listener
@@ -128,7 +128,7 @@ class Run:
 
 
 def open_run(
-    dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs: str | None, group: ProcessGroup
+    dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs: str | None, group: Processes
 ) -> Run:
     """Check that everything belongs together, and load or build the models. Called by all processes alike.
 
@@ -143,9 +143,7 @@ def open_run(
     return run
 
 
-def _open(
-    dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs: str | None, group: ProcessGroup
-) -> Run:
+def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs: str | None, group: Processes) -> Run:
     windows = Dataset(dataset)
     preferences = None if pairs is None else Dataset(pairs)
     if preferences is not None and preferences.manifest.kind != "pairs":
@@ -216,7 +214,7 @@ def _check_same_run(
     windows: Dataset,
     pairs: Dataset | None,
     reference: str,
-    group: ProcessGroup,
+    group: Processes,
     out: Path,
 ) -> None:
     again = "give another output folder, or remove this one"

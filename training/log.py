@@ -22,7 +22,7 @@ from torch import Tensor
 from visavis.schemas.extras import install
 from visavis.schemas.plain import to_json
 from visavis.schemas.storage.faults import about
-from visavis.training.process_group import ProcessGroup
+from visavis.training.process_group import Processes
 
 METRICS_NAME = "metrics.jsonl"
 EVENTS_NAME = "tensorboard"
@@ -41,7 +41,7 @@ _GROUPS = {
 class MetricsLog:
     """Means over the steps since the last line, by name; losses also by quartile of the noise level."""
 
-    def __init__(self, out: Path, step: int, group: ProcessGroup, window_s: float) -> None:
+    def __init__(self, out: Path, step: int, group: Processes, window_s: float) -> None:
         """Lines of steps after `step` (of a run that was cut off after its last checkpoint) are dropped.
 
         window_s: seconds of media in a sample.

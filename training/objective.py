@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from visavis.schemas.train import DpoConfig, ObjectiveConfig, TrainConfig
-from visavis.training.dpo import Sides, pair_errors, preference_loss
+from visavis.training.dpo import PairErrors, pair_errors, preference_loss
 from visavis.training.flow import Noise, draw_keep, draw_noise, flow_errors, masked_mean, step_error, valid_steps
 from visavis.training.loader import Batch
 from visavis.training.model import Keep, Listener
@@ -110,7 +110,7 @@ class Objective(nn.Module):
         noise = window_noise(self.model, pairs, generator, self.config.objective)
 
         @torch.no_grad()
-        def ask() -> Sides:
+        def ask() -> PairErrors:
             return pair_errors(frozen, pairs, noise, config.norm)
 
         reference = ask() if self._answers is None else self._answers.of(place, pairs, noise, ask)

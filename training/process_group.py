@@ -37,7 +37,7 @@ _SHARED: dict[str, type[VisavisError]] = {kind.__name__: kind for kind in (Usage
 
 
 @dataclass(frozen=True)
-class ProcessGroup:
+class Processes:
     """The processes of a run, as one of them sees them. Its methods are to be called by all of them alike."""
 
     device: torch.device  # of this process
@@ -111,19 +111,19 @@ class ProcessGroup:
 
 
 @contextmanager
-def join(device: str) -> Iterator[ProcessGroup]:
+def join(device: str) -> Iterator[Processes]:
     """The processes that were started with this one, for as long as the context lasts.
 
     Raises UsageError, in all of them, where one lacks the device; RunFailed where the others do not come, or go.
     """
     joined = dist.is_available() and dist.is_initialized()
     if not joined and ranks().size == 1:
-        yield ProcessGroup(pick_device(device))
+        yield Processes(pick_device(device))
         return
     if not joined:
         _meet(ranks())
     gloo = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo", timeout=PATIENCE)
-    group = ProcessGroup(torch.device("cpu"), dist.get_rank(), dist.get_world_size(), gloo, gloo)
+    group = Processes(torch.device("cpu"), dist.get_rank(), dist.get_world_size(), gloo, gloo)
     try:
         with group.together():
             own = pick_device(device)

@@ -21,7 +21,7 @@ import torch
 
 from visavis.schemas.errors import UsageError
 from visavis.schemas.storage.faults import about
-from visavis.training.dpo import Sides
+from visavis.training.dpo import PairErrors
 from visavis.training.flow import Noise
 from visavis.training.loader import Batch
 
@@ -56,7 +56,7 @@ class ReferenceErrors:
         if self._kind != kind:
             raise UsageError(f"dpo.cache: {path} is no file of answers; remove it")
 
-    def of(self, place: int, pairs: Batch, noise: Noise, compute: Callable[[], Sides]) -> Sides:
+    def of(self, place: int, pairs: Batch, noise: Noise, compute: Callable[[], PairErrors]) -> PairErrors:
         """Errors of both sides, on the noise's device."""
         question, at = _digest(pairs, noise), self._begin + place * self._kind.itemsize
         known = os.pread(self._file.fileno(), self._kind.itemsize, at)

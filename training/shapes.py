@@ -1,7 +1,8 @@
 """Shapes in signatures: a letter is an axis, and the same letter the same size within a call. Tests check every call.
 
-B windows, T frames, D motion dimensions, F features, N samples of sound, H width, Q queries, K keys, S sessions,
-C a code's width, M all modulations. `Level…` broadcasts over windows.
+B windows, T frames, D motion dimensions, F features, N samples of sound (in BNTE: heads), E a head's width, H width,
+Q queries, K keys, S sessions (in SBD, B is the frames of a block), C a code's width (in CN: clips; in MaskTC: codes),
+M all modulations. `LevelBT` broadcasts over windows, `LevelBTM` over frames, too.
 """
 
 from jaxtyping import Bool, Float, Int

@@ -37,7 +37,7 @@ from visavis.training.loader import Loader, prefetch
 from visavis.training.log import MetricsLog
 from visavis.training.model import Listener
 from visavis.training.objective import Losses, Objective, Part, step_generator
-from visavis.training.process_group import ProcessGroup, join
+from visavis.training.process_group import Processes, join
 from visavis.training.validate import validate, validate_pairs
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -96,7 +96,7 @@ def train(
 
 
 @contextmanager
-def _alone_in(out: Path, group: ProcessGroup) -> Iterator[None]:
+def _alone_in(out: Path, group: Processes) -> Iterator[None]:
     """Hold a run's folder. A launcher that sets no ranks starts many processes that each take themselves for the first.
 
     Raises:

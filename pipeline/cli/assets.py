@@ -1,4 +1,4 @@
-"""Production models: what they are, under which licence, where they are fetched to, and whether they are sound.
+"""Production models: what they are, under which licence, where they are fetched to, and whether they are intact.
 
 Nothing here is needed for a first run. A hub model is at hand when the hub's own cache on this machine has it, a file
 when it lies in `~/.cache/visavis`; or, for both, in the folder that they were fetched to.

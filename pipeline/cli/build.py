@@ -130,7 +130,7 @@ def status(
             break
         time.sleep(watch)
     if not as_json:
-        reporter.end(result_line(found), *next_words(found))
+        reporter.end(result_line(found), *next_words(found), advice="next: the command that began it")
 
 
 @builds.command()

@@ -1,9 +1,10 @@
 """What of a run's folder may be deleted, and what that costs.
 
-Never the dataset, nor what says how it was made (run.json, state.json, the ledger, the codec): a cleaned run is still
-one that `status`, `verify`, `report` and `train` read. Of artifacts, those that other settings left are of no use to
-the present ones. Those of the present settings are what a build resumes from: without them the dataset stays as it is,
-and the next build, and `draw`, would have to measure again.
+Never the dataset, nor what says how it was made (run.json, state.json, the ledger, and what the corpus was summed up
+in: the codec, the census, what pairs are measured against): a cleaned run is still one that `status`, `verify`,
+`report` and `train` read. Of artifacts, those that other settings left are of no use to the present ones. Those of the
+present settings are what a build resumes from: without them the dataset stays as it is, and the next build, and
+`draw`, would have to measure again.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from visavis.pipeline.engine.progress import command
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.run_folder import read_settings
 from visavis.pipeline.state.lock import holder, locked
-from visavis.pipeline.state.tasks import ARTIFACT_SUFFIX
+from visavis.pipeline.state.tasks import ARTIFACT_SUFFIX, own_print
 from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import MANIFEST_NAME
 from visavis.schemas.storage.store import Store
 
 _ARTIFACTS = "artifacts"
-_MADE = re.compile(r"([a-z][a-z_-]*)/v\d+-([^/]+)/[^/]+" + re.escape(ARTIFACT_SUFFIX))
+_MADE = re.compile(r"([^/]+)/v\d+-([^/]+)/[^/]+" + re.escape(ARTIFACT_SUFFIX))
 
 
 class Group(NamedTuple):
@@ -46,7 +47,7 @@ def groups_of(root: str) -> list[Group]:
     sizes: defaultdict[tuple[str, bool], int] = defaultdict(int)
     for name, size in store.sizes(_ARTIFACTS):
         if found := _MADE.fullmatch(name):
-            present = found[2].partition("-")[0] == prints.get(found[1])
+            present = own_print(found[2]) == prints.get(found[1])
             paths[found[1], present].append(f"{_ARTIFACTS}/{name}")
             sizes[found[1], present] += size
     order = {stage: n for n, stage in enumerate(prints)}

@@ -78,10 +78,6 @@ def _say_sources(sources: Sources) -> None:
         say(f"… and {len(sources) - _SHOWN} more")
     for line in sources.notes.lines():
         say(line)
-    given = [each for source in sources for each in source.given]
-    if given:
-        turns, boxes = sum(bool(each.turns) for each in given), sum(bool(each.boxes) for each in given)
-        say(f"given: turns for {counted(turns, 'file')}, boxes for {boxes}")
 
 
 def show_plan(
@@ -123,6 +119,8 @@ def show_plan(
     where = f"Ray cluster {cluster}" if cluster else f"this machine ({config.run.engine})"
     to_do = ", ".join(f"{count} from {stage} on" for stage, count in left.items()) or "none"
     say(f"{counted(len(sources), 'conversation')} → {out} on {where}; to do: {to_do}")
+    if sizing.turns or sizing.boxes:
+        say(f"given: turns for {counted(sizing.turns, 'file')}, boxes for {sizing.boxes}")
     say(sizing.line())
     if quality["measured"]:
         Terminal().print(preview_table(quality))

@@ -29,6 +29,7 @@ def config(
     from visavis.pipeline.cli.config import KINDS, recipe_of, settings_of, settings_table
     from visavis.pipeline.engine.progress import Reporter
 
+    reporter = Reporter()
     if kind not in KINDS:
         raise UsageError(f"config is of {', '.join(KINDS)}, not of {kind!r}")
     if as_yaml and as_json:
@@ -40,7 +41,7 @@ def config(
     else:
         Terminal().print(settings_table(kind))
         count = counted(sum(1 for _ in settings_of(KINDS[kind])), "setting")
-        Reporter().end(f"{count}, each also with --set SETTING=VALUE", "config", kind, "--yaml")
+        reporter.end(f"{count}, each also with --set SETTING=VALUE", "config", kind, "--yaml")
 
 
 @housekeeping.command()

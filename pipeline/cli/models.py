@@ -289,7 +289,7 @@ def list_assets(context: typer.Context, folder: Folder = None, as_json: Json = F
         say(f"{asset.name}: {asset.what}\n    {asset.licence}, {asset.size_mb:.0f} MB, {known}{gated}")
         say(f"    from {asset.source}, used by {asset.used_by}")
     there = sum(path is not None for _, path in rows)
-    reporter.end(f"{counted(len(rows), 'model')}, {there} at hand", "assets", "fetch", "NAME")
+    reporter.end(f"{counted(len(rows), 'model')}, {there} at hand", "assets", "fetch", "NAME", *_at(folder))
 
 
 @assets.command()
@@ -319,7 +319,7 @@ def fetch(
         if asset.setting and (folder or not asset.hub_id):
             value = asset.setting.format(path=path, folder=folder)
             say(f"    use it with --set {value}")
-    reporter.end(f"{counted(len(names), 'model')} at hand", "assets", "check", *names)
+    reporter.end(f"{counted(len(names), 'model')} at hand", "assets", "check", *names, *_at(folder))
 
 
 @assets.command()
@@ -345,13 +345,18 @@ def check(
         say(f"{row['name']}: {', '.join(row['findings']) or 'intact'}{row['path'] and '  ' + row['path']}")
     if not rows and not as_json:
         say("no model is at hand")
-    raise typer.Exit(_say_checked(rows, reporter, as_json=as_json))
+    raise typer.Exit(_say_checked(rows, reporter, folder, as_json=as_json))
 
 
-def _say_checked(rows: list[dict[str, Any]], reporter: Reporter, *, as_json: bool) -> int:
+def _at(folder: str | None) -> tuple[str, ...]:
+    """The folder as the next command has to name it."""
+    return ("--to", folder) if folder else ()
+
+
+def _say_checked(rows: list[dict[str, Any]], reporter: Reporter, folder: str | None, *, as_json: bool) -> int:
     """The last line, and the exit code."""
     damaged = [row["name"] for row in rows if row["findings"]]
     if not as_json:
         counts = f"{counted(len(rows), 'model')} looked at, {len(damaged)} damaged or absent"
-        reporter.end(counts, "assets", *(("fetch", *damaged) if damaged else ()))
+        reporter.end(counts, "assets", *(("fetch", *damaged) if damaged else ()), *_at(folder))
     return 1 if damaged else 0

@@ -79,7 +79,7 @@ def next_words(status: dict[str, Any]) -> tuple[str, ...]:
     """The command that comes next: to see more of a run at work, or to look at what is there."""
     if status["running"]:
         return "status", status["run"], "--watch", "10"
-    return ("report", status["run"]) if status["dataset"] else ("clean", status["run"])
+    return ("report", status["run"]) if status["dataset"] else ()
 
 
 def status_tables(status: dict[str, Any]) -> list[Table | str]:

@@ -32,10 +32,10 @@ def verify_dataset(dataset: str, *, decode: bool = True) -> list[str]:
         opened = Dataset(dataset)
     except DatasetError as error:
         return [str(error)]
-    sides: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     store = Store(dataset)
     findings = [*_check_codec(store, opened.manifest)]
-    findings += [f for entry in opened.manifest.shards for f in _check_shard(opened, entry, sides, decode=decode)]
+    findings += [f for entry in opened.manifest.shards for f in _check_shard(opened, entry, split_of, decode=decode)]
     return findings + [f"{path} is not in the manifest" for path in _unnamed(store, opened.manifest)]
 
 
@@ -58,11 +58,11 @@ def _unnamed(store: Store, manifest: Manifest) -> list[str]:
         return []
 
 
-def _check_shard(dataset: Dataset, entry: ShardEntry, sides: dict[str, str], *, decode: bool) -> Iterator[str]:
+def _check_shard(dataset: Dataset, entry: ShardEntry, split_of: dict[str, str], *, decode: bool) -> Iterator[str]:
     try:
         samples = dataset.shard(entry)
         for key, members in samples if decode else ():
-            yield from _check_sample(dataset, entry, key, members, sides)
+            yield from _check_sample(dataset, entry, key, members, split_of)
         faces = read_faces(Store(dataset.location), entry) if entry.faces else {}
         missing = {conversation_of(key) for key, _ in samples} - set(faces)
         if entry.faces and missing:
@@ -83,7 +83,7 @@ def _check_codec(store: Store, manifest: Manifest) -> Iterator[str]:
 
 
 def _check_sample(
-    dataset: Dataset, entry: ShardEntry, key: str, members: Members, sides: dict[str, str]
+    dataset: Dataset, entry: ShardEntry, key: str, members: Members, split_of: dict[str, str]
 ) -> Iterator[str]:
     try:
         meta = dataset.decode(key, members).meta
@@ -93,5 +93,5 @@ def _check_sample(
     if meta.label != entry.label:
         yield f"{entry.path}: {key}: class {meta.label}, the shard's is {entry.label}"
     for name in (meta.avatar, meta.user):
-        if sides.setdefault(name, entry.split) != entry.split:
+        if split_of.setdefault(name, entry.split) != entry.split:
             yield f"{entry.path}: {key}: {name} is in both train and val"

@@ -75,7 +75,7 @@ def run_demo(out: Path, engine: str) -> None:
     }.items():
         places.add_row(name, str(path))
     console.print(places)
-    reporter.end(f"demo done in {took}", "report", summary.dataset)
+    reporter.end("demo done", "report", summary.dataset)
 
 
 def make_media(folder: Path, reporter: Reporter) -> None:

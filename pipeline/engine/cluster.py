@@ -59,7 +59,7 @@ def start_ray(address: str | None) -> None:
     try:
         # it announces the log level that was asked for
         with silent_stderr(), contextlib.chdir(home), _on_loopback() if local else contextlib.nullcontext():
-            ray.init(
+            joined = ray.init(
                 # Without a word Ray would also join a cluster that some other process left a note of.
                 address=address,
                 log_to_driver=False,
@@ -79,7 +79,7 @@ def start_ray(address: str | None) -> None:
         if on_main_thread:
             signal.signal(signal.SIGTERM, on_sigterm)
     if not local:
-        metrics.begin()
+        metrics.begin(joined.address_info.get("webui_url") or "")
 
 
 def is_local(address: str | None) -> bool:

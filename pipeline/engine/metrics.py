@@ -1,4 +1,4 @@
-"""What a run on a cluster tells the cluster's own monitoring: Ray exports these to Prometheus as `ray_NAME`.
+"""What a run on a cluster reports to the cluster's own monitoring: Ray exports these to Prometheus as `ray_NAME`.
 
 Only on a cluster that was joined: nobody looks at one that is started here. `docs/cluster/grafana.json` draws them.
 """
@@ -14,15 +14,17 @@ EXPORTED = (f"ray_{ITEMS}_total", f"ray_{AT_WORK}", f"ray_{WORKFLOWS}")
 """As Prometheus has them: items by `stage` and `status` (ok, rejected, failed); items at work by `stage`; workflows,
 usually conversations, by `phase` and `state` (finished, total)."""
 
+_DASHBOARD = "dashboard"
 _made: dict[str, Any] = {}
 
 
-def begin() -> None:
-    """From now on, tell. Called once this process has joined a cluster."""
+def begin(dashboard: str = "") -> None:
+    """From now on, report. dashboard: host and port of the cluster's. Called once this process has joined a cluster."""
     from ray.util.metrics import Counter as RayCounter
     from ray.util.metrics import Gauge
 
     if not _made:
+        _made[_DASHBOARD] = dashboard
         _made[ITEMS] = RayCounter(ITEMS, "Items that came to their end", ("stage", "status"))
         _made[AT_WORK] = Gauge(AT_WORK, "Items that workers are at", ("stage",))
         _made[WORKFLOWS] = Gauge(WORKFLOWS, "Workflows of the present phase", ("phase", "state"))
@@ -51,9 +53,4 @@ def reached(phase: str, finished: int, total: int) -> None:
 
 def dashboard() -> str:
     """URL of the joined cluster's dashboard; empty where there is none, or no cluster was joined."""
-    if not _made:
-        return ""
-    from ray._private.worker import global_worker
-
-    address = getattr(getattr(global_worker, "node", None), "webui_url", None)
-    return f"http://{address}" if address else ""
+    return f"http://{_made[_DASHBOARD]}" if _made.get(_DASHBOARD) else ""

@@ -101,6 +101,11 @@ class PhaseProgress:
             f"; {len(at_work)} at work{slowest and ': ' + slowest}{waiting and '; ' + waiting}"
         )
 
+    def settle(self) -> None:
+        """The phase is over, however it ended: nobody is at work, and this is how far it came."""
+        metrics.at_work((), self._expected)
+        metrics.reached(self._name, self._finished, self._total)
+
     def summary(self) -> Iterator[str]:
         """A line for each stage with what its items took, in all workers together; and how long the phase took."""
         took = duration(time.monotonic() - self._began)
@@ -161,6 +166,7 @@ class Reporter:
         """Follow the workflows of a phase."""
         with ExitStack() as stack:
             shown = PhaseProgress(self, lambda: stack.enter_context(self._bar()), name, total)
+            stack.callback(shown.settle)
             yield shown
         for line in shown.summary():
             self.line(line)

@@ -1,7 +1,7 @@
 """Workers on Ray: all that the scheduler (`pipeline.engine.ray_executor`) needs of a cluster, in five calls.
 
 Ray places workers, moves tasks and says when a machine is lost. Which task goes where is not decided here; so another
-cluster can stand in for Ray (`benchmarks.executor` simulates one of 1,000 machines).
+cluster can stand in for Ray (`benchmarks.scheduler` simulates one of 1,000 machines).
 
 Answers come through callbacks into one queue. `ray.wait` looks at every reference each time it is asked, which takes
 9 ms for 16,000 of them, for each answer that comes alone.

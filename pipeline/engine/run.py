@@ -354,7 +354,7 @@ def fingerprint(
 
     digests: of what lies where the settings say (`ByDigest`), by field.
     """
-    places = fields_by_digest(type(config)) if isinstance(config, Section) else ()
+    places = fields_by_digest(type(config)) if isinstance(config, Section) else digests
     plain = {
         "stage": stage.name,
         "version": stage.version,

@@ -38,7 +38,7 @@ from visavis.pipeline.state.account import account_of, rejections
 from visavis.pipeline.state.index import ItemIndex, parse_facts
 from visavis.pipeline.state.ledger import Ledger
 from visavis.pipeline.state.spool import Spool
-from visavis.pipeline.state.tasks import Artifact, Task, artifact_path, content_digest
+from visavis.pipeline.state.tasks import CODEC, Artifact, Task, artifact_path, content_digest
 from visavis.schemas import FPS
 from visavis.schemas.access import Access
 from visavis.schemas.artifact import dump_rows, load_row
@@ -47,7 +47,7 @@ from visavis.schemas.dyads import Codec, CodecStatistics, WindowClass
 from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.manifest import BalancePlan, Manifest
 from visavis.schemas.markers import shaping
-from visavis.schemas.rows import Outline, Source
+from visavis.schemas.rows import Address, Outline, Source
 from visavis.schemas.storage.store import Store
 from visavis.schemas.words import counted
 from visavis.stages.encode import network_digest
@@ -58,7 +58,7 @@ from visavis.stages.motion import FitStage
 from visavis.stages.separate import SeparateStage
 from visavis.stages.windows import WindowsStage
 
-CODECS = "artifacts/codec"
+CODECS = f"artifacts/{CODEC}"
 _FIT_CHUNK = 64  # conversations whose statistics are summed by one task, in a large corpus …
 _FIT_PARTS = 4  # … and so many tasks at least, or a small corpus would wait for one worker
 
@@ -79,13 +79,17 @@ class BuildSummary:
 
 @dataclass(frozen=True)
 class Bound:
-    """A conversation whose faces have their voices. made: by stage, what is needed of it from here on."""
+    """A conversation whose faces have their voices. made: by stage, what is needed of it from here on.
+
+    addresses: where a stage of the user's own still opens its files.
+    """
 
     id: str
     item: str
     place: int  # in the list
     seconds: float
     made: Made
+    addresses: tuple[Address, ...] = ()
 
 
 class _List:
@@ -126,6 +130,7 @@ class Build:
         self._to_voices, self._to_windows = (self.graph.of_conversation(codec=codec) for codec in (False, True))
         later = [step for step in self.graph.steps.values() if step not in self._to_voices]
         self._kept = {source for step in later for source in step.takes.values()}
+        self._opens_later = any(s.plugin and IngestStage.name in s.takes.values() for s in self._to_windows)
 
     def run(self, sources: Collection[Source], *, reconfigure: bool = False) -> BuildSummary:
         """Build everything that is not built yet.
@@ -144,6 +149,9 @@ class Build:
         config = shaping(self.config)
         if not self.config.plugins:  # runs of before there were any go on
             del config["plugins"]
+        for name, step in self.graph.steps.items():
+            if step.plugin:  # typed by its own class, which says what does not shape the data
+                config["plugins"][name]["settings"] = shaping(step.plugin.settings)
         return {"config": config, "fingerprints": self.fingerprints}
 
     def changes(self) -> tuple[str, list[str]]:
@@ -254,13 +262,14 @@ class Build:
         if not (yield from follow(self._to_voices[1:], subject, made, self._task, judge)):
             return None
         kept = {name: tuple([a.bare for a in made[name]]) for name in self._kept if name in made}
-        return Bound(outline.id, mine.name, mine.place, seconds, kept)
+        addresses = subject.addresses if self._opens_later else ()
+        return Bound(outline.id, mine.name, mine.place, seconds, kept, addresses)
 
     def workflow_to_dyad(self, b: Bound, codec: Artifact) -> Workflow[tuple[str, Artifact, Artifact] | None]:
         """A bound conversation's way to its windows. Returns its id, them, and its voices."""
         made = b.made | {FitStage.name: (codec,)}
         make = partial(self._task, also=codec.digest)
-        if not (yield from follow(self._to_windows, Subject(b.id, b.item, b.seconds), made, make)):
+        if not (yield from follow(self._to_windows, Subject(b.id, b.item, b.seconds, b.addresses), made, make)):
             return None
         return b.id, made[WindowsStage.name][0], made[SeparateStage.name][0]
 

@@ -21,7 +21,7 @@ from visavis.pipeline.plan.file_names import DATASET, named_files, unnamed_files
 from visavis.pipeline.plan.graph import Graph
 from visavis.pipeline.plan.workflow import MakeTask
 from visavis.pipeline.state.index import parse_facts
-from visavis.pipeline.state.tasks import Artifact, Task, content_digest
+from visavis.pipeline.state.tasks import CENSUS, Artifact, Task, content_digest
 from visavis.schemas import FPS, SAMPLE_RATE
 from visavis.schemas.artifact import dump_rows, load_row
 from visavis.schemas.config import BuildConfig
@@ -37,7 +37,7 @@ from visavis.stages.face.codec import motion_spec, named_columns
 from visavis.stages.shard import ShardRow, Slice, capacity, cut_series
 
 _MANIFEST = f"{DATASET}/{MANIFEST_NAME}"
-_CENSUS = "artifacts/census-of-all"
+_CENSUS = f"artifacts/{CENSUS}"
 _CENSUS_CHUNK = 256  # dyads that one task counts
 
 _DYAD = np.dtype(

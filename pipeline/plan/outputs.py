@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from visavis.pipeline.plan.run_folder import read_settings
 from visavis.pipeline.state.ledger import Ledger
-from visavis.pipeline.state.tasks import artifact_path
+from visavis.pipeline.state.tasks import artifact_path, own_print
 from visavis.schemas.artifact import load_rows
 from visavis.schemas.errors import UsageError
 from visavis.schemas.rows import Row
@@ -36,7 +36,7 @@ def read_outputs(
     wanted = read_settings(store)["fingerprints"].get(stage.name)
     kind: type[Any] = stage.types()[1]
     for (name, key), outcome in sorted(Ledger(store).latest().items()):
-        if name != stage.name or not key.startswith(of) or outcome.fingerprint.split("-")[0] != wanted:
+        if name != stage.name or not key.startswith(of) or own_print(outcome.fingerprint) != wanted:
             continue
         if outcome.status == "ok" or (left_out and outcome.output):
             for row in load_rows(store.read(artifact_path(name, stage.version, outcome.fingerprint, key)), kind):

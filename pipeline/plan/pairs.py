@@ -18,7 +18,7 @@ from visavis.pipeline.engine.run import Run, fingerprint
 from visavis.pipeline.plan.dataset import codec_entry, files_of, publish, shard_path, write_shards
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.run_folder import opened
-from visavis.pipeline.state.tasks import Artifact, Task, artifact_path, content_digest
+from visavis.pipeline.state.tasks import ARTIFACT_SUFFIX, REFERENCE, Artifact, Task, artifact_path, content_digest
 from visavis.schemas.artifact import dump_rows
 from visavis.schemas.config import RunConfig
 from visavis.schemas.dyads import WindowClass
@@ -219,7 +219,7 @@ def _tasks(run: Run, order: Order, print_: str) -> list[Task]:
 
 def _reference(run: Run, order: Order, label: WindowClass) -> Artifact:
     data = dump_rows([learn_from(order.dataset, label, order.config)])
-    artifact = Artifact(f"artifacts/reference/{content_digest(data)}.safetensors", content_digest(data))
+    artifact = Artifact(f"artifacts/{REFERENCE}/{content_digest(data)}{ARTIFACT_SUFFIX}", content_digest(data))
     if not run.store.exists(artifact.path):
         run.store.write(artifact.path, data)
     return artifact

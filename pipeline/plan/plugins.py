@@ -73,6 +73,11 @@ class Plugin:
             UsageError: nobody makes it, or several do.
         """
         takes = self.stage.types()[0]
+        named = getattr(self.stage, "takes", {})
+        _check(isinstance(named, Mapping), self.code, "has a `takes` that maps no field to a stage")
+        if unknown := next((field for field in named if field not in takes.model_fields), None):
+            known = candidates(unknown, list(takes.model_fields), "field")
+            raise UsageError(f"{self}: takes names {unknown}; {known}")
         if whole := [name for name, output in made.items() if output.row is takes and not output.several]:
             return {WHOLE: whole[0]}
         found = {}

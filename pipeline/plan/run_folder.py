@@ -29,7 +29,7 @@ from visavis.schemas.words import first_difference
 
 
 class _WhenNeeded:
-    """An executor that is called together at the first task: a run that finds everything done starts nobody."""
+    """An executor that is opened at the first task: a run that finds everything done starts no worker."""
 
     def __init__(self, open_executor: Callable[[], Executor]) -> None:
         self._open = open_executor
@@ -64,13 +64,11 @@ def opened(
     *,
     reconfigure: bool = False,
 ) -> Iterator[Run]:
-    """A run's folder, ready to work in: locked, of these settings, with an executor as soon as there is something to
-    do.
+    """A run's folder, ready to work in: locked, of these settings, and with an executor once there is something to do.
 
     Raises:
-        UsageError: the folder is in use or belongs to other settings; at the first task, if there is no executor.
-        Nothing
-            was written then.
+        UsageError: the folder is in use or belongs to other settings; or, at the first task, there is no executor.
+            Nothing was written then.
     """
     with locked(root, reporter.line) as hold:
         store = Store(root)

@@ -323,8 +323,8 @@ def _listed(
             # Asking a store about each of a million files would take hours: there, the list's own columns count. And a
             # missing file is that row's rejection, not the run's end.
             stamp = stamp_of(local_path(row.uri)) if is_local(row.uri) else f"{row.size}:{row.modified}"
-            for name in (row.given.turns, row.given.boxes) if row.given else ():
-                stamp += f"+{stamp_of(local_path(name))}" if is_local(name) else ""
+            for path in (row.given.turns, row.given.boxes) if row.given else ():
+                stamp += f"+{stamp_of(local_path(path))}" if is_local(path) else ""
         found = Found(row.uri, row.conversation, row.participant, stamp, given=row.given)
         seamless = named(row.uri) is not None
         if is_local(row.uri) or (seamless and not row.uri.startswith(WEB)):

@@ -29,7 +29,7 @@ Made = dict[str, tuple[Artifact, ...]]
 
 @dataclass(frozen=True)
 class Subject:
-    """A conversation on its way. addresses, pieces: none are needed once it is bound."""
+    """A conversation on its way. addresses: none where no later stage opens files. pieces: none once it is bound."""
 
     id: str
     item: str

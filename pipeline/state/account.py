@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from visavis.pipeline.state.ledger import Ledger, latest_rows
+from visavis.pipeline.state.tasks import own_print
 
 Account = dict[str, dict[str, Any]]
 """stage → counts and figures; `account_of` says which."""
@@ -33,8 +34,7 @@ def account_of(ledger: Ledger, fingerprints: Mapping[str, str]) -> Account:
         return {}
     stages: Account = {}
     for name, print_ in fingerprints.items():
-        # A stage behind the codec carries its id as a suffix.
-        prints = [p for p in latest["fingerprint"].unique().to_pylist() if p.split("-")[0] == print_]
+        prints = [p for p in latest["fingerprint"].unique().to_pylist() if own_print(p) == print_]
         mine = latest.filter(
             pc.and_(pc.equal(latest["stage"], name), pc.is_in(latest["fingerprint"], pa.array(prints, pa.string())))
         )

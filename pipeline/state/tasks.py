@@ -13,6 +13,8 @@ from visavis.schemas.rows import Address
 from visavis.schemas.secrets import hashable, texts_in
 
 ARTIFACT_SUFFIX = ".safetensors"
+CODEC, REFERENCE, CENSUS = "codec", "reference", "census-of-all"
+"""Folders of artifacts that no stage makes alone: the codec, what pairs are measured against, the whole census."""
 
 WHOLE = "*"
 """Name of the single input of a stage whose In is itself an artifact's row."""
@@ -71,6 +73,11 @@ class Task(NamedTuple):
 
 def content_digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
+
+
+def own_print(fingerprint: str) -> str:
+    """Of the stage's settings alone: behind the codec, a task's fingerprint ends with `-` and the codec's digest."""
+    return fingerprint.partition("-")[0]
 
 
 def artifact_path(stage: str, version: int, fingerprint: str, key: str) -> str:

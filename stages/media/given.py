@@ -24,7 +24,7 @@ from visavis.schemas.names import is_name
 from visavis.schemas.rows import Given, Media, Turn
 from visavis.schemas.storage.files import Reader
 from visavis.schemas.untrusted import bounded
-from visavis.schemas.uris import file_name, printable, shown
+from visavis.schemas.uris import file_name, is_local, printable, shown
 from visavis.stages.media.file_identity import size_of
 from visavis.stages.media.npz import read_members
 from visavis.stages.media.opening import judged, open_bytes
@@ -68,7 +68,7 @@ class _Boxes(RootModel[tuple[_Box, ...]]):
 
 def has_ending(name: str, *endings: str) -> bool:
     """Whether a path or URL ends so, whatever a URL has after a question mark."""
-    return name.partition("?")[0].lower().endswith(endings)
+    return (name if is_local(name) else name.partition("?")[0]).lower().endswith(endings)
 
 
 def with_given(media: Media, uri: str, given: Given, participant: str | None, *, alone: bool) -> Media:

@@ -55,7 +55,7 @@ _ENOUGH, _ENOUGH_SHARE = 5.0, 0.1  # seconds of sound, or that share of a short 
 _UNKNOWN = {None, "", "und"}
 
 
-class Heard(NamedTuple):
+class Soundtrack(NamedTuple):
     """The streams that are heard together, and what the first of them covers in seconds of media time."""
 
     streams: tuple[int, ...]
@@ -91,7 +91,7 @@ def choose(
     *,
     same: Unchanged | None = None,
     limits: Limits | None = None,
-) -> Heard:
+) -> Soundtrack:
     """What is heard.
 
     Args:
@@ -124,7 +124,7 @@ def choose(
     elif channels > 1:
         left_out = without_speech(excerpts(uri, same, first, spans[first]))
     span = spans[together[0]].checked(uri)
-    return Heard(tuple(together), rate, channels * len(together), span.start, span.duration, left_out)
+    return Soundtrack(tuple(together), rate, channels * len(together), span.start, span.duration, left_out)
 
 
 def _first_heard(

@@ -7,9 +7,13 @@ import ctypes
 import io
 import os
 from collections.abc import Iterator
+from importlib.metadata import version
+
+from packaging.version import Version
 
 from visavis.stages.models.wheels import is_inside
 
+_REPORTS_SINCE = Version("0.10.35")
 _NOBODY = "http://127.0.0.1:9"  # the port of "discard"
 _M_ARENA_MAX = -8  # malloc.h
 
@@ -49,11 +53,13 @@ def has_graphs() -> bool:
 def report_no_use() -> None:
     """Keep MediaPipe's later versions from reporting to their maker that they are used. Before they are imported.
 
-    From 0.10.35 on they do so over HTTPS, and have no switch for it (google-ai-edge/mediapipe#6291); without a network
+    They do so over HTTPS, and have no switch for it (google-ai-edge/mediapipe#6291); without a network
     it fails in silence. Their copy of libcurl asks the environment for a proxy whenever it connects: in that of C,
     which Python's libraries do not look at, stands one where nobody listens. The trade-off: programs that this process
     starts with its own environment inherit it.
     """
+    if Version(version("mediapipe")) < _REPORTS_SINCE:
+        return
     with contextlib.suppress(AttributeError, OSError):
         setenv = ctypes.CDLL(None).setenv
         setenv(b"https_proxy", _NOBODY.encode(), 1)

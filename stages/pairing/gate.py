@@ -6,7 +6,7 @@ A pair without measurements is left out as `not_measured`; reasons are in the or
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,16 +76,20 @@ class Gate:
     def __init__(self, config: GateConfig, motion: MotionSpec, reference: ReferenceStatistics) -> None:
         self._config, self._motion, self._reference = config, motion, reference
 
-    def judge(self, samples: Sequence[Sample], motions: Mapping[int, Motions]) -> Iterator[tuple[int, Judged]]:
+    def judge(self, samples: Sequence[Sample], motions: Mapping[int, Motions]) -> dict[int, Judged]:
         """By seed, of motions of the same windows, in codec units."""
         expected = Expected(Windows.of(samples, self._motion), self._reference)
+        judged = {}
         for seed, pair in motions.items():
             chosen, rejected = (normalised(motion, self._motion) for motion in pair)
             measured = measure(expected, chosen, rejected)
-            yield seed, Judged(measured, verdicts(measured, chosen, rejected, self._config))
+            judged[seed] = Judged(measured, reasons_left_out(measured, chosen, rejected, self._config))
+        return judged
 
 
-def verdicts(measured: Measurements, chosen_WTD: np.ndarray, rejected_WTD: np.ndarray, gate: GateConfig) -> list[str]:
+def reasons_left_out(
+    measured: Measurements, chosen_WTD: np.ndarray, rejected_WTD: np.ndarray, gate: GateConfig
+) -> list[str]:
     """Why each pair is left out, or nothing."""
     finite_W = np.isfinite(chosen_WTD).all(axis=(1, 2)) & np.isfinite(rejected_WTD).all(axis=(1, 2))
     energy = gate.min_energy_margin

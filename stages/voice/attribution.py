@@ -138,13 +138,13 @@ def _path(
 ) -> np.ndarray:
     """Who speaks in each frame: 0, 1, or 2 for both, who are only sought where the diarizer hears several at once."""
     count_T = heard_KT.sum(axis=0)
-    ear_T = np.zeros(len(count_T))
+    diarizer_T = np.zeros(len(count_T))
     for turn in turns:
         first = round(turn.start * FPS)
         span = slice(first, max(round(turn.end * FPS), first + 1))
-        ear_T[span] += odds_K[turn.speaker] / FPS
-        ear_T[first : first + 1] += odds_K[turn.speaker]
-    half_T = np.where(count_T == 1, (ear_T + voice_T) / 2, 0.0)
+        diarizer_T[span] += odds_K[turn.speaker] / FPS
+        diarizer_T[first : first + 1] += odds_K[turn.speaker]
+    half_T = np.where(count_T == 1, (diarizer_T + voice_T) / 2, 0.0)
     spoken_PT = np.where(count_T > 0, evidence_PT, 0.0)
     both_T = np.where(count_T > 1, spoken_PT.sum(axis=0) + _BOTH / FPS, _IMPOSSIBLE)
     score_TS = np.stack([spoken_PT[0] + half_T, spoken_PT[1] - half_T, both_T], axis=1)

@@ -38,7 +38,7 @@ from visavis.schemas.rows import Turn
 from visavis.stages.models.campplus import voice_windows
 from visavis.stages.models.networks import load_powerset, load_voice_activity, load_voice_encoder
 from visavis.stages.voice.activity import HEARD, VAD_STEP, heard_spans, runs, speech_probability
-from visavis.stages.voice.heard import Heard
+from visavis.stages.voice.diarized import Diarized
 from visavis.stages.voice.local_voices import CHUNK_FRAMES, HOP, local_evidence, set_apart, spread
 from visavis.stages.voice.viterbi import viterbi
 
@@ -109,7 +109,7 @@ class EmbeddedDiarizer:
     def __call__(self, audio_N: np.ndarray) -> list[Turn]:
         return self.listen(audio_N).turns
 
-    def listen(self, audio_N: np.ndarray) -> Heard:
+    def listen(self, audio_N: np.ndarray) -> Diarized:
         """The best guess and its doubt: two voices wherever there is speech enough to split, believed or not."""
         cues = self.hear(audio_N)
         split = self._split(cues, cues.speech)
@@ -120,7 +120,7 @@ class EmbeddedDiarizer:
             voices = [voice | (both & cues.speech) for voice in voices]
         turns = (turn for i, voice_F in enumerate(voices) for turn in _turns(voice_F, i, cues))
         sorted_turns = sorted(turns, key=lambda t: (t.start, t.speaker))
-        return Heard(sorted_turns, len(believed), reduced(cues), _odds(split, len(believed)))
+        return Diarized(sorted_turns, len(believed), reduced(cues), _odds(split, len(believed)))
 
     @torch.inference_mode()
     def hear(self, audio_N: np.ndarray) -> Cues:

@@ -70,8 +70,7 @@ def both_speak(
         who_T: 0 or 1 where that person is taken to speak alone, else −1.
         lead_T: nats by which lips and sound fit person 0 better than person 1.
         diarizer: nats for two voices. agreed: share of its labels' time that fell to the label's own person; 0.5 where
-        it
-            has one label for both.
+            it has one label for both.
     """
     lips = min(_lips(who_T == 0, lead_T), _lips(who_T == 1, -lead_T))
     distance, seconds = _distance(who_T, voices_WE)

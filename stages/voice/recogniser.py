@@ -13,7 +13,7 @@ LONGEST = 30 * SAMPLE_RATE
 """Samples of an excerpt: what Whisper's encoder takes."""
 
 
-class Heard(NamedTuple):
+class TimedWord(NamedTuple):
     """A word, in seconds of its excerpt."""
 
     start: float
@@ -24,7 +24,7 @@ class Heard(NamedTuple):
 class Recognised(NamedTuple):
     """The words of each excerpt. aligned: their times come from the sound, not from counting letters."""
 
-    words: list[list[Heard]]
+    words: list[list[TimedWord]]
     language: str
     aligned: bool
 

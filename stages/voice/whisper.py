@@ -23,7 +23,7 @@ from visavis.schemas.config import TranscribeConfig
 from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import install
 from visavis.stages.models.hub import fetched
-from visavis.stages.voice.recogniser import Heard, Recognised
+from visavis.stages.voice.recogniser import Recognised, TimedWord
 
 WHISPER_FILES = ("config.json", "model.bin", "tokenizer.json")
 ALIGNMENT_FILES = ("config.json", "vocab.json")
@@ -123,13 +123,13 @@ class WhisperX:
             )
         return model.eval(), metadata
 
-    def _words(self, text: str, audio_N: np.ndarray, aligner: tuple[Any, dict[str, Any]] | None) -> list[Heard]:
+    def _words(self, text: str, audio_N: np.ndarray, aligner: tuple[Any, dict[str, Any]] | None) -> list[TimedWord]:
         """The words of an excerpt's text. Those that cannot be aligned share the time evenly, by letters."""
         seconds = len(audio_N) / SAMPLE_RATE
         if aligner and text:
             segment = {"text": text, "start": 0.0, "end": seconds}
             aligned = self._alignment.align([segment], *aligner, audio_N, self._device)["word_segments"]
-            timed = [Heard(float(w["start"]), float(w["end"]), str(w["word"])) for w in aligned if "end" in w]
+            timed = [TimedWord(float(w["start"]), float(w["end"]), str(w["word"])) for w in aligned if "end" in w]
             if timed:
                 return timed
         return list(_evenly(text, seconds))
@@ -170,13 +170,13 @@ def _given_excerpts() -> Any:
     return GivenExcerpts()
 
 
-def _evenly(text: str, seconds: float) -> Iterator[Heard]:
+def _evenly(text: str, seconds: float) -> Iterator[TimedWord]:
     words = text.split()
     total = sum(map(len, words))
     letters = 0
     for word in words:
         start, letters = letters, letters + len(word)
-        yield Heard(seconds * start / total, seconds * letters / total, word)
+        yield TimedWord(seconds * start / total, seconds * letters / total, word)
 
 
 def whisper_folder(config: TranscribeConfig) -> Path:

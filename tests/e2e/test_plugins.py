@@ -92,7 +92,7 @@ def test_it_is_done_again_when_its_file_or_its_settings_change_and_not_else(
     assert build(run, code).run(sources, reconfigure=True).processed == 2
     moved = code.rename(code.with_name("moved.py"))
     assert build(run, moved).run(sources).processed == 0
-    with pytest.raises(UsageError, match=r"was built with plugins\.blinks\.settings\.closed=None and now has 0\.5"):
+    with pytest.raises(UsageError, match=r"was built with plugins\.blinks\.settings\.closed=0\.7 and now has 0\.5"):
         build(run, moved, closed=0.5).run(sources)
     assert build(run, moved, closed=0.5).run(sources, reconfigure=True).processed == 2
     moved.write_text(moved.read_text() + "\n# mended\n")

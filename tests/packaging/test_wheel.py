@@ -1,8 +1,9 @@
 """The wheel, installed by plain pip into a fresh environment without extras, overrides or this checkout.
 
 torch and what it brings for GPUs, 3 to 5 GB, are not fetched again: links to this environment's copies lie in a folder
-that the fresh one knows by a .pth file, where pip finds them as installed. All else pip resolves and fetches itself.
-`tests/packaging/matrix` does it in full, with every extra, on each Python that it is given.
+that the fresh one knows by a .pth file, where pip finds them as installed. torch and torchaudio are the checkout's, so
+the versions that pip would choose are not tried. All else pip resolves and fetches itself. `tests/packaging/matrix`
+does it in full, with every extra, on each Python that it is given.
 """
 
 from __future__ import annotations

@@ -149,6 +149,12 @@ def test_another_folder_may_be_named(host: FileHost, assets: Command, tmp_path: 
     assert (code, out) == (1, "loose: not at hand\n")
 
 
+def test_the_next_command_names_the_folder_too(host: FileHost, assets: Command, tmp_path: Path) -> None:
+    folder = str(tmp_path / "models")
+    assert f"next: visavis assets check loose --to {folder}" in assets("fetch", "loose", "--to", folder)[2]
+    assert f"next: visavis assets fetch NAME --to {folder}" in assets("--to", folder)[2]
+
+
 def test_a_damaged_file_is_told_and_fetched_again(host: FileHost, assets: Command, tmp_path: Path) -> None:
     assets("fetch", "face")
     path = tmp_path / "cache" / "visavis" / "face.task"

@@ -75,7 +75,8 @@ def run(tmp_path: Path) -> Path:
         "artifacts/codec/landmark-pca-0.safetensors": 10, "artifacts/faces/v3-aaaa/1.safetensors": 2000,
         "artifacts/faces/v2-bbbb/1.safetensors": 3000, "artifacts/windows/v7-cccc-1234/1.safetensors": 400,
         "artifacts/windows/v7-dddd-1234/1.safetensors": 500, "artifacts/mine.txt": 10, "artifacts/faces/note": 10,
-        "artifacts/faces/v2-bbbb/.tmp-0123456789ab": 10,
+        "artifacts/faces/v2-bbbb/.tmp-0123456789ab": 10, "artifacts/eyes2/v1-bbbb/1.safetensors": 100,
+        "artifacts/census-of-all/0.safetensors": 10, "artifacts/reference/0.safetensors": 10,
     }.items():  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x" * length)
@@ -94,19 +95,20 @@ def test_clean_lists_and_deletes_nothing_until_it_is_told_to(run: Path, visavis:
     assert code == 0
     assert [line.split()[:5] for line in out.splitlines() if " kB" in line or "bytes" in line] == [
         ["faces", "earlier", "1", "3.0", "kB"], ["windows", "earlier", "1", "500", "bytes"],
+        ["eyes2", "earlier", "1", "100", "bytes"],
         ["faces", "present", "1", "2.0", "kB"], ["windows", "present", "1", "400", "bytes"],
     ]  # fmt: skip
-    assert "nothing was deleted; 3.5 kB of earlier settings, 5.9 kB with the present ones" in err
+    assert "nothing was deleted; 3.6 kB of earlier settings, 6.0 kB with the present ones" in err
     assert names(run) == before
     code, out, _ = visavis("clean", run, "--json")
-    assert sum(group["bytes"] for group in json.loads(out)["may_be_deleted"]) == 5900
+    assert sum(group["bytes"] for group in json.loads(out)["may_be_deleted"]) == 6000
 
 
 def test_clean_deletes_what_other_settings_left_and_then_the_rest(run: Path, visavis: Any) -> None:
     kept = {name for name in names(run) if not any(part in name for part in ("bbbb", "dddd"))}
     code, _, err = visavis("clean", run, "--yes")
     assert code == 0
-    assert "3 files deleted, 3.5 kB" in err
+    assert "4 files deleted, 3.6 kB" in err
     assert names(run) == kept
     assert visavis("clean", run, "--yes", "--all")[0] == 0
     assert names(run) == {name for name in kept if not any(part in name for part in ("aaaa", "cccc"))}

@@ -19,12 +19,13 @@ from safetensors.numpy import save_file
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.graph import STEPS, Graph, Step, check_types, drawing
+from visavis.pipeline.plan.graph import STEPS, Graph, Step, _step, check_types, drawing
 from visavis.schemas.config import BuildConfig
 from visavis.schemas.markers import marker_of, shaping
 from visavis.schemas.recipes import load_config
 from visavis.schemas.train import TrainConfig
 from visavis.stages.bind import BindStage
+from visavis.stages.separate import SeparateStage
 
 REPOSITORY = Path(__file__).parents[2]
 PINNED: dict[str, dict[str, str]] = {
@@ -241,3 +242,13 @@ def test_a_run_says_of_its_settings_what_it_always_said(tmp_path: Path) -> None:
     config = Build(BuildConfig(), str(tmp_path), local_engine, Reporter()).settings["config"]
     assert set(config) == set(BuildConfig.model_fields) - {"sources", "run", "plugins"}
     assert "device" not in config["diarize"]
+
+
+def test_a_step_of_two_sections_goes_by_what_its_weights_are(tmp_path: Path) -> None:
+    step = _step(SeparateStage, "separate", "balance")
+    prints = []
+    for value in (0.0, 1.0):
+        save_file({"w": np.full(1, value)}, file := tmp_path / f"{value}.safetensors")
+        weights = {"backend": "convtasnet", "weights": str(file), "weights_sha256": sha256(file)}
+        prints.append(step.fingerprint(BuildConfig.model_validate({"separate": weights}), ()))
+    assert prints[0] != prints[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import socket
@@ -20,10 +21,10 @@ ROOT = Path(__file__).parents[2]
 
 TOLD = """
 import sys, time, ray
-ray.init(address="local", include_dashboard=True, _metrics_export_port=int(sys.argv[1]), num_cpus=1,
+joined = ray.init(address="local", include_dashboard=True, _metrics_export_port=int(sys.argv[1]), num_cpus=1,
          dashboard_port=int(sys.argv[2]), log_to_driver=False)
 from visavis.pipeline.engine import metrics
-metrics.begin()
+metrics.begin(joined.address_info["webui_url"])
 metrics.ended("faces", "ok"); metrics.ended("faces", "ok"); metrics.ended("cast", "rejected")
 metrics.at_work(["faces", "faces", "bind"], ["cast"]); metrics.reached("conversations", 3, 7)
 print(metrics.dashboard(), flush=True)
@@ -61,22 +62,22 @@ class Recorded(dict[str, float]):
 def test_progress_counts_what_ends_and_what_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from visavis.pipeline.engine.progress import PhaseProgress
+    from rich.console import Console
+
+    from visavis.pipeline.engine.progress import Reporter
 
     made = {name: Recorded() for name in (metrics.ITEMS, metrics.AT_WORK, metrics.WORKFLOWS)}
     monkeypatch.setattr(metrics, "_made", made)
-    said: list[str] = []
-    reporter: Any = SimpleNamespace(line=said.append, announce=lambda: None)
-    phase = PhaseProgress(reporter, lambda: None, "conversations", 2)
-    for stage in ("faces", "faces", "cast"):
-        phase.expect(stage)
-    for stage, status in (("faces", "ok"), ("cast", "failed")):
-        outcome: Any = SimpleNamespace(stage=stage, status=status, seconds=1.0)
-        phase.advance(outcome)
     flying: Any = [SimpleNamespace(task=SimpleNamespace(stage="faces"))]
-    phase.beat(flying, "", 1e9)
-    phase.finish(fresh=True)
-    phase.beat([], "", 1e9)
+    with Reporter(Console(file=io.StringIO())).phase("conversations", 2) as phase:
+        for stage in ("faces", "faces", "cast"):
+            phase.expect(stage)
+        for stage, status in (("faces", "ok"), ("cast", "failed")):
+            outcome: Any = SimpleNamespace(stage=stage, status=status, seconds=1.0)
+            phase.advance(outcome)
+        phase.beat(flying, "", 1e9)
+        assert made[metrics.AT_WORK] == {"faces": 1.0, "cast": 0.0}
+        phase.finish(fresh=True)
     assert made[metrics.ITEMS] == {"faces ok": 1.0, "cast failed": 1.0}
     assert made[metrics.AT_WORK] == {"faces": 0.0, "cast": 0.0}
     assert made[metrics.WORKFLOWS] == {"conversations finished": 1.0, "conversations total": 2.0}

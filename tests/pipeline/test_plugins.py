@@ -9,20 +9,26 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.test_cli import visavis
+from visavis.pipeline.engine.executor import local_engine
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.plan.build import Bound, Build
 from visavis.pipeline.plan.graph import Graph
 from visavis.pipeline.plan.plugins import GROUP, load, with_plugins
+from visavis.pipeline.state.tasks import Artifact
 from visavis.schemas.config import BuildConfig, PluginConfig
 from visavis.schemas.errors import UsageError
+from visavis.schemas.rows import Address
 
 HEAD = """
 from __future__ import annotations
 from collections.abc import Sequence
-from visavis.schemas.config import Section
+from visavis.schemas.config import Device, Section
 from visavis.schemas.dyads import Census, Codec, Dyad, Motion
 from visavis.schemas.rows import Binding, Conversation, FaceTracks, Row, Voices
 from visavis.stages.base import Stage
 class Settings(Section):
     limit: int = 3
+    device: Device = "cpu"
 class Out(Row):
     n: int
 """
@@ -88,6 +94,9 @@ def test_it_may_take_a_row_as_a_whole_and_name_who_makes_it(tmp_path: Path) -> N
         ("heard: Binding", "takes = {'heard': 'cast'}", "heard takes Binding, but cast makes Cast"),
         ("heard: Binding", "name = 'bind'", "has the name of a stage that is there already, bind"),
         ("heard: Binding", "name = 'encode'", "has the name of a stage that is there already, encode"),
+        ("heard: Binding", "name = 'reference'", "has the name of a stage that is there already, reference"),
+        ("heard: Binding", "takes = {'herd': 'bind'}", "takes names herd; there is 1 field: heard"),
+        ("heard: Binding", "takes = ['bind']", "has a `takes` that maps no field to a stage"),
         ("heard: Binding", "name = '../mine'", "has no name of small letters"),
         ("heard: Binding", "version = 'one'", "no version that is a number"),
     ],
@@ -108,7 +117,7 @@ def test_its_settings_are_typed_by_its_own_class(tmp_path: Path) -> None:
     assert plain.items() > Graph(BuildConfig()).fingerprints.items()
     with pytest.raises(UsageError, match=r"plugins\.mine\.settings\.limit: Input should be a valid integer"):
         prints(limit="many")
-    with pytest.raises(UsageError, match=r"plugins\.mine\.settings\.most: there is 1 setting: limit"):
+    with pytest.raises(UsageError, match=r"plugins\.mine\.settings\.most: there are 2 settings: limit, device"):
         prints(most=4)
 
 
@@ -184,3 +193,26 @@ def test_the_command_line_names_it_and_its_settings(
     wrong, _, said = visavis(capsys, monkeypatch, *given, "--plugin", code, "--set", "plugins.mine.settings.limits=4")
     assert (wrong, said.count("\n")) == (2, 1)
     assert "plugins.mine.settings.limits" in said
+
+
+def test_what_its_class_marks_does_not_ask_for_anything_again(tmp_path: Path) -> None:
+    code = written(tmp_path, "binding: Binding")
+
+    def of(**settings: object) -> Build:
+        config = BuildConfig(plugins={"mine": PluginConfig(code=code, settings=settings)})
+        return Build(config, str(tmp_path / "run"), local_engine, Reporter())
+
+    assert of(device="cuda").settings == of().settings
+    assert of(limit=4).settings != of().settings
+
+
+def test_one_that_opens_files_after_the_codec_knows_where_they_lie(tmp_path: Path) -> None:
+    code = written(tmp_path, "conversation: Conversation; codec: Codec")
+    builds = [
+        Build(with_plugins(BuildConfig(), named), str(tmp_path / "run"), local_engine, Reporter())
+        for named in ([code], [])
+    ]
+    assert [build._opens_later for build in builds] == [True, False]
+    bound = Bound("c", "c.mp4", 0, 1.0, {}, (Address("s3://b/c.mp4?signature=x"),))
+    first = next(builds[0].workflow_to_dyad(bound, Artifact("artifacts/codec/x.safetensors", "0" * 16)))
+    assert [(task.stage, task.addresses) for task in first] == [("mine", bound.addresses)]

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from tests.pipeline.toy import STAGES, Letters, Total
-from visavis.pipeline.engine import ray_executor as fleet
+from visavis.pipeline.engine import ray_executor
 from visavis.pipeline.engine import run as run_module
 from visavis.pipeline.engine.executor import Engine, Executor, InFlight, local_engine
 from visavis.pipeline.engine.progress import Reporter
@@ -315,8 +315,8 @@ class TestWorkersThatDie:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """A job scheduler, a debugger or a terminal may do that; nobody would ever hear of these workers again."""
-        monkeypatch.setattr(fleet, "_CALL_SECONDS", 1.0)
-        monkeypatch.setattr(fleet, "_SILENT_SECONDS", 8.0)
+        monkeypatch.setattr(ray_executor, "_CALL_SECONDS", 1.0)
+        monkeypatch.setattr(ray_executor, "_SILENT_SECONDS", 8.0)
         texts = ["a", *(f"{how}:{tmp_path / how}" for how in ("stop", "stop supervisor")), "e"]
         done = letters(tmp_path / "run", *texts, engine=ray_engine(RunConfig()))
         assert list(done) == ["k0", "k1", "k2", "k3"]

@@ -74,7 +74,9 @@ def test_every_frame_rate_in_every_container(tmp_path: Path, form: str, fps: Fra
 
 
 @pytest.mark.slow
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=500 if NIGHTLY else 10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @example(steps=[0.005, 0.07, 1 / 60], form="mp4", start=7.3, late=-0.6)
 @given(
     steps=st.lists(st.sampled_from([0.005, 1 / 60, 1 / 30, 0.04, 0.07, 0.1]), min_size=1, max_size=40),

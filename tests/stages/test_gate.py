@@ -16,7 +16,7 @@ from visavis.schemas.errors import DatasetError
 from visavis.schemas.manifest import Histogram
 from visavis.schemas.pairs import GateConfig
 from visavis.schemas.sample import Sample
-from visavis.stages.pairing.gate import histogram_counts, histograms, verdicts
+from visavis.stages.pairing.gate import histogram_counts, histograms, reasons_left_out
 from visavis.stages.pairing.measurements import (
     Expected,
     Measurements,
@@ -117,7 +117,7 @@ def test_the_gate_names_its_reason(reference: ReferenceStatistics) -> None:
     def reason(chosen: np.ndarray, rejected: np.ndarray, **gate: float) -> str:
         found = figures(judged, chosen, rejected, reference)
         motions = (normalised(side, SPEC) for side in (chosen, rejected))
-        return verdicts(found, *motions, GateConfig(**gate))[0]  # type: ignore[arg-type]
+        return reasons_left_out(found, *motions, GateConfig(**gate))[0]  # type: ignore[arg-type]
 
     assert reason(truth, still) == ""
     assert reason(still, truth) == "not_less_reactive"
@@ -181,7 +181,7 @@ def test_a_window_in_which_nothing_is_seen_gets_through_no_gate(reference: Refer
     found = figures(hidden, truth, still, reference)
     motions = [normalised(side, SPEC) for side in (truth, still)]
     open_gate = GateConfig(min_reactivity_margin=-9, min_distance=0, max_jerk_ratio=1e9, max_off_manifold=1e9)
-    assert verdicts(found, *motions, open_gate) == ["not_measured", "not_measured", "", ""]
+    assert reasons_left_out(found, *motions, open_gate) == ["not_measured", "not_measured", "", ""]
 
 
 def test_reference_statistics_need_a_face() -> None:
@@ -209,7 +209,7 @@ def test_every_pair_is_kept_with_figures_or_left_out_with_a_reason(
         warnings.simplefilter("error")
         found = figures(judged, *drawn, reference)
         motions = [normalised(side, SPEC) for side in drawn]
-        reasons = verdicts(found, *motions, GateConfig())
+        reasons = reasons_left_out(found, *motions, GateConfig())
         counted = histograms(histogram_counts(found))
     for i, reason in enumerate(reasons):
         if not np.isfinite([side[i] for side in motions]).all():

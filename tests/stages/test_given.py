@@ -302,6 +302,13 @@ def test_what_lies_beside_a_file_is_found_by_folder_name_and_list(tmp_path: Path
     assert source_key(sources(tmp_path)[0]) != source_key(first)
 
 
+def test_a_name_may_hold_a_question_mark(tmp_path: Path, clips: Path) -> None:
+    (tmp_path / "what?.mp4").write_bytes((clips / "talk.mp4").read_bytes())
+    written(tmp_path / "what?.rttm", RTTM.replace(" talk ", " what? "))
+    (source,) = sources(tmp_path / "what?.mp4")
+    assert len(ingested(source).media[0].turns) == 3
+
+
 def test_nothing_changes_for_who_gives_nothing(tmp_path: Path, clips: Path) -> None:
     """Keys and digests are those that builds before this had."""
     (source,) = sources(copies(tmp_path, clips) / "talk.mp4")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.scale import NIGHTLY
 from visavis.stages.media.mixing import Piece, as_floats, mixed, weights_of, without_offset
 
 RATE = 16_000
@@ -152,7 +153,7 @@ def test_channels_count_by_their_place() -> None:
     sizes=st.lists(st.integers(1, 9000), min_size=1, max_size=12),
     silences=st.sets(st.integers(0, 11)),
 )
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=1500 if NIGHTLY else 30)
 def test_how_the_sound_arrives_makes_no_difference(channels: int, sizes: list[int], silences: set[int]) -> None:
     rng = np.random.default_rng(len(sizes))
     sound = rng.normal(0.1, 0.1, (channels, sum(sizes))).astype(np.float32)

@@ -25,7 +25,7 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.rows import Binding, BoundParticipant, Transcript, Turn, VoiceFigures, Voices
 from visavis.schemas.sample import encode_audio
 from visavis.stages.transcribe import Excerpt, Span, TranscribeInput, TranscribeStage, cut_excerpts, place_words
-from visavis.stages.voice.recogniser import LONGEST, Heard, Recognised
+from visavis.stages.voice.recogniser import LONGEST, Recognised, TimedWord
 from visavis.stages.voice.whisper import WhisperX, check_models
 
 RATE = 16_000
@@ -107,7 +107,12 @@ TURNS = (turn(1, 3.0, 5.0), turn(0, 5.0, 6.0), turn(1, 6.0, 9.0), turn(0, 9.0, 1
 
 
 def test_a_word_lies_in_the_turn_in_which_it_was_said() -> None:
-    heard = [Heard(0.2, 0.5, "we"), Heard(0.9, 1.45, "sang"), Heard(1.05, 1.25, "thanks"), Heard(1.5, 1.9, "here")]
+    heard = [
+        TimedWord(0.2, 0.5, "we"),
+        TimedWord(0.9, 1.45, "sang"),
+        TimedWord(1.05, 1.25, "thanks"),
+        TimedWord(1.5, 1.9, "here"),
+    ]
     words = list(place_words(heard, EXCERPT, TURNS))
     assert [(w.text, w.turn, w.start, w.end) for w in words] == [
         ("we", 1, 5.2, 5.5),
@@ -122,7 +127,7 @@ def test_each_voice_is_heard_without_the_other_and_all_of_it_at_once() -> None:
 
     def recogniser(excerpts: Sequence[np.ndarray]) -> Recognised:
         given.extend(excerpts)
-        return Recognised([[Heard(0.1, 0.4, f"word{i}")] for i in range(len(excerpts))], "en", True)
+        return Recognised([[TimedWord(0.1, 0.4, f"word{i}")] for i in range(len(excerpts))], "en", True)
 
     stage = TranscribeStage(TranscribeConfig(), recogniser)
     stage.setup()

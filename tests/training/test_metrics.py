@@ -107,7 +107,7 @@ def test_sid_is_the_entropy_over_clusters():
     assert len(kmeans(truth, 9, seed=0)) == 4  # no more clusters than points that differ
 
 
-def test_a_tally_keeps_expression_and_pose_apart():
+def test_an_accumulator_keeps_expression_and_pose_apart():
     truth, user = motion(6, dims=SPEC.dim), motion(7, dims=SPEC.dim)
     assert {name: part.tolist() for name, part in columns(SPEC).items()} == {
         "expression": [6, 7, 8, 9, 10, 11],
@@ -134,7 +134,7 @@ def accumulated(truth: np.ndarray, generated: np.ndarray, user: np.ndarray, vali
 @pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(cuts=st.sets(st.integers(1, 5)), seed=st.integers(0, 9))
-def test_a_tally_is_the_metrics_however_the_windows_are_cut_into_batches(cuts: set[int], seed: int):
+def test_accumulated_metrics_are_the_metrics_however_the_windows_are_cut_into_batches(cuts: set[int], seed: int):
     truth, generated, user = (motion(seed + i, dims=SPEC.dim) for i in (10, 20, 30))
     generated = 0.5 * generated + 0.3 * user
     valid = np.random.default_rng(seed).random(truth.shape[:2]) < 0.9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from tests.training.conftest import SMALL, small_model
 from tests.training.synthetic import DIM, SPEC
 from tests.training.test_causality import inputs
 from visavis.schemas.train import FeatureConfig, Norm, ObjectiveConfig
-from visavis.training.dpo import Sides, pair_errors, preference_loss
+from visavis.training.dpo import PairErrors, pair_errors, preference_loss
 from visavis.training.flow import Noise, draw_keep, draw_noise, flow_loss, frame_error, interpolate, masked_mean
 from visavis.training.loader import Batch
 from visavis.training.model import Conditions, Keep, Listener, build_model
@@ -172,7 +173,7 @@ def test_training_finds_the_flow_of_a_gaussian_and_sampling_its_moments():
 
 
 @pytest.fixture
-def errors() -> tuple[Sides, Sides]:
+def errors() -> tuple[PairErrors, PairErrors]:
     """Of the policy and of the reference model."""
     generator = torch.Generator().manual_seed(0)
     chosen, rejected, *reference = (0.01 * torch.rand(3, 7, generator=generator, dtype=torch.float64) for _ in range(4))
@@ -262,3 +263,9 @@ def test_a_step_down_the_gradient_prefers_the_chosen_side():
     after, logs = dpo(policy, reference, beta=10.0)
     assert after.item() < loss.item()
     assert logs["margin"].item() > 0
+
+
+def test_a_wrong_shape_is_found() -> None:
+    """Else the signatures of `visavis.training` would promise what no test looks at."""
+    with pytest.raises(jaxtyping.TypeCheckError):
+        masked_mean(torch.zeros(2, 3), torch.zeros(2, 4, dtype=torch.bool))

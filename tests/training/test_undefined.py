@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.scale import NIGHTLY
 from tests.training.synthetic import DIM, SPEC, smooth, write_dataset
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import DatasetError, RunFailed, UsageError
@@ -40,7 +41,7 @@ from visavis.training.metrics import (
     var,
     window_pcc,
 )
-from visavis.training.process_group import ProcessGroup
+from visavis.training.process_group import Processes
 
 numbers = st.floats(width=32) | st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf, 3e38])
 
@@ -79,7 +80,7 @@ METRICS: dict[str, Callable[..., float]] = {
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=7500 if NIGHTLY else 150, deadline=None)
 @given(sides(3))
 def test_every_metric_has_an_answer_for_anything(drawn: tuple[list[np.ndarray], np.ndarray]) -> None:
     with warnings.catch_warnings():
@@ -95,9 +96,9 @@ def test_every_metric_has_an_answer_for_anything(drawn: tuple[list[np.ndarray], 
                 assert math.isnan(found), name
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=1250 if NIGHTLY else 25, deadline=None)
 @given(sides(3, DIM), st.integers(0, 3))
-def test_a_tally_of_anything_is_strict_json(drawn: tuple[list[np.ndarray], np.ndarray], cut: int) -> None:
+def test_an_accumulator_of_anything_is_strict_json(drawn: tuple[list[np.ndarray], np.ndarray], cut: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         (truth, generated, user), valid = drawn
@@ -280,7 +281,7 @@ def test_all_windows_unseen_have_no_figures_and_no_crash(checkpoint: Path, tmp_p
 
 
 def test_metrics_lines_are_json(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path, 0, ProcessGroup(torch.device("cpu")), 2.0)
+    log = MetricsLog(tmp_path, 0, Processes(torch.device("cpu")), 2.0)
     log.add({"loss": torch.tensor(math.nan)})
     log.end_step()
     log.write(1, 10, lr=0.1, bad_samples=0)

@@ -1,7 +1,10 @@
-"""A whole run of the driver on a simulated cluster on which everything goes wrong (`benchmarks.fleet`)."""
+"""A whole run of the driver on a simulated cluster on which everything goes wrong (`benchmarks.scheduler`)."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import fleet
+from benchmarks import scheduler
 from benchmarks import simulated as cluster
 from benchmarks.plan import write_list
 from visavis.pipeline.state.ledger import Ledger
@@ -32,7 +35,7 @@ def simulated(tmp_path: Path, **more: Any) -> tuple[dict[str, Any], Counter[tupl
     tmp_path.mkdir(exist_ok=True)
     options = Namespace(**(CALM | more))
     write_list(tmp_path, options.items)
-    return fleet.simulate(tmp_path, options), ok_rows(tmp_path / "run")
+    return scheduler.simulate(tmp_path, options), ok_rows(tmp_path / "run")
 
 
 def test_workers_that_die_and_machines_that_come_and_go_lose_and_double_nothing(
@@ -89,8 +92,16 @@ def test_an_autoscaler_is_asked_for_all_at_once(tmp_path: Path) -> None:
 def test_who_needs_most_of_a_machine_gets_one_though_small_workers_fill_them_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needs = fleet.resources(Namespace(**CALM)) | {"diarize": StageResources(cpus=12, memory_gb=2)}
-    monkeypatch.setattr(fleet, "resources", lambda _: needs)
+    needs = scheduler.resources(Namespace(**CALM)) | {"diarize": StageResources(cpus=12, memory_gb=2)}
+    monkeypatch.setattr(scheduler, "resources", lambda _: needs)
     figures, _ = simulated(tmp_path, machines=3, items=300)
     assert figures["bound"] == 300
     assert figures["virtual_s"] < 6000
+
+
+@pytest.mark.nightly  # 40 s; guards that the benchmark of the driver still runs, not what the product does
+def test_the_benchmark_of_a_million_items_runs_with_a_few() -> None:
+    words = [sys.executable, "-m", "benchmarks.plan", "--items", "300"]
+    done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1])["rows"][0]["items"] == 300

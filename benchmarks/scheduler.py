@@ -1,8 +1,8 @@
 """A thousand machines in one process: the driver's own code against a simulated Ray, in virtual time.
 
-    python -m benchmarks.fleet [--machines 1000] [--items 40000] [--gpus 0] [--autoscale] [--hang] [--profile]
-    python -m benchmarks.fleet --starts
-    python -m benchmarks.fleet --measure-ray
+    python -m benchmarks.scheduler [--machines 1000] [--items 40000] [--gpus 0] [--autoscale] [--hang] [--profile]
+    python -m benchmarks.scheduler --starts
+    python -m benchmarks.scheduler --measure-ray
 
 Workflows, index, ledger, scheduler and failure policy are the real ones (`pipeline.engine.ray_executor.RayExecutor` on
 other `Workers`); only what a cluster does is simulated: machines of 16 cores, workers that take 2 to 6 s to start,
@@ -88,7 +88,7 @@ def main() -> None:
         print(json.dumps({"name": "ray", "rows": [measure_ray(actors) for actors in ACTORS]}))
         return
     parent = MEMORY_DISK if MEMORY_DISK.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="visavis-fleet-", dir=parent) as folder:
+    with tempfile.TemporaryDirectory(prefix="visavis-scheduler-", dir=parent) as folder:
         write_list(Path(folder), options.items)
         print(json.dumps(simulate(Path(folder), options)))
 
@@ -100,9 +100,9 @@ def simulate(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     @contextmanager
     def engine(stages: Stages, root: str) -> Iterator[Executor]:
-        fleet = RayExecutor(config.run, stages, cluster)
-        cluster.pools = fleet._pools
-        yield fleet
+        executor = RayExecutor(config.run, stages, cluster)
+        cluster.pools = executor._pools
+        yield executor
 
     build = Build(config, str(folder / "run"), engine, QUIET)
     build._codec = stop  # type: ignore[assignment,method-assign]  # what follows the conversations is another benchmark
@@ -142,7 +142,7 @@ def figures(cluster: Simulated, options: argparse.Namespace, took: float, cpu: f
     full = {kind: ramp for kind in (0, 1) if (ramp := ramp_of(cluster, kind)) is not None}
     initial = cluster.asked[: CORES * options.machines]
     return {
-        "name": "fleet",
+        "name": "scheduler",
         "machines": options.machines,
         "gpus": options.gpus,
         "items": options.items,
@@ -209,12 +209,12 @@ def starts(machines: int, options: argparse.Namespace) -> dict[str, Any]:
     config = RunConfig(address="sim:1", resources={"diarize": StageResources(memory_gb=3)})
     with patch("time.monotonic", clock.now):
         began = clock.now()
-        fleet = RayExecutor(config, {"diarize": Graph(BuildConfig()).stages(BuildConfig(), "")["diarize"]}, cluster)
+        executor = RayExecutor(config, {"diarize": Graph(BuildConfig()).stages(BuildConfig(), "")["diarize"]}, cluster)
         cpu = clock.cpu()
         for number in range(2 * wanted):
-            fleet.submit(Task("diarize", f"{number:016x}", "", "", "", seconds=1e5))
+            executor.submit(Task("diarize", f"{number:016x}", "", "", "", seconds=1e5))
         while sum(cluster.workers) < wanted:
-            fleet.wait(0.1)
+            executor.wait(0.1)
         cpu, took = clock.cpu() - cpu, clock.now() - began
     return {"machines": machines, "workers": wanted, "virtual_s": round(took, 1), "cpu_s": round(cpu, 2),
             "cpu_us_per_worker": round(cpu / wanted * 1e6)}  # fmt: skip

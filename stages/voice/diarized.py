@@ -10,7 +10,7 @@ import numpy as np
 from visavis.schemas.rows import Turn
 
 
-class Heard(NamedTuple):
+class Diarized(NamedTuple):
     """What a diarizer makes of a track.
 
     turns: sorted by (start, speaker). believed: how many voices it is sure of, 0 without speech. voices: float16
@@ -24,6 +24,6 @@ class Heard(NamedTuple):
     odds: float
 
 
-def as_given(turns: Sequence[Turn]) -> Heard:
+def as_given(turns: Sequence[Turn]) -> Diarized:
     """Turns of others, who do not say how sure they are: all speakers are believed in, and no voice is described."""
-    return Heard(list(turns), len({turn.speaker for turn in turns}), np.zeros((0, 0), np.float16), 0.0)
+    return Diarized(list(turns), len({turn.speaker for turn in turns}), np.zeros((0, 0), np.float16), 0.0)
