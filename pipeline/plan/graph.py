@@ -14,7 +14,7 @@ from typing import Any, Literal
 from visavis.pipeline.engine.run import fingerprint
 from visavis.pipeline.engine.worker import AnyStage, Stages
 from visavis.pipeline.plan.plugins import Output, Plugin, plugins_of
-from visavis.pipeline.state.tasks import CENSUS, CODEC, REFERENCE, WHOLE, Artifact
+from visavis.pipeline.state.tasks import CENSUS, CODEC, PAIRS, REFERENCE, WHOLE, Artifact
 from visavis.schemas.config import BuildConfig, Section
 from visavis.schemas.dyads import Codec
 from visavis.schemas.errors import UsageError
@@ -29,7 +29,6 @@ from visavis.stages.faces import FacesStage
 from visavis.stages.glance import GlanceStage
 from visavis.stages.ingest import IngestStage
 from visavis.stages.motion import FitStage, MotionStage
-from visavis.stages.pairs import PairsStage
 from visavis.stages.separate import SeparateStage
 from visavis.stages.shard import ShardStage
 from visavis.stages.transcribe import TranscribeStage
@@ -154,7 +153,7 @@ STEPS = (
 )
 
 
-_TAKEN = (PairsStage.name, CODEC, REFERENCE, CENSUS)  # folders of artifacts that are no step's
+_TAKEN = (PAIRS, CODEC, REFERENCE, CENSUS)  # folders of artifacts that are no step's
 
 
 class Graph:

@@ -18,7 +18,7 @@ from visavis.pipeline.engine.run import Run, fingerprint
 from visavis.pipeline.plan.dataset import codec_entry, files_of, publish, shard_path, write_shards
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.run_folder import opened
-from visavis.pipeline.state.tasks import ARTIFACT_SUFFIX, REFERENCE, Artifact, Task, artifact_path, content_digest
+from visavis.pipeline.state.tasks import ARTIFACT_SUFFIX, PAIRS, REFERENCE, Artifact, Task, artifact_path, content_digest
 from visavis.schemas.artifact import dump_rows
 from visavis.schemas.config import RunConfig
 from visavis.schemas.dyads import WindowClass
@@ -141,7 +141,7 @@ def build_pairs(
     settings = _settings(order, print_)
     with opened(root, engine, {stage.name: stage}, limits, settings, reporter, reconfigure=reconfigure) as run:
         tasks = _tasks(run, order, print_)
-        rows, before = write_shards(run, "pairs", lambda: tasks, PairsRow)
+        rows, before = write_shards(run, PAIRS, lambda: tasks, PairsRow)
         summary = _summary(run, order, rows)
         if summary.kept == 0:
             raise RunFailed(nothing_left(summary))
@@ -162,7 +162,7 @@ def _settings(order: Order, print_: str) -> dict[str, Any]:
     digests = {name: getattr(origin, name) for name in ("generator", "rejected_generator", "dataset")}
     return {
         "config": shaping(request.config) | digests,
-        "fingerprints": {"pairs": print_},
+        "fingerprints": {PAIRS: print_},
         "places": {
             "dataset": request.dataset,
             "checkpoint": request.checkpoint,
@@ -203,10 +203,10 @@ def _tasks(run: Run, order: Order, print_: str) -> list[Task]:
         item = item.model_copy(update={"path": shard_path(name, print_, item.model_dump(mode="json"))})
         key = name.replace("/", "-")
         return Task(
-            stage="pairs",
+            stage=PAIRS,
             key=key,
             item=item.path,
-            path=artifact_path("pairs", PairsStage.version, print_, key),
+            path=artifact_path(PAIRS, PairsStage.version, print_, key),
             fingerprint=print_,
             inputs={"reference": (references[item.source.label],)},
             inline=item.model_dump(mode="json"),

@@ -13,8 +13,9 @@ from visavis.schemas.rows import Address
 from visavis.schemas.secrets import hashable, texts_in
 
 ARTIFACT_SUFFIX = ".safetensors"
-CODEC, REFERENCE, CENSUS = "codec", "reference", "census-of-all"
-"""Folders of artifacts that no stage makes alone: the codec, what pairs are measured against, the whole census."""
+PAIRS, CODEC, REFERENCE, CENSUS = "pairs", "codec", "reference", "census-of-all"
+"""Folders of artifacts that no step of a build makes: pairs (`PairsStage.name`, whose module would bring torch), the
+codec, what pairs are measured against, the whole census."""
 
 WHOLE = "*"
 """Name of the single input of a stage whose In is itself an artifact's row."""
