@@ -18,7 +18,15 @@ from visavis.pipeline.engine.run import Run, fingerprint
 from visavis.pipeline.plan.dataset import codec_entry, files_of, publish, shard_path, write_shards
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.run_folder import opened
-from visavis.pipeline.state.tasks import ARTIFACT_SUFFIX, PAIRS, REFERENCE, Artifact, Task, artifact_path, content_digest
+from visavis.pipeline.state.tasks import (
+    ARTIFACT_SUFFIX,
+    PAIRS,
+    REFERENCE,
+    Artifact,
+    Task,
+    artifact_path,
+    content_digest,
+)
 from visavis.schemas.artifact import dump_rows
 from visavis.schemas.config import RunConfig
 from visavis.schemas.dyads import WindowClass

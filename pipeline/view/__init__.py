@@ -1,0 +1,1 @@
+"""Motion as pictures: `avatar` draws a face that moves, `film` puts faces side by side with sound."""
