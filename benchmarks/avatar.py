@@ -18,6 +18,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
@@ -41,7 +42,7 @@ def main() -> None:
         "portrait": Avatar(Puppet.carrying(codec(), picture)),
         "mesh": Avatar(Puppet.of(codec(), neutral_face())),
     }
-    speed = {name: rate(lambda n, a=avatar: draw(a, moving_TD[n]), frames) for name, avatar in avatars.items()}
+    speed = {name: rate(partial(draw, avatar, moving_TD), frames) for name, avatar in avatars.items()}
     v, u = np.mgrid[:SIZE, :SIZE].astype(np.float32) + 0.3
     speed["bare"] = rate(lambda _: cv2.remap(picture.picture_SS3, u, v, cv2.INTER_LINEAR), frames)
     for name, fps in speed.items():
@@ -56,8 +57,8 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def draw(avatar: Avatar, motion_D: np.ndarray) -> None:
-    avatar.draw(avatar.puppet.points(motion_D[None])[0], SIZE)
+def draw(avatar: Avatar, motion_TD: np.ndarray, n: int) -> None:
+    avatar.draw(avatar.puppet.points(motion_TD[n : n + 1])[0], SIZE)
 
 
 def rate(work: Callable[[int], object], frames: int) -> float:
