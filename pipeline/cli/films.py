@@ -15,6 +15,8 @@ from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.file_names import GENERATED, RUN_FILE
 from visavis.pipeline.view.conversation import conversation_scene, moving, span_of
 from visavis.pipeline.view.film import Scene, check_film, write_film
+from visavis.pipeline.view.looks import Looks, run_of
+from visavis.pipeline.view.portrait_sources import read_portrait
 from visavis.pipeline.view.windows import (
     GENERATED_COLOURS,
     Version,
@@ -51,6 +53,9 @@ class Wanted:
     dataset: str | None
     media: tuple[str, ...]
     encoder: str | None
+    portrait: Path | None
+    user_portrait: Path | None
+    wireframe: bool
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ def _of_generated(wanted: Wanted, reporter: Reporter) -> Made:
     data = Dataset(dataset_folder(place))
     target = _file(wanted.out, path.with_name(f"{key}.mp4"))
     check_film(target)
-    sample, people = find_window(data, key)
+    sample, people = find_window(data, key, _looks(wanted, run_of(data.location), reporter))
     if made_TD.shape != sample.avatar_motion.shape:
         raise UsageError(f"{path} is motion {made_TD.shape}, the window's in {place} is {sample.avatar_motion.shape}")
     versions = [recorded(sample), Version("avatar, generated", made_TD, GENERATED_COLOURS[0])]
@@ -111,9 +116,10 @@ def _of_conversation(wanted: Wanted, reporter: Reporter) -> Made:
     conversation = with_addresses(find_conversation(wanted.what, wanted.names[0]), wanted.media)
     target = _file(wanted.out, Path(f"{conversation.id}.mp4"))
     check_film(target)
+    looks = _looks(wanted, wanted.what, reporter)
     first, last = span_of(conversation, wanted.start, wanted.end)
     with parsing(lambda why: DatasetError(f"{wanted.what}: {conversation.id} does not fit together ({why})")):
-        people = moving(wanted.what, conversation)
+        people = moving(wanted.what, conversation, looks)
         scene = conversation_scene(wanted.what, conversation, people, first=first, last=last, side=wanted.size)
     try:
         return _write(target, [scene], scene.frames, wanted, reporter)
@@ -136,7 +142,8 @@ def _of_windows(wanted: Wanted, reporter: Reporter) -> Made:
     target = _file(wanted.out, Path(f"{named}.mp4"))
     if not folder:
         check_film(target)
-    scenes = _scenes(data, keys, wanted)
+    looks = _looks(wanted, run_of(data.location), reporter)
+    scenes = _scenes(data, keys, wanted, looks)
     if not folder:
         return _write(target, scenes, len(keys) * data.manifest.window, wanted, reporter)
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,7 +154,7 @@ def _of_windows(wanted: Wanted, reporter: Reporter) -> Made:
     return Made(tuple(paths), frames, time.monotonic() - began)
 
 
-def _scenes(data: Dataset, keys: Sequence[str], wanted: Wanted) -> Iterator[Scene]:
+def _scenes(data: Dataset, keys: Sequence[str], wanted: Wanted, looks: Looks) -> Iterator[Scene]:
     """A scene for each key, made when it is needed; models are loaded once, at the first."""
     models = {}
     if wanted.checkpoints:
@@ -156,7 +163,7 @@ def _scenes(data: Dataset, keys: Sequence[str], wanted: Wanted) -> Iterator[Scen
         for name, path in zip(names_of(wanted.checkpoints), wanted.checkpoints, strict=True):
             models[name] = generator(path, data.location, seed=wanted.seed, encoder=wanted.encoder)
     for key in keys:
-        sample, people = find_window(data, key)
+        sample, people = find_window(data, key, looks)
         if models:
             made = enumerate(models.items())
             versions = [recorded(sample)] + [
@@ -174,6 +181,14 @@ def _write(
     with reporter.items("render", frames) as advance:
         written = write_film(path, scenes, side=wanted.size, advance=advance)
     return Made((path,), written, time.monotonic() - began)
+
+
+def _looks(wanted: Wanted, run: str | None, reporter: Reporter) -> Looks:
+    """Raises UsageError: a portrait that is no picture with a face."""
+    if wanted.wireframe and (wanted.portrait or wanted.user_portrait):
+        raise UsageError("--wireframe draws meshes: it does not go with a portrait")
+    user, avatar = (path and read_portrait(path) for path in (wanted.user_portrait, wanted.portrait))
+    return Looks((user, avatar), None if wanted.wireframe else run, reporter.line)
 
 
 def _folder(out: str | None) -> Path | None:

@@ -56,6 +56,18 @@ def render(
     ] = None,
     end: Annotated[float | None, typer.Option("--to", min=0, help="Of a conversation: second to end with.")] = None,
     size: Annotated[int, typer.Option(min=64, max=1080, help="Height of each picture, pixels.")] = 320,
+    portrait: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PICTURE",
+            help="Face that the avatar carries (PNG, JPEG, WebP). None: a frame of the person's own video, where the"
+            " run and its media are at hand, else a mesh.",
+        ),
+    ] = None,
+    user_portrait: Annotated[
+        Path | None, typer.Option(metavar="PICTURE", help="The same for the user; of a conversation, the first person.")
+    ] = None,
+    wireframe: Annotated[bool, typer.Option("--wireframe", help="Draw meshes, no portraits.")] = False,
     dataset: Annotated[
         str | None, typer.Option(help="Of a KEY.generated.npy: where its dataset lies, if it was moved since.")
     ] = None,
@@ -79,6 +91,7 @@ def render(
     wanted = making.Wanted(
         what=what, names=tuple(names or ()), out=out, checkpoints=tuple(checkpoint or ()), windows=windows, split=split,
         seed=seed, start=start, end=end, size=size, dataset=dataset, media=tuple(media or ()), encoder=encoder,
+        portrait=portrait, user_portrait=user_portrait, wireframe=wireframe,
     )  # fmt: skip
     made = making.make_films(wanted, reporter)
     for path in made.paths:

@@ -17,6 +17,7 @@ from visavis.pipeline.plan.build import CODECS
 from visavis.pipeline.plan.outputs import read_outputs
 from visavis.pipeline.view.faces import face_pictures
 from visavis.pipeline.view.film import Panel, Scene
+from visavis.pipeline.view.looks import Looks
 from visavis.pipeline.view.puppet import Puppet
 from visavis.pipeline.view.reactions import reactions, speech, speech_of_turns, within
 from visavis.pipeline.view.timeline import Colour, Lane, Timeline
@@ -24,7 +25,7 @@ from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.artifact import load_row
 from visavis.schemas.dyads import Codec, Motion
 from visavis.schemas.errors import UsageError
-from visavis.schemas.rows import Conversation, Media, Voices
+from visavis.schemas.rows import Conversation, Layout, Media, Voices
 from visavis.schemas.sample import decode_audio
 from visavis.schemas.storage.store import Store
 from visavis.schemas.uris import file_name
@@ -48,8 +49,8 @@ class Moving:
     puppet: Puppet
 
 
-def moving(root: str, conversation: Conversation) -> tuple[Moving, Moving]:
-    """Both participants of a conversation.
+def moving(root: str, conversation: Conversation, looks: Looks) -> tuple[Moving, Moving]:
+    """Both participants of a conversation; in portraits the first is the user, the second the avatar.
 
     Raises:
         UsageError: there is no motion of them, or not its codec.
@@ -63,11 +64,15 @@ def moving(root: str, conversation: Conversation) -> tuple[Moving, Moving]:
             f"{name}: its motion is not made yet, or it was left out before; `{command('status', root)}` says more,"
             " and `visavis draw` shows the faces that are tracked"
         )
-    first, second = (
-        Moving(motions[i], codecs[motions[i].codec], Puppet.of(codecs[motions[i].codec], motions[i].neutral))
-        for i in range(2)
-    )
+    first, second = (_moving(motions[i], codecs[motions[i].codec], conversation, looks) for i in range(2))
     return first, second
+
+
+def _moving(motion: Motion, codec: Codec, conversation: Conversation, looks: Looks) -> Moving:
+    person = motion.participant
+    uri = conversation.media[min(person, len(conversation.media) - 1)].uri
+    puppet = looks.puppet(codec, motion.neutral, conversation.id, person, avatar=person == 1, uri=uri)
+    return Moving(motion, codec, puppet)
 
 
 def conversation_scene(
@@ -79,9 +84,8 @@ def conversation_scene(
         conversation: with its files where they are (`Conversation.at`).
         side: pixels of a panel, as `write_film` gets it.
     """
-    drawn = [
-        _drawn(person, conversation.participants[i], first, last, side, COLOURS[i]) for i, person in enumerate(people)
-    ]
+    names = _names(conversation)
+    drawn = [_drawn(person, names[i], first, last, side, COLOURS[i]) for i, person in enumerate(people)]
     videos = [Panel(file_name(media.uri), _video(media, first, last, side)) for media in conversation.media]
     panels = (videos[0], *drawn, *videos[1:])
     dyad = _only(read for _, read in read_outputs(root, WindowsStage, conversation.id))
@@ -95,7 +99,7 @@ def conversation_scene(
             heard = speech_of_turns(bound.turns if bound else (), i, first, last)
         motion = person.motion
         marks = reactions(person.codec, motion.motion, motion.neutral, motion.valid)
-        lanes.append(Lane(conversation.participants[i], COLOURS[i], (*heard, *within(marks, first, last))))
+        lanes.append(Lane(names[i], COLOURS[i], (*heard, *within(marks, first, last))))
     for window in dyad.windows if dyad else ():
         borders |= {window.first - first, window.first + window.length - first}
     inside = tuple(sorted(border for border in borders if 0 < border < last - first))
@@ -105,6 +109,13 @@ def conversation_scene(
         sound=_sound(voices, first, last) if voices else (),
         timeline=Timeline(tuple(lanes), inside, first),
     )
+
+
+def _names(conversation: Conversation) -> tuple[str, str]:
+    """Of the participants, as people call them; of two in one picture whom nobody named, where they are."""
+    if conversation.layout is Layout.ONE_FRAME and conversation.participants[0].startswith(conversation.id):
+        return "left", "right"
+    return conversation.participants
 
 
 def _only(rows: Iterator[Row]) -> Row | None:

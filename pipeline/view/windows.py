@@ -15,6 +15,7 @@ import numpy as np
 
 from visavis.pipeline.view.faces import face_pictures
 from visavis.pipeline.view.film import Panel, Scene
+from visavis.pipeline.view.looks import Looks
 from visavis.pipeline.view.puppet import Puppet
 from visavis.pipeline.view.reactions import reactions, speech
 from visavis.pipeline.view.timeline import Colour, Lane, Timeline, clock
@@ -56,18 +57,21 @@ class Version:
     valid: np.ndarray | None = None
 
 
-def find_window(data: Dataset, key: str) -> tuple[Sample, People]:
+def find_window(data: Dataset, key: str, looks: Looks | None = None) -> tuple[Sample, People]:
     """A window or pair, and what draws it.
+
+    Args:
+        looks: how people are drawn; none: as meshes.
 
     Raises:
         UsageError: no such key, or a dataset whose motion cannot be drawn.
         DatasetError: unreadable.
     """
     shard, sample = find_sample(data, key)
-    return sample, people_of(data, sample, shard)
+    return sample, people_of(data, sample, shard, looks or Looks())
 
 
-def people_of(data: Dataset, sample: Sample, shard: str) -> People:
+def people_of(data: Dataset, sample: Sample, shard: str, looks: Looks) -> People:
     """What draws a sample of a shard. Raises as `find_window` does."""
     store = Store(data.location)
     codec = read_codec(store, data.manifest)
@@ -81,8 +85,10 @@ def people_of(data: Dataset, sample: Sample, shard: str) -> People:
     if faces is None:
         raise DatasetError(f"{data.location}: {shard} has no faces of conversation {sample.meta.conversation}")
     avatar = avatar_of(sample.key)
-    neutral_user, neutral_avatar = faces.neutral[1 - avatar], faces.neutral[avatar]
-    return People(codec, neutral_user, neutral_avatar, Puppet.of(codec, neutral_user), Puppet.of(codec, neutral_avatar))
+    user_L3, avatar_L3 = faces.neutral[1 - avatar], faces.neutral[avatar]
+    conversation = sample.meta.conversation
+    user = looks.puppet(codec, user_L3, conversation, 1 - avatar, avatar=False)
+    return People(codec, user_L3, avatar_L3, user, looks.puppet(codec, avatar_L3, conversation, avatar, avatar=True))
 
 
 def recorded(sample: Sample) -> Version:
