@@ -153,7 +153,7 @@ def generate(
     model = load_model(loaded, pick_device(device), weights=encoder)
     data = _open_for(model, dataset)
     sampler = sampler or loaded.config.sampler
-    shard, sample = _find(data, key)
+    shard, sample = find_sample(data, key)
     if Path(key).name != key:  # it names files, and datasets may come from others
         raise UsageError(f"the key {key!r} cannot name a file")
     motion = _generated(model, collate([sample]).to(model.mean.device), sampler, drop)
@@ -181,6 +181,37 @@ def generate(
     }
     (out / f"{key}.json").write_text(to_json(note, indent=1) + "\n", encoding="utf-8")
     return out / f"{key}.generated.npy"
+
+
+def generator(
+    checkpoint: Path,
+    dataset: str,
+    *,
+    seed: int | None = None,
+    drop: Drop = "full",
+    device: str = "auto",
+    encoder: str | None = None,
+) -> Callable[[Sample], np.ndarray]:
+    """What makes a checkpoint's motion [T, D], in codec units, of windows of a dataset. The model is loaded once.
+
+    Args:
+        seed: of the noise; the checkpoint's own sampler's where not given. The same window gets the same.
+
+    Raises:
+        UsageError: a dataset of another codec. What it gives raises RunFailed where motion is not finite.
+    """
+    loaded = load_checkpoint(checkpoint, whole=False)
+    model = load_model(loaded, pick_device(device), weights=encoder)
+    _open_for(model, dataset)
+    sampler = loaded.config.sampler
+    if seed is not None:
+        sampler = sampler.model_copy(update={"seed": seed})
+
+    def generated(sample: Sample) -> np.ndarray:
+        motion = _generated(model, collate([sample]).to(model.mean.device), sampler, drop)
+        return np.asarray(motion[0].cpu().numpy())
+
+    return generated
 
 
 def _advice(manifest: Manifest, split: Split) -> str:
@@ -324,8 +355,13 @@ def _open_for(model: Listener, dataset: str) -> Dataset:
     return data
 
 
-def _find(data: Dataset, key: str) -> tuple[str, Sample]:
-    """The sample and its shard's path. Held-out samples first: there is no index, and they are fewer."""
+def find_sample(data: Dataset, key: str) -> tuple[str, Sample]:
+    """The sample of a key, and its shard's path. Held-out samples first: there is no index, and they are fewer.
+
+    Raises:
+        UsageError: no such key.
+        DatasetError: a sample that is unreadable or has numbers that are not finite.
+    """
     seen: list[str] = []
     for entry in (*data.manifest.of("val"), *data.manifest.of("train")):
         for found, members in data.groups(entry, data.fetch(entry)):
