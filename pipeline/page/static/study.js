@@ -1,0 +1,306 @@
+// A blind comparison: clips in random order, sides of the sheet that the person drew, votes that end in one file.
+"use strict";
+
+(() => {
+  const study = visavis.data("study");
+  const place = `visavis-study-${study.study}`;
+  const at = (id) => document.getElementById(id);
+  const [left, right] = [at("left"), at("right")];
+
+  // ---- what is remembered
+
+  function random(below) {
+    const limit = Math.floor(2 ** 32 / below) * below; // so that no number is more likely than another
+    const drawn = new Uint32Array(1);
+    do crypto.getRandomValues(drawn);
+    while (drawn[0] >= limit);
+    return drawn[0] % below;
+  }
+
+  function shuffled(count) {
+    const order = Array.from({length: count}, (_, n) => n);
+    for (let n = count - 1; n > 0; n--) {
+      const other = random(n + 1);
+      [order[n], order[other]] = [order[other], order[n]];
+    }
+    return order;
+  }
+
+  /** A new person. `#sheet=3` in the address hands a sheet out, else one is drawn. */
+  function newcomer() {
+    const asked = Number(/^#sheet=(\d{1,4})$/.exec(location.hash)?.[1] ?? NaN);
+    const bytes = crypto.getRandomValues(new Uint8Array(8));
+    return {
+      person: Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(""),
+      sheet: Number.isInteger(asked) ? asked % study.sheets.length : random(study.sheets.length),
+      order: shuffled(study.trials.length),
+      begun: "",
+      ended: "",
+      place: 0,
+      answers: {},
+    };
+  }
+
+  const isOrder = (order) =>
+    Array.isArray(order) && order.length === study.trials.length && new Set(order).size === order.length &&
+    order.every((n) => Number.isInteger(n) && n >= 0 && n < order.length);
+
+  function remembered() {
+    try {
+      const found = JSON.parse(localStorage.getItem(place));
+      if (found && isOrder(found.order) && study.sheets[found.sheet] && typeof found.answers === "object") return found;
+    } catch {
+      at("memory").hidden = false;
+    }
+    return newcomer();
+  }
+
+  function remember() {
+    try {
+      localStorage.setItem(place, JSON.stringify(state));
+    } catch {
+      at("memory").hidden = false;
+    }
+  }
+
+  let state = remembered();
+
+  // ---- votes
+
+  const trialAt = (n) => study.trials[state.order[n]];
+
+  /** Clips as this person sees them: [left, right]. */
+  function sides(n) {
+    const {clips} = trialAt(n);
+    return study.sheets[state.sheet][state.order[n]] === "1" ? [clips[1], clips[0]] : clips;
+  }
+
+  const answersOf = (n) => (state.answers[trialAt(n).code] ??= {});
+  const complete = (n) => study.questions.every(({code}) => answersOf(n)[code]);
+  const answered = () => study.trials.filter((_, n) => complete(n)).length;
+
+  function file() {
+    const votes = [];
+    state.order.forEach((_, n) => {
+      for (const {code} of study.questions) {
+        const given = answersOf(n)[code];
+        if (given) votes.push({trial: trialAt(n).code, question: code, left: sides(n)[0], ...given});
+      }
+    });
+    const {person, sheet, begun, ended} = state;
+    return JSON.stringify({format: "visavis-votes", version: 1, study: study.study, person, sheet, begun, ended, votes}, null, 1);
+  }
+
+  const fileName = () => `votes-${study.study}-${state.person}.json`;
+
+  function download() {
+    const url = URL.createObjectURL(new Blob([file()], {type: "application/json"}));
+    const link = visavis.el("a", {href: url, download: fileName()});
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+  }
+
+  // ---- two clips in step: the left one has the sound and leads, the right one follows
+
+  const player = {shown: 0, playing: false, whole: false, plays: 0, started: 0, turn: 0};
+
+  const ready = (video, state) =>
+    new Promise((resolve, reject) => {
+      if (video.error) reject(video.error);
+      else if (!video.seeking && video.readyState >= state) resolve();
+      else {
+        const look = () => {
+          if (video.error) reject(video.error);
+          else if (video.seeking || video.readyState < state) return;
+          else resolve();
+          for (const name of ["canplay", "canplaythrough", "seeked", "error"]) video.removeEventListener(name, look);
+        };
+        for (const name of ["canplay", "canplaythrough", "seeked", "error"]) video.addEventListener(name, look);
+      }
+    });
+
+  async function play(fromStart) {
+    const turn = ++player.turn;
+    try {
+      if (fromStart || left.ended || right.ended) left.currentTime = 0;
+      right.currentTime = left.currentTime;
+      right.playbackRate = 1;
+      await Promise.all([ready(left, 3), ready(right, 3)]);
+      if (turn !== player.turn) return;
+      player.playing = true;
+      await Promise.all([left.play(), right.play()]);
+    } catch (error) {
+      if (turn !== player.turn) return;
+      player.playing = false;
+      if (error.name === "AbortError") return; // paused before it began
+      if (error.name !== "NotAllowedError") fault(); // browsers let no page begin with sound by itself
+      left.pause();
+      right.pause();
+    }
+    showPlayer();
+  }
+
+  function pause() {
+    player.turn++;
+    player.playing = false;
+    left.pause();
+    right.pause();
+    showPlayer();
+  }
+
+  function follow() {
+    if (!player.playing || left.paused || right.paused || left.seeking || right.seeking) return;
+    const ahead = right.currentTime - left.currentTime;
+    if (Math.abs(ahead) > 0.2) right.currentTime = left.currentTime;
+    else right.playbackRate = Math.min(1.25, Math.max(0.8, 1 - 4 * ahead));
+  }
+  setInterval(follow, 40);
+
+  /** Both are at their end: that was one play; another one follows after a moment. */
+  function ended() {
+    if (!player.playing || !left.ended) return;
+    right.pause();
+    player.plays++;
+    player.whole = true;
+    player.playing = false;
+    showQuestions();
+    showPlayer();
+    const turn = ++player.turn;
+    setTimeout(() => turn === player.turn && play(true), 700);
+  }
+  left.addEventListener("ended", ended);
+
+  function fault() {
+    at("fault").textContent = "A clip of this page cannot be played. Was its folder copied whole?";
+    at("fault").hidden = false;
+  }
+
+  // ---- what is seen
+
+  function show(name) {
+    for (const each of ["intro", "trial", "done"]) at(each).hidden = each !== name;
+    if (name !== "trial") pause();
+  }
+
+  function showPlayer() {
+    at("play").textContent = player.playing ? "Pause" : "Play";
+    at("hint").textContent = player.whole ? "" : "Watch both once to answer.";
+  }
+
+  const active = () => study.questions.find(({code}) => !answersOf(player.shown)[code])?.code;
+
+  function showQuestions() {
+    const choices = [["left", "1  Left"], ...(study.ties ? [["same", "0  No difference"]] : []), ["right", "2  Right"]];
+    const given = answersOf(player.shown);
+    const focused = document.activeElement?.dataset?.answer;
+    at("questions").replaceChildren(
+      ...study.questions.map(({code, text}) =>
+        visavis.el("fieldset", {class: "study-question", "data-active": code === active(), "data-question": code},
+          visavis.el("legend", {}, text),
+          visavis.el("div", {class: "study-answers"},
+            ...choices.map(([answer, label]) =>
+              visavis.el("button", {type: "button", "data-answer": `${code} ${answer}`, disabled: !player.whole,
+                "aria-pressed": String(given[code]?.answer === answer), onclick: () => vote(code, answer)}, label))))));
+    if (focused) at("questions").querySelector(`[data-answer="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  function showTrial(n) {
+    pause();
+    Object.assign(player, {shown: n, whole: Object.keys(answersOf(n)).length > 0, plays: 0, started: performance.now()});
+    state.place = n;
+    remember();
+    at("fault").hidden = true;
+    sides(n).forEach((clip, side) => {
+      const video = side ? right : left;
+      video.src = `clips/${clip}.mp4`;
+      video.load();
+    });
+    at("place").textContent = `${n + 1} of ${study.trials.length}`;
+    at("progress").value = answered() / study.trials.length;
+    at("back").disabled = n === 0;
+    showQuestions();
+    show("trial");
+    play(true);
+  }
+
+  function vote(question, answer) {
+    if (!player.whole || at("trial").hidden || (answer === "same" && !study.ties)) return;
+    const given = answersOf(player.shown);
+    const before = given[question] ?? {seconds: 0, plays: 0};
+    const now = performance.now();
+    given[question] = {
+      answer,
+      seconds: Math.round(before.seconds * 1000 + now - player.started) / 1000,
+      plays: before.plays + player.plays,
+    };
+    player.started = now;
+    player.plays = 0;
+    remember();
+    showQuestions();
+    if (!complete(player.shown)) return;
+    const next = state.order.findIndex((_, n) => n > player.shown && !complete(n));
+    const any = next >= 0 ? next : state.order.findIndex((_, n) => !complete(n));
+    if (any >= 0) showTrial(any);
+    else finish();
+  }
+
+  function finish() {
+    state.ended = new Date().toISOString();
+    remember();
+    showDone();
+    download();
+  }
+
+  function showDone() {
+    at("file").textContent = fileName();
+    at("text").value = file();
+    show("done");
+    at("main").focus();
+  }
+
+  // ---- what is pressed
+
+  at("start").addEventListener("click", () => {
+    state.begun ||= new Date().toISOString();
+    showTrial(state.place);
+    at("main").focus();
+  });
+  at("play").addEventListener("click", () => (player.playing ? pause() : play(false)));
+  at("back").addEventListener("click", () => player.shown > 0 && showTrial(player.shown - 1));
+  at("save").addEventListener("click", download);
+  at("download").addEventListener("click", download);
+  at("copy").addEventListener("click", async () => {
+    at("text").select();
+    try {
+      await navigator.clipboard.writeText(at("text").value);
+    } catch {
+      document.execCommand("copy");
+    }
+    at("copied").textContent = "Copied.";
+  });
+  at("again").addEventListener("click", () => {
+    state = newcomer();
+    remember();
+    show("intro");
+  });
+
+  document.addEventListener("keydown", (event) => {
+    if (at("trial").hidden || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    const answer = {1: "left", 2: "right", 0: "same"}[event.key];
+    const question = active() ?? study.questions[0].code;
+    if (answer) vote(question, answer);
+    else if (event.key === " " && event.target.tagName !== "BUTTON") at("play").click();
+    else if (event.key === "ArrowLeft" || event.key === "Backspace") at("back").click();
+    else return;
+    event.preventDefault();
+  });
+
+  const minutes = Math.max(1, Math.ceil((study.trials.length * (study.seconds * 2.5 + 3 * study.questions.length)) / 60));
+  at("count").textContent = String(study.trials.length);
+  at("minutes").textContent = minutes === 1 ? "a minute" : `${minutes} minutes`;
+  if (state.ended) showDone();
+  else if (state.begun) showTrial(Math.min(state.place, study.trials.length - 1));
+  else show("intro");
+})();
