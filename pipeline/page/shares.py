@@ -124,9 +124,7 @@ class Comparisons:
     clip: np.ndarray
 
 
-def bradley_terry(
-    votes: Comparisons, systems: int, level: float = LEVEL
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def bradley_terry(votes: Comparisons, systems: int, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores in log odds, with mean 0: a system that is 1 higher than another is preferred in 73 %.
 
     Each two systems that were compared get half a vote each way beside the votes, so that one that always wins has a
@@ -186,7 +184,9 @@ def expected_half_width(
     return min(0.5, factor * float(np.sqrt(variance)))
 
 
-def people_needed(trials: int, half_width: float, assumed: Sequence[float] = (0.0, 0.0), most: int = 10_000) -> int | None:
+def people_needed(
+    trials: int, half_width: float, assumed: Sequence[float] = (0.0, 0.0), most: int = 10_000
+) -> int | None:
     """The fewest people with whom the interval is no wider; none where no number of people is enough."""
     for people in range(2, most):
         width = expected_half_width(trials, people, people_differ=assumed[0], clips_differ=assumed[1])

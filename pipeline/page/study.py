@@ -5,8 +5,8 @@
     FOLDER/page/clips/CODE.mp4
 
 Nothing in the page tells systems apart. Codes of clips are a keyed hash whose secret lies in the key; the page lists
-trials, and the two clips of each, by code; both clips of a trial have one length and one size in bytes (the shorter file
-is filled up), and all files one time.
+trials, and the two clips of each, by code; both clips of a trial have one length and one size in bytes (files are
+filled up), and all files one time.
 
 Sides come from *sheets*, of which each person draws one: in a sheet every system is on the left in half of its trials,
 and every sheet has a mirrored one, so that every clip is, too. There are few of them on purpose: each tells an analyst
@@ -69,7 +69,9 @@ def design(
     Returns: the key, with as many trials as there are, at most `trials`, and then the checks.
     """
     pairs = list(combinations(systems, 2))
-    rounds = ((window, pairs[(n + turn) % len(pairs)]) for turn in range(len(pairs)) for n, window in enumerate(windows))
+    rounds = (
+        (window, pairs[(n + turn) % len(pairs)]) for turn in range(len(pairs)) for n, window in enumerate(windows)
+    )
     study = _code(secret, "study", "", "")
 
     def trial(window: str, shown: tuple[str, str], check: Kind = "") -> Trial:
@@ -89,7 +91,7 @@ def _code(secret: bytes, *parts: str) -> str:
 
 
 def sheets(key: Key, secret: bytes, count: int = SHEETS) -> list[str]:
-    """For each sheet a letter for each trial as the page lists them: "1" where its second clip by code is on the left."""
+    """Of each sheet a letter for each trial as the page lists them: "1" where its second clip by code is left."""
     random = np.random.default_rng(np.frombuffer(hashlib.sha256(b"sheets" + secret).digest(), np.uint32))
     listed = sorted(key.trials, key=lambda trial: trial.code)
     groups: dict[Any, list[int]] = {}
@@ -128,7 +130,13 @@ def told(key: Key, secret: bytes, frames: int) -> dict[str, Any]:
 
 
 def write_study(
-    folder: Path, key: Key, secret: bytes, film: Callable[[Trial, Clip, Path], object], frames: int, title: str, note: str
+    folder: Path,
+    key: Key,
+    secret: bytes,
+    film: Callable[[Trial, Clip, Path], object],
+    frames: int,
+    title: str,
+    note: str,
 ) -> None:
     """The page with all its clips.
 

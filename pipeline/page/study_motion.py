@@ -9,42 +9,34 @@ from pathlib import Path
 
 import numpy as np
 
-from visavis.pipeline.page.votes import RECORDED
-from visavis.schemas.dyads import Codec, WindowClass
-from visavis.schemas.errors import RunFailed, UsageError
+from visavis.pipeline.page.votes import RECORDED, Trial
+from visavis.pipeline.view.film import write_film
+from visavis.pipeline.view.windows import People, Version, people_of, window_scene
+from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import ShardEntry, Split
 from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.sample import Sample
-from visavis.schemas.storage.store import Store
-from visavis.schemas.words import counted
-from visavis.stages.face.decode import avatar_of, read_codec, read_faces
+from visavis.stages.face.decode import avatar_of
 from visavis.stages.pairing.measurements import Expected, Windows, normalised
 from visavis.stages.pairing.reference_statistics import learn_from
 from visavis.training.dataset import Dataset, choose
 from visavis.training.metrics import columns, jerk, var, window_pcc
 
 _LOOKED_AT = 4000  # windows to draw from
-_BATCH = 32
+_AVATAR = (40, 60, 200)  # RGB
 _MARGINS = ("reactivity_margin", "lagged_margin", "event_margin", "energy_margin", "distance")
 
 
 @dataclass
 class Shown:
-    """A window: its sample, the neutral faces of (avatar, user), motion [T, D] by system, and what was measured."""
+    """A window: its sample, what draws it, the avatar's motion [T, D] by system, and what was measured of it."""
 
     sample: Sample
-    faces: tuple[np.ndarray, np.ndarray]
+    people: People
     motions: dict[str, np.ndarray] = field(default_factory=dict)
     figures: dict[str, dict[str, float | None]] = field(default_factory=dict)
     margins: dict[str, float | None] = field(default_factory=dict)
-
-
-def codec_of(data: Dataset) -> Codec:
-    """Raises UsageError where the dataset has none: nothing can be drawn."""
-    codec = read_codec(Store(data.location), data.manifest)
-    if codec is None:
-        raise UsageError(f"{data.location} was built before datasets held their codec; `visavis build` adds it")
-    return codec
 
 
 def choose_windows(
@@ -90,14 +82,11 @@ def _place(key: str) -> tuple[str, int]:
 def _decoded(data: Dataset, chosen: Sequence[tuple[str, ShardEntry]]) -> list[Shown]:
     wanted, shown = dict(chosen), dict[str, Shown]()
     for entry in {entry.path: entry for entry in wanted.values()}.values():
-        people = read_faces(Store(data.location), entry)
         for key, members in data.groups(entry, data.fetch(entry)):
             if key in wanted and wanted[key].path == entry.path:
                 sample = data.decode(key, members)
-                if sample.meta.conversation not in people:
-                    raise UsageError(f"{data.location}: no faces of conversation {sample.meta.conversation}")
-                faces, avatar = people[sample.meta.conversation].neutral, avatar_of(key)
-                shown[key] = Shown(sample, (faces[avatar], faces[1 - avatar]), {RECORDED: sample.avatar_motion})
+                people = people_of(data, sample, entry.path)
+                shown[key] = Shown(sample, people, {RECORDED: sample.avatar_motion})
     return [shown[key] for key, _ in chosen]
 
 
@@ -129,35 +118,21 @@ def add_generated(
         UsageError: a checkpoint of another codec.
         RunFailed: motion that is not finite.
     """
-    import torch
-
-    from visavis.training.checkpoint import checkpoint_id, load_checkpoint, load_model
-    from visavis.training.loader import collate
-    from visavis.training.process_group import pick_device
-    from visavis.training.sampler import rollout
+    from visavis.training.checkpoint import checkpoint_id
+    from visavis.training.evaluate import generator
 
     digests = {}
     for name, path in checkpoints.items():
-        loaded = load_checkpoint(path, whole=False)
-        if loaded.motion.codec != data.manifest.motion.codec:
-            raise UsageError(f"{path} was trained on motion of codec {loaded.motion.codec}, not {data.manifest.motion.codec}")
-        model = load_model(loaded, pick_device("auto"), weights=encoder)
-        sampler = loaded.config.sampler.model_copy(update={"seed": seed})
-        for first in range(0, len(windows), _BATCH):
-            some = windows[first : first + _BATCH]
-            b = collate([each.sample for each in some]).to(model.mean.device)
-            motion = rollout(model, b.avatar_audio, b.user_audio, b.user_motion, b.reference, sampler, b.keys)
-            if not bool(torch.isfinite(motion).all()):
-                raise RunFailed(f"{path} generates motion that is not finite")
-            for each, found in zip(some, motion.cpu().numpy(), strict=True):
-                each.motions[name] = found
-                progress()
+        generated = generator(path, data.location, seed=seed, encoder=encoder)
+        for each in windows:
+            each.motions[name] = generated(each.sample)
+            progress()
         digests[name] = checkpoint_id(path)
     return digests
 
 
 def wrong(kind: str, shown: Shown) -> np.ndarray:
-    """Motion that anybody sees is wrong, [T, D]: the reference pose held still, or frames of the recording in disorder."""
+    """Motion that anybody sees is wrong, [T, D]: the reference held still, or the recording's frames in disorder."""
     if kind == "frozen":
         return np.repeat(shown.sample.reference[None], len(shown.sample.avatar_motion), axis=0)
     motion = shown.sample.avatar_motion
@@ -209,6 +184,15 @@ def _by_class(windows: Sequence[Shown]) -> Iterator[tuple[WindowClass, list[Show
             yield label, some
 
 
-def enough(found: int, wanted: int) -> str:
-    """What to say where there are fewer windows than were asked for."""
-    return f"only {counted(found, 'window')} of {wanted} asked for" if found < wanted else ""
+def film_clip(shown: Shown, motion_TD: np.ndarray, path: Path, side: int) -> None:
+    """The user beside the avatar, with both voices, to an mp4. Every motion in one colour, and whole: where a recorded
+    face was not seen is not shown, which would tell it from a generated one."""
+    scene = window_scene(shown.sample, shown.people, [Version("avatar", motion_TD, _AVATAR)], timeline=False, side=side)
+    write_film(path, [scene], side=side)
+
+
+def with_figures(trial: Trial, shown: Shown) -> Trial:
+    """A trial with what was measured of its clips."""
+    clips = tuple(clip.model_copy(update={"figures": shown.figures.get(clip.system, {})}) for clip in trial.clips)
+    margins = shown.margins if {clip.system for clip in trial.clips} == {"chosen", "rejected"} else {}
+    return trial.model_copy(update={"clips": clips, "margins": margins})

@@ -136,7 +136,9 @@ def read_votes(files: Iterable[Path], key: Key) -> list[Ballot]:
     Raises:
         UsageError: a file that is not there, is none of votes, of another study, or says what its page cannot.
     """
-    return [Ballot(str(path), _fits(path, _read(path, Votes, VOTES_BYTES, "not a file of votes"), key)) for path in files]
+    return [
+        Ballot(str(path), _fits(path, _read(path, Votes, VOTES_BYTES, "not a file of votes"), key)) for path in files
+    ]
 
 
 def _read(path: Path, kind: type[M], most: int, what: str) -> M:
@@ -177,7 +179,9 @@ def one_of_each(ballots: Iterable[Ballot]) -> tuple[list[Ballot], list[str]]:
         best, *others = sorted(found, key=lambda each: (len(each.votes.votes), each.votes.ended), reverse=True)
         kept.append(best)
         for other in others:
-            same = "the same votes" if other.votes.votes == best.votes.votes else counted(len(other.votes.votes), "vote")
+            same = (
+                "the same votes" if other.votes.votes == best.votes.votes else counted(len(other.votes.votes), "vote")
+            )
             said.append(f"{other.file}: of the same person as {best.file}, left out ({same})")
     return kept, said
 

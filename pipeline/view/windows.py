@@ -22,7 +22,6 @@ from visavis.schemas.errors import DatasetError, UsageError
 from visavis.schemas.sample import Sample
 from visavis.schemas.storage.store import Store
 from visavis.schemas.uris import printable
-from visavis.schemas.words import counted
 from visavis.stages.face.decode import avatar_of, read_codec, read_faces
 from visavis.training.dataset import Dataset
 from visavis.training.evaluate import find_sample
