@@ -153,8 +153,8 @@
   function follow() {
     if (!player.playing || left.paused || right.paused || left.seeking || right.seeking) return;
     const ahead = right.currentTime - left.currentTime;
-    if (Math.abs(ahead) > 0.2) right.currentTime = left.currentTime;
-    else right.playbackRate = Math.min(1.25, Math.max(0.8, 1 - 4 * ahead));
+    if (Math.abs(ahead) > 0.3) right.currentTime = left.currentTime;
+    else right.playbackRate = Math.abs(ahead) < 0.015 ? 1 : Math.min(2.5, Math.max(0.4, 1 - 8 * ahead)); // it is muted
   }
   setInterval(follow, 40);
 
