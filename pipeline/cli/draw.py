@@ -49,12 +49,12 @@ def draw(root: str, item: str, moments: int, addresses: Sequence[str] = ()) -> t
     Raises:
         UsageError: no such conversation in this run, none of its faces is tracked yet, or an address is missing.
     """
-    conversation = _with_addresses(_find(root, item), addresses)
+    conversation = with_addresses(find_conversation(root, item), addresses)
     with parsing(lambda why: DatasetError(f"{root}: what is there of {item} does not fit together ({why})")):
         faces = [row for _, row in read_outputs(root, FacesStage, conversation.id)]
         if not faces:
             raise UsageError(
-                f"{item}: no face of {_name(conversation)} is tracked yet, or it was left out before that; "
+                f"{item}: no face of {name_of(conversation)} is tracked yet, or it was left out before that; "
                 f"`{command('status', root)}` says more"
             )
         faces.sort(key=lambda row: (row.piece.media, row.piece.first))
@@ -71,7 +71,7 @@ def draw(root: str, item: str, moments: int, addresses: Sequence[str] = ()) -> t
         sheets += [list(_decoded(codecs[motion.codec], motion, when)) for motion in motions if motion.codec in codecs]
         width = max(picture.shape[1] for row in sheets for picture in row)
         sheet = np.concatenate([np.concatenate([_centred(p, width) for p in row], axis=1) for row in sheets])
-        return sheet, f"{_name(conversation)} ({conversation.id})"
+        return sheet, f"{name_of(conversation)} ({conversation.id})"
 
 
 def save_sheet(sheet: np.ndarray, out: Path) -> None:
@@ -85,17 +85,17 @@ def save_sheet(sheet: np.ndarray, out: Path) -> None:
     out.write_bytes(cv2.imencode(out.suffix.lower(), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
-def _find(root: str, item: str) -> Conversation:
+def find_conversation(root: str, item: str) -> Conversation:
     seen: list[str] = []
     for _, conversation in read_outputs(root, IngestStage):
         names = (file_name(media.uri) for media in conversation.media)
         if conversation.id.startswith(item) or any(printable(item) in name for name in names):
             return conversation
-        seen.append(_name(conversation))
+        seen.append(name_of(conversation))
     raise UsageError(f"{item}: no such conversation in {root}; {candidates(item, seen, 'conversation')}")
 
 
-def _with_addresses(conversation: Conversation, given: Sequence[str]) -> Conversation:
+def with_addresses(conversation: Conversation, given: Sequence[str]) -> Conversation:
     """The conversation with the whole addresses of its files, of those that were given."""
     known: dict[str, list[str]] = {}
     for address in given:
@@ -110,7 +110,7 @@ def _with_addresses(conversation: Conversation, given: Sequence[str]) -> Convers
     return conversation.at(tuple(places))
 
 
-def _name(conversation: Conversation) -> str:
+def name_of(conversation: Conversation) -> str:
     """What a person would call it."""
     return " + ".join(file_name(media.uri) for media in conversation.media)
 

@@ -58,6 +58,33 @@ def draw_generated(path: Path, dataset: str | None = None) -> tuple[np.ndarray, 
             raise refuse(f"{error.filename}: {error.strerror}") from error
 
 
+def read_generated(path: Path, dataset: str | None = None) -> tuple[str, str, np.ndarray]:
+    """Of KEY.generated.npy: the key, where the dataset of the window lies, and the motion, float [T, D], finite.
+
+    Args:
+        dataset: folder or URL where the dataset lies now, if not where it lay then.
+
+    Raises:
+        UsageError: not what `visavis generate` wrote, or its dataset is on another machine and was not named.
+    """
+
+    def refuse(why: str) -> UsageError:
+        return UsageError(f"{path}: not what `visavis generate` writes ({why})")
+
+    key = path.name.removesuffix(GENERATED)
+    with parsing(refuse):
+        try:
+            note, motion_TD = read_strict(_read(path.parent / f"{key}.json")), decode_array(_read(path))
+        except OSError as error:
+            raise refuse(f"{error.filename}: {error.strerror}") from error
+        if motion_TD.ndim != 2 or not motion_TD.size or not np.isfinite(motion_TD).all():
+            raise ValueError(f"{motion_TD.shape} are no frames of finite motion")
+        place = dataset or str(note["location"])
+    if dataset is None and not is_local(place):  # a file makes us call nobody
+        raise UsageError(f"{path}: its dataset lay at {shown(place)}; if it is to be read, name it with --dataset")
+    return key, place, motion_TD
+
+
 def _drawn(path: Path, key: str, dataset: str | None) -> tuple[np.ndarray, str]:
     note = read_strict(_read(path.parent / f"{key}.json"))
     motion = fitted(MotionSpec, note["motion"])

@@ -30,7 +30,7 @@ USER: Colour = (200, 90, 0)
 RECORDED: Colour = (30, 130, 30)
 CHOSEN: Colour = (30, 130, 30)
 REJECTED: Colour = (176, 32, 60)
-GENERATED: tuple[Colour, ...] = ((40, 60, 200), (130, 40, 160), (0, 128, 128), (150, 100, 0))
+GENERATED_COLOURS: tuple[Colour, ...] = ((40, 60, 200), (130, 40, 160), (0, 128, 128), (150, 100, 0))
 """Of versions that models made, in turn."""
 
 

@@ -77,6 +77,11 @@ def conversation_of(key: str) -> str:
     return key.partition("-")[0]
 
 
+def is_key(text: str) -> bool:
+    """Whether a text looks like a sample's key."""
+    return _KEY.fullmatch(text) is not None
+
+
 def avatar_of(key: str) -> int:
     """Which of the two participants is the avatar, by a sample's key.
 

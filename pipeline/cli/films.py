@@ -1,0 +1,196 @@
+"""What `visavis render` was asked for, as scenes, and those as files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from visavis.pipeline.cli.draw import find_conversation, with_addresses
+from visavis.pipeline.cli.evaluate import names_of
+from visavis.pipeline.cli.folders import dataset_folder
+from visavis.pipeline.cli.generated import read_generated
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.plan.file_names import GENERATED, RUN_FILE
+from visavis.pipeline.view.conversation import conversation_scene, moving, span_of
+from visavis.pipeline.view.film import Scene, check_film, write_film
+from visavis.pipeline.view.windows import (
+    GENERATED_COLOURS,
+    Version,
+    describe,
+    find_window,
+    keys_of,
+    pair_versions,
+    recorded,
+    window_scene,
+)
+from visavis.schemas import FPS
+from visavis.schemas.errors import DatasetError, Rejected, UsageError
+from visavis.schemas.storage.store import Store
+from visavis.schemas.untrusted import parsing
+from visavis.schemas.words import counted
+from visavis.stages.face.decode import is_key
+from visavis.training.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The command's words; see `pipeline.cli.render`."""
+
+    what: str
+    names: tuple[str, ...]
+    out: str | None
+    checkpoints: tuple[Path, ...]
+    windows: int
+    split: str | None
+    seed: int | None
+    start: float | None
+    end: float | None
+    size: int
+    dataset: str | None
+    media: tuple[str, ...]
+    encoder: str | None
+
+
+@dataclass(frozen=True)
+class Made:
+    """seconds: that it took to draw and write `frames`."""
+
+    paths: tuple[Path, ...]
+    frames: int
+    seconds: float
+
+
+def summary(made: Made) -> str:
+    """`125 frames, 31 a second`."""
+    return f"{counted(made.frames, 'frame')} ({made.frames / FPS:g} s), {made.frames / max(made.seconds, 1e-3):.0f} a second"
+
+
+def make_films(wanted: Wanted, reporter: Reporter) -> Made:
+    """Write what was asked for.
+
+    Raises:
+        UsageError: words that do not go together, or name what is not there; before anything is written.
+        DatasetError: what is there cannot be read.
+    """
+    if wanted.what.endswith(GENERATED):
+        return _of_generated(wanted, reporter)
+    if wanted.dataset:
+        raise UsageError(f"--dataset is of a KEY{GENERATED}; {wanted.what} is named first")
+    if wanted.names and not any(map(is_key, wanted.names)):
+        return _of_conversation(wanted, reporter)
+    return _of_windows(wanted, reporter)
+
+
+def _of_generated(wanted: Wanted, reporter: Reporter) -> Made:
+    """User, recorded, generated."""
+    _refuse(wanted, f"a KEY{GENERATED}", "names", "checkpoints", "split", "seed", "start", "end", "media", "encoder")
+    path = Path(wanted.what)
+    key, place, made_TD = read_generated(path, wanted.dataset)
+    data = Dataset(dataset_folder(place))
+    target = _file(wanted.out, path.with_name(f"{key}.mp4"))
+    check_film(target)
+    sample, people = find_window(data, key)
+    if made_TD.shape != sample.avatar_motion.shape:
+        raise UsageError(f"{path} is motion {made_TD.shape}, the window's in {place} is {sample.avatar_motion.shape}")
+    versions = [recorded(sample), Version("avatar, generated", made_TD, GENERATED_COLOURS[0])]
+    scene = window_scene(sample, people, versions, title=describe(sample), side=wanted.size)
+    return _write(target, [scene], scene.frames, wanted, reporter)
+
+
+def _of_conversation(wanted: Wanted, reporter: Reporter) -> Made:
+    _refuse(wanted, "a conversation", "checkpoints", "split", "seed", "encoder")
+    if len(wanted.names) > 1:
+        raise UsageError(f"one conversation at a time, not {' and '.join(wanted.names)}; keys look like ID-0-0000120")
+    if not Store(wanted.what).exists(RUN_FILE):
+        raise UsageError(
+            f"{wanted.what} is no run, so it has no conversation {wanted.names[0]}; keys look like ID-0-0000120"
+        )
+    conversation = with_addresses(find_conversation(wanted.what, wanted.names[0]), wanted.media)
+    target = _file(wanted.out, Path(f"{conversation.id}.mp4"))
+    check_film(target)
+    first, last = span_of(conversation, wanted.start, wanted.end)
+    with parsing(lambda why: DatasetError(f"{wanted.what}: {conversation.id} does not fit together ({why})")):
+        people = moving(wanted.what, conversation)
+        scene = conversation_scene(wanted.what, conversation, people, first=first, last=last, side=wanted.size)
+    try:
+        return _write(target, [scene], scene.frames, wanted, reporter)
+    except Rejected as rejected:  # the video itself
+        raise UsageError(f"{conversation.id} cannot be shown: {rejected}") from rejected
+
+
+def _of_windows(wanted: Wanted, reporter: Reporter) -> Made:
+    """User and recorded, chosen and rejected, or what checkpoints make of them."""
+    _refuse(wanted, "windows", "start", "end", "media", *(() if wanted.checkpoints else ("seed", "encoder")))
+    if wanted.names and not all(map(is_key, wanted.names)):
+        raise UsageError(f"keys of windows or one conversation, not both: {' '.join(wanted.names)}")
+    data = Dataset(dataset_folder(wanted.what))
+    if wanted.split not in (None, "train", "val"):
+        raise UsageError(f"--split is train or val, not {wanted.split}")
+    split = wanted.split or ("val" if data.manifest.of("val") else "train")
+    keys = wanted.names or tuple(keys_of(data, split, wanted.windows))
+    named = keys[0] if len(keys) == 1 else "evaluation" if wanted.checkpoints else data.manifest.kind
+    folder = _folder(wanted.out)
+    target = _file(wanted.out, Path(f"{named}.mp4"))
+    if not folder:
+        check_film(target)
+    scenes = _scenes(data, keys, wanted)
+    if not folder:
+        return _write(target, scenes, len(keys) * data.manifest.window, wanted, reporter)
+    folder.mkdir(parents=True, exist_ok=True)
+    began, frames, paths = time.monotonic(), 0, [folder / f"{key}.mp4" for key in keys]
+    with reporter.items("render", len(keys) * data.manifest.window) as advance:
+        for path, scene in zip(paths, scenes, strict=True):
+            frames += write_film(path, [scene], side=wanted.size, advance=advance)
+    return Made(tuple(paths), frames, time.monotonic() - began)
+
+
+def _scenes(data: Dataset, keys: Sequence[str], wanted: Wanted) -> Iterator[Scene]:
+    """A scene for each key, made when it is needed; models are loaded once, at the first."""
+    models = {}
+    if wanted.checkpoints:
+        from visavis.training.evaluate import generator
+
+        for name, path in zip(names_of(wanted.checkpoints), wanted.checkpoints, strict=True):
+            models[name] = generator(path, data.location, seed=wanted.seed, encoder=wanted.encoder)
+    for key in keys:
+        sample, people = find_window(data, key)
+        if models:
+            made = enumerate(models.items())
+            versions = [recorded(sample)] + [
+                Version(name, model(sample), GENERATED_COLOURS[i % len(GENERATED_COLOURS)]) for i, (name, model) in made
+            ]
+        else:
+            versions = [recorded(sample)] if sample.pair is None else pair_versions(sample)
+        yield window_scene(sample, people, versions, title=describe(sample), side=wanted.size)
+
+
+def _write(
+    path: Path, scenes: Sequence[Scene] | Iterator[Scene], frames: int, wanted: Wanted, reporter: Reporter
+) -> Made:
+    began = time.monotonic()
+    with reporter.items("render", frames) as advance:
+        written = write_film(path, scenes, side=wanted.size, advance=advance)
+    return Made((path,), written, time.monotonic() - began)
+
+
+def _folder(out: str | None) -> Path | None:
+    """A folder that was named as --out: one that is there, or ends in a slash, or in nothing that a file ends in."""
+    if out is None or not (out.endswith("/") or Path(out).is_dir() or not Path(out).suffix):
+        return None
+    return Path(out)
+
+
+def _file(out: str | None, otherwise: Path) -> Path:
+    return Path(out) if out else otherwise
+
+
+_OPTIONS = {"names": "KEY", "start": "--from", "end": "--to", "checkpoints": "--checkpoint"}
+
+
+def _refuse(wanted: Wanted, what: str, *fields: str) -> None:
+    """Raises UsageError for the first option that does not go with what is shown."""
+    for field in fields:
+        if getattr(wanted, field) not in (None, ()):
+            raise UsageError(f"{_OPTIONS.get(field, f'--{field}')} does not go with {what}")
