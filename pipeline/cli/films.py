@@ -64,7 +64,8 @@ class Made:
 
 def summary(made: Made) -> str:
     """`125 frames, 31 a second`."""
-    return f"{counted(made.frames, 'frame')} ({made.frames / FPS:g} s), {made.frames / max(made.seconds, 1e-3):.0f} a second"
+    rate = made.frames / max(made.seconds, 1e-3)
+    return f"{counted(made.frames, 'frame')} ({made.frames / FPS:g} s), {rate:.0f} a second"
 
 
 def make_films(wanted: Wanted, reporter: Reporter) -> Made:

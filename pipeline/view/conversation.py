@@ -15,8 +15,9 @@ import numpy as np
 from visavis.pipeline.engine.progress import command
 from visavis.pipeline.plan.build import CODECS
 from visavis.pipeline.plan.outputs import read_outputs
-from visavis.pipeline.view.faces import Face
+from visavis.pipeline.view.faces import face_pictures
 from visavis.pipeline.view.film import Panel, Scene
+from visavis.pipeline.view.puppet import Puppet
 from visavis.pipeline.view.reactions import reactions, speech, speech_of_turns, within
 from visavis.pipeline.view.timeline import Colour, Lane, Timeline
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
@@ -44,7 +45,7 @@ class Moving:
 
     motion: Motion
     codec: Codec
-    face: Face
+    puppet: Puppet
 
 
 def moving(root: str, conversation: Conversation) -> tuple[Moving, Moving]:
@@ -63,7 +64,7 @@ def moving(root: str, conversation: Conversation) -> tuple[Moving, Moving]:
             " and `visavis draw` shows the faces that are tracked"
         )
     first, second = (
-        Moving(motions[i], codecs[motions[i].codec], Face.of(codecs[motions[i].codec], motions[i].neutral))
+        Moving(motions[i], codecs[motions[i].codec], Puppet.of(codecs[motions[i].codec], motions[i].neutral))
         for i in range(2)
     )
     return first, second
@@ -112,7 +113,7 @@ def _only(rows: Iterator[Row]) -> Row | None:
 
 def _drawn(person: Moving, name: str, first: int, last: int, side: int, colour: Colour) -> Panel:
     motion = person.motion
-    pictures = person.face.pictures(motion.motion[first:last], motion.valid[first:last], side, colour)
+    pictures = face_pictures(person.puppet, motion.motion[first:last], motion.valid[first:last], side, colour)
     return Panel(f"{name}, motion", pictures, colour)
 
 
@@ -140,7 +141,6 @@ def span_of(conversation: Conversation, start: float | None, end: float | None) 
     first = round((start or 0.0) * FPS)
     last = conversation.frames if end is None else min(round(end * FPS), conversation.frames)
     if not 0 <= first < last:
-        raise UsageError(
-            f"nothing lies between --from {start or 0:g} and --to {last / FPS:g}; it is {conversation.frames / FPS:g} s long"
-        )
+        whole = f"it is {conversation.frames / FPS:g} s long"
+        raise UsageError(f"nothing lies between --from {start or 0:g} and --to {last / FPS:g}; {whole}")
     return first, last

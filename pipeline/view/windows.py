@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from visavis.pipeline.view.faces import Face
+from visavis.pipeline.view.faces import face_pictures
 from visavis.pipeline.view.film import Panel, Scene
+from visavis.pipeline.view.puppet import Puppet
 from visavis.pipeline.view.reactions import reactions, speech
 from visavis.pipeline.view.timeline import Colour, Lane, Timeline, clock
 from visavis.schemas.dyads import Codec
@@ -41,8 +42,8 @@ class People:
     codec: Codec
     user_L3: np.ndarray
     avatar_L3: np.ndarray
-    user: Face
-    avatar: Face
+    user: Puppet
+    avatar: Puppet
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def people_of(data: Dataset, sample: Sample, shard: str) -> People:
         raise DatasetError(f"{data.location}: {shard} has no faces of conversation {sample.meta.conversation}")
     avatar = avatar_of(sample.key)
     neutral_user, neutral_avatar = faces.neutral[1 - avatar], faces.neutral[avatar]
-    return People(codec, neutral_user, neutral_avatar, Face.of(codec, neutral_user), Face.of(codec, neutral_avatar))
+    return People(codec, neutral_user, neutral_avatar, Puppet.of(codec, neutral_user), Puppet.of(codec, neutral_avatar))
 
 
 def recorded(sample: Sample) -> Version:
@@ -116,10 +117,10 @@ def window_scene(
     panels, lanes = [], []
     for number, version in enumerate(motions):
         of_user = user and number == 0
-        face, neutral_L3 = (people.user, people.user_L3) if of_user else (people.avatar, people.avatar_L3)
+        puppet, neutral_L3 = (people.user, people.user_L3) if of_user else (people.avatar, people.avatar_L3)
         valid_T = np.ones(len(version.motion), bool) if version.valid is None else version.valid
         panels.append(
-            Panel(version.title, face.pictures(version.motion, valid_T, side, version.colour), version.colour)
+            Panel(version.title, face_pictures(puppet, version.motion, valid_T, side, version.colour), version.colour)
         )
         marks = reactions(people.codec, version.motion, neutral_L3, valid_T)
         lanes.append(Lane(version.title, version.colour, (*speech(sample.state, 1 if of_user else 0), *marks)))
