@@ -19,6 +19,7 @@ from visavis.pipeline.page.study_motion import (
     Shown,
     add_generated,
     add_pairs,
+    carry,
     choose_windows,
     film_clip,
     measure_windows,
@@ -26,6 +27,7 @@ from visavis.pipeline.page.study_motion import (
     wrong,
 )
 from visavis.pipeline.page.votes import KEY_NAME, MOST_QUESTIONS, MOST_SYSTEMS, RECORDED, Clip, Key, Question, Trial
+from visavis.pipeline.view.portrait_file import portrait_from
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import Split
@@ -78,6 +80,8 @@ def make_study(order: Order, out: Path, *, as_json: bool) -> None:
             checkpoints = dict(zip(names, order.checkpoints, strict=True))
             origin |= add_generated(for_trials, checkpoints, data, order.seed, order.encoder, advance)
     measure_windows(for_trials, data)
+    if order.portrait:
+        carry(windows, portrait_from(order.portrait))
     secret = secrets.token_bytes(16)
     keys = [[each.sample.key for each in some] for some in (for_trials, for_checks)]
     key = design(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from visavis.pipeline.page.votes import RECORDED, Trial
 from visavis.pipeline.view.film import write_film
+from visavis.pipeline.view.portrait import Portrait
+from visavis.pipeline.view.puppet import Puppet
 from visavis.pipeline.view.windows import People, Version, people_of, window_scene
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
@@ -182,6 +184,12 @@ def _by_class(windows: Sequence[Shown]) -> Iterator[tuple[WindowClass, list[Show
     for label in WindowClass:
         if some := [each for each in windows if each.sample.meta.label == label]:
             yield label, some
+
+
+def carry(windows: Sequence[Shown], portrait: Portrait) -> None:
+    """Give every avatar the face of a portrait."""
+    for each in windows:
+        each.people = replace(each.people, avatar=Puppet.carrying(each.people.codec, portrait))
 
 
 def film_clip(shown: Shown, motion_TD: np.ndarray, path: Path, side: int) -> None:

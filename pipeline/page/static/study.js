@@ -123,13 +123,14 @@
 
   async function play(fromStart) {
     const turn = ++player.turn;
+    player.playing = true;
+    showPlayer();
     try {
       if (fromStart || left.ended || right.ended) left.currentTime = 0;
       right.currentTime = left.currentTime;
       right.playbackRate = 1;
       await Promise.all([ready(left, 3), ready(right, 3)]);
       if (turn !== player.turn) return;
-      player.playing = true;
       await Promise.all([left.play(), right.play()]);
     } catch (error) {
       if (turn !== player.turn) return;
