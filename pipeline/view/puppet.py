@@ -34,7 +34,7 @@ from visavis.pipeline.view.mesh import (
 )
 from visavis.pipeline.view.packed import packed, packed_rows
 from visavis.pipeline.view.portrait import Portrait
-from visavis.pipeline.view.rig import Rig, hole_triangles, ring_triangles
+from visavis.pipeline.view.rig import HOLES, Rig, hole_triangles, ring_triangles
 from visavis.schemas.dyads import Codec
 from visavis.schemas.rows import LANDMARKS
 from visavis.stages.face.heads import POSE_DIMS, canonical_face, head_rotation
@@ -116,6 +116,7 @@ def model_json(puppet: Puppet) -> dict[str, Any]:
         "mouth": packed(mouth),
         "lips": [ring_of(LIPS_OUTER_TOP, LIPS_OUTER_BOTTOM), ring_of(LIPS_INNER_TOP, LIPS_INNER_BOTTOM)],
         "lids": [ring_of(top, bottom) for top, bottom in zip(LIDS_TOP, LIDS_BOTTOM, strict=True)],
+        "holes": [[*edges, iris] for edges, iris in zip(HOLES, (*(iris[0] for iris in IRISES), None), strict=True)],
         "brows": BROWS,
         "irises": IRISES,
     }

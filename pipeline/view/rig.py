@@ -48,7 +48,7 @@ _SKULL = np.array(
 )
 
 EYES_AT = SKIN + len(RINGS) * len(OVAL)
-_PAIRS = (*zip(LIDS_TOP, LIDS_BOTTOM, strict=True), (LIPS_INNER_TOP, LIPS_INNER_BOTTOM))
+HOLES = (*zip(LIDS_TOP, LIDS_BOTTOM, strict=True), (LIPS_INNER_TOP, LIPS_INNER_BOTTOM))
 
 
 class Rig:
@@ -83,11 +83,10 @@ class Rig:
         ring_R2 = self.still_V2[SKIN:] * (1 - self.weight_R[:, None]) + self._seen(ring_R3) * self.weight_R[:, None]
         seen_L2, still_L2 = self._seen(points_L3), self._seen(self.rest_L3)
         shown = [
-            _eye(seen_L2, still_L2, top, bottom, iris[0])
-            for (top, bottom), iris in zip(_PAIRS[:2], IRISES, strict=True)
+            _eye(seen_L2, still_L2, top, bottom, iris[0]) for (top, bottom), iris in zip(HOLES[:2], IRISES, strict=True)
         ]
         shown.append(self._mouth(seen_L2, still_L2))
-        doubled = [seen_L2[[*top, *bottom[1:-1]]] for top, bottom in _PAIRS]
+        doubled = [seen_L2[[*top, *bottom[1:-1]]] for top, bottom in HOLES]
         places_V2 = np.concatenate([seen_L2[:SKIN], ring_R2, *doubled])
         return places_V2, np.concatenate([self.still_V2, *shown])
 
@@ -135,6 +134,13 @@ class Rig:
             "origin": self.origin_2.round(6).tolist(),
             "unit": round(self.unit, 6),
             "open": self.is_open,
+            "limits": {
+                "furthest": FURTHEST,
+                "smallest": SMALLEST,
+                "largest": LARGEST,
+                "gaze": GAZE,
+                "deepest": DEEPEST,
+            },
         }
 
 
@@ -154,7 +160,7 @@ def ring_triangles() -> np.ndarray:
 def hole_triangles() -> tuple[np.ndarray, np.ndarray]:
     """Of both eyes and of the mouth, with their own vertices: int32 [M, 3] each."""
     number, at = {}, EYES_AT
-    for top, bottom in _PAIRS:
+    for top, bottom in HOLES:
         number |= {landmark: at + i for i, landmark in enumerate((*top, *bottom[1:-1]))}
         at += len(top) + len(bottom) - 2
     mesh = canonical_mesh()
