@@ -22,9 +22,9 @@ from visavis.pipeline.page.study_motion import (
     carry,
     choose_windows,
     film_clip,
+    jumbled,
     measure_windows,
     with_figures,
-    wrong,
 )
 from visavis.pipeline.page.votes import KEY_NAME, MOST_QUESTIONS, MOST_SYSTEMS, RECORDED, Clip, Key, Question, Trial
 from visavis.pipeline.view.portrait_file import portrait_from
@@ -70,7 +70,7 @@ def make_study(order: Order, out: Path, *, as_json: bool) -> None:
     data = Dataset(dataset_folder(order.source))
     names = _check(order, data)
     windows = _windows(order, data)
-    for_trials, for_checks = windows[: order.trials], _lively(windows, order.checks)
+    for_trials, for_checks = windows[: order.trials], windows[len(windows) - min(order.checks, len(windows)) :]
     origin = {"dataset": data.hash}
     if data.manifest.kind == "pairs":
         systems = add_pairs(windows)
@@ -152,12 +152,7 @@ def _windows(order: Order, data: Dataset) -> list[Shown]:
     pairs = data.manifest.kind == "pairs"
     label = None if order.label == "any" or pairs else WindowClass(order.label)
     splits: list[Split] = ["val", "train"] if pairs else [order.split]  # type: ignore[list-item]
-    return choose_windows(data, max(order.trials, order.checks), order.seed, label=label, splits=splits)
-
-
-def _lively(windows: list[Shown], count: int) -> list[Shown]:
-    """Those in which the recorded face moves most: beside it, a frozen one is seen to be wrong."""
-    return sorted(windows, key=lambda each: -each.sample.meta.expressiveness)[:count]
+    return choose_windows(data, order.trials + order.checks, order.seed, label=label, splits=splits)
 
 
 def _write(
@@ -171,7 +166,8 @@ def _write(
 
             def film(trial: Trial, clip: Clip, path: Path) -> None:
                 shown = by_key[trial.window]
-                motion = wrong(clip.system, shown) if clip.system == trial.check else shown.motions[clip.system]
+                motions = shown.motions
+                motion = jumbled(motions[RECORDED]) if clip.system == trial.check else motions[clip.system]
                 film_clip(shown, motion, path, order.side)
                 advance()
 

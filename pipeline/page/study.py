@@ -19,7 +19,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable, Iterable, Sequence
-from itertools import combinations, cycle
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ PAGE, CLIPS = "page", "clips"
 SHEETS = 8
 _BOX = 8  # bytes of the smallest box of an mp4
 _TIME = 1_577_836_800  # of all files: 2020-01-01
-_WRONG: tuple[Kind, ...] = ("jumbled", "frozen")
+_WRONG: Kind = "jumbled"
 
 QUESTIONS = {
     "listening": "Which avatar listens better?",
@@ -79,7 +79,7 @@ def design(
         return Trial(code=_code(secret, window, "|".join(shown), ""), window=window, clips=(first, second), check=check)
 
     made = [trial(window, shown) for window, shown in rounds][:trials]
-    made += [trial(window, (RECORDED, wrong), wrong) for window, wrong in zip(checks, cycle(_WRONG))]
+    made += [trial(window, (RECORDED, _WRONG), _WRONG) for window in checks]
     return Key(
         study=study, seed=seed, ties=ties, systems=tuple(systems), questions=tuple(questions), trials=tuple(made),
         origin=origin,

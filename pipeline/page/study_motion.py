@@ -133,14 +133,15 @@ def add_generated(
     return digests
 
 
-def wrong(kind: str, shown: Shown) -> np.ndarray:
-    """Motion that anybody sees is wrong, [T, D]: the reference held still, or the recording's frames in disorder."""
-    if kind == "frozen":
-        return np.repeat(shown.sample.reference[None], len(shown.sample.avatar_motion), axis=0)
-    motion = shown.sample.avatar_motion
-    held = motion[np.random.default_rng(0).permutation(len(motion))]
-    held[:, 0:3] += np.random.default_rng(1).uniform(-0.25, 0.25, (len(motion), 3)).astype(motion.dtype)  # rad
-    return np.repeat(held[::3], 3, axis=0)[: len(motion)]  # eight jumps a second
+def jumbled(motion_TD: np.ndarray) -> np.ndarray:
+    """Motion that anybody sees is wrong: frames in disorder, eight a second, the head thrown about by up to 14°.
+
+    A face that holds still would not do: in two seconds many listeners hardly move.
+    """
+    random = np.random.default_rng(0)
+    held_TD = motion_TD[random.permutation(len(motion_TD))]
+    held_TD[:, 0:3] += random.uniform(-0.25, 0.25, (len(motion_TD), 3)).astype(motion_TD.dtype)  # rad
+    return np.repeat(held_TD[::3], 3, axis=0)[: len(motion_TD)]
 
 
 def measure_windows(windows: Sequence[Shown], data: Dataset) -> None:

@@ -30,7 +30,7 @@ Code = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,32}$")]
 """Random letters that say nothing: of studies, people, clips."""
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Answer = Literal["left", "right", "same"]
-Kind = Literal["", "jumbled", "frozen"]
+Kind = Literal["", "jumbled"]
 """Of a trial: nothing of a real one, else what is wrong with one side of an attention check."""
 
 
