@@ -56,8 +56,9 @@ def study(
     count: Annotated[bool, typer.Option("--count", help="Count VOTES by --key.")] = False,
     key: Annotated[Path | None, typer.Option(help="With --count: key.json of the study, or its folder.")] = None,
     failed_checks: Annotated[
-        int, typer.Option(min=0, help="With --count: attention checks that a person may fail and still count.")
-    ] = 1,
+        int | None,
+        typer.Option(min=0, help="With --count: attention checks that a person may fail; none: a quarter."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a blind comparison of checkpoints, or of the sides of pairs, as a page that works offline; or count votes.
@@ -99,13 +100,16 @@ def plan_lines(trials: int, people: int = 10) -> list[str]:
     ]
 
 
-def _count(files: list[str], key: Path, failed_checks: int, *, as_json: bool) -> None:
+def _count(files: list[str], key: Path, failed_checks: int | None, *, as_json: bool) -> None:
     from visavis.pipeline.engine.progress import Reporter
     from visavis.pipeline.page.count import count_votes
     from visavis.pipeline.page.votes import KEY_NAME, read_key, read_votes
 
     reporter = Reporter()
-    known = read_key(key / KEY_NAME if key.is_dir() else key)
+    path = key / KEY_NAME if key.is_dir() else key
+    if not path.is_file():
+        raise UsageError(f"{path} is not there; name the study's folder, or its {KEY_NAME}, with --key")
+    known = read_key(path)
     result = count_votes(known, read_votes([Path(file) for file in files], known), failed_checks)
     if as_json:
         say_json(result)
@@ -123,7 +127,7 @@ def _count(files: list[str], key: Path, failed_checks: int, *, as_json: bool) ->
 
 def _tables(text: str, found: dict[str, Any]) -> list[Table]:
     made = table(text, "preferred", "over", "share", "95 %", "Wilson alone", "votes", "same", left=("over",),
-                 caption=f"{_agreement(found['agreement'])}")  # fmt: skip
+                 caption=_agreement(found["agreement"]) if found["shares"] else "no votes on this question")  # fmt: skip
     for row in found["shares"]:
         made.add_row(*row["systems"], f"{row['share']:.0%}", _range(row["interval"]), _range(row["wilson"]),
                      str(row["votes"]), str(row["same"]))  # fmt: skip
@@ -134,16 +138,20 @@ def _tables(text: str, found: dict[str, Any]) -> list[Table]:
             low, high = row["interval"]
             scores.add_row(row["system"], f"{row['score']:+.2f}", "–" if low != low else f"{low:+.2f} … {high:+.2f}")
         tables.append(scores)
-    told = [row for row in found["measurements"] if row["correlation"] is not None]
-    if told:
-        rows = table("what measurements say of the same clips", "measurement", "systems", "rank corr.", "95 %",
-                     "same side", left=("systems",))  # fmt: skip
-        for row in sorted(told, key=lambda row: -abs(row["correlation"])):
-            low, high = row["interval"]
-            rows.add_row(row["measurement"], " – ".join(row["systems"]), f"{row['correlation']:+.2f}",
-                         f"{low:+.2f} … {high:+.2f}", f"{row['same_side']} of {row['decided']}")  # fmt: skip
-        tables.append(rows)
-    return tables
+    return [*tables, *(_measured(row["systems"], found["measurements"]) for row in found["shares"])]
+
+
+def _measured(systems: list[str], measurements: list[dict[str, Any]]) -> Table:
+    """Of two systems: which measurements go with the votes, those that go most with them first."""
+    rows = [row for row in measurements if row["systems"] == systems and row["correlation"] is not None]
+    caption = None if rows else "fewer than four clips, or no difference to go by"
+    made = table(f"what measurements say, {' less '.join(systems)}", "measurement", "rank corr.", "95 %", "same side",
+                 "clips", caption=caption)  # fmt: skip
+    for row in sorted(rows, key=lambda row: -abs(row["correlation"])):
+        low, high = row["interval"]
+        made.add_row(row["measurement"], f"{row['correlation']:+.2f}", f"{low:+.2f} … {high:+.2f}",
+                     f"{row['same_side']} of {row['decided']}", str(row["clips"]))  # fmt: skip
+    return made
 
 
 def _range(interval: list[float] | None) -> str:

@@ -12,16 +12,14 @@ from scipy.stats import binomtest, norm, spearmanr
 from visavis.pipeline.page import shares
 from visavis.pipeline.page.votes import Ballot, Key, Trial, checks_failed, one_of_each, scores
 
-MOST_FAILED = 1
-"""Attention checks that a person may answer wrongly."""
 _FEWEST = 4  # clips of which a correlation is said
 
 
-def count_votes(key: Key, ballots: Sequence[Ballot], most_failed: int = MOST_FAILED, seed: int = 0) -> dict[str, Any]:
+def count_votes(key: Key, ballots: Sequence[Ballot], most_failed: int | None = None, seed: int = 0) -> dict[str, Any]:
     """All that votes say; plain JSON values, None for what is not defined.
 
     Args:
-        most_failed: attention checks a person may fail and still count.
+        most_failed: attention checks a person may fail and still count; none: a quarter of those answered.
 
     Returns: "people" (files, kept, and every file that is left out with its reason), "sides", and for each question
         "shares" (each two systems), "agreement", "bradley_terry", "measurements" and "trials" (the preferred system of
@@ -31,7 +29,7 @@ def count_votes(key: Key, ballots: Sequence[Ballot], most_failed: int = MOST_FAI
     attentive = []
     for ballot in kept:
         failed, of = checks_failed(ballot, key)
-        if failed > most_failed:
+        if failed > (of // 4 if most_failed is None else most_failed):
             said.append(f"{ballot.file}: {failed} of {of} attention checks failed, left out")
         else:
             attentive.append(ballot)
