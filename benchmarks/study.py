@@ -99,7 +99,9 @@ def vote_all(key: Key, sheet: list[str], world: World, random: np.random.Generat
         same_C = ~check_C & (random.random(len(listed)) < world.same)
         answer_C = np.where(same_C, "same", np.where(first_C == on_left_C, "left", "right")).tolist()
         votes = [
-            Vote.model_construct(trial=t.code, question=QUESTION.code, left=left, answer=answer, seconds=1, plays=1)
+            Vote.model_construct(
+                trial=t.code, question=key.questions[0].code, left=left, answer=answer, seconds=1, plays=1
+            )
             for t, left, answer in zip(listed, left_C, answer_C, strict=True)
         ]
         ballots.append(Ballot(f"{person}.json", _signed(key, person, drawn, votes)))
@@ -109,7 +111,7 @@ def vote_all(key: Key, sheet: list[str], world: World, random: np.random.Generat
 def vote_blindly(key: Key, random: np.random.Generator, person: int = 0) -> Ballot:
     """Somebody who presses left or right at random."""
     votes = [
-        Vote(trial=t.code, question=QUESTION.code, left=t.clips[int(random.integers(2))].code,
+        Vote(trial=t.code, question=key.questions[0].code, left=t.clips[int(random.integers(2))].code,
              answer="left" if random.integers(2) else "right", seconds=1, plays=1)
         for t in key.trials
     ]  # fmt: skip

@@ -126,8 +126,9 @@ def _count(files: list[str], key: Path, failed_checks: int | None, *, as_json: b
 
 
 def _tables(text: str, found: dict[str, Any]) -> list[Table]:
-    made = table(text, "preferred", "over", "share", "95 %", "Wilson alone", "votes", "same", left=("over",),
-                 caption=_agreement(found["agreement"]) if found["shares"] else "no votes on this question")  # fmt: skip
+    caption = _agreement(found["agreement"]) if found["shares"] else "no votes on this question"
+    columns = ("preferred", "over", "share", "95 %", "Wilson alone", "votes", "same")
+    made = table(text, *columns, left=("over",), caption=caption)
     for row in found["shares"]:
         made.add_row(*row["systems"], f"{row['share']:.0%}", _range(row["interval"]), _range(row["wilson"]),
                      str(row["votes"]), str(row["same"]))  # fmt: skip

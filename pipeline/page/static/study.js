@@ -48,7 +48,7 @@
   function remembered() {
     try {
       const found = JSON.parse(localStorage.getItem(place));
-      if (found && isOrder(found.order) && study.sheets[found.sheet] && typeof found.answers === "object") return found;
+      if (found && isOrder(found.order) && study.sheets[found.sheet] && found.answers && typeof found.answers === "object") return found;
     } catch {
       at("memory").hidden = false;
     }
@@ -223,6 +223,7 @@
     at("back").disabled = n === 0;
     showQuestions();
     show("trial");
+    at("main").focus(); // so that the space bar plays, and does not press what was pressed last
     play(true);
   }
 
@@ -266,7 +267,6 @@
   at("start").addEventListener("click", () => {
     state.begun ||= new Date().toISOString();
     showTrial(state.place);
-    at("main").focus();
   });
   at("play").addEventListener("click", () => (player.playing ? pause() : play(false)));
   at("back").addEventListener("click", () => player.shown > 0 && showTrial(player.shown - 1));
