@@ -28,7 +28,7 @@ class Avatar:
 
     def __init__(self, puppet: Puppet, colour: Colour = BLUE, paper: Colour = WHITE) -> None:
         self.puppet, self._colour, self._paper = puppet, colour, paper
-        self._rig = puppet.portrait and Rig(puppet.portrait)
+        self._rig = None if puppet.portrait is None else Rig(puppet.portrait)
         self._drawing: PortraitDrawing | None = None
 
     def draw(self, points_L3: np.ndarray, size: int) -> np.ndarray:

@@ -159,7 +159,8 @@ def ring_triangles() -> np.ndarray:
 
 def hole_triangles() -> tuple[np.ndarray, np.ndarray]:
     """Of both eyes and of the mouth, with their own vertices: int32 [M, 3] each."""
-    number, at = {}, EYES_AT
+    number: dict[int, int] = {}
+    at = EYES_AT
     for top, bottom in HOLES:
         number |= {landmark: at + i for i, landmark in enumerate((*top, *bottom[1:-1]))}
         at += len(top) + len(bottom) - 2
