@@ -88,7 +88,7 @@ def vote_all(key: Key, sheet: list[str], world: World, random: np.random.Generat
     codes = [sorted(clip.code for clip in trial.clips) for trial in listed]
     check_C = np.array([bool(trial.check) for trial in listed])
     clip_C = world.clips * random.standard_normal(len(listed))
-    ballots = []
+    ballots, asked = [], key.questions[0].code
     for person in range(world.voters):
         lean = world.preference + world.people * random.standard_normal()
         drawn = int(random.integers(len(sheet)))
@@ -99,9 +99,7 @@ def vote_all(key: Key, sheet: list[str], world: World, random: np.random.Generat
         same_C = ~check_C & (random.random(len(listed)) < world.same)
         answer_C = np.where(same_C, "same", np.where(first_C == on_left_C, "left", "right")).tolist()
         votes = [
-            Vote.model_construct(
-                trial=t.code, question=key.questions[0].code, left=left, answer=answer, seconds=1, plays=1
-            )
+            Vote.model_construct(trial=t.code, question=asked, left=left, answer=answer, seconds=1, plays=1)
             for t, left, answer in zip(listed, left_C, answer_C, strict=True)
         ]
         ballots.append(Ballot(f"{person}.json", _signed(key, person, drawn, votes)))
