@@ -99,7 +99,7 @@ def sheets(key: Key, secret: bytes, count: int = SHEETS) -> list[str]:
         groups.setdefault("check" if trial.check else frozenset(clip.system for clip in trial.clips), []).append(n)
     found = []
     for _ in range(count // 2):
-        first_left = np.zeros(len(listed), bool)
+        first_left: np.ndarray = np.zeros(len(listed), bool)
         for group in groups.values():
             half = len(group) // 2 + int(random.integers(2)) * (len(group) % 2)
             first_left[random.permutation(group)[:half]] = True
