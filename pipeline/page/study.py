@@ -153,7 +153,7 @@ def write_study(
             film(trial, clip, path)
         same_size(paths)
     write_page(
-        folder, "index.html", "study.html", ["study.css", "study.js"],
+        folder, "index.html", "study.html", ["study.css", "study_player.js", "study.js"],
         title=title, note=note, ties=key.ties, study=told(key, secret, frames),
     )  # fmt: skip
     for path in sorted(folder.rglob("*")):

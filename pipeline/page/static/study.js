@@ -102,76 +102,18 @@
     setTimeout(() => URL.revokeObjectURL(url), 10000);
   }
 
-  // ---- two clips in step: the left one has the sound and leads, the right one follows
+  // ---- the clips
 
-  const player = {shown: 0, playing: false, whole: false, plays: 0, started: 0, turn: 0};
-
-  const ready = (video, state) =>
-    new Promise((resolve, reject) => {
-      if (video.error) reject(video.error);
-      else if (!video.seeking && video.readyState >= state) resolve();
-      else {
-        const look = () => {
-          if (video.error) reject(video.error);
-          else if (video.seeking || video.readyState < state) return;
-          else resolve();
-          for (const name of ["canplay", "canplaythrough", "seeked", "error"]) video.removeEventListener(name, look);
-        };
-        for (const name of ["canplay", "canplaythrough", "seeked", "error"]) video.addEventListener(name, look);
-      }
-    });
-
-  async function play(fromStart) {
-    const turn = ++player.turn;
-    player.playing = true;
-    showPlayer();
-    try {
-      if (fromStart || left.ended || right.ended) left.currentTime = 0;
-      right.currentTime = left.currentTime;
-      right.playbackRate = 1;
-      await Promise.all([ready(left, 3), ready(right, 3)]);
-      if (turn !== player.turn) return;
-      await Promise.all([left.play(), right.play()]);
-    } catch (error) {
-      if (turn !== player.turn) return;
-      player.playing = false;
-      if (error.name === "AbortError") return; // paused before it began
-      if (error.name !== "NotAllowedError") fault(); // browsers let no page begin with sound by itself
-      left.pause();
-      right.pause();
-    }
-    showPlayer();
-  }
-
-  function pause() {
-    player.turn++;
-    player.playing = false;
-    left.pause();
-    right.pause();
-    showPlayer();
-  }
-
-  function follow() {
-    if (!player.playing || left.paused || right.paused || left.seeking || right.seeking) return;
-    const ahead = right.currentTime - left.currentTime;
-    if (Math.abs(ahead) > 0.3) right.currentTime = left.currentTime;
-    else right.playbackRate = Math.abs(ahead) < 0.015 ? 1 : Math.min(2.5, Math.max(0.4, 1 - 8 * ahead)); // it is muted
-  }
-  setInterval(follow, 40);
-
-  /** Both are at their end: that was one play; another one follows after a moment. */
-  function ended() {
-    if (!player.playing || !left.ended) return;
-    right.pause();
-    player.plays++;
-    player.whole = true;
-    player.playing = false;
-    showQuestions();
-    showPlayer();
-    const turn = ++player.turn;
-    setTimeout(() => turn === player.turn && play(true), 700);
-  }
-  left.addEventListener("ended", ended);
+  const shown = {trial: 0, whole: false, plays: 0, since: 0};
+  const player = visavis.inStep(left, right, {
+    changed: showPlayer,
+    whole() {
+      shown.plays++;
+      shown.whole = true;
+      showQuestions();
+    },
+    broken: fault,
+  });
 
   function fault() {
     at("fault").textContent = "A clip of this page cannot be played. Was its folder copied whole?";
@@ -182,19 +124,19 @@
 
   function show(name) {
     for (const each of ["intro", "trial", "done"]) at(each).hidden = each !== name;
-    if (name !== "trial") pause();
+    if (name !== "trial") player.pause();
   }
 
   function showPlayer() {
     at("play").textContent = player.playing ? "Pause" : "Play";
-    at("hint").textContent = player.whole ? "" : "Watch both once to answer.";
+    at("hint").textContent = shown.whole ? "" : "Watch both once to answer.";
   }
 
-  const active = () => study.questions.find(({code}) => !answersOf(player.shown)[code])?.code;
+  const active = () => study.questions.find(({code}) => !answersOf(shown.trial)[code])?.code;
 
   function showQuestions() {
     const choices = [["left", "1  Left"], ...(study.ties ? [["same", "0  No difference"]] : []), ["right", "2  Right"]];
-    const given = answersOf(player.shown);
+    const given = answersOf(shown.trial);
     const focused = document.activeElement?.dataset?.answer;
     at("questions").replaceChildren(
       ...study.questions.map(({code, text}) =>
@@ -202,14 +144,14 @@
           visavis.el("legend", {}, text),
           visavis.el("div", {class: "study-answers"},
             ...choices.map(([answer, label]) =>
-              visavis.el("button", {type: "button", "data-answer": `${code} ${answer}`, disabled: !player.whole,
+              visavis.el("button", {type: "button", "data-answer": `${code} ${answer}`, disabled: !shown.whole,
                 "aria-pressed": String(given[code]?.answer === answer), onclick: () => vote(code, answer)}, label))))));
     if (focused) at("questions").querySelector(`[data-answer="${CSS.escape(focused)}"]`)?.focus();
   }
 
   function showTrial(n) {
-    pause();
-    Object.assign(player, {shown: n, whole: Object.keys(answersOf(n)).length > 0, plays: 0, started: performance.now()});
+    player.pause();
+    Object.assign(shown, {trial: n, whole: Object.keys(answersOf(n)).length > 0, plays: 0, since: performance.now()});
     state.place = n;
     remember();
     at("fault").hidden = true;
@@ -224,25 +166,25 @@
     showQuestions();
     show("trial");
     at("main").focus(); // so that the space bar plays, and does not press what was pressed last
-    play(true);
+    player.play(true);
   }
 
   function vote(question, answer) {
-    if (!player.whole || at("trial").hidden || (answer === "same" && !study.ties)) return;
-    const given = answersOf(player.shown);
+    if (!shown.whole || at("trial").hidden || (answer === "same" && !study.ties)) return;
+    const given = answersOf(shown.trial);
     const before = given[question] ?? {seconds: 0, plays: 0};
     const now = performance.now();
     given[question] = {
       answer,
-      seconds: Math.round(before.seconds * 1000 + now - player.started) / 1000,
-      plays: before.plays + player.plays,
+      seconds: Math.round(before.seconds * 1000 + now - shown.since) / 1000,
+      plays: before.plays + shown.plays,
     };
-    player.started = now;
-    player.plays = 0;
+    shown.since = now;
+    shown.plays = 0;
     remember();
     showQuestions();
-    if (!complete(player.shown)) return;
-    const next = state.order.findIndex((_, n) => n > player.shown && !complete(n));
+    if (!complete(shown.trial)) return;
+    const next = state.order.findIndex((_, n) => n > shown.trial && !complete(n));
     const any = next >= 0 ? next : state.order.findIndex((_, n) => !complete(n));
     if (any >= 0) showTrial(any);
     else finish();
@@ -268,8 +210,8 @@
     state.begun ||= new Date().toISOString();
     showTrial(state.place);
   });
-  at("play").addEventListener("click", () => (player.playing ? pause() : play(false)));
-  at("back").addEventListener("click", () => player.shown > 0 && showTrial(player.shown - 1));
+  at("play").addEventListener("click", () => (player.playing ? player.pause() : player.play(false)));
+  at("back").addEventListener("click", () => shown.trial > 0 && showTrial(shown.trial - 1));
   at("save").addEventListener("click", download);
   at("download").addEventListener("click", download);
   at("copy").addEventListener("click", async () => {
