@@ -67,7 +67,9 @@ def _question(key: Key, ballots: Sequence[Ballot], code: str, seed: int) -> dict
         turned_PC = turned_PC[np.ix_(seen_PC.any(axis=1), seen_PC.any(axis=0))]
         if turned_PC.size:
             found["shares"].append({"systems": list(pair), **_shares(turned_PC, seed)})
-            some = [real[n] for n, any_vote in zip(columns, seen_PC.any(axis=0), strict=True) if any_vote]
+            some = [
+                real[n] for n, any_vote in zip(columns, np.atleast_1d(seen_PC.any(axis=0)), strict=True) if any_vote
+            ]
             found.setdefault("measurements", []).extend(_measurements(pair, some, np.nanmean(turned_PC, axis=0)))
     found.setdefault("measurements", [])
     answer_PC = np.where(np.isfinite(score_PC), 2 * score_PC, -1).astype(int)
