@@ -150,7 +150,7 @@ def measure_windows(windows: Sequence[Shown], data: Dataset) -> None:
     spec = data.manifest.motion
     parts = columns(spec)
     for each in windows:
-        valid = each.sample.valid.all(axis=1)[None]
+        valid = np.asarray(each.sample.valid.all(axis=1))[None]
         user = normalised(each.sample.user_motion[None], spec)
         truth = normalised(each.sample.avatar_motion[None], spec)
         for system, motion in each.motions.items():
