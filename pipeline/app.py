@@ -14,6 +14,7 @@ from visavis.pipeline.cli.build import builds
 from visavis.pipeline.cli.housekeeping import housekeeping
 from visavis.pipeline.cli.models import assets, models
 from visavis.pipeline.cli.render import films
+from visavis.pipeline.cli.study import studies
 from visavis.pipeline.engine.terminal import say
 from visavis.schemas.errors import DatasetError, RunFailed, UsageError
 from visavis.schemas.extras import absent, needs
@@ -53,6 +54,7 @@ app.add_typer(builds)
 app.add_typer(housekeeping)
 app.add_typer(models)
 app.add_typer(films)
+app.add_typer(studies)
 app.add_typer(assets, name="assets")
 
 
