@@ -212,8 +212,8 @@ def report(
         str,
         typer.Argument(
             metavar="RUN",
-            help="Dataset or run of `visavis build` or `visavis pairs`, or a KEY.generated.npy. With --page also a folder"
-            " that holds a build, pairs, trainings and evaluation.json.",
+            help="Dataset or run of `visavis build` or `visavis pairs`, or a KEY.generated.npy. With --page"
+            " also a folder that holds a build, pairs, trainings and evaluation.json.",
         ),
     ],
     samples: Annotated[int, typer.Option(min=0, help="Sample keys to list per class and split.")] = 2,
@@ -237,7 +237,10 @@ def report(
     with_media: Annotated[
         int, typer.Option(min=0, metavar="N", help="Page: copy the films of so many; others are played where they lie.")
     ] = 0,
-    pairs_shown: Annotated[int, typer.Option(min=0, help="Page: pairs of each set that can be played.")] = 24,
+    with_motion: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Page: draw so many beside their films; without films all are.")
+    ] = 2,
+    pairs_shown: Annotated[int, typer.Option(min=0, help="Page: pairs of each set that can be played.")] = 12,
     as_json: Json = False,
 ) -> None:
     """Summarise a dataset: classes, shards, balance, codec, pairs. Or draw what `visavis generate` wrote.
@@ -252,7 +255,7 @@ def report(
         needs("build", "a page")
         from visavis.pipeline.page.report import Wanted
 
-        wanted = Wanted(conversations=conversations, media=with_media, pairs=pairs_shown)
+        wanted = Wanted(conversations, with_media, with_motion, pairs_shown)
         report_page(what, out, (pairs or [], training or [], evaluation or []), wanted, as_json=as_json)
         return
     for option, given in (("--pairs", pairs), ("--training", training), ("--evaluation", evaluation)):

@@ -34,8 +34,8 @@ def packed(array_TD: np.ndarray, steps: int = _STEPS) -> dict[str, Any]:
     return {
         "rows": frames,
         "columns": dims,
-        "low": [float(f"{value:.6g}") for value in low_D],
-        "step": [float(f"{value:.6g}") for value in step_D],
+        "low": [float(f"{value:.4g}") for value in low_D],
+        "step": [float(f"{value:.5g}") for value in step_D],
         "data": base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode(),
     }
 

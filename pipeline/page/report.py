@@ -16,12 +16,12 @@ from typing import Any
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.page.base import write_page
 from visavis.pipeline.page.folder import new_folder
-from visavis.pipeline.page.report_conversation import conversation_data, conversation_of, moment
+from visavis.pipeline.page.report_conversation import conversation_data, conversation_of, moment, motion_data
 from visavis.pipeline.page.report_corpus import Corpus, Entry, columns_of, limits_of, read_corpus
 from visavis.pipeline.page.report_find import Found
 from visavis.pipeline.page.report_media import Copies
 from visavis.pipeline.page.report_pairs import pairs_data
-from visavis.pipeline.page.report_parts import codec_data, put
+from visavis.pipeline.page.report_parts import put, put_codec
 from visavis.pipeline.page.report_training import curves_of, evaluation_of
 from visavis.pipeline.plan.build import CODECS
 from visavis.pipeline.plan.run_folder import read_settings
@@ -34,11 +34,12 @@ from visavis.schemas.secrets import safe_all
 from visavis.schemas.storage.store import Store
 from visavis.schemas.untrusted import first_line, parsing
 
-PARTS = (
-    "report.css", "report_data.js", "report_face.js", "report_table.js", "report_limits.js", "report_player.js",
+_PARTS = (
+    "report.css", "report_data.js", "avatar.js", "report_table.js", "report_limits.js", "report_player.js",
     "report_timeline.js", "report_conversation.js", "report_corpus.js", "report_pairs.js", "report_training.js",
-    "report.js", "vendor/uPlot.iife.min.js", "vendor/uPlot.min.css", "vendor/uPlot.LICENSE",
+    "report.js",
 )  # fmt: skip
+_CURVES = ("vendor/uPlot.iife.min.js", "vendor/uPlot.min.css", "vendor/uPlot.LICENSE")
 _PICTURE_BYTES = 1 << 20  # of all examples
 
 
@@ -47,12 +48,14 @@ class Wanted:
     """How much of a run goes into a page.
 
     conversations: that have a view of their own. media: of these, whose files are copied. pairs: that can be played.
+    motion: of these, whose motion is drawn though their films are at hand; where they are not, it always is.
     examples: pictures for each reason.
     """
 
     conversations: int = 200
     media: int = 0
-    pairs: int = 24
+    motion: int = 2
+    pairs: int = 12
     examples: int = 3
 
 
@@ -86,7 +89,8 @@ def write_report(found: Found, out: Path, wanted: Wanted, reporter: Reporter) ->
             "evaluation": [evaluation_of(at) for at in found.evaluation],
             "notes": found.notes,
         }
-        write_page(folder, "index.html", "report.html", PARTS, title=f"Report: {found.title}", data=safe_all(data))
+        parts = (*_CURVES, *_PARTS) if found.training else _PARTS
+        write_page(folder, "index.html", "report.html", parts, title=f"Report: {found.title}", data=safe_all(data))
         sizes = Counter[bool]()
         for path in folder.rglob("*"):
             if path.is_file():
@@ -109,19 +113,23 @@ def _corpus(root: str, folder: Path, copies: Copies, wanted: Wanted, reporter: R
     corpus = read_corpus(store, settings["fingerprints"])
     chosen = _chosen(corpus, wanted.conversations)
     opened, places, failures = set[str](), dict[str, list[dict[str, Any]]](), []
+    codecs, motions = _codecs(store, folder), wanted.motion
     with reporter.items("conversations", len(chosen)) as advance:
         for entry in chosen:
             try:
                 conversation = conversation_of(store, entry)
                 if conversation is not None:
                     data = conversation_data(store, entry, conversation, copies)
+                    filmed = all(media["source"] for media in data["media"])
+                    drawn = entry.outcome == "kept" and (motions > 0 or not filmed)
+                    motions -= drawn and filmed
+                    data["motion"] = motion_data(store, entry, folder, codecs, drawn=drawn)
                     put(folder, f"c-{entry.id}", _safe_but(data, ("motion", "boxes", "peaks", "media", "voices")))
                     places[entry.id] = data["media"]
                     opened.add(entry.id)
             except (DatasetError, OSError) as error:  # one that was damaged or deleted costs the page nothing else
                 failures.append(f"{entry.name}: {first_line(error)}")
             advance()
-    codecs = _codecs(store, folder)
     entries = [entry for entry in corpus.entries if entry.worst]
     rest = [entry for entry in corpus.entries if not entry.worst]
     data = {
@@ -137,7 +145,7 @@ def _corpus(root: str, folder: Path, copies: Copies, wanted: Wanted, reporter: R
         "examples": _examples(store, corpus, copies, wanted.examples, reporter),
         "failures": failures,
         "copied": max(0, min(wanted.media, len(chosen))),
-        "codecs": codecs,
+        "codecs": list(codecs),
         "windows": settings["config"].get("windows", {}).get("length"),
     }
     return _Corpus(data, places)
@@ -154,7 +162,7 @@ def _chosen(corpus: Corpus, most: int) -> list[Entry]:
 
 
 def _examples(store: Store, corpus: Corpus, copies: Copies, each: int, reporter: Reporter) -> list[dict[str, Any]]:
-    """A few pictures of what was kept and of what was left out for each reason, and what is said where there is none."""
+    """A few pictures of what was kept and of what was left out for each reason, and why there is none."""
     kept = [entry for entry in corpus.entries if entry.outcome == "kept"]
     groups = [("", kept), *corpus.by_reason().items()]
     found, spent = [], 0
@@ -186,14 +194,14 @@ def _moment(store: Store, entry: Entry) -> bytes | str:
         return first_line(error)
 
 
-def _codecs(store: Store, folder: Path) -> list[str]:
-    """The codecs of a run, a script each. Their ids."""
-    found = []
+def _codecs(store: Store, folder: Path) -> dict[str, Codec]:
+    """The codecs of a run by their ids, a script each."""
+    found = {}
     for name in store.list(CODECS):
         with parsing(lambda why: DatasetError(f"{store.root}: a codec is not one ({why})")):
             codec = load_row(store.read(f"{CODECS}/{name}"), Codec)
-        put(folder, f"codec-{codec.id}", codec_data(codec))
-        found.append(codec.id)
+        put_codec(folder, codec)
+        found[codec.id] = codec
     return found
 
 
@@ -204,5 +212,5 @@ def _safe_but(data: dict[str, Any], plain: tuple[str, ...]) -> dict[str, Any]:
 
 def _needed(places: dict[str, list[dict[str, Any]]], pairs: list[dict[str, Any]]) -> dict[str, Any]:
     """Where the films of the pairs that are shown lie."""
-    wanted = {one["conversation"] for each in pairs for one in each["pairs"]}
+    wanted = {id_ for each in pairs for id_ in each["table"]["words"]["conversation"]}
     return {id_: media for id_, media in places.items() if id_ in wanted}

@@ -5,6 +5,8 @@ Shape suffixes as in `schemas.rows`: T frames of the 25 fps grid, N samples.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,10 +14,10 @@ import numpy as np
 from visavis.pipeline.page.packed import packed, packed_bytes, runs
 from visavis.pipeline.page.report_corpus import Entry, read_made
 from visavis.pipeline.page.report_media import Copies, Place, picture
-from visavis.pipeline.page.report_parts import peaks
+from visavis.pipeline.page.report_parts import packed_motion, peaks, put_faces
 from visavis.schemas import FPS
 from visavis.schemas.artifact import load_row
-from visavis.schemas.dyads import Dyad, Motion
+from visavis.schemas.dyads import Codec, Dyad, Motion
 from visavis.schemas.rows import (
     Binding,
     Cast,
@@ -52,7 +54,7 @@ def conversation_of(store: Store, entry: Entry) -> Conversation | None:
 
 
 def conversation_data(store: Store, entry: Entry, conversation: Conversation, copies: Copies) -> dict[str, Any]:
-    """What `report_conversation.js` shows; of stages that it did not reach, nothing."""
+    """What `report_conversation.js` shows, without `motion_data`; of stages that it did not reach, nothing."""
     copied = copies.begin()
     binding = _row(store, BindStage, entry, Binding)
     diarization = _row(store, DiarizeStage, entry, Diarization)
@@ -71,7 +73,7 @@ def conversation_data(store: Store, entry: Entry, conversation: Conversation, co
         "seen": [runs(np.isfinite(member.mouth).all(axis=1)) for member in cast.members] if cast else [],
         "boxes": _boxes(store, entry, conversation, cast),
         "words": _words(store, entry),
-        "motion": _motion(store, entry),
+        "motion": [],
         "windows": _windows(store, entry),
     }
     for number, media in enumerate(conversation.media):
@@ -148,26 +150,27 @@ def _words(store: Store, entry: Entry) -> dict[str, Any] | None:
     return {"language": found.language, "aligned": found.aligned, "words": words, "left_out": left_out}
 
 
-def _motion(store: Store, entry: Entry) -> list[dict[str, Any]]:
-    """Of each person, with what decodes it beside the codec."""
-    people = []
-    for data in read_made(store, MotionStage, entry):
-        motion = load_row(data, Motion)
-        people.append(
-            {
-                "codec": motion.codec,
-                "motion": packed(motion.motion, 250),
-                "neutral": packed(motion.neutral, 500),
-                "valid": runs(motion.valid),
-            }
-        )
-    return people
+def motion_data(
+    store: Store, entry: Entry, folder: Path, codecs: Mapping[str, Codec], *, drawn: bool
+) -> list[dict[str, Any]]:
+    """Of each person where it is valid and, to be drawn, the motion; their faces are written beside."""
+    rows = [load_row(data, Motion) for data in read_made(store, MotionStage, entry)]
+    codec = codecs.get(rows[0].codec) if rows else None
+    if drawn and codec:
+        put_faces(folder, entry.id, codec, [row.neutral for row in rows])
+    moved = [packed_motion(row.motion) if drawn and codec else None for row in rows]
+    return [{"valid": runs(row.valid), "motion": motion} for row, motion in zip(rows, moved, strict=True)]
 
 
-def _windows(store: Store, entry: Entry) -> list[list[int]]:
-    """Avatar, first frame, length, number of the class."""
+def _windows(store: Store, entry: Entry) -> list[dict[str, Any]]:
+    """Of each avatar: how long its windows are, their first frames, and the numbers of their classes as digits."""
     dyad = _row(store, WindowsStage, entry, Dyad)
-    return [[w.avatar, w.first, w.length, _LABELS.index(w.label)] for w in dyad.windows] if dyad else []
+    found = []
+    for avatar in (0, 1) if dyad and dyad.windows else ():
+        mine = sorted((w for w in dyad.windows if w.avatar == avatar), key=lambda w: w.first) if dyad else []
+        labels = "".join(str(_LABELS.index(w.label)) for w in mine)
+        found.append({"length": mine[0].length if mine else 0, "first": [w.first for w in mine], "labels": labels})
+    return found
 
 
 def _boxes(store: Store, entry: Entry, conversation: Conversation, cast: Cast | None) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.page.packed import packed, packed_bytes, runs
-from visavis.pipeline.page.report_parts import codec_data, peaks, put
+from visavis.pipeline.page.packed import packed_bytes, runs
+from visavis.pipeline.page.report_parts import packed_motion, peaks, put, put_codec, put_faces
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.schemas.errors import DatasetError
 from visavis.schemas.manifest import ShardEntry
@@ -34,7 +34,7 @@ def pairs_data(run: str, folder: Path, played: int, reporter: Reporter) -> dict[
         raise DatasetError(f"{data.location}: no set of preference pairs")
     codec = read_codec(store, manifest)
     if codec:
-        put(folder, f"codec-{codec.id}", codec_data(codec))
+        put_codec(folder, codec)
     set_ = f"p{data.hash[:8]}"
     total = sum(entry.samples for entry in manifest.shards)
     chosen = choose(manifest.shards, _LISTED)
@@ -44,11 +44,12 @@ def pairs_data(run: str, folder: Path, played: int, reporter: Reporter) -> dict[
     with reporter.items("pairs", count) as advance:
         for number, (sample, faces) in enumerate(_samples(data, store, chosen)):
             one = _listed(sample)
-            one["shown"] = int(number in wanted and codec is not None)
             if number in wanted and codec is not None:
-                name = f"{set_}-{number}"
-                one["script"] = name
-                put(folder, name, _played(sample, faces))
+                people = faces.get(conversation_of(sample.key))
+                if people:
+                    put_faces(folder, people.conversation, codec, people.neutral)
+                one["script"] = f"{set_}-{number}"
+                put(folder, one["script"], _played(sample, drawn=people is not None))
             listed.append(one)
             advance()
     info = manifest.pairs
@@ -63,8 +64,21 @@ def pairs_data(run: str, folder: Path, played: int, reporter: Reporter) -> dict[
         "figures": {name: figure.model_dump() for name, figure in info.figures.items()},
         "made": {"chosen": info.chosen, "rejected": info.rejected, "dropped": list(info.dropped)},
         "codec": codec.id if codec else "",
-        "pairs": listed,
+        "table": _columns(listed),
     }
+
+
+def _columns(listed: list[dict[str, Any]]) -> dict[str, Any]:
+    """The table by column; repeated texts by their number."""
+    columns: dict[str, Any] = {name: [one[name] for one in listed] for name in ("key", "start")}
+    words: dict[str, list[str]] = {}
+    for name in ("conversation", "avatar", "user", "label"):
+        words[name] = list(dict.fromkeys(one[name] for one in listed))
+        number = {word: place for place, word in enumerate(words[name])}
+        columns[name] = [number[one[name]] for one in listed]
+    figures = {name: [one["figures"][name] for one in listed] for name in (listed[0]["figures"] if listed else ())}
+    scripts = {str(place): one["script"] for place, one in enumerate(listed) if "script" in one}
+    return columns | {"words": words, "figures": figures, "scripts": scripts}
 
 
 def _samples(
@@ -96,27 +110,25 @@ def _listed(sample: Sample) -> dict[str, Any]:
         "avatar": meta.avatar,
         "user": meta.user,
         "label": meta.label.value,
-        "figures": {name: None if value is None else float(f"{value:.4g}") for name, value in figures.items()},
+        "figures": {name: None if value is None else float(f"{value:.3g}") for name, value in figures.items()},
     }
 
 
-def _played(sample: Sample, faces: dict[str, Any]) -> dict[str, Any]:
-    """The motions of a pair with what decodes them; sides: user, chosen, rejected, and recorded where that is none."""
+def _played(sample: Sample, *, drawn: bool) -> dict[str, Any]:
+    """The motions of a pair: user, chosen, rejected, and recorded where that is neither.
+
+    drawn: whether there are faces to draw it with.
+    """
     assert sample.chosen is not None
     assert sample.rejected is not None
-    avatar = avatar_of(sample.key)
-    people = faces.get(conversation_of(sample.key))
     motions = {"user": sample.user_motion, "chosen": sample.chosen, "rejected": sample.rejected}
     if not np.array_equal(sample.chosen, sample.avatar_motion):
         motions["recorded"] = sample.avatar_motion
-    neutral = {}
-    if people:
-        neutral = {"user": packed(people.neutral[1 - avatar], 500), "avatar": packed(people.neutral[avatar], 500)}
     return {
-        "number": avatar,
+        "number": avatar_of(sample.key),
+        "drawn": drawn,
         "frames": len(sample.state),
-        "motions": {name: packed(motion, 250) for name, motion in motions.items()},
-        "neutral": neutral,
+        "motions": {name: packed_motion(motion) for name, motion in motions.items()},
         "valid": {"avatar": runs(sample.valid[:, 0]), "user": runs(sample.valid[:, 1])},
         "state": packed_bytes(sample.state),
         "peaks": [packed_bytes(peaks(audio)) for audio in (sample.avatar_audio, sample.user_audio)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import numpy as np
 
 from visavis.pipeline.page.base import embedded
 from visavis.pipeline.page.packed import packed
+from visavis.pipeline.view.puppet import Puppet, face_json, model_json
 from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.dyads import Codec
+from visavis.schemas.rows import LANDMARKS
+from visavis.stages.face.heads import POSE_DIMS
 
 
 def put(folder: Path, name: str, data: Any) -> None:
@@ -19,9 +23,21 @@ def put(folder: Path, name: str, data: Any) -> None:
     (folder / "data" / f"{name}.js").write_text(text, encoding="utf-8")
 
 
-def codec_data(codec: Codec) -> dict[str, Any]:
-    """What decodes motion in the browser."""
-    return {"basis": packed(codec.basis.T, 250), "mean": packed(codec.mean[:, None])}
+def put_codec(folder: Path, codec: Codec) -> None:
+    """What decodes and draws the motion of everybody, in the browser."""
+    put(folder, f"codec-{codec.id}", model_json(Puppet.of(codec, np.zeros((LANDMARKS, 3), np.float32))))
+
+
+def put_faces(folder: Path, conversation: str, codec: Codec, neutral: Sequence[np.ndarray]) -> None:
+    """Both people's faces at rest, for a conversation and for pairs of it."""
+    if not (folder / "data" / f"f-{conversation}.js").exists():
+        faces = [face_json(Puppet.of(codec, neutral_L3)) for neutral_L3 in neutral]
+        put(folder, f"f-{conversation}", {"codec": codec.id, "faces": faces})
+
+
+def packed_motion(motion_TD: np.ndarray) -> list[dict[str, Any]]:
+    """Pose and expression, as finely as can be seen in a picture of some hundred pixels."""
+    return [packed(motion_TD[:, :POSE_DIMS], 200), packed(motion_TD[:, POSE_DIMS:], 50)]
 
 
 def peaks(audio_N: np.ndarray) -> np.ndarray:

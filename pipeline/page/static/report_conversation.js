@@ -93,18 +93,13 @@ visavis.conversation = {
 
   /** Both people drawn from their motion; hidden at first where there are films. */
   async faces(data, player, filmed) {
-    if (!data.motion.length) return null;
-    const codecs = new Map();
-    for (const {codec} of data.motion) if (!codecs.has(codec)) codecs.set(codec, await visavis.codec(codec));
-    const faces = await Promise.all(data.motion.map((one) => visavis.Face.load(codecs.get(one.codec), one.motion, one.neutral)));
-    const drawn = faces.map((face, number) => {
-      const canvas = visavis.canvas(`${this.short(data.people[number].name, data)}, drawn from the motion`, 260, (context, w, h) => {
-        const frame = Math.floor(player.at * this.FPS), valid = visavis.inside(data.motion[number].valid, frame);
-        face.draw(context, frame, 0, 0, w, h, valid ? visavis.colour(this.WHO[number]) : "#999");
-      });
-      player.watch(() => canvas.redraw());
-      return visavis.el("figure", {class: "drawn"}, canvas, visavis.el("figcaption", {class: this.WHO[number]}, this.short(data.people[number].name, data)));
-    });
+    if (!data.motion.some((one) => one.motion)) return null;
+    const {codec, faces} = await visavis.faces(data.id), model = await visavis.codec(codec);
+    const drawn = await Promise.all(data.motion.map(async ({motion, valid}, number) => {
+      const name = this.short(data.people[number].name, data);
+      const canvas = await visavis.drawn(name, {model, face: faces[number]}, motion, player, this.WHO[number], (frame) => visavis.inside(valid, frame));
+      return visavis.el("figure", {class: "drawn"}, canvas, visavis.el("figcaption", {class: this.WHO[number]}, name));
+    }));
     const box = visavis.el("details", {class: "faces", open: !filmed}, visavis.el("summary", {}, "Both people, drawn from the motion that a model learns from"), visavis.el("div", {class: "stage"}, ...drawn));
     return box;
   },
@@ -125,8 +120,9 @@ visavis.conversation = {
     }
     const colours = ["avatar", "user", "generated", "quiet"];
     for (const n of [0, 1]) {
-      const rows = data.windows.filter(([avatar]) => avatar === n), hop = Math.min(...rows.slice(1).map((row, i) => row[1] - rows[i][1]).filter((gap) => gap > 0), rows[0]?.[2] ?? 1);
-      if (rows.length) lanes.push(visavis.lanes.spans(`windows of ${name(n)}`, rows.map(([, first, length, label]) => [first / FPS, (first + Math.min(hop, length)) / FPS, colours[label]]), 12));
+      const {length, first, labels} = data.windows[n] ?? {first: []};
+      const until = (i) => Math.min(first[i] + length, first[i + 1] ?? Infinity); // as far as the next one, or they would hide each other
+      if (first.length) lanes.push(visavis.lanes.spans("windows", first.map((begin, i) => [begin / FPS, until(i) / FPS, colours[Number(labels[i])]]), 12));
     }
     if (data.words) for (const n of [0, 1]) lanes.push(visavis.lanes.spans("words", data.words.words.filter(([speaker]) => speaker === n).map(([, start, end, text]) => [start, end, "panel", 1, text]), 18));
     return lanes;
@@ -187,10 +183,29 @@ visavis.conversation = {
   },
 };
 
-visavis._codecs = new Map();
+visavis._shared = new Map();
 
-/** A codec of the page, loaded once. */
-visavis.codec = (id) => {
-  if (!visavis._codecs.has(id)) visavis._codecs.set(id, visavis.load(`data/codec-${id}.js`, `codec-${id}`));
-  return visavis._codecs.get(id);
+/** A script of the page's data that several views need, loaded once. */
+visavis.shared = (name) => {
+  if (!visavis._shared.has(name)) visavis._shared.set(name, visavis.load(`data/${name}.js`, name));
+  return visavis._shared.get(name);
+};
+visavis.codec = (id) => visavis.shared(`codec-${id}`);
+visavis.faces = (id) => visavis.shared(`f-${id}`);
+
+/** A face that moves with a player, grey where valid(frame) is false. packed: pose and expression. */
+visavis.drawn = async (title, puppet, packed, player, colour, valid) => {
+  const [pose, expression] = await Promise.all(packed.map(visavis.unpack));
+  const canvas = visavis.el("canvas", {width: 420, height: 420, role: "img", "aria-label": `${title}, drawn from motion`, class: colour});
+  const avatar = visavis.avatar(canvas, puppet, {colour: visavis.colour(colour)}), pale = visavis.avatar(canvas, puppet, {colour: visavis.colour("quiet")});
+  let shown = -1;
+  const draw = () => {
+    const frame = Math.max(0, Math.min(pose.rows - 1, Math.floor(player.at * 25 + 1e-6)));
+    if (frame === shown) return;
+    shown = frame;
+    const motion = [...pose.values.subarray(frame * 6, frame * 6 + 6), ...expression.values.subarray(frame * expression.columns, (frame + 1) * expression.columns)];
+    (valid(frame) ? avatar : pale).draw(motion);
+  };
+  player.watch(draw);
+  return canvas;
 };

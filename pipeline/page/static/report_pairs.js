@@ -4,7 +4,17 @@
 visavis.pairs = {
   show(sets, place) {
     this.scripts = new Map();
+    for (const set of sets) set.pairs = this.rows(set.table);
     sets.forEach((set, n) => place.append(this.one(set, n, sets.length)));
+  },
+
+  /** The columns of a set as pairs. */
+  rows({words, figures, scripts, ...columns}) {
+    return columns.key.map((key, n) => ({
+      key, start: columns.start[n], script: scripts[n],
+      ...Object.fromEntries(Object.entries(words).map(([name, texts]) => [name, texts[columns[name][n]]])),
+      figures: Object.fromEntries(Object.entries(figures).map(([name, values]) => [name, values[n]])),
+    }));
   },
 
   one(set, number, of) {
@@ -12,7 +22,7 @@ visavis.pairs = {
     const section = visavis.el("section", {id, "aria-labelledby": `${id}-title`}, visavis.el("h2", {id: `${id}-title`}, of > 1 ? `Pairs: ${set.run}` : "Preference pairs"));
     const gated = Object.entries(set.gated).sort((a, b) => b[1] - a[1]).map(([reason, n]) => `${n.toLocaleString("en")} ${visavis.words(reason)}`);
     section.append(visavis.el("p", {}, `${visavis.count(set.total, "pair")} of ${set.tried.toLocaleString("en")} tried. Chosen: ${visavis.words(set.made.chosen)}; rejected: ${set.made.rejected}${set.made.dropped.length ? " without " + set.made.dropped.map(visavis.words).join(", ") : ""}. Left out by the gate: ${gated.join(", ") || "none"}; passed over as little expressive: ${set.passed_over.toLocaleString("en")} of ${visavis.count(set.windows, "window")}.`));
-    const played = set.pairs.filter((pair) => pair.shown).length;
+    const played = set.pairs.filter((pair) => pair.script).length;
     section.append(visavis.note(`${set.pairs.length === set.total ? "All are" : `${set.pairs.length.toLocaleString("en")} of ${set.total.toLocaleString("en")}, from some shards spread over the set, are`} in the table; ${played.toLocaleString("en")} of them, spread over it, can be played (--pairs-shown)${set.codec ? "" : ": none, for the set holds no codec that decodes its motion"}.`));
     const limits = this.limits(set, names);
     const recount = visavis.el("output", {class: "recount"});
@@ -56,7 +66,7 @@ visavis.pairs = {
 
   table(set, names) {
     const labels = [...new Set(set.pairs.map((pair) => pair.label))];
-    for (const pair of set.pairs) if (pair.shown) this.scripts.set(pair.script, {pair, set});
+    for (const pair of set.pairs) if (pair.script) this.scripts.set(pair.script, {pair, set});
     return new visavis.Table({
       caption: "Preference pairs", rows: set.pairs.map((pair, n) => n), size: 15,
       columns: [
@@ -69,19 +79,20 @@ visavis.pairs = {
       filters: [
         {label: "Class", options: labels.map((label) => [label, label]), keeps: (n, value) => set.pairs[n].label === value},
         {label: "Passes the sliders", options: [["yes", "yes"], ["no", "no"]], keeps: (n, value) => Boolean(set.kept?.[n]) === (value === "yes")},
-        {label: "Can be played", options: [["yes", "yes"]], keeps: (n) => Boolean(set.pairs[n].shown)},
+        {label: "Can be played", options: [["yes", "yes"]], keeps: (n) => Boolean(set.pairs[n].script)},
       ],
       text: (n) => `${set.pairs[n].key} ${set.pairs[n].avatar} ${set.pairs[n].user}`.toLowerCase(),
     });
   },
 
-  link: (pair) => (pair.shown ? visavis.el("a", {href: `#p-${pair.script}`}, pair.key) : pair.key),
+  link: (pair) => (pair.script ? visavis.el("a", {href: `#p-${pair.script}`}, pair.key) : pair.key),
   name: (pair, side) => pair[side].replace(`${pair.conversation}-`, "#"),
 
   async open(script, place) {
     const {pair, set} = this.scripts.get(script) ?? {};
     if (!pair) throw new Error(`there is no pair ${script} that can be played`);
     const [data, codec] = await Promise.all([visavis.load(`data/${script}.js`, script), visavis.codec(set.codec)]);
+    const people = data.drawn ? await visavis.faces(pair.conversation) : null;
     const [state, ...peaks] = await Promise.all([data.state, ...data.peaks].map(visavis.inflate));
     const seconds = data.frames / 25, notes = visavis.el("div"), film = this.film(pair, data, notes);
     const player = new visavis.Player(seconds, film ? [film] : [], pair.start / 25);
@@ -95,18 +106,12 @@ visavis.pairs = {
     }
     const titles = {user: "user", chosen: "chosen", rejected: "rejected", recorded: "recorded"}, colours = {user: "user", chosen: "good", rejected: "bad", recorded: "avatar"};
     for (const [side, motion] of Object.entries(data.motions)) {
-      const neutral = data.neutral[side === "user" ? "user" : "avatar"];
-      if (!neutral) {
+      if (!people) {
         notes.append(visavis.note("The set holds no faces of this conversation: nothing can be drawn."));
         break;
       }
-      const face = await visavis.Face.load(codec, motion, neutral);
-      const valid = data.valid[side === "user" ? "user" : "avatar"];
-      const canvas = visavis.canvas(`${titles[side]}, drawn from motion`, 240, (context, w, h) => {
-        const frame = Math.min(data.frames - 1, Math.floor(player.at * 25));
-        face.draw(context, frame, 0, 0, w, h, side === "rejected" || visavis.inside(valid, frame) ? visavis.colour(colours[side]) : "#999");
-      });
-      player.watch(() => canvas.redraw());
+      const valid = data.valid[side === "user" ? "user" : "avatar"], who = side === "user" ? 1 - data.number : data.number;
+      const canvas = await visavis.drawn(titles[side], {model: codec, face: people.faces[who]}, motion, player, colours[side], (frame) => side === "rejected" || visavis.inside(valid, frame));
       panels.push(visavis.el("figure", {class: "drawn"}, canvas, visavis.el("figcaption", {class: colours[side]}, titles[side])));
     }
     const spans = (bit, colour, share) => {
