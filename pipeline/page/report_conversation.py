@@ -86,7 +86,7 @@ def conversation_data(store: Store, entry: Entry, conversation: Conversation, co
         )
         facts = {"width": media.width, "height": media.height, "start": media.video_start, "end": media.video_duration}
         said["media"].append(
-            facts | {"source": film.source, "why": film.why, "sound": sound.source or (sound.why and "")}
+            facts | {"source": film.source, "why": film.why, "sound": sound.source, "sound_why": sound.why}
         )
     said["voices"] = []
     if voices:

@@ -54,7 +54,7 @@ def find(run: str, pairs: Sequence[str], training: Sequence[Path], evaluation: S
     Raises:
         UsageError: nothing of ours, or something that is not what it is named as.
     """
-    found = Found(run.rstrip("/"))
+    found = Found(run.rstrip("/").rpartition("/")[2] or run)
     folder = Path(run)
     if not found.take(run) and is_local(run) and folder.is_dir():
         for path in sorted(folder.iterdir())[:_MOST]:

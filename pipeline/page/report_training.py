@@ -33,7 +33,7 @@ def curves_of(folder: Path) -> dict[str, Any]:
                 torn += 1
             else:
                 lines.append(found)
-    lines.sort(key=lambda line: line["step"])
+    lines = _by_step(lines)
     each = max(1, -(-len(lines) // _POINTS))
     groups = [lines[i : i + each] for i in range(0, len(lines), each)]
     names = list(dict.fromkeys(name for line in lines for name in line if name != "step"))
@@ -89,6 +89,14 @@ def _rows(
             "errors": [_number(errors.get(column, {}).get(label, {}).get(metric)) for column in columns],
             "floor": _number(floors.get(label, {}).get(metric)),
         }
+
+
+def _by_step(lines: list[dict[str, float]]) -> list[dict[str, float]]:
+    """One line for each step, in order: what is measured on held-out windows comes in a line of its own."""
+    found: dict[float, dict[str, float]] = {}
+    for line in lines:
+        found.setdefault(line["step"], {}).update(line)
+    return [found[step] for step in sorted(found)]
 
 
 def _line(text: str) -> dict[str, float] | None:

@@ -25,6 +25,7 @@ visavis.conversation = {
     stage.append(...films.map((film) => film.figure));
     for (const film of films) this.boxes(film, data, player);
     const faces = await this.faces(data, player, films.length > 0);
+    if (films.length && data.motion.length && !faces) notes.append(visavis.note("Its motion is not drawn in this page: more are with --with-motion N."));
     if (!films.length) notes.append(visavis.note(data.voices.length ? "The voices are played from the page's copies." : "There is no sound: no film of it is at hand."));
     place.replaceChildren(
       visavis.el("a", {href: "#conversations"}, "← All conversations"),
@@ -34,7 +35,7 @@ visavis.conversation = {
       notes, stage, faces ?? "");
     if (!films.length && !faces) notes.append(visavis.note("There is no film at hand and no motion was made of it: what is left is the time line."));
     const lanes = await this.lanes(data), timeline = new visavis.Timeline(lanes, player, `Time line of ${name}`);
-    const wave = visavis.el("div", {class: "player"}, player.controls(place), timeline.zoom(), timeline.canvas, this.legend());
+    const wave = visavis.el("div", {class: "player"}, visavis.el("div", {class: "bar"}, player.controls(place), timeline.zoom()), timeline.canvas, this.legend());
     place.append(wave, this.people(data), this.transcript(data, player), this.turns(data, player));
     timeline.canvas.redraw();
     this.player = player;
@@ -52,7 +53,8 @@ visavis.conversation = {
       }
       const video = visavis.el("video", {src: media.source, playsinline: true, "aria-label": `Film of ${title}`});
       const overlay = visavis.el("canvas", {class: "overlay", "aria-hidden": "true"});
-      const sound = media.sound.startsWith("media/") || media.sound.startsWith("file:") || media.sound.startsWith("../") ? visavis.el("audio", {src: media.sound}) : null;
+      const sound = media.sound ? visavis.el("audio", {src: media.sound}) : null;
+      if (media.sound_why) notes.append(visavis.note(`${title}: the sound is the film's own: ${media.sound_why}.`));
       if (sound) video.muted = true;
       const mute = visavis.el("button", {type: "button", class: "controls", "aria-pressed": "false", onclick: () => {
         const heard = sound ?? video;
@@ -134,7 +136,7 @@ visavis.conversation = {
   },
 
   people(data) {
-    const {figure} = visavis, rows = [];
+    const figure = visavis.short, rows = [];
     const line = (title, of) => rows.push([title, ...data.people.map((person, n) => of(person, n) ?? "–")]);
     line("voice", (p) => (p.speaker === undefined ? null : `number ${p.speaker + 1}`));
     line("lips fit this voice", (p) => (p.score === undefined ? null : figure(p.score)));

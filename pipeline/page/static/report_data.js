@@ -31,6 +31,11 @@ Object.assign(visavis, {
     return value.toFixed(size < 10 ? (Number.isInteger(value) ? 0 : 3) : size < 1000 ? 1 : 0);
   },
 
+  /** The same without zeros behind it, and a minus that is one: for a number with a unit. */
+  short(value) {
+    return value == null ? "–" : String(Number(visavis.figure(value))).replace("-", "−");
+  },
+
   count(number, noun, plural) {
     return `${number.toLocaleString("en")} ${number === 1 ? noun : plural ?? noun + "s"}`;
   },

@@ -68,12 +68,12 @@ visavis.limits = {
     } else figure.values.forEach((value) => value != null && add(value, 1));
     const most = Math.max(1, ...bins);
     return visavis.canvas(`Distribution of ${visavis.words(figure.name)}`, 56, (context, w, h) => {
-      const x = (value) => ((value - low) / (high - low)) * w;
+      const x = (value) => 8 + ((value - low) / (high - low)) * (w - 16); // as a slider's thumb goes
       for (let n = 0; n < bins.length; n++) {
         if (!bins[n]) continue;
         const tall = Math.max(2, (bins[n] / most) ** 0.5 * (h - 14)), middle = low + width * (n + 0.5);
         context.fillStyle = visavis.colour(visavis.limits.crossed(limit, middle, limit.now) ? "bad" : "generated");
-        context.fillRect(x(low + width * n), h - tall, Math.max(1, w / bins.length - 1), tall);
+        context.fillRect(x(low + width * n), h - tall, Math.max(1, (w - 16) / bins.length - 1), tall);
       }
       context.fillStyle = visavis.colour("ink");
       context.fillRect(Math.min(w - 2, Math.max(0, x(limit.now) - 1)), 0, 2, h);

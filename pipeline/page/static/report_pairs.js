@@ -18,7 +18,7 @@ visavis.pairs = {
   },
 
   one(set, number, of) {
-    const id = number ? `pairs-${number + 1}` : "pairs", {gate} = set, names = Object.keys(set.figures);
+    const id = number ? `pairs-${number + 1}` : "pairs", {gate} = set, names = Object.keys(set.table.figures);
     const section = visavis.el("section", {id, "aria-labelledby": `${id}-title`}, visavis.el("h2", {id: `${id}-title`}, of > 1 ? `Pairs: ${set.run}` : "Preference pairs"));
     const gated = Object.entries(set.gated).sort((a, b) => b[1] - a[1]).map(([reason, n]) => `${n.toLocaleString("en")} ${visavis.words(reason)}`);
     section.append(visavis.el("p", {}, `${visavis.count(set.total, "pair")} of ${set.tried.toLocaleString("en")} tried. Chosen: ${visavis.words(set.made.chosen)}; rejected: ${set.made.rejected}${set.made.dropped.length ? " without " + set.made.dropped.map(visavis.words).join(", ") : ""}. Left out by the gate: ${gated.join(", ") || "none"}; passed over as little expressive: ${set.passed_over.toLocaleString("en")} of ${visavis.count(set.windows, "window")}.`));
@@ -54,7 +54,7 @@ visavis.pairs = {
   },
 
   limits(set, names) {
-    return names.map((name) => {
+    return names.filter((name) => set.figures[name]).map((name) => {
       const figure = set.figures[name], least = !(`max_${name}` in set.gate), bound = set.gate[`${least ? "min" : "max"}_${name}`];
       const unset = least ? figure.low : figure.high;
       return {

@@ -81,7 +81,7 @@ visavis.Timeline = class {
     context.textBaseline = "top";
     context.textAlign = "left";
     for (let n = Math.ceil(this.left / step); n * step <= this.right; n++) {
-      const text = visavis.clock(n * step).replace(/\.00$/, "").replace(/0$/, "");
+      const text = visavis.clock(n * step).replace(/\.00$/, "").replace(/(\.\d)0$/, "$1");
       if (x(n * step) > x(this.right) - 34) break;
       context.fillRect(x(n * step), top, 1, 4);
       context.fillText(text, x(n * step) + 3, top + 3);

@@ -2,10 +2,12 @@
 "use strict";
 
 visavis.training = {
-  GROUPS: [
-    ["Loss", /^(loss|val)/], ["Preferences", /^(implicit_accuracy|margin|chosen_|rejected_)/], ["Gradient and rate", /^(grad_norm|lr)$/],
-    ["Speed", /^(samples_s|media_hours_s|data_wait_share|eta_s|gpu_peak_gb)$/],
+  JOINED: [ // panels of several curves; a metric and the same of held-out windows share one, too
+    ["loss by noise level, from little to much", /^loss_t\dof\d$/],
+    ["chosen and rejected, of the policy and of its reference", /^(chosen|rejected)_(policy|reference)$/],
+    ["the same, held out", /^val_(chosen|rejected)_(policy|reference)$/],
   ],
+  ASIDE: /^(grad_norm|lr|samples_s|media_hours_s|data_wait_share|eta_s|gpu_peak_gb|bad_samples)$/,
 
   show(trainings, evaluations, place) {
     trainings.forEach((training, n) => place.append(this.curves(training, n ? `training-${n + 1}` : "training")));
@@ -20,15 +22,15 @@ visavis.training = {
       section.append(visavis.note("No step is in its metrics yet."));
       return section;
     }
-    const names = Object.keys(training.curves), taken = new Set(), grid = visavis.el("div", {class: "curves"});
-    const groups = this.GROUPS.map(([title, pattern]) => [title, names.filter((name) => pattern.test(name))]);
-    groups.forEach(([, found]) => found.forEach((name) => taken.add(name)));
-    groups.push(["Other", names.filter((name) => !taken.has(name) && training.curves[name].some((v) => v))]);
-    const loss = names.filter((name) => /^(loss|val)/.test(name) && !/of\d$/.test(name)), quartiles = names.filter((name) => /of\d$/.test(name));
-    groups.splice(0, 1, ["Loss", loss], ["Loss by noise level, from little to much", quartiles]);
-    const scales = groups.flatMap(([title, found]) => (/^(Gradient|Speed|Other)/.test(title) ? found.map((name) => [name, [name]]) : [[title, found]])).filter(([, found]) => found.length);
-    for (const [title, found] of scales) grid.append(this.plot(training, visavis.words(title), found));
-    section.append(grid);
+    const names = Object.keys(training.curves).filter((name) => training.curves[name].some((value) => value));
+    const groups = new Map();
+    for (const name of names) {
+      const title = this.JOINED.find(([, pattern]) => pattern.test(name))?.[0] ?? name.replace(/^val_/, "");
+      groups.set(title, [...(groups.get(title) ?? []), name]);
+    }
+    const main = visavis.el("div", {class: "curves"}), aside = visavis.el("div", {class: "curves"});
+    for (const [title, found] of groups) (this.ASIDE.test(title) ? aside : main).append(this.plot(training, visavis.words(title), found));
+    section.append(main, visavis.el("details", {}, visavis.el("summary", {}, "Rate, gradient and speed"), aside));
     return section;
   },
 
@@ -43,9 +45,9 @@ visavis.training = {
       plot?.destroy();
       const axis = {stroke: visavis.colour("quiet"), grid: {stroke: visavis.colour("line"), width: 1}, ticks: {stroke: visavis.colour("line"), width: 1}};
       plot = new uPlot({
-        width: Math.max(240, target.clientWidth), height: 190, scales: {x: {time: false}}, legend: {show: names.length > 1}, cursor: {drag: {x: false, y: false}},
+        width: Math.max(240, target.clientWidth), height: 190, scales: {x: {time: false}}, legend: {show: names.length > 1, live: false}, cursor: {drag: {x: false, y: false}},
         axes: [axis, {...axis, size: 62}],
-        series: [{label: "step"}, ...names.map((name, n) => ({label: visavis.words(name), stroke: visavis.colour(this.COLOURS[n % this.COLOURS.length]), width: 1.6, spanGaps: true, points: {show: training.steps.length < 3}}))],
+        series: [{label: "step"}, ...names.map((name, n) => ({label: visavis.words(name).replace(/^val /, "held out "), stroke: visavis.colour(this.COLOURS[n % this.COLOURS.length]), width: 1.6, spanGaps: true, points: {show: training.steps.length < 3}}))],
       }, [training.steps, ...names.map((name) => training.curves[name])], target);
     };
     let width = 0;
