@@ -239,7 +239,7 @@ def report(
     ] = 0,
     with_motion: Annotated[
         int, typer.Option(min=0, metavar="N", help="Page: draw so many beside their films; without films all are.")
-    ] = 2,
+    ] = 1,
     pairs_shown: Annotated[int, typer.Option(min=0, help="Page: pairs of each set that can be played.")] = 12,
     as_json: Json = False,
 ) -> None:

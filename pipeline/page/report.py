@@ -54,7 +54,7 @@ class Wanted:
 
     conversations: int = 200
     media: int = 0
-    motion: int = 2
+    motion: int = 1
     pairs: int = 12
     examples: int = 3
 

@@ -114,19 +114,19 @@ visavis.conversation = {
     for (const n of [0, 1]) if (peaks[n]) lanes.push(visavis.lanes.wave(name(n), peaks[n], WHO[n]));
     for (const n of speakers) {
       const mine = data.turns.filter(([speaker]) => speaker === n).map(([, start, end, back]) => [start, end, WHO[n] ?? "quiet", back ? 0.4 : 1]);
-      lanes.push(visavis.lanes.spans(data.bound ? "turns" : `voice ${n + 1}`, mine));
+      lanes.push(visavis.lanes.spans(data.bound ? "turns" : `voice ${n + 1}`, mine, 14, WHO[n]));
     }
     for (const n of [0, 1]) {
-      if (data.seen[n]) lanes.push(visavis.lanes.spans("face seen", data.seen[n].map(([first, end]) => [first / FPS, end / FPS, WHO[n], 0.5]), 10));
-      if (data.motion[n]) lanes.push(visavis.lanes.spans("motion valid", data.motion[n].valid.map(([first, end]) => [first / FPS, end / FPS, WHO[n], 0.5]), 10));
+      if (data.seen[n]) lanes.push(visavis.lanes.spans("face seen", data.seen[n].map(([first, end]) => [first / FPS, end / FPS, WHO[n], 0.5]), 10, WHO[n]));
+      if (data.motion[n]) lanes.push(visavis.lanes.spans("motion valid", data.motion[n].valid.map(([first, end]) => [first / FPS, end / FPS, WHO[n], 0.5]), 10, WHO[n]));
     }
     const colours = ["avatar", "user", "generated", "quiet"];
     for (const n of [0, 1]) {
       const {length, first, labels} = data.windows[n] ?? {first: []};
       const until = (i) => Math.min(first[i] + length, first[i + 1] ?? Infinity); // as far as the next one, or they would hide each other
-      if (first.length) lanes.push(visavis.lanes.spans("windows", first.map((begin, i) => [begin / FPS, until(i) / FPS, colours[Number(labels[i])]]), 12));
+      if (first.length) lanes.push(visavis.lanes.spans("windows", first.map((begin, i) => [begin / FPS, until(i) / FPS, colours[Number(labels[i])]]), 12, WHO[n]));
     }
-    if (data.words) for (const n of [0, 1]) lanes.push(visavis.lanes.spans("words", data.words.words.filter(([speaker]) => speaker === n).map(([, start, end, text]) => [start, end, "panel", 1, text]), 18));
+    if (data.words) for (const n of [0, 1]) lanes.push(visavis.lanes.spans("words", data.words.words.filter(([speaker]) => speaker === n).map(([, start, end, text]) => [start, end, "panel", 1, text]), 18, WHO[n]));
     return lanes;
   },
 

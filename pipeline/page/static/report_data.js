@@ -28,7 +28,7 @@ Object.assign(visavis, {
     if (value == null || !Number.isFinite(value)) return "–";
     const size = Math.abs(value);
     if (size >= 1e7) return value.toExponential(0);
-    return value.toFixed(size < 10 ? (Number.isInteger(value) ? 0 : 3) : size < 1000 ? 1 : 0);
+    return value.toFixed(size < 10 ? 3 : size < 1000 ? 1 : 0);
   },
 
   /** The same without zeros behind it, and a minus that is one: for a number with a unit. */

@@ -70,7 +70,7 @@ visavis.pairs = {
     return new visavis.Table({
       caption: "Preference pairs", rows: set.pairs.map((pair, n) => n), size: 15,
       columns: [
-        {title: "pair", value: (n) => set.pairs[n].key, cell: (n) => this.link(set.pairs[n])},
+        {title: "pair", kind: "key", value: (n) => set.pairs[n].key, cell: (n) => this.link(set.pairs[n])},
         {title: "avatar", value: (n) => set.pairs[n].avatar, cell: (n) => this.name(set.pairs[n], "avatar")},
         {title: "user", value: (n) => set.pairs[n].user, cell: (n) => this.name(set.pairs[n], "user")},
         {title: "at", number: true, value: (n) => set.pairs[n].start, cell: (n) => visavis.clock(set.pairs[n].start / 25)},
@@ -102,9 +102,9 @@ visavis.pairs = {
         film.closest("figure").remove();
         notes.append(visavis.note("This browser cannot play the user's film (its codec, or it is gone)."));
       };
-      panels.push(visavis.el("figure", {class: "film"}, visavis.el("div", {class: "screen"}, film), visavis.el("figcaption", {class: "user"}, "as filmed")));
+      panels.push(visavis.el("figure", {class: "film"}, visavis.el("div", {class: "screen"}, film), visavis.el("figcaption", {class: "user"}, "user, as filmed")));
     }
-    const titles = {user: "user", chosen: "chosen", rejected: "rejected", recorded: "recorded"}, colours = {user: "user", chosen: "good", rejected: "bad", recorded: "avatar"};
+    const titles = {user: "user, as a model knows it", chosen: "chosen", rejected: "rejected", recorded: "recorded"}, colours = {user: "user", chosen: "good", rejected: "bad", recorded: "avatar"};
     for (const [side, motion] of Object.entries(data.motions)) {
       if (!people) {
         notes.append(visavis.note("The set holds no faces of this conversation: nothing can be drawn."));
@@ -135,7 +135,7 @@ visavis.pairs = {
       visavis.el("p", {class: "bar"}, visavis.el("a", {href: "#pairs"}, "← All pairs"), step(-1, "Previous"), step(1, "Next")),
       visavis.el("h2", {tabindex: "-1"}, `Pair ${pair.key}`),
       visavis.el("p", {class: "quiet"}, `${pair.label}; avatar ${this.name(pair, "avatar")}, user ${this.name(pair, "user")}; from ${visavis.clock(pair.start / 25)} of `, visavis.conversations.link(pair.conversation, `conversation ${pair.conversation}`)),
-      notes, visavis.el("div", {class: "stage"}, ...panels),
+      notes, visavis.el("div", {class: "stage row"}, ...panels),
       visavis.el("div", {class: "player"}, player.controls(place), visavis.el("label", {class: "controls"}, loop, " again and again"), timeline.canvas),
       visavis.el("table", {}, visavis.el("caption", {}, "What the gate measured"), visavis.el("tbody", {}, ...figures)));
     timeline.canvas.redraw();

@@ -90,7 +90,7 @@ visavis.Table = class {
   show() {
     const first = this.page * this.size, rows = this.hits.slice(first, first + this.size);
     this.body.replaceChildren(...rows.map((row) => visavis.el("tr", {}, ...this.columns.map((column) =>
-      visavis.el("td", {class: column.number ? "number" : ""}, ...[column.cell(row)].flat())))));
+      visavis.el("td", {class: column.number ? "number" : column.kind ?? ""}, ...[column.cell(row)].flat())))));
     this.before.disabled = this.page === 0;
     this.after.disabled = first + this.size >= this.hits.length;
     const of = this.hits.length === this.rows.length ? "" : ` (of ${this.rows.length.toLocaleString("en")})`;

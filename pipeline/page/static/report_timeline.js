@@ -5,7 +5,7 @@ visavis.Timeline = class {
   static LABEL = 92; // pixels on the left
 
   /**
-   * lanes: [{label, height, draw(context, x, left, right, top, height)}], where x(seconds) is a place, and [left,
+   * lanes: [{label, colour, height, draw(context, x, left, right, top, height)}], where x(seconds) is a place, and [left,
    * right] the seconds in view. player: whose position it shows and sets.
    */
   constructor(lanes, player, label) {
@@ -62,7 +62,7 @@ visavis.Timeline = class {
       context.clip();
       lane.draw(context, x, this.left, this.right, top, lane.height);
       context.restore();
-      context.fillStyle = visavis.colour("quiet");
+      context.fillStyle = visavis.colour(lane.colour ?? "quiet");
       context.font = "12px system-ui, sans-serif";
       context.textAlign = "left";
       context.textBaseline = "middle";
@@ -91,7 +91,7 @@ visavis.Timeline = class {
 
 visavis.lanes = {
   /** Loudness, one value for each frame. */
-  wave: (label, peaks, colour, fps = 25) => ({label, height: 44, draw(context, x, left, right, top, height) {
+  wave: (label, peaks, colour, fps = 25) => ({label, colour, height: 44, draw(context, x, left, right, top, height) {
     context.fillStyle = visavis.colour(colour);
     const first = Math.max(0, Math.floor(left * fps)), last = Math.min(peaks.length, Math.ceil(right * fps));
     const wide = Math.max(1, x(1 / fps) - x(0)), each = Math.max(1, Math.floor(1 / (x(1 / fps) - x(0))));
@@ -104,7 +104,7 @@ visavis.lanes = {
   }}),
 
   /** Spans [start, end, colour, share of the height, text]. */
-  spans: (label, spans, height = 14) => ({label, height, draw(context, x, left, right, top, tall) {
+  spans: (label, spans, height = 14, colour) => ({label, colour, height, draw(context, x, left, right, top, tall) {
     context.textBaseline = "middle";
     context.textAlign = "left";
     for (const [start, end, colour, share = 1, text = ""] of spans) {
