@@ -179,7 +179,7 @@ def _boxes(store: Store, entry: Entry, conversation: Conversation, cast: Cast | 
         return []
     faces = [load_row(data, FaceTracks) for data in read_made(store, FacesStage, entry)]
     faces.sort(key=lambda row: (row.piece.media, row.piece.first))
-    whose = {}
+    whose: dict[tuple[int, int], int] = {}
     for number, member in enumerate(cast.members if cast else ()):
         whose |= {(segment.piece, segment.track): number for segment in member.segments}
     found = []

@@ -85,7 +85,7 @@ def read_corpus(store: Store, fingerprints: Mapping[str, str], most: int = MOST)
     taken = set(keys[:most])
     for row in listed.to_pylist():
         if row["key"] in taken:
-            entry = Entry(row["key"], row["item"], float(row["media"]))
+            entry = Entry(row["key"], row["item"] or "", _seconds(row["media"]))
             _ingested(entry, row)
             entries[entry.id or entry.key] = entry
     later = {name: print_ for name, print_ in fingerprints.items() if name != "ingest"}
@@ -210,7 +210,11 @@ def _went(entry: Entry, rows: Sequence[Mapping[str, Any]]) -> None:
 def _ended(entry: Entry, row: Mapping[str, Any]) -> None:
     if row["status"] != "ok":
         entry.outcome, entry.stage = row["status"], row["stage"]
-        entry.reason, entry.detail = row["reason"] or row["status"], row["detail"]
+        entry.reason, entry.detail = row["reason"] or row["status"], row["detail"] or ""
+
+
+def _seconds(value: float | None) -> float:
+    return value if value is not None and math.isfinite(value) else 0.0
 
 
 def _worst(facts: CastFacts) -> Iterator[float]:

@@ -92,7 +92,7 @@ class Copies:
 
 def picture(conversation: Conversation, faces: Sequence[FaceTracks], cast: Cast | None, frame: int) -> bytes | str:
     """A JPEG of a moment, the files side by side, with the boxes of the faces; or why there is none."""
-    colours = {}
+    colours: dict[tuple[int, int], tuple[int, int, int]] = {}
     for member, colour in zip(cast.members if cast else (), _COLOURS, strict=False):
         colours |= {(segment.piece, segment.track): colour for segment in member.segments}
     parts = []

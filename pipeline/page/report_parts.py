@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from visavis.pipeline.page.base import embedded
 from visavis.pipeline.page.packed import packed
 from visavis.pipeline.view.puppet import Puppet, face_json, model_json
 from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.dyads import Codec
+from visavis.schemas.plain import to_json
 from visavis.schemas.rows import LANDMARKS
 from visavis.stages.face.heads import POSE_DIMS
 
 
 def put(folder: Path, name: str, data: Any) -> None:
     """A script in the page's `data` that is loaded by its name when it is wanted."""
-    text = f'visavis.put("{name}", {embedded(data)});\n'
+    text = f'visavis.put("{name}", {plainly(data)});\n'
     (folder / "data" / f"{name}.js").write_text(text, encoding="utf-8")
+
+
+def plainly(data: Any) -> Markup:
+    """Data for a page; numbers that are not finite, as files of others may have, become null."""
+    try:
+        return embedded(data)
+    except ValueError:
+        return embedded(json.loads(to_json(data)))
 
 
 def put_codec(folder: Path, codec: Codec) -> None:

@@ -179,6 +179,8 @@ def test_two_films_are_kept_in_step_within_40_ms(page: Page, whole: Path, tmp_pa
 
 def test_every_part_of_a_run_opens(page: Page, whole: Path, tmp_path: Path) -> None:
     page.goto(write(whole, tmp_path / "page"))
+    parts = [path for path in (tmp_path / "page").rglob("*") if path.is_file() and path.parent.name != "media"]
+    assert sum(path.stat().st_size for path in parts) < 400_000
     for title in ("What came in", "Conversations", "Preference pairs", "Training: base", "Evaluation: evaluation.json"):
         assert page.locator("h2", has_text=title).count() == 1
     assert page.locator(".uplot").count() >= 1

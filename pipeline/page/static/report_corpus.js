@@ -107,7 +107,7 @@ visavis.conversations = {
       rows: table.id.map((id, n) => n),
       columns: [
         {title: "conversation", value: (n) => table.name[n].toLowerCase(), cell: (n) => visavis.conversations.link(table.id[n], table.name[n])},
-        {title: "people", value: (n) => table.people[n], cell: (n) => table.people[n].replaceAll(`${table.id[n]}-`, "#")},
+        {title: "people", value: (n) => table.people[n], cell: (n) => (table.people[n].startsWith(`${table.id[n]}-`) ? "–" : table.people[n])},
         {title: "outcome", value: outcome, cell: (n) => visavis.el("span", {class: `chip ${outcome(n)}`}, outcome(n))},
         {title: "reason", value: reason, cell: (n) => [visavis.words(reason(n)), visavis.el("span", {class: "quiet small"}, ` ${detail(n)}`)]},
         {title: "stage", value: stage, cell: stage},

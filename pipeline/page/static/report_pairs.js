@@ -70,7 +70,7 @@ visavis.pairs = {
     return new visavis.Table({
       caption: "Preference pairs", rows: set.pairs.map((pair, n) => n), size: 15,
       columns: [
-        {title: "pair", kind: "key", value: (n) => set.pairs[n].key, cell: (n) => this.link(set.pairs[n])},
+        {title: "pair", kind: "name", value: (n) => set.pairs[n].key, cell: (n) => this.link(set.pairs[n])},
         {title: "avatar", value: (n) => set.pairs[n].avatar, cell: (n) => this.name(set.pairs[n], "avatar")},
         {title: "user", value: (n) => set.pairs[n].user, cell: (n) => this.name(set.pairs[n], "user")},
         {title: "at", number: true, value: (n) => set.pairs[n].start, cell: (n) => visavis.clock(set.pairs[n].start / 25)},
@@ -116,7 +116,11 @@ visavis.pairs = {
     }
     const spans = (bit, colour, share) => {
       const found = [];
-      state.forEach((value, n) => { if ((value >> bit) & 1) found.push([n / 25, (n + 1) / 25, colour, share]); });
+      state.forEach((value, n) => {
+        if (!((value >> bit) & 1)) return;
+        if (found.at(-1)?.[1] === n / 25) found.at(-1)[1] = (n + 1) / 25;
+        else found.push([n / 25, (n + 1) / 25, colour, share]);
+      });
       return found;
     };
     const timeline = new visavis.Timeline([
