@@ -217,6 +217,22 @@ def test_a_conversation_without_its_films_is_drawn_and_says_so(page: Page, whole
     assert voices == [["AUDIO", True]] * 2  # the voices were copied, where films could not be
 
 
+def test_a_film_that_no_browser_plays_is_named_and_the_motion_drawn(page: Page, whole: Path, tmp_path: Path) -> None:
+    root, film = tmp_path / "run", tmp_path / "odd name #1.mp4"
+    shutil.copytree(whole / "build", root)
+    film.write_bytes(b"no film" * 100)
+
+    def unplayable(conversation: Conversation) -> Conversation:
+        media = (each.model_copy(update={"uri": str(film), "witness": ""}) for each in conversation.media)
+        return conversation.model_copy(update={"media": tuple(media)})
+
+    _change(root, "ingest", Conversation, unplayable)
+    page.goto(write(root, tmp_path / "page", Wanted(motion=2)))
+    page.locator("#conversations tbody a").first.click()
+    page.get_by_text("this browser cannot play the file").first.wait_for()
+    assert page.locator(".drawn canvas").first.is_visible()
+
+
 def _gone(conversation: Conversation) -> Conversation:
     media = tuple(each.model_copy(update={"uri": "/nowhere/gone.mp4"}) for each in conversation.media)
     return conversation.model_copy(update={"media": media})

@@ -14,17 +14,18 @@ visavis.conversation = {
     const reason = corpus.table.words.reason[corpus.table.reason[n]], detail = corpus.table.words.detail[corpus.table.detail[n]];
     const seconds = data.frames / this.FPS;
     const stage = visavis.el("div", {class: "stage"}), notes = visavis.el("div");
+    let faces = null;
     const films = this.films(data, notes);
     const player = new visavis.Player(seconds, [...films.map((film) => film.video), ...films.flatMap((film) => film.sound ?? []), ...this.voices(data)]);
     player.lost = (one) => {
       const film = films.find((each) => each.video === one);
       film?.figure.classList.add("lost");
-      notes.append(visavis.note(`${film ? film.title : "A voice"}: this browser cannot play the file (its codec, or it is gone); the faces below are drawn from the motion.`));
-      faces?.classList.remove("hidden");
+      notes.append(visavis.note(`${film ? film.title : "A voice"}: this browser cannot play the file (its codec, or it is gone)${faces ? "; the faces below are drawn from the motion" : ""}.`));
+      if (faces) faces.open = true;
     };
     stage.append(...films.map((film) => film.figure));
     for (const film of films) this.boxes(film, data, player);
-    const faces = await this.faces(data, player, films.length > 0);
+    faces = await this.faces(data, player, films.length > 0);
     if (films.length && data.motion.length && !faces) notes.append(visavis.note("Its motion is not drawn in this page: more are with --with-motion N."));
     if (!films.length) notes.append(visavis.note(data.voices.length ? "The voices are played from the page's copies." : "There is no sound: no film of it is at hand."));
     place.replaceChildren(
@@ -35,7 +36,7 @@ visavis.conversation = {
       notes, stage, faces ?? "");
     if (!films.length && !faces) notes.append(visavis.note("There is no film at hand and no motion was made of it: what is left is the time line."));
     const lanes = await this.lanes(data), timeline = new visavis.Timeline(lanes, player, `Time line of ${name}`);
-    const wave = visavis.el("div", {class: "player"}, visavis.el("div", {class: "bar"}, player.controls(place), timeline.zoom()), timeline.canvas, this.legend());
+    const wave = visavis.el("div", {class: "player"}, visavis.el("div", {class: "bar"}, player.controls(place), timeline.zoom()), timeline.canvas, this.legend(data));
     place.append(wave, this.people(data), this.transcript(data, player), this.turns(data, player));
     timeline.canvas.redraw();
     this.player = player;
@@ -113,8 +114,9 @@ visavis.conversation = {
     const speakers = data.bound ? [0, 1] : [...new Set(data.turns.map(([speaker]) => speaker))].sort((a, b) => a - b);
     for (const n of [0, 1]) if (peaks[n]) lanes.push(visavis.lanes.wave(name(n), peaks[n], WHO[n]));
     for (const n of speakers) {
-      const mine = data.turns.filter(([speaker]) => speaker === n).map(([, start, end, back]) => [start, end, WHO[n] ?? "quiet", back ? 0.4 : 1]);
-      lanes.push(visavis.lanes.spans(data.bound ? "turns" : `voice ${n + 1}`, mine, 14, WHO[n]));
+      const colour = data.bound ? WHO[n] : "generated"; // a voice without a face has nobody's colour
+      const mine = data.turns.filter(([speaker]) => speaker === n).map(([, start, end, back]) => [start, end, colour, back ? 0.4 : 1]);
+      lanes.push(visavis.lanes.spans(data.bound ? "turns" : `voice ${n + 1}`, mine, 14, colour));
     }
     for (const n of [0, 1]) {
       if (data.seen[n]) lanes.push(visavis.lanes.spans("face seen", data.seen[n].map(([first, end]) => [first / FPS, end / FPS, WHO[n], 0.5]), 10, WHO[n]));
@@ -130,14 +132,17 @@ visavis.conversation = {
     return lanes;
   },
 
-  legend() {
+  legend(data) {
     const chip = (colour, text) => visavis.el("span", {class: "key"}, visavis.el("i", {class: `swatch ${colour}`}), text);
-    return visavis.el("p", {class: "quiet small"}, "Turns; thin: back-channels. Windows, where each begins, seen from its avatar: ", chip("avatar", "speaking"), chip("user", "listening"), chip("generated", "overlap"), chip("quiet", "silence"));
+    return visavis.el("p", {class: "quiet small"}, "Turns; thin: back-channels.", ...(data.windows.length ? [" Windows, where each begins, seen from its avatar: ", chip("avatar", "speaking"), chip("user", "listening"), chip("generated", "overlap"), chip("quiet", "silence")] : []));
   },
 
   people(data) {
     const figure = visavis.short, rows = [];
-    const line = (title, of) => rows.push([title, ...data.people.map((person, n) => of(person, n) ?? "–")]);
+    const line = (title, of) => {
+      const cells = data.people.map((person, n) => of(person, n));
+      if (cells.some((cell) => cell != null)) rows.push([title, ...cells.map((cell) => cell ?? "–")]);
+    };
     line("voice", (p) => (p.speaker === undefined ? null : `number ${p.speaker + 1}`));
     line("lips fit this voice", (p) => (p.score === undefined ? null : figure(p.score)));
     line("… better than the other by", (p) => (p.margin === undefined ? null : data.layout === "one_frame" ? figure(p.margin) : "each has a file of its own"));
@@ -173,7 +178,7 @@ visavis.conversation = {
       columns: [
         {title: "from", value: (t) => t[1], cell: (t) => visavis.el("button", {type: "button", class: "link", onclick: () => player.seek(t[1])}, visavis.clock(t[1]))},
         {title: "seconds", number: true, value: (t) => t[2] - t[1], cell: (t) => (t[2] - t[1]).toFixed(2)},
-        {title: "who", value: (t) => t[0], cell: (t) => visavis.el("span", {class: this.WHO[t[0]] ?? ""}, name(t[0]))},
+        {title: "who", value: (t) => t[0], cell: (t) => visavis.el("span", {class: data.bound ? this.WHO[t[0]] : ""}, name(t[0]))},
         {title: "kind", value: (t) => t[3], cell: (t) => (t[3] ? "back-channel" : "turn")},
       ],
     });
