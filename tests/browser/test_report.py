@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.conftest import Once
@@ -24,6 +26,7 @@ from tests.training.synthetic import as_pair, write_dataset
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.page.report import Wanted, write_report
 from visavis.pipeline.page.report_find import find
+from visavis.pipeline.page.report_parts import put
 from visavis.pipeline.plan.preview import preview
 from visavis.pipeline.state.ledger import Ledger, Outcome
 from visavis.pipeline.state.tasks import artifact_path
@@ -151,7 +154,8 @@ def test_two_films_are_kept_in_step_within_40_ms(page: Page, whole: Path, tmp_pa
     apart = next(row for row in page.locator("#conversations tbody a").all() if "+" in (row.text_content() or ""))
     apart.click()
     page.locator("video").nth(1).wait_for()
-    page.wait_for_function("[...document.querySelectorAll('video')].every((v) => v.readyState >= 3)")
+    while not page.evaluate("[...document.querySelectorAll('video')].every((v) => v.readyState >= 3)"):
+        page.wait_for_timeout(100)
     page.keyboard.press("k")
     page.wait_for_timeout(700)
     measure = """() => new Promise((done) => {
@@ -255,6 +259,42 @@ def test_what_a_transcript_a_name_and_an_error_say_is_text(page: Page, whole: Pa
     assert HOSTILE in (page.text_content("#conversations") or "")
     assert page.evaluate("typeof window.ran") == "undefined"
     assert page.locator("img[src=x]").count() == 0
+
+
+FRAGMENTS = (
+    *("</script>", "<script>window.ran=1</script>", "<img src=x onerror=window.ran=1>", "<svg/onload=window.ran=1>"),
+    *("javascript:window.ran=1", '"onmouseover="window.ran=1', "'-window.ran=1-'", "${window.ran=1}", "`", "\\u003c"),
+    *("]]>", "<!--", "-->", "&lt;", "\u2028", "{{7*7}}", "__proto__", "constructor", "\u202e", "é", "字"),
+)
+PLANTED = st.lists(st.sampled_from(FRAGMENTS) | st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=5))
+
+
+@settings(max_examples=8)
+@given(PLANTED.map("".join).filter(bool), PLANTED.map("".join).filter(bool))
+def test_planted_markup_never_runs_and_is_seen_as_text(page: Page, drawn: Path, one: str, other: str) -> None:
+    """Names of people, words of the transcript, reasons why no film is shown, names and errors of the ledger."""
+    script = min(drawn.glob("data/c-*.js"))
+    data = json.loads(script.read_text(encoding="utf-8").partition(", ")[2].removesuffix(");\n"))
+    data["people"][0]["name"], data["people"][1]["name"] = one, other
+    data["words"] = {"language": one, "aligned": True, "left_out": 0, "words": [[0, 0.1, 0.2, one], [1, 1, 2, other]]}
+    data["media"] = [media | {"source": "", "why": other} for media in data["media"]]
+    put(drawn, script.stem, data)
+    page.goto(f"{(drawn / 'index.html').as_uri()}#{script.stem}")
+    page.reload()
+    page.wait_for_selector("canvas[role=slider]")
+    seen = page.locator("#view").text_content() or ""
+    assert one in seen
+    assert other in seen
+    assert page.evaluate("typeof window.ran") == "undefined"
+    assert page.locator("#view img, #view script, #view svg").count() == 0
+
+
+@pytest.fixture(scope="module")
+def drawn(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page whose scripts a test may change."""
+    out = tmp_path_factory.mktemp("planted") / "page"
+    write(whole / "build", out)
+    return out
 
 
 def _renamed(binding: Binding) -> Binding:

@@ -20,12 +20,13 @@ visavis.conversation = {
     player.lost = (one) => {
       const film = films.find((each) => each.video === one);
       film?.figure.classList.add("lost");
-      notes.append(visavis.note(`${film ? film.title : "A voice"}: this browser cannot play the file (its codec, or it is gone)${faces ? "; the faces below are drawn from the motion" : ""}.`));
+      notes.append(visavis.note(`${film ? film.title : "A voice"}: this browser cannot play the file (its codec, or it is gone)${data.motion.some((motion) => motion.motion) ? "; the faces below are drawn from the motion" : ""}.`));
       if (faces) faces.open = true;
     };
     stage.append(...films.map((film) => film.figure));
     for (const film of films) this.boxes(film, data, player);
-    faces = await this.faces(data, player, films.length > 0);
+    faces = await this.faces(data, player);
+    if (faces) faces.open = films.length === 0 || films.some((film) => film.figure.classList.contains("lost"));
     if (films.length && data.motion.length && !faces) notes.append(visavis.note("Its motion is not drawn in this page: more are with --with-motion N."));
     if (!films.length) notes.append(visavis.note(data.voices.length ? "The voices are played from the page's copies." : "There is no sound: no film of it is at hand."));
     place.replaceChildren(
@@ -94,8 +95,8 @@ visavis.conversation = {
     });
   },
 
-  /** Both people drawn from their motion; hidden at first where there are films. */
-  async faces(data, player, filmed) {
+  /** Both people drawn from their motion. */
+  async faces(data, player) {
     if (!data.motion.some((one) => one.motion)) return null;
     const {codec, faces} = await visavis.faces(data.id), model = await visavis.codec(codec);
     const drawn = await Promise.all(data.motion.map(async ({motion, valid}, number) => {
@@ -103,7 +104,7 @@ visavis.conversation = {
       const canvas = await visavis.drawn(name, {model, face: faces[number]}, motion, player, this.WHO[number], (frame) => visavis.inside(valid, frame));
       return visavis.el("figure", {class: "drawn"}, canvas, visavis.el("figcaption", {class: this.WHO[number]}, name));
     }));
-    const box = visavis.el("details", {class: "faces", open: !filmed}, visavis.el("summary", {}, "Both people, drawn from the motion that a model learns from"), visavis.el("div", {class: "stage"}, ...drawn));
+    const box = visavis.el("details", {class: "faces"}, visavis.el("summary", {}, "Both people, drawn from the motion that a model learns from"), visavis.el("div", {class: "stage"}, ...drawn));
     return box;
   },
 
