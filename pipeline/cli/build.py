@@ -240,7 +240,7 @@ def report(
     with_motion: Annotated[
         int, typer.Option(min=0, metavar="N", help="Page: draw so many beside their films; without films all are.")
     ] = 1,
-    pairs_shown: Annotated[int, typer.Option(min=0, help="Page: pairs of each set that can be played.")] = 12,
+    pairs_shown: Annotated[int, typer.Option(min=0, help="Page: pairs of each set that can be played.")] = 10,
     as_json: Json = False,
 ) -> None:
     """Summarise a dataset: classes, shards, balance, codec, pairs. Or draw what `visavis generate` wrote.

@@ -47,7 +47,7 @@ class Wanted:
     conversations: int = 200
     media: int = 0
     motion: int = 1
-    pairs: int = 12
+    pairs: int = 10
     examples: int = 3
 
 

@@ -205,7 +205,13 @@ visavis.faces = (id) => visavis.shared(`f-${id}`);
 visavis.drawn = async (title, puppet, packed, player, colour, valid) => {
   const [pose, expression] = await Promise.all(packed.map(visavis.unpack));
   const canvas = visavis.el("canvas", {width: 420, height: 420, role: "img", "aria-label": `${title}, drawn from motion`, class: colour});
-  const avatar = visavis.avatar(canvas, puppet, {colour: visavis.colour(colour)}), pale = visavis.avatar(canvas, puppet, {colour: visavis.colour("quiet")});
+  const look = {}, faded = {}, paint = () => {
+    look.colour = visavis.colour(colour);
+    faded.colour = visavis.colour("quiet");
+  };
+  paint();
+  document.addEventListener("theme", paint); // before the avatars, which look at it then
+  const avatar = visavis.avatar(canvas, puppet, look), pale = visavis.avatar(canvas, puppet, faded);
   let shown = -1;
   const draw = () => {
     const frame = Math.max(0, Math.min(pose.rows - 1, Math.floor(player.at * 25 + 1e-6)));
@@ -215,5 +221,9 @@ visavis.drawn = async (title, puppet, packed, player, colour, valid) => {
     (valid(frame) ? avatar : pale).draw(motion);
   };
   player.watch(draw);
+  document.addEventListener("theme", () => {
+    shown = -1;
+    draw();
+  });
   return canvas;
 };
