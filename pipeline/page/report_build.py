@@ -106,7 +106,8 @@ def _chosen(corpus: Corpus, most: int) -> list[Entry]:
     groups += [[e for e in found if e.id] for found in corpus.by_reason().values()]
     groups += [[e for e in corpus.entries if e.outcome == "unfinished" and e.id]]
     turns = [(place, number, e) for number, group in enumerate(groups) for place, e in enumerate(group)]
-    return [entry for _, _, entry in sorted(turns, key=lambda turn: turn[:2])[:most]]
+    chosen = [entry for _, _, entry in sorted(turns, key=lambda turn: turn[:2])[:most]]
+    return sorted(chosen, key=lambda entry: entry.outcome != "kept")  # which get copies and drawings first
 
 
 def _examples(store: Store, corpus: Corpus, copies: Copies, each: int, reporter: Reporter) -> list[dict[str, Any]]:
