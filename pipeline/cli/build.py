@@ -211,20 +211,56 @@ def report(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="DATASET", help="Dataset or run of `visavis build` or `visavis pairs`, or a KEY.generated.npy."
+            metavar="RUN",
+            help="Dataset or run of `visavis build` or `visavis pairs`, or a KEY.generated.npy. With --page"
+            " also a folder that holds a build, pairs, trainings and evaluation.json.",
         ),
     ],
     samples: Annotated[int, typer.Option(min=0, help="Sample keys to list per class and split.")] = 2,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The picture; none: KEY.png beside it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The picture, or the page's folder; none: beside what it is of.")
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="For a picture: where the dataset lies, if it was moved since.")
     ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Write a page that opens by double click, without a network: RUN-page.")
+    ] = False,
+    pairs: Annotated[list[str] | None, typer.Option(metavar="RUN", help="Page: pairs that lie elsewhere.")] = None,
+    training: Annotated[
+        list[Path] | None, typer.Option(metavar="FOLDER", help="Page: trainings that lie elsewhere.")
+    ] = None,
+    evaluation: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Page: what `visavis evaluate … --json` printed.")
+    ] = None,
+    conversations: Annotated[int, typer.Option(min=0, help="Page: conversations that can be opened.")] = 200,
+    with_media: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Page: copy the films of so many; others are played where they lie.")
+    ] = 0,
+    with_motion: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Page: draw so many beside their films; without films all are.")
+    ] = 1,
+    pairs_shown: Annotated[int, typer.Option(min=0, help="Page: pairs of each set that can be played.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Summarise a dataset: classes, shards, balance, codec, pairs. Or draw what `visavis generate` wrote."""
-    from visavis.pipeline.cli.report import report_dataset, report_generated
+    """Summarise a dataset: classes, shards, balance, codec, pairs. Or draw what `visavis generate` wrote.
+
+    With --page, everything of a run as a page: what came in and why it was left out, thresholds as sliders, each
+    conversation and pair to be played, training and evaluation.
+    """
+    from visavis.pipeline.cli.report import report_dataset, report_generated, report_page
     from visavis.pipeline.plan.file_names import GENERATED
 
+    if page:
+        needs("build", "a page")
+        from visavis.pipeline.page.report import Wanted
+
+        wanted = Wanted(conversations, with_media, with_motion, pairs_shown)
+        report_page(what, out, (pairs or [], training or [], evaluation or []), wanted, as_json=as_json)
+        return
+    for option, given in (("--pairs", pairs), ("--training", training), ("--evaluation", evaluation)):
+        if given:
+            raise UsageError(f"{option} goes with --page")
     if what.endswith(GENERATED):
         needs("build", "a picture")
         report_generated(what, out or Path(what.removesuffix(GENERATED) + ".png"), dataset, as_json=as_json)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from rich.table import Table
 
@@ -13,9 +14,14 @@ from visavis.pipeline.cli.tables import pairs_table
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
 from visavis.schemas.dyads import WindowClass
+from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import Manifest, Split
-from visavis.schemas.words import counted, in_words
+from visavis.schemas.uris import is_local
+from visavis.schemas.words import counted, in_words, size
 from visavis.training.dataset import Dataset
+
+if TYPE_CHECKING:
+    from visavis.pipeline.page.report import Wanted
 
 
 def report_generated(generated: str, picture: Path, dataset: str | None, *, as_json: bool) -> None:
@@ -33,6 +39,33 @@ def report_generated(generated: str, picture: Path, dataset: str | None, *, as_j
     else:
         say(str(picture))
         reporter.end("curves drawn" if missing else "faces and curves drawn", advice=f"look at {picture}")
+
+
+def report_page(
+    run: str,
+    out: Path | None,
+    beside: tuple[Sequence[str], Sequence[Path], Sequence[Path]],
+    wanted: Wanted,
+    *,
+    as_json: bool,
+) -> None:
+    """Write a page. beside: pairs, trainings and evaluations that do not lie in `run`."""
+    from visavis.pipeline.page.report import write_report
+    from visavis.pipeline.page.report_find import find
+
+    reporter = Reporter()
+    if out is None and not is_local(run):
+        raise UsageError(f"{run} is not on this machine: name the page's folder with --out")
+    folder = out or Path(f"{run.rstrip('/')}-page")
+    found = find(run, *beside)
+    made = write_report(found, folder, wanted, reporter)
+    if as_json:
+        say_json(made)
+        return
+    say(made["page"])
+    opened = f"{made['opened']} of {counted(made['conversations'], 'conversation')} can be opened"
+    sizes = f"{size(made['bytes'])} without media, {size(made['media_bytes'])} of media"
+    reporter.end(f"{opened}, {sizes}", advice=f"open {made['page']} in a browser")
 
 
 def report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
