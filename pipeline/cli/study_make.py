@@ -27,7 +27,7 @@ from visavis.pipeline.page.study_motion import (
     with_figures,
 )
 from visavis.pipeline.page.votes import KEY_NAME, MOST_QUESTIONS, MOST_SYSTEMS, RECORDED, Clip, Key, Question, Trial
-from visavis.pipeline.view.portrait_file import portrait_from
+from visavis.pipeline.view.portrait_sources import read_portrait
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import Split
@@ -81,7 +81,7 @@ def make_study(order: Order, out: Path, *, as_json: bool) -> None:
             origin |= add_generated(for_trials, checkpoints, data, order.seed, order.encoder, advance)
     measure_windows(for_trials, data)
     if order.portrait:
-        carry(windows, portrait_from(order.portrait))
+        carry(windows, read_portrait(order.portrait))
     secret = secrets.token_bytes(16)
     keys = [[each.sample.key for each in some] for some in (for_trials, for_checks)]
     key = design(
