@@ -12,6 +12,7 @@ import typer
 import visavis as program
 from visavis.pipeline.cli.build import builds
 from visavis.pipeline.cli.housekeeping import housekeeping
+from visavis.pipeline.cli.live import live_page
 from visavis.pipeline.cli.models import assets, models
 from visavis.pipeline.engine.terminal import say
 from visavis.schemas.errors import DatasetError, RunFailed, UsageError
@@ -51,6 +52,7 @@ def visavis(
 app.add_typer(builds)
 app.add_typer(housekeeping)
 app.add_typer(models)
+app.add_typer(live_page)
 app.add_typer(assets, name="assets")
 
 
