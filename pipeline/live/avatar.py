@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from visavis.pipeline.live.perception import Eyes, check_codec
+from visavis.pipeline.live.looking import LookingProcess
+from visavis.pipeline.live.perception import check_codec
 from visavis.pipeline.plan.file_names import DATASET
+from visavis.pipeline.view.portrait import Portrait
+from visavis.pipeline.view.puppet import Puppet
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.config import FacesConfig
 from visavis.schemas.dyads import Codec
@@ -18,10 +21,8 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.sample import Sample
 from visavis.schemas.storage.store import Store
 from visavis.schemas.train import SamplerConfig
-from visavis.stages.face.codec import decode_motion
 from visavis.stages.face.decode import avatar_of, conversation_of, read_codec, read_faces
 from visavis.stages.face.landmarker import check_faces
-from visavis.stages.faces import FaceTracker, tracker_of
 from visavis.stages.models.devices import pick_device
 from visavis.training.checkpoint import load_checkpoint, load_model
 from visavis.training.dataset import Dataset
@@ -59,17 +60,14 @@ class Avatar:
         """Frames that are waited for behind a block."""
         return ahead(self.model.config) + self.model.features.look_ahead
 
-    def rest(self) -> np.ndarray:
-        """The person at rest: landmarks [478, 3]."""
-        return decode_motion(self.codec, self.reference_D[None], self.neutral_L3)[0]
+    def puppet(self, portrait: Portrait | None = None) -> Puppet:
+        """The face that the page draws."""
+        return Puppet.carrying(self.codec, portrait) if portrait else Puppet.of(self.codec, self.neutral_L3)
 
-    def eyes(self, tracker: FaceTracker) -> Eyes:
+    def looking(self) -> LookingProcess:
+        """What sees a person's motion as this model takes it."""
         motion = self.model.motion
-        return Eyes(self.codec, tracker, np.array(motion.mean), np.array(motion.std))
-
-    def tracker(self) -> FaceTracker:
-        """A face model of one's own; it takes a second to load."""
-        return tracker_of(self.faces)
+        return LookingProcess(self.codec, self.faces, np.array(motion.mean), np.array(motion.std))
 
     def reaction(self, key: str) -> Reaction:
         return Reaction(self, key)
@@ -79,7 +77,6 @@ class Reaction:
     """One session's stream. Calls do not overlap."""
 
     def __init__(self, avatar: Avatar, key: str) -> None:
-        self._avatar = avatar
         self._device = avatar.model.mean.device
         reference = torch.from_numpy(avatar.reference_D)[None].to(self._device)
         self._stream = Stream(avatar.model, reference, avatar.sampler, keys=[key])
@@ -100,12 +97,11 @@ class Reaction:
         return self._stream.needs
 
     def step(self, avatar_sound_N: np.ndarray, user_sound_N: np.ndarray, user_motion_TD: np.ndarray) -> np.ndarray:
-        """The next block as landmarks, float32 [B, 478, 3], from `needs` frames of what was heard and seen."""
+        """The next block of motion, float32 [B, D], from `needs` frames of what was heard and seen."""
         given = (
             torch.from_numpy(part)[None].to(self._device) for part in (avatar_sound_N, user_sound_N, user_motion_TD)
         )
-        motion_TD = self._stream.step(*given)[0].cpu().numpy()
-        return decode_motion(self._avatar.codec, motion_TD, self._avatar.neutral_L3)
+        return self._stream.step(*given)[0].cpu().numpy()
 
     def remember(self) -> None:
         """What can be done while waiting: see `Stream.remember`."""

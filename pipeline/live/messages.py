@@ -11,7 +11,7 @@ To the server, 16 bytes and what follows them:
 To the page, 16 bytes and what follows them, all numbers 4 bytes so that the page reads them in place:
 
     kind u8 | flags u8 | count u16 | number u32 | time f64
-    BLOCK    motion of `count` frames as landmarks; `time`: of the picture that frame `number` was seen in
+    BLOCK    motion of `count` frames in the codec's units; `time`: of the picture that frame `number` was seen in
     SEEN     landmarks of what was seen in picture `number`; none where there is no face
     PONG     the ping's number; `time`: of the server's clock
 
@@ -118,7 +118,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def pack_block(
-    first: int, captured: float, times: Sequence[float], speech: int, skipped: int, points_TL3: np.ndarray
+    first: int, captured: float, times: Sequence[float], speech: int, skipped: int, motion_TD: np.ndarray
 ) -> bytes:
     """A block for the page.
 
@@ -128,10 +128,10 @@ def pack_block(
         times: as `TIMES`.
         speech: sample of the avatar's file at the first frame, may be negative; −2³¹: it does not speak.
         skipped: frames that were left out since the session began, as the machine was too slow.
-        points_TL3: landmarks, float32, face widths, y up.
+        motion_TD: float32.
     """
-    head = HEADER.pack(BLOCK, 0, len(points_TL3), first, captured)
-    return head + struct.pack("<5dii", *times, speech, skipped) + _floats(points_TL3)
+    head = HEADER.pack(BLOCK, 0, len(motion_TD), first, captured)
+    return head + struct.pack("<5dii", *times, speech, skipped) + _floats(motion_TD)
 
 
 def pack_seen(number: int, time: float, took: float, points_L3: np.ndarray | None, level: float) -> bytes:

@@ -7,17 +7,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from visavis.pipeline.live.server import Portrait
+from visavis.pipeline.live.looking import LookingProcess
+from visavis.pipeline.view.portrait import Portrait
 from visavis.schemas.errors import UsageError
 from visavis.schemas.storage.user_files import read_given
-from visavis.stages.faces import FaceTracker
 
 _MOST_BYTES = 32 << 20
-_SIDE = 512
+_MOST_SIDE = 1280  # pixels; the face model works on less
 
 
-def read_portrait(path: Path, tracker: FaceTracker) -> Portrait:
-    """A picture about its face, square and of the avatar's size, and where its landmarks are.
+async def read_portrait(path: Path, looking: LookingProcess) -> Portrait:
+    """The portrait that a picture makes.
 
     Raises:
         UsageError: not a picture, or nobody in it. One line.
@@ -26,19 +26,10 @@ def read_portrait(path: Path, tracker: FaceTracker) -> Portrait:
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
         raise UsageError(f"--portrait {path}: not a picture that can be read")
-    rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-    faces_FL3 = tracker.landmarks(rgb, new_shot=True)
+    scale = min(1.0, _MOST_SIDE / max(bgr.shape[:2]))
+    rgb = cv2.resize(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    faces_FL3 = await looking.landmarks(rgb)
     if not len(faces_FL3):
         raise UsageError(f"--portrait {path}: no face is found in it")
     height, width = rgb.shape[:2]
-    points_L3 = faces_FL3[0] * np.array([width, height, width], np.float32)
-    low_2, high_2 = points_L3[:, :2].min(axis=0), points_L3[:, :2].max(axis=0)
-    side = 2.0 * float((high_2 - low_2).max())
-    corner_2 = (low_2 + high_2) / 2 - side * np.array([0.5, 0.52])
-    scale = _SIDE / side
-    move = np.array([[scale, 0, -scale * corner_2[0]], [0, scale, -scale * corner_2[1]]])
-    cut = cv2.warpAffine(bgr, move, (_SIDE, _SIDE), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
-    placed_L3 = (points_L3 - [*corner_2, 0]) * scale
-    ok, picture = cv2.imencode(".jpg", cut, [cv2.IMWRITE_JPEG_QUALITY, 92])
-    assert ok
-    return Portrait(picture.tobytes(), "image/jpeg", {"landmarks": placed_L3.round(3).tolist(), "side": _SIDE})
+    return Portrait.of(rgb, faces_FL3[0] * np.array([width, height, width], np.float32))

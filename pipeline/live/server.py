@@ -13,23 +13,24 @@ import io
 import itertools
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import soundfile
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from visavis.pipeline.live.avatar import Avatar
+from visavis.pipeline.live.looking import Looker
 from visavis.pipeline.live.messages import MOST_BYTES, Malformed, parse_message
 from visavis.pipeline.live.session import Session
 from visavis.pipeline.page.base import static, templates
+from visavis.pipeline.view.portrait import Portrait
+from visavis.pipeline.view.puppet import puppet_json
 from visavis.schemas import FPS, SAMPLE_RATE
-from visavis.stages.faces import FaceTracker
 
 HOST = "127.0.0.1"
 _STYLES = ("page.css", "live.css")
-_SCRIPTS = ("page.js", "live_draw.js", "live_capture.js", "live_latency.js", "live.js")
+_SCRIPTS = ("page.js", "avatar.js", "live_draw.js", "live_capture.js", "live_latency.js", "live.js")
 _BESIDE = ("live_worklet.js",)  # what scripts load themselves
 _TYPES = {"js": "text/javascript", "css": "text/css", "html": "text/html"}
 _HEADERS = {
@@ -46,20 +47,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass
-class Portrait:
-    """A picture that the avatar's motion moves. picture: its bytes, of this type. config: for the page."""
-
-    picture: bytes
-    type: str
-    config: Mapping[str, Any]
-
-
-@dataclass
 class LiveServer:
     """The page and one session at a time. `start` it, tell people `address`, and `stop` it."""
 
     avatar: Avatar
-    tracker: FaceTracker
+    looker: Looker
     port: int = 0
     portrait: Portrait | None = None
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
@@ -78,8 +70,6 @@ class LiveServer:
         app.router.add_get(f"{prefix}/session", self._session)
         if len(self.avatar.speech_N):
             app.router.add_get(f"{prefix}/speech.wav", _answer(_wav(self.avatar), "audio/wav"))
-        if self.portrait:
-            app.router.add_get(f"{prefix}/portrait", _answer(self.portrait.picture, self.portrait.type))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
         site = web.TCPSite(self._runner, HOST, self.port)
@@ -132,9 +122,9 @@ class LiveServer:
             "sampleRate": SAMPLE_RATE,
             "block": avatar.block,
             "ahead": avatar.ahead,
-            "rest": avatar.rest().round(5).tolist(),
+            "rest": avatar.reference_D.tolist(),
             "speaks": len(avatar.speech_N) / SAMPLE_RATE,
-            "portrait": self.portrait.config if self.portrait else None,
+            "puppet": puppet_json(avatar.puppet(self.portrait)),
         }
         text = (
             templates()
@@ -166,7 +156,7 @@ class LiveServer:
 
     async def _talk(self, socket: web.WebSocketResponse) -> None:
         key = f"live-{next(self._numbers)}"
-        session = Session(self.avatar, self.avatar.eyes(self.tracker), key, socket.send_bytes)
+        session = Session(self.avatar, self.looker, key, socket.send_bytes)
         running = asyncio.create_task(session.run())
         receiving = asyncio.create_task(_receive(socket, session))
         try:

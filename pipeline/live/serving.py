@@ -9,8 +9,6 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-import cv2
-
 from visavis.pipeline.live.avatar import Avatar
 from visavis.pipeline.live.portrait import read_portrait
 from visavis.pipeline.live.server import LiveServer
@@ -23,12 +21,13 @@ async def serve(avatar: Avatar, portrait: Path | None, port: int, say: Callable[
     Raises:
         UsageError: the port is taken, or the portrait shows no face. One line.
     """
-    cv2.setNumThreads(1)
-    tracker = avatar.tracker()
-    server = LiveServer(avatar, tracker, port, read_portrait(portrait, tracker) if portrait else None)
+    looking = avatar.looking()
+    await looking.begin()  # its models are loaded before anybody waits
+    server = LiveServer(avatar, looking, port, await read_portrait(portrait, looking) if portrait else None)
     try:
         await server.start()
     except OSError as error:
+        looking.close()
         raise UsageError(f"port {port} cannot be had ({error.strerror}); without --port any free one is") from error
     say(f"talk to it at {server.address}")
     say("the address is the key: whoever has it can talk to it. Ctrl-C ends it, and nothing is kept")
@@ -39,6 +38,7 @@ async def serve(avatar: Avatar, portrait: Path | None, port: int, say: Callable[
             await asyncio.Event().wait()
         finally:
             await server.stop()
+            looking.close()
 
 
 def _door(folder: Path, address: str) -> Path:

@@ -1,7 +1,7 @@
 """One person in front of the page: pictures and sound in, blocks of the avatar's motion out.
 
-All state belongs to the event loop; two threads of its own do the work, one with pictures and one with the model, and
-nothing waits for another but by `await`. Of pictures only the newest waits, so a slow machine sees fewer of them. A
+All state belongs to the event loop; a process looks at pictures, a thread runs the model, and nothing waits for
+another but by `await`. Of pictures only the newest waits, so a slow machine sees fewer of them. A
 machine that is too slow for the model leaves out blocks and says how many: it never falls behind.
 """
 
@@ -17,8 +17,8 @@ from functools import partial
 import numpy as np
 
 from visavis.pipeline.live.avatar import Avatar, Reaction
+from visavis.pipeline.live.looking import Looker
 from visavis.pipeline.live.messages import Message, pack_block, pack_pong, pack_seen
-from visavis.pipeline.live.perception import Eyes, Seen
 from visavis.pipeline.live.timeline import FRAME_MS, MotionLine, SoundLine
 from visavis.schemas import SAMPLES_PER_FRAME
 
@@ -37,11 +37,11 @@ class Session:
         key: names the session; noise is drawn by it.
     """
 
-    def __init__(self, avatar: Avatar, eyes: Eyes, key: str, send: Send) -> None:
-        self._avatar, self._eyes, self._send = avatar, eyes, send
+    def __init__(self, avatar: Avatar, looker: Looker, key: str, send: Send) -> None:
+        self._avatar, self._looker, self._send = avatar, looker, send
         self._reaction: Reaction = avatar.reaction(key)
         self._sound, self._motion = SoundLine(), MotionLine(len(avatar.reference_D))
-        self._seeing, self._moving = ThreadPoolExecutor(1, "eyes"), ThreadPoolExecutor(1, "motion")
+        self._moving = ThreadPoolExecutor(1, "motion")
         self._news = asyncio.Event()
         self._picture: Message | None = None  # the newest that nobody has looked at
         self._looked = -math.inf  # time of the last picture that was looked at
@@ -85,15 +85,14 @@ class Session:
                 tasks.create_task(self._look())
                 tasks.create_task(self._react())
         finally:
-            for work in (self._seeing, self._moving):  # the face model is the next session's, too
-                await asyncio.to_thread(work.shutdown, wait=True, cancel_futures=True)
+            self._moving.shutdown(wait=False, cancel_futures=True)
 
     def _clock(self) -> float:
         """The session's time, ms; never ahead of the page's."""
         return _now() - self._began if self._began is not None else 0.0
 
     async def _look(self) -> None:
-        loop = asyncio.get_running_loop()
+        await self._looker.begin()
         while True:
             picture = self._picture
             if picture is None:
@@ -103,7 +102,7 @@ class Session:
             if picture.time <= self._looked:  # times that go backwards
                 continue
             began = _now()
-            seen: Seen | None = await loop.run_in_executor(self._seeing, self._eyes.look, picture.payload)
+            seen = await self._looker.look(picture.payload)
             self._looked = picture.time
             if self._looked >= self._last_seen():
                 self._marks.setdefault("seen", _now())
@@ -133,11 +132,11 @@ class Session:
             times, self._marks = [received, max(received, marks.get("seen", now)), now], {}
             speech, spoken_N = self._voice()
             heard_N, seen_TD = self._sound.frames(first, last), self._motion.frames(first, last)
-            points_TL3 = await loop.run_in_executor(
+            motion_TD = await loop.run_in_executor(
                 self._moving, partial(self._reaction.step, spoken_N, heard_N, seen_TD)
             )
             times += [_now(), _now()]
-            await self._send(pack_block(block, self._captured_at(block), times, speech, self._skipped, points_TL3))
+            await self._send(pack_block(block, self._captured_at(block), times, speech, self._skipped, motion_TD))
             await loop.run_in_executor(self._moving, self._reaction.remember)
 
     async def _wait(self, seconds: float) -> None:

@@ -8,7 +8,6 @@ const live = (() => {
   const MARGIN = 10; // ms that a block should come before it is due
   const $ = (id) => document.getElementById(id);
   const latency = new Latency($("strip"), $("parts"));
-  const rest = Float32Array.from(config.rest.flat());
   let session = null, avatar = null, lastSaved = null;
 
   const say = (text, bad = false) => {
@@ -33,13 +32,13 @@ const live = (() => {
       this.number = 0;
       this.lag = null; // ms from a frame's time to when it is due
       this.slack = []; // by how much the last blocks came before they were due, ms
-      this.frames = []; // {number, points, block}, in order
+      this.frames = []; // {number, motion, block}, in order
       this.drawn = -1;
       this.pings = []; // [round trip, server's clock − ours], ms
       this.seen = {found: 0, lost: 0, times: []};
       this.skipped = 0;
       this.late = 0;
-      this.moved = []; // mouth and nose of what was drawn, for measurements
+      this.moved = []; // [frame, when it was drawn, its motion …], for measurements
       this.ended = "";
     }
 
@@ -107,9 +106,9 @@ const live = (() => {
         this.lag -= Math.min(...this.slack) - MARGIN;
         this.slack = [];
       }
-      const points = new Float32Array(buffer, HEADER + 48), size = points.length / count;
+      const motion = new Float32Array(buffer, HEADER + 48), size = motion.length / count;
       for (let i = 0; i < count; i++) {
-        this.frames.push({number: first + i, points: points.subarray(i * size, (i + 1) * size), block: i === 0 ? block : null});
+        this.frames.push({number: first + i, motion: motion.subarray(i * size, (i + 1) * size), block: i === 0 ? block : null});
       }
       if (speech !== NOT_SPEAKING) this.play(first, count, speech);
     }
@@ -149,10 +148,10 @@ const live = (() => {
     requestAnimationFrame(draw);
     const frame = session.next();
     if (frame) {
-      avatar.draw(frame.points);
+      avatar.draw(frame.motion);
       session.drawn = frame.number;
       const at = session.now();
-      session.moved.push([frame.number, at, frame.points[3 * 4 + 1], frame.points[3 * 14 + 1] - frame.points[3 * 13 + 1]]);
+      session.moved.push([frame.number, at, ...frame.motion]);
       if (session.moved.length > 20000) session.moved.shift();
       if (frame.block) latency.add(frame.block, at, FRAME, config.block, config.ahead);
     } else if (session.seen.changed) { // in a frame of its own: two faces at once would make the avatar late
@@ -235,6 +234,8 @@ const live = (() => {
   };
 
   const end = (ended, why) => {
+    if (ended.over) return;
+    ended.over = true;
     clearInterval(ended.beat);
     ended.counts?.stop();
     for (const stream of ended.devices) stream.getTracks().forEach((track) => track.stop());
@@ -244,7 +245,7 @@ const live = (() => {
     $("start").disabled = false;
     $("stop").disabled = $("speak").disabled = true;
     $("face").textContent = "–";
-    avatar.draw(rest);
+    avatar.draw(config.rest);
     liveDraw.face($("you"), null);
     say(why || "Ended. Camera and microphone are off.", !!why);
   };
@@ -255,7 +256,7 @@ const live = (() => {
     fps: config.fps, block: config.block, ahead: config.ahead,
     latency: latency.summary(latency.all),
     blocks: latency.all,
-    pictures: {...of.seen, times: undefined, points: undefined, taken: of.counts?.taken, leftOut: of.left},
+    pictures: {found: of.seen.found, lost: of.seen.lost, taken: of.counts?.taken, leftOut: of.left},
     blocksLeftOut: of.skipped / config.block, blocksLate: of.late,
     moved: of.moved,
     agent: navigator.userAgent,
@@ -269,8 +270,9 @@ const live = (() => {
   };
 
   const setUp = async () => {
-    avatar = {draw: (points) => liveDraw.face($("avatar"), points, liveDraw.colour("--generated"))};
-    avatar.draw(rest);
+    avatar = visavis.avatar($("avatar"), config.puppet);
+    await avatar.ready;
+    avatar.draw(config.rest);
     liveDraw.face($("you"), null);
     latency.show();
     $("speak").hidden = !config.speaks;
@@ -282,7 +284,8 @@ const live = (() => {
       if (session && document.hidden) say("This tab is hidden: browsers stop the camera's pictures then.", true);
     });
     document.addEventListener("theme", () => {
-      if (!session) avatar.draw(rest), latency.show();
+      latency.show();
+      if (!session) liveDraw.face($("you"), null);
     });
   };
   setUp();
