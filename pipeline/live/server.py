@@ -29,6 +29,7 @@ from visavis.pipeline.view.puppet import puppet_json
 from visavis.schemas import FPS, SAMPLE_RATE
 
 HOST = "127.0.0.1"
+_WAIT = 1.0  # seconds that a second person waits for the first to leave
 _STYLES = ("page.css", "live.css")
 _SCRIPTS = ("page.js", "avatar.js", "live_draw.js", "live_capture.js", "live_latency.js", "live.js")
 _BESIDE = ("live_worklet.js",)  # what scripts load themselves
@@ -56,7 +57,7 @@ class LiveServer:
     portrait: Portrait | None = None
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     _runner: web.AppRunner | None = None
-    _taken: bool = False
+    _place: asyncio.Lock = field(default_factory=asyncio.Lock)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     async def start(self) -> None:
@@ -144,14 +145,16 @@ class LiveServer:
             raise web.HTTPForbidden(reason="not from there")
         socket = web.WebSocketResponse(heartbeat=15, max_msg_size=MOST_BYTES, compress=False)
         await socket.prepare(request)
-        if self._taken:
+        try:
+            async with asyncio.timeout(_WAIT):  # a page that is loaded anew comes before the old one has left
+                await self._place.acquire()
+        except TimeoutError:
             await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=b"somebody else is talking to it")
             return socket
-        self._taken = True
         try:
             await self._talk(socket)
         finally:
-            self._taken = False
+            self._place.release()
         return socket
 
     async def _talk(self, socket: web.WebSocketResponse) -> None:
