@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 
-from visavis.pipeline.view.packed import packed_rows
 from visavis.stages.face.heads import Heads, canonical_face
 
 SIDE = 512
 _ROOM = 2.4  # sides of the square that is cut out, in heights of the face
 _ABOVE = 0.46  # share of it that lies above the face's middle
-_QUALITY = 88  # of the JPEG in a page
 
 
 @dataclass(frozen=True)
@@ -57,18 +53,6 @@ class Portrait:
         origin_2 = head.origin_V3[0, :2] * (1, -1)
         face_L3 = head.faces(points_L3[None])[0]
         return cls(picture, points_L3, face_L3, head.rotation_V33[0], origin_2, unit, motion_D)
-
-    def json(self) -> dict[str, Any]:
-        """For a page: the picture as a JPEG in a data address, points in pixels."""
-        bgr = cv2.cvtColor(self.picture_SS3, cv2.COLOR_RGB2BGR)
-        jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
-        return {
-            "picture": "data:image/jpeg;base64," + base64.b64encode(jpeg).decode(),
-            "side": len(self.picture_SS3),
-            "points": packed_rows(self.points_L3.reshape(1, -1), bits=16),
-            "origin": self.origin_2.round(4).tolist(),
-            "unit": round(self.unit, 4),
-        }
 
 
 def _square(size: tuple[int, int], landmarks_L3: np.ndarray) -> tuple[int, int, int]:

@@ -29,18 +29,21 @@ from visavis.pipeline.view.mesh import (
     LIPS_INNER_TOP,
     LIPS_OUTER_BOTTOM,
     LIPS_OUTER_TOP,
-    OVAL,
     canonical_mesh,
     ring_of,
 )
 from visavis.pipeline.view.packed import packed, packed_rows
 from visavis.pipeline.view.portrait import Portrait
+from visavis.pipeline.view.rig import HOLES, Rig, hole_triangles, ring_triangles
 from visavis.schemas.dyads import Codec
 from visavis.schemas.rows import LANDMARKS
 from visavis.stages.face.heads import POSE_DIMS, canonical_face, head_rotation
 
 WIDEST = 4.0
 """Face widths from the middle of the view: what motion says beyond is drawn there."""
+
+STEEPEST = 0.8
+"""Rad that a portrait turns, about each axis: a picture does not show more of a head."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Puppet:
         if motion_TD.ndim != 2 or motion_TD.shape[1] != self.dim or not np.isfinite(motion_TD).all():
             raise ValueError(f"motion {motion_TD.shape} is not [frames, {self.dim}] of finite numbers")
         motion_TD = np.clip(motion_TD, -1e6, 1e6)
+        if self.portrait is not None:
+            motion_TD[:, :3] = np.clip(motion_TD[:, :3], -STEEPEST, STEEPEST)
         face_TL3 = (motion_TD[:, POSE_DIMS:] @ self.basis_EK).reshape(-1, LANDMARKS, 3) + self.base_L3
         moves_T3 = motion_TD[:, 3:POSE_DIMS] - self.start_3
         scale_T = np.exp(np.clip(moves_T3[:, 2], -8, 8)) / np.ptp(canonical_face()[:, 0])
@@ -100,18 +105,20 @@ class Puppet:
 
 def model_json(puppet: Puppet) -> dict[str, Any]:
     """What all faces of a codec share, for a page: the basis (8 bits, a scale for each row), triangles, outlines."""
-    mesh = canonical_mesh()
+    eyes, mouth = hole_triangles()
     return {
+        "steepest": STEEPEST,
         "width": float(np.ptp(canonical_face()[:, 0])),
         "basis": packed_rows(puppet.basis_EK),
-        "skin": packed(mesh.skin),
-        "eyes": packed(mesh.eyes),
-        "mouth": packed(mesh.mouth),
+        "skin": packed(canonical_mesh().skin),
+        "rings": packed(ring_triangles()),
+        "eyes": packed(eyes),
+        "mouth": packed(mouth),
         "lips": [ring_of(LIPS_OUTER_TOP, LIPS_OUTER_BOTTOM), ring_of(LIPS_INNER_TOP, LIPS_INNER_BOTTOM)],
         "lids": [ring_of(top, bottom) for top, bottom in zip(LIDS_TOP, LIDS_BOTTOM, strict=True)],
+        "holes": [[*edges, iris] for edges, iris in zip(HOLES, (*(iris[0] for iris in IRISES), None), strict=True)],
         "brows": BROWS,
         "irises": IRISES,
-        "oval": OVAL,
     }
 
 
@@ -121,7 +128,7 @@ def face_json(puppet: Puppet) -> dict[str, Any]:
         "base": packed_rows(puppet.base_L3.reshape(1, -1), bits=16),
         "turn": puppet.turn_33.round(9).ravel().tolist(),
         "start": puppet.start_3.round(9).tolist(),
-        "portrait": puppet.portrait and puppet.portrait.json(),
+        "portrait": puppet.portrait and Rig(puppet.portrait).json(),
     }
 
 

@@ -2,7 +2,7 @@
 "use strict";
 
 (() => {
-  const POSE = 6, LANDMARKS = 478, FACE = 0.6, WIDEST = 4;
+  const POSE = 6, LANDMARKS = 478, SKIN = 468, SHARPEST = 512, FACE = 0.6, WIDEST = 4;
   const LIGHT = [-0.35, 0.5, 0.79];
 
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
@@ -32,6 +32,7 @@
   function decoder({model, face}) {
     model.unpacked ??= {basis: rows(model.basis)};
     const {basis} = model.unpacked, base = rows(face.base), size = LANDMARKS * 3, cm = new Float64Array(size);
+    const steepest = face.portrait ? model.steepest : 1e6;
     return (motion) => {
       cm.set(base);
       for (let e = 0; e * size < basis.length; e++) {
@@ -39,7 +40,8 @@
         if (much) for (let k = 0, at = e * size; k < size; k++) cm[k] += much * basis[at + k];
       }
       const scale = Math.exp(clamp(motion[5] - face.start[2], -8, 8)) / model.width;
-      const r = rotation(motion[0], motion[1], motion[2], face.turn).map((x) => x * scale);
+      const [pitch, yaw, roll] = [0, 1, 2].map((i) => clamp(motion[i], -steepest, steepest));
+      const r = rotation(pitch, yaw, roll, face.turn).map((x) => x * scale);
       const dx = motion[3] - face.start[0], dy = motion[4] - face.start[1], points = new Float32Array(size);
       for (let k = 0; k < size; k += 3) {
         const x = cm[k], y = cm[k + 1], z = cm[k + 2];
@@ -77,17 +79,10 @@
         y[l] = canvas.height / 2 - points[3 * l + 1] * FACE * side;
       }
       context.clearRect(0, 0, size, canvas.height);
-      const seen = [];
-      for (let k = 0; k < skin.length; k += 3) {
-        const [a, b, c] = [skin[k], skin[k + 1], skin[k + 2]];
-        const area = (x[b] - x[a]) * (y[c] - y[a]) - (y[b] - y[a]) * (x[c] - x[a]);
-        if (area < 0) seen.push([points[3 * a + 2] + points[3 * b + 2] + points[3 * c + 2], k]);
-      }
-      seen.sort((one, other) => one[0] - other[0]);
       const line = mixed(colour, paper, 0.62);
       context.lineWidth = Math.max(1, side / 512);
       context.lineJoin = "round";
-      for (const [, k] of seen) {
+      for (const k of inOrder(skin, points, (l) => x[l], (l) => y[l])) {
         const [a, b, c] = [skin[k], skin[k + 1], skin[k + 2]];
         context.fillStyle = mixed(colour, paper, 0.55 - 0.45 * lit(points, a, b, c));
         context.strokeStyle = line;
@@ -143,6 +138,195 @@
     }
   }
 
+  const distance = (xy, a, b) => Math.hypot(xy[2 * a] - xy[2 * b], xy[2 * a + 1] - xy[2 * b + 1]);
+
+  /** Where the vertices of a portrait are and what they show, as `Rig.placed` in pipeline/view/rig.py has it. */
+  function rig(model, {still, rest, ring, weight, fit, ...portrait}) {
+    [still, rest, ring, weight, fit] = [still, rest, ring, weight, fit].map(rows);
+    const {skull, origin, unit, limits} = portrait, N = skull.length, rings = weight.length, count = SKIN + rings;
+    const holes = model.holes.map(([top, bottom, iris]) => ({top, bottom, iris, all: [...top, ...bottom.slice(1, -1)]}));
+    const total = count + holes.reduce((sum, hole) => sum + hole.all.length, 0);
+    const places = new Float64Array(2 * total), shown = new Float64Array(2 * total), seen = new Float64Array(2 * LANDMARKS);
+    const restSeen = new Float64Array(2 * LANDMARKS), points = new Float64Array(3 * LANDMARKS);
+    const look = (from, to, n) => {
+      for (let l = 0; l < n; l++) {
+        to[2 * l] = origin[0] + from[3 * l] * unit;
+        to[2 * l + 1] = origin[1] - from[3 * l + 1] * unit;
+      }
+    };
+    look(rest, restSeen, LANDMARKS);
+    shown.set(still);
+    const mean = (from) => [0, 1, 2].map((i) => skull.reduce((sum, l) => sum + from[3 * l + i], 0) / N);
+    const spread = (from, middle) =>
+      Math.sqrt(skull.reduce((sum, l) => sum + [0, 1, 2].reduce((s, i) => s + (from[3 * l + i] - middle[i]) ** 2, 0), 0));
+    const restMiddle = mean(rest), restSpread = spread(rest, restMiddle);
+
+    /** The face, no further from its place and no larger or smaller than the picture can carry. */
+    function within(given) {
+      const middle = mean(given), size = spread(given, middle) / restSpread;
+      const scale = clamp(size, limits.smallest, limits.largest) / Math.max(size, 1e-9);
+      const dx = middle[0] - restMiddle[0], dy = middle[1] - restMiddle[1], far = Math.hypot(dx, dy) / limits.furthest;
+      const share = far > 1e-9 ? Math.tanh(far) / far : 1;
+      const place = [restMiddle[0] + dx * share, restMiddle[1] + dy * share, middle[2]];
+      for (let k = 0; k < points.length; k++) points[k] = (given[k] - middle[k % 3]) * scale + place[k % 3];
+    }
+
+    function placeRings() {
+      const head = [0, 1, 2, 3].map((row) => [0, 1].map((i) =>
+        skull.reduce((sum, l, n) => sum + fit[row * N + n] * points[3 * l + i], 0)));
+      for (let n = 0; n < rings; n++) {
+        const [x, y] = [0, 1].map((i) =>
+          ring[3 * n] * head[0][i] + ring[3 * n + 1] * head[1][i] + ring[3 * n + 2] * head[2][i] + head[3][i]);
+        const at = 2 * (SKIN + n), w = weight[n];
+        places[at] = still[at] * (1 - w) + (origin[0] + x * unit) * w;
+        places[at + 1] = still[at + 1] * (1 - w) + (origin[1] - y * unit) * w;
+      }
+    }
+
+    /** The eyeball keeps its place between the corners; lids that open wider than in the picture stretch it. */
+    function eye({top, bottom, iris}, at) {
+      const [first, last] = [top[0], top[top.length - 1]], ax = restSeen[2 * last] - restSeen[2 * first];
+      const ay = restSeen[2 * last + 1] - restSeen[2 * first + 1];
+      const sx = seen[2 * last] - seen[2 * first], sy = seen[2 * last + 1] - seen[2 * first + 1], s2 = sx * sx + sy * sy;
+      const re = s2 > 1e-12 ? (ax * sx + ay * sy) / s2 : 0, im = s2 > 1e-12 ? (ay * sx - ax * sy) / s2 : 0;
+      const back = (l) => {
+        const x = seen[2 * l] - seen[2 * first], y = seen[2 * l + 1] - seen[2 * first + 1];
+        return [restSeen[2 * first] + re * x - im * y, restSeen[2 * first + 1] + re * y + im * x];
+      };
+      const [ix, iy] = back(iris), gx = ix - restSeen[2 * iris], gy = iy - restSeen[2 * iris + 1];
+      const gaze = clamp((gx * ax + gy * ay) / Math.max(ax * ax + ay * ay, 1e-12), -limits.gaze, limits.gaze);
+      for (let i = 0; i < top.length; i++) {
+        const [u, l] = [top[i], bottom[i]], dx = restSeen[2 * l] - restSeen[2 * u];
+        const dy = restSeen[2 * l + 1] - restSeen[2 * u + 1];
+        const along = ([x, y]) => clamp(((x - restSeen[2 * u]) * dx + (y - restSeen[2 * u + 1]) * dy) /
+          Math.max(dx * dx + dy * dy, 1e-12), 0, 1);
+        const a = along(back(u)), b = Math.max(a, along(back(l))), side = gaze * Math.sin((Math.PI * i) / (top.length - 1));
+        const show = (k, share) => {
+          shown[2 * (at + k)] = restSeen[2 * u] + share * dx - side * ax;
+          shown[2 * (at + k) + 1] = restSeen[2 * u + 1] + share * dy - side * ay;
+        };
+        show(i, a);
+        if (i > 0 && i < top.length - 1) show(top.length - 1 + i, b);
+      }
+    }
+
+    /** Teeth hang with the upper lip. */
+    function mouth({top, bottom}, at) {
+      for (let i = 0; i < top.length; i++) {
+        const [u, l] = [top[i], bottom[i]], gap = distance(seen, u, l);
+        const inPicture = Math.max(distance(restSeen, u, l), 1e-6);
+        const show = (k, share) => {
+          shown[2 * (at + k)] = portrait.open ? restSeen[2 * u] + share * (restSeen[2 * l] - restSeen[2 * u]) : i / (top.length - 1);
+          shown[2 * (at + k) + 1] = portrait.open ? restSeen[2 * u + 1] + share * (restSeen[2 * l + 1] - restSeen[2 * u + 1]) : share;
+        };
+        show(i, 0);
+        const down = Math.min(gap / (portrait.open ? inPicture : limits.deepest * unit), 1);
+        if (i > 0 && i < top.length - 1) show(top.length - 1 + i, down);
+      }
+    }
+
+    return (given) => {
+      within(given);
+      look(points, seen, LANDMARKS);
+      places.set(seen.subarray(0, 2 * SKIN));
+      placeRings();
+      let at = count;
+      for (const hole of holes) {
+        hole.all.forEach((l, k) => places.set([seen[2 * l], seen[2 * l + 1]], 2 * (at + k)));
+        (hole.iris ? eye : mouth)(hole, at);
+        at += hole.all.length;
+      }
+      return {places, shown, mouthAt: at - holes[2].all.length};
+    };
+  }
+
+  /** One triangle of `texture` in `picture`, both {data, width, height} of RGBA; corners in pixels, the first's middle at 0. */
+  function paint(picture, texture, p, q) {
+    const [ax, ay, bx, by, cx, cy] = p, area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax);
+    if (Math.abs(area) <= 0.05) return;
+    const slope = (a, b, c) => [((b - a) * (cy - ay) - (c - a) * (by - ay)) / area, ((c - a) * (bx - ax) - (b - a) * (cx - ax)) / area];
+    const [ux, uy] = slope(q[0], q[2], q[4]), [vx, vy] = slope(q[1], q[3], q[5]);
+    const low = Math.max(Math.ceil(Math.min(ay, by, cy) - 0.5), 0), {data, width} = picture, from = texture.data;
+    const high = Math.min(Math.floor(Math.max(ay, by, cy) + 0.5), picture.height - 1), wide = texture.width;
+    const mostX = wide - 1.001, mostY = texture.height - 1.001;
+    for (let y = low; y <= high; y++) {
+      let left = Infinity, right = -Infinity;
+      for (let e = 0; e < 6; e += 2) {
+        const [x0, y0, x1, y1] = [p[e], p[e + 1], p[(e + 2) % 6], p[(e + 3) % 6]];
+        const middle = clamp(y, Math.min(y0, y1), Math.max(y0, y1));
+        if (Math.abs(y - middle) > 0.5) continue;
+        const x = y1 === y0 ? x0 : x0 + ((middle - y0) / (y1 - y0)) * (x1 - x0);
+        left = Math.min(left, x, y1 === y0 ? x1 : x);
+        right = Math.max(right, x, y1 === y0 ? x1 : x);
+      }
+      const start = Math.max(Math.ceil(left - 0.5), 0), end = Math.min(Math.floor(right + 0.5), width - 1);
+      let u = q[0] + (start - ax) * ux + (y - ay) * uy, v = q[1] + (start - ax) * vx + (y - ay) * vy;
+      for (let x = start, to = 4 * (y * width + start); x <= end; x++, to += 4, u += ux, v += vx) {
+        const cu = u < 0 ? 0 : u > mostX ? mostX : u, cv = v < 0 ? 0 : v > mostY ? mostY : v;
+        const iu = cu | 0, iv = cv | 0, fu = cu - iu, fv = cv - iv, at = 4 * (iv * wide + iu), under = at + 4 * wide;
+        const w11 = fu * fv, w10 = fv - w11, w01 = fu - w11, w00 = 1 - fu - w10;
+        data[to] = w00 * from[at] + w01 * from[at + 4] + w10 * from[under] + w11 * from[under + 4];
+        data[to + 1] = w00 * from[at + 1] + w01 * from[at + 5] + w10 * from[under + 1] + w11 * from[under + 5];
+        data[to + 2] = w00 * from[at + 2] + w01 * from[at + 6] + w10 * from[under + 2] + w11 * from[under + 6];
+      }
+    }
+  }
+
+  /** A portrait's picture of `side` pixels, moved to `points` each time it is called. */
+  function portraitDrawing(canvas, model, portrait, side, picture, mouth) {
+    const shape = (width, height) => Object.assign(document.createElement("canvas"), {width, height});
+    const screen = shape(side, side).getContext("2d"), high = side + 2 + mouth.height;
+    const sheet = shape(Math.max(side, mouth.width), high).getContext("2d", {willReadFrequently: true});
+    sheet.imageSmoothingQuality = "high";
+    sheet.drawImage(picture, 0, 0, side, side);
+    const still = sheet.getImageData(0, 0, side, side), drawn = screen.createImageData(side, side);
+    sheet.drawImage(sheet.canvas, 0, side - 1, side, 1, 0, side, side, 1);
+    sheet.drawImage(mouth, 0, side + 2);
+    sheet.drawImage(mouth, 0, 0, mouth.width, 1, 0, side + 1, mouth.width, 1);
+    const texture = sheet.getImageData(0, 0, sheet.canvas.width, high), place = rig(model, portrait);
+    const [ringed, eyes, inside, skin] = [model.rings, model.eyes, model.mouth, model.skin].map(integers);
+    const p = new Float64Array(6), q = new Float64Array(6);
+    return (points) => {
+      const {places, shown, mouthAt} = place(points);
+      drawn.data.set(still.data);
+      const triangle = (numbers, k) => {
+        for (let i = 0; i < 3; i++) {
+          const l = numbers[k + i], painted = l >= mouthAt && !portrait.open;
+          p[2 * i] = places[2 * l] * side - 0.5;
+          p[2 * i + 1] = places[2 * l + 1] * side - 0.5;
+          q[2 * i] = painted ? shown[2 * l] * (mouth.width - 1) : shown[2 * l] * side - 0.5;
+          q[2 * i + 1] = painted ? shown[2 * l + 1] * (mouth.height - 1) + side + 2 : shown[2 * l + 1] * side - 0.5;
+        }
+        paint(drawn, texture, p, q);
+      };
+      for (const part of [ringed, inside, eyes]) for (let k = 0; k < part.length; k += 3) triangle(part, k);
+      for (const k of inOrder(skin, points, (l) => places[2 * l], (l) => places[2 * l + 1])) triangle(skin, k);
+      screen.putImageData(drawn, 0, 0);
+      const context = canvas.getContext("2d"), size = Math.min(canvas.width, canvas.height);
+      context.imageSmoothingQuality = "high";
+      context.drawImage(screen.canvas, (canvas.width - size) / 2, (canvas.height - size) / 2, size, size);
+    };
+  }
+
+  /** The triangles that look at the viewer, the furthest first: where they begin in `skin`. */
+  function inOrder(skin, points, x, y) {
+    const seen = [], depth = new Float64Array(skin.length);
+    for (let k = 0; k < skin.length; k += 3) {
+      const [a, b, c] = [skin[k], skin[k + 1], skin[k + 2]];
+      if ((x(b) - x(a)) * (y(c) - y(a)) - (y(b) - y(a)) * (x(c) - x(a)) >= 0) continue;
+      depth[k] = points[3 * a + 2] + points[3 * b + 2] + points[3 * c + 2];
+      seen.push(k);
+    }
+    return seen.sort((one, other) => depth[one] - depth[other]);
+  }
+
+  async function image(address) {
+    const made = new Image();
+    made.src = address;
+    await made.decode();
+    return made;
+  }
+
   /**
    * A face in a canvas. `draw(motion)` takes a frame of motion (numbers in the codec's units), `drawLandmarks(points)`
    * 478 · 3 numbers in face widths, y up. Frames with a number that is not finite are left out: the face stays as it is.
@@ -150,25 +334,36 @@
    * resolved when the portrait is there; what is drawn before is shown then.
    */
   visavis.avatar = (canvas, puppet, look = {}) => {
-    const decode = decoder(puppet), mesh = wireframe(canvas, puppet.model);
-    let last = null;
+    const {model, face: {portrait}} = puppet, decode = decoder(puppet);
+    let show = null, last = null;
     const colours = () => {
       const style = getComputedStyle(canvas), root = getComputedStyle(document.documentElement);
       return [rgb(look.colour ?? style.color), rgb(look.paper ?? (root.getPropertyValue("--panel") || "#fff"))];
     };
-    let [colour, paper] = colours();
+    const again = () => last && show?.(last);
+    async function prepare() {
+      if (portrait) {
+        const side = Math.min(canvas.width, canvas.height, SHARPEST);
+        show = portraitDrawing(canvas, model, portrait, side, await image(portrait.picture), await image(portrait.mouth));
+      } else {
+        const mesh = wireframe(canvas, model);
+        let [colour, paper] = colours();
+        show = (points) => mesh(points, colour, paper);
+        document.addEventListener("theme", () => {
+          [colour, paper] = colours();
+          again();
+        });
+      }
+      again();
+    }
     const drawLandmarks = (points) => {
       if (points.length !== LANDMARKS * 3 || !points.every(Number.isFinite)) return false;
       last = points;
-      mesh(points, colour, paper);
+      show?.(points);
       return true;
     };
-    document.addEventListener("theme", () => {
-      [colour, paper] = colours();
-      if (last) drawLandmarks(last);
-    });
     return {
-      ready: Promise.resolve(),
+      ready: prepare(),
       points: decode,
       drawLandmarks,
       draw: (motion) => motion.every(Number.isFinite) && drawLandmarks(decode(motion)),
