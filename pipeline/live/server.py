@@ -57,6 +57,7 @@ class LiveServer:
     portrait: Portrait | None = None
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     _runner: web.AppRunner | None = None
+    _socket: web.WebSocketResponse | None = None
     _place: asyncio.Lock = field(default_factory=asyncio.Lock)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -68,10 +69,11 @@ class LiveServer:
         for name, data in files.items():
             app.router.add_get(f"{prefix}/static/{name}", _answer(data, _TYPES[name.rpartition(".")[2]]))
         app.router.add_get(f"{prefix}/", self._page)
+        app.on_shutdown.append(self._say_goodbye)
         app.router.add_get(f"{prefix}/session", self._session)
         if len(self.avatar.speech_N):
             app.router.add_get(f"{prefix}/speech.wav", _answer(_wav(self.avatar), "audio/wav"))
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, HOST, self.port)
         await site.start()
@@ -152,10 +154,16 @@ class LiveServer:
             await socket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=b"somebody else is talking to it")
             return socket
         try:
+            self._socket = socket
             await self._talk(socket)
         finally:
+            self._socket = None
             self._place.release()
         return socket
+
+    async def _say_goodbye(self, _: web.Application) -> None:
+        if self._socket is not None:
+            await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the program was ended")
 
     async def _talk(self, socket: web.WebSocketResponse) -> None:
         key = f"live-{next(self._numbers)}"

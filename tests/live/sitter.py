@@ -113,16 +113,36 @@ def clip(folder: Path, nods: Sequence[int], frames: int) -> list[str]:
     from visavis.pipeline.demo.people import make_person
     from visavis.pipeline.demo.render import Pose, Renderer
 
-    renderer = Renderer(make_person(0, long_hair=False), 320, 320, 9.2)
+    renderer = Renderer(make_person(0, long_hair=False), 640, 480, 13.0)
     pitch_T = np.zeros(frames)
     for nod in nods:
         pitch_T += 0.25 * np.exp(-0.5 * ((np.arange(frames) - nod) / 2.5) ** 2)
     drawn: dict[float, np.ndarray] = {}
-    pictures = (drawn.setdefault(p, renderer.frame(Pose(p, 0, 0, 0, 0, 0, 0, 0, 0))) for p in pitch_T.round(3).tolist())
+    for pitch in set(pitch_T.round(2).tolist()):
+        drawn[pitch] = renderer.frame(Pose(pitch, 0, 0, 0, 0, 0, 0, 0, 0))
+    pictures = (numbered(drawn[pitch], n) for n, pitch in enumerate(pitch_T.round(2).tolist()))
     folder.mkdir(parents=True, exist_ok=True)
-    write_pictures(folder / "camera.y4m", pictures, size=(320, 320))
+    write_pictures(folder / "camera.y4m", pictures)
     sound_N = 0.001 * np.random.default_rng(0).standard_normal(frames * 640)
     for nod in nods:
         sound_N[nod * 640 :][:160] = 0.5 * np.sin(np.arange(160))
     write_sound(folder / "microphone.wav", sound_N, 16_000)
     return flags(folder / "camera.y4m", folder / "microphone.wav")
+
+
+_BITS, _SIDE = 8, 16  # of a frame's number, and pixels of each
+
+
+def numbered(rgb_HW3: np.ndarray, number: int) -> np.ndarray:
+    """The picture with its number in the upper left corner, as black and white squares."""
+    out = rgb_HW3.copy()
+    for bit in range(_BITS):
+        out[:_SIDE, bit * _SIDE : (bit + 1) * _SIDE] = 255 * (number >> bit & 1)
+    return out
+
+
+def number_of(jpeg: bytes) -> int:
+    """What `numbered` wrote, after all that a camera and a browser do to it."""
+    grey = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+    middle = _SIDE // 2
+    return sum(int(grey[middle, bit * _SIDE + middle] > 127) << bit for bit in range(_BITS))

@@ -290,5 +290,5 @@ const live = (() => {
   };
   setUp();
 
-  return {measurements: () => measurements() ?? lastSaved, running: () => session !== null};
+  return {measurements: () => measurements() ?? lastSaved, running: () => session !== null, epoch: () => session?.epoch};
 })();
