@@ -138,9 +138,9 @@ def _keep() -> dict[str, Any]:
     async def looked(self: Session) -> None:
         add = self._motion.add
 
-        def added(at: float, motion_D: np.ndarray, rest_D: np.ndarray) -> None:
-            kept["pitch"].append((at, float(motion_D[0])))
-            add(at, motion_D, rest_D)
+        def added(time: float, motion_D: np.ndarray, rest_D: np.ndarray) -> None:
+            kept["pitch"].append((time, float(motion_D[0])))
+            add(time, motion_D, rest_D)
 
         self._motion.add = added  # type: ignore[method-assign]
         await look(self)
