@@ -67,7 +67,7 @@ def main() -> None:
     asyncio.run_coroutine_threadsafe(server.stop(), loop).result(20)
     looking.close()
     if wanted.out:
-        wanted.out.write_text(json.dumps(found), encoding="utf-8")
+        wanted.out.write_text(json.dumps(found | {"kept": kept}), encoding="utf-8")
     _print(found)
     if kept:
         _print_drift(kept, found)
@@ -167,9 +167,9 @@ def _print_drift(kept: dict[str, Any], found: dict[str, Any]) -> None:
         near = np.abs(times - true) < 700
         weight = np.clip(pitch[near] - np.median(pitch[near]) - 0.03, 0, None)
         click = clicks[np.abs(clicks - true) < 700]
-        if near.sum() > 20 and weight.sum() > 0 and len(click):
+        if near.sum() > 5 and weight.sum() > 0 and len(click):
             rows.append((true, float((times[near] * weight).sum() / weight.sum()) - true, float(click[0]) - true))
-    table = np.array(rows)
+    table = np.array(rows).reshape(-1, 3)
     print(f"{len(table)} nods and clicks; ms behind where the page made them, and the sound behind the motion:")
     for name, part in (
         ("first minute", table[table[:, 0] < 60_000]),
@@ -208,7 +208,7 @@ _MADE = """
         const depth = Math.exp(-0.5 * (at / 0.12) ** 2);
         context.drawImage(pictures[Math.round(depth * MOST)], 0, 0);
       };
-      setInterval(draw, 20);
+      setInterval(draw, 40);
       draw();
       return canvas.captureStream(25);
     }

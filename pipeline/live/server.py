@@ -32,7 +32,7 @@ HOST = "127.0.0.1"
 _WAIT = 1.0  # seconds that a second person waits for the first to leave
 _STYLES = ("page.css", "live.css")
 _SCRIPTS = ("page.js", "avatar.js", "live_draw.js", "live_capture.js", "live_latency.js", "live.js")
-_BESIDE = ("live_worklet.js",)  # what scripts load themselves
+_BESIDE = ("live_worklet.js", "live_worker.js")  # what scripts load themselves
 _TYPES = {"js": "text/javascript", "css": "text/css", "html": "text/html"}
 _HEADERS = {
     "Cache-Control": "no-store",

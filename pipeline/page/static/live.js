@@ -5,7 +5,8 @@ const live = (() => {
   const config = visavis.data("config");
   const FRAME = 1000 / config.fps, NOT_SPEAKING = -(2 ** 31);
   const HEADER = 16, [PICTURE, SOUND, PING, SPEAK] = [1, 2, 3, 4], [BLOCK, SEEN, PONG] = [1, 2, 3];
-  const MARGIN = 10; // ms that a block should come before it is due
+  const MARGIN = 10, MOST_LATER = 200; // ms that a block should come before it is due; by which one makes all later
+  const PATIENT = 10; // blocks that must come early before all are drawn earlier
   const $ = (id) => document.getElementById(id);
   const latency = new Latency($("strip"), $("parts"));
   let session = null, avatar = null, lastSaved = null;
@@ -97,12 +98,12 @@ const live = (() => {
       const came = got - first * FRAME; // the least lag that shows this block in time
       if (this.lag === null) this.lag = came + MARGIN;
       const early = this.lag - came;
-      this.slack = [...this.slack.slice(-24), early];
+      this.slack = [...this.slack.slice(-(PATIENT - 1)), early];
       if (early < 0) {
         this.late++;
-        this.lag = came + MARGIN;
+        this.lag = Math.min(came + MARGIN, this.lag + MOST_LATER); // a stall passes, and is no reason to wait for ever
         this.slack = [];
-      } else if (this.slack.length === 25 && Math.min(...this.slack) > 3 * MARGIN && speech === NOT_SPEAKING) {
+      } else if (this.slack.length === PATIENT && Math.min(...this.slack) > 3 * MARGIN && speech === NOT_SPEAKING) {
         this.lag -= Math.min(...this.slack) - MARGIN;
         this.slack = [];
       }
@@ -216,8 +217,7 @@ const live = (() => {
       mine.note = devices.said && `${devices.said} It goes on without.`;
       for (let i = 0; i < 5; i++) setTimeout(() => mine.ping(), 40 * i);
       if (devices.camera) {
-        mine.counts = liveCapture.pictures(devices.camera, $("camera"), async (time, blob) =>
-          mine.post(PICTURE, time - mine.epoch, await blob.arrayBuffer()));
+        mine.counts = liveCapture.pictures(devices.camera, $("camera"), (time, jpeg) => mine.post(PICTURE, time - mine.epoch, jpeg));
       }
       if (devices.microphone) {
         mine.audio = await liveCapture.sound(devices.microphone, (time, buffer) => mine.post(SOUND, time - mine.epoch, buffer));

@@ -22,39 +22,40 @@ const liveCapture = {
     return {camera, microphone, said: [noCamera, noMicrophone].filter(Boolean).join(" ")};
   },
 
-  /** Pictures of a camera: calls `send(time, blob)` for each, one at a time; what comes meanwhile is left out. */
+  /** Pictures of a camera: calls `send(time, buffer)` with a JPEG of each, one at a time; what comes meanwhile is left out. */
   pictures(stream, video, send) {
-    const counts = {taken: 0, dropped: 0};
-    let busy = false, running = true, canvas = null, context = null;
+    const counts = {taken: 0, dropped: 0}, worker = new Worker("static/live_worker.js");
+    let waiting = null; // time of the picture that is being compressed
+    const stop = {over: false};
     video.srcObject = stream;
+    worker.onmessage = ({data: {jpeg}}) => {
+      const time = waiting;
+      waiting = null;
+      counts.taken++;
+      if (!stop.over && !send(time, jpeg)) counts.dropped++;
+    };
     const frame = async (now, about) => {
-      if (!running) return;
+      if (stop.over) return;
       video.requestVideoFrameCallback(frame);
-      if (busy) {
+      if (waiting !== null) {
         counts.dropped++;
         return;
       }
-      busy = true;
+      waiting = about.captureTime ?? now;
+      const scale = Math.min(1, liveCapture.SIDE / Math.max(about.width, about.height));
+      const [resizeWidth, resizeHeight] = [about.width, about.height].map((side) => Math.max(1, Math.round(side * scale)));
       try {
-        const scale = Math.min(1, liveCapture.SIDE / Math.max(about.width, about.height));
-        const [width, height] = [about.width, about.height].map((side) => Math.max(1, Math.round(side * scale)));
-        if (!canvas || canvas.width !== width || canvas.height !== height) {
-          canvas = new OffscreenCanvas(width, height);
-          context = canvas.getContext("2d", {alpha: false, willReadFrequently: true});
-        }
-        context.drawImage(video, 0, 0, width, height);
-        const time = about.captureTime ?? now;
-        const blob = await canvas.convertToBlob({type: "image/jpeg", quality: 0.8});
-        counts.taken++;
-        if (running && !(await send(time, blob))) counts.dropped++;
-      } finally {
-        busy = false;
+        const bitmap = await (scale < 1 ? createImageBitmap(video, {resizeWidth, resizeHeight}) : createImageBitmap(video));
+        worker.postMessage({bitmap}, [bitmap]);
+      } catch {  // the camera was taken away
+        waiting = null;
       }
     };
     video.requestVideoFrameCallback(frame);
     video.play();
     counts.stop = () => {
-      running = false;
+      stop.over = true;
+      worker.terminate();
       video.srcObject = null;
     };
     return counts;
