@@ -24,14 +24,6 @@ from typing import Any
 import cv2
 import numpy as np
 import psutil
-import torch
-
-from benchmarks.fake_devices import devices_of
-from visavis.pipeline.cli.folders import dataset_folder
-from visavis.pipeline.live.avatar import load_avatar
-from visavis.pipeline.live.messages import Message
-from visavis.pipeline.live.server import LiveServer
-from visavis.pipeline.live.session import Session
 
 PERIOD = 4.0  # seconds between nods
 NOD, NOD_FRAMES = 2.0, 12  # seconds into the period, and frames to either side
@@ -50,6 +42,13 @@ def main() -> None:
     wanted = parser.parse_args()
     if bool(wanted.clip) == wanted.drift:
         parser.error("either a clip or --drift")
+    import torch  # here, not above: the process that looks for faces reads this file, too, and needs none of it
+
+    from benchmarks.fake_devices import devices_of
+    from visavis.pipeline.cli.folders import dataset_folder
+    from visavis.pipeline.live.avatar import load_avatar
+    from visavis.pipeline.live.server import LiveServer
+
     torch.set_num_threads(1)
     avatar = load_avatar(wanted.checkpoint, dataset_folder(wanted.dataset))
     kept = _keep() if wanted.drift else None
@@ -132,6 +131,9 @@ def _print(found: dict[str, Any]) -> None:
 
 def _keep() -> dict[str, Any]:
     """What the server makes of pictures and sound, beside its work."""
+    from visavis.pipeline.live.messages import Message
+    from visavis.pipeline.live.session import Session
+
     kept: dict[str, Any] = {"pitch": [], "clicks": []}
     look, hear = Session._look, Session.hear
 

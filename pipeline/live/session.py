@@ -130,6 +130,7 @@ class Session:
             now, marks = _now(), self._marks
             received = max(marks.get("sound", now), marks.get("picture", now))
             times, self._marks = [received, max(received, marks.get("seen", now)), now], {}
+            self._end = last + self._avatar.block  # what comes meanwhile may be what the next one needs
             speech, spoken_N = self._voice()
             heard_N, seen_TD = self._sound.frames(first, last), self._motion.frames(first, last)
             motion_TD = await loop.run_in_executor(

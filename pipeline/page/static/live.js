@@ -172,7 +172,7 @@ const live = (() => {
     $("rate").textContent = rate.toFixed(0);
     $("dropped").textContent = String(session.left = Math.max(0, counts.taken + counts.dropped - seen.found - seen.lost));
     $("skipped").textContent = String(session.skipped / config.block);
-    $("median").textContent = found.blocks ? `${found.median.toFixed(0)} ms, ${found.p95.toFixed(0)} ms at worst of 20` : "–";
+    $("median").textContent = found.blocks ? `${found.median.toFixed(0)} ms, 95 % within ${found.p95.toFixed(0)} ms` : "–";
     judge(rate, found);
   };
 
