@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from visavis.pipeline.demo.head import FACE, LIDS_BOTTOM, LIDS_TOP, OVAL, Shape, make_head, rotation
+from visavis.pipeline.demo.head import FACE, Shape, make_head, rotation
 from visavis.pipeline.demo.people import TEXTURE, Person, make_person
 from visavis.pipeline.demo.render import Pose, Renderer
 from visavis.pipeline.demo.script import Motion, gesture, still_motion
+from visavis.pipeline.view.mesh import LIDS_BOTTOM, LIDS_TOP, OVAL
 from visavis.schemas import FPS, SAMPLES_PER_FRAME
 from visavis.schemas.rows import Turn
 from visavis.stages.media.audio import turn_mask

@@ -27,9 +27,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from visavis.pipeline.demo.head import BROWS, LIDS_BOTTOM, LIDS_TOP, OVAL, UV_FACE, Shape, make_head
+from visavis.pipeline.demo.head import UV_FACE, Shape, make_head
 from visavis.pipeline.demo.people import TEXTURE, Person, make_person
 from visavis.pipeline.demo.render import Pose, Renderer
+from visavis.pipeline.view.mesh import BROWS, LIDS_BOTTOM, LIDS_TOP, OVAL
 from visavis.stages.face.facemesh import FaceMeshTracker
 from visavis.stages.face.heads import Heads
 from visavis.stages.face.identity import Appearance, learned

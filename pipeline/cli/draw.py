@@ -16,6 +16,9 @@ import numpy as np
 from visavis.pipeline.engine.progress import command
 from visavis.pipeline.plan.build import CODECS
 from visavis.pipeline.plan.outputs import read_outputs
+from visavis.pipeline.view.avatar import WHITE
+from visavis.pipeline.view.puppet import WIDEST
+from visavis.pipeline.view.wireframe import Colour, draw_wireframe
 from visavis.schemas import FPS
 from visavis.schemas.artifact import load_row
 from visavis.schemas.dyads import Codec, Motion
@@ -35,7 +38,7 @@ from visavis.stages.motion import MotionStage
 _HEIGHT = 270  # pixels of a row
 _COLOURS = ((60, 220, 60), (255, 140, 30))  # of the two participants, RGB
 GREY = (170, 170, 170)
-Colour = tuple[int, int, int]
+_LARGER = 2  # drawn larger and made smaller, for fine lines
 
 
 def draw(root: str, item: str, moments: int, addresses: Sequence[str] = ()) -> tuple[np.ndarray, str]:
@@ -167,14 +170,17 @@ def _decoded(codec: Codec, motion: Motion, when: np.ndarray) -> Iterator[np.ndar
 
 
 def draw_faces(points_TL3: np.ndarray, colours: Sequence[Colour], height: int) -> Iterator[np.ndarray]:
-    """Decoded landmarks as seen from the front, on white squares with one view for all."""
-    centre, size = points_TL3[:, :, :2].mean(axis=(0, 1)), 1.25 * float(np.ptp(points_TL3[:, :, 1]))
-    for face, colour in zip(points_TL3, colours, strict=True):
-        picture = np.full((height, height, 3), 255, np.uint8)
-        places = (face[:, :2] - centre) * (1, -1) * height / size + height / 2
-        for x, y in places.astype(int).tolist():
-            cv2.circle(picture, (x, y), 1, colour, -1, cv2.LINE_AA)
-        yield picture
+    """Decoded landmarks as meshes seen from the front, on white squares with one view for all.
+
+    Raises:
+        ValueError: numbers that are not finite.
+    """
+    if not np.isfinite(points_TL3).all():
+        raise ValueError("landmarks that are not finite")
+    centre_3 = np.append(points_TL3[:, :, :2].mean(axis=(0, 1)), 0)
+    for face_L3, colour in zip(points_TL3, colours, strict=True):
+        large = draw_wireframe(np.clip(face_L3 - centre_3, -WIDEST, WIDEST), _LARGER * height, colour, WHITE)
+        yield cv2.resize(large, (height, height), interpolation=cv2.INTER_AREA)
 
 
 def _centred(picture: np.ndarray, width: int) -> np.ndarray:

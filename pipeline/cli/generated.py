@@ -13,8 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from visavis.pipeline.cli.draw import GREY, Colour, draw_faces
+from visavis.pipeline.cli.draw import GREY, draw_faces
 from visavis.pipeline.plan.file_names import GENERATED
+from visavis.pipeline.view.wireframe import Colour
 from visavis.schemas import FPS
 from visavis.schemas.dyads import Codec
 from visavis.schemas.errors import DatasetError, UsageError

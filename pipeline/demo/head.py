@@ -15,29 +15,16 @@ from importlib.resources import files
 import numpy as np
 from safetensors.numpy import load
 
-Indices = tuple[int, ...]
-
-LIPS_OUTER_TOP: Indices = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291)
-LIPS_OUTER_BOTTOM: Indices = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291)
-LIPS_INNER_TOP: Indices = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308)
-LIPS_INNER_BOTTOM: Indices = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
-LIDS_TOP: tuple[Indices, Indices] = (
-    (33, 246, 161, 160, 159, 158, 157, 173, 133),
-    (263, 466, 388, 387, 386, 385, 384, 398, 362),
+from visavis.pipeline.view.mesh import (
+    BROWS,
+    LIDS_BOTTOM,
+    LIDS_TOP,
+    LIPS_INNER_BOTTOM,
+    LIPS_INNER_TOP,
+    LIPS_OUTER_BOTTOM,
+    LIPS_OUTER_TOP,
+    OVAL,
 )
-LIDS_BOTTOM: tuple[Indices, Indices] = (
-    (33, 7, 163, 144, 145, 153, 154, 155, 133),
-    (263, 249, 390, 373, 374, 380, 381, 382, 362),
-)
-BROWS: tuple[Indices, Indices] = (
-    (70, 63, 105, 66, 107, 55, 65, 52, 53, 46),
-    (300, 293, 334, 296, 336, 285, 295, 282, 283, 276),
-)
-OVAL: Indices = (
-    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
-    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
-)
-"""Landmark numbers of FaceMesh; OVAL is the closed border of the face, clockwise in the picture from the top."""
 
 FACE = 468
 RINGS = 4

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from visavis.pipeline.demo.head import (
+from visavis.pipeline.demo.head import FACE, Head, Shape, make_head
+from visavis.pipeline.view.mesh import (
     BROWS,
-    FACE,
     LIDS_BOTTOM,
     LIDS_TOP,
     LIPS_INNER_BOTTOM,
@@ -17,9 +17,6 @@ from visavis.pipeline.demo.head import (
     LIPS_OUTER_BOTTOM,
     LIPS_OUTER_TOP,
     OVAL,
-    Head,
-    Shape,
-    make_head,
 )
 
 Colour = tuple[int, int, int]  # RGB

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from visavis.pipeline.demo.head import LIDS_BOTTOM, LIDS_TOP, LIPS_INNER_BOTTOM, LIPS_INNER_TOP, rotation
+from visavis.pipeline.demo.head import rotation
 from visavis.pipeline.demo.people import TEXTURE, Colour, Person
+from visavis.pipeline.view.mesh import LIDS_BOTTOM, LIDS_TOP, LIPS_INNER_BOTTOM, LIPS_INNER_TOP
 
 CAMERA = 75.0
 """Distance of the camera from the head's origin, cm."""

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 MOUTH_WIDE, MOUTH_HIGH = 160, 96
-_SHADOW, _TEETH, _TONGUE = (48, 18, 20), (196, 186, 176), (150, 74, 76)
+_SHADOW, _TEETH, _TONGUE = (48, 18, 20), (208, 192, 178), (150, 74, 76)
 _BRIGHT = 190.0  # grey level of skin at which these colours hold
 _CHEEKS = (50, 280, 117, 346, 151)
 

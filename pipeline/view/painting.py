@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 _SHIFT = 4  # fractional bits of OpenCV's polygon coordinates
+_JUMP = 3.0  # pixels of the texture from one pixel to the next
 _LEAST = 0.05  # pixels²; triangles with less are not painted
 
 
@@ -42,7 +43,21 @@ def paint(picture_HW3: np.ndarray, texture: np.ndarray, places_M32: np.ndarray, 
         view = painted[rows, columns]
         colours = cv2.remap(texture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         cv2.copyTo(colours, (which > 0).astype(np.uint8), view)
+        u, v = np.where(which > 0, u, xs), np.where(which > 0, v, ys)
+        cv2.copyTo(cv2.GaussianBlur(view, (3, 3), 0), _jumps(u, v), view)
     return painted
+
+
+def _jumps(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Pixels beside which the texture goes on elsewhere, uint8 0 or 1: edges that lie over something."""
+    jumps = np.zeros(u.shape, np.uint8)
+    for map_ in (u, v):
+        across, down = (np.abs(np.diff(map_, axis=axis)) > _JUMP for axis in (1, 0))
+        jumps[:, 1:] |= across
+        jumps[:, :-1] |= across
+        jumps[1:] |= down
+        jumps[:-1] |= down
+    return jumps
 
 
 def _affine(

@@ -128,7 +128,7 @@ def _seen(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """File, frames, landmarks and sharpness of those frames whose motion is valid, piece by piece."""
     for seen in seen_by_piece(binding, faces, participant):
-        kept = np.flatnonzero(motion.valid[seen.where_V]) if len(seen.where_V) else []
+        kept = np.flatnonzero(motion.valid[seen.where_V])
         if len(kept):
             sharpness_V = np.array([track.sharpness[i] for track, i in seen.places])
             yield seen.row.piece.media, seen.where_V[kept], seen.landmarks()[kept], sharpness_V[kept]

@@ -2,7 +2,7 @@
 "use strict";
 
 (() => {
-  const POSE = 6, LANDMARKS = 478, SKIN = 468, SHARPEST = 512, FACE = 0.6, WIDEST = 4;
+  const POSE = 6, LANDMARKS = 478, SKIN = 468, SHARPEST = 512, JUMP = 3, FACE = 0.6, WIDEST = 4;
   const LIGHT = [-0.35, 0.5, 0.79];
 
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
@@ -240,24 +240,27 @@
     };
   }
 
-  /** One triangle of `texture` in `picture`, both {data, width, height} of RGBA; corners in pixels, the first's middle at 0. */
+  /** One triangle of `texture` in `picture`, both {data, width, height} of RGBA; corners in pixels, the first's
+   * middle at 0. `picture.maps` keeps which place of the texture each pixel shows. */
   function paint(picture, texture, p, q) {
     const [ax, ay, bx, by, cx, cy] = p, area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax);
     if (Math.abs(area) <= 0.05) return;
     const slope = (a, b, c) => [((b - a) * (cy - ay) - (c - a) * (by - ay)) / area, ((c - a) * (bx - ax) - (b - a) * (cx - ax)) / area];
     const [ux, uy] = slope(q[0], q[2], q[4]), [vx, vy] = slope(q[1], q[3], q[5]);
-    const low = Math.max(Math.ceil(Math.min(ay, by, cy) - 0.5), 0), {data, width} = picture, from = texture.data;
+    const low = Math.max(Math.ceil(Math.min(ay, by, cy) - 0.5), 0), {data, width, maps} = picture, from = texture.data;
     const high = Math.min(Math.floor(Math.max(ay, by, cy) + 0.5), picture.height - 1), wide = texture.width;
     const mostX = wide - 1.001, mostY = texture.height - 1.001;
     for (let y = low; y <= high; y++) {
       let left = Infinity, right = -Infinity;
       for (let e = 0; e < 6; e += 2) {
-        const [x0, y0, x1, y1] = [p[e], p[e + 1], p[(e + 2) % 6], p[(e + 3) % 6]];
-        const middle = clamp(y, Math.min(y0, y1), Math.max(y0, y1));
+        const to = e === 4 ? 0 : e + 2, y0 = p[e + 1], y1 = p[to + 1];
+        const middle = y0 < y1 ? clamp(y, y0, y1) : clamp(y, y1, y0);
         if (Math.abs(y - middle) > 0.5) continue;
-        const x = y1 === y0 ? x0 : x0 + ((middle - y0) / (y1 - y0)) * (x1 - x0);
-        left = Math.min(left, x, y1 === y0 ? x1 : x);
-        right = Math.max(right, x, y1 === y0 ? x1 : x);
+        const x0 = p[e], x1 = p[to], x = y1 === y0 ? x1 : x0 + ((middle - y0) / (y1 - y0)) * (x1 - x0);
+        if (x < left) left = x;
+        if (x > right) right = x;
+        if (y1 === y0 && x0 < left) left = x0;
+        if (y1 === y0 && x0 > right) right = x0;
       }
       const start = Math.max(Math.ceil(left - 0.5), 0), end = Math.min(Math.floor(right + 0.5), width - 1);
       let u = q[0] + (start - ax) * ux + (y - ay) * uy, v = q[1] + (start - ax) * vx + (y - ay) * vy;
@@ -265,11 +268,34 @@
         const cu = u < 0 ? 0 : u > mostX ? mostX : u, cv = v < 0 ? 0 : v > mostY ? mostY : v;
         const iu = cu | 0, iv = cv | 0, fu = cu - iu, fv = cv - iv, at = 4 * (iv * wide + iu), under = at + 4 * wide;
         const w11 = fu * fv, w10 = fv - w11, w01 = fu - w11, w00 = 1 - fu - w10;
+        maps[to >> 1] = u;
+        maps[(to >> 1) + 1] = v;
         data[to] = w00 * from[at] + w01 * from[at + 4] + w10 * from[under] + w11 * from[under + 4];
         data[to + 1] = w00 * from[at + 1] + w01 * from[at + 5] + w10 * from[under + 1] + w11 * from[under + 5];
         data[to + 2] = w00 * from[at + 2] + w01 * from[at + 6] + w10 * from[under + 2] + w11 * from[under + 6];
       }
     }
+  }
+
+  /** Edges that lie over something, where the texture goes on elsewhere from one pixel to the next: they are smoothed. */
+  function smooth({data, width, height, maps}) {
+    const marks = new Uint8Array(width * height), edges = [];
+    const jumps = (a, b) => {
+      const u = maps[2 * a] - maps[2 * b], v = maps[2 * a + 1] - maps[2 * b + 1];
+      if (u < JUMP && u > -JUMP && v < JUMP && v > -JUMP) return;
+      marks[a] = marks[b] = 1;
+    };
+    for (let at = width + 1; at < marks.length; at++) {
+      jumps(at, at - 1);
+      jumps(at, at - width);
+    }
+    for (let y = 1; y < height - 1; y++) {
+      for (let at = y * width + 1, end = at + width - 2; at < end; at++) if (marks[at]) edges.push(4 * at);
+    }
+    const r = 4 * width, soft = (at) => (4 * data[at] + 2 * (data[at - 4] + data[at + 4] + data[at - r] + data[at + r]) +
+      data[at - r - 4] + data[at - r + 4] + data[at + r - 4] + data[at + r + 4]) / 16;
+    const values = edges.flatMap((at) => [soft(at), soft(at + 1), soft(at + 2)]);
+    edges.forEach((at, i) => data.set(values.slice(3 * i, 3 * i + 3), at));
   }
 
   /** A portrait's picture of `side` pixels, moved to `points` each time it is called. */
@@ -285,10 +311,13 @@
     sheet.drawImage(mouth, 0, 0, mouth.width, 1, 0, side + 1, mouth.width, 1);
     const texture = sheet.getImageData(0, 0, sheet.canvas.width, high), place = rig(model, portrait);
     const [ringed, eyes, inside, skin] = [model.rings, model.eyes, model.mouth, model.skin].map(integers);
-    const p = new Float64Array(6), q = new Float64Array(6);
+    const p = new Float64Array(6), q = new Float64Array(6), screenful = new Float32Array(2 * side * side);
+    for (let k = 0; k < side * side; k++) screenful.set([k % side, Math.floor(k / side)], 2 * k);
+    const target = {data: drawn.data, width: side, height: side, maps: new Float32Array(2 * side * side)};
     return (points) => {
       const {places, shown, mouthAt} = place(points);
       drawn.data.set(still.data);
+      target.maps.set(screenful);
       const triangle = (numbers, k) => {
         for (let i = 0; i < 3; i++) {
           const l = numbers[k + i], painted = l >= mouthAt && !portrait.open;
@@ -297,10 +326,11 @@
           q[2 * i] = painted ? shown[2 * l] * (mouth.width - 1) : shown[2 * l] * side - 0.5;
           q[2 * i + 1] = painted ? shown[2 * l + 1] * (mouth.height - 1) + side + 2 : shown[2 * l + 1] * side - 0.5;
         }
-        paint(drawn, texture, p, q);
+        paint(target, texture, p, q);
       };
       for (const part of [ringed, inside, eyes]) for (let k = 0; k < part.length; k += 3) triangle(part, k);
       for (const k of inOrder(skin, points, (l) => places[2 * l], (l) => places[2 * l + 1])) triangle(skin, k);
+      smooth(target);
       screen.putImageData(drawn, 0, 0);
       const context = canvas.getContext("2d"), size = Math.min(canvas.width, canvas.height);
       context.imageSmoothingQuality = "high";
