@@ -12,12 +12,15 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
 from visavis.pipeline.live.perception import Eyes, Seen
+from visavis.pipeline.view.portrait import Portrait
+from visavis.pipeline.view.portrait_sources import read_portrait
 from visavis.schemas.config import FacesConfig
 from visavis.schemas.dyads import Codec
 from visavis.stages.faces import FaceTracker, tracker_of
@@ -54,9 +57,9 @@ class LookingProcess:
         """See `Eyes.look`."""
         return await self._run(_look, jpeg)
 
-    async def landmarks(self, rgb_HW3: np.ndarray) -> np.ndarray:
-        """Of any picture: see `FaceTracker`."""
-        return await self._run(_landmarks, rgb_HW3)
+    async def portrait(self, path: Path) -> Portrait:
+        """See `read_portrait`."""
+        return await self._run(_portrait, path)
 
     def close(self) -> None:
         if self._pool is not None:
@@ -92,5 +95,5 @@ def _look(jpeg: bytes) -> Seen | None:
     return _eyes.look(jpeg)
 
 
-def _landmarks(rgb_HW3: np.ndarray) -> np.ndarray:
-    return _tracker.landmarks(rgb_HW3, new_shot=True)
+def _portrait(path: Path) -> Portrait:
+    return read_portrait(path, _tracker)

@@ -10,7 +10,6 @@ from html import escape
 from pathlib import Path
 
 from visavis.pipeline.live.avatar import Avatar
-from visavis.pipeline.live.portrait import read_portrait
 from visavis.pipeline.live.server import LiveServer
 from visavis.schemas.errors import UsageError
 
@@ -23,7 +22,7 @@ async def serve(avatar: Avatar, portrait: Path | None, port: int, say: Callable[
     """
     looking = avatar.looking()
     await looking.begin()  # its models are loaded before anybody waits
-    server = LiveServer(avatar, looking, port, await read_portrait(portrait, looking) if portrait else None)
+    server = LiveServer(avatar, looking, port, await looking.portrait(portrait) if portrait else None)
     try:
         await server.start()
     except OSError as error:
