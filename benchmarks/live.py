@@ -5,8 +5,8 @@
 
 Chromium's camera and microphone play the clip; all times are the page's. With --drift the clip is drawn and sounded by
 the page itself, on that one clock, since a fake camera of a loaded machine loses time by itself: how far the nod, as
-the server's motion has it, and the click, as its sound has it, lie from where the page made them is measured at the
-beginning and at the end. Memory is that of the server with the process that looks, and of the page's scripts.
+the server's motion has it, and the click, as its sound has it, lie from where the page made them, minute
+by minute. Memory is that of the server with the process that looks, and of the page's scripts.
 """
 
 from __future__ import annotations
@@ -173,12 +173,9 @@ def _print_drift(kept: dict[str, Any], found: dict[str, Any]) -> None:
             rows.append((true, float((times[near] * weight).sum() / weight.sum()) - true, float(click[0]) - true))
     table = np.array(rows).reshape(-1, 3)
     print(f"{len(table)} nods and clicks; ms behind where the page made them, and the sound behind the motion:")
-    for name, part in (
-        ("first minute", table[table[:, 0] < 60_000]),
-        ("last minute", table[table[:, 0] > times[-1] - 60_000]),
-    ):
-        nod, click = np.median(part[:, 1]), np.median(part[:, 2])
-        print(f"  {name}: motion {nod:+.1f}, sound {click:+.1f}, apart {click - nod:+.1f}")
+    for minute in np.unique(table[:, 0] // 60_000):
+        nod, click = np.median(table[table[:, 0] // 60_000 == minute, 1:], axis=0)
+        print(f"  minute {minute + 1:2.0f}: motion {nod:+.1f}, sound {click:+.1f}, apart {click - nod:+.1f}")
 
 
 def _script() -> str:
