@@ -12,6 +12,7 @@ import typer
 import visavis as program
 from visavis.pipeline.cli.build import builds
 from visavis.pipeline.cli.housekeeping import housekeeping
+from visavis.pipeline.cli.live import live_page
 from visavis.pipeline.cli.models import assets, models
 from visavis.pipeline.cli.render import films
 from visavis.pipeline.cli.study import studies
@@ -55,6 +56,7 @@ app.add_typer(housekeeping)
 app.add_typer(models)
 app.add_typer(films)
 app.add_typer(studies)
+app.add_typer(live_page)
 app.add_typer(assets, name="assets")
 
 

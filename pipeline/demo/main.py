@@ -17,7 +17,7 @@ from visavis.pipeline.cli.commands import engine_of, summary_table
 from visavis.pipeline.cli.tables import metrics_tables
 from visavis.pipeline.demo.dialogue import Clip, demo_corpus, make_clip
 from visavis.pipeline.demo.truth import check_build
-from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.progress import Reporter, command
 from visavis.pipeline.engine.terminal import table
 from visavis.pipeline.plan.build import Build
 from visavis.pipeline.plan.pairs import PairsRequest, build_pairs
@@ -75,7 +75,8 @@ def run_demo(out: Path, engine: str) -> None:
     }.items():
         places.add_row(name, str(path))
     console.print(places)
-    reporter.end("demo done", "report", summary.dataset)
+    console.print(f"look at it: {command('report', summary.dataset)}", highlight=False, soft_wrap=True)
+    reporter.end("demo done, talk to it", "live", str(tuned), summary.dataset)
 
 
 def make_media(folder: Path, reporter: Reporter) -> None:

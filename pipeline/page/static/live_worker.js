@@ -1,0 +1,16 @@
+// Compresses the camera's pictures. In a worker a browser does it at once; on a page, when it has nothing else to do.
+"use strict";
+
+let canvas = null, context = null;
+
+onmessage = async ({data: {bitmap}}) => {
+  const {width, height} = bitmap;
+  if (!canvas || canvas.width !== width || canvas.height !== height) {
+    canvas = new OffscreenCanvas(width, height);
+    context = canvas.getContext("2d", {alpha: false, willReadFrequently: true});
+  }
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  const jpeg = await (await canvas.convertToBlob({type: "image/jpeg", quality: 0.8})).arrayBuffer();
+  postMessage({jpeg}, [jpeg]);
+};
