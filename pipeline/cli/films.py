@@ -187,7 +187,7 @@ def _looks(wanted: Wanted, run: str | None, reporter: Reporter) -> Looks:
     """Raises UsageError: a portrait that is no picture with a face."""
     if wanted.wireframe and (wanted.portrait or wanted.user_portrait):
         raise UsageError("--wireframe draws meshes: it does not go with a portrait")
-    user, avatar = (path and read_portrait(path) for path in (wanted.user_portrait, wanted.portrait))
+    user, avatar = (read_portrait(path) if path else None for path in (wanted.user_portrait, wanted.portrait))
     return Looks((user, avatar), None if wanted.wireframe else run, reporter.line)
 
 
