@@ -187,7 +187,8 @@ def _looks(wanted: Wanted, run: str | None, reporter: Reporter) -> Looks:
     """Raises UsageError: a portrait that is no picture with a face."""
     if wanted.wireframe and (wanted.portrait or wanted.user_portrait):
         raise UsageError("--wireframe draws meshes: it does not go with a portrait")
-    user, avatar = (read_portrait(path) if path else None for path in (wanted.user_portrait, wanted.portrait))
+    user = read_portrait(wanted.user_portrait) if wanted.user_portrait else None
+    avatar = read_portrait(wanted.portrait) if wanted.portrait else None
     return Looks((user, avatar), None if wanted.wireframe else run, reporter.line)
 
 

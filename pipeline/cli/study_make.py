@@ -19,7 +19,6 @@ from visavis.pipeline.page.study_motion import (
     Shown,
     add_generated,
     add_pairs,
-    carry,
     choose_windows,
     film_clip,
     jumbled,
@@ -27,6 +26,7 @@ from visavis.pipeline.page.study_motion import (
     with_figures,
 )
 from visavis.pipeline.page.votes import KEY_NAME, MOST_QUESTIONS, MOST_SYSTEMS, RECORDED, Clip, Key, Question, Trial
+from visavis.pipeline.view.looks import Looks, run_of
 from visavis.pipeline.view.portrait_sources import read_portrait
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
@@ -69,7 +69,7 @@ def make_study(order: Order, out: Path, *, as_json: bool) -> None:
         raise UsageError(f"{out} has a study already, and votes need its key; choose another --out")
     data = Dataset(dataset_folder(order.source))
     names = _check(order, data)
-    windows = _windows(order, data)
+    windows = _windows(order, data, reporter)
     for_trials, for_checks = windows[: order.trials], windows[len(windows) - min(order.checks, len(windows)) :]
     origin = {"dataset": data.hash}
     if data.manifest.kind == "pairs":
@@ -80,8 +80,6 @@ def make_study(order: Order, out: Path, *, as_json: bool) -> None:
             checkpoints = dict(zip(names, order.checkpoints, strict=True))
             origin |= add_generated(for_trials, checkpoints, data, order.seed, order.encoder, advance)
     measure_windows(for_trials, data)
-    if order.portrait:
-        carry(windows, read_portrait(order.portrait))
     secret = secrets.token_bytes(16)
     keys = [[each.sample.key for each in some] for some in (for_trials, for_checks)]
     key = design(
@@ -145,14 +143,16 @@ def _check(order: Order, data: Dataset) -> list[str]:
     return names
 
 
-def _windows(order: Order, data: Dataset) -> list[Shown]:
+def _windows(order: Order, data: Dataset, reporter: Reporter) -> list[Shown]:
     labels = [label.value for label in WindowClass]
     if order.label not in (*labels, "any"):
         raise UsageError(f"--class is any or one of {', '.join(labels)}, not {order.label}")
     pairs = data.manifest.kind == "pairs"
     label = None if order.label == "any" or pairs else WindowClass(order.label)
     splits: list[Split] = ["val", "train"] if pairs else [order.split]  # type: ignore[list-item]
-    return choose_windows(data, order.trials + order.checks, order.seed, label=label, splits=splits)
+    portrait = read_portrait(order.portrait) if order.portrait else None
+    looks = Looks((None, portrait), run_of(data.location), reporter.line)
+    return choose_windows(data, order.trials + order.checks, order.seed, looks, label=label, splits=splits)
 
 
 def _write(

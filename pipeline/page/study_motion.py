@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from visavis.pipeline.page.votes import RECORDED, Trial
 from visavis.pipeline.view.film import write_film
-from visavis.pipeline.view.portrait import Portrait
-from visavis.pipeline.view.puppet import Puppet
+from visavis.pipeline.view.looks import Looks
 from visavis.pipeline.view.windows import People, Version, people_of, window_scene
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
@@ -42,9 +41,9 @@ class Shown:
 
 
 def choose_windows(
-    data: Dataset, count: int, seed: int, *, label: WindowClass | None, splits: Sequence[Split]
+    data: Dataset, count: int, seed: int, looks: Looks, *, label: WindowClass | None, splits: Sequence[Split]
 ) -> list[Shown]:
-    """Windows drawn at random, those first that share no frame with another one.
+    """Windows drawn at random, those first that share no frame with another one. looks: how their people are drawn.
 
     Raises:
         UsageError: there is none.
@@ -67,7 +66,7 @@ def choose_windows(
         else:
             close.append(found[n])
     chosen = (apart + close)[:count]
-    return _decoded(data, chosen)
+    return _decoded(data, chosen, looks)
 
 
 def _keys(data: Dataset, entry: ShardEntry, many: int) -> list[str]:
@@ -81,13 +80,13 @@ def _place(key: str) -> tuple[str, int]:
     return f"{conversation}-{avatar}", int(start)
 
 
-def _decoded(data: Dataset, chosen: Sequence[tuple[str, ShardEntry]]) -> list[Shown]:
+def _decoded(data: Dataset, chosen: Sequence[tuple[str, ShardEntry]], looks: Looks) -> list[Shown]:
     wanted, shown = dict(chosen), dict[str, Shown]()
     for entry in {entry.path: entry for entry in wanted.values()}.values():
         for key, members in data.groups(entry, data.fetch(entry)):
             if key in wanted and wanted[key].path == entry.path:
                 sample = data.decode(key, members)
-                people = people_of(data, sample, entry.path)
+                people = people_of(data, sample, entry.path, looks)
                 shown[key] = Shown(sample, people, {RECORDED: sample.avatar_motion})
     return [shown[key] for key, _ in chosen]
 
@@ -185,12 +184,6 @@ def _by_class(windows: Sequence[Shown]) -> Iterator[tuple[WindowClass, list[Show
     for label in WindowClass:
         if some := [each for each in windows if each.sample.meta.label == label]:
             yield label, some
-
-
-def carry(windows: Sequence[Shown], portrait: Portrait) -> None:
-    """Give every avatar the face of a portrait."""
-    for each in windows:
-        each.people = replace(each.people, avatar=Puppet.carrying(each.people.codec, portrait))
 
 
 def film_clip(shown: Shown, motion_TD: np.ndarray, path: Path, side: int) -> None:
