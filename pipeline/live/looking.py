@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -81,6 +82,7 @@ _eyes: Eyes
 def _load(codec: Codec, faces: FacesConfig, mean_D: np.ndarray, std_D: np.ndarray) -> None:
     global _given, _tracker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to answer
+    os.nice(10)  # what it sees while a block is made is for the next one
     cv2.setNumThreads(1)
     _given, _tracker = (codec, mean_D, std_D), tracker_of(faces)
 

@@ -5,8 +5,8 @@ const live = (() => {
   const config = visavis.data("config");
   const FRAME = 1000 / config.fps, NOT_SPEAKING = -(2 ** 31);
   const HEADER = 16, [PICTURE, SOUND, PING, SPEAK] = [1, 2, 3, 4], [BLOCK, SEEN, PONG] = [1, 2, 3];
-  const MARGIN = 10, MOST_LATER = 200; // ms that a block should come before it is due; by which one makes all later
-  const PATIENT = 10; // blocks that must come early before all are drawn earlier
+  const MARGIN = 5, MOST_LATER = 200; // ms that a block should come before it is due; by which one makes all later
+  const LATEST = 20, MOST = 0.75; // blocks by which it is judged when frames are due; how many of them should be in time
   const $ = (id) => document.getElementById(id);
   const latency = new Latency($("strip"), $("parts"));
   let session = null, avatar = null, lastSaved = null;
@@ -32,7 +32,7 @@ const live = (() => {
       this.epoch = performance.now();
       this.number = 0;
       this.lag = null; // ms from a frame's time to when it is due
-      this.slack = []; // by how much the last blocks came before they were due, ms
+      this.came = []; // of the last blocks, ms from the time of their first frame to when they came
       this.frames = []; // {number, motion, block}, in order
       this.drawn = -1;
       this.pings = []; // [round trip, server's clock − ours], ms
@@ -95,23 +95,28 @@ const live = (() => {
       const speech = view.getInt32(HEADER + 40, true);
       this.skipped = view.getInt32(HEADER + 44, true);
       const block = {first, captured, received, seen, done, got};
-      const came = got - first * FRAME; // the least lag that shows this block in time
-      if (this.lag === null) this.lag = came + MARGIN;
-      const early = this.lag - came;
-      this.slack = [...this.slack.slice(-(PATIENT - 1)), early];
-      if (early < 0) {
-        this.late++;
-        this.lag = Math.min(came + MARGIN, this.lag + MOST_LATER); // a stall passes, and is no reason to wait for ever
-        this.slack = [];
-      } else if (this.slack.length === PATIENT && Math.min(...this.slack) > 3 * MARGIN && speech === NOT_SPEAKING) {
-        this.lag -= Math.min(...this.slack) - MARGIN;
-        this.slack = [];
-      }
+      this.wait(got - first * FRAME, speech !== NOT_SPEAKING);
       const motion = new Float32Array(buffer, HEADER + 48), size = motion.length / count;
       for (let i = 0; i < count; i++) {
         this.frames.push({number: first + i, motion: motion.subarray(i * size, (i + 1) * size), block: i === 0 ? block : null});
       }
       if (speech !== NOT_SPEAKING) this.play(first, count, speech);
+    }
+
+    /**
+     * How long after its time a frame is due, after a block that came so long after its own: what most of the last
+     * blocks needed. Those that came later begin in their middle; while sound is heard, all wait for the latest, and
+     * nothing is drawn earlier.
+     */
+    wait(came, speaking) {
+      const early = this.lag === null ? 0 : this.lag - came;
+      this.late += early < 0;
+      this.came = [...this.came.slice(1 - LATEST), came];
+      const sorted = this.came.toSorted((a, b) => a - b), most = sorted[Math.floor(MOST * (sorted.length - 1))];
+      const wanted = (speaking ? Math.max(came, most) : most) + MARGIN;
+      if (this.lag === null) this.lag = wanted;
+      else if (this.lag < wanted) this.lag = Math.min(wanted, this.lag + MOST_LATER); // a stall passes
+      else if (!speaking) this.lag = Math.max(wanted, this.lag - FRAME / 2);
     }
 
     /** Perf time at which a frame is due. */
@@ -144,26 +149,39 @@ const live = (() => {
     }
   }
 
-  const draw = () => {
+  /** Draws when something is due: asking sixty times a second takes a quarter of a core where there is no GPU. */
+  const beat = () => {
     if (!session) return;
-    requestAnimationFrame(draw);
-    const frame = session.next();
-    if (frame) {
-      avatar.draw(frame.motion);
-      session.drawn = frame.number;
-      const at = session.now();
-      session.moved.push([frame.number, at, ...frame.motion]);
-      if (session.moved.length > 20000) session.moved.shift();
-      if (frame.block) latency.add(frame.block, at, FRAME, config.block, config.ahead);
-    } else if (session.seen.changed) { // in a frame of its own: two faces at once would make the avatar late
-      session.seen.changed = false;
-      liveDraw.face($("you"), session.seen.points, liveDraw.colour("--user"));
-    }
+    const wait = session.frames.length ? session.due(session.frames[0].number) - performance.now() : FRAME / 4;
+    if (wait > 2) setTimeout(beat, wait - 1);
+    else requestAnimationFrame(() => {
+      draw();
+      beat();
+    });
+  };
+
+  const draw = () => {
+    const frame = session?.next();
+    if (!frame) return;
+    avatar.draw(frame.motion);
+    session.drawn = frame.number;
+    const at = session.now();
+    session.moved.push([frame.number, at, ...frame.motion]);
+    if (session.moved.length > 20000) session.moved.shift();
+    if (frame.block) latency.add(frame.block, at, FRAME, config.block, config.ahead);
+    if (frame.number % 4 === 0) you(); // with some of its frames, so that both are shown at once
+  };
+
+  const you = () => {
+    if (!session?.seen.changed) return;
+    session.seen.changed = false;
+    liveDraw.face($("you"), session.seen.points, liveDraw.colour("--user"));
   };
 
   const signs = () => {
     if (!session) return;
     session.ping();
+    if (session.drawn < 0) you(); // until the avatar moves
     const {seen} = session, counts = session.counts ?? {dropped: 0};
     const found = latency.show(), now = performance.now();
     const rate = seen.times.filter((time) => time > now - 2000).length / 2;
@@ -229,7 +247,7 @@ const live = (() => {
       mine.beat = setInterval(signs, 500);
       $("stop").disabled = $("save").disabled = $("speak").disabled = false;
       say(mine.note || "Look into the camera: your face at rest is being learned.");
-      requestAnimationFrame(draw);
+      beat();
     };
   };
 

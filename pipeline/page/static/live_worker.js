@@ -3,14 +3,13 @@
 
 let canvas = null, context = null;
 
-onmessage = async ({data: {bitmap}}) => {
-  const {width, height} = bitmap;
+onmessage = async ({data: {picture, width, height}}) => {
   if (!canvas || canvas.width !== width || canvas.height !== height) {
     canvas = new OffscreenCanvas(width, height);
     context = canvas.getContext("2d", {alpha: false, willReadFrequently: true});
   }
-  context.drawImage(bitmap, 0, 0);
-  bitmap.close();
+  context.drawImage(picture, 0, 0, width, height);
+  picture.close();
   const jpeg = await (await canvas.convertToBlob({type: "image/jpeg", quality: 0.8})).arrayBuffer();
   postMessage({jpeg}, [jpeg]);
 };
