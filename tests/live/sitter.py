@@ -130,6 +130,7 @@ def clip(folder: Path, nods: Sequence[int], frames: int) -> list[str]:
     return flags(folder / "camera.y4m", folder / "microphone.wav")
 
 
+_WIDTH = 640  # of the camera's pictures
 _BITS, _SIDE = 8, 16  # of a frame's number, and pixels of each
 
 
@@ -144,5 +145,6 @@ def numbered(rgb_HW3: np.ndarray, number: int) -> np.ndarray:
 def number_of(jpeg: bytes) -> int:
     """What `numbered` wrote, after all that a camera and a browser do to it."""
     grey = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
-    middle = _SIDE // 2
-    return sum(int(grey[middle, bit * _SIDE + middle] > 127) << bit for bit in range(_BITS))
+    side = _SIDE * grey.shape[1] / _WIDTH  # the page makes pictures smaller
+    places = [round((bit + 0.5) * side) for bit in range(_BITS)]
+    return sum(int(grey[places[0], place] > 127) << bit for bit, place in enumerate(places))
