@@ -26,7 +26,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
-from threadpoolctl import threadpool_limits
 
 from visavis.schemas.errors import UsageError
 from visavis.training.metrics import mean_defined
@@ -99,6 +98,8 @@ def score(protocol: Protocol, clips: Sequence[Clip], parts: Parts) -> dict[str, 
     Raises:
         UsageError: no clips, numbers that are not finite, or sides of one clip that differ in shape.
     """
+    from threadpoolctl import threadpool_limits  # of the extra, as scikit-learn below
+
     _check(clips)
     with threadpool_limits(1):  # sequences run side by side, and small matrices wait for threads
         return _SCORES[protocol](clips, parts)
@@ -219,7 +220,7 @@ def react(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
         "FRDist": lambda c: sum(_warped(c.truth, motion, places) for motion in c.samples),
         "FRDiv": lambda c: _spread(c.samples),
         "FRVar": lambda c: float(c.samples.var(axis=1, ddof=1).mean()) if len(c.truth) > 1 else math.nan,
-        "FRSyn": lambda c: float(np.mean([synchrony(motion, c.partner) for motion in c.samples])),
+        "FRSyn": lambda c: mean_defined(np.array([synchrony(motion, c.partner) for motion in c.samples])),
     }
     found = dict(_each_then_mean(some, figures))
     shortest = min(len(clip.truth) for clip in some)
@@ -248,7 +249,7 @@ def entropy_over_clusters(fitted_TD: TD, counted_TD: TD, clusters: int) -> float
     scikit-learn's k-means with random_state 0 and n_init "auto", as all scripts have it. NaN of fewer frames than
     clusters.
     """
-    from sklearn.cluster import KMeans  # an extra
+    from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     if len(fitted_TD) < clusters or not len(counted_TD):
@@ -277,14 +278,17 @@ def concordance(truth_TD: TD, generated_TD: TD) -> float:
 
 def synchrony(motion_TD: TD, user_TD: TD, lag: int = SYNCHRONY_LAG) -> float:
     """|lag| in frames at which the mean over dimensions of the correlation is largest, the first of equals from the
-    most negative on; dimensions that do not move are left out. NaN, if two frames are not left at every lag."""
+    most negative on; dimensions that do not move are left out. NaN, if none moves, or two frames are not left at every
+    lag."""
     if len(motion_TD) < lag + 2:
         return math.nan
     scores = []
     for n in range(-lag, lag + 1):
         mine, theirs = motion_TD[max(n, 0) : len(motion_TD) + min(n, 0)], user_TD[max(-n, 0) : len(user_TD) - max(n, 0)]
         mean = mean_defined(_correlations(mine, theirs))
-        scores.append(0.0 if math.isnan(mean) else mean)
+        scores.append(-math.inf if math.isnan(mean) else mean)
+    if max(scores) == -math.inf:  # one of the two holds still
+        return math.nan
     return float(abs(int(np.argmax(scores)) - lag))
 
 
