@@ -207,6 +207,49 @@ def evaluate(
 
 
 @models.command()
+def metrics(
+    truth: Annotated[
+        Path, typer.Argument(help="Recorded motion of the avatar: a folder of .npy or .npz, or one file.")
+    ],
+    user: Annotated[Path, typer.Argument(help="Motion of the user; TRUTH again, if both speakers lie there.")],
+    generated: Annotated[Path, typer.Argument(help="Generated motion, by the names of TRUTH.")],
+    protocol: Annotated[str, typer.Option(help="dim, dualtalk, unils or react.")] = "dualtalk",
+    columns: Annotated[
+        str | None, typer.Option(help="Parts, as exp=0:50,jaw=50:53,pose=53:56; those where motion has 56 columns.")
+    ] = None,
+    listening: Annotated[
+        Path | None, typer.Option(help="Frames in which the avatar listens, bool [T], by the names of TRUTH.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All baselines.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Score motion in plain files as a public protocol of this field does, beside its noise floor.
+
+    Arrays are [frames, columns] in raw units; [K, frames, columns] of several motions for one user. What each figure is
+    stands in the docs, under evaluation.
+    """
+    needs("metrics", "visavis metrics")
+    from visavis.pipeline.cli.arrays import parts_of, read_clips
+    from visavis.pipeline.cli.protocols import protocol_rows, protocol_table, summary
+    from visavis.pipeline.engine.progress import Reporter
+    from visavis.training.protocols import PROTOCOLS
+
+    known = next((each for each in PROTOCOLS if each == protocol), None)
+    if known is None:
+        raise UsageError(f"--protocol is one of {', '.join(PROTOCOLS)}, not {protocol}")
+    reporter = Reporter()
+    clips, left_out = read_clips(truth, user, generated, listening)
+    parts = parts_of(columns, next(iter(clips.values())).truth.shape[1])
+    found = protocol_rows(known, list(clips.values()), parts, whole=all_)
+    if as_json:
+        say_json({"protocol": known, "sequences": len(clips), "left_out": left_out, "figures": found})
+        return
+    for of, rows in found.items():
+        Terminal().print(protocol_table(known, of, rows))
+    reporter.end(summary(clips, left_out), advice="--all shows every baseline, --json every digit")
+
+
+@models.command()
 def generate(
     checkpoint: Checkpoint,
     dataset: Data,

@@ -1,0 +1,112 @@
+"""Sequences from plain files, for `visavis metrics`: .npy or .npz, one by one in folders or many in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from visavis.schemas.errors import UsageError
+from visavis.schemas.sample import decode_array
+from visavis.schemas.storage.files import locate, read_whole
+from visavis.schemas.untrusted import parsing
+from visavis.stages.media.npz import read_members
+from visavis.training.protocols import Clip
+
+_LARGEST = 1 << 30  # bytes of an array: of clips in one file, 3,000 of 25 s with FLAME's columns; a folder holds more
+_FLAME = {"exp": slice(0, 50), "jaw": slice(50, 53), "pose": slice(53, 56)}
+_OTHER = {"_speaker1": "_speaker2", "_speaker2": "_speaker1"}
+_ENDINGS = (".npy", ".npz")
+
+
+def read_clips(
+    truth: Path, user: Path, generated: Path, listening: Path | None = None
+) -> tuple[dict[str, Clip], dict[str, int]]:
+    """Clips by name, and what was left out: frames at ends, as sides of one clip are cut to the shortest, and sequences
+    of the truth for which nothing was generated.
+
+    Every path is a folder of .npy and .npz files, which belong together by name, or one file. Arrays: [T, D] of one
+    clip, [N, T, D] of many; of what was generated also [K, T, D] and [N, K, T, D]. An .npz holds `motion`, or `exp` and
+    `pose` as in DualTalk, which become exp, jaw, pose. Where truth and user are `NAME_speaker1`, `NAME_speaker2`, each
+    has the other as its user. listening: bool [T] or [N, T].
+
+    Raises:
+        UsageError: a file that is none of these, or one that has no counterpart.
+    """
+    truths, users, made = (_read(path) for path in (truth, user, generated))
+    masks = None if listening is None else _read(listening)
+    clips, cut = {}, 0
+    for name, motion in made.items():
+        sides = [_of(truths, name, truth), _of(users, name, user, other=True)]
+        mask = None if masks is None else _of(masks, name, listening or truth).astype(bool)
+        samples = motion if motion.ndim == 3 else motion[None]
+        if any(side.ndim != 2 or side.shape[1] != samples.shape[2] for side in sides):
+            shapes = ", ".join(str(array.shape) for array in (*sides, motion))
+            raise UsageError(f"{name}: arrays of {shapes} do not compare; frames × dimensions of one size are expected")
+        frames = min(len(side) for side in (*sides, samples[0], *([] if mask is None else [mask])))
+        cut += sum(len(side) - frames for side in (*sides, samples[0]))
+        first, *more = samples[:, :frames]
+        clips[name] = Clip(sides[0][:frames], sides[1][:frames], first, mask if mask is None else mask[:frames],
+                           more=tuple(more))  # fmt: skip
+    left_out = {"frame": cut, "sequence": sum(name not in made for name in truths) if len(truths) > 1 else 0}
+    return clips, {what: count for what, count in left_out.items() if count}
+
+
+def parts_of(columns: str | None, dims: int) -> dict[str, slice]:
+    """The parts of a motion: of `exp=0:50,jaw=50:53`; where nobody says, FLAME's of 56 columns, or all together.
+
+    Raises:
+        UsageError: not of that form, or beyond the motion's dimensions.
+    """
+    if columns is None:
+        return _FLAME if dims == 56 else {"all": slice(0, dims)}
+    parts: dict[str, slice] = {}
+    for text in columns.split(","):
+        name, _, ends = text.partition("=")
+        first, _, last = ends.partition(":")
+        if not (name.isidentifier() and first.isdecimal() and last.isdecimal() and int(first) < int(last) <= dims):
+            raise UsageError(
+                f"--columns {text}: NAME=FIRST:END within the {dims} columns, for example exp=0:50,jaw=50:53"
+            )
+        parts[name] = slice(int(first), int(last))
+    return parts
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Arrays by name; of one file with many clips the names are numbers."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in _ENDINGS)
+        if not files:
+            raise UsageError(f"{path}: no .npy or .npz file in this folder")
+        found = [(file.stem, _array(file)) for file in files]
+        if len({name for name, _ in found}) < len(found):
+            raise UsageError(f"{path}: an .npy and an .npz of one name")
+        return dict(found)
+    array = _array(path)
+    return {path.stem: array} if array.ndim < 3 else {f"{n:05d}": each for n, each in enumerate(array)}
+
+
+def _array(path: Path) -> np.ndarray:
+    with parsing(lambda why: UsageError(f"{path}: no array of numbers ({why})")):
+        if path.suffix == ".npz":
+            with path.open("rb") as file:
+                for names in (("motion",), ("exp", "pose")):
+                    found = read_members(file, names, _LARGEST)
+                    if found is not None:
+                        exp, *pose = found
+                        return np.concatenate([exp, pose[0][:, 3:], pose[0][:, :3]], axis=1) if pose else exp
+            raise ValueError("neither `motion` nor `exp` and `pose` are in it")
+        return decode_array(read_whole(*locate(str(path)), str(path), _LARGEST))
+
+
+def _of(arrays: Mapping[str, np.ndarray], name: str, where: Path, *, other: bool = False) -> np.ndarray:
+    """The array of this name; of a user the other speaker's; one array alone serves for a clip alone."""
+    for mine, theirs in _OTHER.items():
+        if other and name.endswith(mine) and (swapped := name.removesuffix(mine) + theirs) in arrays:
+            return arrays[swapped]
+    if name in arrays:
+        return arrays[name]
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    raise UsageError(f"{where} has nothing for {name}")

@@ -1,0 +1,100 @@
+"""`visavis metrics`: figures of public protocols for whoever has only arrays in files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from visavis.pipeline.app import app
+from visavis.schemas.errors import UsageError
+from visavis.training.protocols import Clip, score
+
+PARTS = {"exp": slice(0, 50), "jaw": slice(50, 53), "pose": slice(53, 56)}
+
+
+def walk(seed: int, frames: int = 80) -> np.ndarray:
+    return np.cumsum(np.random.default_rng(seed).normal(size=(frames, 56)), axis=0).astype(np.float32)
+
+
+def metrics(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["metrics", *map(str, arguments)])
+
+
+def figures(*arguments: str | Path) -> dict[str, dict[str, float | None]]:
+    done = metrics(*arguments, "--json")
+    assert done.exit_code == 0, done.exception
+    return json.loads(done.stdout)["figures"]["all"]
+
+
+def test_folders_of_a_public_corpus(tmp_path: Path) -> None:
+    """Both speakers in one folder, as DualTalk has them; each has the other as its user."""
+    (tmp_path / "test").mkdir()
+    (tmp_path / "made").mkdir()
+    clips = []
+    for n, name in enumerate(("a", "b")):
+        sides = [walk(2 * n), walk(2 * n + 1)]
+        for speaker, motion in enumerate(sides, 1):
+            pose = np.concatenate([motion[:, 53:], motion[:, 50:53]], axis=1)  # theirs: neck first
+            np.savez(tmp_path / "test" / f"{name}_speaker{speaker}.npz", exp=motion[:, :50], pose=pose, cam=walk(0))
+        np.save(tmp_path / "made" / f"{name}_speaker2.npy", walk(9 + n)[:70])
+        clips.append(Clip(sides[1][:70], sides[0][:70], walk(9 + n)[:70]))
+    found = figures(tmp_path / "test", tmp_path / "test", tmp_path / "made")
+    assert found["generated"] == pytest.approx(score("dualtalk", clips, PARTS))
+    assert "left out" in metrics(tmp_path / "test", tmp_path / "test", tmp_path / "made").stderr
+
+
+def test_many_in_one_file_with_several_motions_each(tmp_path: Path) -> None:
+    truth, user = (np.stack([walk(s), walk(s + 1)]) for s in (0, 2))
+    made = np.stack([np.stack([walk(4), walk(5), walk(6)]), np.stack([walk(7), walk(8), walk(9)])])
+    for name, array in {"truth": truth, "user": user, "made": made}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    paths = [tmp_path / f"{name}.npy" for name in ("truth", "user", "made")]
+    found = figures(*paths, "--protocol", "react", "--columns", "exp=0:50,pose=53:56")
+    clips = [Clip(t, u, m[0], more=tuple(m[1:])) for t, u, m in zip(truth, user, made, strict=True)]
+    expected = score("react", clips, {"exp": slice(0, 50), "pose": slice(53, 56)})
+    assert found["generated"] == pytest.approx(expected)
+    assert found["hold_still"]["FRDiv"] is None  # of one motion there is no diversity
+
+
+def test_listening_frames(tmp_path: Path) -> None:
+    for name, seed in {"truth": 0, "user": 1, "made": 2}.items():
+        np.save(tmp_path / f"{name}.npy", walk(seed))
+    paths = [tmp_path / f"{name}.npy" for name in ("truth", "user", "made")]
+    np.save(tmp_path / "mask.npy", np.arange(80) % 2 == 0)
+    done = metrics(*paths, "--listening", tmp_path / "mask.npy", "--json")
+    found = json.loads(done.stdout)["figures"]["listening"]["generated"]
+    clip = Clip(*(walk(seed)[::2] for seed in range(3)))
+    assert found["FD_exp"] == pytest.approx(score("dualtalk", [clip], PARTS)["FD_exp"])
+    assert found["SID_exp"] is not None
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "said"),
+    [
+        (("truth", "user", "short"), (), "do not compare"),
+        (("truth", "user", "text"), (), "no array of numbers"),
+        (("truth", "user", "objects"), (), "no array of numbers"),
+        (("truth", "user", "empty"), (), "no .npy or .npz file"),
+        (("truth", "user", "nan"), (), "not finite"),
+        (("truth", "user", "made"), ("--columns", "exp=0:99"), "within the 56 columns"),
+        (("truth", "user", "made"), ("--protocol", "best"), "one of dim, dualtalk"),
+    ],
+)
+def test_one_line_says_what_is_wrong(
+    tmp_path: Path, names: tuple[str, ...], options: tuple[str, ...], said: str
+) -> None:
+    for name, seed in {"truth": 0, "user": 1, "made": 2}.items():
+        np.save(tmp_path / f"{name}.npy", walk(seed))
+    np.save(tmp_path / "short.npy", walk(3)[:, :50])
+    np.save(tmp_path / "nan.npy", np.where(walk(3) > 5, np.nan, 0))
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("none")
+    (tmp_path / "empty").mkdir()
+    paths = [path if (path := tmp_path / name).is_dir() else tmp_path / f"{name}.npy" for name in names]
+    done = metrics(*paths, *options)
+    assert isinstance(done.exception, UsageError)
+    assert said in str(done.exception)
