@@ -12,7 +12,11 @@ from packaging.requirements import Requirement
 from visavis.schemas.errors import UsageError
 
 _PROGRAM = "visavis"
-_NOT_NAMED_ALIKE = {"cv2": "opencv", "sklearn": "scikit", "yaml": "pyyaml"}  # modules → the beginning of their distributions' names
+_NOT_NAMED_ALIKE = {
+    "cv2": "opencv",
+    "sklearn": "scikit",
+    "yaml": "pyyaml",
+}  # modules → the beginning of their distributions' names
 _FEW = 3  # missing packages that a message lists
 
 

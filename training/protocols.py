@@ -101,7 +101,8 @@ def score(protocol: Protocol, clips: Sequence[Clip], parts: Parts) -> dict[str, 
     from threadpoolctl import threadpool_limits  # of the extra, as scikit-learn below
 
     _check(clips)
-    with threadpool_limits(1):  # sequences run side by side, and small matrices wait for threads
+    with warnings.catch_warnings(), threadpool_limits(1):  # sequences run side by side, and matrices are small
+        warnings.filterwarnings("ignore", message="Number of distinct clusters")  # of a face that holds still
         return _SCORES[protocol](clips, parts)
 
 
@@ -237,10 +238,15 @@ def frechet_distance(one_TD: TD, two_TD: TD) -> float:
     if min(len(one_TD), len(two_TD)) < 2:
         return math.nan
     gap = one_TD.mean(axis=0) - two_TD.mean(axis=0)
-    roots = [np.linalg.qr(x - x.mean(axis=0), mode="r") / math.sqrt(len(x) - 1) for x in (one_TD, two_TD)]
-    traces = sum(float((root * root).sum()) for root in roots)
-    crossed = float(np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum())
-    return max(0.0, float(gap @ gap) + traces - 2 * crossed)
+    one, two = _root(one_TD), _root(two_TD)
+    crossed = np.linalg.svd(one @ two.T, compute_uv=False).sum()
+    return max(0.0, float(gap @ gap + (one * one).sum() + (two * two).sum() - 2 * crossed))
+
+
+def _root(motion_TD: TD) -> np.ndarray:
+    """R of a covariance RᵀR."""
+    centred = motion_TD - motion_TD.mean(axis=0)
+    return np.asarray(np.linalg.qr(centred, mode="r")) / math.sqrt(len(motion_TD) - 1)
 
 
 def entropy_over_clusters(fitted_TD: TD, counted_TD: TD, clusters: int) -> float:
@@ -250,13 +256,10 @@ def entropy_over_clusters(fitted_TD: TD, counted_TD: TD, clusters: int) -> float
     clusters.
     """
     from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
 
     if len(fitted_TD) < clusters or not len(counted_TD):
         return math.nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a face that holds still is one cluster
-        means = KMeans(n_clusters=clusters, random_state=0, n_init="auto").fit(fitted_TD)
+    means = KMeans(n_clusters=clusters, random_state=0, n_init="auto").fit(fitted_TD)
     share_K = np.bincount(means.predict(counted_TD), minlength=clusters) / len(counted_TD)
     return float(-(share_K * np.log2(share_K + _EPS)).sum())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -89,15 +90,15 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _array(path: Path) -> np.ndarray:
     with parsing(lambda why: UsageError(f"{path}: no array of numbers ({why})")):
-        if path.suffix == ".npz":
-            with path.open("rb") as file:
-                for names in (("motion",), ("exp", "pose")):
-                    found = read_members(file, names, _LARGEST)
-                    if found is not None:
-                        exp, *pose = found
-                        return np.concatenate([exp, pose[0][:, 3:], pose[0][:, :3]], axis=1) if pose else exp
-            raise ValueError("neither `motion` nor `exp` and `pose` are in it")
-        return decode_array(read_whole(*locate(str(path)), str(path), _LARGEST))
+        data = read_whole(*locate(str(path)), str(path), _LARGEST)
+        if path.suffix != ".npz":
+            return decode_array(data)
+        for names in (("motion",), ("exp", "pose")):
+            found = read_members(io.BytesIO(data), names, _LARGEST)
+            if found is not None:
+                exp, *pose = found
+                return np.concatenate([exp, pose[0][:, 3:], pose[0][:, :3]], axis=1) if pose else exp
+        raise ValueError("neither `motion` nor `exp` and `pose` are in it")
 
 
 def _of(arrays: Mapping[str, np.ndarray], name: str, where: Path, *, other: bool = False) -> np.ndarray:

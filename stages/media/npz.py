@@ -24,7 +24,7 @@ _END, _END_SIZE, _END64 = b"PK\x05\x06", 22, b"PK\x06\x07"
 _LONGEST_COMMENT = 1 << 16
 
 
-def read_members(file: Reader, names: tuple[str, ...], largest: int) -> tuple[np.ndarray, ...] | None:
+def read_members(file: Reader | io.BytesIO, names: tuple[str, ...], largest: int) -> tuple[np.ndarray, ...] | None:
     """Arrays of an archive.
 
     Args:
@@ -45,7 +45,7 @@ def read_members(file: Reader, names: tuple[str, ...], largest: int) -> tuple[np
         return tuple(_array(archive, members, name, largest) for name in names)
 
 
-def _directory_size(file: Reader) -> int:
+def _directory_size(file: Reader | io.BytesIO) -> int:
     """What the end of an archive says of its list of members, found as `zipfile` finds it."""
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - _LONGEST_COMMENT - _END_SIZE - 20))
