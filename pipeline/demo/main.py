@@ -75,7 +75,7 @@ def run_demo(out: Path, engine: str) -> None:
     }.items():
         places.add_row(name, str(path))
     console.print(places)
-    console.print(f"look at it: {command('report', summary.dataset)}", highlight=False, soft_wrap=True)
+    console.print(f"look at it: {command('report', str(out))} --page", highlight=False, soft_wrap=True)
     reporter.end("demo done, talk to it", "live", str(tuned), summary.dataset)
 
 
