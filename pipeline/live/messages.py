@@ -43,6 +43,7 @@ _MOST_SAMPLES = SAMPLE_RATE  # one second
 _MOST_MS = 7 * 24 * 3600 * 1000.0  # a week
 _KINDS: dict[int, Literal["picture", "sound", "ping", "speak"]] = {1: "picture", 2: "sound", 3: "ping", 4: "speak"}
 _NO_SIZE = {0xC4, 0xC8, 0xCC}  # markers among those of frame headers that are something else
+_BASELINE = {0xC0, 0xC1}  # what canvases write; a progressive picture of 8 kB can take a decoder seconds, scan by scan
 
 
 class Malformed(Exception):
@@ -107,6 +108,8 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         if 0xC0 <= marker <= 0xCF and marker not in _NO_SIZE:
             if at + 9 > len(data):
                 break
+            if marker not in _BASELINE:
+                raise Malformed("a JPEG that is not baseline")
             height, width = struct.unpack_from(">HH", data, at + 5)
             found.append((width, height))
         if marker == 0xDA:  # the picture itself begins

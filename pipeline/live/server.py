@@ -11,7 +11,6 @@ import asyncio
 import hmac
 import io
 import itertools
-import json
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from visavis.pipeline.page.base import static, templates
 from visavis.pipeline.view.portrait import Portrait
 from visavis.pipeline.view.puppet import puppet_json
 from visavis.schemas import FPS, SAMPLE_RATE
+from visavis.schemas.untrusted import first_line
 
 HOST = "127.0.0.1"
 _WAIT = 1.0  # seconds that a second person waits for the first to leave
@@ -56,6 +56,8 @@ class LiveServer:
     port: int = 0
     portrait: Portrait | None = None
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    tell: Callable[[str], object] = print
+    """Is told what ends a session that should not have ended."""
     _runner: web.AppRunner | None = None
     _socket: web.WebSocketResponse | None = None
     _place: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -104,9 +106,9 @@ class LiveServer:
         given = request.path.split("/")[1] if "/" in request.path else ""
         if host not in (f"{HOST}:{self.port}", f"localhost:{self.port}"):
             answer: web.StreamResponse = web.Response(status=421, text="not this host")
-        elif (origin is not None and origin != f"http://{host}") or request.headers.get("Sec-Fetch-Site") in _OTHERS:
+        elif (origin is not None and origin != f"http://{host}") or _from_elsewhere(request):
             answer = web.Response(status=403, text="not from there")
-        elif not hmac.compare_digest(given.encode(), self.token.encode()):
+        elif not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self.token.encode()):
             answer = web.Response(status=403, text="the address is the one that `visavis live` printed")
         else:
             try:
@@ -173,15 +175,30 @@ class LiveServer:
         try:
             await asyncio.wait([running, receiving], return_when=asyncio.FIRST_COMPLETED)
             if running.done() and not socket.closed and (error := running.exception()):
-                said = json.dumps(str(error))[:100]
-                await socket.close(code=WSCloseCode.INTERNAL_ERROR, message=said.encode())
+                said = first_line(_cause(error))
+                self.tell(f"a session ended: {said}")
+                await socket.close(code=WSCloseCode.INTERNAL_ERROR, message=said.encode()[:100])
         finally:
             for task in (running, receiving):
                 task.cancel()
             await asyncio.gather(running, receiving, return_exceptions=True)
 
 
-_OTHERS = ("cross-site", "same-site")
+def _from_elsewhere(request: web.Request) -> bool:
+    """Whether another page asks. That one leads here is fine, as the page does that opens the browser: it learns
+    nothing of the answer, and has to know the key."""
+    headers = request.headers
+    if headers.get("Sec-Fetch-Site") not in ("cross-site", "same-site"):
+        return False
+    leads = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+    return not (leads and request.method == "GET" and request.path.count("/") == 2 and request.path.endswith("/"))
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first of what a group of tasks failed by."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _receive(socket: web.WebSocketResponse, session: Session) -> None:

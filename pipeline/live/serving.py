@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 import webbrowser
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from html import escape
 from pathlib import Path
 
@@ -21,8 +22,17 @@ async def serve(avatar: Avatar, portrait: Path | None, port: int, say: Callable[
         UsageError: the port is taken, or the portrait shows no face. One line.
     """
     looking = avatar.looking()
-    await looking.begin()  # its models are loaded before anybody waits
-    server = LiveServer(avatar, looking, port, await looking.portrait(portrait) if portrait else None)
+    try:
+        await looking.begin()  # its models are loaded before anybody waits
+        face = await looking.portrait(portrait) if portrait else None
+    except BrokenProcessPool as error:
+        looking.close()
+        named = avatar.faces.landmarker or "the face model in MediaPipe's wheel"
+        raise UsageError(f"{named} cannot be loaded; what it says of that stands above") from error
+    except UsageError:
+        looking.close()
+        raise
+    server = LiveServer(avatar, looking, port, face, tell=say)
     try:
         await server.start()
     except OSError as error:
@@ -32,7 +42,7 @@ async def serve(avatar: Avatar, portrait: Path | None, port: int, say: Callable[
     say("the address is the key: whoever has it can talk to it. Ctrl-C ends it, and nothing is kept")
     with tempfile.TemporaryDirectory(prefix="visavis-live-") as folder:
         if browser:
-            await asyncio.to_thread(webbrowser.open, _door(Path(folder), server.address).as_uri())
+            await asyncio.to_thread(webbrowser.open, door(Path(folder), server.address).as_uri())
         try:
             await asyncio.Event().wait()
         finally:
@@ -40,7 +50,7 @@ async def serve(avatar: Avatar, portrait: Path | None, port: int, say: Callable[
             looking.close()
 
 
-def _door(folder: Path, address: str) -> Path:
+def door(folder: Path, address: str) -> Path:
     """A page of one's own that leads there: what a browser is started with, everybody on the machine can read."""
     page = folder / "live.html"
     page.touch(mode=0o600)

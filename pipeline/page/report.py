@@ -9,7 +9,7 @@ static/         scripts and styles
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from visavis.pipeline.page.report_pairs import pairs_data
 from visavis.pipeline.page.report_parts import plainly
 from visavis.pipeline.page.report_training import curves_of, evaluation_of
 from visavis.schemas.errors import DatasetError, UsageError
-from visavis.schemas.secrets import safe_all
+from visavis.schemas.secrets import safe, safe_all
 from visavis.schemas.untrusted import first_line
 
 _PARTS = (
@@ -61,6 +61,8 @@ def write_report(found: Found, out: Path, wanted: Wanted, reporter: Reporter) ->
     """
     with new_folder(out) as folder:
         (folder / "data").mkdir()
+        training = _readable(found.training, curves_of, found)
+        evaluation = _readable(found.evaluation, evaluation_of, found)
         copies = Copies(folder, out, wanted.media)
         built, places = _build(found, folder, copies, wanted, reporter)
         pairs = list(_pairs(found, folder, wanted.pairs, reporter))
@@ -69,14 +71,13 @@ def write_report(found: Found, out: Path, wanted: Wanted, reporter: Reporter) ->
             "corpus": built,
             "pairs": pairs,
             "places": _needed(places, pairs),
-            "training": [curves_of(at) for at in found.training],
-            "evaluation": [evaluation_of(at) for at in found.evaluation],
+            "training": training,
+            "evaluation": evaluation,
             "notes": found.notes,
         }
         parts = (*_CURVES, *_PARTS) if found.training else _PARTS
-        write_page(
-            folder, "index.html", "report.html", parts, title=f"Report: {found.title}", data=plainly(safe_all(data))
-        )
+        title = safe(f"Report: {found.title}")
+        write_page(folder, "index.html", "report.html", parts, title=title, data=plainly(safe_all(data)))
         sizes = Counter[bool]()
         for path in folder.rglob("*"):
             if path.is_file():
@@ -96,6 +97,17 @@ def _build(
     if not found.build:
         return None, {}
     return build_data(found.build, folder, copies, wanted.conversations, wanted.motion, wanted.examples, reporter)
+
+
+def _readable(places: Sequence[Path], read: Callable[[Path], dict[str, Any]], found: Found) -> list[dict[str, Any]]:
+    """What can be read; of the rest the page says why not."""
+    made = []
+    for place in places:
+        try:
+            made.append(read(place))
+        except (UsageError, OSError) as error:
+            found.notes.append(first_line(error))
+    return made
 
 
 def _pairs(found: Found, folder: Path, played: int, reporter: Reporter) -> Iterator[dict[str, Any]]:

@@ -55,6 +55,8 @@ class Copies:
         """Where a page finds a file of a conversation. name: of a copy, without its ending."""
         if not is_local(uri):
             return Place("", f"{shown(uri)} is not on this machine")
+        if not witness:  # any file of this machine could be named by a run that somebody else made
+            return Place("", f"{file_name(uri)}: this run does not say what the file was, so it is not shown")
         path = Path(local_path(uri))
         try:
             with open_path(str(path)) as reader:
@@ -99,6 +101,8 @@ def picture(conversation: Conversation, faces: Sequence[FaceTracks], cast: Cast 
     for number, media in enumerate(conversation.media):
         if not is_local(media.uri):
             return f"{shown(media.uri)} is not on this machine"
+        if not media.witness:
+            return f"{file_name(media.uri)}: this run does not say what the file was, so it is not shown"
         try:
             found = _picture(media, frame, list(_seen(faces, number, frame, colours)))
         except Rejected as rejected:

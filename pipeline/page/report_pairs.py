@@ -110,7 +110,7 @@ def _listed(sample: Sample) -> dict[str, Any]:
         "avatar": meta.avatar,
         "user": meta.user,
         "label": meta.label.value,
-        "figures": {name: None if value is None else float(f"{value:.3g}") for name, value in figures.items()},
+        "figures": {name: None if value is None else float(f"{value:.9g}") for name, value in figures.items()},
     }
 
 

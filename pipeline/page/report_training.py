@@ -71,7 +71,11 @@ def evaluation_of(path: Path) -> dict[str, Any]:
                 errors[shown] = found.get("standard_errors", {}).get(row, {})
             floors = floors or found.get("noise_floor", {})
             facts = {key: found.get(key) for key in ("split", "windows", "seeds", "not_compared")}
+        if not isinstance((facts.get("windows") or {}).get("all"), int):
+            facts["windows"] = None
         labels = list(dict.fromkeys(label for classes in columns.values() for label in classes))
+        if not labels:
+            raise ValueError("it has no figures")
         tables = {label: list(_rows(columns, errors, floors, label)) for label in labels}
     return {"name": path.name, "columns": list(columns), "tables": tables, "floors": bool(floors), "facts": facts}
 

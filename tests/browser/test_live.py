@@ -19,6 +19,7 @@ from visavis.pipeline.live.avatar import Avatar, Reaction
 from visavis.pipeline.live.looking import LookingProcess
 from visavis.pipeline.live.messages import Message
 from visavis.pipeline.live.perception import Seen
+from visavis.pipeline.live.serving import door
 from visavis.pipeline.live.session import Session
 
 if TYPE_CHECKING:
@@ -190,6 +191,17 @@ def test_without_a_camera_it_says_so_and_listens(playwright: Playwright, chromiu
         page.get_by_role("button", name="Start").click()
         page.get_by_text("The camera was not").wait_for()
         assert complaints == []
+        browser.close()
+
+
+def test_the_page_opens_as_the_command_opens_it(playwright: Playwright, chromium: Path, tmp_path: Path) -> None:
+    """By a page on the disk that leads there: what a browser is started with, everybody on the machine can read."""
+    with serving(avatar(), FakeLooker()) as server:
+        browser = launch(playwright, chromium)
+        page = browser.new_page()
+        page.goto(door(tmp_path, server.address).as_uri())
+        page.get_by_role("button", name="Start").wait_for()
+        assert page.url == server.address
         browser.close()
 
 

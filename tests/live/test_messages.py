@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -52,6 +53,14 @@ def test_a_jpeg_that_was_changed_anywhere_is_decodable_or_refused(data: st.DataO
             parse_message(one)
         except Malformed:
             continue
+
+
+def test_a_progressive_jpeg_is_refused() -> None:
+    """Of 8 kB with two hundred scans a decoder makes a quarter of a second, of half a megabyte half a minute."""
+    done, data = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    assert done
+    with pytest.raises(Malformed, match="baseline"):
+        parse_message(message(PICTURE, 5.0, data.tobytes()))
 
 
 @pytest.mark.parametrize("time", [math.nan, math.inf, -math.inf, -1.0, 1e300])

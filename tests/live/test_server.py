@@ -94,6 +94,15 @@ def test_another_origin_is_refused(server: LiveServer, origin: str) -> None:
     assert asked(server, path_of(server), Sec_Fetch_Site="cross-site")[0] == 403
 
 
+def test_a_page_may_lead_here_and_do_nothing_else(server: LiveServer) -> None:
+    """As the one does that opens the browser, which lies on the disk."""
+    led = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+    assert asked(server, path_of(server), **led)[0] == 200
+    assert asked(server, path_of(server), **led | {"Sec_Fetch_Dest": "iframe"})[0] == 403
+    assert asked(server, path_of(server, "static/live.js"), **led)[0] == 403
+    assert asked(server, path_of(server, "session"), **led)[0] == 403
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -27,6 +27,7 @@ from visavis.pipeline.page.packed import packed, runs
 from visavis.pipeline.page.report import Wanted, write_report
 from visavis.pipeline.page.report_corpus import limits_of, read_corpus
 from visavis.pipeline.page.report_find import Found, find
+from visavis.pipeline.page.report_media import Copies
 from visavis.pipeline.page.report_training import curves_of, evaluation_of
 from visavis.pipeline.plan.preview import preview
 from visavis.pipeline.state.account import account_of, rejections
@@ -222,3 +223,23 @@ def test_wrong_use_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
         assert isinstance(answer.exception, UsageError)
         assert said in str(answer.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_files_that_a_run_cannot_have_ingested_are_not_shown(tmp_path: Path) -> None:
+    """A run that somebody else made could name any file of this machine, and say nothing of what was in it."""
+    secret = tmp_path / "secret.mp4"
+    secret.write_bytes(b"not for a page")
+    copies = Copies(tmp_path / "page", tmp_path / "page", 1)
+    place = copies.place(str(secret), "", "a", copied=True)
+    assert not place.source
+    assert "does not say what the file was" in place.why
+    assert not (tmp_path / "page").exists()
+
+
+def test_what_cannot_be_read_beside_a_run_is_said_and_costs_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    (tmp_path / "evaluation.json").write_text('{"rows": {}}')
+    found = find(str(tmp_path), (), (), ())
+    write_report(found, tmp_path / "page", Wanted(), Reporter())
+    assert any("evaluation.json: no evaluation" in note for note in found.notes)

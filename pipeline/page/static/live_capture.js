@@ -32,7 +32,7 @@ const liveCapture = {
       const time = waiting;
       waiting = null;
       counts.taken++;
-      if (!stop.over && !send(time, jpeg)) counts.dropped++;
+      if (!stop.over && !(jpeg && send(time, jpeg))) counts.dropped++;
     };
     const frame = async (now, about) => {
       if (stop.over) return;

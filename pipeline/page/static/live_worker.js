@@ -3,13 +3,21 @@
 
 let canvas = null, context = null;
 
-onmessage = async ({data: {picture, width, height}}) => {
+onmessage = async ({data}) => {
+  try {
+    const jpeg = await compressed(data);
+    postMessage({jpeg}, [jpeg]);
+  } catch { // this one is left out
+    postMessage({jpeg: null});
+  }
+};
+
+async function compressed({picture, width, height}) {
   if (!canvas || canvas.width !== width || canvas.height !== height) {
     canvas = new OffscreenCanvas(width, height);
     context = canvas.getContext("2d", {alpha: false, willReadFrequently: true});
   }
   context.drawImage(picture, 0, 0, width, height);
   picture.close();
-  const jpeg = await (await canvas.convertToBlob({type: "image/jpeg", quality: 0.8})).arrayBuffer();
-  postMessage({jpeg}, [jpeg]);
-};
+  return (await canvas.convertToBlob({type: "image/jpeg", quality: 0.8})).arrayBuffer();
+}
