@@ -54,7 +54,9 @@ nightly: setup ## tests too slow for CI, and property tests with fifty times as 
 	  tests/stages/test_cast.py tests/stages/test_clock.py tests/stages/test_containers.py tests/stages/test_damage.py \
 	  tests/stages/test_jitter.py tests/stages/test_mixing.py tests/stages/test_same_motion.py \
 	  tests/stages/test_rendered_heads.py tests/training/test_sampler.py tests/training/test_undefined.py \
-	  tests/hostile tests/training/test_hostile_data.py
+	  tests/hostile tests/training/test_hostile_data.py tests/live/test_messages.py tests/live/test_timeline.py \
+	  tests/view/test_avatar.py tests/browser/test_base.py tests/browser/test_report.py tests/browser/test_study.py \
+	  tests/pipeline/test_votes.py tests/pipeline/test_report_page.py
 
 matrix: setup ## the wheel by plain pip with every extra, on each Python from 3.11 to 3.13 that is here (15 minutes each)
 	tests/packaging/matrix $(foreach p,python3.11 python3.12 python3.13,$(shell command -v $(p)))
