@@ -15,7 +15,7 @@ import numpy as np
 
 from visavis.pipeline.cli.draw import GREY, draw_faces
 from visavis.pipeline.plan.file_names import GENERATED
-from visavis.pipeline.view.wireframe import Colour
+from visavis.pipeline.view.timeline import AVATAR, MODEL, USER, Colour
 from visavis.schemas import FPS
 from visavis.schemas.dyads import Codec
 from visavis.schemas.errors import DatasetError, UsageError
@@ -29,7 +29,7 @@ from visavis.schemas.uris import is_local, shown
 from visavis.stages.face.codec import decode_motion
 from visavis.stages.face.decode import avatar_of, read_codec, read_faces
 
-_SIDES: dict[str, Colour] = {"user": (200, 90, 0), "truth": (30, 130, 30), "generated": (40, 60, 200)}
+_SIDES: dict[str, Colour] = {"user": USER, "truth": AVATAR, "generated": MODEL}
 _FACE, _MOMENTS = 170, 7  # pixels of a face's square, and how many there are in a row
 _LEFT, _ROW = 130, 90  # pixels: room for names, height of a curve
 _CURVES = 4  # dimensions of the expression

@@ -2,7 +2,7 @@
 
 data = Dataset(folder)
 sample, people = find_window(data, key)
-versions = [Version("chosen", sample.chosen, CHOSEN), Version("rejected", sample.rejected, REJECTED)]
+versions = [Version("chosen", sample.chosen, AVATAR), Version("rejected", sample.rejected, REJECTED)]
 write_film(path, [window_scene(sample, people, versions)])
 """
 
@@ -18,7 +18,7 @@ from visavis.pipeline.view.film import Panel, Scene
 from visavis.pipeline.view.looks import Looks
 from visavis.pipeline.view.puppet import Puppet
 from visavis.pipeline.view.reactions import reactions, speech
-from visavis.pipeline.view.timeline import Colour, Lane, Timeline, clock
+from visavis.pipeline.view.timeline import AVATAR, MODEL, USER, Colour, Lane, Timeline, clock
 from visavis.schemas.dyads import Codec
 from visavis.schemas.errors import DatasetError, UsageError
 from visavis.schemas.sample import Sample
@@ -28,11 +28,8 @@ from visavis.stages.face.decode import avatar_of, read_codec, read_faces
 from visavis.training.dataset import Dataset
 from visavis.training.evaluate import find_sample
 
-USER: Colour = (200, 90, 0)
-RECORDED: Colour = (30, 130, 30)
-CHOSEN: Colour = (30, 130, 30)
 REJECTED: Colour = (176, 32, 60)
-GENERATED_COLOURS: tuple[Colour, ...] = ((40, 60, 200), (130, 40, 160), (0, 128, 128), (150, 100, 0))
+GENERATED_COLOURS: tuple[Colour, ...] = (MODEL, (130, 40, 160), (0, 128, 128), (150, 100, 0))
 """Of versions that models made, in turn."""
 
 
@@ -92,14 +89,14 @@ def people_of(data: Dataset, sample: Sample, shard: str, looks: Looks) -> People
 
 
 def recorded(sample: Sample) -> Version:
-    return Version("avatar, recorded", sample.avatar_motion, RECORDED, sample.valid[:, 0])
+    return Version("avatar, recorded", sample.avatar_motion, AVATAR, sample.valid[:, 0])
 
 
 def pair_versions(sample: Sample) -> list[Version]:
     """Raises UsageError where it is no pair."""
     if sample.chosen is None or sample.rejected is None:
         raise UsageError(f"{sample.key} is a window, not a pair")
-    return [Version("chosen", sample.chosen, CHOSEN), Version("rejected", sample.rejected, REJECTED)]
+    return [Version("chosen", sample.chosen, AVATAR), Version("rejected", sample.rejected, REJECTED)]
 
 
 def window_scene(
