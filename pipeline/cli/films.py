@@ -14,7 +14,8 @@ from visavis.pipeline.cli.generated import read_generated
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.file_names import GENERATED, RUN_FILE
 from visavis.pipeline.view.conversation import conversation_scene, moving, span_of
-from visavis.pipeline.view.film import Scene, check_film, write_film
+from visavis.pipeline.view.encoding import check_film
+from visavis.pipeline.view.film import Scene, write_film
 from visavis.pipeline.view.looks import Looks, run_of
 from visavis.pipeline.view.portrait_sources import read_portrait
 from visavis.pipeline.view.windows import (

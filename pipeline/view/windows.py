@@ -1,7 +1,7 @@
 """A window of a dataset as a scene: the user, and versions of the avatar's motion beside each other.
 
 data = Dataset(folder)
-sample, people = find_window(data, key)
+sample, people = find_window(data, key, Looks())
 versions = [Version("chosen", sample.chosen, AVATAR), Version("rejected", sample.rejected, REJECTED)]
 write_film(path, [window_scene(sample, people, versions)])
 """
@@ -54,18 +54,18 @@ class Version:
     valid: np.ndarray | None = None
 
 
-def find_window(data: Dataset, key: str, looks: Looks | None = None) -> tuple[Sample, People]:
+def find_window(data: Dataset, key: str, looks: Looks) -> tuple[Sample, People]:
     """A window or pair, and what draws it.
 
     Args:
-        looks: how people are drawn; none: as meshes.
+        looks: how people are drawn.
 
     Raises:
         UsageError: no such key, or a dataset whose motion cannot be drawn.
         DatasetError: unreadable.
     """
     shard, sample = find_sample(data, key)
-    return sample, people_of(data, sample, shard, looks or Looks())
+    return sample, people_of(data, sample, shard, looks)
 
 
 def people_of(data: Dataset, sample: Sample, shard: str, looks: Looks) -> People:
@@ -104,7 +104,6 @@ def window_scene(
     people: People,
     versions: Sequence[Version],
     *,
-    user: bool = True,
     timeline: bool = True,
     title: str = "",
     side: int = 320,
@@ -112,14 +111,14 @@ def window_scene(
     """The user and each version, with both voices: the user's on the left, the avatar's on the right.
 
     Args:
-        user, timeline: whether they are shown.
+        timeline: whether it is shown.
         side: pixels of a panel, as `write_film` gets it.
     """
-    motions = [Version("user", sample.user_motion, USER, sample.valid[:, 1])] if user else []
+    motions = [Version("user", sample.user_motion, USER, sample.valid[:, 1])]
     motions += [replace(version, title=printable(version.title)) for version in versions]
     panels, lanes = [], []
     for number, version in enumerate(motions):
-        of_user = user and number == 0
+        of_user = number == 0
         puppet, neutral_L3 = (people.user, people.user_L3) if of_user else (people.avatar, people.avatar_L3)
         valid_T = np.ones(len(version.motion), bool) if version.valid is None else version.valid
         panels.append(
