@@ -72,7 +72,7 @@ def _question(key: Key, ballots: Sequence[Ballot], code: str) -> dict[str, Any]:
         turned_PC = turned_PC[np.ix_(seen_PC.any(axis=1), seen_PC.any(axis=0))]
         if turned_PC.size:
             found["shares"].append({"systems": list(pair), **_shares(turned_PC)})
-            some = [real[n] for n, any_vote in zip(columns, seen_PC.any(axis=0), strict=True) if any_vote]
+            some = [real[columns[n]] for n in np.flatnonzero(seen_PC.any(axis=0))]
             found["measurements"] += _measurements(pair, some, np.nanmean(turned_PC, axis=0))
     answer_PC = np.where(np.isfinite(score_PC), 2 * score_PC, -1).astype(int)
     found["agreement"] = shares.krippendorff_alpha(answer_PC) if answer_PC.size else None
