@@ -69,6 +69,18 @@ def choose_windows(
     return _decoded(data, chosen, looks)
 
 
+def deal(windows: Sequence[Shown], trials: int, checks: int) -> tuple[list[Shown], list[Shown]]:
+    """Windows for trials and for attention checks, of which none serves as both, not even in two pairs of it: whoever
+    has seen it once would know it. Where they run out, both get fewer."""
+    by_place: dict[tuple[str, int], Shown] = {}
+    for each in windows:
+        by_place.setdefault(_place(each.sample.key), each)
+    kept = len(by_place) * checks // (trials + checks)
+    for_checks = dict(list(by_place.items())[len(by_place) - kept :])
+    for_trials = [each for each in windows if _place(each.sample.key) not in for_checks]
+    return for_trials[:trials], list(for_checks.values())
+
+
 def _keys(data: Dataset, entry: ShardEntry, many: int) -> list[str]:
     return [key for key, _ in data.groups(entry, data.fetch(entry))][:many]
 
