@@ -188,8 +188,6 @@ def generator(
     dataset: str,
     *,
     seed: int | None = None,
-    drop: Drop = "full",
-    device: str = "auto",
     encoder: str | None = None,
 ) -> Callable[[Sample], np.ndarray]:
     """What makes a checkpoint's motion [T, D], in codec units, of windows of a dataset. The model is loaded once.
@@ -201,14 +199,14 @@ def generator(
         UsageError: a dataset of another codec. What it gives raises RunFailed where motion is not finite.
     """
     loaded = load_checkpoint(checkpoint, whole=False)
-    model = load_model(loaded, pick_device(device), weights=encoder)
+    model = load_model(loaded, pick_device("auto"), weights=encoder)
     _open_for(model, dataset)
     sampler = loaded.config.sampler
     if seed is not None:
         sampler = sampler.model_copy(update={"seed": seed})
 
     def generated(sample: Sample) -> np.ndarray:
-        motion = _generated(model, collate([sample]).to(model.mean.device), sampler, drop)
+        motion = _generated(model, collate([sample]).to(model.mean.device), sampler, "full")
         return np.asarray(motion[0].cpu().numpy())
 
     return generated

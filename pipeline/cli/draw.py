@@ -14,13 +14,12 @@ import cv2
 import numpy as np
 
 from visavis.pipeline.engine.progress import command
-from visavis.pipeline.plan.build import CODECS
-from visavis.pipeline.plan.outputs import read_outputs
+from visavis.pipeline.plan.outputs import codecs_of, read_outputs
 from visavis.pipeline.view.avatar import WHITE
 from visavis.pipeline.view.puppet import WIDEST
+from visavis.pipeline.view.timeline import AVATAR, USER
 from visavis.pipeline.view.wireframe import Colour, draw_wireframe
 from visavis.schemas import FPS
-from visavis.schemas.artifact import load_row
 from visavis.schemas.dyads import Codec, Motion
 from visavis.schemas.errors import DatasetError, UsageError
 from visavis.schemas.rows import Address, Cast, Conversation, FaceTracks, Media, Track
@@ -36,7 +35,8 @@ from visavis.stages.media.video import frames_on_grid
 from visavis.stages.motion import MotionStage
 
 _HEIGHT = 270  # pixels of a row
-_COLOURS = ((60, 220, 60), (255, 140, 30))  # of the two participants, RGB
+_COLOURS = USER, AVATAR  # of the two participants
+_BRIGHT = ((255, 140, 30), (60, 220, 60))  # the same where they lie on video, RGB
 GREY = (170, 170, 170)
 _LARGER = 2  # drawn larger and made smaller, for fine lines
 
@@ -68,9 +68,7 @@ def draw(root: str, item: str, moments: int, addresses: Sequence[str] = ()) -> t
             list(_moments(media, number, when, faces, casts[0] if casts else None))
             for number, media in enumerate(conversation.media)
         ]
-        store = Store(root)
-        fitted = (load_row(store.read(f"{CODECS}/{name}"), Codec) for name in store.list(CODECS))
-        codecs = {codec.id: codec for codec in fitted}
+        codecs = codecs_of(Store(root))
         sheets += [list(_decoded(codecs[motion.codec], motion, when)) for motion in motions if motion.codec in codecs]
         width = max(picture.shape[1] for row in sheets for picture in row)
         sheet = np.concatenate([np.concatenate([_centred(p, width) for p in row], axis=1) for row in sheets])
@@ -123,7 +121,7 @@ def _moments(
 ) -> Iterator[np.ndarray]:
     """The picture at each moment, with its faces."""
     colours: dict[tuple[int, int], Colour] = {}
-    for member, colour in zip(cast.members if cast else (), _COLOURS, strict=False):
+    for member, colour in zip(cast.members if cast else (), _BRIGHT, strict=False):
         colours |= {(segment.piece, segment.track): colour for segment in member.segments}
     for n in when.tolist():
         ((_, rgb),) = frames_on_grid(file.uri, n, n + 1, witness=file.witness)
@@ -163,9 +161,8 @@ def _stroke(picture: np.ndarray) -> int:
 
 def _decoded(codec: Codec, motion: Motion, when: np.ndarray) -> Iterator[np.ndarray]:
     """The face that the motion says, at each moment, on white."""
-    red, green, blue = _COLOURS[motion.participant]
-    dark = (red // 2, green // 2, blue // 2)
-    colours = [dark if valid else GREY for valid in motion.valid[when]]
+    colour = _COLOURS[motion.participant]
+    colours = [colour if valid else GREY for valid in motion.valid[when]]
     yield from draw_faces(decode_motion(codec, motion.motion[when], motion.neutral), colours, _HEIGHT)
 
 

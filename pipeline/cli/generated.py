@@ -6,7 +6,8 @@ in the dataset; where that is not at hand, they are left out, and the reason is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from visavis.pipeline.cli.draw import GREY, draw_faces
 from visavis.pipeline.plan.file_names import GENERATED
-from visavis.pipeline.view.wireframe import Colour
+from visavis.pipeline.view.timeline import AVATAR, MODEL, USER, Colour
 from visavis.schemas import FPS
 from visavis.schemas.dyads import Codec
 from visavis.schemas.errors import DatasetError, UsageError
@@ -29,7 +30,7 @@ from visavis.schemas.uris import is_local, shown
 from visavis.stages.face.codec import decode_motion
 from visavis.stages.face.decode import avatar_of, read_codec, read_faces
 
-_SIDES: dict[str, Colour] = {"user": (200, 90, 0), "truth": (30, 130, 30), "generated": (40, 60, 200)}
+_SIDES: dict[str, Colour] = {"user": USER, "truth": AVATAR, "generated": MODEL}
 _FACE, _MOMENTS = 170, 7  # pixels of a face's square, and how many there are in a row
 _LEFT, _ROW = 130, 90  # pixels: room for names, height of a curve
 _CURVES = 4  # dimensions of the expression
@@ -48,15 +49,8 @@ def draw_generated(path: Path, dataset: str | None = None) -> tuple[np.ndarray, 
     Raises:
         UsageError: something beside it is missing or not what was written.
     """
-
-    def refuse(why: str) -> UsageError:
-        return UsageError(f"{path}: not what `visavis generate` writes ({why})")
-
-    with parsing(refuse):  # these files may be of anybody's making
-        try:
-            return _drawn(path, path.name.removesuffix(GENERATED), dataset)
-        except OSError as error:
-            raise refuse(f"{error.filename}: {error.strerror}") from error
+    with _reading(path):
+        return _drawn(path, path.name.removesuffix(GENERATED), dataset)
 
 
 def read_generated(path: Path, dataset: str | None = None) -> tuple[str, str, np.ndarray]:
@@ -68,22 +62,36 @@ def read_generated(path: Path, dataset: str | None = None) -> tuple[str, str, np
     Raises:
         UsageError: not what `visavis generate` wrote, or its dataset is on another machine and was not named.
     """
+    key = path.name.removesuffix(GENERATED)
+    with _reading(path):
+        note, motion_TD = read_strict(_read(path.parent / f"{key}.json")), decode_array(_read(path))
+        if motion_TD.ndim != 2 or not motion_TD.size or not np.isfinite(motion_TD).all():
+            raise ValueError(f"{motion_TD.shape} are no frames of finite motion")
+        place = dataset or str(note["location"])
+    if far := _far(place, dataset):
+        raise UsageError(f"{path}: {far}")
+    return key, place, motion_TD
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raises UsageError for what is wrong with files that may be of anybody's making."""
 
     def refuse(why: str) -> UsageError:
         return UsageError(f"{path}: not what `visavis generate` writes ({why})")
 
-    key = path.name.removesuffix(GENERATED)
     with parsing(refuse):
         try:
-            note, motion_TD = read_strict(_read(path.parent / f"{key}.json")), decode_array(_read(path))
+            yield
         except OSError as error:
             raise refuse(f"{error.filename}: {error.strerror}") from error
-        if motion_TD.ndim != 2 or not motion_TD.size or not np.isfinite(motion_TD).all():
-            raise ValueError(f"{motion_TD.shape} are no frames of finite motion")
-        place = dataset or str(note["location"])
-    if dataset is None and not is_local(place):  # a file makes us call nobody
-        raise UsageError(f"{path}: its dataset lay at {shown(place)}; if it is to be read, name it with --dataset")
-    return key, place, motion_TD
+
+
+def _far(place: str, named: str | None) -> str:
+    """Why the dataset is not read, where only a file says that it lies elsewhere: a file makes us call nobody."""
+    if named is not None or is_local(place):
+        return ""
+    return f"its dataset lay at {shown(place)}; if it is to be read, name the place with --dataset"
 
 
 def _drawn(path: Path, key: str, dataset: str | None) -> tuple[np.ndarray, str]:
@@ -98,11 +106,8 @@ def _drawn(path: Path, key: str, dataset: str | None) -> tuple[np.ndarray, str]:
         if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{key}.{name}.npy has numbers that are not finite")
     place = dataset or str(note["location"])
-    rows: list[np.ndarray] = []
-    if dataset is None and not is_local(place):  # a file makes us call nobody
-        missing = f"the dataset lay at {shown(place)}; if it is to be read, name the place with --dataset"
-    else:
-        rows, missing = _faces(key, note, arrays, place)
+    far = _far(place, dataset)
+    rows, missing = ([], far) if far else _faces(key, note, arrays, place)
     title = f"{key}  {note['window']['label']}, conditions: {note['drop']}, seed {note['sampler']['seed']}"
     return np.concatenate([_heading(title), *rows, _curves(motion, arrays)]), missing
 

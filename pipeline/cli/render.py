@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from visavis.pipeline.cli.options import Encoder
+from visavis.pipeline.cli.options import Encoder, Portrait, typed
 from visavis.pipeline.engine.terminal import say
 from visavis.schemas.extras import needs
 
@@ -16,6 +16,7 @@ films = typer.Typer()
 
 @films.command()
 def render(
+    context: typer.Context,
     what: Annotated[
         str,
         typer.Argument(metavar="WHAT", help="Dataset, run or pairs (folder or URL), or a KEY.generated.npy."),
@@ -56,14 +57,7 @@ def render(
     ] = None,
     end: Annotated[float | None, typer.Option("--to", min=0, help="Of a conversation: second to end with.")] = None,
     size: Annotated[int, typer.Option(min=64, max=1080, help="Height of each picture, pixels.")] = 320,
-    portrait: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PICTURE",
-            help="Face that the avatar carries (PNG, JPEG, WebP). None: a frame of the person's own video, where the"
-            " run and its media are at hand, else a mesh.",
-        ),
-    ] = None,
+    portrait: Portrait = None,
     user_portrait: Annotated[
         Path | None, typer.Option(metavar="PICTURE", help="The same for the user; of a conversation, the first person.")
     ] = None,
@@ -88,12 +82,12 @@ def render(
     from visavis.pipeline.engine.progress import Reporter
 
     reporter = Reporter()
-    wanted = making.Wanted(
+    request = making.RenderRequest(
         what=what, names=tuple(names or ()), out=out, checkpoints=tuple(checkpoint or ()), windows=windows, split=split,
         seed=seed, start=start, end=end, size=size, dataset=dataset, media=tuple(media or ()), encoder=encoder,
-        portrait=portrait, user_portrait=user_portrait, wireframe=wireframe,
+        portrait=portrait, user_portrait=user_portrait, wireframe=wireframe, given=typed(context),
     )  # fmt: skip
-    made = making.make_films(wanted, reporter)
+    made = making.make_films(request, reporter)
     for path in made.paths:
         say(str(path))
     reporter.end(making.summary(made), advice=f"look at {made.paths[-1]}")

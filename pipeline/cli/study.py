@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from visavis.pipeline.cli.options import Encoder, Json
+from visavis.pipeline.cli.options import Encoder, Json, Portrait, refuse, typed
 from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
 from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import needs
@@ -17,21 +17,27 @@ from visavis.schemas.words import counted
 studies = typer.Typer()
 _DIFFER = (0.1, 0.15)
 """Deviations of the share between people and between clips that the last line assumes beside none."""
+_OF_COUNTS = {"sources", "count", "out", "key", "failed_checks", "as_json"}
 
 
 @studies.command()
 def study(
+    context: typer.Context,
     sources: Annotated[
         list[str],
         typer.Argument(metavar="DATASET | PAIRS | VOTES…", help="Dataset or pairs; with --count, files of votes."),
     ],
     checkpoint: Annotated[
-        list[Path] | None, typer.Option(help="A checkpoint to compare, on held-out windows of DATASET; repeat.")
+        list[Path] | None,
+        typer.Option(
+            "--checkpoint", "-c", metavar="FILE", help="Compare it, on held-out windows of DATASET; for each."
+        ),
     ] = None,
     recorded: Annotated[bool, typer.Option("--recorded", help="Also compare the recorded motion.")] = False,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of page/ (for people) and key.json (not).")] = Path(
-        "runs/study"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder for page/, which people get, and key.json, which they must not."),
+    ] = Path("runs/study"),
     trials: Annotated[int, typer.Option(min=1, max=500, help="Comparisons a person makes, at most.")] = 30,
     checks: Annotated[int, typer.Option(min=0, max=20, help="Attention checks among them, in addition.")] = 4,
     ask: Annotated[
@@ -46,10 +52,8 @@ def study(
     seed: Annotated[int, typer.Option(min=0, help="Of the windows that are drawn, and of the sampler's noise.")] = 0,
     label: Annotated[str, typer.Option("--class", help="Class of the windows, or any.")] = "listening",
     split: Annotated[str, typer.Option(help="Of DATASET: val or train.")] = "val",
-    side: Annotated[int, typer.Option(min=128, max=1024, help="Height of a clip's pictures, pixels.")] = 384,
-    portrait: Annotated[
-        Path | None, typer.Option(metavar="PICTURE", help="A picture whose face the avatar gets.")
-    ] = None,
+    size: Annotated[int, typer.Option(min=128, max=1024, help="Height of each picture, pixels.")] = 384,
+    portrait: Portrait = None,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Which one listens?",
     note: Annotated[str, typer.Option(help="Shown before the start: who asks, why, whom to write to.")] = "",
     encoder: Encoder = None,
@@ -65,22 +69,26 @@ def study(
 
     People get FOLDER/page and hand in a file of votes. FOLDER/key.json says which clip is whose: keep it.
     """
+    given = typed(context)
     if count:
+        refuse(given, "--count", *(name for name in given if name not in _OF_COUNTS))
+        refuse(given, "--key", *(["out"] if key else []))
         _count(sources, key or out, failed_checks, as_json=as_json)
         return
+    refuse(given, "making a study, only with --count", "key", "failed_checks")
     needs("build", "visavis study")
-    from visavis.pipeline.cli.study_make import Order, make_study
+    from visavis.pipeline.cli.study_make import StudyRequest, make_study
 
     if len(sources) != 1:
         raise UsageError(
             f"one dataset or set of pairs makes a study, not {len(sources)}; votes are counted with --count"
         )
-    order = Order(
+    request = StudyRequest(
         source=sources[0], checkpoints=tuple(checkpoint or ()), recorded=recorded, trials=trials, checks=checks,
-        ask=tuple(ask or ("listening",)), ties=ties, seed=seed, label=label, split=split, side=side, portrait=portrait,
-        title=title, note=note, encoder=encoder,
+        ask=tuple(ask or ("listening",)), ties=ties, seed=seed, label=label, split=split, size=size, portrait=portrait,
+        title=title, note=note, encoder=encoder, given=given,
     )  # fmt: skip
-    make_study(order, out, as_json=as_json)
+    make_study(request, out, as_json=as_json)
 
 
 def plan_lines(trials: int, people: int = 10) -> list[str]:

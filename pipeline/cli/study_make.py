@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from visavis.pipeline.cli.evaluate import names_of
 from visavis.pipeline.cli.folders import dataset_folder
+from visavis.pipeline.cli.options import refuse
 from visavis.pipeline.cli.study import plan_lines
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.terminal import say, say_json
@@ -20,6 +22,7 @@ from visavis.pipeline.page.study_motion import (
     add_generated,
     add_pairs,
     choose_windows,
+    deal,
     film_clip,
     jumbled,
     measure_windows,
@@ -37,8 +40,8 @@ from visavis.training.dataset import Dataset
 
 
 @dataclass(frozen=True)
-class Order:
-    """What was asked for on the command line."""
+class StudyRequest:
+    """What was asked for on the command line. given: the parameters that people typed (`options.typed`)."""
 
     source: str
     checkpoints: tuple[Path, ...]
@@ -50,57 +53,60 @@ class Order:
     seed: int
     label: str
     split: str
-    side: int
+    size: int
     portrait: Path | None
     title: str
     note: str
     encoder: str | None
+    given: Mapping[str, str]
 
 
-def make_study(order: Order, out: Path, *, as_json: bool) -> None:
+def make_study(request: StudyRequest, out: Path, *, as_json: bool) -> None:
     """Write a study's folder whole, or nothing.
 
     Raises:
         UsageError: wrong use; a folder that has a study already, whose votes would lose their key.
     """
     reporter = Reporter()
-    questions = questions_of(order.ask)
+    questions = questions_of(request.ask)
     if (out / KEY_NAME).exists() or (out / PAGE).exists():
         raise UsageError(f"{out} has a study already, and votes need its key; choose another --out")
-    data = Dataset(dataset_folder(order.source))
-    names = _check(order, data)
-    windows = _windows(order, data, reporter)
-    for_trials, for_checks = windows[: order.trials], windows[len(windows) - min(order.checks, len(windows)) :]
+    data = Dataset(dataset_folder(request.source))
+    names = _check(request, data)
+    windows = _windows(request, data, reporter)
+    for_trials, for_checks = deal(windows, request.trials, request.checks)
     origin = {"dataset": data.hash}
     if data.manifest.kind == "pairs":
         systems = add_pairs(windows)
     else:
-        systems = [*names, *([RECORDED] if order.recorded else [])]
+        systems = [*names, *([RECORDED] if request.recorded else [])]
         with reporter.items("motion", len(names) * len(for_trials)) as advance:
-            checkpoints = dict(zip(names, order.checkpoints, strict=True))
-            origin |= add_generated(for_trials, checkpoints, data, order.seed, order.encoder, advance)
+            checkpoints = dict(zip(names, request.checkpoints, strict=True))
+            origin |= add_generated(for_trials, checkpoints, data, request.seed, request.encoder, advance)
     measure_windows(for_trials, data)
     secret = secrets.token_bytes(16)
     keys = [[each.sample.key for each in some] for some in (for_trials, for_checks)]
     key = design(
-        keys[0], systems, questions, checks=keys[1], trials=order.trials, seed=order.seed, ties=order.ties,
+        keys[0], systems, questions, checks=keys[1], trials=request.trials, seed=request.seed, ties=request.ties,
         secret=secret, origin=origin,
     )  # fmt: skip
     by_key = {each.sample.key: each for each in windows}
     key = key.model_copy(update={"trials": tuple(with_figures(t, by_key[t.window]) for t in key.trials)})
-    _write(order, out, key, secret, by_key, data.manifest.window, reporter)
+    _write(request, out, key, secret, by_key, data.manifest.window, reporter)
     real = sum(not trial.check for trial in key.trials)
+    checks = len(key.trials) - real
     if as_json:
         say_json({"page": str(out / PAGE / "index.html"), "key": str(out / KEY_NAME), "study": key.study,
-                  "trials": real, "checks": len(key.trials) - real, "systems": systems})  # fmt: skip
+                  "trials": real, "checks": checks, "systems": systems})  # fmt: skip
         return
-    if real < order.trials:
-        reporter.line(f"{counted(real, 'trial')} of {order.trials}: there are no more windows")
+    for made, wanted, name in ((real, request.trials, "trial"), (checks, request.checks, "check")):
+        if made < wanted:
+            reporter.line(f"{counted(made, name)} of {wanted}: there are no more windows")
     say(str(out / PAGE / "index.html"))
     for line in plan_lines(real):
         reporter.line(line)
     reporter.end(
-        f"{counted(real, 'trial')} and {counted(len(key.trials) - real, 'check')} of {', '.join(systems)}",
+        f"{counted(real, 'trial')} and {counted(checks, 'check')} of {', '.join(systems)}",
         "study", "--count", "VOTES", "--key", str(out),
     )  # fmt: skip
 
@@ -126,38 +132,41 @@ def questions_of(asked: tuple[str, ...]) -> list[Question]:
     return made
 
 
-def _check(order: Order, data: Dataset) -> list[str]:
+def _check(request: StudyRequest, data: Dataset) -> list[str]:
     """Names of the checkpoints. Raises UsageError: sources that do not go together."""
-    names = names_of(order.checkpoints) if order.checkpoints else []
+    names = names_of(request.checkpoints) if request.checkpoints else []
     if data.manifest.kind == "pairs":
-        if names or order.recorded:
+        refuse(request.given, "pairs", "label", "split", "encoder")
+        if names or request.recorded:
             raise UsageError(f"{data.location} are pairs, whose sides are compared; checkpoints go with a dataset")
         return []
-    count = len(names) + order.recorded
+    count = len(names) + request.recorded
     if count < 2:
         raise UsageError("name two checkpoints or more, --checkpoint A --checkpoint B, or one and --recorded")
     if count > MOST_SYSTEMS or RECORDED in names:
         raise UsageError(f"at most {MOST_SYSTEMS} systems, and no checkpoint called {RECORDED}")
-    if order.split not in get_args(Split):
-        raise UsageError(f"--split is {' or '.join(get_args(Split))}, not {order.split}")
+    if request.split not in get_args(Split):
+        raise UsageError(f"--split is {' or '.join(get_args(Split))}, not {request.split}")
     return names
 
 
-def _windows(order: Order, data: Dataset, reporter: Reporter) -> list[Shown]:
+def _windows(request: StudyRequest, data: Dataset, reporter: Reporter) -> list[Shown]:
     labels = [label.value for label in WindowClass]
-    if order.label not in (*labels, "any"):
-        raise UsageError(f"--class is any or one of {', '.join(labels)}, not {order.label}")
+    if request.label not in (*labels, "any"):
+        raise UsageError(f"--class is any or one of {', '.join(labels)}, not {request.label}")
     pairs = data.manifest.kind == "pairs"
-    label = None if order.label == "any" or pairs else WindowClass(order.label)
-    splits: list[Split] = ["val", "train"] if pairs else [order.split]  # type: ignore[list-item]
-    portrait = read_portrait(order.portrait) if order.portrait else None
+    label = None if request.label == "any" or pairs else WindowClass(request.label)
+    splits: list[Split] = ["val", "train"] if pairs else [request.split]  # type: ignore[list-item]
+    portrait = read_portrait(request.portrait) if request.portrait else None
     looks = Looks((None, portrait), run_of(data.location), reporter.line)
-    return choose_windows(data, order.trials + order.checks, order.seed, looks, label=label, splits=splits)
+    return choose_windows(data, request.trials + request.checks, request.seed, looks, label=label, splits=splits)
 
 
 def _write(
-    order: Order, out: Path, key: Key, secret: bytes, by_key: dict[str, Shown], frames: int, reporter: Reporter
+    request: StudyRequest, out: Path, key: Key, secret: bytes, by_key: dict[str, Shown], frames: int, reporter: Reporter
 ) -> None:
+    """Page and key come to lie in the folder at the very end: no key without its page, and no page without its key."""
+    existed = out.is_dir()
     out.mkdir(parents=True, exist_ok=True)
     unfinished = out / f".{PAGE}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -168,11 +177,24 @@ def _write(
                 shown = by_key[trial.window]
                 motions = shown.motions
                 motion = jumbled(motions[RECORDED]) if clip.system == trial.check else motions[clip.system]
-                film_clip(shown, motion, path, order.side)
+                film_clip(shown, motion, path, request.size)
                 advance()
 
-            write_study(unfinished, key, secret, film, frames, order.title, order.note)
-        (out / KEY_NAME).write_text(to_json(key.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
-        unfinished.rename(out / PAGE)
+            write_study(unfinished / PAGE, key, secret, film, frames, request.title, request.note)
+        text = to_json(key.model_dump(mode="json"), indent=1) + "\n"
+        (unfinished / KEY_NAME).write_text(text, encoding="utf-8")
+        put_study(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if not existed and not any(out.iterdir()):
+            out.rmdir()
+
+
+def put_study(unfinished: Path, out: Path) -> None:
+    """Move a page and its key to where they stay: both, or neither."""
+    (unfinished / PAGE).rename(out / PAGE)
+    try:
+        (unfinished / KEY_NAME).rename(out / KEY_NAME)
+    except BaseException:
+        (out / PAGE).rename(unfinished / PAGE)
+        raise

@@ -15,7 +15,7 @@ from visavis.pipeline.page.votes import Ballot, Key, Trial, checks_failed, one_o
 _FEWEST = 4  # clips of which a correlation is said
 
 
-def count_votes(key: Key, ballots: Sequence[Ballot], most_failed: int | None = None, seed: int = 0) -> dict[str, Any]:
+def count_votes(key: Key, ballots: Sequence[Ballot], most_failed: int | None = None) -> dict[str, Any]:
     """All that votes say; plain JSON values, None for what is not defined.
 
     Args:
@@ -49,15 +49,20 @@ def count_votes(key: Key, ballots: Sequence[Ballot], most_failed: int | None = N
             "checks_failed": {b.votes.person: list(checks_failed(b, key)) for b in kept},
         },
         "sides": _sides(key, attentive),
-        "questions": {question.code: _question(key, attentive, question.code, seed) for question in key.questions},
+        "questions": {question.code: _question(key, attentive, question.code) for question in key.questions},
         "texts": {question.code: question.text for question in key.questions},
     }
 
 
-def _question(key: Key, ballots: Sequence[Ballot], code: str, seed: int) -> dict[str, Any]:
+def _question(key: Key, ballots: Sequence[Ballot], code: str) -> dict[str, Any]:
     real = [trial for trial in key.trials if not trial.check]
     score_PC = scores(ballots, key, code)
-    found: dict[str, Any] = {"shares": [], "bradley_terry": None, "trials": _trials(real, score_PC)}
+    found: dict[str, Any] = {
+        "shares": [],
+        "bradley_terry": None,
+        "measurements": [],
+        "trials": _trials(real, score_PC),
+    }
     for pair in combinations(key.systems, 2):
         columns = [n for n, trial in enumerate(real) if {clip.system for clip in trial.clips} == set(pair)]
         turned_PC = np.stack(
@@ -66,12 +71,9 @@ def _question(key: Key, ballots: Sequence[Ballot], code: str, seed: int) -> dict
         seen_PC = np.isfinite(turned_PC)
         turned_PC = turned_PC[np.ix_(seen_PC.any(axis=1), seen_PC.any(axis=0))]
         if turned_PC.size:
-            found["shares"].append({"systems": list(pair), **_shares(turned_PC, seed)})
-            some = [
-                real[n] for n, any_vote in zip(columns, np.atleast_1d(seen_PC.any(axis=0)), strict=True) if any_vote
-            ]
-            found.setdefault("measurements", []).extend(_measurements(pair, some, np.nanmean(turned_PC, axis=0)))
-    found.setdefault("measurements", [])
+            found["shares"].append({"systems": list(pair), **_shares(turned_PC)})
+            some = [real[columns[n]] for n in np.flatnonzero(seen_PC.any(axis=0))]
+            found["measurements"] += _measurements(pair, some, np.nanmean(turned_PC, axis=0))
     answer_PC = np.where(np.isfinite(score_PC), 2 * score_PC, -1).astype(int)
     found["agreement"] = shares.krippendorff_alpha(answer_PC) if answer_PC.size else None
     if len(key.systems) > 2 and np.isfinite(score_PC).any():
@@ -79,14 +81,14 @@ def _question(key: Key, ballots: Sequence[Ballot], code: str, seed: int) -> dict
     return found
 
 
-def _shares(score_PC: np.ndarray, seed: int) -> dict[str, Any]:
+def _shares(score_PC: np.ndarray) -> dict[str, Any]:
     votes = int(np.isfinite(score_PC).sum())
     return {
         "share": shares.share(score_PC),
         "interval": _plain(shares.interval(score_PC)),
         "interval_these_clips": _plain(shares.interval(score_PC, clips=False)),
         "wilson": _plain(shares.wilson(float(np.nansum(score_PC)), votes)),
-        "bootstrap": _plain(shares.bootstrap(score_PC, seed=seed)),
+        "bootstrap": _plain(shares.bootstrap(score_PC)),
         "effective_votes": shares.effective_votes(score_PC),
         "votes": votes,
         "first": int((score_PC == 1).sum()),

@@ -12,6 +12,7 @@ preferred, 0 where the second was, 0.5 where neither was, NaN where nobody voted
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -187,9 +188,11 @@ def expected_half_width(
 def people_needed(
     trials: int, half_width: float, assumed: Sequence[float] = (0.0, 0.0), most: int = 10_000
 ) -> int | None:
-    """The fewest people with whom the interval is no wider; none where no number of people is enough."""
-    for people in range(2, most):
+    """The fewest people with whom the interval is no wider; none where `most` are not enough."""
+
+    def enough(people: int) -> bool:
         width = expected_half_width(trials, people, people_differ=assumed[0], clips_differ=assumed[1])
-        if width <= half_width:
-            return people
-    return None
+        return width <= half_width
+
+    found = 2 + bisect_left(range(2, most + 1), True, key=enough)  # more people never make it wider
+    return found if found <= most else None

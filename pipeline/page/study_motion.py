@@ -12,6 +12,7 @@ import numpy as np
 from visavis.pipeline.page.votes import RECORDED, Trial
 from visavis.pipeline.view.film import write_film
 from visavis.pipeline.view.looks import Looks
+from visavis.pipeline.view.timeline import AVATAR
 from visavis.pipeline.view.windows import People, Version, people_of, window_scene
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
@@ -25,7 +26,6 @@ from visavis.training.dataset import Dataset, choose
 from visavis.training.metrics import columns, jerk, var, window_pcc
 
 _LOOKED_AT = 4000  # windows to draw from
-_AVATAR = (40, 60, 200)  # RGB
 _MARGINS = ("reactivity_margin", "lagged_margin", "event_margin", "energy_margin", "distance")
 
 
@@ -67,6 +67,18 @@ def choose_windows(
             close.append(found[n])
     chosen = (apart + close)[:count]
     return _decoded(data, chosen, looks)
+
+
+def deal(windows: Sequence[Shown], trials: int, checks: int) -> tuple[list[Shown], list[Shown]]:
+    """Windows for trials and for attention checks, of which none serves as both, not even in two pairs of it: whoever
+    has seen it once would know it. Where they run out, both get fewer."""
+    by_place: dict[tuple[str, int], Shown] = {}
+    for each in windows:
+        by_place.setdefault(_place(each.sample.key), each)
+    kept = len(by_place) * checks // (trials + checks)
+    for_checks = dict(list(by_place.items())[len(by_place) - kept :])
+    for_trials = [each for each in windows if _place(each.sample.key) not in for_checks]
+    return for_trials[:trials], list(for_checks.values())
 
 
 def _keys(data: Dataset, entry: ShardEntry, many: int) -> list[str]:
@@ -189,7 +201,7 @@ def _by_class(windows: Sequence[Shown]) -> Iterator[tuple[WindowClass, list[Show
 def film_clip(shown: Shown, motion_TD: np.ndarray, path: Path, side: int) -> None:
     """The user beside the avatar, with both voices, to an mp4. Every motion in one colour, and whole: where a recorded
     face was not seen is not shown, which would tell it from a generated one."""
-    scene = window_scene(shown.sample, shown.people, [Version("avatar", motion_TD, _AVATAR)], timeline=False, side=side)
+    scene = window_scene(shown.sample, shown.people, [Version("avatar", motion_TD, AVATAR)], timeline=False, side=side)
     write_film(path, [scene], side=side)
 
 

@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from visavis.pipeline.plan.run_folder import read_settings
-from visavis.pipeline.state.ledger import Ledger
-from visavis.pipeline.state.tasks import artifact_path, own_print
-from visavis.schemas.artifact import load_rows
+from visavis.pipeline.state.ledger import Ledger, Outcome
+from visavis.pipeline.state.tasks import CODEC, artifact_path, own_print
+from visavis.schemas.artifact import load_row, load_rows
+from visavis.schemas.dyads import Codec
 from visavis.schemas.errors import UsageError
-from visavis.schemas.rows import Row
+from visavis.schemas.rows import Conversation, Row
 from visavis.schemas.storage.files import locate, read_whole
 from visavis.schemas.storage.store import Store
 from visavis.schemas.untrusted import TooLarge
 from visavis.stages.base import Stage
+from visavis.stages.ingest import IngestStage
 
 Out = TypeVar("Out", bound=Row)
 _CODEC_BYTES = 64 << 20  # ours have 0.2 MB
@@ -23,24 +25,61 @@ _CODEC_BYTES = 64 << 20  # ours have 0.2 MB
 def read_outputs(
     root: str, stage: type[Stage[Any, Out]], of: str = "", *, left_out: bool = False
 ) -> Iterator[tuple[str, Out]]:
-    """(item's key, row) of what a stage made with the run's present settings, by key.
-
-    Args:
-        of: how the key begins.
-        left_out: also what was made of items that a threshold or the corpus left out afterwards.
+    """As `Outputs.read`, for a single question.
 
     Raises:
         UsageError: not a run's folder.
     """
-    store = Store(root)
-    wanted = read_settings(store)["fingerprints"].get(stage.name)
-    kind: type[Any] = stage.types()[1]
-    for (name, key), outcome in sorted(Ledger(store).latest().items()):
-        if name != stage.name or not key.startswith(of) or own_print(outcome.fingerprint) != wanted:
-            continue
-        if outcome.status == "ok" or (left_out and outcome.output):
-            for row in load_rows(store.read(artifact_path(name, stage.version, outcome.fingerprint, key)), kind):
-                yield key, row
+    yield from Outputs(root).read(stage, of, left_out=left_out)
+
+
+class Outputs:
+    """What the stages of a run made with its present settings. Its ledger is read once, for many questions.
+
+    Raises:
+        UsageError: not a run's folder.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root, self._store = root, Store(root)
+        prints = read_settings(self._store)["fingerprints"]
+        self._by_stage: dict[str, list[tuple[str, Outcome]]] = {}
+        for (name, key), outcome in sorted(Ledger(self._store).latest().items()):
+            if name in prints and own_print(outcome.fingerprint) == prints[name]:
+                self._by_stage.setdefault(name, []).append((key, outcome))
+
+    def read(self, stage: type[Stage[Any, Out]], of: str = "", *, left_out: bool = False) -> Iterator[tuple[str, Out]]:
+        """(item's key, row) of what a stage made, by key.
+
+        Args:
+            of: how the key begins.
+            left_out: also what was made of items that a threshold or the corpus left out afterwards.
+        """
+        for key, outcome in self._by_stage.get(stage.name, ()):
+            if key.startswith(of) and (outcome.status == "ok" or (left_out and outcome.output)):
+                for row in self._rows(stage, key, outcome):
+                    yield key, row
+
+    def conversation(self, id_: str) -> Conversation | None:
+        """The conversation of an id; none where there is no such one. Others are not read: the ledger has their ids."""
+        for key, outcome in self._by_stage.get(IngestStage.name, ()):
+            if outcome.status == "ok" and (id_ in outcome.facts or not outcome.facts):
+                for row in self._rows(IngestStage, key, outcome):
+                    if row.id == id_:
+                        return row
+        return None
+
+    def _rows(self, stage: type[Stage[Any, Out]], key: str, outcome: Outcome) -> Iterator[Out]:
+        kind: type[Any] = stage.types()[1]
+        path = artifact_path(stage.name, stage.version, outcome.fingerprint, key)
+        yield from load_rows(self._store.read(path), kind)
+
+
+def codecs_of(store: Store) -> dict[str, Codec]:
+    """The codecs of a run by their ids."""
+    folder = f"artifacts/{CODEC}"
+    found = (load_row(store.read(f"{folder}/{name}"), Codec) for name in store.list(folder))
+    return {codec.id: codec for codec in found}
 
 
 def read_codec(path: str) -> bytes:

@@ -13,16 +13,14 @@ from typing import TypeVar
 import numpy as np
 
 from visavis.pipeline.engine.progress import command
-from visavis.pipeline.plan.build import CODECS
-from visavis.pipeline.plan.outputs import read_outputs
+from visavis.pipeline.plan.outputs import codecs_of, read_outputs
 from visavis.pipeline.view.faces import face_pictures
 from visavis.pipeline.view.film import Panel, Scene
 from visavis.pipeline.view.looks import Looks
 from visavis.pipeline.view.puppet import Puppet
 from visavis.pipeline.view.reactions import reactions, speech, speech_of_turns, within
-from visavis.pipeline.view.timeline import Colour, Lane, Timeline
+from visavis.pipeline.view.timeline import AVATAR, USER, Colour, Lane, Timeline
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from visavis.schemas.artifact import load_row
 from visavis.schemas.dyads import Codec, Motion
 from visavis.schemas.errors import UsageError
 from visavis.schemas.rows import Conversation, Layout, Media, Voices
@@ -35,7 +33,7 @@ from visavis.stages.motion import MotionStage
 from visavis.stages.separate import SeparateStage
 from visavis.stages.windows import WindowsStage
 
-COLOURS: tuple[Colour, Colour] = ((30, 130, 30), (200, 90, 0))
+_COLOURS = USER, AVATAR
 _SOUND = 10 * SAMPLE_RATE  # samples decoded at a time
 Row = TypeVar("Row")
 
@@ -55,9 +53,8 @@ def moving(root: str, conversation: Conversation, looks: Looks) -> tuple[Moving,
     Raises:
         UsageError: there is no motion of them, or not its codec.
     """
-    store = Store(root)
     motions = {row.participant: row for _, row in read_outputs(root, MotionStage, conversation.id)}
-    codecs = {codec.id: codec for codec in (load_row(store.read(f"{CODECS}/{n}"), Codec) for n in store.list(CODECS))}
+    codecs = codecs_of(Store(root))
     if set(motions) != {0, 1} or not all(row.codec in codecs for row in motions.values()):
         name = " + ".join(file_name(media.uri) for media in conversation.media)
         raise UsageError(
@@ -85,7 +82,7 @@ def conversation_scene(
         side: pixels of a panel, as `write_film` gets it.
     """
     names = _names(conversation)
-    drawn = [_drawn(person, names[i], first, last, side, COLOURS[i]) for i, person in enumerate(people)]
+    drawn = [_drawn(person, names[i], first, last, side, _COLOURS[i]) for i, person in enumerate(people)]
     videos = [Panel(file_name(media.uri), _video(media, first, last, side)) for media in conversation.media]
     panels = (videos[0], *drawn, *videos[1:])
     dyad = _only(read for _, read in read_outputs(root, WindowsStage, conversation.id))
@@ -99,7 +96,7 @@ def conversation_scene(
             heard = speech_of_turns(bound.turns if bound else (), i, first, last)
         motion = person.motion
         marks = reactions(person.codec, motion.motion, motion.neutral, motion.valid)
-        lanes.append(Lane(names[i], COLOURS[i], (*heard, *within(marks, first, last))))
+        lanes.append(Lane(names[i], _COLOURS[i], (*heard, *within(marks, first, last))))
     for window in dyad.windows if dyad else ():
         borders |= {window.first - first, window.first + window.length - first}
     inside = tuple(sorted(border for border in borders if 0 < border < last - first))

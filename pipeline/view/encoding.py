@@ -39,7 +39,7 @@ _OPTIONS = {
 
 class Writer(Protocol):
     """Takes the pictures of a film one by one, uint8 [H, W, 3] RGB of one size with even sides, each with the sound
-    that is heard with it, float32 [C, 640] in −1…1 at 16 kHz."""
+    that is heard with it, float32 [2, 640] in −1…1 at 16 kHz."""
 
     def __call__(self, picture: np.ndarray, sound: np.ndarray) -> None: ...
 
@@ -61,7 +61,7 @@ def check_film(path: Path) -> None:
 
 
 @contextmanager
-def film_writer(path: Path, channels: int = 2) -> Iterator[Writer]:
+def film_writer(path: Path) -> Iterator[Writer]:
     """Writes what it is given in the block; the file is there when the block ends without an error.
 
     Raises:
@@ -73,7 +73,7 @@ def film_writer(path: Path, channels: int = 2) -> Iterator[Writer]:
     try:
         with ExitStack() as stack:
             if ending in MOVIES:
-                movie = _Movie(stack, partial, ending, channels)
+                movie = _Movie(stack, partial, ending)
                 yield movie
                 movie.end()
             else:
@@ -103,17 +103,16 @@ def _first(names: tuple[str, ...], ending: str) -> str:
 class _Movie:
     """H.264 and AAC, or VP9 and Opus."""
 
-    def __init__(self, stack: ExitStack, path: Path, ending: str, channels: int) -> None:
+    def __init__(self, stack: ExitStack, path: Path, ending: str) -> None:
         options = {"fflags": "+bitexact"} | ({"movflags": "+faststart"} if ending == ".mp4" else {})
         self._container = stack.enter_context(av.open(str(path), "w", format=ending[1:], container_options=options))
         picture, sound = _codecs(ending)
         self._video = self._container.add_stream(picture, rate=FPS, options=dict(_OPTIONS.get(picture, {})))
-        self._layout = "stereo" if channels == 2 else "mono"
-        self._audio = self._container.add_stream(sound, rate=_SOUND_RATE, layout=self._layout)
-        self._audio.bit_rate = 64_000 * channels
+        self._audio = self._container.add_stream(sound, rate=_SOUND_RATE, layout="stereo")
+        self._audio.bit_rate = 128_000
         for stream in (self._video, self._audio):
             stream.codec_context.flags |= av.codec.context.Flags.bitexact
-        self._resampler = AudioResampler(format=self._audio.codec_context.format, layout=self._layout, rate=_SOUND_RATE)
+        self._resampler = AudioResampler(format=self._audio.codec_context.format, layout="stereo", rate=_SOUND_RATE)
         self._pictures = self._samples = 0
 
     def __call__(self, picture: np.ndarray, sound: np.ndarray) -> None:
@@ -125,9 +124,7 @@ class _Movie:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         frame.pts, frame.time_base = self._pictures, Fraction(1, FPS)
         self._container.mux(self._video.encode(frame))
-        piece = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(np.clip(sound, -1, 1)), format="fltp", layout=self._layout
-        )
+        piece = av.AudioFrame.from_ndarray(np.ascontiguousarray(np.clip(sound, -1, 1)), format="fltp", layout="stereo")
         piece.sample_rate, piece.pts, piece.time_base = SAMPLE_RATE, self._samples, Fraction(1, SAMPLE_RATE)
         self._hear(self._resampler.resample(piece))
         self._pictures, self._samples = self._pictures + 1, self._samples + sound.shape[1]

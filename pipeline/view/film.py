@@ -21,21 +21,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from visavis.pipeline.view.encoding import check_film, film_writer
+from visavis.pipeline.view.encoding import film_writer
 from visavis.pipeline.view.timeline import (
     INK,
     PAPER,
     Colour,
-    Lane,
-    Span,
     Timeline,
     TimelineDrawing,
     timeline_height,
     write,
 )
 from visavis.schemas import FPS, SAMPLES_PER_FRAME
-
-__all__ = ["Colour", "Lane", "Panel", "Scene", "Span", "Timeline", "check_film", "write_film"]
 
 _TITLE, _GAP = 24, 8  # pixels: height of a row of text, room between panels
 _WIDEST, _NARROWEST = 2.0, 0.5  # width of a panel over its height
@@ -87,7 +83,6 @@ def write_film(
             long, no scene.
         ValueError: a panel with fewer pictures than its scene has frames.
     """
-    check_film(path)
     several = iter(scenes)
     first, second = next(several, None), next(several, None)
     if first is None:

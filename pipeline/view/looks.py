@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from visavis.pipeline.plan.file_names import DATASET, RUN_FILE
+from visavis.pipeline.plan.outputs import Outputs
 from visavis.pipeline.plan.run_folder import read_settings
 from visavis.pipeline.view.portrait import Portrait
 from visavis.pipeline.view.portrait_sources import portrait_of
@@ -35,6 +36,7 @@ class Looks:
     ) -> None:
         self._given, self._run, self._missed = given, run, missed
         self._own: dict[tuple[str, int], Portrait] = {}
+        self._outputs: Outputs | None = None
 
     def puppet(
         self, codec: Codec, neutral_L3: np.ndarray, conversation: str, participant: int, *, avatar: bool, uri: str = ""
@@ -56,13 +58,14 @@ class Looks:
         where = conversation, participant
         if self._run is not None and where not in self._own:
             try:
-                self._own[where] = portrait_of(self._run, conversation, participant, uri or None)
+                self._outputs = self._outputs or Outputs(self._run)
+                self._own[where] = portrait_of(self._outputs, conversation, participant, uri or None)
             except (UsageError, Rejected, DatasetError, OSError) as error:  # a picture is not what was asked for
                 self._give_up(first_line(error))
         return self._own.get(where)
 
     def _give_up(self, why: str) -> None:
-        self._run = None
+        self._run = self._outputs = None
         if self._missed is not None:
             self._missed(f"faces are drawn as meshes: {why}")
 

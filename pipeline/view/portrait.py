@@ -30,22 +30,17 @@ class Portrait:
     motion_D: np.ndarray | None = None
 
     @classmethod
-    def of(
-        cls, rgb_HW3: np.ndarray, landmarks_L3: np.ndarray, motion_D: np.ndarray | None = None, side: int = SIDE
-    ) -> Portrait:
-        """Args:
-        rgb_HW3: uint8. landmarks_L3: pixels of it, as in `Track`; all finite.
-        side: pixels of the portrait.
-        """
+    def of(cls, rgb_HW3: np.ndarray, landmarks_L3: np.ndarray, motion_D: np.ndarray | None = None) -> Portrait:
+        """rgb_HW3: uint8. landmarks_L3: pixels of it, as in `Track`; all finite."""
         left, top, wide = _square(rgb_HW3.shape[:2], landmarks_L3)
-        scale = side / wide
+        scale = SIDE / wide
         shrinks = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         place_23 = np.array([[scale, 0, (0.5 - left) * scale - 0.5], [0, scale, (0.5 - top) * scale - 0.5]])
         picture = rgb_HW3[max(top, 0) : top + wide, max(left, 0) : left + wide]
         below, right = top + wide - rgb_HW3.shape[0], left + wide - rgb_HW3.shape[1]
         edges = (max(-top, 0), max(below, 0), max(-left, 0), max(right, 0))
         picture = cv2.copyMakeBorder(picture, *edges, cv2.BORDER_REPLICATE)
-        picture = cv2.resize(picture, (side, side), interpolation=shrinks)
+        picture = cv2.resize(picture, (SIDE, SIDE), interpolation=shrinks)
         points_L3 = landmarks_L3.astype(np.float64) * scale
         points_L3[:, :2] += place_23[:, 2]
         head = Heads.of(points_L3[None])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from visavis.pipeline.plan.outputs import read_outputs
+from visavis.pipeline.plan.outputs import Outputs
 from visavis.pipeline.view.mesh import LIDS_BOTTOM, LIDS_TOP, LIPS_INNER_BOTTOM, LIPS_INNER_TOP
 from visavis.pipeline.view.portrait import Portrait
 from visavis.schemas.config import MOST_PIXELS, FacesConfig
@@ -22,7 +22,6 @@ from visavis.schemas.uris import is_local, printable
 from visavis.stages.bind import BindStage, seen_by_piece
 from visavis.stages.face.heads import Heads
 from visavis.stages.faces import FacesStage, FaceTracker, box_of, tracker_of
-from visavis.stages.ingest import IngestStage
 from visavis.stages.media.video import frames_on_grid
 from visavis.stages.motion import MotionStage
 
@@ -73,24 +72,24 @@ def read_picture(path: Path) -> np.ndarray:
         return np.array(upright)
 
 
-def portrait_of(run: str, conversation: str, participant: int, uri: str | None = None) -> Portrait:
+def portrait_of(made: Outputs, conversation: str, participant: int, uri: str | None = None) -> Portrait:
     """A frame of a participant's own video: sharp, from the front, mouth closed, eyes open, as near to rest as can be.
 
     Args:
-        run: folder of a build. conversation: its id. participant: 0 or 1.
+        made: of a build. conversation: its id. participant: 0 or 1.
         uri: address of the file, where the run keeps only a part of it.
 
     Raises:
-        UsageError: no such run or conversation, its motion is not there yet, or its file must be named.
+        UsageError: no such conversation, its motion is not there yet, or its file must be named.
         Rejected: the file is not there any more, or is another one.
     """
-    talk, binding, motion = _outputs_of(run, conversation, participant)
-    faces = [row for _, row in read_outputs(run, FacesStage, conversation)]
+    talk, binding, motion = _outputs_of(made, conversation, participant)
+    faces = [row for _, row in made.read(FacesStage, conversation)]
     faces.sort(key=lambda row: (row.piece.media, row.piece.first))
     media, n, landmarks_L3 = _best_frame(binding, faces, participant, motion)
     file = talk.media[media]
     if uri is None and not is_local(file.uri):  # a folder makes us call nobody
-        raise UsageError(f"{file.uri} is but what {run} says, so it is not opened: name the whole address")
+        raise UsageError(f"{file.uri} is but what {made.root} says, so it is not opened: name the whole address")
     ((_, rgb_HW3),) = frames_on_grid(uri or file.uri, n, n + 1, witness=file.witness)
     height, width = rgb_HW3.shape[:2]
     if (width, height) != (faces[0].width, faces[0].height):
@@ -99,13 +98,14 @@ def portrait_of(run: str, conversation: str, participant: int, uri: str | None =
     return Portrait.of(rgb_HW3, landmarks_L3, motion.motion[n])
 
 
-def _outputs_of(run: str, conversation: str, participant: int) -> tuple[Conversation, Binding, Motion]:
-    talks = [row for _, row in read_outputs(run, IngestStage) if row.id == conversation]
-    bindings = [row for _, row in read_outputs(run, BindStage, conversation)]
-    motions = [row for _, row in read_outputs(run, MotionStage, conversation) if row.participant == participant]
-    if not (talks and bindings and motions):
-        raise UsageError(f"{conversation}: {run} has no motion of its participant {participant} (yet)")
-    return talks[0], bindings[0], motions[0]
+def _outputs_of(made: Outputs, conversation: str, participant: int) -> tuple[Conversation, Binding, Motion]:
+    talk = made.conversation(conversation)
+    binding = next((row for _, row in made.read(BindStage, conversation)), None)
+    motions = (row for _, row in made.read(MotionStage, conversation))
+    motion = next((row for row in motions if row.participant == participant), None)
+    if talk is None or binding is None or motion is None:
+        raise UsageError(f"{conversation}: {made.root} has no motion of its participant {participant} (yet)")
+    return talk, binding, motion
 
 
 def _best_frame(
@@ -114,7 +114,7 @@ def _best_frame(
     """Which file, which frame of the grid, and the landmarks in it."""
     best: tuple[float, int, int, np.ndarray] | None = None
     for media, where_V, landmarks_VL3, sharpness_V in _seen(binding, faces, participant, motion):
-        cost_V = _unrest(landmarks_VL3, motion.neutral, sharpness_V)
+        cost_V = unrest(landmarks_VL3, motion.neutral, sharpness_V)
         i = int(cost_V.argmin())
         if best is None or cost_V[i] < best[0]:
             best = float(cost_V[i]), media, int(where_V[i]), landmarks_VL3[i]
@@ -134,7 +134,7 @@ def _seen(
             yield seen.row.piece.media, seen.where_V[kept], seen.landmarks()[kept], sharpness_V[kept]
 
 
-def _unrest(landmarks_VL3: np.ndarray, neutral_L3: np.ndarray, sharpness_V: np.ndarray) -> np.ndarray:
+def unrest(landmarks_VL3: np.ndarray, neutral_L3: np.ndarray, sharpness_V: np.ndarray) -> np.ndarray:
     """How far each frame is from a portrait, [V]: the face from its neutral one, the head from facing the camera, lips
     from each other, lids from open, the picture from sharp."""
     heads = Heads.of(landmarks_VL3)

@@ -26,6 +26,10 @@ VIEW = 20 * FPS
 PAPER: Colour = (255, 255, 255)
 INK: Colour = (32, 33, 36)
 FAINT: Colour = (214, 216, 220)
+USER: Colour = (200, 90, 0)
+AVATAR: Colour = (30, 130, 30)
+MODEL: Colour = (40, 60, 200)
+"""The same as in pages: the user, or a conversation's first person; the avatar, or its second; and a model's motion."""
 _QUIET: Colour = (110, 114, 120)
 _LANE, _CLOCK, _NAME, _EDGE = 30, 22, 104, 10  # pixels: height of a lane and of the clock's row, room for names
 _FONT, _SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.42

@@ -1,8 +1,8 @@
 """A window of a dataset as a scene: the user, and versions of the avatar's motion beside each other.
 
 data = Dataset(folder)
-sample, people = find_window(data, key)
-versions = [Version("chosen", sample.chosen, CHOSEN), Version("rejected", sample.rejected, REJECTED)]
+sample, people = find_window(data, key, Looks())
+versions = [Version("chosen", sample.chosen, AVATAR), Version("rejected", sample.rejected, REJECTED)]
 write_film(path, [window_scene(sample, people, versions)])
 """
 
@@ -18,7 +18,7 @@ from visavis.pipeline.view.film import Panel, Scene
 from visavis.pipeline.view.looks import Looks
 from visavis.pipeline.view.puppet import Puppet
 from visavis.pipeline.view.reactions import reactions, speech
-from visavis.pipeline.view.timeline import Colour, Lane, Timeline, clock
+from visavis.pipeline.view.timeline import AVATAR, MODEL, USER, Colour, Lane, Timeline, clock
 from visavis.schemas.dyads import Codec
 from visavis.schemas.errors import DatasetError, UsageError
 from visavis.schemas.sample import Sample
@@ -28,11 +28,8 @@ from visavis.stages.face.decode import avatar_of, read_codec, read_faces
 from visavis.training.dataset import Dataset
 from visavis.training.evaluate import find_sample
 
-USER: Colour = (200, 90, 0)
-RECORDED: Colour = (30, 130, 30)
-CHOSEN: Colour = (30, 130, 30)
 REJECTED: Colour = (176, 32, 60)
-GENERATED_COLOURS: tuple[Colour, ...] = ((40, 60, 200), (130, 40, 160), (0, 128, 128), (150, 100, 0))
+GENERATED_COLOURS: tuple[Colour, ...] = (MODEL, (130, 40, 160), (0, 128, 128), (150, 100, 0))
 """Of versions that models made, in turn."""
 
 
@@ -57,18 +54,18 @@ class Version:
     valid: np.ndarray | None = None
 
 
-def find_window(data: Dataset, key: str, looks: Looks | None = None) -> tuple[Sample, People]:
+def find_window(data: Dataset, key: str, looks: Looks) -> tuple[Sample, People]:
     """A window or pair, and what draws it.
 
     Args:
-        looks: how people are drawn; none: as meshes.
+        looks: how people are drawn.
 
     Raises:
         UsageError: no such key, or a dataset whose motion cannot be drawn.
         DatasetError: unreadable.
     """
     shard, sample = find_sample(data, key)
-    return sample, people_of(data, sample, shard, looks or Looks())
+    return sample, people_of(data, sample, shard, looks)
 
 
 def people_of(data: Dataset, sample: Sample, shard: str, looks: Looks) -> People:
@@ -92,14 +89,14 @@ def people_of(data: Dataset, sample: Sample, shard: str, looks: Looks) -> People
 
 
 def recorded(sample: Sample) -> Version:
-    return Version("avatar, recorded", sample.avatar_motion, RECORDED, sample.valid[:, 0])
+    return Version("avatar, recorded", sample.avatar_motion, AVATAR, sample.valid[:, 0])
 
 
 def pair_versions(sample: Sample) -> list[Version]:
     """Raises UsageError where it is no pair."""
     if sample.chosen is None or sample.rejected is None:
         raise UsageError(f"{sample.key} is a window, not a pair")
-    return [Version("chosen", sample.chosen, CHOSEN), Version("rejected", sample.rejected, REJECTED)]
+    return [Version("chosen", sample.chosen, AVATAR), Version("rejected", sample.rejected, REJECTED)]
 
 
 def window_scene(
@@ -107,7 +104,6 @@ def window_scene(
     people: People,
     versions: Sequence[Version],
     *,
-    user: bool = True,
     timeline: bool = True,
     title: str = "",
     side: int = 320,
@@ -115,14 +111,14 @@ def window_scene(
     """The user and each version, with both voices: the user's on the left, the avatar's on the right.
 
     Args:
-        user, timeline: whether they are shown.
+        timeline: whether it is shown.
         side: pixels of a panel, as `write_film` gets it.
     """
-    motions = [Version("user", sample.user_motion, USER, sample.valid[:, 1])] if user else []
+    motions = [Version("user", sample.user_motion, USER, sample.valid[:, 1])]
     motions += [replace(version, title=printable(version.title)) for version in versions]
     panels, lanes = [], []
     for number, version in enumerate(motions):
-        of_user = user and number == 0
+        of_user = number == 0
         puppet, neutral_L3 = (people.user, people.user_L3) if of_user else (people.avatar, people.avatar_L3)
         valid_T = np.ones(len(version.motion), bool) if version.valid is None else version.valid
         panels.append(

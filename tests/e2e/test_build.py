@@ -218,9 +218,9 @@ def test_a_conversation_can_be_looked_at(built: Built, tmp_path: Path) -> None:
     sheet, name = draw(root, "apart", 3)
     assert name.startswith("apart_")
     assert sheet.shape[0] == 4 * 270  # two files, two people's motion
-    green = (sheet[:270] == (60, 220, 60)).all(axis=2)
-    assert green.any()  # the first participant's landmarks …
-    assert not green[:, : sheet.shape[1] // 12].any()  # … on the face
+    orange = (sheet[:270] == (255, 140, 30)).all(axis=2)
+    assert orange.any()  # the first participant's landmarks …
+    assert not orange[:, : sheet.shape[1] // 12].any()  # … on the face
     save_sheet(sheet, out)
     assert out.read_bytes().startswith(b"\x89PNG")
     for item, path, message in (("nobody", out, "no such conversation"), ("apart", tmp_path / "x.gif", "png")):

@@ -69,7 +69,7 @@ def test_a_checkpoint_beside_the_recording(
     run, checkpoint = trained
     folder = tmp_path / "study"
     words = ["study", run, "--checkpoint", checkpoint, "--recorded", "--out", str(folder), "--class", "any"]
-    words += ["--split", "train", "--trials", "4", "--checks", "2", "--side", "192", "--ask", "Who <b>listens</b>?"]
+    words += ["--split", "train", "--trials", "4", "--checks", "2", "--size", "192", "--ask", "Who <b>listens</b>?"]
     made = json.loads(visavis(capsys, monkeypatch, *words, "--portrait", str(somebody), "--json"))
     assert (made["trials"], made["checks"], made["systems"]) == (4, 2, ["base", "recorded"])
     key = read_key(folder / "key.json")
@@ -105,7 +105,7 @@ def test_the_sides_of_pairs(trained: tuple[str, str], tmp_path: Path, capsys: Sa
     visavis(
         capsys, monkeypatch, "pairs", run, checkpoint, "--out", str(pairs), "--engine", "local", "--limit", "8", *gate
     )
-    words = ["study", str(pairs), "--out", str(folder), "--trials", "5", "--checks", "1", "--side", "128"]
+    words = ["study", str(pairs), "--out", str(folder), "--trials", "5", "--checks", "1", "--size", "128"]
     visavis(capsys, monkeypatch, *words, "--ask", "listening", "--ask", "natural", "--no-ties")
     key, votes = cast_votes(folder, World("", voters=4))
     assert key.systems == ("chosen", "rejected")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from benchmarks.study import QUESTION, World, made_study, vote_all, vote_blindly
+from visavis.pipeline.cli.study_make import put_study
 from visavis.pipeline.page import shares
 from visavis.pipeline.page.count import count_votes
 from visavis.pipeline.page.study import same_size, told
+from visavis.pipeline.page.study_motion import deal
 from visavis.pipeline.page.votes import Ballot, Clip, Key, read_key, read_votes, scores
 from visavis.schemas.errors import UsageError
 from visavis.schemas.plain import to_json
@@ -291,3 +294,29 @@ def test_how_many_people_it_takes() -> None:
     assert usual > 0.09
     assert shares.people_needed(30, usual + 1e-9, (0.1, 0.15)) == 10
     assert shares.people_needed(5, 0.01, (0.1, 0.15)) is None  # five clips stay five clips
+
+
+@pytest.mark.parametrize(
+    ("keys", "trials", "checks"),
+    [
+        ([f"{'ab' * 8}-0-{50 * n:07d}" for n in range(34)], 30, 4),
+        ([f"{'ab' * 8}-0-{50 * n:07d}" for n in range(5)], 5, 0),
+        ([f"{'ab' * 8}-0-{50 * (n % 20):07d}-r{n // 20}" for n in range(30)], 28, 2),  # some windows in two pairs
+        ([f"{'ab' * 8}-0-0000000"], 1, 0),
+    ],
+)
+def test_no_window_is_a_trial_and_a_check(keys: list[str], trials: int, checks: int) -> None:
+    windows = [SimpleNamespace(sample=SimpleNamespace(key=key)) for key in keys]
+    dealt = [[each.sample.key.partition("-r")[0] for each in some] for some in deal(windows, 30, 4)]  # type: ignore[arg-type]
+    assert [len(some) for some in dealt] == [trials, checks]
+    assert not set(dealt[0]) & set(dealt[1])
+
+
+def test_a_study_that_cannot_be_put_there_leaves_nothing(tmp_path: Path) -> None:
+    unfinished, out = tmp_path / "unfinished", tmp_path / "study"
+    (unfinished / "page").mkdir(parents=True)
+    (out / "key.json").mkdir(parents=True)  # nothing can be renamed onto a folder
+    (unfinished / "key.json").write_text("{}")
+    with pytest.raises(OSError, match="directory"):
+        put_study(unfinished, out)
+    assert [path.name for path in out.iterdir()] == ["key.json"]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from visavis.pipeline.view.encoding import LONGEST_ANIMATION
-from visavis.pipeline.view.film import Lane, Panel, Scene, Span, Timeline, write_film
+from visavis.pipeline.view.film import Panel, Scene, write_film
 from visavis.pipeline.view.reactions import nods, spans, within
-from visavis.pipeline.view.timeline import TimelineDrawing, clock, timeline_height, write
+from visavis.pipeline.view.timeline import Lane, Span, Timeline, TimelineDrawing, clock, timeline_height, write
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.errors import UsageError
 from visavis.stages.media.audio import read_audio

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.view.faces import neutral_face
+from visavis.pipeline.plan.outputs import Outputs
 from visavis.pipeline.view.portrait import Portrait
-from visavis.pipeline.view.portrait_sources import _unrest, portrait_in, portrait_of, read_picture, read_portrait
+from visavis.pipeline.view.portrait_sources import portrait_in, read_picture, read_portrait, unrest
 from visavis.schemas.errors import UsageError
 from visavis.stages.media.video import frames_on_grid
 
@@ -100,13 +101,13 @@ def test_a_frame_that_rests_is_preferred() -> None:
     open_L3[[14, 87, 317, 17], 1] += 15
     shut_L3[[159, 160, 158, 386, 385, 387], 1] = rest_L3[[145, 144, 153, 374, 373, 380], 1]
     frames = np.stack([turned_L3, open_L3, shut_L3, rest_L3, rest_L3, rest_L3])
-    cost_V = _unrest(frames, neutral_face(), np.array([100.0, 100, 100, 5, 100, 90]))
+    cost_V = unrest(frames, neutral_face(), np.array([100.0, 100, 100, 5, 100, 90]))
     assert int(cost_V.argmin()) == 4
 
 
 def test_a_run_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        portrait_of(str(tmp_path), "0" * 16, 0)
+        Outputs(str(tmp_path))
 
 
 @pytest.mark.slow
