@@ -24,7 +24,7 @@ class Latency {
     });
   }
 
-  /** The least and the greatest q of some numbers lie q apart; NaN for none. */
+  /** The value below which a share q of some numbers lies; NaN for none. */
   static quantile(values, q) {
     const sorted = [...values].sort((a, b) => a - b);
     return sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] : NaN;

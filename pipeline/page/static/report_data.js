@@ -94,13 +94,18 @@ Object.assign(visavis, {
 document.addEventListener("theme", () => visavis.redrawAll());
 
 // Paper is white, and pictures are drawn in the colours of the page.
-for (const [when, theme] of [["beforeprint", () => "light"], ["afterprint", () => visavis._theme]]) {
-  addEventListener(when, () => {
-    const root = document.documentElement, now = root.dataset.theme;
-    if (when === "beforeprint") visavis._theme = now;
-    if (theme()) root.dataset.theme = theme();
+{
+  const root = document.documentElement;
+  let before; // the theme to go back to
+  const show = (theme) => {
+    if (theme) root.dataset.theme = theme;
     else delete root.dataset.theme;
     document.dispatchEvent(new CustomEvent("theme"));
+  };
+  addEventListener("beforeprint", () => {
+    before = root.dataset.theme;
+    show("light");
   });
+  addEventListener("afterprint", () => show(before));
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => visavis.redrawAll());
