@@ -215,7 +215,12 @@ def test_wrong_use_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for words, said in (
         ([str(tmp_path / "empty"), "--page"], "nothing to report"),
-        ([str(tmp_path / "empty"), "--pairs", "x"], "goes with --page"),
+        ([str(tmp_path / "empty"), "--pairs", "x"], "--pairs is for a page, not for the summary of a dataset: add"),
+        ([str(tmp_path / "empty"), "--conversations", "0"], "add --page"),
+        ([str(tmp_path / "empty"), "--out", "x"], "(KEY.generated.npy) or a page, not for the summary"),
+        ([str(tmp_path / "empty"), "--page", "--samples", "2"], "--samples is for the summary of a dataset, not for a"),
+        ([str(tmp_path / "empty"), "--page", "--dataset", "x"], "(KEY.generated.npy), not for a page"),
+        (["a.generated.npy", "--samples", "2"], "not for the picture"),
         ([str(tmp_path / "empty"), "--page", "--training", str(tmp_path)], "no folder of `visavis train`"),
     ):
         answer = CliRunner().invoke(app, ["report", *words])
