@@ -31,7 +31,8 @@ from visavis.schemas import FPS, SAMPLE_RATE
 HOST = "127.0.0.1"
 _WAIT = 1.0  # seconds that a second person waits for the first to leave
 _PARTS = (
-    "page.css", "live.css", "page.js", "avatar.js", "live_draw.js", "live_capture.js", "live_latency.js", "live.js",
+    "page.css", "live.css", "page.js", "canvas.js", "avatar.js", "live_draw.js", "live_capture.js", "live_latency.js",
+    "live_session.js", "live.js",
 )  # fmt: skip
 _BESIDE = ("live_worklet.js", "live_worker.js")  # what scripts load themselves
 _TYPES = {"js": "text/javascript", "css": "text/css", "html": "text/html"}

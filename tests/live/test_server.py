@@ -56,7 +56,7 @@ def test_the_page_comes_to_whoever_has_the_address(server: LiveServer) -> None:
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["Cache-Control"] == "no-store"
-    for name in ("live.js", "avatar.js", "page.css", "live_worklet.js"):
+    for name in ("live.js", "live_session.js", "avatar.js", "page.css", "live_worklet.js"):
         assert asked(server, path_of(server, f"static/{name}"))[0] == 200
     assert asked(server, path_of(server, "speech.wav"))[0] == 200
 
