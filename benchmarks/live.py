@@ -90,7 +90,7 @@ def _drive(address: str, flags: list[str], wanted: argparse.Namespace) -> dict[s
         while time.monotonic() - began < wanted.seconds:
             page.wait_for_timeout(min(10_000, 1000 * wanted.seconds))
             heap = page.evaluate("performance.memory.usedJSHeapSize") / 1e6
-            memory.append((time.monotonic() - began, _server_memory(playwright), heap))
+            memory.append((time.monotonic() - began, _server_memory(), heap))
             print(
                 f"{memory[-1][0]:5.0f} s: {page.inner_text('#median')}; {page.inner_text('#rate')} pictures a second,"
                 f" {page.inner_text('#skipped')} blocks left out; server {memory[-1][1]:.0f} MB, scripts {heap:.0f} MB",
@@ -107,7 +107,7 @@ def _drive(address: str, flags: list[str], wanted: argparse.Namespace) -> dict[s
     return found
 
 
-def _server_memory(_: Any) -> float:
+def _server_memory() -> float:
     """MB of this process and of the one that looks."""
     me = psutil.Process()
     looks = [child for child in me.children() if "spawn_main" in " ".join(child.cmdline())]

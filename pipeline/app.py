@@ -15,6 +15,7 @@ from visavis.pipeline.cli.housekeeping import housekeeping
 from visavis.pipeline.cli.live import live_page
 from visavis.pipeline.cli.models import assets, models
 from visavis.pipeline.cli.render import films
+from visavis.pipeline.cli.report_command import reports
 from visavis.pipeline.cli.study import studies
 from visavis.pipeline.engine.terminal import say
 from visavis.schemas.errors import DatasetError, RunFailed, UsageError
@@ -52,6 +53,7 @@ def visavis(
 
 
 app.add_typer(builds)
+app.add_typer(reports)
 app.add_typer(housekeeping)
 app.add_typer(models)
 app.add_typer(films)

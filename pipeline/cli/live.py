@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from visavis.pipeline.cli.options import Checkpoint, Encoder
+from visavis.pipeline.engine.terminal import say
 from visavis.schemas.extras import needs
 
 live_page = typer.Typer()
@@ -42,26 +43,29 @@ def live(
     Nothing leaves the machine, and nothing is recorded.
     """
     needs("build", "visavis live")
-    import asyncio
-    import os
+    try:
+        import asyncio
+        import os
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import torch
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        import torch
 
-    from visavis.pipeline.cli.folders import dataset_folder
-    from visavis.pipeline.engine.progress import Reporter
-    from visavis.pipeline.live.avatar import load_avatar
-    from visavis.pipeline.live.serving import serve
+        from visavis.pipeline.cli.folders import dataset_folder
+        from visavis.pipeline.engine.progress import Reporter
+        from visavis.pipeline.live.avatar import load_avatar
+        from visavis.pipeline.live.serving import serve
 
-    torch.set_num_threads(1)  # the face model and the browser want the others
-    reporter = Reporter()
-    reporter.line("loading the model")
-    avatar = load_avatar(
-        checkpoint,
-        dataset_folder(dataset) if dataset else None,
-        key=key,
-        speak=speak,
-        landmarker=landmarker,
-        encoder=encoder,
-    )
-    asyncio.run(serve(avatar, portrait, port, reporter.line, browser=browser))
+        torch.set_num_threads(1)  # the face model and the browser want the others
+        reporter = Reporter()
+        reporter.line("loading the model")
+        avatar = load_avatar(
+            checkpoint,
+            dataset_folder(dataset) if dataset else None,
+            key=key,
+            speak=speak,
+            landmarker=landmarker,
+            encoder=encoder,
+        )
+        asyncio.run(serve(avatar, portrait, port, reporter.line, browser=browser))
+    except KeyboardInterrupt:  # there is nothing to resume: this is how it is ended
+        say("visavis: ended; nothing was kept", err=True)

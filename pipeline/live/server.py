@@ -22,7 +22,7 @@ from visavis.pipeline.live.avatar import Avatar
 from visavis.pipeline.live.looking import Looker
 from visavis.pipeline.live.messages import MOST_BYTES, Malformed, parse_message
 from visavis.pipeline.live.session import Session
-from visavis.pipeline.page.base import static, templates
+from visavis.pipeline.page.base import page_text, policy, static
 from visavis.pipeline.view.portrait import Portrait
 from visavis.pipeline.view.puppet import puppet_json
 from visavis.schemas import FPS, SAMPLE_RATE
@@ -30,8 +30,10 @@ from visavis.schemas.untrusted import first_line
 
 HOST = "127.0.0.1"
 _WAIT = 1.0  # seconds that a second person waits for the first to leave
-_STYLES = ("page.css", "live.css")
-_SCRIPTS = ("page.js", "avatar.js", "live_draw.js", "live_capture.js", "live_latency.js", "live.js")
+_PARTS = (
+    "page.css", "live.css", "page.js", "canvas.js", "avatar.js", "live_draw.js", "live_capture.js", "live_latency.js",
+    "live_session.js", "live.js",
+)  # fmt: skip
 _BESIDE = ("live_worklet.js", "live_worker.js")  # what scripts load themselves
 _TYPES = {"js": "text/javascript", "css": "text/css", "html": "text/html"}
 _HEADERS = {
@@ -67,7 +69,7 @@ class LiveServer:
         """Raises OSError: the port is taken."""
         app = web.Application(middlewares=[self._guard], client_max_size=1 << 10)
         prefix = f"/{self.token}"
-        files = {name: static(name) for name in (*_STYLES, *_SCRIPTS, *_BESIDE)}
+        files = {name: static(name) for name in (*_PARTS, *_BESIDE)}
         for name, data in files.items():
             app.router.add_get(f"{prefix}/static/{name}", _answer(data, _TYPES[name.rpartition(".")[2]]))
         app.router.add_get(f"{prefix}/", self._page)
@@ -92,12 +94,7 @@ class LiveServer:
     @property
     def policy(self) -> str:
         """Of the page: its own scripts, and nobody is called but this server."""
-        return (
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:;"
-            " media-src 'self' blob:;"
-            f" connect-src 'self' ws://{HOST}:{self.port} ws://localhost:{self.port};"
-            " base-uri 'none'; form-action 'none'"
-        )
+        return policy("'self'", f"'self' ws://{HOST}:{self.port} ws://localhost:{self.port}")
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -131,17 +128,7 @@ class LiveServer:
             "speaks": len(avatar.speech_N) / SAMPLE_RATE,
             "puppet": puppet_json(avatar.puppet(self.portrait)),
         }
-        text = (
-            templates()
-            .get_template("live.html")
-            .render(
-                title="Visavis live",
-                policy=self.policy,
-                styles=[f"static/{name}" for name in _STYLES],
-                scripts=[f"static/{name}" for name in _SCRIPTS],
-                config=config,
-            )
-        )
+        text = page_text("live.html", self.policy, _PARTS, title="Visavis live", config=config)
         return web.Response(text=text, content_type="text/html")
 
     async def _session(self, request: web.Request) -> web.WebSocketResponse:

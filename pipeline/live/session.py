@@ -52,8 +52,6 @@ class Session:
         self._marks: dict[str, float] = {}  # on the server's clock: when what this block needs had come, and was seen
         self._skipped = 0
         self._speech: int | None = None  # the stream's frame at which the avatar began to speak
-        self.dropped = 0
-        """Pictures that a newer one replaced."""
 
     async def hear(self, message: Message) -> None:
         """A message from the page."""
@@ -69,7 +67,6 @@ class Session:
             if self._sound.end >= self._end * SAMPLES_PER_FRAME:
                 self._marks.setdefault("sound", now)
         elif message.kind == "picture":
-            self.dropped += self._picture is not None
             self._picture = message
             self._seen_at = self._clock()
             if message.time >= self._last_seen():

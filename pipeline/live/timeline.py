@@ -100,11 +100,6 @@ class MotionLine:
         if len(self._times) > 2 * _PICTURES:
             del self._times[:_PICTURES], self._motion[:_PICTURES]
 
-    @property
-    def end(self) -> float:
-        """Time of the last picture with a face; −∞: none yet."""
-        return self._times[-1] if self._times else -np.inf
-
     def frames(self, first: int, last: int) -> np.ndarray:
         """Motion of frames `first` … `last` − 1: float32 [T, D]."""
         times_T = (np.arange(first, last) + 0.5) * FRAME_MS

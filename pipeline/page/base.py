@@ -12,11 +12,18 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-POLICY = (
-    "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data: blob:; "
-    "media-src 'self' file: blob:; base-uri 'none'; form-action 'none'"
-)
-"""Of pages that are opened from a disk: no inline script, nobody is called."""
+
+def policy(own: str, calls: str = "") -> str:
+    """No inline script, and nobody is called but `calls`. own: whose scripts, styles and media may be loaded."""
+    called = f" connect-src {calls};" if calls else ""
+    return (
+        f"default-src 'none'; script-src {own}; style-src {own}; img-src {own} data: blob:; media-src {own} blob:;"
+        f"{called} base-uri 'none'; form-action 'none'"
+    )
+
+
+POLICY = policy("'self' file:")
+"""Of pages that are opened from a disk."""
 
 _STATIC = files("visavis.pipeline.page").joinpath("static")
 _UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -55,27 +62,32 @@ def static(name: str) -> bytes:
     return _STATIC.joinpath(name).read_bytes()
 
 
+def page_text(template: str, policy: str, parts: Iterable[str], **values: Any) -> str:
+    """A page whose scripts and styles lie under `static/`. values: of the template, beside those of `base.html`."""
+    wanted = [f"static/{part}" for part in parts]
+    return (
+        templates()
+        .get_template(template)
+        .render(
+            policy=policy,
+            styles=[part for part in wanted if part.endswith(".css")],
+            scripts=[part for part in wanted if part.endswith(".js")],
+            **values,
+        )
+    )
+
+
 def write_page(folder: Path, name: str, template: str, parts: Iterable[str], **values: Any) -> None:
     """A page and the parts of `static` that it names, which are written beside it under `static/`.
 
     Args:
         parts: scripts (.js) and styles (.css), in the order in which the page loads them, after `page.js` and
             `page.css`; other names are written and not loaded (licences).
-        values: of the template, beside those of `base.html`.
+        values: see `page_text`.
     """
     wanted = ["page.css", "page.js", *parts]
     for part in wanted:
         place = folder / "static" / part
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(static(part))
-    text = (
-        templates()
-        .get_template(template)
-        .render(
-            policy=POLICY,
-            styles=[f"static/{part}" for part in wanted if part.endswith(".css")],
-            scripts=[f"static/{part}" for part in wanted if part.endswith(".js")],
-            **values,
-        )
-    )
-    (folder / name).write_text(text, encoding="utf-8")
+    (folder / name).write_text(page_text(template, POLICY, wanted, **values), encoding="utf-8")

@@ -14,7 +14,7 @@ import numpy as np
 _STEPS = 1000  # between the least and the largest value of a column
 
 
-def packed(array_TD: np.ndarray, steps: int = _STEPS) -> dict[str, Any]:
+def packed_over_time(array_TD: np.ndarray, steps: int = _STEPS) -> dict[str, Any]:
     """[T, D] finite numbers as what `visavis.unpack` reads, each column to within a part in `steps` of its range.
 
     Raises:

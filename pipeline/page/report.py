@@ -23,12 +23,13 @@ from visavis.pipeline.page.report_media import Copies
 from visavis.pipeline.page.report_pairs import pairs_data
 from visavis.pipeline.page.report_parts import plainly
 from visavis.pipeline.page.report_training import curves_of, evaluation_of
+from visavis.schemas import FPS
 from visavis.schemas.errors import DatasetError, UsageError
 from visavis.schemas.secrets import safe, safe_all
 from visavis.schemas.untrusted import first_line
 
 _PARTS = (
-    "report.css", "report_data.js", "avatar.js", "report_table.js", "report_limits.js", "report_player.js",
+    "report.css", "canvas.js", "report_data.js", "avatar.js", "report_table.js", "report_limits.js", "report_player.js",
     "report_timeline.js", "report_conversation.js", "report_corpus.js", "report_pairs.js", "report_training.js",
     "report.js",
 )  # fmt: skip
@@ -68,6 +69,7 @@ def write_report(found: Found, out: Path, wanted: Wanted, reporter: Reporter) ->
         pairs = list(_pairs(found, folder, wanted.pairs, reporter))
         data = {
             "title": found.title,
+            "fps": FPS,
             "corpus": built,
             "pairs": pairs,
             "places": _needed(places, pairs),

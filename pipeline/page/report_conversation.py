@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from visavis.pipeline.page.packed import packed, packed_bytes, runs
+from visavis.pipeline.page.packed import packed_bytes, packed_over_time, runs
 from visavis.pipeline.page.report_corpus import Entry, read_made
 from visavis.pipeline.page.report_media import Copies, Place, picture
 from visavis.pipeline.page.report_parts import packed_motion, peaks, put_faces
 from visavis.schemas import FPS
 from visavis.schemas.artifact import load_row
-from visavis.schemas.dyads import Codec, Dyad, Motion
+from visavis.schemas.dyads import Codec, Dyad, Motion, WindowClass
 from visavis.schemas.rows import (
     Binding,
     Cast,
@@ -43,7 +43,7 @@ from visavis.stages.windows import WindowsStage
 
 _WORDS, _BOXES_EACH = 20_000, FPS // 5  # words that are shown of a transcript; frames between two boxes
 _BOXED_FRAMES = 10 * 60 * FPS  # of longer conversations no boxes are drawn: their tracks are large
-_LABELS = ("speaking", "listening", "overlap", "silence")
+_LABELS = list(WindowClass)
 
 R = TypeVar("R", bound=Row)
 
@@ -84,7 +84,7 @@ def conversation_data(store: Store, entry: Entry, conversation: Conversation, co
             if media.audio_uri
             else Place("")
         )
-        facts = {"width": media.width, "height": media.height, "start": media.video_start, "end": media.video_duration}
+        facts = {"width": media.width, "height": media.height}
         said["media"].append(
             facts | {"source": film.source, "why": film.why, "sound": sound.source, "sound_why": sound.why}
         )
@@ -130,7 +130,7 @@ def _people(
             one |= {"offset_ms": bound.offset_ms, "offset_confidence": bound.offset_confidence}
         if cast:
             member = cast.members[number]
-            one |= {"media": member.media, "figures": dict(member.figures), "fresh": member.fresh}
+            one |= {"media": member.media, "figures": dict(member.figures)}
         if voices:
             one["voice"] = dict(voices.figures[number])
         people.append(one)
@@ -194,7 +194,7 @@ def _boxes(store: Store, entry: Entry, conversation: Conversation, cast: Cast | 
                         "first": track.first,
                         "each": _BOXES_EACH,
                         "person": whose.get((p, t), -1),
-                        "box": packed(np.where(there[:, None], box, 0)),
+                        "box": packed_over_time(np.where(there[:, None], box, 0)),
                         "there": runs(there),
                     }
                 )

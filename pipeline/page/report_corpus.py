@@ -113,15 +113,12 @@ def limits_of(corpus: Corpus, config: QualityConfig) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for place, limit in enumerate(LIMITS):
         about = fields[limit.setting]
-        bounds = {type(each).__name__: each for each in about.metadata}
         one = found.setdefault(
             limit.setting,
             {
                 "setting": limit.setting,
                 "least": limit.is_least,
                 "bound": limit.bound(config),
-                "default": about.default,
-                "most": getattr(bounds.get("Le"), "le", None),
                 "what": about.description or "",
                 "figures": [],
             },

@@ -12,9 +12,10 @@ from visavis.pipeline.state.tasks import PAIRS
 from visavis.schemas.errors import UsageError
 from visavis.schemas.storage.store import Store
 from visavis.schemas.uris import is_local
+from visavis.training.log import METRICS_NAME
 
 _MOST = 1000  # entries of a folder that are looked at
-EVALUATION, METRICS = "evaluation.json", "metrics.jsonl"
+EVALUATION = "evaluation.json"
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Found:
             else:
                 self.build = place
             return True
-        if is_local(place) and (Path(place) / METRICS).is_file():
+        if is_local(place) and (Path(place) / METRICS_NAME).is_file():
             self.training.append(Path(place))
             return True
         return False
@@ -67,8 +68,8 @@ def find(run: str, pairs: Sequence[str], training: Sequence[Path], evaluation: S
             raise UsageError(f"--pairs {place}: no run of `visavis pairs`")
         found.pairs.append(place)
     for path in training:
-        if not (path / METRICS).is_file():
-            raise UsageError(f"--training {path}: no folder of `visavis train` ({METRICS} is missing)")
+        if not (path / METRICS_NAME).is_file():
+            raise UsageError(f"--training {path}: no folder of `visavis train` ({METRICS_NAME} is missing)")
         found.training.append(path)
     for path in evaluation:
         if not path.is_file():
@@ -76,7 +77,7 @@ def find(run: str, pairs: Sequence[str], training: Sequence[Path], evaluation: S
         found.evaluation.append(path)
     if not (found.build or found.pairs or found.training or found.evaluation):
         raise UsageError(f"{run}: there is nothing to report; name the --out of a build, or a folder that holds some")
-    found.training.sort(key=lambda path: (path / METRICS).stat().st_mtime)
+    found.training.sort(key=lambda path: (path / METRICS_NAME).stat().st_mtime)
     for name, there in (("build", found.build), ("pairs", found.pairs), ("training", found.training)):
         if not there:
             said = "" if name == "build" else f"; name some with --{name}"

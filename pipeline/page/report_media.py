@@ -44,7 +44,7 @@ class Copies:
 
     def __init__(self, folder: Path, out: Path, conversations: int) -> None:
         """folder: of the page while it is written. out: where it will lie."""
-        self._folder, self._out, self.left, self.bytes = folder, out, conversations, 0
+        self._folder, self._out, self.left = folder, out, conversations
 
     def begin(self) -> bool:
         """Of the next conversation: whether its files are copied."""
@@ -72,7 +72,6 @@ class Copies:
         target = self._folder / "media" / name
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(data)
-        self.bytes += len(data)
         return f"media/{name}"
 
     def _copy(self, reader: Reader, path: Path, name: str) -> Place:
@@ -81,7 +80,6 @@ class Copies:
         target.parent.mkdir(exist_ok=True)
         with target.open("wb") as file:
             shutil.copyfileobj(reader, file, 1 << 20)
-        self.bytes += target.stat().st_size
         return Place(f"media/{target.name}")
 
     def _named(self, path: Path) -> str:

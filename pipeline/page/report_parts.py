@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from visavis.pipeline.page.base import embedded
-from visavis.pipeline.page.packed import packed
+from visavis.pipeline.page.packed import packed_over_time
 from visavis.pipeline.view.puppet import Puppet, face_json, model_json
 from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.dyads import Codec
@@ -48,7 +48,7 @@ def put_faces(folder: Path, conversation: str, codec: Codec, neutral: Sequence[n
 
 def packed_motion(motion_TD: np.ndarray) -> list[dict[str, Any]]:
     """Pose and expression, as finely as can be seen in a picture of some hundred pixels."""
-    return [packed(motion_TD[:, :POSE_DIMS], 200), packed(motion_TD[:, POSE_DIMS:], 50)]
+    return [packed_over_time(motion_TD[:, :POSE_DIMS], 200), packed_over_time(motion_TD[:, POSE_DIMS:], 50)]
 
 
 def peaks(audio_N: np.ndarray) -> np.ndarray:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from visavis.pipeline.page.report_find import METRICS
 from visavis.schemas.errors import UsageError
 from visavis.schemas.plain import read_strict
 from visavis.schemas.storage.files import locate, read_whole
 from visavis.schemas.untrusted import parsing
+from visavis.training.log import METRICS_NAME
 
 _BYTES = 64 << 20  # of a file of metrics: more than a million lines
 _POINTS = 500  # of a curve; more lines are averaged
@@ -23,7 +23,7 @@ def curves_of(folder: Path) -> dict[str, Any]:
 
     A line that is torn, as the last one of a run that is under way may be, is left out and counted.
     """
-    path = folder / METRICS
+    path = folder / METRICS_NAME
     with parsing(lambda why: UsageError(f"{path}: no metrics of a training ({why})")):
         text = read_whole(*locate(str(path)), str(path), _BYTES).decode("utf-8", "replace")
         lines, torn = [], 0
@@ -70,7 +70,7 @@ def evaluation_of(path: Path) -> dict[str, Any]:
                 columns[shown] = classes
                 errors[shown] = found.get("standard_errors", {}).get(row, {})
             floors = floors or found.get("noise_floor", {})
-            facts = {key: found.get(key) for key in ("split", "windows", "seeds", "not_compared")}
+            facts = {key: found.get(key) for key in ("split", "windows", "seeds")}
         if not isinstance((facts.get("windows") or {}).get("all"), int):
             facts["windows"] = None
         labels = list(dict.fromkeys(label for classes in columns.values() for label in classes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,14 @@ def page(browser: Browser) -> Iterator[Page]:
     yield made
     context.close()
     assert complaints == []
+
+
+def wait(page: Page, expression: str, seconds: float = 90) -> None:
+    """Until it is true. (Playwright's own way evaluates text in the page, which the page's policy forbids.)"""
+    ends = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < ends, f"{expression}: {page.inner_text('main')[:300]}"
+        page.wait_for_timeout(100)
 
 
 def watch(page: Page) -> list[str]:

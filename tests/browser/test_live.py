@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.browser.conftest import launch, watch
+from tests.browser.conftest import launch, wait, watch
 from tests.live.sitter import FakeLooker, avatar, clip, number_of, serving
 from visavis.pipeline.live.avatar import Avatar, Reaction
 from visavis.pipeline.live.looking import LookingProcess
@@ -84,14 +83,6 @@ def sitting(playwright: Playwright, chromium: Path, flags: list[str], listener: 
         yield page
         browser.close()
         assert complaints == []
-
-
-def wait(page: Page, expression: str, seconds: float = 90) -> None:
-    """Until it is true. (Playwright's own way evaluates text in the page, which the page's policy forbids.)"""
-    ends = time.monotonic() + seconds
-    while not page.evaluate(expression):
-        assert time.monotonic() < ends, f"{expression}: {page.inner_text('#said')}"
-        page.wait_for_timeout(100)
 
 
 def drawn(page: Page) -> np.ndarray:

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from tests.browser.conftest import wait
 from tests.conftest import Once
 from tests.e2e.conftest import built as built
 from tests.e2e.conftest import dialogues as dialogues
@@ -154,10 +155,9 @@ def test_two_films_are_kept_in_step_within_40_ms(page: Page, whole: Path, tmp_pa
     apart = next(row for row in page.locator("#conversations tbody a").all() if "+" in (row.text_content() or ""))
     apart.click()
     page.locator("video").nth(1).wait_for()
-    while not page.evaluate("[...document.querySelectorAll('video')].every((v) => v.readyState >= 3)"):
-        page.wait_for_timeout(100)
+    wait(page, "[...document.querySelectorAll('video')].every((v) => v.readyState >= 3)")
     page.keyboard.press("k")
-    page.wait_for_timeout(700)
+    wait(page, "[...document.querySelectorAll('video')].every((v) => v.currentTime > 0.5)")
     measure = """() => new Promise((done) => {
         const [one, other] = document.querySelectorAll("video"), found = [], began = performance.now();
         const look = (now) => {
@@ -170,7 +170,8 @@ def test_two_films_are_kept_in_step_within_40_ms(page: Page, whole: Path, tmp_pa
     assert times[-1, 0] - times[0, 0] > 2  # it plays
     assert np.abs(times[:, 0] - times[:, 1]).max() < 0.04
     page.evaluate("document.querySelectorAll('video')[1].currentTime += 0.1")  # one that falls out of step …
-    page.wait_for_timeout(1500)
+    gap = "(([one, other]) => Math.abs(one.currentTime - other.currentTime))(document.querySelectorAll('video'))"
+    wait(page, f"{gap} < 0.02")
     times = np.array(page.evaluate(measure.replace("3000", "500")))
     assert np.abs(times[:, 0] - times[:, 1]).max() < 0.04  # … comes back
     page.keyboard.press("k")
@@ -192,7 +193,6 @@ def test_every_part_of_a_run_opens(page: Page, whole: Path, tmp_path: Path) -> N
     page.locator("#pairs tbody a").first.click()
     page.wait_for_selector(".drawn canvas >> nth=2")
     shown = """() => [...document.querySelectorAll(".drawn canvas")].map((c) => c.toDataURL())"""
-    page.wait_for_timeout(300)
     before = page.evaluate(shown)
     page.keyboard.press("ArrowRight")
     after = page.evaluate(shown)
@@ -202,6 +202,22 @@ def test_every_part_of_a_run_opens(page: Page, whole: Path, tmp_path: Path) -> N
     page.click("text=← All pairs")
     assert page.locator("#overview").is_visible()
     page.click("#theme")  # everything is drawn anew
+
+
+def test_what_was_closed_is_let_go(page: Page, whole: Path, tmp_path: Path) -> None:
+    """A day's browsing opens many: each has canvases, motion and films."""
+    page.goto(write(whole, tmp_path / "page"))
+    opened = "document.querySelectorAll('.drawn canvas').length > 2"
+    page.locator("#pairs tbody a").first.click()
+    wait(page, opened)
+    seen = "[visavis.pairs.player, ...document.querySelectorAll('.drawn canvas, canvas.timeline')]"
+    page.evaluate(f"() => {{ window.gone = {seen}.map((one) => new WeakRef(one)); }}")
+    page.click("text=← All pairs")
+    page.locator("#pairs tbody a").nth(1).click()
+    wait(page, opened)
+    page.context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
+    assert page.evaluate("gone.length") == 5
+    assert page.evaluate("gone.filter((one) => one.deref()).length") == 0
 
 
 def test_a_conversation_without_its_films_is_drawn_and_says_so(page: Page, whole: Path, tmp_path: Path) -> None:
@@ -215,10 +231,10 @@ def test_a_conversation_without_its_films_is_drawn_and_says_so(page: Page, whole
     assert "no film is shown" in page.inner_text("#view")
     assert "gone.mp4 cannot be read" in page.inner_text("#view")
     page.keyboard.press("k")
-    page.wait_for_timeout(800)
-    assert page.evaluate("visavis.conversation.player.at") > 0.3
-    voices = page.evaluate("visavis.conversation.player.media.map((a) => [a.tagName, a.currentTime > 0.3])")
-    assert voices == [["AUDIO", True]] * 2  # the voices were copied, where films could not be
+    wait(page, "visavis.conversation.player.at > 0.3")
+    wait(page, "visavis.conversation.player.media.every((one) => one.currentTime > 0.3)")
+    voices = page.evaluate("visavis.conversation.player.media.map((one) => one.tagName)")
+    assert voices == ["AUDIO"] * 2  # they were copied, where films could not be
 
 
 def test_a_film_that_no_browser_plays_is_named_and_the_motion_drawn(page: Page, whole: Path, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_a_clip_that_is_broken_is_said(page: Page, tmp_path: Path) -> None:
         clip.write_bytes(b"no film")
     page.goto((tmp_path / "page" / "index.html").as_uri())
     page.click("#start")
-    assert "cannot be played" in page.locator("#fault").inner_text()
+    page.locator("#fault", has_text="cannot be played").wait_for()
     page.keyboard.press("1")
     assert page.locator("#place").text_content() == f"1 of {len(key.trials)}"  # and nobody votes on it
 

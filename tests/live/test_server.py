@@ -56,7 +56,7 @@ def test_the_page_comes_to_whoever_has_the_address(server: LiveServer) -> None:
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["Cache-Control"] == "no-store"
-    for name in ("live.js", "avatar.js", "page.css", "live_worklet.js"):
+    for name in ("live.js", "live_session.js", "avatar.js", "page.css", "live_worklet.js"):
         assert asked(server, path_of(server, f"static/{name}"))[0] == 200
     assert asked(server, path_of(server, "speech.wav"))[0] == 200
 
@@ -164,6 +164,7 @@ async def reacts(socket: aiohttp.ClientWebSocketResponse, blocks: int = 2) -> li
     raise AssertionError(f"it ended: {socket.close_code}")
 
 
+@pytest.mark.slow
 def test_a_session_reacts_block_by_block(server: LiveServer) -> None:
     blocks = talk(server, reacts)
     assert [first for first, _ in blocks] == [0, 10]
@@ -231,6 +232,7 @@ def test_a_picture_that_cannot_be_decoded_is_one_without_a_face(server: LiveServ
     assert talk(server, send) == 2
 
 
+@pytest.mark.slow
 def test_a_second_person_is_told_to_come_later(server: LiveServer) -> None:
     async def both(socket: aiohttp.ClientWebSocketResponse) -> tuple[int | None, int]:
         own = f"http://127.0.0.1:{server.port}"
@@ -244,6 +246,7 @@ def test_a_second_person_is_told_to_come_later(server: LiveServer) -> None:
     assert talk(server, both) == (1013, 1)
 
 
+@pytest.mark.slow
 def test_what_the_avatar_says_is_named_sample_by_sample(server: LiveServer) -> None:
     """Its file is 10 frames long; it begins with the first frame that the model has not been given yet."""
 

@@ -23,7 +23,7 @@ from tests.training.synthetic import write_dataset
 from visavis.pipeline.app import app
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.page.folder import MARK, new_folder
-from visavis.pipeline.page.packed import packed, runs
+from visavis.pipeline.page.packed import packed_over_time, runs
 from visavis.pipeline.page.report import Wanted, write_report
 from visavis.pipeline.page.report_corpus import limits_of, read_corpus
 from visavis.pipeline.page.report_find import Found, find
@@ -147,7 +147,7 @@ def test_damaged_artifacts_cost_one_conversation_each_and_are_named(tmp_path: Pa
 def test_packed_arrays_come_back() -> None:
     random = np.random.default_rng(0)
     array_TD = random.normal(size=(57, 3)).cumsum(axis=0) * (1.0, 50.0, 0.0) + 7
-    made = packed(array_TD, 1000)
+    made = packed_over_time(array_TD, 1000)
     planes = np.frombuffer(zlib.decompress(base64.b64decode(made["data"])), np.uint8).reshape(2, 3, 57).astype(int)
     folded = planes[0] + 256 * planes[1]
     whole_TD = np.cumsum((folded >> 1) ^ -(folded & 1), axis=1).T
@@ -155,7 +155,7 @@ def test_packed_arrays_come_back() -> None:
     assert np.abs(back_TD - array_TD).max(axis=0) == pytest.approx(0, abs=np.ptp(array_TD, axis=0).max() / 400)
     assert runs(np.array([1, 1, 0, 0, 1], bool)) == [[0, 2], [4, 5]]
     with pytest.raises(ValueError, match="not finite"):
-        packed(np.array([[np.nan]]))
+        packed_over_time(np.array([[np.nan]]))
 
 
 def test_metrics_of_one_step_are_one_point_and_torn_lines_are_counted(tmp_path: Path) -> None:
@@ -216,7 +216,12 @@ def test_wrong_use_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for words, said in (
         ([str(tmp_path / "empty"), "--page"], "nothing to report"),
-        ([str(tmp_path / "empty"), "--pairs", "x"], "goes with --page"),
+        ([str(tmp_path / "empty"), "--pairs", "x"], "--pairs is for a page, not for the summary of a dataset: add"),
+        ([str(tmp_path / "empty"), "--conversations", "0"], "add --page"),
+        ([str(tmp_path / "empty"), "--out", "x"], "(KEY.generated.npy) or a page, not for the summary"),
+        ([str(tmp_path / "empty"), "--page", "--samples", "2"], "--samples is for the summary of a dataset, not for a"),
+        ([str(tmp_path / "empty"), "--page", "--dataset", "x"], "(KEY.generated.npy), not for a page"),
+        (["a.generated.npy", "--samples", "2"], "not for the picture"),
         ([str(tmp_path / "empty"), "--page", "--training", str(tmp_path)], "no folder of `visavis train`"),
     ):
         answer = CliRunner().invoke(app, ["report", *words])

@@ -366,12 +366,13 @@
   /**
    * A face in a canvas. `draw(motion)` takes a frame of motion (numbers in the codec's units), `drawLandmarks(points)`
    * 478 · 3 numbers in face widths, y up. Frames with a number that is not finite are left out: the face stays as it is.
-   * Without a portrait the colours are the canvas' `color` and the page's `--panel`, or those of `look`. `ready` is
-   * resolved when the portrait is there; what is drawn before is shown then.
+   * Without a portrait the colours are the canvas' `color` and the page's `--panel`, or those of `look`; `recolour()` where
+   * that has changed. `ready` is resolved when the portrait is there; what is drawn before is shown then. When `signal`
+   * is aborted, the page's theme moves it no longer.
    */
-  visavis.avatar = (canvas, puppet, look = {}) => {
+  visavis.avatar = (canvas, puppet, look = {}, signal) => {
     const {model, face: {portrait}} = puppet, decode = decoder(puppet);
-    let show = null, last = null;
+    let show = null, last = null, recolour = () => {};
     const colours = () => {
       const style = getComputedStyle(canvas), root = getComputedStyle(document.documentElement);
       return [rgb(look.colour ?? style.color), rgb(look.paper ?? (root.getPropertyValue("--panel") || "#fff"))];
@@ -385,10 +386,11 @@
         const mesh = wireframe(canvas, model);
         let [colour, paper] = colours();
         show = (points) => mesh(points, colour, paper);
+        recolour = () => { [colour, paper] = colours(); };
         document.addEventListener("theme", () => {
-          [colour, paper] = colours();
+          recolour();
           again();
-        });
+        }, {signal});
       }
       again();
     }
@@ -401,6 +403,7 @@
     return {
       ready: prepare(),
       points: decode,
+      recolour: () => recolour(),
       drawLandmarks,
       draw: (motion) => motion.every(Number.isFinite) && drawLandmarks(decode(motion)),
     };

@@ -3,151 +3,15 @@
 
 const live = (() => {
   const config = visavis.data("config");
-  const FRAME = 1000 / config.fps, NOT_SPEAKING = -(2 ** 31);
-  const HEADER = 16, [PICTURE, SOUND, PING, SPEAK] = [1, 2, 3, 4], [BLOCK, SEEN, PONG] = [1, 2, 3];
-  const MARGIN = 5, MOST_LATER = 200; // ms that a block should come before it is due; by which one makes all later
-  const LATEST = 20, MOST = 0.75; // blocks by which it is judged when frames are due; how many of them should be in time
+  const FRAME = 1000 / config.fps;
   const $ = (id) => document.getElementById(id);
-  const latency = new Latency($("strip"), $("parts"));
-  let session = null, avatar = null, lastSaved = null;
+  const latency = new Latency($("strip"), $("parts")), lines = liveDraw.lines(config.puppet.model);
+  let session = null, avatar = null, speech = null, lastSaved = null;
 
   const say = (text, bad = false) => {
     $("said").textContent = text;
     $("said").classList.toggle("bad", bad);
   };
-
-  /** A message: kind, number, time since the session began, and what follows. */
-  const message = (kind, number, time, payload = new ArrayBuffer(0)) => {
-    const made = new Uint8Array(HEADER + payload.byteLength), head = new DataView(made.buffer);
-    head.setUint8(0, kind);
-    head.setUint32(4, number, true);
-    head.setFloat64(8, time, true);
-    made.set(new Uint8Array(payload), HEADER);
-    return made.buffer;
-  };
-
-  class Session {
-    constructor(socket) {
-      this.socket = socket;
-      this.epoch = performance.now();
-      this.number = 0;
-      this.lag = null; // ms from a frame's time to when it is due
-      this.came = []; // of the last blocks, ms from the time of their first frame to when they came
-      this.frames = []; // {number, motion, block}, in order
-      this.drawn = -1;
-      this.pings = []; // [round trip, server's clock − ours], ms
-      this.seen = {found: 0, lost: 0, times: []};
-      this.skipped = 0;
-      this.late = 0;
-      this.moved = []; // [frame, when it was drawn, its motion …], for measurements
-      this.ended = "";
-    }
-
-    now() {
-      return performance.now() - this.epoch;
-    }
-
-    /** False: the way is full, and it was left out. */
-    post(kind, time, payload) {
-      if (this.socket.readyState !== WebSocket.OPEN || time < 0) return false;
-      if (kind === PICTURE && this.socket.bufferedAmount > 1 << 18) return false;
-      this.socket.send(message(kind, this.number++ >>> 0, time, payload));
-      return true;
-    }
-
-    hear(buffer) {
-      const view = new DataView(buffer), kind = view.getUint8(0);
-      const count = view.getUint16(2, true), number = view.getUint32(4, true), time = view.getFloat64(8, true);
-      if (kind === PONG) this.pong(number, time);
-      else if (kind === SEEN) this.saw(time, view.getFloat32(20, true), count ? new Float32Array(buffer, 24) : null);
-      else if (kind === BLOCK) this.block(buffer, view, count, number, time);
-    }
-
-    ping() {
-      const began = this.now();
-      this.asked = [this.number, began];
-      this.post(PING, began);
-    }
-
-    pong(number, server) {
-      if (this.asked?.[0] !== number) return;
-      const [, began] = this.asked, ended = this.now();
-      this.pings = [...this.pings.slice(-20), [ended - began, server - (began + ended) / 2]];
-    }
-
-    /** A time of the server's clock on ours. */
-    ours(server) {
-      const best = this.pings.reduce((a, b) => (b[0] < a[0] ? b : a), [Infinity, NaN]);
-      return server - best[1];
-    }
-
-    saw(time, level, points) {
-      this.seen.times = [...this.seen.times.slice(-60), performance.now()];
-      this.seen[points ? "found" : "lost"]++;
-      this.seen.points = points;
-      this.seen.changed = true;
-      this.seen.level = level;
-    }
-
-    block(buffer, view, count, first, captured) {
-      const got = this.now();
-      const [received, seen, , done] = [0, 1, 2, 3, 4].map((i) => this.ours(view.getFloat64(HEADER + 8 * i, true)));
-      const speech = view.getInt32(HEADER + 40, true);
-      this.skipped = view.getInt32(HEADER + 44, true);
-      const block = {first, captured, received, seen, done, got};
-      this.wait(got - first * FRAME, speech !== NOT_SPEAKING);
-      const motion = new Float32Array(buffer, HEADER + 48), size = motion.length / count;
-      for (let i = 0; i < count; i++) {
-        this.frames.push({number: first + i, motion: motion.subarray(i * size, (i + 1) * size), block: i === 0 ? block : null});
-      }
-      if (speech !== NOT_SPEAKING) this.play(first, count, speech);
-    }
-
-    /**
-     * How long after its time a frame is due, after a block that came so long after its own: what most of the last
-     * blocks needed. Those that came later begin in their middle; while sound is heard, all wait for the latest, and
-     * nothing is drawn earlier.
-     */
-    wait(came, speaking) {
-      const early = this.lag === null ? 0 : this.lag - came;
-      this.late += early < 0;
-      this.came = [...this.came.slice(1 - LATEST), came];
-      const sorted = this.came.toSorted((a, b) => a - b), most = sorted[Math.floor(MOST * (sorted.length - 1))];
-      const wanted = (speaking ? Math.max(came, most) : most) + MARGIN;
-      if (this.lag === null) this.lag = wanted;
-      else if (this.lag < wanted) this.lag = Math.min(wanted, this.lag + MOST_LATER); // a stall passes
-      else if (!speaking) this.lag = Math.max(wanted, this.lag - FRAME / 2);
-    }
-
-    /** Perf time at which a frame is due. */
-    due(number) {
-      return this.epoch + number * FRAME + this.lag;
-    }
-
-    /** The avatar's own sound of a block, heard when the block is seen. */
-    play(first, count, sample) {
-      if (!avatar?.speech || !this.audio) return;
-      const {contextTime, performanceTime} = this.audio.getOutputTimestamp();
-      const base = performanceTime ? contextTime - performanceTime / 1000 : this.audio.currentTime - performance.now() / 1000;
-      let offset = sample / config.sampleRate, when = base + this.due(first) / 1000, length = count / config.fps;
-      if (offset < 0) [when, length, offset] = [when - offset, length + offset, 0];
-      const source = this.audio.createBufferSource();
-      source.buffer = avatar.speech;
-      source.connect(this.audio.destination);
-      source.start(Math.max(0, when), offset, length);
-    }
-
-    /** The newest frame that is due, or null where that is drawn already. */
-    next() {
-      const now = performance.now();
-      let found = null;
-      while (this.frames.length && this.due(this.frames[0].number) <= now) {
-        const frame = this.frames.shift();
-        found = {...frame, block: frame.block ?? found?.block ?? null};
-      }
-      return found;
-    }
-  }
 
   /** Draws when something is due: asking sixty times a second takes a quarter of a core where there is no GPU. */
   const beat = () => {
@@ -175,14 +39,14 @@ const live = (() => {
   const you = () => {
     if (!session?.seen.changed) return;
     session.seen.changed = false;
-    liveDraw.face($("you"), session.seen.points, liveDraw.colour("--user"));
+    liveDraw.face($("you"), lines, session.seen.points);
   };
 
   const signs = () => {
     if (!session) return;
     session.ping();
     if (session.drawn < 0) you(); // until the avatar moves
-    const {seen} = session, counts = session.counts ?? {dropped: 0};
+    const {seen} = session, counts = session.counts ?? {taken: 0, dropped: 0};
     const found = latency.show(), now = performance.now();
     const rate = seen.times.filter((time) => time > now - 2000).length / 2;
     $("face").textContent = !seen.times.length ? "–" : seen.points ? "found" : "not found";
@@ -222,7 +86,7 @@ const live = (() => {
     place.protocol = "ws:";
     const socket = new WebSocket(place);
     socket.binaryType = "arraybuffer";
-    const mine = new Session(socket);
+    const mine = new LiveSession(socket, config);
     mine.devices = [devices.camera, devices.microphone].filter(Boolean);
     socket.onmessage = ({data}) => mine.hear(data);
     socket.onclose = ({code, reason}) => end(mine, code === 1013 ? "Somebody else is talking to it: close the other page first."
@@ -235,14 +99,15 @@ const live = (() => {
       mine.note = devices.said && `${devices.said} It goes on without.`;
       for (let i = 0; i < 5; i++) setTimeout(() => mine.ping(), 40 * i);
       if (devices.camera) {
-        mine.counts = liveCapture.pictures(devices.camera, $("camera"), (time, jpeg) => mine.post(PICTURE, time - mine.epoch, jpeg));
+        mine.counts = liveCapture.pictures(devices.camera, $("camera"), (time, jpeg) => mine.post(LiveSession.PICTURE, time - mine.epoch, jpeg));
       }
       if (devices.microphone) {
-        mine.audio = await liveCapture.sound(devices.microphone, (time, buffer) => mine.post(SOUND, time - mine.epoch, buffer));
+        mine.audio = await liveCapture.sound(devices.microphone, (time, buffer) => mine.post(LiveSession.SOUND, time - mine.epoch, buffer));
       }
       if (config.speaks) {
         mine.audio ??= new AudioContext();
-        avatar.speech ??= await mine.audio.decodeAudioData(await (await fetch("speech.wav")).arrayBuffer());
+        speech ??= await mine.audio.decodeAudioData(await (await fetch("speech.wav")).arrayBuffer());
+        mine.speech = speech;
       }
       mine.beat = setInterval(signs, 500);
       $("stop").disabled = $("save").disabled = $("speak").disabled = false;
@@ -264,7 +129,7 @@ const live = (() => {
     $("stop").disabled = $("speak").disabled = true;
     $("face").textContent = "–";
     avatar.draw(config.rest);
-    liveDraw.face($("you"), null);
+    liveDraw.face($("you"), lines);
     say(why || "Ended. Camera and microphone are off.", !!why);
   };
 
@@ -280,30 +145,24 @@ const live = (() => {
     agent: navigator.userAgent,
   };
 
-  const save = () => {
-    const text = JSON.stringify(measurements() ?? lastSaved);
-    const link = visavis.el("a", {href: URL.createObjectURL(new Blob([text], {type: "application/json"})), download: "visavis-live.json"});
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  };
+  const save = () => visavis.save("visavis-live.json", JSON.stringify(measurements() ?? lastSaved));
 
   const setUp = async () => {
     avatar = visavis.avatar($("avatar"), config.puppet);
     await avatar.ready;
     avatar.draw(config.rest);
-    liveDraw.face($("you"), null);
+    liveDraw.face($("you"), lines);
     latency.show();
     $("speak").hidden = !config.speaks;
     $("start").addEventListener("click", begin);
     $("stop").addEventListener("click", () => session && end(session, ""));
-    $("speak").addEventListener("click", () => session?.post(SPEAK, session.now()));
+    $("speak").addEventListener("click", () => session?.post(LiveSession.SPEAK, session.now()));
     $("save").addEventListener("click", save);
     document.addEventListener("visibilitychange", () => {
       if (session && document.hidden) say("This tab is hidden: browsers stop the camera's pictures then.", true);
     });
     document.addEventListener("theme", () => {
-      latency.show();
-      if (!session) liveDraw.face($("you"), null);
+      if (!session) liveDraw.face($("you"), lines);
     });
   };
   setUp();

@@ -12,8 +12,10 @@ const PARTS = [
 ];
 
 class Latency {
-  constructor(canvas, table) {
-    this.canvas = canvas;
+  constructor(place, table) {
+    const label = "Parts of the latency; the table below has the figures";
+    this.canvas = visavis.canvas(label, 64, (context, width) => this.draw(context, width, this.summary()));
+    place.append(this.canvas);
     this.all = []; // {frame, at, total, parts}, ms
     this.cells = PARTS.map(([name, colour, what]) => {
       const key = visavis.el("span", {class: "key"});
@@ -24,7 +26,7 @@ class Latency {
     });
   }
 
-  /** The least and the greatest q of some numbers lie q apart; NaN for none. */
+  /** The value below which a share q of some numbers lies; NaN for none. */
   static quantile(values, q) {
     const sorted = [...values].sort((a, b) => a - b);
     return sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] : NaN;
@@ -66,18 +68,14 @@ class Latency {
       this.cells[i][0].textContent = Number.isFinite(median) ? median.toFixed(0) : "–";
       this.cells[i][1].textContent = Number.isFinite(p95) ? p95.toFixed(0) : "–";
     });
-    this.draw(found);
+    this.canvas.redraw();
     return found;
   }
 
-  draw(found) {
-    const {canvas} = this, context = canvas.getContext("2d");
-    const width = canvas.clientWidth || 600, height = 64;
-    if (canvas.width !== width) canvas.width = width;
+  draw(context, width, found) {
     const most = Math.max(800, found.p95 * 1.1 || 0), x = (ms) => (ms / most) * width;
-    context.clearRect(0, 0, width, height);
     context.font = "12px system-ui, sans-serif";
-    context.fillStyle = context.strokeStyle = liveDraw.colour("--quiet");
+    context.fillStyle = context.strokeStyle = visavis.colour("quiet");
     for (let ms = 0; ms <= most; ms += 100) {
       context.fillRect(x(ms), 40, 1, 5);
       if (ms % 200 === 0) context.fillText(String(ms), Math.min(x(ms) + 2, width - 24), 58);
@@ -94,7 +92,7 @@ class Latency {
       }
       at += wide;
     }
-    context.fillStyle = liveDraw.colour("--ink");
+    context.fillStyle = visavis.colour("ink");
     for (const ms of [found.median, found.p95]) context.fillRect(x(ms) - 1, 4, 2, 38);
   }
 }

@@ -19,6 +19,28 @@ const visavis = {
     return JSON.parse(document.getElementById(name).textContent);
   },
 
+  async toClipboard(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch { // pages on a disk may have no right to it
+      const field = visavis.el("textarea", {class: "hidden"}, text);
+      document.body.append(field);
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+    }
+  },
+
+  /** JSON as a file among the downloads. */
+  save(name, text) {
+    const url = URL.createObjectURL(new Blob([text], {type: "application/json"}));
+    const link = visavis.el("a", {href: url, download: name});
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+  },
+
   _waiting: new Map(),
 
   /** Data of a script beside the page that says `visavis.put(NAME, DATA)`: pages on a disk may not fetch. */

@@ -8,15 +8,7 @@ Object.assign(visavis, {
 
   async copy(text, button) {
     const label = button.textContent;
-    try {
-      await navigator.clipboard.writeText(text);
-    } catch { // pages on a disk may have no right to it
-      const field = visavis.el("textarea", {class: "hidden"}, text);
-      document.body.append(field);
-      field.select();
-      document.execCommand("copy");
-      field.remove();
-    }
+    await visavis.toClipboard(text);
     button.textContent = "Copied";
     setTimeout(() => { button.textContent = label; }, 1200);
   },

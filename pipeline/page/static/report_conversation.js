@@ -2,9 +2,8 @@
 "use strict";
 
 visavis.conversation = {
-  FPS: 25,
+  get FPS() { return visavis.report.fps; },
   WHO: ["user", "avatar"], // colours of the two people, as everywhere
-  LABELS: ["speaking", "listening", "overlap", "silence"],
 
   async open(id, place) {
     const corpus = visavis.report.corpus, n = visavis.conversations.names.get(id);
@@ -205,25 +204,18 @@ visavis.faces = (id) => visavis.shared(`f-${id}`);
 visavis.drawn = async (title, puppet, packed, player, colour, valid) => {
   const [pose, expression] = await Promise.all(packed.map(visavis.unpack));
   const canvas = visavis.el("canvas", {width: 420, height: 420, role: "img", "aria-label": `${title}, drawn from motion`, class: colour});
-  const look = {}, faded = {}, paint = () => {
-    look.colour = visavis.colour(colour);
-    faded.colour = visavis.colour("quiet");
-  };
-  paint();
-  document.addEventListener("theme", paint); // before the avatars, which look at it then
-  const avatar = visavis.avatar(canvas, puppet, look), pale = visavis.avatar(canvas, puppet, faded);
-  let shown = -1;
-  const draw = () => {
-    const frame = Math.max(0, Math.min(pose.rows - 1, Math.floor(player.at * 25 + 1e-6)));
+  let there = true, shown = -1;
+  const look = {get colour() { return visavis.colour(there ? colour : "quiet"); }};
+  const avatar = visavis.avatar(canvas, puppet, look, player.closed.signal);
+  player.watch(() => {
+    const frame = Math.max(0, Math.min(pose.rows - 1, Math.floor(player.at * visavis.report.fps + 1e-6)));
     if (frame === shown) return;
     shown = frame;
-    const motion = [...pose.values.subarray(frame * 6, frame * 6 + 6), ...expression.values.subarray(frame * expression.columns, (frame + 1) * expression.columns)];
-    (valid(frame) ? avatar : pale).draw(motion);
-  };
-  player.watch(draw);
-  document.addEventListener("theme", () => {
-    shown = -1;
-    draw();
+    if (there !== valid(frame)) {
+      there = !there;
+      avatar.recolour();
+    }
+    avatar.draw([pose, expression].flatMap(({values, columns}) => [...values.subarray(frame * columns, (frame + 1) * columns)]));
   });
   return canvas;
 };

@@ -1,4 +1,4 @@
-// Of a report: packed arrays (`pipeline/page/packed.py`), numbers as text, colours of the page for pictures.
+// Of a report: packed arrays (`pipeline/page/packed.py`), and numbers as text.
 "use strict";
 
 Object.assign(visavis, {
@@ -50,57 +50,8 @@ Object.assign(visavis, {
     return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
   },
 
-  colour(name) {
-    return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-  },
-
   /** Whether frame `at` lies in one of the sorted spans [first, end). */
   inside(spans, at) {
     return spans.some(([first, end]) => first <= at && at < end);
   },
-
-  /** A canvas that is sharp on this screen and drawn anew when its size or the theme changes. draw(context, w, h). */
-  canvas(label, height, draw, attributes = {}) {
-    const canvas = visavis.el("canvas", {role: "img", "aria-label": label, ...attributes});
-    canvas.style.height = `${height}px`;
-    canvas.redraw = () => {
-      const width = canvas.clientWidth, tall = canvas.clientHeight || height, scale = devicePixelRatio || 1;
-      if (!width) return;
-      if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(tall * scale)) {
-        canvas.width = Math.round(width * scale);
-        canvas.height = Math.round(tall * scale);
-      }
-      const context = canvas.getContext("2d");
-      context.setTransform(scale, 0, 0, scale, 0, 0);
-      context.clearRect(0, 0, width, tall);
-      draw(context, width, tall);
-    };
-    new ResizeObserver(canvas.redraw).observe(canvas);
-    visavis._canvases.add(new WeakRef(canvas));
-    return canvas;
-  },
-
-  _canvases: new Set(),
-
-  redrawAll() {
-    for (const kept of visavis._canvases) {
-      const canvas = kept.deref();
-      if (canvas) canvas.redraw();
-      else visavis._canvases.delete(kept);
-    }
-  },
 });
-
-document.addEventListener("theme", () => visavis.redrawAll());
-
-// Paper is white, and pictures are drawn in the colours of the page.
-for (const [when, theme] of [["beforeprint", () => "light"], ["afterprint", () => visavis._theme]]) {
-  addEventListener(when, () => {
-    const root = document.documentElement, now = root.dataset.theme;
-    if (when === "beforeprint") visavis._theme = now;
-    if (theme()) root.dataset.theme = theme();
-    else delete root.dataset.theme;
-    document.dispatchEvent(new CustomEvent("theme"));
-  });
-}
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => visavis.redrawAll());

@@ -73,7 +73,7 @@ visavis.pairs = {
         {title: "pair", kind: "name", value: (n) => set.pairs[n].key, cell: (n) => this.link(set.pairs[n])},
         {title: "avatar", value: (n) => set.pairs[n].avatar, cell: (n) => this.name(set.pairs[n], "avatar")},
         {title: "user", value: (n) => set.pairs[n].user, cell: (n) => this.name(set.pairs[n], "user")},
-        {title: "at", number: true, value: (n) => set.pairs[n].start, cell: (n) => visavis.clock(set.pairs[n].start / 25)},
+        {title: "at", number: true, value: (n) => set.pairs[n].start, cell: (n) => visavis.clock(set.pairs[n].start / visavis.report.fps)},
         ...names.map((name) => ({title: visavis.words(name), number: true, value: (n) => set.pairs[n].figures[name], cell: (n) => visavis.figure(set.pairs[n].figures[name])})),
       ],
       filters: [
@@ -94,8 +94,8 @@ visavis.pairs = {
     const [data, codec] = await Promise.all([visavis.load(`data/${script}.js`, script), visavis.codec(set.codec)]);
     const people = data.drawn ? await visavis.faces(pair.conversation) : null;
     const [state, ...peaks] = await Promise.all([data.state, ...data.peaks].map(visavis.inflate));
-    const seconds = data.frames / 25, notes = visavis.el("div"), film = this.film(pair, data, notes);
-    const player = new visavis.Player(seconds, film ? [film] : [], pair.start / 25);
+    const {fps} = visavis.report, seconds = data.frames / fps, notes = visavis.el("div"), film = this.film(pair, data, notes);
+    const player = new visavis.Player(seconds, film ? [film] : [], pair.start / fps);
     const panels = [];
     if (film) {
       player.lost = () => {
@@ -118,8 +118,8 @@ visavis.pairs = {
       const found = [];
       state.forEach((value, n) => {
         if (!((value >> bit) & 1)) return;
-        if (found.at(-1)?.[1] === n / 25) found.at(-1)[1] = (n + 1) / 25;
-        else found.push([n / 25, (n + 1) / 25, colour, share]);
+        if (found.at(-1)?.[1] === n / fps) found.at(-1)[1] = (n + 1) / fps;
+        else found.push([n / fps, (n + 1) / fps, colour, share]);
       });
       return found;
     };
@@ -138,7 +138,7 @@ visavis.pairs = {
     place.replaceChildren(
       visavis.el("p", {class: "bar"}, visavis.el("a", {href: "#pairs"}, "← All pairs"), step(-1, "Previous"), step(1, "Next")),
       visavis.el("h2", {tabindex: "-1"}, `Pair ${pair.key}`),
-      visavis.el("p", {class: "quiet"}, `${pair.label}; avatar ${this.name(pair, "avatar")}, user ${this.name(pair, "user")}; from ${visavis.clock(pair.start / 25)} of `, visavis.conversations.link(pair.conversation, `conversation ${pair.conversation}`)),
+      visavis.el("p", {class: "quiet"}, `${pair.label}; avatar ${this.name(pair, "avatar")}, user ${this.name(pair, "user")}; from ${visavis.clock(pair.start / fps)} of `, visavis.conversations.link(pair.conversation, `conversation ${pair.conversation}`)),
       notes, visavis.el("div", {class: "stage row"}, ...panels),
       visavis.el("div", {class: "player"}, player.controls(place), visavis.el("label", {class: "controls"}, loop, " again and again"), timeline.canvas),
       visavis.el("table", {}, visavis.el("caption", {}, "What the gate measured"), visavis.el("tbody", {}, ...figures)));

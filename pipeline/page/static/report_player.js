@@ -9,6 +9,7 @@ visavis.Player = class {
   constructor(seconds, media, from = 0) {
     Object.assign(this, {seconds, media: [...media], from, playing: false, rate: 1, watchers: [], apart: 0});
     this.at = 0;
+    this.closed = new AbortController(); // of listeners to what outlives the player
     for (const one of this.media) {
       one.preload = "auto";
       one.preservesPitch = true;
@@ -126,6 +127,8 @@ visavis.Player = class {
 
   close() {
     cancelAnimationFrame(this.frame);
+    this.closed.abort();
+    this.watchers = [];
     this.playing = false;
     for (const one of this.media) {
       one.pause();
@@ -147,14 +150,14 @@ visavis.Player = class {
     place.addEventListener("keydown", (event) => {
       if (event.target.closest("input, select, textarea") || event.ctrlKey || event.altKey || event.metaKey) return;
       if (event.key === " " && event.target.closest("button, a, summary")) return;
-      const step = {ArrowLeft: -1, ArrowRight: 1, ",": -0.04, ".": 0.04}[event.key];
+      const frame = 1 / visavis.report.fps, step = {ArrowLeft: -1, ArrowRight: 1, ",": -frame, ".": frame}[event.key];
       if (event.key === " " || event.key === "k") this.toggle();
       else if (step) this.seek(this.at + step * (event.shiftKey ? 5 : 1));
       else if (event.key === "Home") this.seek(0);
       else if (event.key === "End") this.seek(this.seconds);
       else return;
       event.preventDefault();
-    });
+    }, {signal: this.closed.signal});
     return visavis.el("div", {class: "controls bar"}, button, where, rate, visavis.el("span", {class: "quiet small"}, "space: play · ← →: 1 s, with shift 5 s · , . : one frame · Home, End"));
   }
 };

@@ -91,7 +91,7 @@ visavis.Timeline = class {
 
 visavis.lanes = {
   /** Loudness, one value for each frame. */
-  wave: (label, peaks, colour, fps = 25) => ({label, colour, height: 44, draw(context, x, left, right, top, height) {
+  wave: (label, peaks, colour, {fps} = visavis.report) => ({label, colour, height: 44, draw(context, x, left, right, top, height) {
     context.fillStyle = visavis.colour(colour);
     const first = Math.max(0, Math.floor(left * fps)), last = Math.min(peaks.length, Math.ceil(right * fps));
     const wide = Math.max(1, x(1 / fps) - x(0)), each = Math.max(1, Math.floor(1 / (x(1 / fps) - x(0))));

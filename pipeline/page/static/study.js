@@ -93,14 +93,7 @@
 
   const fileName = () => `votes-${study.study}-${state.person}.json`;
 
-  function download() {
-    const url = URL.createObjectURL(new Blob([file()], {type: "application/json"}));
-    const link = visavis.el("a", {href: url, download: fileName()});
-    document.body.append(link);
-    link.click();
-    link.remove();
-    setTimeout(() => URL.revokeObjectURL(url), 10000);
-  }
+  const download = () => visavis.save(fileName(), file());
 
   // ---- the clips
 
@@ -215,12 +208,8 @@
   at("save").addEventListener("click", download);
   at("download").addEventListener("click", download);
   at("copy").addEventListener("click", async () => {
+    await visavis.toClipboard(at("text").value);
     at("text").select();
-    try {
-      await navigator.clipboard.writeText(at("text").value);
-    } catch {
-      document.execCommand("copy");
-    }
     at("copied").textContent = "Copied.";
   });
   at("again").addEventListener("click", () => {
