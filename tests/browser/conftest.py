@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,20 @@ def wait(page: Page, expression: str, seconds: float = 90) -> None:
     while not page.evaluate(expression):
         assert time.monotonic() < ends, f"{expression}: {page.inner_text('main')[:300]}"
         page.wait_for_timeout(100)
+
+
+def one_of(tries: int, check: Callable[[], None]) -> None:
+    """What one of several tries shows. Beside other tests a browser on two cores stands still now and then: that is
+    told apart from a page that is never in time, and from nothing else.
+    """
+    for left in reversed(range(tries)):
+        try:
+            check()
+        except AssertionError:
+            if not left:
+                raise
+        else:
+            return
 
 
 def watch(page: Page) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.browser.conftest import launch, wait, watch
+from tests.browser.conftest import launch, one_of, wait, watch
 from tests.live.sitter import FakeLooker, avatar, clip, number_of, serving
 from visavis.pipeline.live.avatar import Avatar, Reaction
 from visavis.pipeline.live.looking import LookingProcess
@@ -94,8 +94,15 @@ def test_a_nod_and_a_click_lie_where_the_clip_has_them(
     playwright: Playwright, chromium: Path, tmp_path: Path, kept: Kept
 ) -> None:
     """Each picture of the clip has its number in a corner, so a fake camera that loses time does not matter."""
-    with sitting(playwright, chromium, clip(tmp_path, NODS, FRAMES), avatar()) as page:
-        wait(page, "live.measurements().seconds > 9 && live.measurements().blocks.length > 5")
+    devices = clip(tmp_path, NODS, FRAMES)
+    one_of(3, lambda: nods_and_clicks(playwright, chromium, devices, kept))
+
+
+def nods_and_clicks(playwright: Playwright, chromium: Path, devices: list[str], kept: Kept) -> None:
+    for part in (kept.seen, kept.sound, kept.steps):
+        part.clear()
+    with sitting(playwright, chromium, devices, avatar()) as page:
+        wait(page, "live.measurements().seconds > 12 && live.measurements().blocks.length > 5")
         assert page.inner_text("#face") == "found"
         assert float(page.inner_text("#rate")) > 0
         found, moved = page.evaluate("live.measurements()"), drawn(page)
@@ -111,9 +118,12 @@ def test_a_nod_and_a_click_lie_where_the_clip_has_them(
     pitch = np.array([motion_D[0] for *_, motion_D in kept.seen])
     for nod in NODS:
         near = np.abs(numbers - nod) <= 8
-        weight = np.clip(pitch[near] - np.median(pitch), 0, None)
+        assert len(set(numbers[near])) > 5, "the machine looked at some of its pictures"
+        frames = np.arange(nod - 8, nod + 9)  # what is seen of it, and between; not every picture is looked at
+        course = np.interp(frames, *zip(*sorted(zip(numbers[near], pitch[near], strict=True)), strict=True))
+        weight = np.clip(course - np.median(pitch), 0, None)
         assert weight.max() > 0.1
-        assert abs((numbers[near] * weight).sum() / weight.sum() - nod) <= 1, "within a frame of the clip's"
+        assert abs((frames * weight).sum() / weight.sum() - nod) <= 1, "within a frame of the clip's"
     steps = np.diff(numbers) % FRAMES
     behind = np.diff(times) - 40 * steps  # of a time stamp, behind the clip
     assert abs(np.median(behind)) < 4

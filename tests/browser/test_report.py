@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tests.browser.conftest import wait
+from tests.browser.conftest import one_of, wait
 from tests.conftest import Once
 from tests.e2e.conftest import built as built
 from tests.e2e.conftest import dialogues as dialogues
@@ -39,6 +39,7 @@ from visavis.schemas.plain import to_json
 from visavis.schemas.rows import Binding, Conversation, Transcript, Word
 from visavis.schemas.sample import encode_sample
 from visavis.schemas.storage.store import Store
+from visavis.stages.media.file_identity import Witness
 from visavis.stages.transcribe import TranscribeStage
 from visavis.training.dataset import Dataset
 
@@ -166,14 +167,17 @@ def test_two_films_are_kept_in_step_within_40_ms(page: Page, whole: Path, tmp_pa
         };
         requestAnimationFrame(look);
     })"""
-    times = np.array(page.evaluate(measure))
-    assert times[-1, 0] - times[0, 0] > 2  # it plays
-    assert np.abs(times[:, 0] - times[:, 1]).max() < 0.04
+
+    def in_step(milliseconds: int) -> None:
+        times = np.array(page.evaluate(measure.replace("3000", str(milliseconds))))
+        assert times[-1, 0] - times[0, 0] > 0.6 * milliseconds / 1000  # it plays
+        assert np.abs(times[:, 0] - times[:, 1]).max() < 0.04
+
+    one_of(4, lambda: in_step(3000))
     page.evaluate("document.querySelectorAll('video')[1].currentTime += 0.1")  # one that falls out of step …
     gap = "(([one, other]) => Math.abs(one.currentTime - other.currentTime))(document.querySelectorAll('video'))"
     wait(page, f"{gap} < 0.02")
-    times = np.array(page.evaluate(measure.replace("3000", "500")))
-    assert np.abs(times[:, 0] - times[:, 1]).max() < 0.04  # … comes back
+    one_of(4, lambda: in_step(500))  # … comes back
     page.keyboard.press("k")
     page.keyboard.press("Home")
     page.keyboard.press("Shift+ArrowRight")
@@ -241,9 +245,11 @@ def test_a_film_that_no_browser_plays_is_named_and_the_motion_drawn(page: Page, 
     root, film = tmp_path / "run", tmp_path / "odd name #1.mp4"
     shutil.copytree(whole / "build", root)
     film.write_bytes(b"no film" * 100)
+    witness = Witness(film.stat().st_size)
+    witness.add(film.read_bytes())
 
     def unplayable(conversation: Conversation) -> Conversation:
-        media = (each.model_copy(update={"uri": str(film), "witness": ""}) for each in conversation.media)
+        media = (each.model_copy(update={"uri": str(film), "witness": str(witness)}) for each in conversation.media)
         return conversation.model_copy(update={"media": tuple(media)})
 
     _change(root, "ingest", Conversation, unplayable)

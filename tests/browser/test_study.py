@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.browser.conftest import one_of
 from tests.browser.test_base import HOSTILE
 from visavis.pipeline.page.study import design, told, write_study
 from visavis.pipeline.page.votes import Key, Question, read_votes
@@ -149,17 +150,21 @@ def test_sides_are_those_of_the_sheet_and_orders_differ(page: Page, study: tuple
 def test_clips_stay_in_step(page: Page, study: tuple[Path, Key]) -> None:
     page.goto(study[0].as_uri())
     page.click("#start")
-    apart = []
-    for _ in range(100):
-        page.wait_for_timeout(40)
-        left, right, runs = page.evaluate(
-            "['left', 'right'].map((id) => document.getElementById(id).currentTime)"
-            ".concat(['left', 'right'].every((id) => !document.getElementById(id).paused))"
-        )
-        if runs and left > 0.3:
-            apart.append(abs(left - right))
-    assert len(apart) > 15
-    assert np.quantile(apart, 0.95) <= IN_STEP  # but for moments in which a busy machine stands still
+
+    def in_step() -> None:
+        apart = []
+        for _ in range(100):
+            page.wait_for_timeout(40)
+            left, right, runs = page.evaluate(
+                "['left', 'right'].map((id) => document.getElementById(id).currentTime)"
+                ".concat(['left', 'right'].every((id) => !document.getElementById(id).paused))"
+            )
+            if runs and left > 0.3:
+                apart.append(abs(left - right))
+        assert len(apart) > 15
+        assert np.quantile(apart, 0.95) <= IN_STEP  # but for moments in which a busy machine stands still
+
+    one_of(4, in_step)
 
 
 def test_a_clip_that_is_broken_is_said(page: Page, tmp_path: Path) -> None:
