@@ -129,10 +129,10 @@ def _of_conversation(request: RenderRequest, reporter: Reporter) -> Made:
     with parsing(lambda why: DatasetError(f"{request.what}: {conversation.id} does not fit together ({why})")):
         people = moving(request.what, conversation, looks)
         scene = conversation_scene(request.what, conversation, people, first=first, last=last, side=request.size)
-    try:
-        return _write(target, [scene], scene.frames, request, reporter)
-    except Rejected as rejected:  # the video itself
-        raise UsageError(f"{conversation.id} cannot be shown: {rejected}") from rejected
+        try:
+            return _write(target, [scene], scene.frames, request, reporter)
+        except Rejected as rejected:  # the video itself
+            raise UsageError(f"{conversation.id} cannot be shown: {rejected}") from rejected
 
 
 def _of_windows(request: RenderRequest, reporter: Reporter) -> Made:

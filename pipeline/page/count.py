@@ -141,6 +141,7 @@ def _bradley_terry(key: Key, real: Sequence[Trial], score_PC: np.ndarray) -> lis
     rows = [
         {"system": system, "score": float(score), "interval": [float(low), float(high)]}
         for system, score, low, high in zip(key.systems, *found, strict=True)
+        if np.isfinite(score)  # else nothing compares it with the others
     ]
     return sorted(rows, key=lambda row: -row["score"])
 

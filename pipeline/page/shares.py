@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 from scipy.stats import norm, t
 
@@ -131,7 +132,8 @@ def bradley_terry(votes: Comparisons, systems: int, level: float = LEVEL) -> tup
     Each two systems that were compared get half a vote each way beside the votes, so that one that always wins has a
     score. The error takes votes of a person, and on a clip, as clusters, as `interval` does.
 
-    Returns: scores [K], and their lower and upper bounds [K]; bounds are NaN for fewer than two people or clips.
+    Returns: scores [K], and their lower and upper bounds [K]; bounds are NaN for fewer than two people or clips. All
+        three are NaN of systems that no chain of votes compares with most others.
     """
     pairs = np.unique(np.sort(np.stack([votes.first, votes.second], axis=1), axis=1), axis=0)
     first = np.concatenate([votes.first, pairs[:, 0]])
@@ -162,9 +164,11 @@ def bradley_terry(votes: Comparisons, systems: int, level: float = LEVEL) -> tup
         parts.append(bread @ (sums.T @ sums) @ bread * len(names) / max(len(names) - 1, 1))
     alone = bread @ (rest.T @ rest) @ bread
     variance = np.max([np.diag(each) for each in (sum(parts) - alone, *parts, alone)], axis=0)
-    if min(sizes) < 2:
-        return scores, np.full(systems, np.nan), np.full(systems, np.nan)
-    half = float(t.isf((1 - level) / 2, min(sizes) - 1)) * np.sqrt(variance)
+    met = np.zeros((systems, systems))
+    met[pairs[:, 0], pairs[:, 1]] = 1
+    _, group_K = connected_components(met, directed=False)
+    scores[group_K != np.bincount(group_K).argmax()] = np.nan
+    half = float(t.isf((1 - level) / 2, min(sizes) - 1)) * np.sqrt(variance) if min(sizes) > 1 else np.nan
     return scores, scores - half, scores + half
 
 

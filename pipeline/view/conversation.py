@@ -6,6 +6,7 @@ sound where the voices are not separated, without the borders of windows where t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -146,6 +147,8 @@ def span_of(conversation: Conversation, start: float | None, end: float | None) 
     Raises:
         UsageError: nothing lies between them.
     """
+    if not all(map(math.isfinite, (start or 0.0, end or 0.0))):
+        raise UsageError("--from and --to are seconds")
     first = round((start or 0.0) * FPS)
     last = conversation.frames if end is None else min(round(end * FPS), conversation.frames)
     if not 0 <= first < last:

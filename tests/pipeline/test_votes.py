@@ -129,6 +129,17 @@ def test_files_of_both_sides_have_one_size(tmp_path: Path) -> None:
             assert sum(1 for _ in film.decode(video=0)) == 5
 
 
+def test_a_system_that_nobody_compared_has_no_score() -> None:
+    """Not a score of 0 with an interval of no width."""
+    votes = shares.Comparisons(
+        np.array([0, 0, 1, 2, 0, 1]), np.array([1, 1, 2, 0, 2, 0]), np.array([1, 1, 0, 1, 0.5, 0]),
+        np.array([0, 1, 0, 1, 2, 2]), np.arange(6),
+    )  # fmt: skip
+    for with_fourth, without in zip(shares.bradley_terry(votes, 4), shares.bradley_terry(votes, 3), strict=True):
+        assert np.isnan(with_fourth[3])
+        np.testing.assert_allclose(with_fourth[:3], without, atol=1e-6)
+
+
 def test_three_systems_are_ranked() -> None:
     key, sheet = made_study(60, 0, 2, ("bad", "middle", "good"))
     odds = {"bad": -1.0, "middle": 0.0, "good": 1.0}

@@ -91,29 +91,36 @@ const live = (() => {
     socket.onmessage = ({data}) => mine.hear(data);
     socket.onclose = ({code, reason}) => end(mine, code === 1013 ? "Somebody else is talking to it: close the other page first."
       : code === 1000 || code === 1005 ? "" : `The server ended the session (${reason || `code ${code}`}).`);
-    socket.onopen = async () => {
-      session = mine;
-      latency.all.length = 0;
-      mine.epoch = performance.now();
-      mine.camera = !!devices.camera;
-      mine.note = devices.said && `${devices.said} It goes on without.`;
-      for (let i = 0; i < 5; i++) setTimeout(() => mine.ping(), 40 * i);
-      if (devices.camera) {
-        mine.counts = liveCapture.pictures(devices.camera, $("camera"), (time, jpeg) => mine.post(LiveSession.PICTURE, time - mine.epoch, jpeg));
-      }
-      if (devices.microphone) {
-        mine.audio = await liveCapture.sound(devices.microphone, (time, buffer) => mine.post(LiveSession.SOUND, time - mine.epoch, buffer));
-      }
-      if (config.speaks) {
-        mine.audio ??= new AudioContext();
-        speech ??= await mine.audio.decodeAudioData(await (await fetch("speech.wav")).arrayBuffer());
-        mine.speech = speech;
-      }
-      mine.beat = setInterval(signs, 500);
-      $("stop").disabled = $("save").disabled = $("speak").disabled = false;
-      say(mine.note || "Look into the camera: your face at rest is being learned.");
-      beat();
-    };
+    socket.onopen = () => start(mine, devices).catch((error) => end(mine, `It cannot start here: ${error.message}`));
+  };
+
+  const start = async (mine, {camera, microphone, said}) => {
+    session = mine;
+    latency.all.length = 0;
+    mine.epoch = performance.now();
+    mine.camera = !!camera;
+    mine.note = said && `${said} It goes on without.`;
+    $("stop").disabled = false;
+    for (let i = 0; i < 5; i++) setTimeout(() => mine.ping(), 40 * i);
+    if (camera) {
+      mine.counts = liveCapture.pictures(camera, $("camera"), (time, jpeg) => mine.post(LiveSession.PICTURE, time - mine.epoch, jpeg));
+    }
+    if (microphone) {
+      mine.audio = await liveCapture.sound(microphone, (time, buffer) => mine.post(LiveSession.SOUND, time - mine.epoch, buffer));
+    }
+    if (config.speaks) {
+      mine.audio ??= new AudioContext();
+      speech ??= await mine.audio.decodeAudioData(await (await fetch("speech.wav")).arrayBuffer());
+      mine.speech = speech;
+    }
+    if (mine.over) { // it ended meanwhile
+      mine.audio?.close();
+      return;
+    }
+    mine.beat = setInterval(signs, 500);
+    $("save").disabled = $("speak").disabled = false;
+    say(mine.note || "Look into the camera: your face at rest is being learned.");
+    beat();
   };
 
   const end = (ended, why) => {
