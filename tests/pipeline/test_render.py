@@ -114,7 +114,7 @@ def test_checkpoints_stand_beside_what_was_recorded(built: Built, visavis, tmp_p
         (("nobody",), "no such conversation"),
         (("apart", "--from", "500"), "it is 10 s long"),
         (("apart", "--from", "3", "--to", "2"), "nothing lies between --from 3 and --to 2"),
-        (("apart", "--from", "nan"), "--from and --to are seconds"),
+        (("apart", "--from", "nan"), "Invalid value for '--from'"),
         (("apart", "KEY"), "not both"),
         (("apart", "--checkpoint", "x.safetensors"), "--checkpoint does not go with a conversation"),
         (("KEY", "--from", "1"), "--from does not go with windows"),

@@ -20,6 +20,10 @@ LOW, HIGH = 300.0, 2000.0  # Hz
 _MELS, _WIDTH, _TEXT = 80, 16, 50257
 _BANDS = {LOW: 8, HIGH: 44}  # of Whisper's 80 mel bands
 _PROMPT = 4  # start, language, task, no time stamps: text begins behind them
+# Channels of the encoder, and of the decoder's positions, behind the pitch in 0. A row never has weights in two
+# neighbours: int8 products of such a pair overflow on processors without AVX-512 VNNI.
+_CHANNELS = {LOW: 0, HIGH: 2}
+_POSITIONS = range(2, 2 * (_PROMPT + 3), 2)
 
 
 def tone(seconds: float, pitch: float) -> np.ndarray:
@@ -51,19 +55,21 @@ def build_whisper(folder: Path) -> Path:
         for name, weight in model.named_parameters():
             weight.fill_(1.0 if "layer_norm.weight" in name else 0.0)
         encoder, decoder = model.model.encoder, model.model.decoder
-        for channel, band in enumerate(_BANDS.values()):
+        for pitch, band in _BANDS.items():
+            channel = _CHANNELS[pitch]
             encoder.conv1.weight[channel, band - 3 : band + 4, 1] = 1.0
             encoder.conv2.weight[channel, channel, 1] = 1.0
         cross = decoder.layers[0].encoder_attn
         cross.q_proj.bias[0] = 8.0  # looks where it is loud, however short that is in 30 s …
-        cross.k_proj.weight[0, :2] = 1.0
-        cross.v_proj.weight[0, 0], cross.v_proj.weight[0, 1] = 1.0, -1.0  # … and sees low less high, in channel 0
+        for pitch, sign in ((LOW, 1.0), (HIGH, -1.0)):
+            cross.k_proj.weight[0, _CHANNELS[pitch]] = 1.0
+            cross.v_proj.weight[0, _CHANNELS[pitch]] = sign  # … and sees low less high, in channel 0
         cross.out_proj.weight[0, 0] = 2.0
         for position in range(448):
-            decoder.embed_positions.weight[position, 1 + min(position, _PROMPT + 1)] = 8.0
+            decoder.embed_positions.weight[position, _POSITIONS[min(position, _PROMPT + 1)]] = 8.0
 
         def say(token: str, position: int, pitch: float | None = None) -> None:
-            model.proj_out.weight[ids[token], 1 + position] = 10.0
+            model.proj_out.weight[ids[token], _POSITIONS[position]] = 10.0
             model.proj_out.weight[ids[token], 0] = {None: 0.0, LOW: 5.0, HIGH: -5.0}[pitch]
 
         say("<|en|>", 0, LOW)
@@ -71,7 +77,7 @@ def build_whisper(folder: Path) -> Path:
         say("yeah", _PROMPT - 1, LOW)
         say("garden", _PROMPT - 1, HIGH)
         say("gate", _PROMPT, HIGH)
-        say("<|endoftext|>", _PROMPT, LOW)
+        say("<|endoftext|>", _PROMPT)  # of a high tone less loudly than "gate"
         say("<|endoftext|>", _PROMPT + 1)
     model.generation_config.suppress_tokens = model.generation_config.begin_suppress_tokens = []
     model.generation_config.lang_to_id = {f"<|{code}|>": ids[f"<|{code}|>"] for code in _languages()}
