@@ -34,9 +34,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.listeners import Rule
 from benchmarks.processes import say
 from benchmarks.reactions import Windows, measure
-from benchmarks.reactive import Corpus, Rule, make_dyad
+from benchmarks.reactive import Corpus, make_dyad
 from benchmarks.reactivity import (
     SAMPLER,
     Row,
@@ -153,7 +154,7 @@ def main() -> None:
 def bench(scale: Scale, parts: tuple[str, ...], out: Path, jobs: int) -> dict[str, Any]:
     """All rows, by part."""
     judge = prepare(out / LIVELY, corpus_of(LIVELY, scale), Rule())
-    windows = Windows.of(held_out(judge, 10**6), judge.manifest.motion)
+    windows = Windows.of(held_out(judge, 10**6), judge.manifest.motion, Rule())
     truth = measure(windows.truth, windows, Rule()) | noise_floor(windows)
     rows = {part: measured(part, scale, out, jobs) for part in parts}
     show({"truth": {"truth": truth}, **rows})
@@ -243,7 +244,7 @@ def row_of(checkpoint: Path, kept: Path, out: Path) -> Row:
     if not kept.exists():
         judge = Dataset(str(out / LIVELY))
         samples = held_out(judge, 10**6)
-        windows = Windows.of(samples, judge.manifest.motion)
+        windows = Windows.of(samples, judge.manifest.motion, Rule())
         found = load_checkpoint(checkpoint)
         row = model_row(load_model(found), samples, windows, Rule(), SAMPLER, seeds=(0,))
         row |= last_losses(checkpoint.with_name("metrics.jsonl"))
