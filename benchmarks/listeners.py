@@ -129,6 +129,7 @@ OTHER = Rule(
 CORPORA: dict[str, tuple[Rule, dict[str, Any]]] = {
     "lively": (Rule(), {}),
     "dull": (Rule(), {"speaking": 0.8, "lively": 0.3, "dull": 0.2}),
+    "balanced": (Rule(), {"speaking": 0.8, "lively": 0.3, "dull": 0.2}),
     "real": (REAL, {}),
     "other": (OTHER, {}),
 }
