@@ -19,11 +19,12 @@ from visavis.schemas.plain import fitted, read_strict, to_json
 from visavis.schemas.sample import LONGEST_WINDOW
 from visavis.schemas.untrusted import parsing
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1). 3: what a sample's JSON does not know is
 named in `unknown` instead of being null, and what decodes the motion lies in the dataset (`codec`, and `faces` of each
-shard); a dataset of version 2 is read, and cannot be drawn. 4: names and units of the motion's columns (`columns`)."""
-READABLE = (2, 3, 4)
+shard); a dataset of version 2 is read, and cannot be drawn. 4: names and units of the motion's columns (`columns`).
+5: scores of a pair's sides, and who gave them (`scores`, `chosen_seed`, `scorer`)."""
+READABLE = (2, 3, 4, 5)
 """Versions that this program reads."""
 MANIFEST_NAME = "manifest.json"
 MANIFEST_BYTES = 128 << 20

@@ -14,8 +14,12 @@ from visavis.schemas.names import ItemId, Sha256
 from visavis.schemas.plain import Words
 from visavis.schemas.train import Drop, SamplerConfig
 
+Chosen = Literal["ground_truth", "full", "best"]
+"""The chosen motion: recorded, generated under every condition, or the best of several that were so generated."""
 Rejected = Literal["dropped", "own", "checkpoint"]
 """Who makes the rejected motion: the generator without some conditions, the generator, or another model."""
+REACTIVITY = "reactivity"
+"""The scorer of pairs whose maker brought none (`stages.pairing.reactivity`)."""
 
 _DROPPED: dict[Drop, tuple[str, ...]] = {
     "full": (),
@@ -28,10 +32,16 @@ _DROPPED: dict[Drop, tuple[str, ...]] = {
 class GateConfig(Section):
     """A pair that fails one of these is left out and counted by reason."""
 
-    min_reactivity_margin: float = Field(
+    min_reactivity_margin: float | None = Field(
         0.0,
         description="how much better chosen fits the corpus' reactions to this user than rejected: lagged correlation"
-        " (-1…1) and response to the ends of phrases (-1…1), added; at or below: not_less_reactive",
+        " (-1…1) and response to the ends of phrases (-1…1), added; at or below: not_less_reactive; none: not asked,"
+        " the default with a scorer or scores",
+    )
+    min_score_margin: float | None = Field(
+        None,
+        description="how much higher chosen is scored than rejected; at or below: not_scored_higher; none: not asked;"
+        " with a scorer or scores 0 unless something else is said",
     )
     min_energy_margin: float | None = Field(
         None, description="log ratio of motion energy, chosen over rejected; below: less_motion_energy; none: not asked"
@@ -53,8 +63,10 @@ class GateConfig(Section):
 
 
 class PairsConfig(Section):
-    chosen: Literal["ground_truth", "full"] = Field(
-        "ground_truth", description="ground_truth: recorded motion; full: generated under every condition"
+    chosen: Chosen = Field(
+        "ground_truth",
+        description="ground_truth: recorded motion; full: generated under every condition; best: with rejected=own, of"
+        " `per_window` motions of the model's the one that is scored highest, against that which is scored lowest",
     )
     rejected: Rejected = Field(
         "dropped",
@@ -67,7 +79,21 @@ class PairsConfig(Section):
         description="what the rejected motion is generated under: full: every condition; no_user: all but the user's"
         " audio and motion; none: none; not given: no_user where it is `dropped`, else full",
     )
-    per_window: int = Field(1, ge=1, le=100, description="pairs per window, with the sampler's seed and those after it")
+    per_window: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="pairs per window, with the sampler's seed and those after it; chosen=best: motions, of which one"
+        " pair is made",
+    )
+    scorer: Annotated[str | None, ByDigest] = Field(
+        None,
+        description="FILE.py:FUNCTION of yours that scores motion: (samples, motion [W, T, D]) to [W] numbers; without"
+        " it and scores motion is scored by its reactivity",
+    )
+    scores: Annotated[str | None, ByDigest] = Field(
+        None, description="file of scores (.csv, .jsonl, .parquet), with columns key, chosen, rejected"
+    )
     classes: tuple[WindowClass, ...] = Field((WindowClass.LISTENING,), description="windows taken, in this order")
     min_expressiveness: float = Field(
         0.0, ge=0, lt=1, description="share of each class that is passed over, the least expressive windows"
@@ -109,17 +135,35 @@ class PairsConfig(Section):
             )
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gated_by_its_scorer(cls, values: Any) -> Any:
+        """Who brings a reward of their own is asked for that one, not for reactivity."""
+        if not isinstance(values, dict) or not (values.get("scorer") or values.get("scores")):
+            return values
+        gate = values.get("gate", {})
+        return values | {"gate": _OTHER_REWARD | gate} if isinstance(gate, dict) else values
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (self.rejected == "checkpoint") != (self.rejected_checkpoint is not None):
             raise ValueError("rejected=checkpoint and rejected_checkpoint=FILE come together")
         if self.rejected == "dropped" and self.conditions == "full":
             raise ValueError("rejected_conditions=full drops nothing; rejected=own rejects the model's own motion")
+        if self.chosen == "best" and (self.rejected != "own" or self.per_window < 2):
+            raise ValueError(
+                "chosen=best goes with rejected=own and per_window of 2 or more, of which one pair is made"
+            )
         if self.rejected == "own" and (self.conditions != "full" or self.chosen == "full"):
-            raise ValueError("rejected=own is the model under every condition, against recorded motion")
+            raise ValueError("rejected=own is the model under every condition, against recorded motion or its own best")
+        if self.scorer and self.scores:
+            raise ValueError("scorer and scores: one of them")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("classes: each once")
         return self
+
+
+_OTHER_REWARD: dict[str, float | None] = {"min_reactivity_margin": None, "min_score_margin": 0.0}
 
 
 class PairOrigin(BaseModel):
@@ -130,21 +174,26 @@ class PairOrigin(BaseModel):
     dataset: Sha256  # of the manifest that the windows came from
     generator: Sha256  # of the checkpoint that the pairs are for; made what was generated, unless…
     rejected_generator: Sha256  # …the rejected motion is another's: of its checkpoint
-    chosen: Literal["ground_truth", "full"]
+    chosen: Chosen
     rejected: Rejected
     dropped: tuple[str, ...]  # names of the conditions that the rejected motion did not get
     solver: Literal["euler"]
     sampler: SamplerConfig  # function evaluations per block, guidance, and the seed of the first pair of a window
+    # Who scored: `reactivity`, `function:` or `scores:` and the file's sha256; nothing: nobody, as before version 5.
+    scorer: str = Field("", pattern=r"^(reactivity|(function|scores):[0-9a-f]{64})?$", max_length=80)
 
     @classmethod
-    def of(cls, config: PairsConfig, dataset: str, generator: str, rejected_generator: str) -> PairOrigin:
+    def of(
+        cls, config: PairsConfig, dataset: str, generator: str, rejected_generator: str, scorer: str = REACTIVITY
+    ) -> PairOrigin:
         said: dict[str, Any] = {name: getattr(config, name) for name in ("chosen", "rejected", "dropped", "sampler")}
         digests = {"dataset": dataset, "generator": generator, "rejected_generator": rejected_generator}
-        return PairOrigin(solver="euler", **digests, **said)
+        return PairOrigin(solver="euler", scorer=scorer, **digests, **said)
 
 
 class PairRecord(PairOrigin):
-    """How a pair was made, and how its two motions differ: `pair.json`. The sampler's seed is this pair's.
+    """How a pair was made, and how its two motions differ: `pair.json`. The sampler's seed is that of the rejected
+    motion's noise.
 
     Measurements of one motion are (chosen, rejected). `stages.pairing.measurements` says how they are taken.
     """
@@ -158,3 +207,10 @@ class PairRecord(PairOrigin):
     distance: float  # root mean square difference, in units of the corpus deviation
     jerk_ratio: tuple[float, float]  # over the recorded motion's
     off_manifold: tuple[float, float]  # distance from the corpus' frames, over that which 1 % of its windows exceed
+    scores: tuple[float, float] | None = None  # by the scorer, in its own unit; none in pairs from before version 5
+    chosen_seed: int | None = None  # of the chosen motion's noise; none where it is recorded
+
+    @property
+    def score_margin(self) -> float | None:
+        """How much higher chosen is scored."""
+        return None if self.scores is None else self.scores[0] - self.scores[1]

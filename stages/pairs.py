@@ -25,8 +25,9 @@ from visavis.schemas.storage.store import Store
 from visavis.stages.base import Resources, Stage
 from visavis.stages.face.decode import conversation_of, read_faces
 from visavis.stages.pairing.candidates import Candidates, Generator, SourceWindow
-from visavis.stages.pairing.gate import Counts, Gate, Judged
+from visavis.stages.pairing.gate import Counts, Gate, Judged, ranges
 from visavis.stages.pairing.measurements import ReferenceStatistics
+from visavis.stages.pairing.scoring import ReactivityScorer, Scorer
 from visavis.stages.shard import write_faces, write_shard
 from visavis.training.dataset import Dataset
 from visavis.training.loader import prefetch
@@ -50,7 +51,7 @@ class PairsInput(PairsPlan):
 
 class PairsRow(Row):
     """The written shard; how many windows were not expressive enough; how many pairs the gate left out, by reason;
-    histogram counts of every measurement (`stages.pairing.gate.RANGES`) over all pairs that were made."""
+    histogram counts of every measurement (`stages.pairing.gate.ranges`) over all pairs that were made."""
 
     entry: ShardEntry
     passed_over: int
@@ -58,6 +59,7 @@ class PairsRow(Row):
     figures: dict[str, tuple[int, ...]]
 
 
+_REACTIVITY = ReactivityScorer()
 Source = Iterable[tuple[str, Members]]
 """Keys and undecoded members of windows."""
 Pair = tuple[str, dict[str, bytes]]
@@ -68,11 +70,14 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     """Makes the pairs of windows, gates them, and writes what is left as a shard."""
 
     name = "pairs"
-    version = 5
+    version = 6
     config: PairsConfig
 
-    def __init__(self, config: PairsConfig, dataset: str, checkpoint: str, out: str) -> None:
+    def __init__(
+        self, config: PairsConfig, dataset: str, checkpoint: str, out: str, scorer: Scorer = _REACTIVITY
+    ) -> None:
         super().__init__(config)
+        self._scorer, self._ranges = scorer, ranges(scorer)
         self._dataset = dataset
         self._checkpoint = checkpoint
         self._out = out
@@ -87,7 +92,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     def setup(self) -> None:
         self._data = Dataset(self._dataset)
         self._generator = Generator(self.config, self._checkpoint)
-        self._origin = PairOrigin.of(self.config, self._data.hash, *self._generator.digests)
+        self._origin = PairOrigin.of(self.config, self._data.hash, *self._generator.digests, self._scorer.name)
 
     def process(self, item: PairsInput) -> Iterator[PairsRow]:
         counts = Counts()
@@ -99,7 +104,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
             entry=entry,
             passed_over=counts.passed_over,
             gated=dict(sorted(counts.gated.items())),
-            figures={name: tuple(found.tolist()) for name, found in counts.figures.items()},
+            figures={name: tuple(counts.figures[name].tolist()) for name in self._ranges},
         )
 
     def facts(self, rows: Sequence[PairsRow]) -> str:
@@ -127,25 +132,24 @@ class PairsStage(Stage[PairsInput, PairsRow]):
             yield batch
 
     def _gate(self, made: Iterable[Candidates], reference: ReferenceStatistics, counts: Counts) -> Iterator[Pair]:
-        gate = Gate(self.config.gate, self._data.manifest.motion, reference)
+        gate = Gate(self.config, self._data.manifest.motion, reference, self._scorer)
         for candidates in made:
             judged = gate.judge([window.sample for window in candidates.windows], candidates.motions)
-            for each in judged.values():
-                counts.add(each)
+            for each in judged:
+                counts.add(each, self._ranges)
             for i, window in enumerate(candidates.windows):
-                for seed, each in judged.items():
+                for each in judged:
                     if not each.reasons[i]:
                         counts.conversations.add(conversation_of(window.sample.key))
-                        yield self._pair(candidates, i, seed, each)
+                        yield self._pair(window, i, each)
 
-    def _pair(self, candidates: Candidates, i: int, seed: int, judged: Judged) -> Pair:
-        window, (chosen, rejected) = candidates.windows[i], candidates.motions[seed]
-        key, config = window.sample.key, self.config
+    def _pair(self, window: SourceWindow, i: int, judged: Judged) -> Pair:
+        config, (chosen_seed, seed), (chosen, rejected) = self.config, judged.seeds[i].tolist(), judged.motions
         origin = dict(self._origin) | {"sampler": config.sampler.model_copy(update={"seed": seed})}
-        record = PairRecord(window=key, **origin, **judged.numbers(i))
+        noise = None if config.chosen == "ground_truth" else chosen_seed
+        record = PairRecord(window=window.sample.key, chosen_seed=noise, **origin, **judged.numbers(i))
         members = dict(window.members) | {"meta.json": dump_record(window.sample.meta)}  # as it is spelt today
-        name = key if config.per_window == 1 else f"{key}-r{config.seeds.index(seed)}"
-        return name, encode_pair(members, chosen[i], rejected[i], record)
+        return judged.keys[i], encode_pair(members, chosen[i], rejected[i], record)
 
     def _faces(self, item: PairsInput, conversations: set[str]) -> FileEntry | None:
         """The faces of the conversations that are in some pair, beside the shard; a source without faces has none."""

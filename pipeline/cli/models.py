@@ -104,6 +104,16 @@ def pairs(
         Path | None,
         typer.Option(metavar="FILE", help="Another checkpoint to make the rejected motion, under every condition."),
     ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.py:FUNCTION", help="Your own reward: (samples, motion [W, T, D]) to [W] numbers."),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Rewards, worked out before: .csv, .jsonl, .parquet of key, chosen, rejected."
+        ),
+    ] = None,
     encoder: Encoder = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Try at most so many windows.")] = None,
     engine: Engine = None,
@@ -132,7 +142,8 @@ def pairs(
     from visavis.training.checkpoint import load_checkpoint
 
     chosen = {"rejected": rejected and "checkpoint", "rejected_checkpoint": rejected and str(rejected)}
-    named = [f"{name}={to_json(value)}" for name, value in (chosen | {"encoder": encoder}).items() if value]
+    chosen |= {"encoder": encoder, "scorer": scorer, "scores": scores and str(scores)}
+    named = [f"{name}={to_json(value)}" for name, value in chosen.items() if value]
     overrides = [*named, *(set_ or [])]
     if config:
         recipe = load_config(config, PairsConfig, overrides)

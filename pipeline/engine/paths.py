@@ -43,5 +43,5 @@ def for_workers(config: BuildConfig) -> BuildConfig:
 
 def pairs_for_workers(config: PairsConfig) -> PairsConfig:
     """`for_workers` for pairs."""
-    places = ("encoder", "rejected_encoder", "rejected_checkpoint")
+    places = ("encoder", "rejected_encoder", "rejected_checkpoint")  # who scores goes there by itself
     return config.model_copy(update={name: in_full(getattr(config, name)) for name in places})

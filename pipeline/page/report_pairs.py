@@ -14,6 +14,7 @@ from visavis.pipeline.page.report_parts import packed_motion, peaks, put, put_co
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.schemas.errors import DatasetError
 from visavis.schemas.manifest import ShardEntry
+from visavis.schemas.pairs import REACTIVITY
 from visavis.schemas.sample import Sample
 from visavis.schemas.storage.store import Store
 from visavis.stages.face.decode import avatar_of, conversation_of, read_codec, read_faces
@@ -94,7 +95,8 @@ def _samples(
 def _listed(sample: Sample) -> dict[str, Any]:
     record, meta = sample.pair, sample.meta
     assert record is not None  # `Dataset.decode` has seen to it
-    figures = {
+    scored = {} if record.scorer in ("", REACTIVITY) or record.scores is None else {"score_margin": record.score_margin}
+    figures = scored | {
         "reactivity_margin": record.reactivity_margin,
         "lagged_margin": record.lagged_margin,
         "event_margin": record.event_margin,

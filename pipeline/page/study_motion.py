@@ -17,10 +17,10 @@ from visavis.pipeline.view.windows import People, Version, people_of, window_sce
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import ShardEntry, Split
-from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.sample import Sample
 from visavis.stages.face.decode import avatar_of
-from visavis.stages.pairing.measurements import Expected, Windows, normalised
+from visavis.stages.pairing.measurements import normalised
+from visavis.stages.pairing.reactivity import reactivity
 from visavis.stages.pairing.reference_statistics import learn_from
 from visavis.training.dataset import Dataset, choose
 from visavis.training.metrics import columns, jerk, var, window_pcc
@@ -183,13 +183,12 @@ def _measure_reactivity(windows: Sequence[Shown], data: Dataset) -> None:
     for label, some in _by_class(windows):
         if not any(entry.samples for entry in data.manifest.of("train", label)):
             continue
-        reference = learn_from(data, label, PairsConfig())
-        expected = Expected(Windows.of([each.sample for each in some], data.manifest.motion), reference)
+        reference = learn_from(data, label)
         for system in set.intersection(*(set(each.motions) for each in some)):
-            motion = normalised(np.stack([each.motions[system] for each in some]), data.manifest.motion)
-            lagged, event = expected.fit(motion)
-            for each, value in zip(some, lagged + np.where(expected.event_W, event, 0.0), strict=True):
-                each.figures[system]["reactivity"] = float(value) if math.isfinite(value) else None
+            motion, samples = np.stack([each.motions[system] for each in some]), [each.sample for each in some]
+            found = reactivity(samples, motion, data.manifest.motion, reference)
+            for each, value in zip(some, found.total.tolist(), strict=True):
+                each.figures[system]["reactivity"] = value
 
 
 def _by_class(windows: Sequence[Shown]) -> Iterator[tuple[WindowClass, list[Shown]]]:

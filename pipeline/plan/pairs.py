@@ -18,6 +18,7 @@ from visavis.pipeline.engine.run import Run, fingerprint
 from visavis.pipeline.plan.dataset import codec_entry, files_of, publish, shard_path, write_shards
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.run_folder import opened
+from visavis.pipeline.plan.score_files import read_scores
 from visavis.pipeline.state.tasks import (
     ARTIFACT_SUFFIX,
     PAIRS,
@@ -38,12 +39,14 @@ from visavis.schemas.storage.store import Store
 from visavis.schemas.words import in_words
 from visavis.stages.face.decode import read_file
 from visavis.stages.pairing.candidates import check_checkpoints
-from visavis.stages.pairing.gate import RANGES, histograms
-from visavis.stages.pairing.reference_statistics import learn_from
+from visavis.stages.pairing.gate import histograms, ranges
+from visavis.stages.pairing.reference_statistics import learn_from, some_of
+from visavis.stages.pairing.scoring import FunctionScorer, ReactivityScorer, Scorer
 from visavis.stages.pairs import PairsPlan, PairsRow, PairsStage
 from visavis.training.dataset import Dataset
 
 _SECONDS_PER_MOTION = 5.0  # that sampling one may take, as media time in time limits
+_TRIED = 16  # recorded windows that a function is tried on
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Order:
     planned: list[PairsPlan]
     origin: PairOrigin
     heard: tuple[AudioSpec, AudioSpec]  # by the generator, and by that of the rejected motion
+    scorer: Scorer
 
     @property
     def config(self) -> PairsConfig:
@@ -100,14 +104,15 @@ class Order:
 
     def stage(self, out: str) -> PairsStage:
         """What makes the pairs, and writes them into a folder."""
-        return PairsStage(pairs_for_workers(self.config), self.request.dataset, self.request.checkpoint, out)
+        config = pairs_for_workers(self.config)
+        return PairsStage(config, self.request.dataset, self.request.checkpoint, out, self.scorer)
 
 
 def check_pairs(request: PairsRequest) -> Order:
     """See that there is something to do, and everything to do it with.
 
     Raises:
-        UsageError: no such dataset or checkpoint, another codec, or nothing to pair.
+        UsageError: no such dataset or checkpoint, another codec, nothing to pair, or a scorer that does not work.
     """
     source, config = Dataset(request.dataset), request.config
     digests, heard = check_checkpoints(config, request.checkpoint, source.manifest.motion)
@@ -115,7 +120,22 @@ def check_pairs(request: PairsRequest) -> Order:
     if not planned:
         wanted = ", ".join(config.classes)
         raise UsageError(f"{request.dataset} has no training windows of class {wanted} to make pairs from")
-    return Order(request, source, planned, PairOrigin.of(config, source.hash, *digests), heard)
+    scorer = scorer_of(config, source, planned[0].source.label)
+    return Order(request, source, planned, PairOrigin.of(config, source.hash, *digests, scorer.name), heard, scorer)
+
+
+def scorer_of(config: PairsConfig, dataset: Dataset, label: WindowClass) -> Scorer:
+    """Who scores, by the settings; a function is tried on recorded windows of a class.
+
+    Raises:
+        UsageError: it is not there, or does not work.
+    """
+    if config.scorer is not None:
+        some = [dataset.decode(key, members) for key, members in some_of(dataset, label, _TRIED)]
+        return FunctionScorer(config.scorer).tried(some)
+    if config.scores is not None:
+        return read_scores(config.scores)
+    return ReactivityScorer()
 
 
 def plan_pairs(dataset: Dataset, config: PairsConfig, limit: int | None = None) -> list[PairsPlan]:
@@ -161,13 +181,14 @@ def build_pairs(
 def _fingerprint(order: Order) -> str:
     """Of all that shapes the pairs. A checkpoint names its encoder's weights by their digest."""
     origin = order.origin
-    return fingerprint(PairsStage, order.config, origin.dataset, origin.generator, origin.rejected_generator)
+    parts = origin.dataset, origin.generator, origin.rejected_generator, origin.scorer
+    return fingerprint(PairsStage, order.config, *parts)
 
 
 def _settings(order: Order, print_: str) -> dict[str, Any]:
     """What the run's folder remembers of the request."""
     request, origin = order.request, order.origin
-    digests = {name: getattr(origin, name) for name in ("generator", "rejected_generator", "dataset")}
+    digests = {name: getattr(origin, name) for name in ("generator", "rejected_generator", "dataset", "scorer")}
     return {
         "config": shaping(request.config) | digests,
         "fingerprints": {PAIRS: print_},
@@ -175,6 +196,8 @@ def _settings(order: Order, print_: str) -> dict[str, Any]:
             "dataset": request.dataset,
             "checkpoint": request.checkpoint,
             "rejected_checkpoint": request.config.rejected_checkpoint,
+            "scorer": request.config.scorer,
+            "scores": request.config.scores,
         },
     }
 
@@ -189,6 +212,8 @@ _ADVICE = {
     " raise gate.max_off_manifold",
     "not_less_reactive": "the rejected motion reacts to its user as well as the chosen one: where chosen is recorded,"
     " use another class or more windows; where it is generated, train the model for longer",
+    "not_scored": "the file of scores names other keys than those of these pairs",
+    "not_scored_higher": "the scorer does not prefer the chosen motion; lower gate.min_score_margin, or reject another",
     "less_motion_energy": "lower gate.min_energy_margin",
 }
 """What to do, by the reason for which most pairs are left out."""
@@ -235,7 +260,8 @@ def _reference(run: Run, order: Order, label: WindowClass) -> Artifact:
 
 def _summary(run: Run, order: Order, rows: list[PairsRow]) -> PairsSummary:
     gated = sum((Counter(row.gated) for row in rows), Counter[str]())
-    figures = {name: np.sum([row.figures[name] for row in rows], axis=0) for name in RANGES}
+    named = ranges(order.scorer)
+    figures = {name: np.sum([row.figures[name] for row in rows], axis=0) for name in named}
     kept = sum(row.entry.samples for row in rows)
     return PairsSummary(
         dataset=f"{run.root.rstrip('/')}/{DATASET}",
@@ -244,7 +270,7 @@ def _summary(run: Run, order: Order, rows: list[PairsRow]) -> PairsSummary:
         tried=kept + gated.total(),
         kept=kept,
         gated=dict(sorted(gated.items())),
-        figures=histograms(figures),
+        figures=histograms(figures, named),
         processed=run.processed,
     )
 

@@ -20,13 +20,11 @@ import hashlib
 import inspect
 import re
 import socket
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import ValidationError
@@ -37,13 +35,13 @@ from visavis.pipeline.state.tasks import WHOLE
 from visavis.schemas.config import BuildConfig, PluginConfig, Section
 from visavis.schemas.errors import UsageError
 from visavis.schemas.rows import Row
+from visavis.schemas.storage.user_code import named_in, read_code, run_code
 from visavis.schemas.words import candidates
 from visavis.stages.base import Stage, row_of
 
 GROUP = "visavis.stages"
 """Entry points of installed packages; they too are used only where the user names them."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
-_LARGEST = 1 << 20  # bytes of a file of code
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,6 @@ def load(code: str, digest: str = "") -> tuple[type[AnyStage], str]:
     Raises:
         UsageError: it is not there, is no stage, or its file is another one.
     """
-    _check("://" not in code, code, "must be a file of this machine")
     stage, data = _of_file(code, digest) if ":" in code else _of_package(code)
     found = _digest(data)
     _check(digest in ("", found), code, f"is another one on {socket.gethostname()} than where the build began")
@@ -156,35 +153,13 @@ def load(code: str, digest: str = "") -> tuple[type[AnyStage], str]:
 
 def _of_file(code: str, digest: str) -> tuple[Any, bytes]:
     path, _, name = _in_full(code).rpartition(":")
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(_LARGEST + 1)
-    except OSError as error:
-        where = f" on {socket.gethostname()}, and every machine of the cluster needs it" if digest else ""
-        raise UsageError(f"plugin {code}: {path}: {error.strerror}{where}") from error
-    _check(len(data) <= _LARGEST, code, f"is larger than {_LARGEST >> 20} MB: no file of code")
+    data = read_code(path, f"plugin {code}", elsewhere=bool(digest))
     if digest not in ("", _digest(data)):
         return None, data
-    module = _module(path, data)
+    module = run_code(path, data, "plugin")
     stages = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Stage)]
     own = [key for key in stages if vars(module)[key] is not Stage]
-    _check(hasattr(module, name), code, f"has no {name}; {candidates(name, own, 'stage')}")
-    return getattr(module, name), data
-
-
-def _module(path: str, data: bytes) -> ModuleType:
-    """A file's code as a module; other code of the same path is another module."""
-    name = f"visavis_plugin_{hashlib.sha256(path.encode() + data).hexdigest()[:16]}"
-    if name not in sys.modules:
-        module = ModuleType(name)
-        module.__file__ = path
-        sys.modules[name] = module
-        try:
-            exec(compile(data, path, "exec"), module.__dict__)  # noqa: S102 - the user's own program, by the user's word
-        except Exception as error:
-            del sys.modules[name]
-            raise UsageError(f"plugin {path} does not load: {type(error).__name__}: {error}") from error
-    return sys.modules[name]
+    return named_in(module, name, own, f"plugin {code}", "stage"), data
 
 
 def _of_package(name: str) -> tuple[Any, bytes]:

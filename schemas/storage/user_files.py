@@ -47,7 +47,7 @@ def read_given(
     """
     if not sha256 and not is_local(uri):
         raise UsageError(f"{setting}: {shown(uri)} is no local file: give its sha256, too ({setting}_sha256)")
-    with _opened(setting, uri, remedy, most) as file:
+    with open_given(setting, uri, remedy, most=most) as file:
         if look is not None:
             look(file)
             file.seek(0)
@@ -84,7 +84,12 @@ def check_file(path: str) -> None:
 
 
 @contextmanager
-def _opened(setting: str, uri: str, remedy: str, most: int) -> Iterator[Reader]:
+def open_given(setting: str, uri: str, remedy: str = "", *, most: int = GB) -> Iterator[Reader]:
+    """The file that a setting names, open for those who read it piece by piece.
+
+    Raises:
+        UsageError, RunFailed: as `read_given`.
+    """
     try:
         if is_local(uri):
             check_file(local_path(uri))

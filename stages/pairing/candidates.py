@@ -72,10 +72,10 @@ class Generator:
             yield Candidates(windows, {seed: self._motions(batch, seed) for seed in self._seeds})
 
     def _motions(self, batch: Batch, seed: int) -> Motions:
-        if self._config.chosen == "ground_truth":
-            chosen = batch.avatar_motion.cpu().numpy()
-        else:
+        if self._config.chosen == "full":
             chosen = self._sampled(self._model, batch, seed, "full")
+        else:  # of chosen=best the rejected ones are ranked
+            chosen = batch.avatar_motion.cpu().numpy()
         return chosen, self._sampled(self._rejected_model, batch, seed, self._conditions)
 
     def _sampled(self, model: Listener, b: Batch, seed: int, conditions: Drop) -> np.ndarray:

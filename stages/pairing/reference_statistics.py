@@ -34,14 +34,19 @@ _SHRINK = 0.01  # of the covariance towards a multiple of the identity: dimensio
 _DIGITS = 6
 
 
-def learn_from(dataset: Dataset, label: WindowClass, config: PairsConfig) -> ReferenceStatistics:
+def learn_from(dataset: Dataset, label: WindowClass, config: PairsConfig | None = None) -> ReferenceStatistics:
     """The reference statistics of a class of training windows.
 
+    Args:
+        config: of pairs, which may pass over the least expressive windows.
+
     Raises:
-        DatasetError: a shard or sample cannot be read.
+        DatasetError: a shard or sample cannot be read, or there is no training window of the class.
     """
+    if not any(entry.samples for entry in dataset.manifest.of("train", label)):
+        raise DatasetError(f"{dataset.location} has no training windows of class {label} to learn from")
     samples = [dataset.decode(key, members) for key, members in some_of(dataset, label, _LEARNT_FROM)]
-    return learn(samples, dataset.manifest.motion, config.min_expressiveness)
+    return learn(samples, dataset.manifest.motion, config.min_expressiveness if config else 0.0)
 
 
 def some_of(dataset: Dataset, label: WindowClass, count: int) -> list[tuple[str, Members]]:

@@ -108,8 +108,15 @@ def every_meta() -> list[SampleMeta]:
 def every_pair() -> list[PairRecord]:
     record = as_pair(sample(0)).pair
     assert record is not None
-    changes = itertools.product([None, -0.25], [(), ("user_audio",), ("avatar_audio", "user_audio", "user_motion")])
-    return [record.model_copy(update={"event_margin": margin, "dropped": words}) for margin, words in changes]
+    changes = itertools.product(
+        [None, -0.25],
+        [(), ("user_audio",), ("avatar_audio", "user_audio", "user_motion")],
+        [{"scores": None, "chosen_seed": None}, {"scores": (0.5, -0.25), "chosen_seed": 3, "scorer": "reactivity"}],
+    )
+    return [
+        record.model_copy(update={"event_margin": margin, "dropped": words, **scored})
+        for margin, words, scored in changes
+    ]
 
 
 @pytest.mark.parametrize("records", [every_meta(), every_pair()], ids=["meta", "pair"])

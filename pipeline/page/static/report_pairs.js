@@ -44,6 +44,7 @@ visavis.pairs = {
   },
 
   WHAT: {
+    score_margin: "how much higher the scorer puts chosen, in its own unit",
     reactivity_margin: "how much better chosen fits the reactions of the corpus to this user",
     lagged_margin: "lagged correlation with the user, chosen less rejected",
     event_margin: "response to the ends of the user's phrases, chosen less rejected",
