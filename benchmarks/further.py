@@ -101,7 +101,8 @@ class Place:
     def further(self, row: RowSpec, rows: Rows) -> Path:
         """Folder of the further steps of a row; rows that differ in sampling alone share it."""
         settings = rows.pairs[row.pairs] if row.pairs else None
-        made_by = digest(settings, row.dpo, row.objective, row.steps, self.scale.further, self.scale.lr, self.seed)
+        steps = (row.steps, self.scale.further, row.lr or self.scale.lr)
+        made_by = digest(settings, row.dpo, row.objective, steps, self.seed)
         return self.base / f"further-{made_by}"
 
 
@@ -258,9 +259,8 @@ def follow(place: Place, row: RowSpec, rows: Rows) -> tuple[Path, Row]:
     if not (folder / DONE).exists():
         steps = round(place.scale.further * row.steps)
         warmup = min(WARMUP, steps // 3)
-        cache = str(place.base / "answers") if pairs and row.dpo.get("objective", "dpo") == "dpo" else None
-        peak = {"steps": steps, "lr": place.scale.lr, "warmup": warmup}
-        dpo = DpoConfig.model_validate({"max_chosen_rise": None, "cache": cache} | peak | row.dpo)
+        peak = {"steps": steps, "lr": row.lr or place.scale.lr, "warmup": warmup}
+        dpo = DpoConfig.model_validate({"max_chosen_rise": None} | peak | row.dpo)
         base = place.base_config
         config = base.model_copy(
             update={

@@ -28,6 +28,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from visavis.schemas.manifest import MotionColumn
+
 DIM = 12
 PITCH, ROLL, JAW, SMILES, BROW = 0, 2, 6, (7, 8), 9
 """Columns: the head's pitch nods, its roll tilts; two independent columns of the expression are smiles."""
@@ -71,6 +73,18 @@ class Rule:
     jaw: int = JAW
     jaw_gain: float = 3.0
     jaw_noise: float = 0.2
+
+    @property
+    def columns(self) -> tuple[MotionColumn, ...]:
+        """What each is, in the words of a build."""
+        angles, shifts = ("pitch", "yaw", "roll"), ("x", "y", "z")
+        names = [*(f"rotation_{a}" for a in angles), *(f"translation_{a}" for a in shifts)]
+        names += [f"code_{n}" for n in range(len(names), DIM)]
+        names[self.jaw], names[BROW] = "jawOpen", "browInnerUp"
+        for side, column in zip(("Left", "Right"), self.smiles, strict=True):
+            names[column] = f"mouthSmile{side}"
+        units = ["rad"] * 3 + ["face width"] * 3 + [""] * (DIM - 6)
+        return tuple(MotionColumn(name=name, unit=unit) for name, unit in zip(names, units, strict=True))
 
     @property
     def nod_mean_delay(self) -> float:

@@ -126,6 +126,7 @@ def write_corpus(folder: Path, corpus: Corpus, rule: Rule) -> Manifest:
         sample_rate=SAMPLE_RATE,
         window=corpus.window,
         motion=motion_spec(CODEC, DIM, mean, std),
+        columns=rule.columns,
         conversations=len(dyads),
         participants=2 * len(dyads),
         plan=plan_balance(

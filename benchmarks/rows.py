@@ -3,7 +3,7 @@
 Rows lie in a YAML file (`benchmarks/rows.yaml`), so that a recipe can be tried without touching code:
 
     pairs: {NAME: settings of `PairsConfig`, …}
-    rows: {NAME: {pairs: NAME, dpo: {…}, objective: {…}, sampler: {…}, steps: 1, corpora: […]}, …}
+    rows: {NAME: {pairs: NAME, dpo: {…}, objective: {…}, sampler: {…}, lr: 3e-4, steps: 1, corpora: […]}, …}
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class RowSpec(Section):
     dpo: dict[str, Any] = Field({}, description="of `DpoConfig`")
     objective: dict[str, Any] = Field({}, description="of `ObjectiveConfig`, for the further steps")
     sampler: dict[str, Any] = Field({}, description="of `SamplerConfig`, for what is judged; costs no training")
+    lr: float | None = Field(None, gt=0, description="peak of the further steps; none: the table's")
     steps: float = Field(1.0, ge=0, description="times the table's further steps; 0: the base as it is")
     corpora: tuple[str, ...] | None = Field(None, description="corpora that it makes sense on; none: all")
 
