@@ -77,13 +77,11 @@ class Rule:
     @property
     def columns(self) -> tuple[MotionColumn, ...]:
         """What each is, in the words of a build."""
-        angles, shifts = ("pitch", "yaw", "roll"), ("x", "y", "z")
-        names = [*(f"rotation_{a}" for a in angles), *(f"translation_{a}" for a in shifts)]
-        names += [f"code_{n}" for n in range(len(names), DIM)]
+        names = ["pitch", "yaw", "roll", "x", "y", "log_size", *(f"component_{n}" for n in range(DIM - 6))]
         names[self.jaw], names[BROW] = "jawOpen", "browInnerUp"
         for side, column in zip(("Left", "Right"), self.smiles, strict=True):
             names[column] = f"mouthSmile{side}"
-        units = ["rad"] * 3 + ["face width"] * 3 + [""] * (DIM - 6)
+        units = ["rad"] * 3 + ["face widths"] * 2 + ["log ratio"] + [""] * (DIM - 6)
         return tuple(MotionColumn(name=name, unit=unit) for name, unit in zip(names, units, strict=True))
 
     @property

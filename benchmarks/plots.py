@@ -55,8 +55,8 @@ def _point(ax: Axes, name: str, row: dict[str, Any], *, right: bool) -> None:
     """right: where the name goes."""
     words = name.split(", ")
     colour = COLOURS.get(words[0]) or next((LOSERS[word] for word in words if word in LOSERS), "#edae49")
-    bars = {f"{axis}err": row.get(f"{key}_ci") or 0 for axis, key in (("x", "gain"), ("y", "recall"))}
-    ax.errorbar(row["gain"], row["recall"], **bars, fmt="o", color=colour, elinewidth=0.7)
+    across, up = (row.get(f"{key}_ci") or 0 for key in ("gain", "recall"))
+    ax.errorbar(row["gain"], row["recall"], xerr=across, yerr=up, fmt="o", color=colour, elinewidth=0.7)
     ax.annotate(
         name,
         (row["gain"], row["recall"]),

@@ -28,15 +28,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.further import Scale, work
+from benchmarks.further import work
 from benchmarks.intervals import against, over_seeds
 from benchmarks.listeners import CORPORA
+from benchmarks.places import Scale
 from benchmarks.processes import say
 from benchmarks.reactivity import Row, plain_row
 from benchmarks.rows import CONTROL, ROWS, Rows, read_rows
 
 SHOWN = ("recall", "chance", "gain", "nod_delay_ms", "alarms_min", "jaw", "rpcc_expression")
-QUICK = Scale(conversations=60, held_out=15, steps=1000, further=60, lr=6e-4, seeds=(0, 1, 2), one_base=True)
+QUICK = Scale(conversations=60, held_out=15, steps=1000, further=40, lr=1e-3, seeds=(0, 1, 2), one_base=True)
 WHOLE = Scale(conversations=160, held_out=60, steps=2400, further=300, lr=3e-4, seeds=(0, 1, 2), one_base=False)
 TABLE = ("lively", "dull", "real")
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.further import Scale
 from benchmarks.intervals import against, half_interval, over_seeds
+from benchmarks.places import Scale
 from benchmarks.plots import draw
 from benchmarks.preferences import SHOWN, bench
 from benchmarks.rows import ROWS, Rows, read_rows
