@@ -32,6 +32,7 @@ from visavis.training.encoder import load_encoder, named_by
 from visavis.training.loader import Batch, Loader
 from visavis.training.model import Listener, build_model
 from visavis.training.preferences.seam import Preference
+from visavis.training.preferences.tracked import check_tracked
 from visavis.training.process_group import Processes
 from visavis.training.reference import ReferenceErrors
 
@@ -97,6 +98,7 @@ class Run:
             "reference": self.reference,
             "pairs": self.pairs.hash,
             "norm": config.dpo.norm,
+            "tracked": config.dpo.objective == "tracked",
             "precision": config.optim.precision,
             "device": group.device.type,
             "seed": config.seed,
@@ -176,6 +178,8 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
     features, encoder = load_encoder(config.features, group.device)
     config = config.model_copy(update={"features": features})
     reference = checkpoint_id(init) if init is not None else ""
+    if preferences is not None and config.dpo.objective == "tracked":
+        check_tracked(preferences.manifest.pairs, reference)
     path = out / CHECKPOINT_NAME
     if (out / OLD_NAME).exists() and not path.exists():
         raise UsageError(f"{out / OLD_NAME} is of an older format; `visavis convert` makes {CHECKPOINT_NAME} of it")

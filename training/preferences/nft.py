@@ -44,11 +44,11 @@ def nft(compared: Compared, config: TrainConfig) -> Loss:
         one_side(off, before, side_B[:, None], config.dpo.nft_beta)
         for off, before, side_B in zip(policy, reference, (reward_B, 1 - reward_B), strict=True)
     ]
-    shift = sum((size(off - before, "l2") for off, before in zip(policy, reference, strict=True)), torch.tensor(0.0))
+    shift_BT = size(policy[0] - reference[0], "l2") + size(policy[1] - reference[1], "l2")
     chosen_BT = reward_B[:, None].expand_as(compared.valid)
     return masked_mean(losses[0] + losses[1], compared.valid), {
         "reward_chosen": masked_mean(chosen_BT, compared.valid),
-        "policy_shift": masked_mean(shift / 2, compared.valid),
+        "policy_shift": masked_mean(shift_BT / 2, compared.valid),
     }
 
 
@@ -68,5 +68,5 @@ def rewards(records: Sequence[PairRecord], config: DpoConfig) -> Tensor:
 
 
 def margin_of(record: PairRecord) -> float:
-    """How much better chosen is than rejected: by reactivity."""
-    return record.reactivity_margin
+    """How much better chosen is than rejected: by its scorer, or by reactivity in pairs that were not scored."""
+    return record.reactivity_margin if record.score_margin is None else record.score_margin

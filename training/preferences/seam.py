@@ -11,7 +11,10 @@ from visavis.schemas.train import Preferences, TrainConfig
 from visavis.training.flow import Noise
 from visavis.training.loader import Batch
 from visavis.training.model import Listener
+from visavis.training.preferences.adaptive import adaptive
 from visavis.training.preferences.anchored import anchored
+from visavis.training.preferences.clipped import clipped
+from visavis.training.preferences.contrastive import contrastive
 from visavis.training.preferences.dpo import dpo
 from visavis.training.preferences.groups import groups, groups_of
 from visavis.training.preferences.nft import nft
@@ -26,13 +29,18 @@ from visavis.training.preferences.pairs import (
     watched,
 )
 from visavis.training.preferences.segments import segments
+from visavis.training.preferences.tracked import tracked_noise
 from visavis.training.shapes import ValidBT
 
 OBJECTIVES: dict[Preferences, Callable[[Compared, TrainConfig], Loss]] = {
     "dpo": dpo,
     "anchored": anchored,
+    "adaptive": adaptive,
+    "clipped": clipped,
+    "tracked": dpo,  # of other noise
     "segments": segments,
     "groups": groups,
+    "contrastive": contrastive,
     "nft": nft,
 }
 _BY_DIMENSION = ("groups", "nft")
@@ -44,13 +52,15 @@ class Preference:
 
     def __init__(self, config: TrainConfig, model: Listener, columns: Sequence[MotionColumn] | None = None) -> None:
         """columns: of the motion, as the manifest names them."""
-        self._config = config
+        self._config, self._model = config, model.config
         self.by_dimension = config.dpo.objective in _BY_DIMENSION
         self._groups = groups_of(model.motion, columns, each=config.dpo.group_by == "column")
 
     def noise(self, pairs: Batch, drawn: Noise) -> PairNoise:
         """What both sides are scored with, of what was drawn for the batch."""
-        return drawn, drawn
+        if self._config.dpo.objective != "tracked":
+            return drawn, drawn
+        return tracked_noise(pairs.records, drawn, self._model)
 
     @torch.no_grad()
     def ask(self, frozen: Listener, pairs: Batch, noise: PairNoise) -> PairErrors | PairOffsets:
