@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--recipes", type=Path, default=ROWS, metavar="FILE", help="where rows are described")
     options = parser.parse_args()
     try:
-        rows = read_rows(options.recipes).chosen(options.rows)
+        rows = read_rows(options.recipes).chosen(options.rows, quick=options.quick)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     with tempfile.TemporaryDirectory() as scratch:

@@ -32,6 +32,7 @@ class RowSpec(Section):
     sampler: dict[str, Any] = Field({}, description="of `SamplerConfig`, for what is judged; costs no training")
     lr: float | None = Field(None, gt=0, description="peak of the further steps; none: the table's")
     steps: float = Field(1.0, ge=0, description="times the table's further steps; 0: the base as it is")
+    quick: bool = Field(True, description="whether it is part of the quick table")
     corpora: tuple[str, ...] | None = Field(None, description="corpora that it makes sense on; none: all")
 
     @property
@@ -56,14 +57,14 @@ class Rows(Section):
             _check(f"row {name}", SamplerConfig, row.sampler)
         return self
 
-    def chosen(self, names: list[str] | None) -> Rows:
-        """These rows, and the control, which all are held against.
+    def chosen(self, names: list[str] | None, *, quick: bool = False) -> Rows:
+        """These rows, or all of the table, and the control, which all are held against.
 
         Raises:
             ValueError: no such row.
         """
         if names is None:
-            return self
+            names = [name for name, row in self.rows.items() if row.quick or not quick]
         if unknown := [name for name in names if name not in self.rows]:
             raise ValueError(f"no such row: {'; '.join(unknown)}. There are: {'; '.join(self.rows)}")
         return Rows(pairs=self.pairs, rows={n: row for n, row in self.rows.items() if n in (*names, CONTROL)})

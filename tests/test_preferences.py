@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from benchmarks.places import Scale
 from benchmarks.plots import draw
 from benchmarks.preferences import SHOWN, bench
 from benchmarks.rows import ROWS, Rows, read_rows
+from visavis.schemas.train import Preferences
 
 SCALE = Scale(conversations=2, held_out=1, steps=6, further=2, lr=1e-4, seeds=(0, 1), one_base=True)
 LOOSE = {
@@ -86,6 +88,9 @@ def stamps(folder: Path) -> dict[Path, int]:
 def test_rows_are_checked_before_work_starts(tmp_path: Path) -> None:
     rows = read_rows(ROWS)
     assert list(rows.chosen(["base"]).rows) == ["base", "control"]
+    assert {row.dpo.get("objective", "dpo") for row in rows.chosen(None, quick=True).rows.values()} == set(
+        get_args(Preferences)
+    )
     with pytest.raises(ValueError, match="no such row: dpo, theirs"):
         rows.chosen(["dpo, theirs"])
     for bad in (
