@@ -6,6 +6,7 @@ Phases follow each other; the jobs of a phase run side by side. What is done is 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -103,6 +104,7 @@ def make_pairs(place: Place, settings: dict[str, Any]) -> None:
     folder = place.pairs(settings)
     if (folder / DONE).exists():
         return
+    _begin_anew(folder)
     other = {"rejected_checkpoint": str(place.half_trained)} if settings.get("rejected") == "checkpoint" else {}
     wanted = PairsConfig.model_validate({"sampler": SAMPLER.model_dump(), "batch": 128} | settings | other)
     with counted(steps_only=False) as passes:
@@ -135,6 +137,7 @@ def follow(place: Place, row: RowSpec, rows: Rows) -> tuple[Path, Row]:
         pairs = str(made / "dataset")
         cost["passes_pairs"] = json.loads((made / DONE).read_text(encoding="utf-8"))["passes"]
     if not (folder / DONE).exists():
+        _begin_anew(folder)
         steps = round(place.scale.further * row.steps)
         warmup = min(WARMUP, steps // 3)
         peak = {"steps": steps, "lr": row.lr or place.scale.lr, "warmup": warmup}
@@ -156,6 +159,12 @@ def follow(place: Place, row: RowSpec, rows: Rows) -> tuple[Path, Row]:
         spent["cpu_s"] = time.process_time() - begun
         (folder / DONE).write_text(json.dumps(spent), encoding="utf-8")
     return folder, cost | json.loads((folder / DONE).read_text(encoding="utf-8"))
+
+
+def _begin_anew(folder: Path) -> None:
+    """What was stopped in the middle would go on, and then what it cost would be counted in part."""
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _judged(place: Place, row: RowSpec, folder: Path, cost: Row) -> Row:

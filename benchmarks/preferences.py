@@ -104,7 +104,17 @@ def summarised(by_seed: dict[str, dict[int, Row]], truth: Row) -> dict[str, Row]
 
 def show(corpus: str, truth: Row, table: dict[str, Row]) -> None:
     """The table for people."""
-    heads = [*SHOWN, "recall − control", "nods left", "smiles left", "chosen rise", "passes: learn", "frozen", "pairs"]
+    heads = [
+        *SHOWN,
+        "recall − control",
+        "nods left",
+        "smiles left",
+        "chosen rise",
+        "passes: learn",
+        "frozen",
+        "pairs",
+        "CPU s",
+    ]
     widths = [max(len(head) + 2, 15) for head in heads]
     say(f"\n{corpus:26}" + "".join(head.rjust(width) for head, width in zip(heads, widths, strict=True)))
     say(f"{'truth':26}" + "".join(f"{truth[key]:{width}.3f}" for key, width in zip(SHOWN, widths, strict=False)))
@@ -117,7 +127,7 @@ def show(corpus: str, truth: Row, table: dict[str, Row]) -> None:
             cells += [""] * 3
         rise = row.get("val_chosen_rise")
         cells += ["" if rise is None else f"{rise:+.1%}"]
-        cells += [f"{row[f'passes_{kind}']:.0f}" for kind in ("learning", "frozen", "pairs")]
+        cells += [f"{row[f'passes_{kind}']:.0f}" for kind in ("learning", "frozen", "pairs")] + [f"{row['cpu_s']:.0f}"]
         say(f"{name:26}" + "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)))
 
 
