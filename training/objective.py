@@ -86,7 +86,7 @@ class Objective(nn.Module):
             model.normalise(batch.avatar_motion),
             model.normalise(batch.reference),
             model.conditions(batch.avatar_audio, batch.user_audio, batch.user_motion),
-            Keep(keep.avatar.to(device), keep.user.to(device)),
+            Keep(keep.avatar.to(device), keep.user.to(device) & has_user(batch)),
             noise,
             config.norm,
         )
@@ -116,6 +116,12 @@ class Objective(nn.Module):
         reference = ask() if self._answers is None else self._answers.of(place, pairs, noise, ask)
         policy = pair_errors(self.model, pairs, noise, config.norm)
         return preference_loss(policy, reference, compared_frames(pairs, config), config.beta)
+
+
+def has_user(batch: Batch) -> Tensor:
+    """Which windows have a user that is seen or heard, bool [B]. Clips of one person have none: beside them the model
+    learns as where the user's signals are dropped, both together."""
+    return batch.valid[..., 1].any(dim=1) | (batch.user_audio != 0).any(dim=1)
 
 
 def compared_frames(pairs: Batch, config: DpoConfig) -> Tensor:
