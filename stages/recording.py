@@ -68,7 +68,7 @@ class RecordingStage(Stage[RecordingInput, Recording]):
         self, recorded: Recorded, people: Sequence[RecordedPerson], taken: Sequence[Taken | None]
     ) -> tuple[int, float]:
         """Frames of the grid, and seconds by which what is given differs in length."""
-        lengths = [len(next(iter(each.parts.values()))) / FPS for each in taken if each]
+        lengths = [each.frames(person.name) / FPS for each, person in zip(taken, people, strict=True) if each]
         frames = round(min(lengths) * FPS)
         if frames / FPS > self.config.max_hours * 3600:
             raise Rejected(Reason.TOO_LONG, f"{frames / FPS / 3600:.1f} h")

@@ -22,23 +22,30 @@ class Taken(NamedTuple):
     """parts: [T, columns] by group, in the order in which they are stored. valid_T: None: all.
 
     speaks_T: bool, when this person speaks, where the corpus says.
+
+    Raises:
+        Rejected: UNREADABLE, by `frames`: they are of different lengths.
     """
 
     parts: dict[str, np.ndarray]
     valid_T: np.ndarray | None = None
     speaks_T: np.ndarray | None = None
 
+    def frames(self, where: str) -> int:
+        lengths = {name: len(part) for name, part in self.parts.items()}
+        lengths |= {} if self.valid_T is None else {"valid": len(self.valid_T)}
+        if len(set(lengths.values())) > 1:
+            said = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise Rejected(Reason.UNREADABLE, f"{where}: frames differ ({said})")
+        return next(iter(lengths.values()))
+
 
 def joined(parts: Mapping[str, np.ndarray], where: str, largest: float) -> np.ndarray:
     """Groups side by side, float32 [T, D].
 
     Raises:
-        Rejected: UNREADABLE, they are of different lengths, no numbers, not finite or larger than `largest`.
+        Rejected: UNREADABLE, numbers that are not finite, or larger than `largest`.
     """
-    lengths = {name: len(part) for name, part in parts.items()}
-    if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise Rejected(Reason.UNREADABLE, f"{where}: frames differ ({said})")
     for name, part in parts.items():
         bad = int((~np.isfinite(part)).sum())
         if bad:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import soundfile
 
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.coefficients import codec_name
@@ -12,8 +13,9 @@ from visavis.schemas.uris import file_name
 from visavis.stages.corpora import dualtalk, unils
 from visavis.stages.corpora.coefficients import Taken
 from visavis.stages.media.audio import read_audio
-from visavis.stages.media.opening import open_container
+from visavis.stages.media.opening import judged, open_bytes, open_container
 
+_PLAIN = {(form, SAMPLE_RATE, 1) for form in ("WAV", "WAVEX")}
 AV_TIME_BASE = 1_000_000
 """Ticks a second in which FFmpeg says how long a file is."""
 
@@ -62,6 +64,27 @@ def voice_of(layout: CorpusLayout, person: RecordedPerson, frames: int) -> np.nd
     if not person.sound:
         return np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
     if layout != "unils":
-        return read_audio(person.sound, frames)
+        plain = _plain_wav(person.sound, frames)
+        return read_audio(person.sound, frames) if plain is None else plain
     heard = unils.read_voice(person.sound, person.key)[: frames * SAMPLES_PER_FRAME]
     return np.pad(heard, (0, frames * SAMPLES_PER_FRAME - len(heard)))
+
+
+def _plain_wav(uri: str, frames: int) -> np.ndarray | None:
+    """A mono WAV at 16 kHz as it is, sample by sample, so that what is exported and imported stays what it was; None
+    of any other file, which is decoded, mixed and resampled as a film's sound."""
+    wanted = frames * SAMPLES_PER_FRAME
+    with open_bytes(uri) as file, judged(uri, file):
+        if file.read(4) != b"RIFF":  # libsndfile would open thirty other formats
+            return None
+        file.seek(0)
+        with soundfile.SoundFile(file) as sound:
+            if (sound.format, sound.samplerate, sound.channels) not in _PLAIN:
+                return None
+            if sound.subtype == "PCM_16":
+                heard = sound.read(wanted, dtype="int16") / np.float32(32767.0)
+            else:
+                heard = sound.read(wanted, dtype="float32")
+        if not np.isfinite(heard).all():
+            raise ValueError("sound that is not finite")
+    return np.pad(heard, (0, wanted - len(heard)))
