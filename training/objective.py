@@ -87,7 +87,7 @@ class Objective(nn.Module):
         noise = window_noise(model, batch, generator, config)
         keep = draw_keep(len(batch.keys), config, generator)
         device, valid_BT = batch.valid.device, batch.valid[..., 0]
-        keep = Keep(keep.avatar.to(device), keep.user.to(device))
+        keep = Keep(keep.avatar.to(device), keep.user.to(device) & has_user(batch))
         x1, reference = model.normalise(batch.avatar_motion), model.normalise(batch.reference)
         conditions = model.conditions(batch.avatar_audio, batch.user_audio, batch.user_motion)
         error_BT, off_BTD = flow_errors(model, x1, reference, conditions, keep, noise, config.norm)
@@ -122,6 +122,12 @@ class Objective(nn.Module):
 
         reference = ask() if self._answers is None else self._answers.of(place, pairs, noise[0], ask)
         return preference.loss(self.model, reference, pairs, noise, compared_frames(pairs, self.config.dpo))
+
+
+def has_user(batch: Batch) -> Tensor:
+    """Which windows have a user that is seen or heard, bool [B]. Clips of one person have none: beside them the model
+    learns as where the user's signals are dropped, both together."""
+    return batch.valid[..., 1].any(dim=1) | (batch.user_audio != 0).any(dim=1)
 
 
 def compared_frames(pairs: Batch, config: DpoConfig) -> Tensor:
