@@ -191,8 +191,8 @@ class PairOrigin(BaseModel):
     dataset: Sha256  # of the manifest that the windows came from
     generator: Sha256  # of the checkpoint that the pairs are for; made what was generated, unless…
     rejected_generator: Sha256  # …the rejected motion is another's: of its checkpoint
-    chosen: Chosen | Literal["voted"]  # voted: the motion that people preferred…
-    rejected: Rejected | Literal["voted"]  # …and the one that they did not
+    chosen: Literal["ground_truth", "full", "best", "voted"]  # voted: the motion that people preferred…
+    rejected: Literal["dropped", "own", "checkpoint", "voted"]  # …and the one that they did not
     dropped: tuple[str, ...]  # names of the conditions that the rejected motion did not get
     solver: Literal["euler"]
     sampler: SamplerConfig  # function evaluations per block, guidance, and the seed of the first pair of a window

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tests.stages.test_pairs import CONFIG, save_model
+from tests.stages.test_pairs import save_model
+from tests.stages.test_scoring import CONFIG
 from tests.training.conftest import small_config, small_model
 from tests.training.synthetic import write_dataset
 from visavis.pipeline.cli.tune import rounds_table, tune_config

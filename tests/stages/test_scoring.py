@@ -12,18 +12,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.stages.test_gate import motion, windows_of
-from tests.stages.test_pairs import CONFIG, build, save_model
+from tests.stages.test_pairs import OPEN, build, save_model
 from tests.training.conftest import small_model
 from tests.training.synthetic import SPEC, write_dataset
 from visavis.pipeline.plan.score_files import read_scores
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import DatasetError, UsageError
 from visavis.schemas.pairs import PairsConfig
+from visavis.schemas.train import SamplerConfig
 from visavis.stages.pairing.measurements import Expected, Windows, normalised
 from visavis.stages.pairing.reactivity import reactivity
 from visavis.stages.pairing.reference_statistics import learn, learn_from
 from visavis.stages.pairing.scoring import FunctionScorer, Side, ranked
 from visavis.training.dataset import Dataset
+
+CONFIG = PairsConfig(sampler=SamplerConfig(steps=1, guidance="none"), gate=OPEN, device="cpu")
 
 
 def side(keys: list[str], name: str = "rejected") -> Side:
