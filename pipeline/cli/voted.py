@@ -9,6 +9,7 @@ from pathlib import Path
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.page.preferences import votes_of
 from visavis.pipeline.plan.pairs import PairsRequest
+from visavis.training.dataset import Dataset
 
 
 def voted_request(request: PairsRequest, study: Path, votes: Sequence[Path], reporter: Reporter) -> PairsRequest:
@@ -21,7 +22,8 @@ def voted_request(request: PairsRequest, study: Path, votes: Sequence[Path], rep
     ballots, said = votes_of(study, votes, request.config.votes)
     for line in said:
         reporter.line(line)
-    if any(path.startswith("val/") for path in ballots.pairs):
+    held_out = {entry.path for entry in Dataset(request.dataset).manifest.of("val")}
+    if held_out & set(ballots.pairs):
         reporter.line(
             "people saw held-out windows; once a model is tuned on them, `visavis evaluate` has seen these windows."
             " A study of others: visavis study --split train"
