@@ -68,7 +68,7 @@ class Key(_File):
     """What the page must not know. `origin`: digests of what the clips were made of, by name."""
 
     format: Literal["visavis-study-key"] = "visavis-study-key"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     study: Code
     seed: int
     ties: bool

@@ -35,8 +35,8 @@ def held_study(
     windows = {key: data.decode(key, members) for key, members in data.shard(entry)}
     secret = b"secret"
     key = design(
-        list(windows), SYSTEMS, [QUESTION], checks=list(windows)[:checks], trials=len(windows), seed=7, ties=True, secret=secret,
-        origin={"dataset": data.hash},
+        list(windows), SYSTEMS, [QUESTION], checks=list(windows)[:checks], trials=len(windows), seed=7, ties=True,
+        secret=secret, origin={"dataset": data.hash},
     )  # fmt: skip
     key = key.model_copy(update={"trials": tuple(t.model_copy(update={"shard": entry.path}) for t in key.trials)})
     scale = {"base": np.float32(0.25), "tuned": np.float32(0.9)}
