@@ -18,6 +18,7 @@ from visavis.pipeline.cli.models import assets, models
 from visavis.pipeline.cli.render import films
 from visavis.pipeline.cli.report_command import reports
 from visavis.pipeline.cli.study import studies
+from visavis.pipeline.cli.tune import tuning
 from visavis.pipeline.engine.terminal import say
 from visavis.schemas.errors import DatasetError, RunFailed, UsageError
 from visavis.schemas.extras import absent, needs
@@ -58,6 +59,7 @@ app.add_typer(corpora)
 app.add_typer(reports)
 app.add_typer(housekeeping)
 app.add_typer(models)
+app.add_typer(tuning)
 app.add_typer(films)
 app.add_typer(studies)
 app.add_typer(live_page)

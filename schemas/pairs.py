@@ -62,6 +62,22 @@ class GateConfig(Section):
     )
 
 
+class VotesConfig(Section):
+    """Which comparisons of a study become pairs (`visavis pairs --votes`)."""
+
+    question: str | None = Field(None, description="code of the study's question that counts; none: the first one")
+    min_votes: int = Field(3, ge=1, description="votes on a comparison; fewer: too_few_votes")
+    min_share: float = Field(
+        0.6,
+        gt=0.5,
+        le=1,
+        description="share of the votes that the preferred side has, no difference counting half; less: no_agreement",
+    )
+    failed_checks: int | None = Field(
+        None, ge=0, description="attention checks that a person may fail; none: a quarter, as `visavis study --count`"
+    )
+
+
 class PairsConfig(Section):
     chosen: Chosen = Field(
         "ground_truth",
@@ -102,6 +118,7 @@ class PairsConfig(Section):
     unit: int = Field(512, ge=1, description="windows per task and output shard")
     sampler: SamplerConfig = SamplerConfig()
     gate: GateConfig = GateConfig()
+    votes: VotesConfig = VotesConfig()
     encoder: Annotated[str | None, ByDigest] = Field(
         None, description="file of the weights of the checkpoints' audio encoder"
     )
@@ -174,13 +191,13 @@ class PairOrigin(BaseModel):
     dataset: Sha256  # of the manifest that the windows came from
     generator: Sha256  # of the checkpoint that the pairs are for; made what was generated, unless…
     rejected_generator: Sha256  # …the rejected motion is another's: of its checkpoint
-    chosen: Chosen
-    rejected: Rejected
+    chosen: Literal["ground_truth", "full", "best", "voted"]  # voted: the motion that people preferred…
+    rejected: Literal["dropped", "own", "checkpoint", "voted"]  # …and the one that they did not
     dropped: tuple[str, ...]  # names of the conditions that the rejected motion did not get
     solver: Literal["euler"]
     sampler: SamplerConfig  # function evaluations per block, guidance, and the seed of the first pair of a window
-    # Who scored: `reactivity`, `function:` or `scores:` and the file's sha256; nothing: nobody, as before version 5.
-    scorer: str = Field("", pattern=r"^(reactivity|(function|scores):[0-9a-f]{64})?$", max_length=80)
+    # Who scored: `reactivity`, or `function:`, `scores:` or `votes:` and a sha256; nothing: nobody, before version 5.
+    scorer: str = Field("", pattern=r"^(reactivity|(function|scores|votes):[0-9a-f]{64})?$", max_length=80)
 
     @classmethod
     def of(
@@ -188,6 +205,8 @@ class PairOrigin(BaseModel):
     ) -> PairOrigin:
         said: dict[str, Any] = {name: getattr(config, name) for name in ("chosen", "rejected", "dropped", "sampler")}
         digests = {"dataset": dataset, "generator": generator, "rejected_generator": rejected_generator}
+        if scorer.startswith("votes:"):
+            said |= {"chosen": "voted", "rejected": "voted", "dropped": ()}
         return PairOrigin(solver="euler", scorer=scorer, **digests, **said)
 
 
@@ -208,7 +227,7 @@ class PairRecord(PairOrigin):
     jerk_ratio: tuple[float, float]  # over the recorded motion's
     off_manifold: tuple[float, float]  # distance from the corpus' frames, over that which 1 % of its windows exceed
     scores: tuple[float, float] | None = None  # by the scorer, in its own unit; none in pairs from before version 5
-    chosen_seed: int | None = None  # of the chosen motion's noise; none where it is recorded
+    chosen_seed: int | None = None  # of the chosen motion's noise; none where it is recorded, or voted
 
     @property
     def score_margin(self) -> float | None:

@@ -26,6 +26,7 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.secrets import hidden
 from visavis.schemas.train import TrainConfig
+from visavis.schemas.tune import TuneConfig
 
 _LARGEST = 1 << 18  # bytes of a recipe
 _MOST_NODES = 20_000  # what its aliases stand for counted in
@@ -321,7 +322,12 @@ def _paths(kind: type[BaseModel], before: str = "") -> Iterator[str]:
 
 def _other_kind(values: Mapping[str, Any], kind: type[BaseModel]) -> tuple[str, str] | None:
     """The command that a recipe is for, and the one that it was given to, where its sections say so."""
-    kinds: dict[str, type[BaseModel]] = {"build": BuildConfig, "train": TrainConfig, "pairs": PairsConfig}
+    kinds: dict[str, type[BaseModel]] = {
+        "build": BuildConfig,
+        "train": TrainConfig,
+        "pairs": PairsConfig,
+        "tune": TuneConfig,
+    }
     unknown = set(values) - set(kind.model_fields)
     if not unknown or kind not in kinds.values():
         return None

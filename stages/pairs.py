@@ -15,7 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
+from pathlib import Path
 
+from visavis.schemas.errors import DatasetError
 from visavis.schemas.manifest import FileEntry, ShardEntry
 from visavis.schemas.pairs import PairOrigin, PairRecord, PairsConfig
 from visavis.schemas.plain import dump_record
@@ -28,7 +30,9 @@ from visavis.stages.pairing.candidates import Candidates, Generator, SourceWindo
 from visavis.stages.pairing.gate import Counts, Gate, Judged, ranges
 from visavis.stages.pairing.measurements import ReferenceStatistics
 from visavis.stages.pairing.scoring import ReactivityScorer, Scorer
+from visavis.stages.pairing.voted import Ballots, VotedPairs
 from visavis.stages.shard import write_faces, write_shard
+from visavis.training.checkpoint import checkpoint_id
 from visavis.training.dataset import Dataset
 from visavis.training.loader import prefetch
 from visavis.training.shards import Members
@@ -44,9 +48,10 @@ class PairsPlan(Row):
 
 
 class PairsInput(PairsPlan):
-    """With the reference statistics of the shard's class."""
+    """With the reference statistics of the shard's class, and of these windows what people decided, if they did."""
 
     reference: ReferenceStatistics
+    voted: tuple[VotedPairs, ...] = ()
 
 
 class PairsRow(Row):
@@ -74,10 +79,10 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     config: PairsConfig
 
     def __init__(
-        self, config: PairsConfig, dataset: str, checkpoint: str, out: str, scorer: Scorer = _REACTIVITY
+        self, config: PairsConfig, dataset: str, checkpoint: str, out: str, scorer: Scorer | Ballots = _REACTIVITY
     ) -> None:
         super().__init__(config)
-        self._scorer, self._ranges = scorer, ranges(scorer)
+        self._scorer, self._ranges = scorer, ranges(scorer.apart)
         self._dataset = dataset
         self._checkpoint = checkpoint
         self._out = out
@@ -91,14 +96,22 @@ class PairsStage(Stage[PairsInput, PairsRow]):
 
     def setup(self) -> None:
         self._data = Dataset(self._dataset)
-        self._generator = Generator(self.config, self._checkpoint)
-        self._origin = PairOrigin.of(self.config, self._data.hash, *self._generator.digests, self._scorer.name)
+        if isinstance(self._scorer, Ballots):  # nothing is generated
+            digests = (checkpoint_id(Path(self._checkpoint)),) * 2
+        else:
+            self._generator = Generator(self.config, self._checkpoint)
+            digests = self._generator.digests
+        self._origin = PairOrigin.of(self.config, self._data.hash, *digests, self._scorer.name)
 
     def process(self, item: PairsInput) -> Iterator[PairsRow]:
         counts = Counts()
         source = self._shard(item.source)[item.first : item.last]
-        size, digest, count = write_shard(Store(self._out), item.path, self.pairs(source, item.reference, counts))
+        pairs = self.pairs(source, item.reference, counts)
+        if item.voted:
+            pairs = self._voted(source, item.voted[0], item.reference, counts)
+        size, digest, count = write_shard(Store(self._out), item.path, pairs)
         made = {"path": item.path, "samples": count, "bytes": size, "sha256": digest}
+        made |= {"split": "train"}  # whatever windows people were shown
         entry = item.source.model_copy(update=made | {"faces": self._faces(item, counts.conversations)})
         yield PairsRow(
             entry=entry,
@@ -133,6 +146,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
             yield batch
 
     def _gate(self, made: Iterable[Candidates], reference: ReferenceStatistics, counts: Counts) -> Iterator[Pair]:
+        assert not isinstance(self._scorer, Ballots)
         gate = Gate(self.config, self._data.manifest.motion, reference, self._scorer)
         for candidates in made:
             judged = gate.judge([window.sample for window in candidates.windows], candidates.motions)
@@ -144,10 +158,30 @@ class PairsStage(Stage[PairsInput, PairsRow]):
                         counts.conversations.add(conversation_of(window.sample.key))
                         yield self._pair(window, i, each)
 
+    def _voted(
+        self, source: Source, voted: VotedPairs, reference: ReferenceStatistics, counts: Counts
+    ) -> Iterator[Pair]:
+        """The pairs that people decided, in the order of the shard's windows."""
+        at: dict[str, list[int]] = {}
+        for n, key in enumerate(voted.windows):
+            at.setdefault(key, []).append(n)
+        gate = Gate(self.config, self._data.manifest.motion, reference)
+        for key, members in source:
+            for n in at.pop(key, ()):
+                window, one = SourceWindow(self._data.decode(key, members), members), slice(n, n + 1)
+                shown, seed = (voted.chosen[one], voted.rejected[one]), self.config.sampler.seed
+                judged = gate.voted([window.sample], [voted.keys[n]], shown, seed, voted.shares[one])
+                counts.add(judged, self._ranges)
+                if not judged.reasons[0]:
+                    counts.conversations.add(conversation_of(key))
+                    yield self._pair(window, 0, judged)
+        if at:
+            raise DatasetError(f"windows of the study are not in their shard, first {next(iter(at))}")
+
     def _pair(self, window: SourceWindow, i: int, judged: Judged) -> Pair:
         config, (chosen_seed, seed), (chosen, rejected) = self.config, judged.seeds[i].tolist(), judged.motions
         origin = dict(self._origin) | {"sampler": config.sampler.model_copy(update={"seed": seed})}
-        noise = None if config.chosen == "ground_truth" else chosen_seed
+        noise = None if self._origin.chosen in ("ground_truth", "voted") else chosen_seed
         record = PairRecord(window=window.sample.key, chosen_seed=noise, **origin, **judged.numbers(i))
         members = dict(window.members) | {"meta.json": dump_record(window.sample.meta)}  # as it is spelt today
         return judged.keys[i], encode_pair(members, chosen[i], rejected[i], record)

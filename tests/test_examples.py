@@ -34,7 +34,7 @@ def run(name: str, *words: object) -> str:
     return made.stdout
 
 
-@pytest.mark.parametrize("name", ["one_stage.py", "shard_to_batch.py", "stream.py"])
+@pytest.mark.parametrize("name", ["one_stage.py", "shard_to_batch.py", "stream.py", "reactivity.py"])
 def test_an_example_is_read_in_one_sitting(name: str) -> None:
     assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 60
 
@@ -64,6 +64,16 @@ def test_shards_become_batches_without_anything_of_ours(tmp_path: Path) -> None:
     for line in (f"avatar.motion  float32  {shape}", f"valid          bool     [16, {motion.window}, 2]"):
         assert line in said
     assert f"user.audio     float32  [16, {motion.window * 640}]" in said
+
+
+@pytest.mark.slow
+def test_recorded_motion_fits_its_users_and_another_windows_does_not(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "dataset", {WindowClass.LISTENING: 48})
+    np.save(tmp_path / "still.npy", np.zeros((48, 50, 12), np.float32))
+    said = run("reactivity.py", folder, tmp_path / "still.npy")
+    recorded, other, yours = (float(found) for found in re.findall(r"total ([+-][\d.]+)", said))
+    assert recorded > 0.2 > abs(other)
+    assert yours == 0
 
 
 @pytest.mark.slow

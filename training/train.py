@@ -47,6 +47,10 @@ _SUSPECTS = 8
 """Samples that are named when a loss is not finite."""
 
 
+class Worsened(RunFailed):
+    """The chosen side got worse before there was a checkpoint to end at."""
+
+
 class Stopped(KeyboardInterrupt):
     """The run was asked to stop, and wrote a checkpoint that it can go on from."""
 
@@ -81,6 +85,7 @@ def train(
         UsageError: inputs that do not belong together, or `out` holds another run.
         DatasetError: a dataset that is not what its manifest says.
         RunFailed: the loss is not finite, or another process failed.
+        Worsened: tuning made the chosen side worse before there was a checkpoint.
         Stopped: a checkpoint was written because somebody asked to stop.
     """
     with join(config.device) as group:
@@ -248,7 +253,7 @@ def _end_early(run: Run, step: int, saved: int, out: Path, rise: float) -> None:
     """Say why no more steps are taken; what came after the last checkpoint is left."""
     why = f"step {step}: the model has become {rise:.1%} worse on the chosen side than the reference model"
     if not saved:
-        raise RunFailed(
+        raise Worsened(
             f"{why}, and no checkpoint came before it; lower dpo.lr or dpo.lambda_, raise dpo.beta, or write "
             "checkpoints more often (checkpoint_every)"
         )

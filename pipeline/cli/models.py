@@ -114,6 +114,13 @@ def pairs(
             metavar="FILE", help="Rewards, worked out before: .csv, .jsonl, .parquet of key, chosen, rejected."
         ),
     ] = None,
+    votes: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE|FOLDER", help="Pairs that people decided: votes on --study; repeat for several."),
+    ] = None,
+    study: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With --votes: the study, whose DATASET this is.")
+    ] = None,
     encoder: Encoder = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Try at most so many windows.")] = None,
     engine: Engine = None,
@@ -125,8 +132,16 @@ def pairs(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make preference pairs: the recorded motion, and the model's without the user's signals."""
+    """Make preference pairs: the recorded motion, and the model's without the user's signals.
+
+    Or rank the model's own motions (--set chosen=best --set rejected=own --set per_window=8), by your own reward
+    (--scorer); or take what people preferred in a study (--votes).
+    """
     needs("build", "visavis pairs")
+    if bool(votes) != bool(study):
+        raise UsageError("--votes and --study go together: what people said, and what they were shown")
+    if votes and (rejected or scorer or scores or limit or dry_run):
+        raise UsageError("--votes: people decided already; no --rejected, --scorer, --scores, --limit, --dry-run")
     import psutil
 
     from visavis.pipeline.cli.commands import engine_of
@@ -151,6 +166,10 @@ def pairs(
         sampler = load_checkpoint(checkpoint, whole=False).config.sampler.model_dump(mode="json")
         recipe = parse_config(to_json({"sampler": sampler}), PairsConfig, overrides, where="pairs")
     request, reporter = PairsRequest(dataset_folder(dataset), str(checkpoint), recipe, limit), Reporter()
+    if votes and study:
+        from visavis.pipeline.cli.voted import voted_request
+
+        request = voted_request(request, study, votes, reporter)
     if dry_run:
         found = try_pairs(check_pairs(request), before=time.time() - psutil.Process().create_time())
         if as_json:

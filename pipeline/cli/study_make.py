@@ -16,6 +16,7 @@ from visavis.pipeline.cli.options import refuse
 from visavis.pipeline.cli.study import plan_lines
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.terminal import say, say_json
+from visavis.pipeline.page.preferences import MOTIONS_NAME, dump_motions
 from visavis.pipeline.page.study import PAGE, QUESTIONS, design, write_study
 from visavis.pipeline.page.study_motion import (
     Shown,
@@ -183,6 +184,9 @@ def _write(
             write_study(unfinished / PAGE, key, secret, film, frames, request.title, request.note)
         text = to_json(key.model_dump(mode="json"), indent=1) + "\n"
         (unfinished / KEY_NAME).write_text(text, encoding="utf-8")
+        real = [(by_key[trial.window], clip) for trial in key.trials if not trial.check for clip in trial.clips]
+        shown = dump_motions({clip.code: window.motions[clip.system] for window, clip in real})
+        (unfinished / MOTIONS_NAME).write_bytes(shown)
         put_study(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -191,10 +195,14 @@ def _write(
 
 
 def put_study(unfinished: Path, out: Path) -> None:
-    """Move a page and its key to where they stay: both, or neither."""
-    (unfinished / PAGE).rename(out / PAGE)
+    """Move a page, the motion that it shows and its key to where they stay: all, or nothing."""
+    moved = []
     try:
-        (unfinished / KEY_NAME).rename(out / KEY_NAME)
+        for name in (PAGE, MOTIONS_NAME, KEY_NAME):
+            if (unfinished / name).exists():
+                (unfinished / name).rename(out / name)
+                moved.append(name)
     except BaseException:
-        (out / PAGE).rename(unfinished / PAGE)
+        for name in moved:
+            (out / name).rename(unfinished / name)
         raise

@@ -25,14 +25,8 @@ def count_votes(key: Key, ballots: Sequence[Ballot], most_failed: int | None = N
         "shares" (each two systems), "agreement", "bradley_terry", "measurements" and "trials" (the preferred system of
         each pair of clips).
     """
-    kept, said = one_of_each(ballots)
-    attentive = []
-    for ballot in kept:
-        failed, of = checks_failed(ballot, key)
-        if failed > (of // 4 if most_failed is None else most_failed):
-            said.append(f"{ballot.file}: {failed} of {of} attention checks failed, left out")
-        else:
-            attentive.append(ballot)
+    kept, _ = one_of_each(ballots)
+    attentive, said = attentive_of(key, ballots, most_failed)
     expected = len(key.trials) * len(key.questions)
     unfinished = [
         f"{b.file}: {len(b.votes.votes)} of {expected} votes, counted" for b in attentive
@@ -52,6 +46,19 @@ def count_votes(key: Key, ballots: Sequence[Ballot], most_failed: int | None = N
         "questions": {question.code: _question(key, attentive, question.code) for question in key.questions},
         "texts": {question.code: question.text for question in key.questions},
     }
+
+
+def attentive_of(key: Key, ballots: Sequence[Ballot], most_failed: int | None = None) -> tuple[list[Ballot], list[str]]:
+    """A ballot of each person who looked, and what is left out, in words. most_failed: as of `count_votes`."""
+    kept, said = one_of_each(ballots)
+    attentive = []
+    for ballot in kept:
+        failed, of = checks_failed(ballot, key)
+        if failed > (of // 4 if most_failed is None else most_failed):
+            said.append(f"{ballot.file}: {failed} of {of} attention checks failed, left out")
+        else:
+            attentive.append(ballot)
+    return attentive, said
 
 
 def _question(key: Key, ballots: Sequence[Ballot], code: str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Shown:
 
     sample: Sample
     people: People
+    shard: str  # its path in the dataset
     motions: dict[str, np.ndarray] = field(default_factory=dict)
     figures: dict[str, dict[str, float | None]] = field(default_factory=dict)
     margins: dict[str, float | None] = field(default_factory=dict)
@@ -99,7 +100,7 @@ def _decoded(data: Dataset, chosen: Sequence[tuple[str, ShardEntry]], looks: Loo
             if key in wanted and wanted[key].path == entry.path:
                 sample = data.decode(key, members)
                 people = people_of(data, sample, entry.path, looks)
-                shown[key] = Shown(sample, people, {RECORDED: sample.avatar_motion})
+                shown[key] = Shown(sample, people, entry.path, {RECORDED: sample.avatar_motion})
     return [shown[key] for key, _ in chosen]
 
 
@@ -205,7 +206,7 @@ def film_clip(shown: Shown, motion_TD: np.ndarray, path: Path, side: int) -> Non
 
 
 def with_figures(trial: Trial, shown: Shown) -> Trial:
-    """A trial with what was measured of its clips."""
+    """A trial with what was measured of its clips, and where its window is."""
     clips = tuple(clip.model_copy(update={"figures": shown.figures.get(clip.system, {})}) for clip in trial.clips)
     margins = shown.margins if {clip.system for clip in trial.clips} == {"chosen", "rejected"} else {}
-    return trial.model_copy(update={"clips": clips, "margins": margins})
+    return trial.model_copy(update={"clips": clips, "margins": margins, "shard": shown.shard})

@@ -48,10 +48,12 @@ class Clip(_File):
 
 class Trial(_File):
     """Two clips of one window. `check`: which motion is wrong, if this trial only asks for attention; that clip is the
-    second one. `margins`: what the gate of pairs measured, chosen less rejected."""
+    second one. `margins`: what the gate of pairs measured, chosen less rejected. `shard`: of the dataset, in which the
+    window is; empty in studies before pairs were made of votes."""
 
     code: Code
     window: ItemId
+    shard: Annotated[str, StringConstraints(max_length=500)] = ""
     clips: tuple[Clip, Clip]
     check: Kind = ""
     margins: dict[Name, float | None] = Field(default_factory=dict, max_length=50)
@@ -66,7 +68,7 @@ class Key(_File):
     """What the page must not know. `origin`: digests of what the clips were made of, by name."""
 
     format: Literal["visavis-study-key"] = "visavis-study-key"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     study: Code
     seed: int
     ties: bool

@@ -35,13 +35,15 @@ from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.manifest import SCHEMA_VERSION, AudioSpec, Histogram, Manifest, PairsInfo
 from visavis.schemas.markers import shaping
 from visavis.schemas.pairs import PairOrigin, PairsConfig
+from visavis.schemas.rows import Row
 from visavis.schemas.storage.store import Store
 from visavis.schemas.words import in_words
 from visavis.stages.face.decode import read_file
 from visavis.stages.pairing.candidates import check_checkpoints
-from visavis.stages.pairing.gate import histograms, ranges
+from visavis.stages.pairing.gate import Ranges, histograms, ranges
 from visavis.stages.pairing.reference_statistics import learn_from, some_of
 from visavis.stages.pairing.scoring import FunctionScorer, ReactivityScorer, Scorer
+from visavis.stages.pairing.voted import Ballots
 from visavis.stages.pairs import PairsPlan, PairsRow, PairsStage
 from visavis.training.dataset import Dataset
 
@@ -64,14 +66,26 @@ class PairsSummary:
     processed: int
 
 
+class NothingLeft(RunFailed):
+    """There is no pair, and what to do."""
+
+    def __init__(self, summary: PairsSummary) -> None:
+        super().__init__(nothing_left(summary))
+        self.summary = summary
+
+
 @dataclass(frozen=True)
 class PairsRequest:
-    """Pairs of a dataset's training windows, for a checkpoint's model. limit: windows at most; none: all."""
+    """Pairs of a dataset's training windows, for a checkpoint's model; or those that people decided in a study.
+
+    limit: windows at most; none: all.
+    """
 
     dataset: str
     checkpoint: str
     config: PairsConfig
     limit: int | None = None
+    ballots: Ballots | None = None
 
     def in_full(self) -> PairsRequest:
         """The same with paths that mean the same to every process."""
@@ -87,7 +101,7 @@ class Order:
     planned: list[PairsPlan]
     origin: PairOrigin
     heard: tuple[AudioSpec, AudioSpec]  # by the generator, and by that of the rejected motion
-    scorer: Scorer
+    scorer: Scorer | Ballots
 
     @property
     def config(self) -> PairsConfig:
@@ -95,7 +109,14 @@ class Order:
 
     @property
     def windows(self) -> int:
+        if self.request.ballots is not None:
+            return self.request.ballots.windows
         return sum(item.last - item.first for item in self.planned)
+
+    @property
+    def ranges(self) -> Ranges:
+        """Of the histograms of what is measured."""
+        return ranges(self.scorer.apart)
 
     @property
     def classes(self) -> tuple[WindowClass, ...]:
@@ -105,7 +126,8 @@ class Order:
     def stage(self, out: str) -> PairsStage:
         """What makes the pairs, and writes them into a folder."""
         config = pairs_for_workers(self.config)
-        return PairsStage(config, self.request.dataset, self.request.checkpoint, out, self.scorer)
+        scorer = replace(self.scorer, pairs={}) if isinstance(self.scorer, Ballots) else self.scorer
+        return PairsStage(config, self.request.dataset, self.request.checkpoint, out, scorer)
 
 
 def check_pairs(request: PairsRequest) -> Order:
@@ -116,6 +138,9 @@ def check_pairs(request: PairsRequest) -> Order:
     """
     source, config = Dataset(request.dataset), request.config
     digests, heard = check_checkpoints(config, request.checkpoint, source.manifest.motion)
+    if request.ballots is not None:
+        origin = PairOrigin.of(config, source.hash, *digests, request.ballots.name)
+        return Order(request, source, plan_voted(source, request.ballots), origin, heard, request.ballots)
     planned = plan_pairs(source, config, request.limit)
     if not planned:
         wanted = ", ".join(config.classes)
@@ -152,6 +177,27 @@ def plan_pairs(dataset: Dataset, config: PairsConfig, limit: int | None = None) 
     return tasks
 
 
+def plan_voted(dataset: Dataset, ballots: Ballots) -> list[PairsPlan]:
+    """A task for each shard of which people saw windows, of whatever split.
+
+    Raises:
+        UsageError: the study is of another dataset, or people decided nothing.
+    """
+    if ballots.dataset != dataset.hash:
+        was, now = ballots.dataset[:12], dataset.hash[:12]
+        raise UsageError(f"the study is of another dataset than {dataset.location}: its manifest is {was}, not {now}")
+    if not ballots.pairs:
+        why = in_words(dict(ballots.left_out)) or "no vote that counts"
+        raise UsageError(f"people decided nothing in this study: {why}; lower votes.min_votes or votes.min_share")
+    there = {entry.path: entry for entry in dataset.manifest.shards}
+    if missing := next((path for path in ballots.pairs if path not in there), None):
+        raise UsageError(f"the study is of shard {missing}, which {dataset.location} does not have")
+    return [
+        PairsPlan(source=there[path], first=0, last=there[path].samples, path=f"train/{path.replace('/', '-')}")
+        for path in sorted(ballots.pairs)
+    ]
+
+
 def build_pairs(
     request: PairsRequest, root: str, engine: Engine, reporter: Reporter, *, reconfigure: bool = False
 ) -> PairsSummary:
@@ -159,7 +205,7 @@ def build_pairs(
 
     Raises:
         UsageError: as `check_pairs`, or the folder is in use.
-        RunFailed: too many failures, or the gate left nothing.
+        RunFailed: too many failures; NothingLeft: no pair.
     """
     root = in_full(root)
     order = check_pairs(request.in_full())
@@ -172,7 +218,7 @@ def build_pairs(
         rows, before = write_shards(run, PAIRS, lambda: tasks, PairsRow)
         summary = _summary(run, order, rows)
         if summary.kept == 0:
-            raise RunFailed(nothing_left(summary))
+            raise NothingLeft(summary)
         codec = read_file(Store(order.dataset.location), order.dataset.manifest.codec)
         publish(run, _manifest(order, rows, print_, summary, codec), codec, before)
     return summary
@@ -212,6 +258,8 @@ _ADVICE = {
     " raise gate.max_off_manifold",
     "not_less_reactive": "the rejected motion reacts to its user as well as the chosen one: where chosen is recorded,"
     " use another class or more windows; where it is generated, train the model for longer",
+    "too_few_votes": "more people have to vote, or lower votes.min_votes",
+    "no_agreement": "people do not agree; lower votes.min_share",
     "not_scored": "the file of scores names other keys than those of these pairs",
     "not_scored_higher": "the scorer does not prefer the chosen motion; lower gate.min_score_margin, or reject another",
     "less_motion_energy": "lower gate.min_energy_margin",
@@ -229,6 +277,8 @@ def nothing_left(summary: PairsSummary) -> str:
 
 def _tasks(run: Run, order: Order, print_: str) -> list[Task]:
     references = {label: _reference(run, order, label) for label in order.classes}
+    ballots = order.request.ballots.pairs if order.request.ballots else {}
+    voted = {path: {"voted": (_stored(run, each),)} for path, each in ballots.items()}
     motions = 2 if order.config.chosen == "full" else 1
 
     def task(item: PairsPlan) -> Task:
@@ -241,7 +291,7 @@ def _tasks(run: Run, order: Order, print_: str) -> list[Task]:
             item=item.path,
             path=artifact_path(PAIRS, PairsStage.version, print_, key),
             fingerprint=print_,
-            inputs={"reference": (references[item.source.label],)},
+            inputs={"reference": (references[item.source.label],), **voted.get(item.source.path, {})},
             inline=item.model_dump(mode="json"),
             files=files_of(item.path, faces=item.source.faces is not None),
             seconds=_SECONDS_PER_MOTION * motions * order.config.per_window * (item.last - item.first),
@@ -251,7 +301,12 @@ def _tasks(run: Run, order: Order, print_: str) -> list[Task]:
 
 
 def _reference(run: Run, order: Order, label: WindowClass) -> Artifact:
-    data = dump_rows([learn_from(order.dataset, label, order.config)])
+    return _stored(run, learn_from(order.dataset, label, order.config))
+
+
+def _stored(run: Run, row: Row) -> Artifact:
+    """What tasks take, under the name of its content."""
+    data = dump_rows([row])
     artifact = Artifact(f"artifacts/{REFERENCE}/{content_digest(data)}{ARTIFACT_SUFFIX}", content_digest(data))
     if not run.store.exists(artifact.path):
         run.store.write(artifact.path, data)
@@ -260,7 +315,9 @@ def _reference(run: Run, order: Order, label: WindowClass) -> Artifact:
 
 def _summary(run: Run, order: Order, rows: list[PairsRow]) -> PairsSummary:
     gated = sum((Counter(row.gated) for row in rows), Counter[str]())
-    named = ranges(order.scorer)
+    named = order.ranges
+    if order.request.ballots is not None:
+        gated += Counter(order.request.ballots.left_out)
     figures = {name: np.sum([row.figures[name] for row in rows], axis=0) for name in named}
     kept = sum(row.entry.samples for row in rows)
     return PairsSummary(

@@ -13,7 +13,7 @@ import numpy as np
 from visavis.pipeline.engine.worker import threads
 from visavis.pipeline.plan.pairs import Order
 from visavis.schemas.words import counted, duration, in_words
-from visavis.stages.pairing.gate import Counts, histograms, ranges
+from visavis.stages.pairing.gate import Counts, histograms
 from visavis.stages.pairing.reference_statistics import learn_from, some_of
 
 SAMPLE = 64
@@ -51,7 +51,7 @@ def try_pairs(order: Order, before: float = 0.0) -> dict[str, Any]:
     made = kept + counts.gated.total()
     share = order.windows / tried
     rate = (kept + 1) / (made + 2)  # of none, too
-    named = ranges(order.scorer)
+    named = order.ranges
     figures = histograms({name: counts.figures[name] for name in named}, named)
     error = float(np.sqrt(made * rate * (1 - rate)))  # one standard error of how many were kept
     return {

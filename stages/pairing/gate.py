@@ -25,7 +25,7 @@ from visavis.stages.pairing.measurements import (
     measure,
     normalised,
 )
-from visavis.stages.pairing.scoring import SIDES, Scorer, Side, SideName, ranked
+from visavis.stages.pairing.scoring import SIDES, ReactivityScorer, Scorer, Side, SideName, ranked
 
 Ranges = Mapping[str, tuple[float, float]]
 BINS = 40
@@ -82,8 +82,12 @@ class Counts:
 class Gate:
     """Scores and judges pairs of one class of windows."""
 
-    def __init__(self, config: PairsConfig, motion: MotionSpec, reference: ReferenceStatistics, scorer: Scorer) -> None:
-        self._config, self._motion, self._reference, self._scorer = config, motion, reference, scorer
+    def __init__(
+        self, config: PairsConfig, motion: MotionSpec, reference: ReferenceStatistics, scorer: Scorer | None = None
+    ) -> None:
+        """scorer: of pairs that people did not decide."""
+        self._config, self._motion, self._reference = config, motion, reference
+        self._scorer = scorer or ReactivityScorer()
 
     def judge(self, samples: Sequence[Sample], motions: Mapping[int, Motions]) -> list[Judged]:
         """A pair of each window for each seed of the noise; with `chosen: best` one in all.
@@ -95,6 +99,14 @@ class Gate:
         if self._config.chosen == "best":
             return [self._best(samples, motions, expected)]
         return [self._pair(samples, expected, number, *each) for number, each in enumerate(motions.items())]
+
+    def voted(
+        self, samples: Sequence[Sample], keys: list[str], motions: Motions, seed: int, shares_W2: np.ndarray
+    ) -> Judged:
+        """Pairs that people decided; shares: of the votes, [W, 2]."""
+        expected = Expected(Windows.of(samples, self._motion), self._reference)
+        sides = [self._side(samples, keys, name, motion, expected) for name, motion in zip(SIDES, motions, strict=True)]
+        return self._judged(keys, sides, np.full((len(samples), 2), seed), shares_W2)
 
     def _pair(self, samples: Sequence[Sample], expected: Expected, number: int, seed: int, motions: Motions) -> Judged:
         keys = [pair_key(sample.key, number, self._config.per_window) for sample in samples]
@@ -165,9 +177,9 @@ def reasons_left_out(
     return [next((reason for reason, at in faults.items() if at[i]), "") for i in range(len(finite_W))]
 
 
-def ranges(scorer: Scorer) -> Ranges:
-    """Of the histograms of pairs that this scorer scored; that of reactivity's is `reactivity_margin`."""
-    return RANGES if scorer.apart is None else RANGES | {"score_margin": (-scorer.apart, scorer.apart)}
+def ranges(apart: float | None) -> Ranges:
+    """Of the histograms of pairs whose scores are so far apart; none: by reactivity, whose is `reactivity_margin`."""
+    return RANGES if apart is None else RANGES | {"score_margin": (-apart, apart)}
 
 
 def histogram_counts(measured: Measurements, ranges: Ranges = RANGES) -> dict[str, np.ndarray]:

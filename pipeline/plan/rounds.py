@@ -1,0 +1,255 @@
+"""Preference tuning in rounds, with what `pairs` and `train` are made of:
+
+    BASE ─► pairs of its motion ─► steps against it ─► round 1 ─► pairs of its motion ─► … ─► checkpoint
+
+    OUT/tune.json            the settings
+    OUT/rounds.jsonl         a line for each round that is done: what came of it
+    OUT/round-001/pairs      its pairs: a run's folder
+    OUT/round-001/train      its training run
+    OUT/checkpoint.safetensors   what came out of the last round that was accepted
+
+A round that was begun goes on where it was: pairs and steps resume as they do alone. Rounds end early where the chosen
+side gets worse, or where the gate leaves no pair, for then there is nothing left that these pairs could teach.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field
+
+from visavis.pipeline.engine.executor import Engine
+from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.plan.file_names import DATASET
+from visavis.pipeline.plan.pairs import NothingLeft, PairsRequest, build_pairs
+from visavis.schemas.errors import UsageError
+from visavis.schemas.markers import shaping
+from visavis.schemas.names import Count, Sha256, Text
+from visavis.schemas.plain import MOST_BYTES, fitted, read_strict, to_json
+from visavis.schemas.secrets import written
+from visavis.schemas.tune import TuneConfig
+from visavis.schemas.untrusted import parsing
+from visavis.schemas.words import first_difference
+from visavis.training.checkpoint import CHECKPOINT_NAME, checkpoint_id, load_checkpoint
+from visavis.training.dataset import Dataset
+from visavis.training.log import METRICS_NAME
+from visavis.training.train import Worsened, train
+
+SETTINGS_NAME, LEDGER_NAME = "tune.json", "rounds.jsonl"
+_WATCHED = ("val_loss", "val_user_gain", "val_implicit_accuracy", "val_margin", "val_chosen_rise")
+
+
+class Round(BaseModel):
+    """What came of a round: a line of the ledger.
+
+    checkpoint: sha256 of what the next round starts from: the round's, or the one before where it was not accepted.
+    rise: by how much the chosen side's error is above the base's, over all rounds. validation: the last line of it, as
+    `metrics.jsonl` has it. ended: why no round comes after this one; empty where one may.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    number: int = Field(ge=1, le=100_000)
+    seed: int
+    pairs: Count
+    tried: Count
+    gated: dict[Text, Count] = Field(max_length=1000)
+    steps: Count
+    seconds: float = Field(ge=0)
+    accepted: bool
+    checkpoint: Sha256
+    rise: float
+    validation: dict[Text, float | None] = Field(max_length=1000)
+    score_margin: float | None  # median over all pairs that were tried
+    ended: str = Field("", max_length=2000)
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """Rounds on a dataset, from the checkpoint `init`."""
+
+    dataset: str
+    init: Path
+    out: Path
+    config: TuneConfig
+
+
+@dataclass(frozen=True)
+class TuneSummary:
+    """checkpoint: the model that came out; the base itself, if no round was accepted."""
+
+    checkpoint: Path
+    rounds: list[Round]
+
+    @property
+    def ended(self) -> str:
+        """Why rounds ended early, or nothing."""
+        return self.rounds[-1].ended if self.rounds else ""
+
+
+def tune(request: TuneRequest, engine: Engine, reporter: Reporter) -> TuneSummary:
+    """Make the rounds that are not done yet.
+
+    Raises:
+        UsageError: inputs that do not belong together, or a folder of other settings, or one in use.
+        RunFailed: pairs or training failed, or the first round has no pair or gets worse at once.
+        Stopped: somebody asked to stop; the same call goes on.
+    """
+    out = request.out
+    with _alone_in(out):
+        _check_settings(request)
+        done = read_ledger(out)
+        current = _current(request, done)
+        while len(done) < request.config.rounds and not (done and done[-1].ended):
+            done.append(_round(request, len(done) + 1, current, done, engine, reporter))
+            _write(out / LEDGER_NAME, "".join(f"{to_json(each.model_dump())}\n" for each in done))
+            current = _current(request, done)
+        final = current
+        if final != request.init:
+            _copy(current, final := out / CHECKPOINT_NAME)
+    return TuneSummary(final, done)
+
+
+def _round(
+    request: TuneRequest, number: int, current: Path, done: list[Round], engine: Engine, reporter: Reporter
+) -> Round:
+    began, config, folder = time.monotonic(), request.config, round_folder(request.out, number)
+    seed = config.pairs.sampler.seed + (number - 1) * config.pairs.per_window
+    sampler = config.pairs.sampler.model_copy(update={"seed": seed})
+    pairs_config = config.pairs.model_copy(update={"sampler": sampler})
+    before = {"number": number, "seed": seed, "checkpoint": checkpoint_id(current)}
+    rise = done[-1].rise if done else 0.0
+    nothing: dict[str, Any] = {"accepted": False, "rise": rise, "steps": 0, "validation": {}, "score_margin": None}
+    reporter.line(f"round {number} of {config.rounds}: pairs")
+    try:
+        made = build_pairs(
+            PairsRequest(request.dataset, str(current), pairs_config), str(folder / "pairs"), engine, reporter
+        )
+    except NothingLeft as error:
+        if not done:
+            raise
+        summary = error.summary
+        counts = {"pairs": 0, "tried": summary.tried, "gated": summary.gated}
+        return Round(**before | nothing | counts, seconds=_since(began), ended=f"round {number}: {error}")
+    found = made.figures.get("score_margin", made.figures["reactivity_margin"]).quantile(0.5)
+    counts = {"pairs": made.kept, "tried": made.tried, "gated": made.gated}
+    before |= counts | {"score_margin": found if math.isfinite(found) else None}
+    nothing.pop("score_margin")
+    training = config.train.model_copy(update={"seed": config.train.seed + number - 1})
+    try:
+        with reporter.training(f"round {number}", training.dpo.steps) as progress:
+            path = train(
+                request.dataset, folder / "train", training, init=current, pairs=str(folder / "pairs" / DATASET),
+                progress=progress,
+            )  # fmt: skip
+    except Worsened as error:
+        if not done:
+            raise
+        return Round(**before | nothing, seconds=_since(began), ended=f"round {number}: {error}")
+    steps = load_checkpoint(path, whole=False).step
+    seen = _validation(folder / "train", steps)
+    total = (1 + rise) * (1 + (seen.get("val_chosen_rise") or 0.0)) - 1
+    accepted = config.max_rise is None or total <= config.max_rise
+    ended = ""
+    if not accepted:
+        ended = f"round {number}: the chosen side is {total:.1%} worse than the base's, so it is left out (max_rise)"
+    elif steps < training.dpo.steps:
+        ended = f"round {number}: ended at step {steps} of {training.dpo.steps}, before the chosen side got worse"
+    return Round(
+        **before | {"checkpoint": checkpoint_id(path) if accepted else before["checkpoint"]},
+        steps=steps, seconds=_since(began), accepted=accepted, rise=total, validation=seen, ended=ended,
+    )  # fmt: skip
+
+
+def round_folder(out: Path, number: int) -> Path:
+    return out / f"round-{number:03d}"
+
+
+def read_ledger(out: Path) -> list[Round]:
+    """The rounds that are done.
+
+    Raises:
+        UsageError: it is not what a run writes.
+    """
+    path = out / LEDGER_NAME
+    if not path.exists():
+        return []
+    with parsing(lambda why: UsageError(f"{path} is not what `visavis tune` writes ({why})")):
+        rows = [fitted(Round, read_strict(line, MOST_BYTES)) for line in path.read_text("utf-8").splitlines()]
+        if [row.number for row in rows] != list(range(1, len(rows) + 1)):
+            raise ValueError("rounds are not in order")
+    return rows
+
+
+def _current(request: TuneRequest, done: list[Round]) -> Path:
+    """What the next round starts from.
+
+    Raises:
+        UsageError: the checkpoint of a round that is done is not there, or is another one.
+    """
+    accepted = next((row for row in reversed(done) if row.accepted), None)
+    if accepted is None:
+        return request.init
+    path = round_folder(request.out, accepted.number) / "train" / CHECKPOINT_NAME
+    if not path.exists() or checkpoint_id(path) != accepted.checkpoint:
+        raise UsageError(f"{path} is not what round {accepted.number} wrote; remove {request.out} and begin again")
+    return path
+
+
+def _check_settings(request: TuneRequest) -> None:
+    """Remember what rounds are made by, or see that it is the same."""
+    path = request.out / SETTINGS_NAME
+    made_of = {"dataset": Dataset(request.dataset).hash, "init": checkpoint_id(request.init)}
+    settings = written(shaping(request.config) | made_of)
+    if not path.exists():
+        _write(path, to_json(settings, indent=1) + "\n")
+        return
+    with parsing(lambda why: UsageError(f"{path} is not what `visavis tune` writes ({why})")):
+        before = read_strict(path.read_bytes(), MOST_BYTES)
+        if not isinstance(before, dict):
+            raise ValueError("no settings")
+    if changed := first_difference(before, json.loads(to_json(settings))):
+        raise UsageError(f"{request.out} was tuned with {changed}; set it back, or choose another --out")
+
+
+def _validation(folder: Path, step: int) -> dict[str, float | None]:
+    """The line of validation at a step."""
+    lines = [json.loads(line) for line in (folder / METRICS_NAME).read_text("utf-8").splitlines()]
+    found = [line for line in lines if line["step"] == step and any(name in line for name in _WATCHED)]
+    return {name: found[-1].get(name) for name in _WATCHED if name in found[-1]} if found else {}
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 1)
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _copy(source: Path, target: Path) -> None:
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    shutil.copyfile(source, unfinished)
+    unfinished.replace(target)
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock").acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise UsageError(f"{out} is in use by another `visavis tune`; wait for it, or choose another --out") from error
