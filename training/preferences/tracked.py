@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 
 from visavis.schemas.errors import UsageError
-from visavis.schemas.manifest import PairsInfo
-from visavis.schemas.pairs import PairRecord
+from visavis.schemas.pairs import PairOrigin, PairRecord
 from visavis.schemas.train import ModelConfig
 from visavis.training.flow import Noise
 from visavis.training.preferences.pairs import PairNoise
@@ -64,7 +63,7 @@ def sampled(seed: int, window: str, model: ModelConfig, like_TD: Tensor) -> Tens
     return torch.cat(blocks).to(like_TD)
 
 
-def check_tracked(pairs: PairsInfo | None, reference: str) -> None:
+def check_tracked(pairs: PairOrigin | None, reference: str) -> None:
     """See that noise can be worked out again.
 
     Raises:
