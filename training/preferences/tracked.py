@@ -12,8 +12,8 @@ of β is not taken. With drawn noise on both sides it is plain DPO, and that is 
 Only pairs whose rejected side the initial checkpoint made can be tracked: another model may have blocks of another
 size.
 
-Watch `rejected_reference`: on its own path the reference is nearly right, so it lies far below `chosen_reference` from
-the start; `margin` then is about frames where little is left to gain on that side, and `chosen_policy` tells more.
+Watch `rejected_reference`: it lies well below `chosen_reference` from the start, for on its own path the reference is
+more nearly right. `margin` then is made of two sides of unlike size, and `chosen_policy` tells more.
 """
 
 from __future__ import annotations
