@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from benchmarks.reactive import AVATAR, JAW, PITCH, USER, Corpus, Rule, make_motion, make_talk, make_voices
+from benchmarks.listeners import JAW, PITCH, Rule
+from benchmarks.reactive import AVATAR, USER, Corpus, make_motion, make_talk, make_voices
 from visavis.schemas import FPS, SAMPLE_RATE
 from visavis.schemas.sample import decode_audio
 

@@ -183,11 +183,16 @@ class DpoConfig(Section):
         (0.1, 0.9), description="clipped: noise levels that count, from 0 (noise) to 1 (clean motion)"
     )
     spans: Literal["equal", "turns"] = Field(
-        "equal", description="segments: equal: of so many seconds (span); turns: from where somebody begins to speak"
+        "equal",
+        description="segments, groups: equal: of so many seconds (span); turns: from where somebody begins to speak",
     )
-    span: float = Field(0.8, gt=0, le=600, description="segments: seconds of a span, about a reaction's")
+    span: float = Field(0.8, gt=0, le=600, description="segments, groups: seconds of a span, about a reaction's")
     group_by: Literal["part", "column"] = Field(
-        "part", description="groups: part: head, mouth, brows, eyes, as columns are named; column: each by itself"
+        "part", description="groups: part: pose, mouth, brows, eyes, as columns are named; column: each by itself"
+    )
+    groups: tuple[str, ...] = Field((), description="groups: names of those that count; none named: all")
+    group_spans: bool = Field(
+        False, description="groups: margins are those of spans (spans, span), as in segments, not of frames"
     )
     contrast: float = Field(1.0, ge=0, description="contrastive: weight of the rejected side")
     nft_beta: float = Field(1.0, gt=0, le=10, description="nft: how far v+ and v- lie from the reference; less is more")

@@ -31,8 +31,7 @@ from visavis.training.dataset import Dataset, class_mixture
 from visavis.training.encoder import load_encoder, named_by
 from visavis.training.loader import Batch, Loader
 from visavis.training.model import Listener, build_model
-from visavis.training.preferences.seam import Preference
-from visavis.training.preferences.tracked import check_tracked
+from visavis.training.preferences.seam import Preference, check_pairs
 from visavis.training.process_group import Processes
 from visavis.training.reference import ReferenceErrors
 
@@ -178,8 +177,8 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
     features, encoder = load_encoder(config.features, group.device)
     config = config.model_copy(update={"features": features})
     reference = checkpoint_id(init) if init is not None else ""
-    if preferences is not None and config.dpo.objective == "tracked":
-        check_tracked(preferences.manifest.pairs, reference)
+    if preferences is not None:
+        check_pairs(config.dpo, preferences.manifest, reference)
     path = out / CHECKPOINT_NAME
     if (out / OLD_NAME).exists() and not path.exists():
         raise UsageError(f"{out / OLD_NAME} is of an older format; `visavis convert` makes {CHECKPOINT_NAME} of it")

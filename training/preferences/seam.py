@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from visavis.schemas.manifest import MotionColumn
-from visavis.schemas.train import Preferences, TrainConfig
+from visavis.schemas.manifest import Manifest, MotionColumn
+from visavis.schemas.train import DpoConfig, Preferences, TrainConfig
 from visavis.training.flow import Noise
 from visavis.training.loader import Batch
 from visavis.training.model import Listener
@@ -29,7 +29,7 @@ from visavis.training.preferences.pairs import (
     watched,
 )
 from visavis.training.preferences.segments import segments
-from visavis.training.preferences.tracked import tracked_noise
+from visavis.training.preferences.tracked import check_tracked, tracked_noise
 from visavis.training.shapes import ValidBT
 
 OBJECTIVES: dict[Preferences, Callable[[Compared, TrainConfig], Loss]] = {
@@ -47,14 +47,28 @@ _BY_DIMENSION = ("groups", "nft")
 """Objectives that want the reference's offsets, [B, T, D]; to the others errors per frame are enough."""
 
 
+def check_pairs(config: DpoConfig, manifest: Manifest, reference: str) -> None:
+    """See that pairs have what the objective needs, before any work starts.
+
+    Args:
+        reference: id of the initial checkpoint.
+
+    Raises:
+        UsageError: they have not.
+    """
+    groups_of(manifest.motion, manifest.columns, config)
+    if config.objective == "tracked":
+        check_tracked(manifest.pairs, reference)
+
+
 class Preference:
     """The objective of a run (`dpo.objective`), for models of one kind of motion."""
 
     def __init__(self, config: TrainConfig, model: Listener, columns: Sequence[MotionColumn] | None = None) -> None:
-        """columns: of the motion, as the manifest names them."""
+        """columns: of the motion, as the manifest names them. Raises UsageError: no such group (`dpo.groups`)."""
         self._config, self._model = config, model.config
         self.by_dimension = config.dpo.objective in _BY_DIMENSION
-        self._groups = groups_of(model.motion, columns, each=config.dpo.group_by == "column")
+        self._groups = groups_of(model.motion, columns, config.dpo)
 
     def noise(self, pairs: Batch, drawn: Noise) -> PairNoise:
         """What both sides are scored with, of what was drawn for the batch."""

@@ -12,8 +12,8 @@ of β is not taken. With drawn noise on both sides it is plain DPO, and that is 
 Only pairs whose rejected side the initial checkpoint made can be tracked: another model may have blocks of another
 size.
 
-Watch `rejected_reference`: on its own path the reference is nearly right, so it lies far below `chosen_reference` from
-the start; `margin` then is about frames where little is left to gain on that side, and `chosen_policy` tells more.
+Watch `rejected_reference`: it lies well below `chosen_reference` from the start, for on its own path the reference is
+more nearly right. `margin` then is made of two sides of unlike size, and `chosen_policy` tells more.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ import torch
 from torch import Tensor
 
 from visavis.schemas.errors import UsageError
-from visavis.schemas.manifest import PairsInfo
-from visavis.schemas.pairs import PairRecord
+from visavis.schemas.pairs import PairOrigin, PairRecord
 from visavis.schemas.train import ModelConfig
 from visavis.training.flow import Noise
 from visavis.training.preferences.pairs import PairNoise
@@ -64,7 +63,7 @@ def sampled(seed: int, window: str, model: ModelConfig, like_TD: Tensor) -> Tens
     return torch.cat(blocks).to(like_TD)
 
 
-def check_tracked(pairs: PairsInfo | None, reference: str) -> None:
+def check_tracked(pairs: PairOrigin | None, reference: str) -> None:
     """See that noise can be worked out again.
 
     Raises:

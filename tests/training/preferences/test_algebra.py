@@ -204,6 +204,16 @@ def test_at_its_limit_an_objective_is_plain_dpo(limit: str):
     torch.testing.assert_close(gradient(name, given, **settings), gradient("dpo", given), rtol=1e-9, atol=1e-15)
 
 
+def test_one_group_of_spans_is_segments():
+    given, settings = compared(), {"span": 0.16}
+    spans = {"groups": (), "group_spans": True}
+    torch.testing.assert_close(loss_of("groups", given, **settings, **spans), loss_of("segments", given, **settings))
+    found, expected = gradient("groups", given, **settings, **spans), gradient("segments", given, **settings)
+    torch.testing.assert_close(found, expected)
+    two = replace(given, groups={"head": HEAD, "face": FACE})
+    assert loss_of("groups", two, **settings, **spans) != loss_of("groups", two, **settings)
+
+
 def test_contrastive_begins_as_plain_dpo():
     given = at_the_start()
     assert loss_of("contrastive", given, contrast=1.0).item() == pytest.approx(2 * math.log(2))
