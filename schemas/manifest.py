@@ -162,7 +162,8 @@ class PairsInfo(PairOrigin):
     """How a set of preference pairs was made, and what the gate left out.
 
     windows: looked at. passed_over: of these, not expressive enough. figures: measurements of every pair that was made,
-    whether the gate left it out or not; of two motions the worse.
+    whether the gate left it out or not; of two motions the worse. shortfall: by group of dimensions, how far the
+    model's own reactions fall short of the recorded ones, 0 … 1; of recorded motion against the model's own only.
     """
 
     dropped: tuple[Text, ...] = Field(max_length=_ENTRIES)
@@ -177,6 +178,7 @@ class PairsInfo(PairOrigin):
     kept: Count
     gated: dict[Text, Count] = Field(max_length=_ENTRIES)
     figures: dict[Text, Histogram] = Field(max_length=_ENTRIES)
+    shortfall: dict[Text, float] = Field({}, max_length=_ENTRIES)
 
 
 class Manifest(_Model):

@@ -139,6 +139,11 @@ class PairsConfig(Section):
         return _DROPPED[self.conditions]
 
     @property
+    def falls_short(self) -> bool:
+        """Whether pairs tell what the model does too little of: recorded motion against its own."""
+        return self.rejected == "own" and self.chosen == "ground_truth"
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Of the noise, one for each pair of a window."""
         return tuple(range(self.sampler.seed, self.sampler.seed + self.per_window))

@@ -194,6 +194,11 @@ class DpoConfig(Section):
     group_spans: bool = Field(
         False, description="groups: margins are those of spans (spans, span), as in segments, not of frames"
     )
+    group_weights: Literal["equal", "shortfall"] = Field(
+        "equal",
+        description="groups: equal: their mean; shortfall: each times how far the model's own reactions fall short of"
+        " the recorded ones in it, as the pairs' manifest says (pairs with rejected=own), summed",
+    )
     contrast: float = Field(1.0, ge=0, description="contrastive: weight of the rejected side")
     nft_beta: float = Field(1.0, gt=0, le=10, description="nft: how far v+ and v- lie from the reference; less is more")
     reward: Literal["record", "sides"] = Field(

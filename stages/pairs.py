@@ -24,17 +24,20 @@ from visavis.schemas.plain import dump_record
 from visavis.schemas.rows import Row
 from visavis.schemas.sample import encode_pair
 from visavis.schemas.storage.store import Store
+from visavis.schemas.train import DpoConfig
 from visavis.stages.base import Resources, Stage
 from visavis.stages.face.decode import conversation_of, read_faces
 from visavis.stages.pairing.candidates import Candidates, Generator, SourceWindow
 from visavis.stages.pairing.gate import Counts, Gate, Judged, ranges
 from visavis.stages.pairing.measurements import ReferenceStatistics
 from visavis.stages.pairing.scoring import ReactivityScorer, Scorer
+from visavis.stages.pairing.shortfall import rounded
 from visavis.stages.pairing.voted import Ballots, VotedPairs
 from visavis.stages.shard import write_faces, write_shard
 from visavis.training.checkpoint import checkpoint_id
 from visavis.training.dataset import Dataset
 from visavis.training.loader import prefetch
+from visavis.training.preferences.groups import groups_of
 from visavis.training.shards import Members
 
 
@@ -56,12 +59,14 @@ class PairsInput(PairsPlan):
 
 class PairsRow(Row):
     """The written shard; how many windows were not expressive enough; how many pairs the gate left out, by reason;
-    histogram counts of every measurement (`stages.pairing.gate.ranges`) over all pairs that were made."""
+    histogram counts of every measurement (`stages.pairing.gate.ranges`) and, by group of dimensions, sums of responses
+    (`stages.pairing.shortfall`), over all pairs that were made."""
 
     entry: ShardEntry
     passed_over: int
     gated: dict[str, int]
     figures: dict[str, tuple[int, ...]]
+    responses: dict[str, tuple[tuple[float, ...], ...]]
 
 
 _REACTIVITY = ReactivityScorer()
@@ -75,7 +80,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     """Makes the pairs of windows, gates them, and writes what is left as a shard."""
 
     name = "pairs"
-    version = 6
+    version = 7
     config: PairsConfig
 
     def __init__(
@@ -118,6 +123,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
             passed_over=counts.passed_over,
             gated=dict(sorted(counts.gated.items())),
             figures={name: tuple(counts.figures[name].tolist()) for name in self._ranges},
+            responses=rounded(counts.responses),
         )
 
     def facts(self, rows: Sequence[PairsRow]) -> str:
@@ -147,7 +153,10 @@ class PairsStage(Stage[PairsInput, PairsRow]):
 
     def _gate(self, made: Iterable[Candidates], reference: ReferenceStatistics, counts: Counts) -> Iterator[Pair]:
         assert not isinstance(self._scorer, Ballots)
-        gate = Gate(self.config, self._data.manifest.motion, reference, self._scorer)
+        manifest = self._data.manifest
+        asked = self.config.falls_short
+        groups = groups_of(manifest.motion, manifest.columns, DpoConfig()) if asked else None
+        gate = Gate(self.config, manifest.motion, reference, self._scorer, groups)
         for candidates in made:
             judged = gate.judge([window.sample for window in candidates.windows], candidates.motions)
             for each in judged:

@@ -82,7 +82,8 @@ class Run:
         """What is minimised of pairs; none without them."""
         if self.pairs is None:
             return None
-        return Preference(self.config, self.model, self.pairs.manifest.columns)
+        manifest = self.pairs.manifest
+        return Preference(self.config, self.model, manifest.columns, manifest.pairs and manifest.pairs.shortfall)
 
     @property
     def reference_answers(self) -> ReferenceErrors | None:

@@ -43,6 +43,7 @@ from visavis.stages.pairing.candidates import check_checkpoints
 from visavis.stages.pairing.gate import Ranges, histograms, ranges
 from visavis.stages.pairing.reference_statistics import learn_from, some_of
 from visavis.stages.pairing.scoring import FunctionScorer, ReactivityScorer, Scorer
+from visavis.stages.pairing.shortfall import shortfall
 from visavis.stages.pairing.voted import Ballots
 from visavis.stages.pairs import PairsPlan, PairsRow, PairsStage
 from visavis.training.dataset import Dataset
@@ -63,6 +64,7 @@ class PairsSummary:
     kept: int
     gated: dict[str, int]
     figures: dict[str, Histogram]
+    shortfall: dict[str, float]
     processed: int
 
 
@@ -328,6 +330,7 @@ def _summary(run: Run, order: Order, rows: list[PairsRow]) -> PairsSummary:
         kept=kept,
         gated=dict(sorted(gated.items())),
         figures=histograms(figures, named),
+        shortfall=shortfall(row.responses for row in rows),
         processed=run.processed,
     )
 
@@ -349,7 +352,10 @@ def _manifest(order: Order, rows: list[PairsRow], print_: str, summary: PairsSum
         "shards": tuple(row.entry for row in rows),
         "pairs": PairsInfo(
             **dict(order.origin),
-            **{name: getattr(summary, name) for name in ("windows", "passed_over", "kept", "gated", "figures")},
+            **{
+                name: getattr(summary, name)
+                for name in ("windows", "passed_over", "kept", "gated", "figures", "shortfall")
+            },
             **{name: getattr(config, name) for name in ("seeds", "classes", "min_expressiveness")},
             audio=order.heard[0],
             rejected_audio=order.heard[1],

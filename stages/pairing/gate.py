@@ -26,6 +26,7 @@ from visavis.stages.pairing.measurements import (
     normalised,
 )
 from visavis.stages.pairing.scoring import SIDES, ReactivityScorer, Scorer, Side, SideName, ranked
+from visavis.stages.pairing.shortfall import Groups, Responses, responses
 
 Ranges = Mapping[str, tuple[float, float]]
 BINS = 40
@@ -47,13 +48,14 @@ _DIGITS = 6
 @dataclass(frozen=True)
 class Judged:
     """One pair of each window of a batch: its key, its motions in codec units, the seeds [W, 2] of their noise, its
-    measurements, and why it is left out, or nothing."""
+    measurements, why it is left out, or nothing, and what both sides do of the reactions that are expected."""
 
     keys: list[str]
     motions: Motions
     seeds: np.ndarray
     measured: Measurements
     reasons: list[str]
+    responses: Responses
 
     def numbers(self, i: int) -> dict[str, Any]:
         """What was measured of the pair of window `i`, as its record has it."""
@@ -66,28 +68,37 @@ class Judged:
 @dataclass
 class Counts:
     """What became of windows and pairs so far: windows passed over, pairs left out by reason, conversations that have
-    pairs, histogram counts of all pairs that were made."""
+    pairs, histogram counts and responses of all pairs that were made."""
 
     passed_over: int = 0
     gated: Counter[str] = field(default_factory=Counter)
     conversations: set[str] = field(default_factory=set)
     figures: dict[str, np.ndarray] = field(default_factory=lambda: defaultdict(lambda: np.zeros(BINS + 1, int)))
+    responses: dict[str, np.ndarray] = field(default_factory=lambda: defaultdict(lambda: np.zeros((2, 4))))
 
     def add(self, judged: Judged, ranges: Ranges) -> None:
         for name, found in histogram_counts(judged.measured, ranges).items():
             self.figures[name] += found
         self.gated.update(reason for reason in judged.reasons if reason)
+        for group, sums in judged.responses.items():
+            self.responses[group] += sums
 
 
 class Gate:
     """Scores and judges pairs of one class of windows."""
 
     def __init__(
-        self, config: PairsConfig, motion: MotionSpec, reference: ReferenceStatistics, scorer: Scorer | None = None
+        self,
+        config: PairsConfig,
+        motion: MotionSpec,
+        reference: ReferenceStatistics,
+        scorer: Scorer | None = None,
+        groups: Groups | None = None,
     ) -> None:
-        """scorer: of pairs that people did not decide."""
+        """scorer: of pairs that people did not decide. groups: of dimensions whose shortfall is asked for."""
         self._config, self._motion, self._reference = config, motion, reference
         self._scorer = scorer or ReactivityScorer()
+        self._groups = groups or {}
 
     def judge(self, samples: Sequence[Sample], motions: Mapping[int, Motions]) -> list[Judged]:
         """A pair of each window for each seed of the noise; with `chosen: best` one in all.
@@ -143,8 +154,10 @@ class Gate:
             "scores": scores_W2,
             "score_margin": scores_W2[:, 0] - scores_W2[:, 1],
         }
-        reasons = reasons_left_out(measured, chosen.normalised, rejected.normalised, self._config.gate)
-        return Judged(keys, (chosen.motion, rejected.motion), seeds, measured, reasons)
+        both = chosen.normalised, rejected.normalised
+        reasons = reasons_left_out(measured, *both, self._config.gate)
+        moved = responses(chosen.expected, both, self._groups)
+        return Judged(keys, (chosen.motion, rejected.motion), seeds, measured, reasons, moved)
 
 
 def pair_key(window: str, number: int, per_window: int) -> str:

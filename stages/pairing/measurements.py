@@ -99,15 +99,15 @@ class Expected:
         self.windows, self.reference = windows, reference
         self._valid_WT = windows.valid[..., 0]
         user_WTD = unit(windows.user, windows.valid[..., 1])
-        self._lagged_WTD = self._centred(_spread_out(user_WTD, reference.lagged[windows.fold]))
+        self.lagged_WTD = self._centred(_spread_out(user_WTD, reference.lagged[windows.fold]))
         impulse_WT1 = windows.phrase_end[..., None].astype(np.float32)
-        self._event_WTD = self._centred(_spread_out(impulse_WT1, reference.event[windows.fold]))
+        self.event_WTD = self._centred(_spread_out(impulse_WT1, reference.event[windows.fold]))
         self.event_W = windows.phrase_end[:, :-SOON].any(axis=1)  # one has time to react to
 
     def fit(self, motion_WTD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Correlation with the lagged reaction and with the response to events, [W] each, −1…1; 0 of nothing."""
         moves_WTD = unit(motion_WTD, self._valid_WT)
-        return _correlation(moves_WTD, self._lagged_WTD), _correlation(moves_WTD, self._event_WTD)
+        return _correlation(moves_WTD, self.lagged_WTD), _correlation(moves_WTD, self.event_WTD)
 
     def _centred(self, expected_WTD: np.ndarray) -> np.ndarray:
         weight = self._valid_WT[..., None].astype(np.float32)

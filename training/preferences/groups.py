@@ -17,7 +17,7 @@ Watch `margin_NAME` and `accuracy_NAME` of each group that counts: one that stay
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,8 @@ _FACE = {"brow": "brows", "eye": "eyes", "jaw": "mouth", "mouth": "mouth", "lip"
 def groups(compared: Compared, config: TrainConfig) -> Loss:
     assert compared.groups is not None  # the seam asks for them
     assert compared.reference_offsets is not None
-    losses, logs = [], {}
+    assert compared.group_weights is not None
+    loss, logs = compared.valid.new_zeros((), dtype=torch.float32), {}
     for name, columns in compared.groups.items():
         (policy, reference) = (
             sizes((chosen[..., columns], rejected[..., columns]), config.dpo.norm)
@@ -45,10 +46,31 @@ def groups(compared: Compared, config: TrainConfig) -> Loss:
         margin_BT = margin(policy, reference)
         if config.dpo.group_spans:
             margin_BT = span_means(margin_BT, span_numbers(compared.pairs.state, config.dpo), compared.valid)
-        losses.append(masked_mean(-F.logsigmoid(config.dpo.beta * margin_BT), compared.valid))
+        of_group = masked_mean(-F.logsigmoid(config.dpo.beta * margin_BT), compared.valid)
+        loss = loss + compared.group_weights[name] * of_group
         logs[f"margin_{name}"] = masked_mean(margin_BT, compared.valid)
         logs[f"accuracy_{name}"] = share_above(margin_BT, compared.valid)
-    return torch.stack(losses).mean(), logs
+    return loss, logs
+
+
+def weights_of(names: Collection[str], config: DpoConfig, shortfall: Mapping[str, float] | None) -> Mapping[str, float]:
+    """Of the groups that count: equal ones sum to 1.
+
+    Args:
+        shortfall: as the manifest of the pairs has it.
+
+    Raises:
+        UsageError: shortfall is wanted, and the pairs do not tell it.
+    """
+    if config.group_weights == "equal":
+        return dict.fromkeys(names, 1 / len(names))
+    if not shortfall:
+        raise UsageError(
+            "dpo.group_weights=shortfall: the pairs do not say where the model falls short; make them with rejected=own"
+        )
+    if unknown := [name for name in names if name not in shortfall]:
+        raise UsageError(f"dpo.group_weights=shortfall: the pairs have none for {unknown[0]}; leave dpo.group_by=part")
+    return {name: shortfall[name] for name in names}
 
 
 def groups_of(

@@ -40,6 +40,7 @@ class Compared:
     policy_offsets: PairOffsets
     reference_offsets: PairOffsets | None = None  # where the objective asks for them
     groups: Mapping[str, tuple[int, ...]] | None = None  # columns of the motion, by the group's name
+    group_weights: Mapping[str, float] | None = None
 
 
 def pair_offsets(model: Listener, pairs: Batch, noise: PairNoise) -> PairOffsets:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -16,7 +16,7 @@ from visavis.training.preferences.anchored import anchored
 from visavis.training.preferences.clipped import clipped
 from visavis.training.preferences.contrastive import contrastive
 from visavis.training.preferences.dpo import dpo
-from visavis.training.preferences.groups import groups, groups_of
+from visavis.training.preferences.groups import groups, groups_of, weights_of
 from visavis.training.preferences.nft import nft
 from visavis.training.preferences.pairs import (
     Compared,
@@ -56,7 +56,8 @@ def check_pairs(config: DpoConfig, manifest: Manifest, reference: str) -> None:
     Raises:
         UsageError: they have not.
     """
-    groups_of(manifest.motion, manifest.columns, config)
+    found = groups_of(manifest.motion, manifest.columns, config)
+    weights_of(found, config, manifest.pairs.shortfall if manifest.pairs else None)
     if config.objective == "tracked":
         check_tracked(manifest.pairs, reference)
 
@@ -64,11 +65,25 @@ def check_pairs(config: DpoConfig, manifest: Manifest, reference: str) -> None:
 class Preference:
     """The objective of a run (`dpo.objective`), for models of one kind of motion."""
 
-    def __init__(self, config: TrainConfig, model: Listener, columns: Sequence[MotionColumn] | None = None) -> None:
-        """columns: of the motion, as the manifest names them. Raises UsageError: no such group (`dpo.groups`)."""
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: Listener,
+        columns: Sequence[MotionColumn] | None = None,
+        shortfall: Mapping[str, float] | None = None,
+    ) -> None:
+        """
+        Args:
+            columns: of the motion, as the manifest names them.
+            shortfall: of the model's reactions by group, as the manifest of the pairs has it.
+
+        Raises:
+            UsageError: no such group (`dpo.groups`), or no shortfall where it is asked for.
+        """
         self._config, self._model = config, model.config
         self.by_dimension = config.dpo.objective in _BY_DIMENSION
         self._groups = groups_of(model.motion, columns, config.dpo)
+        self._group_weights = weights_of(self._groups, config.dpo, shortfall)
 
     def noise(self, pairs: Batch, drawn: Noise) -> PairNoise:
         """What both sides are scored with, of what was drawn for the batch."""
@@ -102,6 +117,7 @@ class Preference:
             policy_offsets=offsets,
             reference_offsets=reference if self.by_dimension else None,
             groups=self._groups,
+            group_weights=self._group_weights,
         )
         loss, logs = OBJECTIVES[self._config.dpo.objective](compared, self._config)
         return loss, watched(compared.policy, errors, valid) | {name: value.detach() for name, value in logs.items()}

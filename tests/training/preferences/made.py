@@ -58,5 +58,6 @@ def compared(frames: int = 11, *, seed: int = 0, scale: float = 1.0, **changes: 
         policy_offsets=policy,
         reference_offsets=reference,
         groups={"all": tuple(range(DIM))},
+        group_weights={"all": 1.0},
     )
     return replace(made, **changes)

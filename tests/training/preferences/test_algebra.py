@@ -160,7 +160,7 @@ BY_HAND: dict[Preferences, tuple[Callable[[Compared], float], dict[str, Any]]] =
 @pytest.mark.parametrize("name", EVERY)
 def test_an_objective_is_its_equation(name: Preferences, seed: int):
     by_hand, settings = BY_HAND[name]
-    given = compared(seed=seed, groups={"head": HEAD, "face": FACE})
+    given = compared(seed=seed, groups={"head": HEAD, "face": FACE}, group_weights={"head": 0.5, "face": 0.5})
     assert loss_of(name, given, **settings).item() == pytest.approx(by_hand(given), rel=1e-6)  # levels are float32
 
 
@@ -210,7 +210,7 @@ def test_one_group_of_spans_is_segments():
     torch.testing.assert_close(loss_of("groups", given, **settings, **spans), loss_of("segments", given, **settings))
     found, expected = gradient("groups", given, **settings, **spans), gradient("segments", given, **settings)
     torch.testing.assert_close(found, expected)
-    two = replace(given, groups={"head": HEAD, "face": FACE})
+    two = replace(given, groups={"head": HEAD, "face": FACE}, group_weights={"head": 0.5, "face": 0.5})
     assert loss_of("groups", two, **settings, **spans) != loss_of("groups", two, **settings)
 
 

@@ -21,7 +21,7 @@ from visavis.schemas.plain import dump_record, load_record
 from visavis.schemas.train import DpoConfig, Preferences, TrainConfig
 from visavis.training.checkpoint import checkpoint_id, load_checkpoint
 from visavis.training.flow import draw_noise
-from visavis.training.preferences.groups import groups_of
+from visavis.training.preferences.groups import groups_of, weights_of
 from visavis.training.preferences.seam import OBJECTIVES, Preference
 from visavis.training.train import Stopped, train
 
@@ -67,6 +67,17 @@ def test_groups_are_told_by_columns():
     assert groups_of(spec, columns, DpoConfig(groups=("mouth", "pose"))) == {"pose": (0, 1, 2), "mouth": (5, 6)}
     with pytest.raises(UsageError, match="no group nose; it has pose, brows, eyes, mouth, expression"):
         groups_of(spec, columns, DpoConfig(groups=("nose",)))
+
+
+def test_groups_weigh_the_same_or_what_they_fall_short_by():
+    found = {"pose": (0,), "mouth": (1,)}
+    assert weights_of(found, DpoConfig(), None) == {"pose": 0.5, "mouth": 0.5}
+    short = DpoConfig(group_weights="shortfall")
+    assert weights_of(found, short, {"pose": 0.3, "mouth": 0.0, "eyes": 0.1}) == {"pose": 0.3, "mouth": 0.0}
+    with pytest.raises(UsageError, match="make them with rejected=own"):
+        weights_of(found, short, {})
+    with pytest.raises(UsageError, match="have none for mouth"):
+        weights_of(found, short, {"pose": 0.3})
 
 
 @pytest.mark.slow

@@ -1,0 +1,79 @@
+"""How far a model's own reactions fall short of the recorded ones, by group of dimensions (head, mouth, brows, …).
+
+Pairs of recorded motion against the model's own differ in many things that are no fault of the model: a nod comes seven
+times in ten, so three recorded listeners of ten did not nod where the model did. On average over windows such
+differences cancel, and what is left is what the model does too little of. The reaction to be expected of a user
+(`stages.pairing.measurements.Expected`) is a direction in motion, and a response how far motion goes along it:
+
+    response  = Σ ⟨motion, expected⟩                     over all windows, of one group of dimensions
+    shortfall = 1 − response of the model / response of the recorded listeners        0 … 1
+
+for reactions at a lag and for those to the ends of phrases; the larger one counts. It is 0 where there is nothing to be
+told: both the recorded response and the difference must be `CERTAIN` standard errors from 0, over windows.
+
+With `dpo.group_weights: shortfall` the trainer weighs groups by it, so that smiles which are right are left alone while
+nods are taught, and rounds (`visavis tune`) end by themselves: what is right weighs nothing. No rule of the reaction
+enters: which dimensions react, and when, comes from the corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from visavis.stages.pairing.measurements import Expected, Motions
+
+Groups = Mapping[str, Sequence[int]]
+"""Columns of the motion, by the group's name."""
+Responses = Mapping[str, np.ndarray]
+"""By group [2, 4] float64: for lagged reactions and those to events, the sums over windows of the recorded response, of
+its square, of its difference from the model's, and of that square."""
+CERTAIN = 4.0
+_DIGITS = 6
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def responses(expected: Expected, motions: Motions, groups: Groups) -> Responses:
+    """Sums over windows of what both sides of pairs do of the reactions that are expected.
+
+    Args:
+        motions: recorded and the model's own, [W, T, D] normalised by the corpus. Windows of which one is not finite
+            count as nothing.
+    """
+    finite_W = np.all([np.isfinite(motion).all(axis=(1, 2)) for motion in motions], axis=0)
+    found = {}
+    for group, columns in groups.items():
+        sums = []
+        for reaction_WTD in (expected.lagged_WTD, expected.event_WTD):
+            of_group_WTD = reaction_WTD[..., list(columns)][finite_W].astype(np.float64)  # centred over valid frames
+            recorded_W, own_W = (
+                (motion[..., list(columns)][finite_W] * of_group_WTD).sum(axis=(1, 2)) for motion in motions
+            )
+            less_W = recorded_W - own_W
+            sums.append([recorded_W.sum(), np.square(recorded_W).sum(), less_W.sum(), np.square(less_W).sum()])
+        found[group] = np.array(sums)
+    return found
+
+
+def rounded(found: Responses) -> dict[str, tuple[tuple[float, ...], ...]]:
+    """As rows have them: machines differ in the last digits."""
+    return {
+        group: tuple(tuple(float(f"{x:.{_DIGITS}g}") for x in row) for row in sums) for group, sums in found.items()
+    }
+
+
+def shortfall(parts: Iterable[Mapping[str, object]]) -> dict[str, float]:
+    """By group, 0 … 1, from the sums of all tasks."""
+    total: dict[str, np.ndarray] = {}
+    for part in parts:
+        for group, sums in part.items():
+            total[group] = total.get(group, 0.0) + np.asarray(sums, np.float64)
+    return {group: round(max(map(_short, sums)), 4) for group, sums in sorted(total.items())}
+
+
+def _short(sums: np.ndarray) -> float:
+    recorded, recorded_squared, less, less_squared = sums
+    if recorded <= CERTAIN * np.sqrt(recorded_squared) or less <= CERTAIN * np.sqrt(less_squared):
+        return 0.0
+    return float(min(less / recorded, 1.0))
