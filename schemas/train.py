@@ -204,7 +204,7 @@ class DpoConfig(Section):
     reward: Literal["record", "sides"] = Field(
         "record", description="nft: record: by the pair's margin in its record; sides: 1 for chosen, 0 for rejected"
     )
-    reward_scale: float = Field(0.5, gt=0, description="nft: margin from which chosen has reward 1 and rejected 0")
+    reward_scale: float = Field(0.25, gt=0, description="nft: margin from which chosen has reward 1 and rejected 0")
     steps: int = Field(5000, ge=1, description="steps of preference tuning")
     lr: float = Field(1e-4, gt=0, description="Adam's peak learning rate of preference tuning")
     warmup: int = Field(100, ge=0, description="steps of linear warm-up of preference tuning")

@@ -152,7 +152,7 @@ BY_HAND: dict[Preferences, tuple[Callable[[Compared], float], dict[str, Any]]] =
     "segments": (segments, {"span": 0.16}),
     "groups": (groups, {}),
     "contrastive": (contrastive, {"contrast": 0.4}),
-    "nft": (nft, {"nft_beta": 0.3}),
+    "nft": (nft, {"nft_beta": 0.3, "reward_scale": 0.5}),
 }
 
 
