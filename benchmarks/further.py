@@ -150,6 +150,7 @@ def follow(place: Place, row: RowSpec, rows: Rows) -> tuple[Path, Row]:
                 "objective": type(base.objective).model_validate(base.objective.model_dump() | row.objective),
                 "dpo": dpo,
                 "checkpoint_every": 10**6,
+                "val_batches": 4,
             }
         )
         begun = time.process_time()

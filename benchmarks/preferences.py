@@ -37,7 +37,7 @@ from benchmarks.reactivity import Row, plain_row
 from benchmarks.rows import CONTROL, ROWS, Rows, read_rows
 
 SHOWN = ("recall", "chance", "gain", "nod_delay_ms", "alarms_min", "jaw", "rpcc_expression")
-QUICK = Scale(conversations=60, held_out=15, steps=1000, further=40, lr=1e-3, seeds=(0, 1, 2), one_base=True)
+QUICK = Scale(conversations=60, held_out=12, steps=1000, further=40, lr=1e-3, seeds=(0, 1, 2), one_base=True)
 WHOLE = Scale(conversations=160, held_out=60, steps=2400, further=300, lr=3e-4, seeds=(0, 1, 2), one_base=False)
 TABLE = ("lively", "dull", "real")
 
