@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.listeners import DIM, Rule
 from benchmarks.processes import say
-from benchmarks.reactive import AVATAR, CODEC, DIM, USER, Corpus, Rule, make_dyad
+from benchmarks.reactive import AVATAR, CODEC, USER, Corpus, make_dyad
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.sample import Sample, SampleMeta
 from visavis.stages.face.codec import motion_spec

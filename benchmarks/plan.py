@@ -40,7 +40,7 @@ from visavis.pipeline.engine.memory import peak_mb
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.worker import Stages, outcome_of
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.dataset import build_dataset, collect
+from visavis.pipeline.plan.dataset import build_dataset, collect, landmark_motion
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.run_folder import opened
 from visavis.pipeline.plan.sources import find_sources
@@ -335,7 +335,7 @@ def dataset(folder: Path) -> dict[str, Any]:
         where = Artifact("artifacts/codec/c.safetensors", "0" * 16)
         paths = [partial("artifacts/{}/v2-0/{}.safetensors".format, stage) for stage in ("windows", "separate")]
         rows = collect(dyads(), *paths)
-        manifest = build_dataset(run, rows, where, build.config, build._task, build.graph)
+        manifest = build_dataset(run, rows, landmark_motion(run.store, where), build.config, build._task, build.graph)
     assert sum(shard.samples for shard in manifest.shards) == items * sum(WINDOWS)
     shutil.rmtree(root)
     return done(began, shards=len(manifest.shards))

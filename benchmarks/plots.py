@@ -2,15 +2,14 @@
 
     python -m benchmarks.plots RESULT.json FOLDER
 
-One picture for each part: every row a point, smiles (gain) across and nods (recall) up, the truth where dashed lines
-cross. Bars are the standard deviation over seeds of training.
+One picture for each corpus: every row a point, smiles (gain) across and nods (recall) up, the truth where dashed lines
+cross. Bars are 95 % intervals over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, GREY = "#1f2933", "#9aa5b1"
-COLOURS = {"base": GREY, "control": GREY, "dropped": "#d1495b", "own": "#00798c"}
-"""By the first word of a row's name; all others are of one colour."""
+COLOURS = {"base": GREY, "control": GREY}
+"""By the first word of a row's name; of the others by the loser, which is the last."""
+LOSERS = {"dropped": "#d1495b", "own": "#00798c"}
 
 
 def main() -> None:
@@ -29,36 +29,34 @@ def main() -> None:
     options = parser.parse_args()
     result = json.loads(options.result.read_text(encoding="utf-8").splitlines()[-1])
     options.folder.mkdir(parents=True, exist_ok=True)
-    for part, rows in result["rows"].items():
-        path = options.folder / f"preferences-{part}.png"
-        draw(rows, result["truth"], path)
+    for corpus, table in result["corpora"].items():
+        path = options.folder / f"preferences-{corpus}.png"
+        draw(table["rows"], table["truth"], path, corpus)
         print(path)
 
 
-def draw(rows: dict[str, dict[str, Any]], truth: dict[str, Any], path: Path) -> None:
-    """One panel for each base, side by side, with the same axes."""
-    panels = {base: list(found) for base, found in groupby(rows.items(), lambda item: item[0].partition(": ")[0])}
-    figure = Figure(figsize=(8.5 if len(panels) == 1 else 6.5 * len(panels), 6.5), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
-    for ax, (base, found) in zip(axes, panels.items(), strict=True):
-        for name, row in found:
-            _point(ax, name.partition(": ")[2], row, right=not any(_beside(row, other) for _, other in found))
-        ax.axhline(truth["recall"], color=INK, linestyle="--", linewidth=0.8)
-        ax.axvline(truth["gain"], color=INK, linestyle="--", linewidth=0.8)
-        ax.set_title(base, color=INK)
-        ax.set_xlabel("smiles: gain")
-        ax.margins(0.18)
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("nods: recall")
+def draw(rows: dict[str, dict[str, Any]], truth: dict[str, Any], path: Path, title: str = "") -> None:
+    """One panel."""
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    ax = figure.subplots()
+    for name, row in rows.items():
+        _point(ax, name, row, right=not any(_beside(row, other) for other in rows.values()))
+    ax.axhline(truth["recall"], color=INK, linestyle="--", linewidth=0.8)
+    ax.axvline(truth["gain"], color=INK, linestyle="--", linewidth=0.8)
+    ax.set_title(title, color=INK)
+    ax.set_xlabel("smiles: gain")
+    ax.set_ylabel("nods: recall")
+    ax.margins(0.18)
+    ax.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
 
 
 def _point(ax: Axes, name: str, row: dict[str, Any], *, right: bool) -> None:
     """right: where the name goes."""
-    colour = COLOURS.get(name.partition(",")[0], "#edae49")
-    ax.errorbar(
-        row["gain"], row["recall"], xerr=row.get("gain_sd", 0), yerr=row.get("recall_sd", 0), fmt="o", color=colour
-    )
+    words = name.split(", ")
+    colour = COLOURS.get(words[0]) or next((LOSERS[word] for word in words if word in LOSERS), "#edae49")
+    across, up = (row.get(f"{key}_ci") or 0 for key in ("gain", "recall"))
+    ax.errorbar(row["gain"], row["recall"], xerr=across, yerr=up, fmt="o", color=colour, elinewidth=0.7)
     ax.annotate(
         name,
         (row["gain"], row["recall"]),

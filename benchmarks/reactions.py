@@ -1,17 +1,20 @@
-"""How well motion follows the rule of `benchmarks.reactive`: reactions found in motion, and held against the rule.
+"""How well motion follows the rule of its corpus (`benchmarks.listeners`): reactions found in motion, held against it.
 
-A nod is any short dip of the head's pitch that is `PROMINENCE` of the rule's depth deep, whatever its shape: a peak
-finder's prominence, not a match with the shape that the rule draws, so that what is counted is not what was put in.
-Because any dip counts, every figure comes with what chance gives:
+A nod is any short dip of the head (or rise, where the rule has them) that is `PROMINENCE` of the rule's least depth
+deep, whatever its shape: a peak finder's prominence, not a match with the shape that the rule draws, so that what is
+counted is not what was put in. Dips and rises that follow each other within a cycle are one nod. Because any dip
+counts, every figure comes with what chance gives:
 
-    recall           share of the user's phrase ends that a nod follows at the rule's delay; the truth's is the
-                     rule's probability, so more is not better
-    chance           the same, held against the phrase ends of other windows
-    alarms_min       nods a minute that follow no phrase end
-    nod_delay_ms     mean delay from phrase end to onset of nods within a second of it, by `scipy`'s peaks
-    nod_spread_ms    mean distance of these delays from the rule's mean; evenly spread nods have about 270
+    recall           share of the user's cues (phrase ends; smiles that begin) that a nod follows at the rule's delay;
+                     the truth's is the rule's probability, so more is not better
+    chance           the same, held against the cues of other windows
+    alarms_min       nods a minute that follow no cue
+    nod_delay_ms     mean delay from cue to onset of nods within a second of it, by `scipy`'s peaks
+    nod_spread_ms    mean distance of these delays from the rule's; evenly spread nods have about 270
+    cycles, upwards  mean number of cycles of a nod, and share of nods that begin upwards
     gain             slope of the avatar's smiles on the user's at the rule's delay, where the avatar listens
     gain_delay_ms    where that slope is largest
+    gain_brows       the same slope of the brows, at theirs, where the rule mirrors them
     jaw              correlation of the jaw with the loudness of the own voice, all frames together
     rpcc_expression, rpcc_pose, rpcc_flat_expression, rpcc_flat_pose     as in `training.metrics`
 
@@ -26,15 +29,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import find_peaks
 
-from benchmarks.reactive import JAW, PITCH, SMILES, Rule
+from benchmarks.listeners import BROW, CALM, Rule, smile_onsets
 from visavis.schemas import FPS, SAMPLES_PER_FRAME
 from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.sample import Sample
 from visavis.training.metrics import columns, rpcc, rpcc_flat
 
-PROMINENCE = 0.5
-WIDTHS = (3, 20)
-"""Frames that a dip lasts, at half its prominence."""
+PROMINENCE = 2 / 3
+"""Of the depth that 95 % of the rule's nods exceed."""
+WIDTHS = (1 / 4, 5 / 3)
+"""Cycles that a dip lasts, at half its prominence."""
 SLACK = 3
 """Frames by which a nod may miss the rule's range of delays and still count."""
 MARGIN = 6
@@ -49,58 +53,99 @@ class Windows:
     truth: np.ndarray
     user: np.ndarray
     loudness: np.ndarray  # [W, T] of the avatar's voice
-    ends: tuple[np.ndarray, ...]  # per window: frames at which phrases of the user end
+    cues: tuple[np.ndarray, ...]  # per window: frames at which the user does what is nodded at
     listens: np.ndarray  # bool [W, T]: the avatar is silent, and was a moment ago
     motion: MotionSpec
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], motion: MotionSpec) -> Windows:
+    def of(cls, samples: Sequence[Sample], motion: MotionSpec, rule: Rule) -> Windows:
         audio = np.stack([s.avatar_audio for s in samples]).reshape(len(samples), -1, SAMPLES_PER_FRAME)
         state = np.stack([s.state for s in samples])
-        talks = (state & 2) > 0
         return cls(
             truth=np.stack([s.avatar_motion for s in samples]),
             user=np.stack([s.user_motion for s in samples]),
             loudness=np.sqrt(np.square(audio).mean(axis=2)),
-            ends=tuple(np.flatnonzero(t[:-1] & ~t[1:]) + 1 for t in talks),
+            cues=tuple(cues(sample.state, sample.user_motion, rule) for sample in samples),
             listens=np.stack([far_from((row & 1) > 0) for row in state]),
             motion=motion,
         )
 
 
-def nods(motion_WTD: np.ndarray, rule: Rule) -> tuple[np.ndarray, ...]:
-    """Per window, the frames of the lowest points of nods."""
+@dataclass(frozen=True)
+class Nod:
+    apex: int  # frame of its first dip or rise
+    cycles: int
+    upwards: bool
+
+
+def cues(state_T: np.ndarray, user_TD: np.ndarray, rule: Rule) -> np.ndarray:
+    """Frames at which the user does what the rule nods at, as far as a window shows it."""
+    if rule.nod_cause == "smile":
+        onsets = smile_onsets(user_TD, rule)
+        return np.asarray(onsets[state_T[onsets] & 1 == 0])
+    talks = (state_T & 2) > 0
+    return np.asarray(np.flatnonzero(talks[:-1] & ~talks[1:]) + 1)
+
+
+def nods(motion_WTD: np.ndarray, rule: Rule) -> list[list[Nod]]:
+    """The nods of each window, in order."""
     kernel = np.array([1, 2, 3, 2, 1]) / 9  # generated motion trembles
     found = []
-    for pitch in motion_WTD[:, :, PITCH]:
-        smooth = np.convolve(np.pad(pitch, 2, mode="edge"), kernel, mode="valid")
-        peaks, _ = find_peaks(-smooth, prominence=PROMINENCE * rule.nod_depth, width=WIDTHS)
-        found.append(peaks)
-    return tuple(found)
+    for angle in motion_WTD[:, :, rule.nod_column]:
+        smooth = np.convolve(np.pad(angle, 2, mode="edge"), kernel, mode="valid")
+        turns = [(int(frame), False) for frame in _peaks(-smooth, rule)]
+        if rule.nod_upwards:
+            turns += [(int(frame), True) for frame in _peaks(smooth, rule)]
+        found.append(_grouped(sorted(turns), rule.nod_frames * 5 // 4))
+    return found
+
+
+def _peaks(curve_T: np.ndarray, rule: Rule) -> np.ndarray:
+    low, high = (share * rule.nod_frames for share in WIDTHS)
+    peaks, _ = find_peaks(
+        curve_T, prominence=PROMINENCE * rule.nod_least, width=(low, high), wlen=4 * rule.nod_frames + 1
+    )
+    return np.asarray(peaks)
+
+
+def _grouped(turns: list[tuple[int, bool]], gap: int) -> list[Nod]:
+    """Nods of turning points, each no more than `gap` frames after the one before; they begin as the first one does."""
+    groups: list[list[tuple[int, bool]]] = []
+    for turn in turns:
+        if groups and turn[0] - groups[-1][-1][0] <= gap:
+            groups[-1].append(turn)
+        else:
+            groups.append([turn])
+    return [Nod(g[0][0], sum(up == g[0][1] for _, up in g), g[0][1]) for g in groups]
 
 
 def measure(motion_WTD: np.ndarray, windows: Windows, rule: Rule) -> dict[str, float]:
     """The figures of the module's text."""
-    found = nods(motion_WTD, rule)
+    made_nods = nods(motion_WTD, rule)
+    found = [np.array([nod.apex for nod in each], int) for each in made_nods]
     frames = motion_WTD.shape[1]
-    recall, alarms = _recall(found, windows.ends, frames, rule)
+    recall, alarms = _recall(found, windows.cues, frames, rule)
     shifts = [len(found) * part // 5 for part in (1, 2, 3, 4)]  # none is that of the row `shuffled`
-    others = [windows.ends[shift:] + windows.ends[:shift] for shift in shifts]
-    delays = _delays(found, windows.ends, frames, rule)
-    slopes = [_slope(motion_WTD, windows, lag) for lag in range(2 * rule.smile_delay + 9)]
+    others = [windows.cues[shift:] + windows.cues[:shift] for shift in shifts]
+    delays = _delays(found, windows.cues, frames, rule)
+    slopes = [_slope(motion_WTD, windows, rule.smiles, lag) for lag in range(2 * rule.smile_delay + 9)]
     mean, std = np.array(windows.motion.mean), np.array(windows.motion.std)
     truth, made, user = ((part - mean) / std for part in (windows.truth, motion_WTD, windows.user))
     valid = np.ones(truth.shape[:2], bool)
     figures = {
         "recall": recall,
-        "chance": float(np.mean([_recall(found, ends, frames, rule)[0] for ends in others])),
+        "chance": float(np.mean([_recall(found, cues, frames, rule)[0] for cues in others])),
         "alarms_min": alarms,
-        "nod_delay_ms": float(np.mean(delays)) * _MS if len(delays) else float("nan"),
-        "nod_spread_ms": float(np.mean(np.abs(delays - rule.nod_mean_delay))) * _MS if len(delays) else float("nan"),
+        "nod_delay_ms": _mean(delays) * _MS,
+        "nod_spread_ms": _mean(np.abs(delays - rule.nod_mean_delay)) * _MS,
+        "cycles": _mean([nod.cycles for each in made_nods for nod in each]),
+        "upwards": _mean([nod.upwards for each in made_nods for nod in each]),
         "gain": slopes[rule.smile_delay],
         "gain_delay_ms": float(np.argmax(slopes)) * _MS,
-        "jaw": _correlation(motion_WTD[:, :, JAW], windows.loudness),
+        "jaw": _correlation(motion_WTD[:, :, rule.jaw], windows.loudness),
     }
+    if rule.brow_gain:
+        figures["gain_brows"] = _slope(motion_WTD, windows, (BROW,), rule.brow_delay)
     for part, chosen in columns(windows.motion).items():
         sides = truth[..., chosen], made[..., chosen], user[..., chosen], valid
         figures |= {f"rpcc_{part}": rpcc(*sides), f"rpcc_flat_{part}": rpcc_flat(*sides)}
@@ -118,47 +163,54 @@ def baselines(windows: Windows) -> dict[str, np.ndarray]:
     }
 
 
-def _recall(found: Sequence[np.ndarray], ends: Sequence[np.ndarray], frames: int, rule: Rule) -> tuple[float, float]:
-    """Share of phrase ends with a nod at the rule's delay, and nods a minute without a phrase end.
+def _recall(found: Sequence[np.ndarray], cues: Sequence[np.ndarray], frames: int, rule: Rule) -> tuple[float, float]:
+    """Share of cues with a nod at the rule's delay, and nods a minute without a cue.
 
-    Ends whose answer would lie beyond the window do not count; nor do nods so early that their cause may lie before it.
+    Cues whose answer would lie beyond the window do not count; nor do nods so early that their cause may lie before it.
     """
     low = rule.nod_delay[0] + rule.nod_frames // 2 - SLACK
     high = rule.nod_delay[1] + rule.nod_frames // 2 + SLACK
+    if rule.hum_probability is not None:
+        low = min(low, rule.nod_frames // 2)
+    unseen = high + (CALM if rule.nod_cause == "smile" else 0)
     due = answered = alarms = 0
-    for apexes, window_ends in zip(found, ends, strict=True):
-        lags = apexes[:, None] - window_ends[None, :]
+    for apexes, window_cues in zip(found, cues, strict=True):
+        lags = apexes[:, None] - window_cues[None, :]
         meets = (lags >= low) & (lags <= high)
-        whole = window_ends + high + rule.nod_frames // 2 < frames
+        whole = window_cues + high + rule.nod_frames // 2 < frames
         due += int(whole.sum())
         answered += int((meets.any(axis=0) & whole).sum())
-        alarms += int((~meets.any(axis=1) & (apexes > high)).sum())
-    minutes = len(found) * max(1, frames - high) / FPS / 60
+        alarms += int((~meets.any(axis=1) & (apexes > unseen)).sum())
+    minutes = len(found) * max(1, frames - unseen) / FPS / 60
     return answered / max(1, due), alarms / minutes
 
 
-def _delays(found: Sequence[np.ndarray], ends: Sequence[np.ndarray], frames: int, rule: Rule) -> np.ndarray:
-    """Frames from phrase end to onset of the first nod within a second, float [N]."""
+def _delays(found: Sequence[np.ndarray], cues: Sequence[np.ndarray], frames: int, rule: Rule) -> np.ndarray:
+    """Frames from cue to onset of the first nod within a second, float [N]."""
     delays = []
-    for apexes, window_ends in zip(found, ends, strict=True):
-        for end in window_ends[window_ends + FPS + rule.nod_frames // 2 < frames]:
-            onsets = apexes + 0.5 - rule.nod_frames / 2 - end
+    for apexes, window_cues in zip(found, cues, strict=True):
+        for cue in window_cues[window_cues + FPS + rule.nod_frames // 2 < frames]:
+            onsets = apexes + 0.5 - rule.nod_frames / 2 - cue
             near = onsets[(onsets >= 0) & (onsets <= FPS)]
             delays += near[:1].tolist()
     return np.array(delays)
 
 
-def _slope(motion_WTD: np.ndarray, windows: Windows, lag: int) -> float:
-    """Slope of the avatar's smiles on those of the user `lag` frames earlier."""
+def _slope(motion_WTD: np.ndarray, windows: Windows, columns: Sequence[int], lag: int) -> float:
+    """Slope of the avatar's columns on those of the user `lag` frames earlier."""
     frames = motion_WTD.shape[1]
     listens = windows.listens[:, lag:]
     up = down = 0.0
-    for column in SMILES:
+    for column in columns:
         avatar = motion_WTD[:, lag:, column][listens].astype(np.float64)
         user = windows.user[:, : frames - lag, column][listens].astype(np.float64)
         user = user - user.mean()
         up, down = up + float(avatar @ user), down + float(user @ user)
     return up / down if down else 0.0
+
+
+def _mean(values: Sequence[float] | np.ndarray) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:

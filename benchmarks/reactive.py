@@ -2,16 +2,8 @@
 
     turns, phrases, back-channels → two voices (sound) and two motions → dyads → windows → shards, manifest
 
-The user talks and moves. The avatar, by a `Rule`:
-
-    nods    `nod_delay` frames after a phrase of the user ends (drawn from a range), with `nod_probability`;
-            back-channels of the user are no phrases, and evoke nothing
-    smiles  `smile_gain` times the user's smile, `smile_delay` frames later, plus a smile of its own;
-            while it speaks, it does not mirror
-    speaks  the jaw follows the loudness of its own voice
-
-Everything else drifts slowly and means nothing. Only the avatar reacts, so each conversation is used one way round:
-were both to mirror each other, the gain could not be read off the data.
+The user talks and moves; the avatar reacts by a `Rule` (`benchmarks.listeners`). Only the avatar reacts, so each
+conversation is used one way round: were both to mirror each other, the gain could not be read off the data.
 
 Motion has no codec behind it, and sound is noise under a speaker's resonances and a syllable's envelope: enough for
 what a model could get wrong about timing, not for what faces or words are like. From here on nothing is special:
@@ -30,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import lfilter
 
+from benchmarks.listeners import DIM, QUICK, UNITS, Rule, drift, react, smile_onsets
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.config import BalanceConfig, Section, ShardConfig
 from visavis.schemas.dyads import Codec, Dyad, DyadHead, Window, WindowClass
@@ -44,44 +37,15 @@ from visavis.stages.face.heads import POSE_DIMS
 from visavis.stages.shard import ShardInput, ShardRow, ShardStage, Slice
 from visavis.stages.windows import avatar_state, expressiveness, window_class
 
-DIM = 12
-PITCH, JAW, SMILES = 0, 6, (7, 8)
-"""Columns: the head's pitch nods; two independent columns of the expression are smiles."""
-NECK = {PITCH: 1.0, 4: 0.4, 5: 0.7}
-"""A head nods about its neck, so the face sinks and comes forward, too: face widths per rad."""
 USER, AVATAR = 0, 1
 CODEC = "reactive"
 HOP = 4  # envelope values per frame
-UNITS = np.array([0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 1, 1, 1, 1, 1, 1])
-"""Deviation of each column's drift: rad, face widths, and the code's own units."""
 CHUNK = 64
 """Conversations whose sound is held at once."""
 
 _NO_FACE = np.zeros((LANDMARKS, 3), np.float32)  # the motion is made up, and no codec draws it
 _SEEN = Figures(visible=1, face_size=200, sharpness=400, luminance=120, confidence=1, yaw=0, pitch=0, jitter=0)
 _HEARD = VoiceFigures(method="own_track", residual_db=-60, overlapped=0)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How the avatar reacts. Times are frames of 40 ms."""
-
-    nod_probability: float = 0.7
-    nod_delay: tuple[int, int] = (8, 15)  # from the end of a phrase to the onset, both ends included
-    nod_frames: int = 12
-    nod_depth: float = 0.2  # rad, of a head that drifts by `pitch_drift`
-    nod_spread: float = 0.15  # deviation of the depth, as a share of it
-    pitch_drift: float = 0.04
-    smile_gain: float = 0.6
-    smile_delay: int = 8
-    smile_noise: float = 0.4  # deviation of the avatar's own smile, the user's being 1
-    jaw_gain: float = 3.0
-    jaw_noise: float = 0.2
-
-    @property
-    def nod_mean_delay(self) -> float:
-        """Frames."""
-        return sum(self.nod_delay) / 2
 
 
 @dataclass(frozen=True)
@@ -162,6 +126,7 @@ def write_corpus(folder: Path, corpus: Corpus, rule: Rule) -> Manifest:
         sample_rate=SAMPLE_RATE,
         window=corpus.window,
         motion=motion_spec(CODEC, DIM, mean, std),
+        columns=rule.columns,
         conversations=len(dyads),
         participants=2 * len(dyads),
         plan=plan_balance(
@@ -244,26 +209,20 @@ def make_motion(corpus: Corpus, rule: Rule, number: int, talk: Talk) -> tuple[np
     """float64 [T, DIM] of USER and AVATAR."""
     random = np.random.default_rng([corpus.seed, number, 1])
     frames = corpus.seconds * FPS
-    lively = 1.0 if random.random() < corpus.lively else corpus.dull
-    user, avatar = (np.stack([_drift(random, frames, 12) for _ in range(DIM)], axis=1) * UNITS for _ in (USER, AVATAR))
+    eagerness = 1.0 if random.random() < corpus.lively else corpus.dull
+    memory = [rule.pitch_memory if column == rule.nod_column else QUICK for column in range(DIM)]
+    user, avatar = (np.stack([drift(random, frames, m) for m in memory], axis=1) * UNITS for _ in (USER, AVATAR))
     for person, motion in ((USER, user), (AVATAR, avatar)):
-        motion[:, PITCH] *= rule.pitch_drift / UNITS[PITCH]
+        motion[:, rule.nod_column] *= rule.pitch_drift / UNITS[rule.nod_column]
         loudness = make_envelope(corpus, number, talk, person).reshape(-1, HOP).mean(axis=1)
-        motion[:, JAW] = rule.jaw_gain * loudness + rule.jaw_noise * motion[:, JAW]
+        motion[:, rule.jaw] = rule.jaw_gain * loudness + rule.jaw_noise * motion[:, rule.jaw]
     speaks = np.zeros(frames)
     for first, end in talk.phrases[AVATAR]:
         speaks[first:end] = 1
-    listens = 1 - np.convolve(speaks, _hann(5), mode="same")
-    for column in SMILES:
-        mirrored = np.concatenate([np.zeros(rule.smile_delay), user[: frames - rule.smile_delay, column]])
-        avatar[:, column] = rule.smile_noise * avatar[:, column] + lively * rule.smile_gain * listens * mirrored
-    nod = np.sin(np.pi * (np.arange(rule.nod_frames) + 0.5) / rule.nod_frames) ** 2
-    for _, end in talk.phrases[USER]:
-        chance, depth = random.random(), rule.nod_depth * (1 + rule.nod_spread * random.standard_normal())
-        onset = end + int(random.integers(rule.nod_delay[0], rule.nod_delay[1] + 1))
-        if chance < lively * rule.nod_probability and onset + rule.nod_frames <= frames:
-            for column, lever in NECK.items():
-                avatar[onset : onset + rule.nod_frames, column] -= lever * depth * nod
+    causes = [end for _, end in talk.phrases[USER]]
+    if rule.nod_cause == "smile":
+        causes = [int(onset) for onset in smile_onsets(user, rule) if not speaks[onset]]
+    react(avatar, user, speaks, talk.backchannels[AVATAR], causes, rule, eagerness, random)
     return user, avatar
 
 
@@ -315,18 +274,6 @@ def _resonance(low: float, high: float) -> np.ndarray:
         angle, radius = 2 * np.pi * frequency / SAMPLE_RATE, 0.95
         noise = lfilter([1], [1, -2 * radius * np.cos(angle), radius**2], noise)
     return np.asarray(noise / noise.std(), dtype=np.float32)
-
-
-def _hann(half: int) -> np.ndarray:
-    window = np.hanning(2 * half + 3)[1:-1]
-    return np.asarray(window / window.sum())
-
-
-def _drift(random: np.random.Generator, frames: int, half: int) -> np.ndarray:
-    """A slow random curve of deviation 1."""
-    kernel = _hann(half)
-    noise = random.standard_normal(frames + 2 * half)
-    return np.convolve(noise, kernel / np.sqrt((kernel**2).sum()), mode="valid")
 
 
 def _windows(conversation: str, state: np.ndarray, motion: np.ndarray, corpus: Corpus) -> Iterator[Window]:

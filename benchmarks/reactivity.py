@@ -32,9 +32,10 @@ import numpy as np
 import torch
 import yaml
 
+from benchmarks.listeners import PITCH, SMILES, Rule
 from benchmarks.processes import say
 from benchmarks.reactions import Windows, baselines, measure
-from benchmarks.reactive import PITCH, SMILES, Corpus, Rule, fingerprint, write_corpus
+from benchmarks.reactive import Corpus, fingerprint, write_corpus
 from visavis.schemas import FPS
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.manifest import MANIFEST_NAME
@@ -87,7 +88,7 @@ def bench(scale: Scale, out: Path) -> dict[str, Any]:
     rule = Rule()
     data = prepare(out / "corpus", scale.corpus, rule)
     samples = held_out(data, scale.held_out)
-    windows = Windows.of(samples, data.manifest.motion)
+    windows = Windows.of(samples, data.manifest.motion, rule)
     rows: dict[str, Row] = {name: measure(motion, windows, rule) for name, motion in baselines(windows).items()}
     rows["ground_truth"] |= noise_floor(windows)
     for mask in MASKS:

@@ -29,8 +29,9 @@ import numpy as np
 import torch
 import yaml
 
+from benchmarks.listeners import Rule
 from benchmarks.processes import say
-from benchmarks.reactive import AVATAR, USER, Corpus, Rule, make_dyad, make_voices, write_corpus
+from benchmarks.reactive import AVATAR, USER, Corpus, make_dyad, make_voices, write_corpus
 from visavis.schemas import FPS, SAMPLES_PER_FRAME
 from visavis.schemas.sample import decode_audio
 from visavis.schemas.train import SamplerConfig, TrainConfig

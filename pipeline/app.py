@@ -11,6 +11,7 @@ import typer
 
 import visavis as program
 from visavis.pipeline.cli.build import builds
+from visavis.pipeline.cli.corpora import corpora
 from visavis.pipeline.cli.housekeeping import housekeeping
 from visavis.pipeline.cli.live import live_page
 from visavis.pipeline.cli.models import assets, models
@@ -54,6 +55,7 @@ def visavis(
 
 
 app.add_typer(builds)
+app.add_typer(corpora)
 app.add_typer(reports)
 app.add_typer(housekeeping)
 app.add_typer(models)

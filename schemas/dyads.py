@@ -132,6 +132,7 @@ class Dyad(Row):
     """A conversation ready to be cut: both people's motion, and the windows worth training on. See `Voices` for sound.
 
     state_T: uint8, bit i = participant i has a turn, bit 2 + i = participant i makes a back-channel.
+    figures: None, neutral and neutral_code: empty, where motion was given as coefficients and nobody saw a face.
     moments: per participant, over its valid frames: count, then sums (D) and sums of squares (D) of the motion.
     They are plain values, as the windows are, so that a `DyadHead` has them.
     """
@@ -141,7 +142,7 @@ class Dyad(Row):
     layout: Layout
     codec: str
     scores: tuple[float, float]
-    figures: tuple[Figures, Figures]
+    figures: tuple[Figures | None, Figures | None]
     motion: tuple[Array, Array]
     valid: tuple[Array, Array]
     reference: tuple[Array, Array]

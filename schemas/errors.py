@@ -24,6 +24,7 @@ class Reason(StrEnum):
     TOO_HEAVY = "too_heavy"  # more bytes than are read of one file
     TOO_BUSY = "too_busy"  # more streams, samples or packets a second than recordings have
     NO_VIDEO = "no_video"  # no moving picture stream
+    NO_MOTION = "no_motion"  # motion was to be given, and there is none
     NO_AUDIO = "no_audio"  # no audio stream
     TOO_SHORT = "too_short"  # shorter than the shortest useful clip
     AV_LENGTH_MISMATCH = "av_length_mismatch"  # audio and video cover different spans

@@ -15,6 +15,8 @@ from visavis.schemas.markers import ByDigest, Runtime
 
 Mask = Literal["block", "frame", "full"]
 Norm = Literal["l1", "l2"]
+Preferences = Literal["dpo", "anchored", "adaptive", "clipped", "tracked", "segments", "groups", "contrastive", "nft"]
+"""What preference tuning minimises; `training.preferences` has a file for each."""
 Drop = Literal["full", "no_user", "no_avatar", "none"]
 """Which conditions are left: all, all but the user's, all but the avatar's audio, or none at all."""
 
@@ -115,6 +117,12 @@ class ObjectiveConfig(Section):
     level_mean: float = Field(0.0, description="logit_normal: mean of ln(t / (1 - t)); above 0 is less noise")
     level_std: float = Field(1.0, gt=0, description="logit_normal: deviation of ln(t / (1 - t))")
     velocity: float = Field(0.0, ge=0, description="weight of the error of motion between frames (arXiv 2209.14916)")
+    user_weight: float = Field(
+        0.0,
+        ge=0,
+        description="further steps only: how much more frames count in which the user matters to the initial checkpoint"
+        " (training.effort); 0: all count the same",
+    )
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:
@@ -155,13 +163,43 @@ class SamplerConfig(Section):
 
 
 class DpoConfig(Section):
-    beta: float = Field(1000.0, gt=0, description="sharpness of the preference, eq. 12")
+    objective: Preferences = Field("dpo", description="what is minimised (training.preferences); dpo: paper, eq. 12")
+    beta: float = Field(1000.0, gt=0, description="sharpness of the preference, eq. 12; nft has its own")
     lambda_: float = Field(0.1, ge=0, description="weight of the preference loss beside the flow loss")
-    norm: Norm = Field("l1", description="error inside the preference loss; paper: l1")
+    norm: Norm = Field("l1", description="error inside the preference loss; paper: l1; nft: always l2")
     frames: Literal["all", "listening"] = Field(
         "all",
         description="frames that count in the preference loss; listening: the user speaks and the avatar does not",
     )
+    anchor: float = Field(1.0, ge=0, description="anchored: weight of the flow error of the chosen side")
+    tolerance: float = Field(
+        0.01,
+        gt=0,
+        description="adaptive: rise of a chosen side's error, as a share, at which 37 % of the push away from its"
+        " rejected side are left",
+    )
+    clip: float = Field(0.2, ge=0, lt=1, description="clipped: how far the weight of a frame may be from 1")
+    levels: tuple[float, float] = Field(
+        (0.1, 0.9), description="clipped: noise levels that count, from 0 (noise) to 1 (clean motion)"
+    )
+    spans: Literal["equal", "turns"] = Field(
+        "equal",
+        description="segments, groups: equal: of so many seconds (span); turns: from where somebody begins to speak",
+    )
+    span: float = Field(0.8, gt=0, le=600, description="segments, groups: seconds of a span, about a reaction's")
+    group_by: Literal["part", "column"] = Field(
+        "part", description="groups: part: pose, mouth, brows, eyes, as columns are named; column: each by itself"
+    )
+    groups: tuple[str, ...] = Field((), description="groups: names of those that count; none named: all")
+    group_spans: bool = Field(
+        False, description="groups: margins are those of spans (spans, span), as in segments, not of frames"
+    )
+    contrast: float = Field(1.0, ge=0, description="contrastive: weight of the rejected side")
+    nft_beta: float = Field(1.0, gt=0, le=10, description="nft: how far v+ and v- lie from the reference; less is more")
+    reward: Literal["record", "sides"] = Field(
+        "record", description="nft: record: by the pair's margin in its record; sides: 1 for chosen, 0 for rejected"
+    )
+    reward_scale: float = Field(0.5, gt=0, description="nft: margin from which chosen has reward 1 and rejected 0")
     steps: int = Field(5000, ge=1, description="steps of preference tuning")
     lr: float = Field(1e-4, gt=0, description="Adam's peak learning rate of preference tuning")
     warmup: int = Field(100, ge=0, description="steps of linear warm-up of preference tuning")
@@ -174,6 +212,12 @@ class DpoConfig(Section):
     cache: Annotated[str | None, Runtime] = Field(
         None, description="folder of the reference model's errors, for runs that differ in beta, lambda_, lr or frames"
     )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not 0 <= self.levels[0] < self.levels[1] <= 1:
+            raise ValueError(f"levels: from {self.levels[0]:g} to {self.levels[1]:g} is no range inside 0 and 1")
+        return self
 
 
 class TrainConfig(Section):

@@ -130,12 +130,13 @@ class PairsStage(Stage[PairsInput, PairsRow]):
             yield from self._gate(self._generator.generate(decoded), reference, counts)
 
     def _decode(self, source: Source, least: float, counts: Counts) -> Iterator[list[SourceWindow]]:
-        """Batches of windows that are expressive enough."""
+        """Batches of windows that are expressive enough, and have a user to react to."""
 
         def expressive() -> Iterator[SourceWindow]:
             for key, members in source:
                 sample = self._data.decode(key, members)
-                if sample.meta.expressiveness < least:
+                alone = not (sample.valid[:, 1].any() or sample.user_audio.any())
+                if alone or sample.meta.expressiveness < least:
                     counts.passed_over += 1
                 else:
                     yield SourceWindow(sample, members)

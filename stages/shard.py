@@ -85,7 +85,7 @@ class ShardStage(Stage[ShardInput, ShardRow]):
         for part, dyad, voices in zip(item.slices, item.dyads, item.voices, strict=True):
             assert part.conversation == dyad.conversation == voices.conversation
             windows = _of_class(dyad, item.label)[part.first : part.first + part.count]
-            people.append(faces_of(dyad))
+            people += [faces_of(dyad)] if has_faces(dyad) else []
             weights = keep_weights(np.array([w.expressiveness for w in windows]), counts, item.dull_keep)
             tracks = (voices.audio[0].tobytes(), voices.audio[1].tobytes())
             for window, weight in zip(windows, weights.tolist(), strict=True):
@@ -93,7 +93,7 @@ class ShardStage(Stage[ShardInput, ShardRow]):
                 total += weight
         random.Random(f"{self.config.seed}:{item.path}").shuffle(encoded)
         store = Store(self._dataset)
-        faces = write_faces(store, item.path, people)
+        faces = write_faces(store, item.path, people) if people else None
         size, digest, count = write_shard(store, item.path, encoded)
         entry = ShardEntry(
             path=item.path,
@@ -127,6 +127,11 @@ def write_shard(store: Store, path: str, samples: Iterable[tuple[str, Mapping[st
                 tar.write({"__key__": key, **members})
                 count += 1
     return hashing.size, hashing.digest.hexdigest(), count
+
+
+def has_faces(dyad: Dyad) -> bool:
+    """False where motion is coefficients, which no neutral face decodes."""
+    return dyad.neutral[0].size > 0
 
 
 def faces_of(dyad: Dyad) -> NeutralFaces:

@@ -75,7 +75,7 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
             neutral_code=(first.neutral_code, second.neutral_code),
             state=state,
             windows=windows,
-            moments=(_moments(first), _moments(second)),
+            moments=(moments_of(first.motion, first.valid), moments_of(second.motion, second.valid)),
         )
 
     def facts(self, rows: Sequence[Dyad]) -> str:
@@ -133,6 +133,7 @@ def starts(frames: int, cuts: Collection[int], config: WindowsConfig) -> Iterato
         yield from range(begin, end - config.length + 1, config.hop)
 
 
-def _moments(motion: Motion) -> tuple[float, ...]:
-    values = motion.motion[motion.valid].astype(np.float64)
+def moments_of(motion_TD: np.ndarray, valid_T: np.ndarray) -> tuple[float, ...]:
+    """`Dyad.moments` of one participant."""
+    values = motion_TD[valid_T].astype(np.float64)
     return (float(len(values)), *values.sum(0).tolist(), *(values**2).sum(0).tolist())

@@ -37,7 +37,11 @@ keep_commands()
 
 # Shapes and types that these signatures state hold in every call that a test makes in its own process.
 _TRAINING = Path(__file__).parents[1] / "training"
-_SHAPED = [path.stem for path in _TRAINING.glob("*.py") if re.search("jaxtyping|training.shapes", path.read_text())]
+_SHAPED = [
+    ".".join(path.relative_to(_TRAINING).with_suffix("").parts)
+    for path in _TRAINING.rglob("*.py")
+    if re.search("jaxtyping|training.shapes", path.read_text())
+]
 install_import_hook([f"visavis.training.{name}" for name in _SHAPED], f"{shapes.__name__}.checked")
 
 Once = Callable[[str, Callable[[Path], object]], Path]

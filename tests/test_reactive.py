@@ -10,17 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.reactions import Windows, baselines, far_from, measure, nods
+from benchmarks.listeners import CORPORA, DIM, LEVERS, PITCH, REAL, Rule
+from benchmarks.reactions import Nod, Windows, baselines, cues, far_from, measure, nods
 from benchmarks.reactive import (
     AVATAR,
     CODEC,
-    DIM,
     HOP,
-    NECK,
-    PITCH,
     USER,
     Corpus,
-    Rule,
     make_envelope,
     make_motion,
     make_talk,
@@ -34,6 +31,7 @@ from visavis.schemas.dyads import WindowClass
 from visavis.schemas.manifest import MANIFEST_NAME
 from visavis.schemas.train import FeatureConfig
 from visavis.stages.face.codec import motion_spec
+from visavis.stages.windows import avatar_state
 from visavis.training.dataset import Dataset
 from visavis.training.features import LogMel
 from visavis.training.loader import Loader
@@ -47,7 +45,7 @@ def conversations(corpus: Corpus, rule: Rule) -> Windows:
     """Whole conversations as windows, without their sound."""
     talks = [make_talk(corpus, number) for number in range(corpus.train)]
     user, avatar = zip(*(make_motion(corpus, rule, i, talk) for i, talk in enumerate(talks)), strict=True)
-    states = [talk.state(corpus.seconds * FPS) for talk in talks]
+    states = [avatar_state(talk.state(corpus.seconds * FPS), AVATAR) for talk in talks]
     both = np.concatenate(user + avatar)
     return Windows(
         truth=np.stack(avatar),
@@ -55,8 +53,8 @@ def conversations(corpus: Corpus, rule: Rule) -> Windows:
         loudness=np.stack(
             [make_envelope(corpus, i, talk, AVATAR).reshape(-1, HOP).mean(axis=1) for i, talk in enumerate(talks)]
         ),
-        ends=tuple(np.array([end for _, end in talk.phrases[USER]]) for talk in talks),
-        listens=np.stack([far_from(state & 2 > 0) for state in states]),
+        cues=tuple(cues(state, motion, rule) for state, motion in zip(states, user, strict=True)),
+        listens=np.stack([far_from(state & 1 > 0) for state in states]),
         motion=motion_spec(CODEC, DIM, both.mean(axis=0), both.std(axis=0)),
     )
 
@@ -84,6 +82,42 @@ def test_the_rule_can_be_read_back(rule: Rule) -> None:
     assert found["gain_delay_ms"] == pytest.approx(rule.smile_delay * 40, abs=40)
     assert found["jaw"] > 0.85
     assert found["alarms_min"] < 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["real", "other"])
+def test_every_kind_of_listener_can_be_read_back(name: str) -> None:
+    rule, shape = CORPORA[name]
+    windows = conversations(replace(CORPUS, **shape), rule)
+    found = measure(windows.truth, windows, rule)
+    hummed = 0.2 * (rule.hum_probability or 0) + 0.8 * rule.nod_probability  # a fifth of phrase ends is hummed at
+    expected = rule.nod_probability if rule.hum_probability is None else hummed
+    assert found["recall"] == pytest.approx(expected, abs=0.07)
+    assert found["alarms_min"] < 1
+    assert found["nod_delay_ms"] == pytest.approx(rule.nod_mean_delay * 40, abs=80)
+    assert found["gain"] == pytest.approx(rule.smile_gain, abs=0.05)
+    assert found["gain_delay_ms"] == pytest.approx(rule.smile_delay * 40, abs=40)
+    assert found["upwards"] == pytest.approx(rule.nod_upwards, abs=0.06)
+    assert found["cycles"] == pytest.approx(np.dot(rule.nod_cycles, 1 + np.arange(len(rule.nod_cycles))), abs=0.1)
+    assert found.get("gain_brows", 0) == pytest.approx(rule.brow_gain, abs=0.05)
+    rows = {each: measure(motion, windows, rule) for each, motion in baselines(windows).items()}
+    assert rows["hold_still"]["recall"] == rows["hold_still"]["alarms_min"] == 0
+    assert rows["shuffled"]["recall"] == pytest.approx(rows["shuffled"]["chance"], abs=0.06)
+    assert found["recall"] > found["chance"] + 0.3
+
+
+@pytest.mark.slow
+def test_real_listeners_nod_as_was_counted() -> None:
+    still = replace(REAL, pitch_drift=1e-4)  # so that a finer ruler overlooks nothing
+    windows = conversations(replace(CORPUS, train=100), still)
+    found = nods(windows.truth, replace(REAL, nod_depth=0.02))
+    cycles = np.array([min(nod.cycles, 3) for each in found for nod in each])
+    assert [np.mean(cycles == n) for n in (1, 2, 3)] == pytest.approx([0.51, 0.33, 0.16], abs=0.05)
+    assert np.mean([nod.upwards for each in found for nod in each]) == pytest.approx(0.24, abs=0.04)
+    near = [windows.truth[i, nod.apex - 5 : nod.apex + 6, PITCH] for i, each in enumerate(found) for nod in each]
+    ranges = np.array([np.ptp(span) for span in near])
+    assert np.degrees(ranges.mean()) == pytest.approx(4.0, abs=0.2)
+    assert np.log(ranges).std() == pytest.approx(REAL.nod_spread, abs=0.05)
 
 
 def test_a_dull_listener_reacts_less(windows: Windows) -> None:
@@ -116,11 +150,13 @@ def test_a_nod_of_another_shape_is_a_nod_too(windows: Windows) -> None:
     motion = np.zeros((1, 100, DIM))
     motion[0, 40:52, PITCH] = -RULE.nod_depth * np.minimum(np.arange(12), 12 - np.arange(12)) / 6
     motion[0, 70:82, PITCH] = 0.3 * motion[0, 40:52, PITCH]  # too faint
-    assert nods(motion, RULE)[0].tolist() == pytest.approx([46], abs=1)
+    (nod,) = nods(motion, RULE)[0]
+    assert abs(nod.apex - 46) <= 1
+    assert nod == Nod(nod.apex, cycles=1, upwards=False)
 
 
 def test_a_nodding_head_turns_about_its_neck(windows: Windows) -> None:
-    for column, lever in NECK.items():
+    for column, lever in LEVERS[PITCH].items():
         still = make_motion(CORPUS, replace(RULE, nod_probability=0), 0, make_talk(CORPUS, 0))[AVATAR]
         nodded = still[:, column] - windows.truth[0, :, column]
         assert nodded.max() == pytest.approx(lever * RULE.nod_depth, rel=0.6)
@@ -131,7 +167,7 @@ def test_backchannels_of_the_user_evoke_nothing(windows: Windows) -> None:
     talks = [make_talk(CORPUS, number) for number in range(CORPUS.train)]
     hums = tuple(np.array([end for _, end in talk.backchannels[USER]], int) for talk in talks)
     assert sum(map(len, hums)) > 50
-    found = measure(windows.truth, replace(windows, ends=hums), RULE)
+    found = measure(windows.truth, replace(windows, cues=hums), RULE)
     assert found["recall"] < 0.2  # others' phrases end near some of them
 
 

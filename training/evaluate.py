@@ -82,7 +82,7 @@ def evaluate(
     """
     loaded = load_checkpoint(checkpoint, whole=False)
     model = load_model(loaded, pick_device(device), weights=encoder)
-    data = _open_for(model, dataset)
+    data = open_for(model, dataset)
     sampler = sampler or loaded.config.sampler
     shards = {label: data.manifest.of(split, label) for label in WindowClass}
     chosen = {label: choose(entries, limit) for label, entries in shards.items()}
@@ -151,7 +151,7 @@ def generate(
     """
     loaded = load_checkpoint(checkpoint, whole=False)
     model = load_model(loaded, pick_device(device), weights=encoder)
-    data = _open_for(model, dataset)
+    data = open_for(model, dataset)
     sampler = sampler or loaded.config.sampler
     shard, sample = find_sample(data, key)
     if Path(key).name != key:  # it names files, and datasets may come from others
@@ -200,7 +200,7 @@ def generator(
     """
     loaded = load_checkpoint(checkpoint, whole=False)
     model = load_model(loaded, pick_device("auto"), weights=encoder)
-    _open_for(model, dataset)
+    open_for(model, dataset)
     sampler = loaded.config.sampler
     if seed is not None:
         sampler = sampler.model_copy(update={"seed": seed})
@@ -343,7 +343,7 @@ def _deviation(values: list[float]) -> float:
     return float(np.std(values, ddof=1))
 
 
-def _open_for(model: Listener, dataset: str) -> Dataset:
+def open_for(model: Listener, dataset: str) -> Dataset:
     data = Dataset(dataset)
     if data.manifest.motion.codec != model.motion.codec:
         raise UsageError(

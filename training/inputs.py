@@ -31,6 +31,7 @@ from visavis.training.dataset import Dataset, class_mixture
 from visavis.training.encoder import load_encoder, named_by
 from visavis.training.loader import Batch, Loader
 from visavis.training.model import Listener, build_model
+from visavis.training.preferences.seam import Preference, check_pairs
 from visavis.training.process_group import Processes
 from visavis.training.reference import ReferenceErrors
 
@@ -45,7 +46,7 @@ class Run:
     pairs: Dataset | None
     model: Listener
     average: Listener
-    frozen: Listener | None  # the reference model of preference tuning
+    frozen: Listener | None  # the reference model: of preference tuning, and of `objective.user_weight`
     reference: str  # its id
     resumed: Checkpoint | None
 
@@ -76,26 +77,36 @@ class Run:
         loader = Loader(dataset, self.config.optim.batch, split=split, max_bad=self.config.max_bad_samples)
         return [batch for batch, _ in islice(loader, self.config.val_batches)]
 
+    @cached_property
+    def preference(self) -> Preference | None:
+        """What is minimised of pairs; none without them."""
+        if self.pairs is None:
+            return None
+        return Preference(self.config, self.model, self.pairs.manifest.columns)
+
     @property
     def reference_answers(self) -> ReferenceErrors | None:
         """What the reference model said of this process' pairs in a run like this one; none without `dpo.cache`."""
         config, group = self.config, self.group
-        if self.pairs is None or config.dpo.cache is None:
+        if self.pairs is None or self.preference is None or config.dpo.cache is None:
             return None
+        shape: tuple[int, ...] = config.optim.batch, self.pairs.manifest.window
+        if self.preference.by_dimension:
+            shape = *shape, self.model.motion.dim
         asked = {
             "reference": self.reference,
             "pairs": self.pairs.hash,
             "norm": config.dpo.norm,
+            "tracked": config.dpo.objective == "tracked",
             "precision": config.optim.precision,
             "device": group.device.type,
             "seed": config.seed,
             "accumulate": config.optim.accumulate,
             "process": [group.rank, group.size],
             "steps": self.steps,
-            "batch": config.optim.batch,
+            "shape": shape,
         }
-        places = self.steps * config.optim.accumulate
-        return ReferenceErrors(Path(config.dpo.cache), asked, places, config.optim.batch, self.pairs.manifest.window)
+        return ReferenceErrors(Path(config.dpo.cache), asked, self.steps * config.optim.accumulate, *shape)
 
     def loader(self, dataset: Dataset, name: str) -> Loader:
         """This process' loader of `windows` or `pairs`, where the run left it."""
@@ -150,6 +161,8 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
         raise UsageError(f"{pairs} holds windows, not pairs; make pairs with `visavis pairs`")
     if preferences is not None and init is None:
         raise UsageError("preference tuning starts from a trained checkpoint: give one as init")
+    if config.objective.user_weight and init is None:
+        raise UsageError("objective.user_weight is for further steps from a trained checkpoint: give one as init")
     started = None if init is None else load_checkpoint(init, whole=False)
     if started is not None:
         features = named_by(started.config.features, config.features.weights)
@@ -164,6 +177,8 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
     features, encoder = load_encoder(config.features, group.device)
     config = config.model_copy(update={"features": features})
     reference = checkpoint_id(init) if init is not None else ""
+    if preferences is not None:
+        check_pairs(config.dpo, preferences.manifest, reference)
     path = out / CHECKPOINT_NAME
     if (out / OLD_NAME).exists() and not path.exists():
         raise UsageError(f"{out / OLD_NAME} is of an older format; `visavis convert` makes {CHECKPOINT_NAME} of it")
@@ -178,7 +193,8 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
     elif started is not None:
         model.load_state_dict(started.ema)
         average.load_state_dict(started.ema)
-    frozen = load_model(started, group.device, encoder=encoder) if started and preferences else None
+    refers = preferences is not None or config.objective.user_weight > 0
+    frozen = load_model(started, group.device, encoder=encoder) if started and refers else None
     if config.optim.compile:
         _check_compiler()
         for network in (model, frozen):

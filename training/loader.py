@@ -29,6 +29,7 @@ from torch import Tensor
 
 from visavis.schemas.errors import DatasetError, UsageError
 from visavis.schemas.manifest import Split
+from visavis.schemas.pairs import PairRecord
 from visavis.schemas.sample import Sample
 from visavis.schemas.words import counted
 from visavis.training.dataset import Dataset, class_mixture
@@ -55,6 +56,7 @@ class Batch:
     reference: BD
     chosen: BTD | None = None  # pairs only
     rejected: BTD | None = None  # pairs only
+    records: tuple[PairRecord, ...] = ()  # pairs only: how each was made
 
     def to(self, device: torch.device) -> Batch:
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
@@ -153,6 +155,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         reference=stack("reference"),
         chosen=stack("chosen") if pairs else None,
         rejected=stack("rejected") if pairs else None,
+        records=tuple(s.pair for s in samples if s.pair is not None) if pairs else (),
     )
 
 

@@ -1,6 +1,6 @@
 """What a step minimises, as one module: the flow loss, and the preference loss beside it.
 
-    L = L_DF + w · L_velocity + λ · L_DPO            eq. 6, the option of `training.flow`, eq. 12
+    L = L_DF + w · L_velocity + λ · L_preference      eq. 6, the option of `training.flow`, `training.preferences`
 
 It is a module because DistributedDataParallel averages the gradients of what is called through it, and of nothing else.
 
@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from visavis.schemas.train import DpoConfig, ObjectiveConfig, TrainConfig
-from visavis.training.dpo import PairErrors, pair_errors, preference_loss
+from visavis.training.effort import effort, user_effect
 from visavis.training.flow import Noise, draw_keep, draw_noise, flow_errors, masked_mean, step_error, valid_steps
 from visavis.training.loader import Batch
 from visavis.training.model import Keep, Listener
+from visavis.training.preferences.seam import Preference
 from visavis.training.reference import ReferenceErrors
 
 
@@ -60,13 +61,18 @@ class Objective(nn.Module):
     """Loss of a part of a step."""
 
     def __init__(
-        self, model: Listener, frozen: Listener | None, config: TrainConfig, answers: ReferenceErrors | None = None
+        self,
+        model: Listener,
+        frozen: Listener | None,
+        config: TrainConfig,
+        preference: Preference | None = None,
+        answers: ReferenceErrors | None = None,
     ) -> None:
-        """frozen: the reference model of preferences. answers: what it said of pairs before."""
+        """frozen: the reference model. preference: of pairs, where there are any. answers: what was said of them."""
         super().__init__()
         self.model = model
         self.config = config
-        self._answers = answers
+        self._preference, self._answers = preference, answers
         self._frozen = (frozen,)  # in a tuple: its weights are none of this module's
 
     def forward(self, part: Part, shares: Sequence[float], generator: torch.Generator, place: int = 0) -> Losses:
@@ -81,22 +87,23 @@ class Objective(nn.Module):
         noise = window_noise(model, batch, generator, config)
         keep = draw_keep(len(batch.keys), config, generator)
         device, valid_BT = batch.valid.device, batch.valid[..., 0]
-        error_BT, off_BTD = flow_errors(
-            model,
-            model.normalise(batch.avatar_motion),
-            model.normalise(batch.reference),
-            model.conditions(batch.avatar_audio, batch.user_audio, batch.user_motion),
-            Keep(keep.avatar.to(device), keep.user.to(device)),
-            noise,
-            config.norm,
-        )
-        total = flow = of_frames * masked_mean(error_BT, valid_BT)
-        logs = {}
+        keep = Keep(keep.avatar.to(device), keep.user.to(device) & has_user(batch))
+        x1, reference = model.normalise(batch.avatar_motion), model.normalise(batch.reference)
+        conditions = model.conditions(batch.avatar_audio, batch.user_audio, batch.user_motion)
+        error_BT, off_BTD = flow_errors(model, x1, reference, conditions, keep, noise, config.norm)
+        weighted_BT, logs = error_BT, {}
+        if config.user_weight:
+            (frozen,) = self._frozen
+            assert frozen is not None  # `inputs` asks for the initial checkpoint
+            effect_BT = user_effect(frozen, x1, reference, conditions, keep, noise)
+            weighted_BT = error_BT * effort(effect_BT, keep, valid_BT, config.user_weight)
+            logs["user_effect"] = of_frames * masked_mean(effect_BT, valid_BT)
+        total = flow = of_frames * masked_mean(weighted_BT, valid_BT)
         if config.velocity:
             logs["loss_velocity"] = of_steps * step_error(off_BTD, valid_BT, config.norm)
             total = total + config.velocity * logs["loss_velocity"]
         if part.pairs is not None:
-            preference, watched = self._preference(part.pairs, generator, place)
+            preference, watched = self._compare(part.pairs, generator, place)
             logs["loss_dpo"] = of_pairs * preference
             logs |= {name: of_pairs * value for name, value in watched.items()}
             total = total + self.config.dpo.lambda_ * logs["loss_dpo"]
@@ -104,18 +111,23 @@ class Objective(nn.Module):
             logs = {"loss_flow": flow, **logs}
         return Losses(total, {name: value.detach() for name, value in logs.items()}, noise.t, error_BT.detach())
 
-    def _preference(self, pairs: Batch, generator: torch.Generator, place: int) -> tuple[Tensor, dict[str, Tensor]]:
-        (frozen,), config = self._frozen, self.config.dpo
+    def _compare(self, pairs: Batch, generator: torch.Generator, place: int) -> tuple[Tensor, dict[str, Tensor]]:
+        (frozen,), preference = self._frozen, self._preference
         assert frozen is not None
-        noise = window_noise(self.model, pairs, generator, self.config.objective)
+        assert preference is not None
+        noise = preference.noise(pairs, window_noise(self.model, pairs, generator, self.config.objective))
 
-        @torch.no_grad()
-        def ask() -> PairErrors:
-            return pair_errors(frozen, pairs, noise, config.norm)
+        def ask() -> tuple[Tensor, Tensor]:
+            return preference.ask(frozen, pairs, noise)
 
-        reference = ask() if self._answers is None else self._answers.of(place, pairs, noise, ask)
-        policy = pair_errors(self.model, pairs, noise, config.norm)
-        return preference_loss(policy, reference, compared_frames(pairs, config), config.beta)
+        reference = ask() if self._answers is None else self._answers.of(place, pairs, noise[0], ask)
+        return preference.loss(self.model, reference, pairs, noise, compared_frames(pairs, self.config.dpo))
+
+
+def has_user(batch: Batch) -> Tensor:
+    """Which windows have a user that is seen or heard, bool [B]. Clips of one person have none: beside them the model
+    learns as where the user's signals are dropped, both together."""
+    return batch.valid[..., 1].any(dim=1) | (batch.user_audio != 0).any(dim=1)
 
 
 def compared_frames(pairs: Batch, config: DpoConfig) -> Tensor:

@@ -29,6 +29,7 @@ from jaxtyping import Bool, Float
 
 from visavis.schemas.errors import UsageError
 from visavis.training.metrics import mean_defined
+from visavis.training.sklearn_kmeans import kmeans_labels
 from visavis.training.time_warping import dynamic_time_warping
 
 Protocol = Literal["dim", "dualtalk", "unils", "react"]
@@ -255,12 +256,9 @@ def entropy_over_clusters(fitted_TD: TD, counted_TD: TD, clusters: int) -> float
     scikit-learn's k-means with random_state 0 and n_init "auto", as all scripts have it. NaN of fewer frames than
     clusters.
     """
-    from sklearn.cluster import KMeans
-
     if len(fitted_TD) < clusters or not len(counted_TD):
         return math.nan
-    means = KMeans(n_clusters=clusters, random_state=0, n_init="auto").fit(fitted_TD)
-    share_K = np.bincount(means.predict(counted_TD), minlength=clusters) / len(counted_TD)
+    share_K = np.bincount(kmeans_labels(fitted_TD, counted_TD, clusters), minlength=clusters) / len(counted_TD)
     return float(-(share_K * np.log2(share_K + _EPS)).sum())
 
 
@@ -285,14 +283,40 @@ def synchrony(motion_TD: TD, user_TD: TD, lag: int = SYNCHRONY_LAG) -> float:
     lag."""
     if len(motion_TD) < lag + 2:
         return math.nan
-    scores = []
-    for n in range(-lag, lag + 1):
-        mine, theirs = motion_TD[max(n, 0) : len(motion_TD) + min(n, 0)], user_TD[max(-n, 0) : len(user_TD) - max(n, 0)]
-        mean = mean_defined(_correlations(mine, theirs))
-        scores.append(-math.inf if math.isnan(mean) else mean)
-    if max(scores) == -math.inf:  # one of the two holds still
+    mean_L = np.array([mean_defined(each_D) for each_D in lagged_correlations(motion_TD, user_TD, lag)])
+    if np.isnan(mean_L).all():  # one of the two holds still
         return math.nan
-    return float(abs(int(np.argmax(scores)) - lag))
+    return float(abs(int(np.nanargmax(mean_L)) - lag))
+
+
+def lagged_correlations(motion_TD: TD, user_TD: TD, lag: int) -> Float[np.ndarray, "L D"]:
+    """Correlation of each dimension with the user's at every lag from −lag (the user follows) to lag, over the frames
+    that both have there; NaN where one of the two does not move.
+
+    Sums of products come from Fourier transforms, those of one side from running sums, both about the mean of all.
+    """
+    frames = len(motion_TD)
+    a_TD, b_TD = motion_TD - motion_TD.mean(axis=0), user_TD - user_TD.mean(axis=0)
+    size = 1 << (frames + lag).bit_length()
+    spectrum = np.fft.rfft(a_TD, size, axis=0) * np.fft.rfft(b_TD, size, axis=0).conj()
+    shifts_L = np.arange(-lag, lag + 1)
+    products_LD = np.fft.irfft(spectrum, size, axis=0)[shifts_L]
+    begin_L, late_L = np.maximum(shifts_L, 0), np.maximum(-shifts_L, 0)
+    count_L1 = (frames - np.abs(shifts_L))[:, None]
+
+    def moments(side_TD: TD, first_L: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sum and squared deviation of the frames that are left, [L, D]; 0 for what is rounding alone."""
+        sums, squares = (np.pad(np.cumsum(x, axis=0), ((1, 0), (0, 0))) for x in (side_TD, side_TD * side_TD))
+        last_L = first_L + count_L1[:, 0]
+        total_LD, power_LD = sums[last_L] - sums[first_L], squares[last_L] - squares[first_L]
+        spread_LD = power_LD - total_LD * total_LD / count_L1
+        return total_LD, np.where(spread_LD > 1e-12 * squares[-1], spread_LD, 0.0)
+
+    (a_sum, a_power), (b_sum, b_power) = moments(a_TD, begin_L), moments(b_TD, late_L)
+    power_LD = np.sqrt(a_power * b_power)
+    return np.divide(
+        products_LD - a_sum * b_sum / count_L1, power_LD, out=np.full(power_LD.shape, math.nan), where=power_LD > 0
+    )
 
 
 def _check(clips: Sequence[Clip]) -> None:

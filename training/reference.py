@@ -21,20 +21,21 @@ import torch
 
 from visavis.schemas.errors import UsageError
 from visavis.schemas.storage.faults import about
-from visavis.training.dpo import PairErrors
 from visavis.training.flow import Noise
 from visavis.training.loader import Batch
+from visavis.training.preferences.pairs import PairErrors, PairOffsets
 
 _LOG = logging.getLogger(__name__)
 
 
 class ReferenceErrors:
-    """A file of errors per frame of both sides, by place in the run: accumulated batches of all steps in order."""
+    """A file of errors or offsets of both sides, by place in the run: accumulated batches of all steps in order."""
 
-    def __init__(self, folder: Path, asked: dict[str, object], places: int, batch: int, frames: int) -> None:
+    def __init__(self, folder: Path, asked: dict[str, object], places: int, *shape: int) -> None:
         """
         Args:
             asked: what tells the questions of a run from those of another; it names the file.
+            shape: of an answer on one side, [B, T] or [B, T, D].
 
         Raises:
             UsageError: the folder cannot be written.
@@ -42,7 +43,7 @@ class ReferenceErrors:
         self._full = False
         name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
         path = folder / f"{name}.npy"
-        kind = np.dtype([("question", "<u8"), ("errors", "<f4", (2, batch, frames))])
+        kind = np.dtype([("question", "<u8"), ("errors", "<f4", (2, *shape))])
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not path.exists():
@@ -56,8 +57,10 @@ class ReferenceErrors:
         if self._kind != kind:
             raise UsageError(f"dpo.cache: {path} is no file of answers; remove it")
 
-    def of(self, place: int, pairs: Batch, noise: Noise, compute: Callable[[], PairErrors]) -> PairErrors:
-        """Errors of both sides, on the noise's device."""
+    def of(
+        self, place: int, pairs: Batch, noise: Noise, compute: Callable[[], PairErrors | PairOffsets]
+    ) -> PairErrors | PairOffsets:
+        """What is said of both sides, on the noise's device."""
         question, at = _digest(pairs, noise), self._begin + place * self._kind.itemsize
         known = os.pread(self._file.fileno(), self._kind.itemsize, at)
         answers = np.frombuffer(known, self._kind, len(known) // self._kind.itemsize)  # none where it is cut off

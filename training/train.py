@@ -127,7 +127,7 @@ def _loop(run: Run, out: Path, log: MetricsLog, progress: Progress | None, asked
     if run.resumed is not None:
         optimizer.load_state_dict(run.resumed.optimizer)
     with group.together():
-        objective = Objective(run.model, run.frozen, config, run.reference_answers)
+        objective = Objective(run.model, run.frozen, config, run.preference, run.reference_answers)
     network: Objective | DistributedDataParallel = objective
     if group.gloo is not None:
         network = DistributedDataParallel(

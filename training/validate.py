@@ -1,7 +1,7 @@
 """What a checkpoint's averaged weights are worth, on the same few batches and the same noise every time.
 
 Of held-out windows: the flow loss with the user seen and dropped. In preference tuning also of pairs: what
-`training.dpo` watches, and by how much the chosen side has become worse than the reference model had it, which is the
+every objective logs, and by how much the chosen side has become worse than the reference model had it, which is the
 classic failure.
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import torch
 
 from visavis.schemas.train import Norm
-from visavis.training.dpo import pair_errors, preference_loss
 from visavis.training.flow import flow_loss
 from visavis.training.inputs import Run
 from visavis.training.loader import Batch
@@ -56,15 +55,15 @@ def validate_pairs(run: Run) -> dict[str, float]:
 
     Empty without pairs, or where `val_batches` is 0.
     """
-    if run.frozen is None or not run.watched:
+    if run.frozen is None or run.preference is None or not run.watched:
         return {}
-    generator, config = step_generator(0, 1), run.config.dpo
+    generator, preference = step_generator(0, 1), run.preference
     sums: dict[str, float] = {}
     for each in run.watched:
         pairs = each.to(run.device)
-        noise = window_noise(run.average, pairs, generator)
-        policy, reference = (pair_errors(model, pairs, noise, config.norm) for model in (run.average, run.frozen))
-        loss, logs = preference_loss(policy, reference, compared_frames(pairs, config), config.beta)
+        noise = preference.noise(pairs, window_noise(run.average, pairs, generator))
+        reference = preference.ask(run.frozen, pairs, noise)
+        loss, logs = preference.loss(run.average, reference, pairs, noise, compared_frames(pairs, run.config.dpo))
         for name, value in (logs | {"loss_dpo": loss}).items():
             sums[name] = sums.get(name, 0.0) + value.item() / len(run.watched)
     before = sums["chosen_reference"]

@@ -186,21 +186,38 @@ def verify(
 
 @builds.command()
 def export(
-    dataset: Annotated[str, typer.Argument(help="Dataset or run, of `visavis build` or of `visavis pairs`.")],
+    dataset: Annotated[str, typer.Argument(help="Dataset or run, of `visavis build`, `import` or `pairs`.")],
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", help="A .parquet, as a path or URL; runs/windows.parquet or runs/pairs.parquet."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="A .parquet (runs/windows.parquet, runs/pairs.parquet), or a folder; path or URL.",
+        ),
     ] = None,
+    layout: Annotated[
+        str, typer.Option(help="parquet, dualtalk or unils: windows or pairs as a table, or whole conversations.")
+    ] = "parquet",
 ) -> None:
-    """Write windows or preference pairs as one Parquet file, for Hugging Face `datasets`, pandas and other trainers."""
+    """Write windows or preference pairs as one Parquet file, or conversations in the layouts of other trainers."""
     needs("build", "visavis export")
     from visavis.pipeline.cli.export import export_dataset
+    from visavis.pipeline.cli.export_layouts import LAYOUTS, export_layout
     from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.engine.progress import Reporter
     from visavis.training.dataset import Dataset
 
+    if layout not in ("parquet", *LAYOUTS):
+        raise UsageError(f"--layout {layout}: parquet, {' or '.join(LAYOUTS)}")
     reporter, data = Reporter(), Dataset(dataset_folder(dataset))
-    path = out or f"runs/{data.manifest.kind}.parquet"
-    count = counted(export_dataset(data, path), data.manifest.kind.removesuffix("s"))
-    say(f"{count}\n{path}")
-    reporter.end(f"{count} exported", advice=f'next: datasets.load_dataset("parquet", data_files="{path}")')
+    if layout == "parquet":
+        path = out or f"runs/{data.manifest.kind}.parquet"
+        count = counted(export_dataset(data, path), data.manifest.kind.removesuffix("s"))
+        say(f"{count}\n{path}")
+        reporter.end(f"{count} exported", advice=f'next: datasets.load_dataset("parquet", data_files="{path}")')
+        return
+    path = out or f"runs/{layout}"
+    counts = export_layout(data, LAYOUTS[layout], path, reporter)
+    said = ", ".join(f"{count} {split}" for split, count in counts.items())
+    say(f"{counted(sum(counts.values()), 'clip')} ({said})\n{path}")
+    reporter.end(f"{counted(sum(counts.values()), 'clip')} exported", advice=f"next: visavis import {layout} {path}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from visavis.pipeline.engine.progress import command
 from visavis.pipeline.plan.outputs import codecs_of, read_outputs
+from visavis.pipeline.plan.run_folder import read_settings
 from visavis.pipeline.view.avatar import WHITE
 from visavis.pipeline.view.puppet import WIDEST
 from visavis.pipeline.view.timeline import AVATAR, USER
@@ -93,6 +94,10 @@ def find_conversation(root: str, item: str) -> Conversation:
         if conversation.id.startswith(item) or any(printable(item) in name for name in names):
             return conversation
         seen.append(name_of(conversation))
+    if "layout" in read_settings(Store(root))["config"]:
+        raise UsageError(
+            f"{root} is an import, which looks at no pictures; `visavis generate` draws its motion as curves"
+        )
     raise UsageError(f"{item}: no such conversation in {root}; {candidates(item, seen, 'conversation')}")
 
 

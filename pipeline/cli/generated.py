@@ -28,7 +28,7 @@ from visavis.schemas.storage.store import Store
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.uris import is_local, shown
 from visavis.stages.face.codec import decode_motion
-from visavis.stages.face.decode import avatar_of, read_codec, read_faces
+from visavis.stages.face.decode import avatar_of, read_codec, read_faces, why_not_drawn
 
 _SIDES: dict[str, Colour] = {"user": USER, "truth": AVATAR, "generated": MODEL}
 _FACE, _MOMENTS = 170, 7  # pixels of a face's square, and how many there are in a row
@@ -151,7 +151,7 @@ def _decoder(note: Mapping[str, Any], dataset: str) -> tuple[Codec, tuple[np.nda
     manifest = parse_manifest(store.read(MANIFEST_NAME, MANIFEST_BYTES), MANIFEST_NAME)
     codec, wanted = read_codec(store, manifest), note["motion"]["codec"]
     if codec is None:
-        raise LookupError("it was built before datasets held their codec; `visavis build` in its run's folder adds it")
+        raise LookupError(why_not_drawn(manifest))
     if codec.id != wanted:
         raise LookupError(f"its codec is {codec.id}, and this window's motion is of {wanted}")
     conversation = note["window"]["conversation"]

@@ -201,13 +201,21 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, help="Generate with so many seeds and average.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Windows per class; none: all.")] = None,
     encoder: Encoder = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Score whole sequences as dim, dualtalk, unils or react do; --limit counts sequences."),
+    ] = None,
     all_: Annotated[
         bool, typer.Option("--all", help="All metrics and baselines, and how far off they may be.")
     ] = False,
     by_class: Annotated[bool, typer.Option("--by-class", help="Tables for every class, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Score checkpoints beside the ground truth and simple baselines, with a verdict on each."""
+    """Score checkpoints beside the ground truth and simple baselines, with a verdict on each.
+
+    With --protocol the windows of a conversation are put together, each checkpoint generates them as one stream, and
+    what comes is scored by the definitions of a public script, beside the noise floor.
+    """
     from visavis.pipeline.cli.evaluate import evaluation_tables, names_of, verdict
     from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.engine.progress import Reporter
@@ -215,6 +223,16 @@ def evaluate(
 
     if split not in ("train", "val"):
         raise UsageError(f"--split is train or val, not {split}")
+    if protocol:
+        if by_class:
+            raise UsageError("--by-class does not go with --protocol: whole sequences are of no class")
+        from visavis.pipeline.cli.evaluate_sequences import evaluate_sequences
+
+        evaluate_sequences(
+            checkpoints, dataset_folder(dataset), "val" if split == "val" else "train", range(seeds),
+            protocol=protocol, limit=limit, encoder=encoder, whole=all_, as_json=as_json,
+        )  # fmt: skip
+        return
     reporter, results = Reporter(), dict[str, dict[str, Any]]()
     for name, checkpoint in zip(names_of(checkpoints), checkpoints, strict=True):
         with reporter.training("evaluate") as progress:
@@ -260,17 +278,14 @@ def metrics(
     """
     needs("metrics", "visavis metrics")
     from visavis.pipeline.cli.arrays import parts_of, read_clips
-    from visavis.pipeline.cli.protocols import protocol_rows, protocol_table, summary
+    from visavis.pipeline.cli.protocols import known_protocol, protocol_table, summary
     from visavis.pipeline.engine.progress import Reporter
-    from visavis.training.protocols import PROTOCOLS
+    from visavis.training.protocol_rows import protocol_rows
 
-    known = next((each for each in PROTOCOLS if each == protocol), None)
-    if known is None:
-        raise UsageError(f"--protocol is one of {', '.join(PROTOCOLS)}, not {protocol}")
-    reporter = Reporter()
+    known, reporter = known_protocol(protocol), Reporter()
     clips, left_out = read_clips(truth, user, generated, listening)
     parts = parts_of(columns, next(iter(clips.values())).truth.shape[1])
-    found = protocol_rows(known, list(clips.values()), parts, whole=all_)
+    found = protocol_rows(known, {"generated": list(clips.values())}, parts, whole=all_)
     if as_json:
         say_json({"protocol": known, "sequences": len(clips), "left_out": left_out, "figures": found})
         return

@@ -18,6 +18,7 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import Manifest, Split
 from visavis.schemas.uris import is_local
 from visavis.schemas.words import counted, in_words, size
+from visavis.stages.face.decode import why_not_drawn
 from visavis.training.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _lines(manifest: Manifest) -> list[str]:
         f" {counted(len(manifest.shards), 'shard')}, {megabytes:.1f} MB",
         f"windows of {counted(manifest.window, 'frame')} at {manifest.fps} fps; motion {manifest.motion.codec},"
         f" {counted(manifest.motion.dim, 'dimension')}",
-        *([] if manifest.codec else ["its motion cannot be drawn: it was built before datasets held their codec"]),
+        *([f"its motion cannot be drawn as faces: {why}"] if (why := why_not_drawn(manifest)) else []),
     ]
     if manifest.pairs:
         made = manifest.pairs

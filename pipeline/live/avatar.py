@@ -21,7 +21,7 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.sample import Sample
 from visavis.schemas.storage.store import Store
 from visavis.schemas.train import SamplerConfig
-from visavis.stages.face.decode import avatar_of, conversation_of, read_codec, read_faces
+from visavis.stages.face.decode import avatar_of, conversation_of, read_codec, read_faces, why_not_drawn
 from visavis.stages.face.landmarker import check_faces
 from visavis.stages.models.devices import pick_device
 from visavis.training.checkpoint import load_checkpoint, load_model
@@ -135,6 +135,8 @@ def load_avatar(
     loaded = load_checkpoint(checkpoint, whole=False)
     data = Dataset(dataset or _beside(checkpoint))
     codec = read_codec(Store(data.location), data.manifest)
+    if codec is None and (why := why_not_drawn(data.manifest)):
+        raise UsageError(f"{data.location}: its motion cannot be drawn as a face: {why}")
     if codec is None or codec.id != loaded.motion.codec:
         found = codec.id if codec else "none"
         raise UsageError(

@@ -26,7 +26,7 @@ from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.paths import for_workers, in_full
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Run, Workflow, as_long_as, made_of, next_stage
-from visavis.pipeline.plan.dataset import buckets_of, build_dataset, collect, read_made
+from visavis.pipeline.plan.dataset import buckets_of, build_dataset, collect, landmark_motion, read_made
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.graph import Graph
 from visavis.pipeline.plan.outputs import read_codec
@@ -188,7 +188,8 @@ class Build:
             )
         if not len(dyads):
             raise RunFailed(self._nothing_left(run, "window"))
-        manifest = build_dataset(run, dyads, codec, self.config, made, self.graph)
+        motion = landmark_motion(run.store, codec)
+        manifest = build_dataset(run, dyads, motion, self.config, made, self.graph)
         run.ledger.flush()
         return BuildSummary(
             dataset=f"{self.root.rstrip('/')}/{DATASET}",
@@ -196,7 +197,7 @@ class Build:
             kept=len(dyads),
             rejected=rejections(account_of(run.ledger, self.fingerprints)),
             plan=manifest.plan,
-            held_out=_held_out(manifest),
+            held_out=held_out_seconds(manifest),
             samples=sum(s.samples for s in manifest.shards),
             processed=run.processed,
         )
@@ -335,6 +336,7 @@ class Build:
         return f"no {what} is left to train on ({reasons}); see `visavis status {self.root}`"
 
 
-def _held_out(manifest: Manifest) -> dict[str, float]:
+def held_out_seconds(manifest: Manifest) -> dict[str, float]:
+    """Of windows that are held out, by class."""
     windows = {label: sum(shard.samples for shard in manifest.of("val", label)) for label in WindowClass}
     return {label.value: round(n * manifest.window / manifest.fps, 3) for label, n in windows.items()}

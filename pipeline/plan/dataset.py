@@ -18,16 +18,24 @@ import numpy as np
 
 from visavis.pipeline.engine.run import Run, made_of
 from visavis.pipeline.plan.file_names import DATASET, named_files, unnamed_files
-from visavis.pipeline.plan.graph import Graph
+from visavis.pipeline.plan.graph import Graph, Settings
 from visavis.pipeline.plan.workflow import MakeTask
 from visavis.pipeline.state.index import parse_facts
 from visavis.pipeline.state.tasks import CENSUS, Artifact, Task, content_digest
 from visavis.schemas import FPS, SAMPLE_RATE
 from visavis.schemas.artifact import dump_rows, load_row
-from visavis.schemas.config import BuildConfig
 from visavis.schemas.dyads import Census, Codec, DyadFacts, WindowClass
 from visavis.schemas.errors import RunFailed
-from visavis.schemas.manifest import MANIFEST_NAME, FileEntry, Manifest, Split, dump_manifest, faces_path
+from visavis.schemas.manifest import (
+    MANIFEST_NAME,
+    FileEntry,
+    Manifest,
+    MotionColumn,
+    MotionSpec,
+    Split,
+    dump_manifest,
+    faces_path,
+)
 from visavis.schemas.plain import to_json
 from visavis.schemas.storage.store import Store
 from visavis.schemas.words import counted
@@ -82,28 +90,62 @@ def collect(
     return Dyads(rows[np.argsort(rows["id"])], path_of, voices_path_of)
 
 
+@dataclass(frozen=True)
+class MotionKind:
+    """What the motion of a dataset is.
+
+    digest: of all that it depends on beside the windows. spec: what the manifest says, of its mean and deviation.
+    decoder: bytes of its codec; None of coefficients, which have none.
+    """
+
+    digest: str
+    spec: Callable[[np.ndarray, np.ndarray], MotionSpec]
+    columns: Callable[[MotionSpec], tuple[MotionColumn, ...]]
+    decoder: bytes | None = None
+
+
+def landmark_motion(store: Store, codec: Artifact) -> MotionKind:
+    """Motion of a codec that a build fitted or was given."""
+    decoder = store.read(codec.path)
+    fitted = load_row(decoder, Codec)
+    return MotionKind(
+        digest=codec.digest,
+        spec=lambda mean, std: motion_spec(fitted.id, len(mean), mean, std),
+        columns=lambda _: named_columns(fitted),
+        decoder=decoder,
+    )
+
+
 def build_dataset(
-    run: Run, dyads: Dyads, codec: Artifact, config: BuildConfig, task: MakeTask, graph: Graph
+    run: Run,
+    dyads: Dyads,
+    motion: MotionKind,
+    config: Settings,
+    task: MakeTask,
+    graph: Graph,
+    held: np.ndarray | None = None,
 ) -> Manifest:
     """Plan, write and publish the shards of `dyads`.
+
+    Args:
+        held: bool, which are held out; None: by participant (`balance.val_share`).
 
     Raises:
         RunFailed: a part could not be counted, or a shard not be written; or another run was faster.
     """
-    held = held_out(dyads.rows["names"], config.balance.val_share)
-    census, whole = _take_census(run, dyads, dyads.rows["id"][~held], task, graph)
+    held = held_out(dyads.rows["names"], config.balance.val_share) if held is None else held
+    described = np.ones(len(held), bool) if held.all() else ~held  # a test set alone is described by itself
+    takes = graph.steps["shard"].takes
+    census, whole = _take_census(run, dyads, dyads.rows["id"][described], task, graph)
     print_ = graph.fingerprints["shard"]
-    mean, std = scale(whole)
-    decoder = run.store.read(codec.path)
-    fitted = load_row(decoder, Codec)
-    spec = motion_spec(fitted.id, len(mean), mean, std)
+    spec = motion.spec(*scale(whole))
     room = capacity(config.windows.length, spec.dim, config.shard)
 
     def tasks() -> Iterator[Task]:
         for split, label, number, slices in _shards(dyads, held, room):
             name = f"{split}/{label.value}-{number:06d}"
             parts = [part.model_dump() for part in slices]
-            path = shard_path(name, print_, codec.digest, census.digest, config.balance.dull_keep, parts)
+            path = shard_path(name, print_, motion.digest, census.digest, config.balance.dull_keep, parts)
             windows = sum(part.count for part in slices)
             yield task(
                 "shard",
@@ -111,9 +153,9 @@ def build_dataset(
                 path,
                 graph.steps["shard"].inputs(
                     {
-                        "windows": [dyads.artifact(part.conversation) for part in slices],
-                        "separate": [dyads.voices(part.conversation) for part in slices],
-                        "census": [census],
+                        takes["dyads"]: [dyads.artifact(part.conversation) for part in slices],
+                        takes["voices"]: [dyads.voices(part.conversation) for part in slices],
+                        takes["census"]: [census],
                     }
                 ),
                 inline={
@@ -123,15 +165,15 @@ def build_dataset(
                     "slices": parts,
                     "dull_keep": config.balance.dull_keep,
                 },
-                files=files_of(path),
+                files=files_of(path, faces=motion.decoder is not None),
                 seconds=windows * config.windows.length / FPS,
             )
 
     rows, before = write_shards(run, "shard", tasks, ShardRow)
-    windows = {label: int(n) for label, n in zip(WindowClass, dyads.rows["windows"][~held].sum(0), strict=True)}
+    windows = {label: int(n) for label, n in zip(WindowClass, dyads.rows["windows"][described].sum(0), strict=True)}
     kept = dict.fromkeys(WindowClass, 0.0)
     for row in rows:
-        if row.entry.split == "train":
+        if row.entry.split == "train" or held.all():
             kept[row.entry.label] += row.weight
     manifest = Manifest(
         kind="windows",
@@ -140,8 +182,8 @@ def build_dataset(
         sample_rate=SAMPLE_RATE,
         window=config.windows.length,
         motion=spec,
-        columns=named_columns(fitted),
-        codec=codec_entry(decoder),
+        columns=motion.columns(spec),
+        codec=codec_entry(motion.decoder) if motion.decoder else None,
         conversations=len(dyads),
         participants=len(np.unique(dyads.rows["names"])),
         plan=plan_balance(
@@ -151,7 +193,7 @@ def build_dataset(
         ),
         shards=tuple(row.entry for row in rows),
     )
-    publish(run, manifest, decoder, before)
+    publish(run, manifest, motion.decoder, before)
     return manifest
 
 
@@ -253,12 +295,13 @@ def buckets_of(numbers: np.ndarray, chunk: int, least: int = 1) -> dict[str, np.
 
 def _take_census(run: Run, dyads: Dyads, train: np.ndarray, task: MakeTask, graph: Graph) -> tuple[Artifact, Census]:
     """Count the dyads of these ids. Returns the sum, and where it is kept for those who write the shards."""
+    source = graph.steps["census"].takes["dyads"]
     tasks = [
         task(
             "census",
             name,
             counted(len(part), "conversation"),
-            graph.steps["census"].inputs({"windows": [dyads.artifact(f"{number:016x}") for number in part.tolist()]}),
+            graph.steps["census"].inputs({source: [dyads.artifact(f"{number:016x}") for number in part.tolist()]}),
         )
         for name, part in buckets_of(train, _CENSUS_CHUNK).items()
     ]

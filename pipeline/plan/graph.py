@@ -18,6 +18,7 @@ from visavis.pipeline.state.tasks import CENSUS, CODEC, PAIRS, REFERENCE, WHOLE,
 from visavis.schemas.config import BuildConfig, Section
 from visavis.schemas.dyads import Codec
 from visavis.schemas.errors import UsageError
+from visavis.schemas.imports import ImportConfig
 from visavis.schemas.rows import Row
 from visavis.stages.base import row_of
 from visavis.stages.bind import BindStage
@@ -39,6 +40,7 @@ Each = Literal["conversation", "piece", "participant", "chunk", "shard"]
 
 
 Inputs = dict[str, tuple[Artifact, ...]]
+Settings = BuildConfig | ImportConfig
 
 
 @dataclass(frozen=True)
@@ -92,59 +94,59 @@ class Step:
                 found[name] = tuple([a.bare for a in taken])
         return found
 
-    def build(self, config: BuildConfig, dataset: str) -> AnyStage:
+    def build(self, config: Settings, dataset: str) -> AnyStage:
         dataset_too = [dataset] if self.each == "shard" else []
         return self.stage(self._settings(config)[0], *dataset_too)
 
-    def fingerprint(self, config: BuildConfig, before: Iterable[str]) -> str:
+    def fingerprint(self, config: Settings, before: Iterable[str]) -> str:
         own, *others = self._settings(config)
         settings = dict(zip(self.sections, (own, *others), strict=True)) if others else own
         code = [self.plugin.digest] if self.plugin else []
         return fingerprint(self.stage, settings, *before, *code, digests=self.stage.digests(own))
 
-    def _settings(self, config: BuildConfig) -> list[Section]:
+    def _settings(self, config: Settings) -> list[Section]:
         if self.plugin:
             return [self.plugin.settings]
-        if absent := [name for name in self.sections if name not in BuildConfig.model_fields]:
-            raise TypeError(f"{self.name}: no section {absent[0]} in BuildConfig (schemas/config.py)")
+        if absent := [name for name in self.sections if name not in type(config).model_fields]:
+            raise TypeError(f"{self.name}: no section {absent[0]} in {type(config).__name__} (schemas)")
         return [getattr(config, name) for name in self.sections] or [Section()]
 
-    def _is_on(self, config: BuildConfig) -> bool:
+    def _is_on(self, config: Settings) -> bool:
         setting, _, value = self.only_if.partition("=")
         section, _, name = setting.partition(".")
         return not setting or str(getattr(getattr(config, section), name)).lower() == value
 
 
-def _step(stage: type[AnyStage], *sections: str, takes: str = "", **more: Any) -> Step:
+def step(stage: type[AnyStage], *sections: str, takes: str = "", **more: Any) -> Step:
     """takes: `field=stage` by `field=stage`, or a stage alone, whose row is the whole input."""
     pairs = (part.rpartition("=") for part in takes.split())
     return Step(stage, sections, takes={name or WHOLE: source for name, _, source in pairs}, **more)
 
 
 STEPS = (
-    _step(IngestStage, "ingest", by_content=True),
-    _step(DiarizeStage, "diarize", takes="ingest"),
-    _step(GlanceStage, "faces", takes="conversation=ingest diarization=diarize"),
-    _step(FacesStage, "faces", each="piece"),
-    _step(CastStage, takes="conversation=ingest faces=faces"),
-    _step(BindStage, "bind", takes="conversation=ingest diarization=diarize cast=cast"),
-    _step(SeparateStage, "separate", takes="conversation=ingest binding=bind"),
-    _step(TranscribeStage, "transcribe", takes="binding=bind voices=separate", only_if="transcribe.enabled=true"),
-    _step(EncodeStage, "encode", each="piece", takes="cast=cast faces=faces", only_if="motion.kind=network"),
-    _step(
+    step(IngestStage, "ingest", by_content=True),
+    step(DiarizeStage, "diarize", takes="ingest"),
+    step(GlanceStage, "faces", takes="conversation=ingest diarization=diarize"),
+    step(FacesStage, "faces", each="piece"),
+    step(CastStage, takes="conversation=ingest faces=faces"),
+    step(BindStage, "bind", takes="conversation=ingest diarization=diarize cast=cast"),
+    step(SeparateStage, "separate", takes="conversation=ingest binding=bind"),
+    step(TranscribeStage, "transcribe", takes="binding=bind voices=separate", only_if="transcribe.enabled=true"),
+    step(EncodeStage, "encode", each="piece", takes="cast=cast faces=faces", only_if="motion.kind=network"),
+    step(
         *(FitStage, "motion"),
         each="chunk",
         takes="bindings=bind faces=faces encoded=encode",
         makes=Codec,  # of all chunks together
         by_content=True,
     ),
-    _step(MotionStage, each="participant", takes="codec=fit binding=bind faces=faces encoded=encode"),
-    _step(
+    step(MotionStage, each="participant", takes="codec=fit binding=bind faces=faces encoded=encode"),
+    step(
         *(WindowsStage, "windows"),
         takes="conversation=ingest binding=bind motion=motion codec=fit transcript=transcribe",
     ),
-    _step(CensusStage, each="chunk", takes="dyads=windows"),
-    _step(
+    step(CensusStage, each="chunk", takes="dyads=windows"),
+    step(
         *(ShardStage, "shard", "balance"),
         each="shard",
         takes="dyads=windows voices=separate census=census",
@@ -159,16 +161,17 @@ _TAKEN = (PAIRS, CODEC, REFERENCE, CENSUS)  # folders of artifacts that are no s
 class Graph:
     """The stages of a build, in their order, those of the user's own among them."""
 
-    def __init__(self, config: BuildConfig) -> None:
-        """
+    def __init__(self, config: Settings, steps: Iterable[Step] = STEPS) -> None:
+        """steps: of an import there are others (`pipeline.plan.importing`).
+
         Raises:
             UsageError: no such stage of the user's own, or it takes what nobody makes.
         """
         self._config = config
-        on = [step for step in STEPS if step._is_on(config)]
+        on = [step for step in steps if step._is_on(config)]
         each = {step.name: step.each for step in on}
         self.steps = {step.name: _linked(step, each) for step in on}
-        for plugin in plugins_of(config.plugins):
+        for plugin in plugins_of(config.plugins) if isinstance(config, BuildConfig) else ():
             self._plug_in(plugin)
         check_types(self.steps)
 
@@ -179,7 +182,7 @@ class Graph:
     def needs_codec(self, name: str) -> bool:
         return any(source == FitStage.name or self.needs_codec(source) for source in self.steps[name].takes.values())
 
-    def stages(self, config: BuildConfig, dataset: str) -> Stages:
+    def stages(self, config: Settings, dataset: str) -> Stages:
         """By name. config: as workers need it (`engine.paths`). dataset: folder or URL of the shards."""
         return {step.name: step.build(config, dataset) for step in self.steps.values()}
 

@@ -25,7 +25,7 @@ from visavis.schemas.pairs import REACTIVITY
 from visavis.schemas.sample import Sample
 from visavis.schemas.storage.store import Store
 from visavis.schemas.uris import printable
-from visavis.stages.face.decode import avatar_of, read_codec, read_faces
+from visavis.stages.face.decode import avatar_of, read_codec, read_faces, why_not_drawn
 from visavis.training.dataset import Dataset
 from visavis.training.evaluate import find_sample
 
@@ -74,10 +74,7 @@ def people_of(data: Dataset, sample: Sample, shard: str, looks: Looks) -> People
     store = Store(data.location)
     codec = read_codec(store, data.manifest)
     if codec is None:
-        raise UsageError(
-            f"{data.location}: its motion cannot be drawn, it was built before datasets held their codec;"
-            " `visavis build` in its run's folder adds it"
-        )
+        raise UsageError(f"{data.location}: its motion cannot be drawn as faces: {why_not_drawn(data.manifest)}")
     entry = next(entry for entry in data.manifest.shards if entry.path == shard)
     faces = read_faces(store, entry).get(sample.meta.conversation)
     if faces is None:

@@ -13,6 +13,7 @@ import hashlib
 import re
 
 from visavis.schemas.artifact import load_row, load_rows
+from visavis.schemas.coefficients import is_coefficients, kind_of
 from visavis.schemas.dyads import Codec, NeutralFaces
 from visavis.schemas.errors import DatasetError
 from visavis.schemas.manifest import FileEntry, Manifest, ShardEntry
@@ -25,7 +26,7 @@ _KEY = re.compile(r"([A-Za-z0-9_]+)-([01])-[0-9]+(-r[0-9]+)?")
 
 
 def read_codec(store: Store, manifest: Manifest) -> Codec | None:
-    """The codec of a dataset's motion; None where it has none, of schema version 2.
+    """The codec of a dataset's motion; None where it has none: see `why_not_drawn`.
 
     Raises:
         DatasetError: missing, not the file that the manifest names, or no codec of motion of this size.
@@ -37,6 +38,18 @@ def read_codec(store: Store, manifest: Manifest) -> Codec | None:
     if POSE_DIMS + len(codec.basis) != dim:
         raise DatasetError(f"codec {codec.id} decodes {POSE_DIMS + len(codec.basis)} dimensions, the motion has {dim}")
     return codec
+
+
+def why_not_drawn(manifest: Manifest) -> str:
+    """Why nothing here turns a dataset's motion into faces; empty where its codec does."""
+    if manifest.codec is not None:
+        return ""
+    if is_coefficients(manifest.motion.codec):
+        model = str(kind_of(manifest.motion.codec)).upper()
+        return (
+            f"it is coefficients of {model}, whose model is not part of this program; `visavis generate` draws curves"
+        )
+    return "it was built before datasets held their codec; `visavis build` in its run's folder adds it"
 
 
 def read_faces(store: Store, entry: ShardEntry) -> dict[str, NeutralFaces]:

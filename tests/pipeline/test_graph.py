@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.graph import STEPS, Graph, Step, _step, check_types, drawing
+from visavis.pipeline.plan.graph import STEPS, Graph, Step, check_types, drawing, step
 from visavis.schemas.config import BuildConfig
 from visavis.schemas.markers import marker_of, shaping
 from visavis.schemas.recipes import load_config
@@ -245,10 +245,10 @@ def test_a_run_says_of_its_settings_what_it_always_said(tmp_path: Path) -> None:
 
 
 def test_a_step_of_two_sections_goes_by_what_its_weights_are(tmp_path: Path) -> None:
-    step = _step(SeparateStage, "separate", "balance")
+    made = step(SeparateStage, "separate", "balance")
     prints = []
     for value in (0.0, 1.0):
         save_file({"w": np.full(1, value)}, file := tmp_path / f"{value}.safetensors")
         weights = {"backend": "convtasnet", "weights": str(file), "weights_sha256": sha256(file)}
-        prints.append(step.fingerprint(BuildConfig.model_validate({"separate": weights}), ()))
+        prints.append(made.fingerprint(BuildConfig.model_validate({"separate": weights}), ()))
     assert prints[0] != prints[1]

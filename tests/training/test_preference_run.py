@@ -13,10 +13,10 @@ import torch
 from tests.training.synthetic import write_dataset
 from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.train import TrainConfig
-from visavis.training import objective
 from visavis.training.checkpoint import checkpoint_id, load_checkpoint
 from visavis.training.inputs import open_run
 from visavis.training.model import Listener
+from visavis.training.preferences import seam
 from visavis.training.process_group import join
 from visavis.training.train import train
 
@@ -36,10 +36,10 @@ def losses(out: Path) -> list[float]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Listener]:
-    """The models that were asked for their errors on pairs in steps, in order."""
+    """The models that were asked how far they are off on pairs, in order."""
     models: list[Listener] = []
-    real = objective.pair_errors
-    monkeypatch.setattr(objective, "pair_errors", lambda model, *rest: models.append(model) or real(model, *rest))
+    real = seam.pair_offsets
+    monkeypatch.setattr(seam, "pair_offsets", lambda model, *rest: models.append(model) or real(model, *rest))
     return models
 
 
@@ -49,6 +49,7 @@ def test_what_the_reference_model_said_is_asked_once_for_a_sweep(
 ):
     cache = str(tmp_path / "cache")
     inputs = {"init": trained, "pairs": str(pairs)}
+    small_config = small_config.model_copy(update={"val_batches": 0})  # there, too, models are asked
     without = train(str(windows), tmp_path / "without", tuning(small_config), **inputs)
     assert len(asked) == 12  # policy and reference model, six steps
     first = train(str(windows), tmp_path / "first", tuning(small_config, cache=cache), **inputs)
@@ -68,7 +69,7 @@ def test_what_the_reference_model_said_is_asked_once_for_a_sweep(
 
 @pytest.mark.slow
 def test_other_questions_are_not_given_old_answers(
-    windows: Path, pairs: Path, trained: Path, tmp_path: Path, small_config: TrainConfig, asked: list[Listener]
+    windows: Path, pairs: Path, trained: Path, tmp_path: Path, small_config: TrainConfig
 ):
     cache = tmp_path / "cache"
     inputs = {"init": trained, "pairs": str(pairs)}

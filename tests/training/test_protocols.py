@@ -11,7 +11,17 @@ from scipy.linalg import sqrtm
 from sklearn.cluster import KMeans
 
 from visavis.schemas.errors import UsageError
-from visavis.training.protocols import Clip, baselines, frechet_distance, halves, listening_only, score, synchrony
+from visavis.training.protocols import (
+    Clip,
+    baselines,
+    frechet_distance,
+    halves,
+    lagged_correlations,
+    listening_only,
+    score,
+    synchrony,
+)
+from visavis.training.sklearn_kmeans import kmeans_labels
 from visavis.training.time_warping import dynamic_time_warping
 
 PARTS = {"exp": slice(0, 50), "jaw": slice(50, 53), "pose": slice(53, 56)}
@@ -244,3 +254,26 @@ def test_real_dialogues(shared_media: Path) -> None:
             np.mean([reference_sid(c.generated[:, p], c.truth[:, p], k) for c in clips])
         )
         assert found[f"rPCC_{name}"] == pytest.approx(np.mean([abs(corr(t, u) - corr(g, u)) for t, u, g in sides]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize(("frames", "clusters", "dims"), [(41, 40, 50), (625, 40, 50), (1300, 10, 3), (90, 20, 6)])
+def test_clusters_are_those_of_scikit_learn(kind: type, frames: int, clusters: int, dims: int) -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        fitted, counted = (walk(rng, frames, dims).astype(kind) for _ in range(2))
+        theirs = KMeans(n_clusters=clusters, random_state=0, n_init="auto").fit(fitted).predict(counted)
+        assert np.array_equal(kmeans_labels(fitted, counted, clusters), theirs)
+
+
+def test_lagged_correlations_are_numpys() -> None:
+    rng = np.random.default_rng(3)
+    motion, user = walk(rng, 80, 4) + 1000, walk(rng, 80, 4)
+    motion[:, 2] = 0.1
+    found = lagged_correlations(motion, user, 20)
+    for n, lag in enumerate(range(-20, 21)):
+        mine, theirs = motion[max(lag, 0) : 80 + min(lag, 0)], user[max(-lag, 0) : 80 - max(lag, 0)]
+        for d in (0, 1, 3):
+            assert found[n, d] == pytest.approx(np.corrcoef(mine[:, d], theirs[:, d])[0, 1], abs=1e-9)
+    assert np.isnan(found[:, 2]).all()

@@ -1,0 +1,112 @@
+"""Where everything of the preference table lies: each folder is named by what it was made by.
+
+So a run that was stopped goes on, and what has changed is made anew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks.listeners import CORPORA, Rule
+from benchmarks.reactions import Windows
+from benchmarks.reactive import Corpus, fingerprint, make_dyad
+from benchmarks.reactivity import SAMPLER, held_out, recipe
+from benchmarks.rows import Rows, RowSpec, digest
+from visavis.schemas.config import BalanceConfig
+from visavis.schemas.sample import Sample
+from visavis.schemas.train import TrainConfig
+from visavis.training.dataset import Dataset
+
+WINDOW = 100
+JUDGES = {"dull": "lively", "balanced": "lively"}
+"""Whose held-out windows a corpus is judged on, where not on its own: the truth is what the lively do."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is made, trained and sampled. lr: peak of further steps, with pairs and without."""
+
+    conversations: int  # to train on; where most of the time is speaking, 2.5 times as many
+    held_out: int
+    steps: int  # of a base
+    further: int
+    lr: float
+    seeds: tuple[int, ...]
+    one_base: bool  # for all seeds; else one for each
+
+
+@dataclass(frozen=True)
+class Place:
+    """A corpus, a base on it, and a seed of further steps."""
+
+    corpus: str
+    seed: int
+    scale: Scale
+    out: Path
+
+    @property
+    def data(self) -> Path:
+        return self.out / f"{self.corpus}-{fingerprint(corpus_of(self.corpus, self.scale), rule_of(self.corpus))[:10]}"
+
+    @property
+    def judge(self) -> Place:
+        """Where its held-out windows lie."""
+        return replace(self, corpus=JUDGES.get(self.corpus, self.corpus), seed=self.scale.seeds[0])
+
+    @property
+    def base_seed(self) -> int:
+        return self.scale.seeds[0] if self.scale.one_base else self.seed
+
+    @property
+    def base_config(self) -> TrainConfig:
+        steps = self.scale.steps
+        every = {"checkpoint_every": max(1, steps // 6), "keep_every": max(1, steps // 2)}
+        return recipe("block", steps).model_copy(update={"seed": self.base_seed, **every})
+
+    @property
+    def base(self) -> Path:
+        return self.data / "models" / f"base-{self.base_seed}-{digest(self.base_config.model_dump())}"
+
+    @property
+    def half_trained(self) -> Path:
+        return self.base / f"checkpoint-{self.scale.steps // 2:07d}.safetensors"
+
+    def pairs(self, settings: dict[str, Any]) -> Path:
+        return self.base / f"pairs-{digest(settings, SAMPLER.model_dump())}"
+
+    def further(self, row: RowSpec, rows: Rows) -> Path:
+        """Folder of the further steps of a row; rows that differ in sampling alone share it."""
+        settings = rows.pairs[row.pairs] if row.pairs else None
+        steps = (row.steps, self.scale.further, row.lr or self.scale.lr)
+        made_by = digest(settings, row.dpo, row.objective, steps, self.seed)
+        return self.base / f"further-{made_by}"
+
+
+def rule_of(corpus: str) -> Rule:
+    return CORPORA[corpus][0]
+
+
+@lru_cache(maxsize=8)
+def corpus_of(name: str, scale: Scale) -> Corpus:
+    """Where listeners are dull there is more, shown as it comes: no class or window is drawn more often than it is."""
+    rule, shape = CORPORA[name]
+    if not shape:
+        return Corpus(train=scale.conversations, val=scale.held_out, window=WINDOW)
+    made = Corpus(train=scale.conversations * 5 // 2, val=4, window=WINDOW, **shape)
+    if name == "balanced":
+        return made
+    counts = Counter(window.label for n in range(made.train) for window in make_dyad(made, rule, n).windows)
+    mixture = {label: n / counts.total() for label, n in counts.items()}
+    return replace(made, balance=BalanceConfig(mixture=mixture, dull_keep=1))
+
+
+@lru_cache(maxsize=1)
+def judgement(place: Place) -> tuple[list[Sample], Windows]:
+    """Held-out windows of a corpus."""
+    data = Dataset(str(place.data))
+    samples = held_out(data, 10**6)
+    return samples, Windows.of(samples, data.manifest.motion, rule_of(place.corpus))

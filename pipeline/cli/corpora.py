@@ -1,0 +1,81 @@
+"""The command that imports a public corpus."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from visavis.pipeline.cli.options import Address, Engine, Json, Overrides, Reconfigure
+from visavis.pipeline.engine.terminal import Terminal, say, say_json
+from visavis.schemas.extras import needs
+from visavis.schemas.plain import to_json
+from visavis.schemas.words import counted
+
+corpora = typer.Typer()
+_LAYOUTS = "dualtalk, unils or solo"
+
+
+@corpora.command("import")
+def import_(
+    layout: Annotated[str, typer.Argument(help=f"How the corpus lies on disk: {_LAYOUTS}.")],
+    folder: Annotated[str, typer.Argument(help="Folder or URL of the corpus, or of one of its splits.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder or URL of the run.")] = "runs/import",
+    split: Annotated[
+        list[str] | None, typer.Option(help="Only this split of the corpus, such as train; may be repeated.")
+    ] = None,
+    engine: Engine = None,
+    address: Address = None,
+    set_: Overrides = None,
+    reconfigure: Reconfigure = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what is there and check the settings; write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Import a public corpus whose motion and voices are given, into the same shards as a build's.
+
+    Running it again does only what is missing. What is left out has a reason: `visavis status OUT`.
+    """
+    needs("build", "visavis import")
+    from visavis.pipeline.cli.commands import engine_of, summary_of
+    from visavis.pipeline.engine.progress import Reporter, command
+    from visavis.pipeline.plan.corpora import list_corpus
+    from visavis.pipeline.plan.importing import Import, splits_of
+    from visavis.schemas.imports import ImportConfig
+    from visavis.schemas.recipes import parse_config
+
+    chosen = {"engine": engine, "address": address}
+    overrides = [*(set_ or []), *(f"run.{name}={to_json(value)}" for name, value in chosen.items() if value)]
+    given = {"layout": layout} | ({"splits": split} if split else {})
+    config = parse_config(to_json(given), ImportConfig, overrides, where="visavis import")
+    reporter = Reporter()
+    recorded = list_corpus(config.layout, folder)
+    made = Import(config, out, engine_of(config.run), reporter)
+    found = ", ".join(f"{count} {name}" for name, count in sorted(splits_of(recorded).items()))
+    if dry_run:
+        if as_json:
+            say_json({"codec": made.codec, "conversations": [each.model_dump(mode="json") for each in recorded]})
+        else:
+            say(f"{counted(len(recorded), 'conversation')} ({found}); motion {made.codec} → {out}")
+        return
+    summary = made.run(recorded, reconfigure=reconfigure)
+    if as_json:
+        plain = {"plan": summary.manifest.plan.model_dump(mode="json"), "samples": summary.samples}
+        told = ("dataset", "listed", "kept", "rejected", "differ", "one_sided", "processed")
+        say_json(plain | {name: getattr(summary, name) for name in told})
+        return
+    Terminal().print(summary_of(summary.manifest, summary.listed, summary.kept))
+    count, most = summary.differ
+    if count:
+        say(f"{counted(count, 'conversation')} with motion and voices of different lengths, by {most:.2f} s at most:"
+            " cut to the shortest motion")  # fmt: skip
+    if summary.one_sided:
+        say(f"{counted(summary.one_sided, 'conversation')} with the motion of one person only: the other is no avatar")
+    if summary.rejected:
+        left_out = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
+        say(f"left out: {left_out}; `{command('status', out)}` says more")
+    Terminal().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
+    done = f"{counted(summary.processed, 'item')} done" if summary.processed else "nothing was left to do"
+    kept = f"{summary.kept} of {counted(summary.listed, 'conversation')} kept"
+    reporter.end(f"{done}, {kept}, {counted(summary.samples, 'sample')}", "train", "configs/train/tiny.yaml", out)

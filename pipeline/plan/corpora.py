@@ -1,0 +1,162 @@
+"""What lies in the folder of a public corpus: its conversations, with a side that is missing where one is.
+
+    dualtalk   train|test|ood/NAME_speaker1.npz, NAME_speaker1.wav, the same of speaker2; or one split's folder
+    unils      one data.mdb somewhere below, and one JSON: split → id → [path, path, frames]
+    solo       NAME.npz and NAME.wav: one person, nobody beside
+
+Nothing is left out here: what has no partner is listed as it is, and rejected with a reason when its turn comes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from visavis.pipeline.plan.stamps import remote_stamp
+from visavis.schemas.errors import UsageError
+from visavis.schemas.names import is_name
+from visavis.schemas.plain import read_strict
+from visavis.schemas.recordings import CorpusLayout, Recorded, RecordedPerson
+from visavis.schemas.storage.files import is_there, locate, read_whole
+from visavis.schemas.untrusted import parsing
+from visavis.schemas.uris import printable, shown
+from visavis.schemas.words import counted
+
+SPLITS = ("train", "test", "ood", "val", "valid", "dev")
+"""Names of folders that are splits."""
+_SIDES = ("_speaker1", "_speaker2")
+_DATABASE = "data.mdb"
+_TABLE_BYTES = 256 << 20
+
+
+class Folder:
+    """All files below a folder, and what tells each from a later one of its name."""
+
+    def __init__(self, place: str) -> None:
+        """
+        Raises:
+            UsageError: no such folder.
+        """
+        self.place = place.rstrip("/") or "/"
+        self.files, root = locate(self.place)
+        if not is_there(self.files, root, self.place) or not self.files.isdir(root):
+            raise UsageError(f"{printable(shown(place))}: no such folder")
+        root = root.rstrip("/")
+        found: Mapping[str, Any] = self.files.find(root, detail=True)
+        self.found = {str(path)[len(root) + 1 :]: info for path, info in sorted(found.items())}
+
+    def uri(self, path: str) -> str:
+        """Address of a file, as workers find it."""
+        return str(self.files.unstrip_protocol(f"{locate(self.place)[1].rstrip('/')}/{path}"))
+
+    def stamp(self, path: str) -> str:
+        return remote_stamp(self.found[path])
+
+
+def list_corpus(layout: CorpusLayout, place: str) -> list[Recorded]:
+    """The conversations of a corpus, by split and name.
+
+    Raises:
+        UsageError: no such folder, or nothing of this layout is in it.
+    """
+    folder = Folder(place)
+    found = list({"dualtalk": _dualtalk, "unils": _unils, "solo": _solo}[layout](folder))
+    if not found:
+        there = f"{counted(len(folder.found), 'file')} of other names" if folder.found else "nothing"
+        raise UsageError(f"{printable(shown(place))}: nothing in the layout of {layout} ({there} in it)")
+    return sorted(found, key=lambda each: (each.split, each.name))
+
+
+def _dualtalk(folder: Folder) -> Iterator[Recorded]:
+    sides: dict[tuple[str, str], dict[str, dict[str, str]]] = defaultdict(lambda: {side: {} for side in _SIDES})
+    for path in folder.found:
+        above, _, name = path.rpartition("/")
+        stem, _, suffix = name.rpartition(".")
+        side = next((each for each in _SIDES if stem.endswith(each)), None)
+        if side and suffix in ("npz", "wav"):
+            sides[above, stem.removesuffix(side)][side][suffix] = path
+    for (above, name), both in sides.items():
+        yield _recorded("dualtalk", folder, above, name, {f"{name}{side}": both[side] for side in _SIDES})
+
+
+def _solo(folder: Folder) -> Iterator[Recorded]:
+    clips: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for path in folder.found:
+        above, _, name = path.rpartition("/")
+        stem, _, suffix = name.rpartition(".")
+        if suffix in ("npz", "wav"):
+            clips[above, stem][suffix] = path
+    for (above, name), files in clips.items():
+        yield _recorded("solo", folder, above, name, {name: files})
+
+
+def _recorded(
+    layout: CorpusLayout, folder: Folder, above: str, name: str, sides: Mapping[str, Mapping[str, str]]
+) -> Recorded:
+    """A conversation of files. above: the folder within the corpus, of which a part may be a split."""
+    split = next((part for part in above.split("/") if part in SPLITS), "")
+    full = f"{above}/{name}" if above else name
+    people = [
+        RecordedPerson(
+            name=_checked(f"{above}/{person}" if above else person),
+            motion=folder.uri(files["npz"]) if "npz" in files else "",
+            sound=folder.uri(files["wav"]) if "wav" in files else "",
+        )
+        for person, files in sides.items()
+    ]
+    stamps = tuple(folder.stamp(path) for files in sides.values() for path in files.values())
+    return Recorded(
+        id=identity(layout, full), layout=layout, name=_checked(full), split=split, people=tuple(people), stamps=stamps
+    )
+
+
+def _unils(folder: Folder) -> Iterator[Recorded]:
+    databases = [path for path in folder.found if path.rpartition("/")[2] == _DATABASE]
+    tables = [path for path in folder.found if path.endswith(".json")]
+    if len(databases) != 1 or not tables:
+        raise UsageError(
+            f"{shown(folder.place)}: UniLSTalk is one LMDB and a JSON of its splits;"
+            f" {counted(len(databases), _DATABASE)} and {counted(len(tables), 'JSON file')} found"
+        )
+    if len(tables) > 1:
+        raise UsageError(f"{shown(folder.place)}: {len(tables)} JSON files; leave the one that lists the splits")
+    place = folder.uri(databases[0].rpartition("/")[0])
+    if not place.startswith(("file://", "/")):
+        raise UsageError(f"{shown(folder.place)}: an LMDB can only be read where it lies on a disk of this machine")
+    stamp = (folder.stamp(databases[0]),)
+    for split, name, keys in _listed(folder, tables[0]):
+        people = tuple(RecordedPerson(name=_checked(key), motion=place, sound=place, key=key) for key in keys)
+        full = f"{split}/{name}"
+        yield Recorded(
+            id=identity("unils", full), layout="unils", name=_checked(full), split=split, people=people, stamps=stamp
+        )
+
+
+def _listed(folder: Folder, table: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Split, id and the records' keys of each conversation: the base names of its paths."""
+    where = f"{folder.place}/{table}"
+    with parsing(lambda why: UsageError(f"{shown(where)}: no table of splits ({why})")):
+        data = read_whole(folder.files, f"{locate(folder.place)[1].rstrip('/')}/{table}", where, _TABLE_BYTES)
+        splits = read_strict(data, _TABLE_BYTES)
+        if not isinstance(splits, dict) or not all(isinstance(each, dict) for each in splits.values()):
+            raise ValueError("split → id → [path, path, frames] is expected")
+        for split, conversations in splits.items():
+            for name, row in conversations.items():
+                paths = [path for path in row[:2] if isinstance(path, str)]
+                if len(paths) != 2:
+                    raise ValueError(f"{split}/{name}: {json.dumps(row)[:80]} does not name two people")
+                yield split, name, tuple(path.rpartition("/")[2] for path in paths)
+
+
+def identity(layout: str, name: str) -> str:
+    """16 hexadecimal digits of a conversation: its name within its corpus."""
+    return hashlib.sha256(f"{layout}:{name}".encode()).hexdigest()[:16]
+
+
+def _checked(name: str) -> str:
+    if not is_name(name):
+        raise UsageError(f"{printable(name[:80])}: no name of one line")
+    return name

@@ -1,0 +1,108 @@
+"""A recording of a public corpus to a dyad with its windows, from both sides, as `stages.windows` makes of a film.
+
+Who has no motion is nobody's avatar; beside such a user, or beside nobody at all, the other one still is one. Such
+windows have a user who is valid in no frame, which the trainer takes for "no user" (`training.objective`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from visavis.schemas.config import WindowsConfig
+from visavis.schemas.dyads import Dyad, DyadFacts, Window, WindowClass
+from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.recordings import Recording
+from visavis.schemas.rows import Diarization, Layout, Row
+from visavis.schemas.words import counted
+from visavis.stages.base import Stage
+from visavis.stages.corpora.coefficients import energy
+from visavis.stages.media.audio import speech_state
+from visavis.stages.voice.backchannels import mark_backchannels
+from visavis.stages.windows import avatar_state, moments_of, starts, window_class
+
+_NO_FACE = np.zeros(0, np.float32)
+
+
+class RecordedDyadInput(Row):
+    recording: Recording
+    diarization: Diarization
+
+
+class RecordedDyadStage(Stage[RecordedDyadInput, Dyad]):
+    """Windows of a recording."""
+
+    name = "dyad"
+    version = 1
+    config: WindowsConfig
+
+    def process(self, item: RecordedDyadInput) -> Iterator[Dyad]:
+        """One row.
+
+        Raises:
+            Rejected: NO_WINDOW.
+        """
+        recording = item.recording
+        turns = mark_backchannels(item.diarization.turns, self.config.backchannels)
+        state_T = speech_state(turns, recording.frames)
+        windows = tuple(_windows(recording, state_T, self.config))
+        if not windows:
+            said = f"no {self.config.length} frames in a row with valid motion in {counted(recording.frames, 'frame')}"
+            raise Rejected(Reason.NO_WINDOW, said)
+        motion, valid = recording.motion, recording.valid
+        one, other = (_reference(m, v) for m, v in zip(motion, valid, strict=True))
+        yield Dyad(
+            conversation=recording.conversation,
+            participants=recording.participants,
+            layout=Layout.PER_PARTICIPANT,
+            codec=recording.codec,
+            scores=(1.0, 1.0),
+            figures=(None, None),
+            motion=motion,
+            valid=valid,
+            reference=(one, other),
+            neutral=(_NO_FACE, _NO_FACE),
+            neutral_code=(_NO_FACE, _NO_FACE),
+            state=state_T,
+            windows=windows,
+            moments=(moments_of(motion[0], valid[0]), moments_of(motion[1], valid[1])),
+        )
+
+    def facts(self, rows: Sequence[Dyad]) -> str:
+        """`DyadFacts`."""
+        found = Counter(window.label for window in rows[0].windows)
+        speaking, listening, overlap, silence = (found[label] for label in WindowClass)
+        counts = (speaking, listening, overlap, silence)
+        return DyadFacts(participants=rows[0].participants, windows=counts).model_dump_json()
+
+
+def _windows(recording: Recording, state_T: np.ndarray, config: WindowsConfig) -> Iterator[Window]:
+    present = [bool(valid.any()) for valid in recording.valid]
+    seen = [np.concatenate([[0], np.cumsum(valid)]) for valid in recording.valid]
+    for first in starts(len(state_T), (), config):
+        span = slice(first, first + config.length)
+        shares = [(total[span.stop] - total[first]) / config.length for total in seen]
+        if any(share < config.min_valid for share, there in zip(shares, present, strict=True) if there):
+            continue
+        for avatar in (0, 1):
+            if present[avatar]:
+                yield Window(
+                    key=f"{recording.conversation}-{avatar}-{first:07d}",
+                    avatar=avatar,
+                    first=first,
+                    length=config.length,
+                    label=window_class(avatar_state(state_T[span], avatar)),
+                    expressiveness=round(energy(recording.codec, recording.motion[avatar][span]), 6),
+                )
+
+
+def _reference(motion_TD: np.ndarray, valid_T: np.ndarray) -> np.ndarray:
+    """The frame nearest to the person's median; zeros of nobody."""
+    seen = motion_TD[valid_T]
+    if not len(seen):
+        return np.zeros(motion_TD.shape[1], np.float32)
+    spread = seen.std(0) + 1e-6
+    nearest = (((seen - np.median(seen, 0)) / spread) ** 2).sum(1).argmin()
+    return np.ascontiguousarray(seen[nearest], np.float32)
