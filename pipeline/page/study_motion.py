@@ -17,6 +17,7 @@ from visavis.pipeline.view.windows import People, Version, people_of, window_sce
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import ShardEntry, Split
+from visavis.schemas.pairs import REACTIVITY
 from visavis.schemas.sample import Sample
 from visavis.stages.face.decode import avatar_of
 from visavis.stages.pairing.measurements import normalised
@@ -112,6 +113,8 @@ def add_pairs(windows: Sequence[Shown]) -> list[str]:
             raise UsageError(f"{sample.key} is no pair")
         each.motions |= {"chosen": sample.chosen, "rejected": sample.rejected}
         each.margins |= {name: getattr(sample.pair, name) for name in _MARGINS}
+        if sample.pair.scorer not in ("", REACTIVITY):
+            each.margins["score_margin"] = sample.pair.score_margin
     recorded = all(s.pair is not None and s.pair.chosen == "ground_truth" for s in (w.sample for w in windows))
     return ["chosen", "rejected"] if recorded else ["chosen", "rejected", RECORDED]
 

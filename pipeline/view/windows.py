@@ -21,6 +21,7 @@ from visavis.pipeline.view.reactions import reactions, speech
 from visavis.pipeline.view.timeline import AVATAR, MODEL, USER, Colour, Lane, Timeline, clock
 from visavis.schemas.dyads import Codec
 from visavis.schemas.errors import DatasetError, UsageError
+from visavis.schemas.pairs import REACTIVITY
 from visavis.schemas.sample import Sample
 from visavis.schemas.storage.store import Store
 from visavis.schemas.uris import printable
@@ -138,10 +139,12 @@ def describe(sample: Sample) -> str:
     said = f"{sample.key}  {meta.label.value} at {clock(meta.start)}"
     if pair is None:
         return said
+    own = pair.scores is not None and pair.scorer not in ("", REACTIVITY)
+    score = f", score {pair.scores[0]:.3g} over {pair.scores[1]:.3g}" if own and pair.scores else ""
     event = "" if pair.event_margin is None else f" (of phrase ends {pair.event_margin:+.2f})"
     return (
         f"{said}  reactivity {pair.reactivity_margin:+.2f}{event}, energy {pair.energy_margin:+.2f},"
-        f" distance {pair.distance:.2f}"
+        f" distance {pair.distance:.2f}{score}"
     )
 
 

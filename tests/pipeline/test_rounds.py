@@ -38,16 +38,27 @@ def config(small_config: TrainConfig) -> TuneConfig:
     return TuneConfig(rounds=2, max_rise=None, pairs=pairs, train=train)
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> tuple[Path, Path]:
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A dataset and a model."""
-    source = write_dataset(tmp_path / "source", {WindowClass.LISTENING: 6}, val=2)
-    return source, save_model(small_model(), tmp_path / "base.safetensors")
+    folder = tmp_path_factory.mktemp("base")
+    source = write_dataset(folder / "source", {WindowClass.LISTENING: 6}, val=2)
+    return source, save_model(small_model(), folder / "base.safetensors")
 
 
 def made(base: tuple[Path, Path], out: Path, config: TuneConfig) -> TuneSummary:
     request = TuneRequest(str(base[0]), base[1], out, config)
     return tune(request, local_engine, Reporter(Console(file=io.StringIO())))
+
+
+_whole: dict[Path, bytes] = {}
+
+
+def whole_run(base: tuple[Path, Path], factory: pytest.TempPathFactory, config: TuneConfig) -> bytes:
+    """The model that came out of rounds that nobody stopped."""
+    if base[1] not in _whole:
+        _whole[base[1]] = made(base, factory.mktemp("whole"), config).checkpoint.read_bytes()
+    return _whole[base[1]]
 
 
 @pytest.mark.slow
@@ -79,10 +90,15 @@ def test_each_round_is_of_the_model_that_came_out_of_the_one_before(
 @pytest.mark.slow
 @pytest.mark.parametrize("at", ["pairs", "train", "ledger"])
 def test_stopped_anywhere_it_goes_on_to_the_same_model(
-    base: tuple[Path, Path], tmp_path: Path, config: TuneConfig, monkeypatch: pytest.MonkeyPatch, at: str
+    base: tuple[Path, Path],
+    tmp_path: Path,
+    config: TuneConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    at: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """In the second round: after its pairs, in the midst of its steps, or before its line is written."""
-    whole = made(base, tmp_path / "whole", config)
+    whole = whole_run(base, tmp_path_factory, config)
     name = {"pairs": "train", "train": "train", "ledger": "_validation"}[at]
     real, calls = getattr(rounds, name), []
 
@@ -100,7 +116,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_model(
             made(base, tmp_path / "stopped", config)
     assert len(read_ledger(tmp_path / "stopped")) == 1
     resumed = made(base, tmp_path / "stopped", config)
-    assert resumed.checkpoint.read_bytes() == whole.checkpoint.read_bytes()
+    assert resumed.checkpoint.read_bytes() == whole
 
 
 @pytest.mark.slow
