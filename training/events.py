@@ -2,10 +2,10 @@
 
 Each is a bump of one signal, which a codec's columns give as a weighted sum (`readouts`): the head's pitch and yaw, how
 wide the mouth is, how high the brows, how far eyes are closed and the jaw is open. A bump is a peak of a length that
-the kind can have, as `scipy.signal.find_peaks` finds it; a nod or a shake may go either way, and those less than half
-a second apart are one of several cycles. How high a bump must be to be an event is asked of the recorded motion
-(`thresholds`): heights are split in two where the variance between both parts is largest (Otsu 1979). A laugh is a
-smile in which the jaw opens while the person has no turn.
+the kind can have, as `scipy.signal.find_peaks` finds it; a nod or a shake may go either way, and those less than a
+quarter of a second apart are one of several cycles. How high a bump must be to be an event is asked of the recorded
+motion (`thresholds`): heights are split in two where the variance between both parts is largest (Otsu 1979). A laugh is
+a smile in which the jaw opens while the person has no turn.
 
 Shape suffixes: T frames, D columns, E events.
 """
@@ -46,7 +46,7 @@ _LANDMARKS: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
     "blink": ((145, 374), (159, 386), 1),  # lower lids, towards the upper ones
     "jaw": ((13,), (14,), 1),  # inner lips
 }
-_APART = FPS // 2  # frames; closer nods or shakes are cycles of one
+_APART = FPS // 4  # frames; closer nods or shakes are cycles of one
 _SMOOTH = np.array([1, 2, 3, 2, 1]) / 9  # generated motion trembles
 
 

@@ -70,7 +70,7 @@ def user_gain(
     people = sorted({each.side.avatar for each in recorded})
     groups = [people.index(each.side.avatar) for each in recorded] if len(people) > 1 else list(range(len(recorded)))
     used_N = np.concatenate([_whole(each.valid, lead) for each in recorded])
-    if len(set(groups)) < 2 or used_N.sum() < 2 or not made_NC[used_N].std(axis=0).any():
+    if len(set(groups)) < 2 or used_N.sum() < 2 or not (made_NC[used_N].std(axis=0) > 1e-6).any():
         return Gain()
     ends = np.cumsum([len(motion) for motion in motions])
     own_NX = _unit(np.concatenate([np.roll(made_NC, lag, axis=0) for lag in _OWN_LAGS], axis=1))
