@@ -154,7 +154,7 @@ def _bumps(signal_T: np.ndarray, valid_T: MaskT, shape: _Shape) -> tuple[np.ndar
     return both[whole][order], high[whole][order]
 
 
-def _joined(spans_E2: Spans) -> Spans:
+def _joined(spans_E2: Spans) -> Int[np.ndarray, "J 2"]:
     """Spans less than `_APART` apart as one."""
     made: list[list[int]] = []
     for first, end in spans_E2.tolist():

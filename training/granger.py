@@ -104,40 +104,29 @@ def _gain(own_G: np.ndarray, both_SG: np.ndarray, seed: int) -> Gain:
 
 
 class _Sums:
-    """Products of inputs and outputs of each group, from which regressions of any folds follow. Frames that are not
-    used are 0 in all; what does not depend on the user is worked out once."""
+    """Regressions on own past and user, each fitted on the other folds. Frames that are not used are left out."""
 
     def __init__(
         self, made_NC: np.ndarray, own_NX: np.ndarray, used_N: np.ndarray, ends: np.ndarray, groups: Sequence[int]
     ) -> None:
-        self._slices = [slice(first, end) for first, end in zip([0, *ends[:-1]], ends, strict=True)]
-        self._groups, self._used_N1 = groups, used_N[:, None]
-        self._target, self._own = made_NC * self._used_N1, own_NX * self._used_N1
-        self._power_G = self._by_group(self._target, self._target).trace(axis1=1, axis2=2)
-        self._own_own, self._own_target = (self._by_group(self._own, side) for side in (self._own, self._target))
-        self._frames_G = self._by_group(self._used_N1, self._used_N1)[:, 0, 0]
-
-    def _by_group(self, one: np.ndarray, two: np.ndarray) -> np.ndarray:
-        """Σ over frames of products, [G, X, Y]."""
-        found = np.zeros((max(self._groups) + 1, one.shape[1], two.shape[1]))
-        for group, part in zip(self._groups, self._slices, strict=True):
-            found[group] += one[part].T.astype(np.float64) @ two[part]
-        return found
+        group_N = np.repeat(groups, np.diff(ends, prepend=0))
+        self._groups = max(groups) + 1
+        self._folds = min(FOLDS, self._groups)
+        self._rows = [np.flatnonzero(used_N & (group_N % self._folds == fold)) for fold in range(self._folds)]
+        self._group_N, self._own, self._target = group_N, own_NX, made_NC
 
     def errors(self, user_NX: np.ndarray) -> np.ndarray:
-        """Squared error of each group [G], by a regression on own past and user that was fitted on other folds."""
-        user_NX = user_NX * self._used_N1
-        crossed = self._by_group(self._own, user_NX)
-        inner_GXX = np.block([[self._own_own, crossed], [crossed.transpose(0, 2, 1), self._by_group(user_NX, user_NX)]])
-        outer_GXC = np.concatenate([self._own_target, self._by_group(user_NX, self._target)], axis=1)
-        found_G = np.zeros(len(inner_GXX))
-        folds = min(FOLDS, len(found_G))
-        for fold in range(folds):
-            held = np.arange(len(found_G)) % folds == fold
-            ridge = _RIDGE * self._frames_G[~held].sum() * np.eye(inner_GXX.shape[1])
-            weights = np.linalg.solve(inner_GXX[~held].sum(axis=0) + ridge, outer_GXC[~held].sum(axis=0))
-            explained = 2 * (weights * outer_GXC[held]).sum(axis=(1, 2))
-            found_G[held] = self._power_G[held] - explained + (weights * (inner_GXX[held] @ weights)).sum(axis=(1, 2))
+        """Squared error of each group [G]."""
+        inputs = np.concatenate([self._own, user_NX], axis=1)
+        parts = [(inputs[rows], self._target[rows]) for rows in self._rows]
+        inner, outer = [x.T @ x for x, _ in parts], [x.T @ y for x, y in parts]
+        all_inner, all_outer, frames = sum(inner), sum(outer), sum(map(len, self._rows))
+        found_G = np.zeros(self._groups)
+        for rows, (x, y), own_inner, own_outer in zip(self._rows, parts, inner, outer, strict=True):
+            ridge = _RIDGE * (frames - len(rows)) * np.eye(len(own_inner))
+            weights = np.linalg.solve(all_inner - own_inner + ridge, all_outer - own_outer)
+            squares = ((y - x @ weights) ** 2).sum(axis=1)
+            found_G += np.bincount(self._group_N[rows], squares, self._groups)
         return np.maximum(found_G, 1e-12)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.reactive import AVATAR, DIM, Corpus, Rule, make_motion, make_talk
+from benchmarks.reactive import AVATAR, DIM, SMILES, Corpus, Rule, make_motion, make_talk
 from visavis.schemas import FPS
 from visavis.schemas.manifest import MotionColumn
 from visavis.schemas.rows import LANDMARKS
@@ -42,6 +42,16 @@ def conversations(count: int, seconds: int = 60, **rule: float) -> list[Recorded
             Recorded(side.conversation, side, avatar, user, state, np.ones(len(user), bool), still, silence, silence)
         )
     return found
+
+
+def other_noise(number: int) -> np.ndarray:
+    """An avatar with the same user and rule, whose nods, delays, drift and own smiles are drawn anew."""
+    corpus, unmoved = Corpus(seconds=60), replace(Rule(), smile_gain=0.0)
+    talk = make_talk(corpus, number)
+    _, avatar = make_motion(replace(corpus, seed=9), unmoved, number, talk)
+    mirrored = make_motion(corpus, Rule(), number, talk)[AVATAR] - make_motion(corpus, unmoved, number, talk)[AVATAR]
+    avatar[:, SMILES] += mirrored[:, SMILES]
+    return avatar
 
 
 def window(recorded: Recorded, first: int, frames: int = 100) -> Recorded:
@@ -163,7 +173,7 @@ def test_the_rule_is_read_back_from_whole_conversations() -> None:
     recorded = conversations(12)
     ruler = Reactions(recorded, SIGNALS)
     truth = ruler.figures([each.truth for each in recorded])["nod"]
-    assert truth["delay_s"] == pytest.approx((11.5 + 3) / FPS, abs=0.06)  # half way up, 3 frames after the onset
+    assert truth["delay_s"] == pytest.approx((11.5 + 3) / FPS, abs=0.1)  # half way up, 3 frames after the onset
     assert truth["recall"] > 0.35
     assert truth["p"] < 0.01
     assert (truth["f1"], truth["onset_error_s"], truth["delay_distance_s"]) == (1, 0, 0)
@@ -185,12 +195,9 @@ def test_the_rule_is_read_back_from_whole_conversations() -> None:
 def test_a_perfect_listener_is_told_from_strangers_at_sixty_windows() -> None:
     """A listener by the same rule with other noise, and one who listens to somebody else; windows of 4 s."""
     whole = conversations(60)
-    again = conversations(60, smile_noise=0.401)  # what is drawn is the same: other noise comes below
-    rng = np.random.default_rng(5)
-    places = rng.integers(0, 1400, 60)
+    places = np.random.default_rng(5).integers(0, 1400, 60)
     windows = [window(each, at) for each, at in zip(whole, places, strict=True)]
-    noise = [0.05 * rng.standard_normal((100, DIM)) * each.truth.std(axis=0) for each in windows]
-    perfect = [window(each, at).truth + n for each, at, n in zip(again, places, noise, strict=True)]
+    perfect = [other_noise(number)[at : at + 100] for number, at in enumerate(places)]
     strangers = perfect[23:] + perfect[:23]
     ruler, space = Reactions(windows, SIGNALS), Space.of(windows)
     for kind in ("nod", "smile"):
