@@ -135,7 +135,7 @@ class _Part:
             "lagged_delay": timing.delay,
             "var": mean["var"],
             "sid": entropy(self._sums["histogram"]),
-            "fd": frechet(self._sums["truth_frames"], self._sums["frames"]),
+            "fd_pooled": frechet(self._sums["truth_frames"], self._sums["frames"]),
             "jerk": mean_jerk(self._sums["jerk"]),
         }
         return dict.fromkeys(found, math.nan) if self._sums["broken"] else found

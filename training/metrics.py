@@ -7,8 +7,8 @@ Published figures under one name differ 100-fold between variants, so each varia
     rpcc_flat  the same with all windows and dimensions flattened into one vector first (DIM's code)
     lagged     correlation of the avatar with the user `lag` earlier, pooled over windows; neither rPCC tests timing
     var        variance over time, mean over dimensions; rewards wrong motion too, never to be read alone
-    sid        entropy (bits) of the histogram over K-means clusters of the truth's frames: 15 expression, 9 pose
-    fd         Fréchet distance between frames of truth and generated motion
+    sid        entropy (bits) over k-means clusters of the truth's frames: 40 expression, 20 pose, as DIM's K
+    fd_pooled  Fréchet distance between all frames of truth and of generated motion; published FD is per sequence
     jerk       mean absolute third difference, per second³
 
 Where there is no motion there is no correlation: a constant dimension counts as 0, so holding still scores badly.
@@ -51,7 +51,8 @@ MD = Float[np.ndarray, "M D"]
 ValidWT = Bool[np.ndarray, "W T"]
 _QUIET = np.errstate(invalid="ignore", over="ignore")
 """What is not finite comes out as NaN, without a warning."""
-CLUSTERS = {"expression": 15, "pose": 9}
+CLUSTERS = {"expression": 40, "pose": 20}
+"""K of DIM's SID. Avatar Forcing's appendix says 15 and 9, but its Table 1 prints 3.972, above log₂ 15."""
 MAX_LAG = 2 * FPS
 """Frames; the longest reaction looked for is 2 s."""
 MIN_OVERLAP = 10

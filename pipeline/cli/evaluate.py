@@ -10,9 +10,9 @@ from rich.table import Table
 
 from visavis.pipeline.cli.tables import PARTS, doubt_tables, metrics_tables
 
-_SHORT = ("rpcc", "lagged_best", "lagged_delay", "var", "sid", "fd")  # metrics of the default table
+_SHORT = ("rpcc", "lagged_best", "lagged_delay", "var", "sid", "fd_pooled")  # metrics of the default table
 _BASELINES = ("ground_truth", "hold_still")  # rows of it, beside the models'
-_JUDGED = ("rpcc", "var", "sid", "fd")  # in which near the truth is good
+_JUDGED = ("rpcc", "var", "sid", "fd_pooled")  # in which near the truth is good
 
 Results = dict[str, dict[str, Any]]
 """Name of a checkpoint → what `training.evaluate.evaluate` returns of it; all of the same windows."""

@@ -1,4 +1,4 @@
-"""`visavis evaluate` on whole sequences: figures that stand beside published ones."""
+"""`visavis evaluate` on whole sequences: figures that stand beside published ones, and reaction timing."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from visavis.pipeline.cli.evaluate import names_of
-from visavis.pipeline.cli.protocols import known_protocol, lengths, protocol_table
+from visavis.pipeline.cli.protocols import known_protocol, lengths, protocol_table, reaction_tables
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.terminal import Terminal, say, say_json
 from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import needs
 from visavis.schemas.manifest import Manifest, Split
+from visavis.schemas.storage.store import Store
+from visavis.schemas.train import Drop
 from visavis.schemas.words import counted
+from visavis.stages.face.decode import read_codec
 from visavis.training.checkpoint import checkpoint_id
 from visavis.training.protocol_rows import clips_of, part_columns, protocol_rows
 from visavis.training.protocols import Protocol
+from visavis.training.reaction_rows import reaction_rows
 from visavis.training.sequences import Generated, checkpoint_sequences
 
 
@@ -26,42 +30,77 @@ def evaluate_sequences(
     split: Split,
     seeds: Sequence[int],
     *,
-    protocol: str,
+    protocol: str | None,
+    reactions: bool,
     limit: int | None,
     encoder: str | None,
     whole: bool,
     as_json: bool,
 ) -> None:
     """Generate, score, and say it: tables, or JSON."""
-    needs("metrics", "visavis evaluate --protocol")
-    known, reporter = known_protocol(protocol), Reporter()
-    made: dict[str, list[Generated]] = {}
+    known = known_protocol(protocol) if protocol else None
+    if known:
+        needs("metrics", "visavis evaluate --protocol")
+    reporter, made = Reporter(), dict[str, list[Generated]]()
     for name, checkpoint in zip(names_of(checkpoints), checkpoints, strict=True):
         with reporter.training("generate") as progress:
             manifest, made[name] = checkpoint_sequences(
                 checkpoint, dataset, split, seeds, limit=limit, encoder=encoder, progress=progress
             )
-    figures = _score(known, manifest, made, reporter, whole=whole)
     some = next(iter(made.values()))
     scored = lengths([int(each.recorded.valid.sum()) for each in some])
+    if not scored["frames"]:
+        raise UsageError("there is no frame in which both faces are valid")
     result: dict[str, Any] = {
-        "protocol": known,
         "checkpoints": {name: checkpoint_id(path) for name, path in zip(made, checkpoints, strict=True)},
         "split": split,
         "seeds": list(seeds),
         **scored,
         "not_compared": sum(len(each.recorded.valid) for each in some) - scored["frames"],
-        "columns": {name: columns.tolist() for name, columns in part_columns(manifest).items()},
-        "figures": figures,
     }
+    if known:
+        columns = {name: columns.tolist() for name, columns in part_columns(manifest).items()}
+        figures = _score(known, manifest, made, reporter, whole=whole)
+        result |= {"protocol": known, "columns": columns, "figures": figures}
+    if reactions:
+        result["reactions"] = _react(dataset, manifest, made, reporter, whole=whole)
     if as_json:
         say_json(result)
         return
     said = f"{counted(scored['sequences'], split + ' sequence')} of {scored['shortest']} to {scored['longest']} frames"
     say(f"{said}, {scored['median']} in the middle; {counted(result['not_compared'], 'frame')} not valid, left out")
-    for of, rows in figures.items():
-        Terminal().print(protocol_table(known, of, rows))
-    reporter.end(f"{said}, {counted(len(seeds), 'seed')}", advice="--all shows every baseline, --json every digit")
+    for of, rows in result.get("figures", {}).items():
+        Terminal().print(protocol_table(known or "", of, rows))
+    if reactions:
+        Terminal().print(*reaction_tables(result["reactions"], whole=whole))
+        if untold := result["reactions"]["not_told"]:
+            say(f"not told by this motion's columns: {', '.join(untold)}")
+    reporter.end(f"{said}, {counted(len(seeds), 'seed')}", advice="--all shows more rows, --json every digit")
+
+
+def _named(made: dict[str, list[Generated]], *, whole: bool) -> list[tuple[str, list[Generated], Drop]]:
+    """Rows of each checkpoint, with its user and without."""
+    rows: list[tuple[str, list[Generated], Drop]] = []
+    for name, sequences in made.items():
+        own = ("model", "model_no_user") if len(made) == 1 else (name, f"{name}, no user")
+        rows.append((own[0], sequences, "full"))
+        if whole or len(made) == 1:
+            rows.append((own[1], sequences, "no_user"))
+    return rows
+
+
+def _react(
+    dataset: str, manifest: Manifest, made: dict[str, list[Generated]], reporter: Reporter, *, whole: bool
+) -> dict[str, Any]:
+    """Reaction timing, row by row."""
+    codec = read_codec(Store(dataset), manifest)
+    rows = {
+        name: [[each.motions[drop][i] for each in sequences] for i in range(len(sequences[0].motions[drop]))]
+        for name, sequences, drop in _named(made, whole=whole)
+    }
+    first = {each.recorded.key: each.recorded for each in next(iter(made.values()))}
+    with reporter.items("reactions", len(rows) + 3) as done:
+        return reaction_rows(manifest, list(first.values()), rows, None if codec is None else codec.basis, done)
 
 
 def _score(
@@ -69,11 +108,8 @@ def _score(
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Rows of each checkpoint, with its user and without, and what stands beside them."""
     columns, clips = part_columns(manifest), {}
-    for name, sequences in made.items():
-        own = ("model", "model_no_user") if len(made) == 1 else (name, f"{name}, no user")
-        clips[own[0]], parts = clips_of(sequences, columns, "full")
-        if whole or len(made) == 1:
-            clips[own[1]], _ = clips_of(sequences, columns, "no_user")
+    for name, sequences, drop in _named(made, whole=whole):
+        clips[name], parts = clips_of(sequences, columns, drop)
     if not next(iter(clips.values())):
         raise UsageError("no sequence has two frames in which both faces are valid")
     with reporter.items(protocol, len(clips) + (6 if whole else 3)) as done:

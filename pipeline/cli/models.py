@@ -205,6 +205,9 @@ def evaluate(
         str | None,
         typer.Option(help="Score whole sequences as dim, dualtalk, unils or react do; --limit counts sequences."),
     ] = None,
+    reactions: Annotated[
+        bool, typer.Option("--reactions", help="When the avatar reacts, on whole sequences; --limit counts sequences.")
+    ] = False,
     all_: Annotated[
         bool, typer.Option("--all", help="All metrics and baselines, and how far off they may be.")
     ] = False,
@@ -214,7 +217,8 @@ def evaluate(
     """Score checkpoints beside the ground truth and simple baselines, with a verdict on each.
 
     With --protocol the windows of a conversation are put together, each checkpoint generates them as one stream, and
-    what comes is scored by the definitions of a public script, beside the noise floor.
+    what comes is scored by the definitions of a public script, beside the noise floor. With --reactions nods, smiles
+    and other events are found in it, and held against what the user did and against chance.
     """
     from visavis.pipeline.cli.evaluate import evaluation_tables, names_of, verdict
     from visavis.pipeline.cli.folders import dataset_folder
@@ -223,14 +227,14 @@ def evaluate(
 
     if split not in ("train", "val"):
         raise UsageError(f"--split is train or val, not {split}")
-    if protocol:
+    if protocol or reactions:
         if by_class:
-            raise UsageError("--by-class does not go with --protocol: whole sequences are of no class")
+            raise UsageError("--by-class goes with neither --protocol nor --reactions: whole sequences are of no class")
         from visavis.pipeline.cli.evaluate_sequences import evaluate_sequences
 
         evaluate_sequences(
             checkpoints, dataset_folder(dataset), "val" if split == "val" else "train", range(seeds),
-            protocol=protocol, limit=limit, encoder=encoder, whole=all_, as_json=as_json,
+            protocol=protocol, reactions=reactions, limit=limit, encoder=encoder, whole=all_, as_json=as_json,
         )  # fmt: skip
         return
     reporter, results = Reporter(), dict[str, dict[str, Any]]()

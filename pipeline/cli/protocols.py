@@ -22,12 +22,27 @@ def known_protocol(name: str) -> Protocol:
     return known
 
 
-def protocol_table(protocol: Protocol, of: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+def protocol_table(protocol: str, of: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
     """Figures down, what was scored across."""
     made = table(f"{protocol}, {of} frames", "figure", *(name.replace("_", " ") for name in rows))
     for figure in next(iter(rows.values())):
         made.add_row(figure, *(_shown(row[figure]) for row in rows.values()))
     return made
+
+
+_FEW = ("recall", "chance", "p", "alarms_min", "delay_s", "spread_s", "delay_distance_s", "f1", "f1_chance")
+
+
+def reaction_tables(found: Mapping[str, Any], *, whole: bool) -> list[Table]:
+    """A table for each kind of event, and one of how motions follow the user."""
+    tables = []
+    for title, rows in {**found["events"], "following the user": found["follows"]}.items():
+        made = table(title, "figure", *(name.replace("_", " ") for name in rows))
+        for figure in next(iter(rows.values())):
+            if whole or figure in _FEW or title not in found["events"]:
+                made.add_row(figure, *(_shown(row[figure]) for row in rows.values()))
+        tables.append(made)
+    return tables
 
 
 def summary(clips: Mapping[str, Clip], left_out: Mapping[str, int]) -> str:

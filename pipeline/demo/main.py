@@ -33,7 +33,7 @@ from visavis.training.evaluate import evaluate
 from visavis.training.train import train
 
 RECIPES = Path(visavis.__file__).parent / "configs"
-_SHOWN = ("rpcc", "lagged_best", "lagged_delay", "var", "sid", "fd")
+_SHOWN = ("rpcc", "lagged_best", "lagged_delay", "var", "sid", "fd_pooled")
 _EVALUATION_SEEDS = 2
 _PAIRS_PER_TASK = 128  # so that every core has some of a few hundred windows
 _EVALUATED = 96  # windows per class

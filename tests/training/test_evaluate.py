@@ -93,7 +93,7 @@ def test_evaluation_compares_the_model_with_the_truth_and_with_what_costs_nothin
     assert rows["copy_user"]["pcc_expression"] == pytest.approx(1)
     assert rows["copy_user"]["lagged_delay_expression"] == 0
     assert rows["hold_still"]["var_pose"] == rows["mean_motion"]["jerk_expression"] == 0
-    assert rows["shuffled"]["fd_expression"] == pytest.approx(0, abs=1e-3)
+    assert rows["shuffled"]["fd_pooled_expression"] == pytest.approx(0, abs=1e-3)
     assert rows["model"]["pcc_truth_expression"] > rows["model_no_user"]["pcc_truth_expression"] + 0.02
     assert table == evaluate(checkpoint, str(dataset), seeds=(0, 1))
     single = [evaluate(checkpoint, str(dataset), seeds=(seed,)) for seed in (0, 1)]

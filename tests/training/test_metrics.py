@@ -117,7 +117,7 @@ def test_an_accumulator_keeps_expression_and_pose_apart():
     generated[..., :6] = user[..., :6]
     figures = accumulated(truth, generated, user, VALID).figures()
     assert figures["rpcc_expression"] == 0
-    assert figures["fd_expression"] == pytest.approx(0, abs=1e-6)
+    assert figures["fd_pooled_expression"] == pytest.approx(0, abs=1e-6)
     assert figures["pcc_pose"] == pytest.approx(1)
     assert figures["rpcc_pose"] > 0.5
     assert all(isinstance(value, float) for value in figures.values())
@@ -151,7 +151,7 @@ def test_accumulated_metrics_are_the_metrics_however_the_windows_are_cut_into_ba
             "lagged_delay": timing.delay,
             "var": var(sides[1], valid),
             "sid": sid(sides[0][valid], sides[1][valid], CLUSTERS[part]),
-            "fd": fd(sides[0][valid], sides[1][valid]),
+            "fd_pooled": fd(sides[0][valid], sides[1][valid]),
             "jerk": jerk(sides[1], valid),
         }
         assert {name: accumulator.figures()[f"{name}_{part}"] for name in expected} == pytest.approx(

@@ -1,0 +1,154 @@
+"""R-DGG: how much the user says of what the avatar does next, beyond the avatar's own past (arXiv 2609.22913).
+
+    log(E_own / E_both), less the mean of the same over circular shifts of the user
+
+E_own, E_both: squared errors of two ridge regressions of the avatar's motion, on its own past, and on that and the
+user's; each is fitted on other people than it judges. Motion is projected on principal components of the recorded
+avatars' and users', so that what was generated is judged in the truth's space. A listener that answers nobody gets 0
+but for noise; how large the truth's is depends on the corpus. The lags, the ridge and the number of components are
+ours: figures stand beside each other, not beside a published table.
+
+All sequences lie one after the other on one timeline, round which the user is shifted; so short windows serve, too.
+
+Shape suffixes: N frames of the timeline, D columns, C components, G groups (people, or sequences), S shifts, X inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from visavis.training.sequences import Recorded
+
+SHIFTS = 100
+FOLDS = 5
+_COMPONENTS = 8
+_OWN_LAGS = (1, 2, 3, 5, 8, 13, 21)
+_USER_LAGS = tuple(range(0, 25, 3))
+_RIDGE = 0.01  # times the number of frames, of inputs with deviation 1
+_DRAWS = 1000  # of groups, for the interval
+_USER_SPEAKS = 2  # bit of `state`
+
+TD = Float[np.ndarray, "T D"]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What recorded motion is projected on: mean and components of avatars and of users, scaled to deviation 1."""
+
+    avatar: tuple[np.ndarray, np.ndarray]
+    user: tuple[np.ndarray, np.ndarray]
+
+    @classmethod
+    def of(cls, recorded: Sequence[Recorded]) -> Space:
+        sides = ([each.truth[each.valid] for each in recorded], [each.user[each.valid] for each in recorded])
+        avatar, user = (_components(np.concatenate(side).astype(np.float64)) for side in sides)
+        return cls(avatar, user)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """value: R-DGG, nats. low, high: 95 % of draws of people. p: share of shifts, none counted in, with as much."""
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+
+
+def user_gain(
+    recorded: Sequence[Recorded], motions: Sequence[TD], space: Space, shifts: int = SHIFTS, seed: int = 0
+) -> Gain:
+    """R-DGG of motions [T, D], one for each sequence. NaN of fewer than two sequences, or of what does not move."""
+    lead = max(*_OWN_LAGS, *_USER_LAGS)
+    made_NC = np.concatenate([(motion - space.avatar[0]) @ space.avatar[1] for motion in motions])
+    user_NC = _unit(np.concatenate([_of_user(each, space) for each in recorded]))
+    people = sorted({each.side.avatar for each in recorded})
+    groups = [people.index(each.side.avatar) for each in recorded] if len(people) > 1 else list(range(len(recorded)))
+    used_N = np.concatenate([_whole(each.valid, lead) for each in recorded])
+    if len(set(groups)) < 2 or used_N.sum() < 2 or not (made_NC[used_N].std(axis=0) > 1e-6).any():
+        return Gain()
+    ends = np.cumsum([len(motion) for motion in motions])
+    own_NX = _unit(np.concatenate([np.roll(made_NC, lag, axis=0) for lag in _OWN_LAGS], axis=1))
+    sums = _Sums(made_NC, own_NX, used_N, ends, groups)
+    both_SG = []
+    for shift in (0, *(round(len(user_NC) * i / (shifts + 1)) for i in range(1, shifts + 1))):
+        both_SG.append(
+            sums.errors(np.concatenate([np.roll(user_NC, shift + lag, axis=0) for lag in _USER_LAGS], axis=1))
+        )
+    return _gain(sums.errors(user_NC[:, :0]), np.array(both_SG), seed)
+
+
+def _whole(valid_T: Bool[np.ndarray, "T"], lead: int) -> np.ndarray:
+    """Frames that have as many valid ones before them in their sequence."""
+    seen = np.convolve(valid_T, np.ones(lead + 1))[: len(valid_T)] > lead + 0.5
+    return np.asarray(seen)
+
+
+def _gain(own_G: np.ndarray, both_SG: np.ndarray, seed: int) -> Gain:
+    """both: of no shift, then of every shift."""
+
+    def ratios(weight_BG: np.ndarray) -> np.ndarray:
+        return np.log((weight_BG @ own_G)[:, None] / (weight_BG @ both_SG.T))  # [B, S]
+
+    found = ratios(np.ones((1, len(own_G))))[0]
+    draws = np.random.default_rng(seed).multinomial(len(own_G), np.full(len(own_G), 1 / len(own_G)), _DRAWS)
+    drawn = ratios(draws.astype(np.float64))
+    low, high = np.quantile(drawn[:, 0] - drawn[:, 1:].mean(axis=1), (0.025, 0.975))
+    p = (1 + (found[1:] >= found[0]).sum()) / len(found)
+    return Gain(float(found[0] - found[1:].mean()), float(low), float(high), float(p))
+
+
+class _Sums:
+    """Regressions on own past and user, each fitted on the other folds. Frames that are not used are left out."""
+
+    def __init__(
+        self, made_NC: np.ndarray, own_NX: np.ndarray, used_N: np.ndarray, ends: np.ndarray, groups: Sequence[int]
+    ) -> None:
+        group_N = np.repeat(groups, np.diff(ends, prepend=0))
+        self._groups = max(groups) + 1
+        self._folds = min(FOLDS, self._groups)
+        self._rows = [np.flatnonzero(used_N & (group_N % self._folds == fold)) for fold in range(self._folds)]
+        self._group_N, self._own, self._target = group_N, own_NX, made_NC
+
+    def errors(self, user_NX: np.ndarray) -> np.ndarray:
+        """Squared error of each group [G]."""
+        inputs = np.concatenate([self._own, user_NX], axis=1)
+        parts = [(inputs[rows], self._target[rows]) for rows in self._rows]
+        inner, outer = [x.T @ x for x, _ in parts], [x.T @ y for x, y in parts]
+        all_inner, all_outer, frames = sum(inner), sum(outer), sum(map(len, self._rows))
+        found_G = np.zeros(self._groups)
+        for rows, (x, y), own_inner, own_outer in zip(self._rows, parts, inner, outer, strict=True):
+            ridge = _RIDGE * (frames - len(rows)) * np.eye(len(own_inner))
+            weights = np.linalg.solve(all_inner - own_inner + ridge, all_outer - own_outer)
+            squares = ((y - x @ weights) ** 2).sum(axis=1)
+            found_G += np.bincount(self._group_N[rows], squares, self._groups)
+        return np.maximum(found_G, 1e-12)
+
+
+def _unit(inputs_NX: np.ndarray) -> np.ndarray:
+    """Mean 0 and deviation 1; 0 of what is constant."""
+    deviation = inputs_NX.std(axis=0)
+    return np.asarray((inputs_NX - inputs_NX.mean(axis=0)) / np.where(deviation > 1e-9, deviation, np.inf))
+
+
+def _of_user(recorded: Recorded, space: Space) -> np.ndarray:
+    """The user's motion in components, and whether the user speaks."""
+    motion = (recorded.user - space.user[0]) @ space.user[1]
+    speaks = (recorded.state & _USER_SPEAKS > 0).astype(np.float64)
+    return np.concatenate([motion, speaks[:, None]], axis=1)
+
+
+def _components(motion_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [D] and projection [D, C], of columns with deviation 1, onto components with deviation 1."""
+    mean, deviation = motion_ND.mean(axis=0), motion_ND.std(axis=0)
+    scale = np.where(deviation > 1e-9, deviation, np.inf)
+    unit = (motion_ND - mean) / scale
+    values, vectors = np.linalg.eigh(unit.T @ unit / max(1, len(unit)))
+    kept = np.argsort(values)[::-1][:_COMPONENTS]
+    spread = np.sqrt(np.maximum(values[kept], 0))
+    return mean, vectors[:, kept] / scale[:, None] / np.where(spread > 1e-6, spread, np.inf)
