@@ -115,6 +115,11 @@ class ObjectiveConfig(Section):
     level_mean: float = Field(0.0, description="logit_normal: mean of ln(t / (1 - t)); above 0 is less noise")
     level_std: float = Field(1.0, gt=0, description="logit_normal: deviation of ln(t / (1 - t))")
     velocity: float = Field(0.0, ge=0, description="weight of the error of motion between frames (arXiv 2209.14916)")
+    groups: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="weight of a group of columns in the flow loss, others having 1: exp, jaw, pose, eyes of FLAME; of"
+        " landmarks' codecs rotation, translation, expression",
+    )
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:

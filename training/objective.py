@@ -19,6 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from visavis.schemas.coefficients import column_groups
+from visavis.schemas.errors import UsageError
+from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.train import DpoConfig, ObjectiveConfig, TrainConfig
 from visavis.training.dpo import PairErrors, pair_errors, preference_loss
 from visavis.training.flow import Noise, draw_keep, draw_noise, flow_errors, masked_mean, step_error, valid_steps
@@ -59,6 +62,8 @@ class Losses:
 class Objective(nn.Module):
     """Loss of a part of a step."""
 
+    _weights: Tensor | None
+
     def __init__(
         self, model: Listener, frozen: Listener | None, config: TrainConfig, answers: ReferenceErrors | None = None
     ) -> None:
@@ -67,6 +72,7 @@ class Objective(nn.Module):
         self.model = model
         self.config = config
         self._answers = answers
+        self.register_buffer("_weights", group_weights(model.motion, config.objective), persistent=False)
         self._frozen = (frozen,)  # in a tuple: its weights are none of this module's
 
     def forward(self, part: Part, shares: Sequence[float], generator: torch.Generator, place: int = 0) -> Losses:
@@ -89,6 +95,7 @@ class Objective(nn.Module):
             Keep(keep.avatar.to(device), keep.user.to(device) & has_user(batch)),
             noise,
             config.norm,
+            self._weights,
         )
         total = flow = of_frames * masked_mean(error_BT, valid_BT)
         logs = {}
@@ -116,6 +123,23 @@ class Objective(nn.Module):
         reference = ask() if self._answers is None else self._answers.of(place, pairs, noise, ask)
         policy = pair_errors(self.model, pairs, noise, config.norm)
         return preference_loss(policy, reference, compared_frames(pairs, config), config.beta)
+
+
+def group_weights(motion: MotionSpec, config: ObjectiveConfig) -> Tensor | None:
+    """Weight of each column's error in the flow loss, mean 1, float32 [D]; None where none is given.
+
+    Raises:
+        UsageError: the motion has no such group.
+    """
+    if not config.groups:
+        return None
+    groups = column_groups(motion)
+    if unknown := sorted(set(config.groups) - set(groups)):
+        raise UsageError(f"objective.groups: {motion.codec} has no {unknown[0]}; it has {', '.join(groups)}")
+    weight_D = torch.ones(motion.dim)
+    for name, span in groups.items():
+        weight_D[span] = config.groups.get(name, 1.0)
+    return weight_D / weight_D.mean().clamp(min=1e-9)
 
 
 def has_user(batch: Batch) -> Tensor:
