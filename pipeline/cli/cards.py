@@ -62,7 +62,8 @@ def model_card(checkpoint: Checkpoint, digest: str, name: str) -> str:
     )
     return _page(head, name, [
         "A causal listener: motion of an avatar from both voices and the user's motion, in blocks of"
-        f" {model.block} frames with {model.look_ahead} frames of look-ahead. {weights:,} numbers; step {checkpoint.step}.",
+        f" {model.block} frames with {model.look_ahead} frames of look-ahead. {weights:,} numbers;"
+        f" step {checkpoint.step}.",
         _motion(checkpoint.motion),
         f"## Training\n\nTrained on a dataset with manifest sha256 `{checkpoint.manifest}`. {tuned}"
         f"\n\n```yaml\n{yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False)}```",
