@@ -144,6 +144,10 @@ def test_who_has_no_motion_is_no_avatar_and_lengths_that_differ_are_told(made: P
     samples = list(Dataset(summary.dataset).samples("train"))
     assert {sample.meta.avatar for sample in samples} == {"made00000_speaker2"}
     assert not any(sample.valid[:, 1].any() for sample in samples)
+    counts = export_layout(Dataset(summary.dataset), "dualtalk", str(tmp_path / "out"), Reporter())
+    assert counts == {"train": 1}
+    there = sorted(path.name for path in (tmp_path / "out" / "train").iterdir())
+    assert there == [f"made00000_speaker{end}" for end in ("1.wav", "2.npz", "2.wav")]
 
 
 @pytest.mark.parametrize("layout", ["dualtalk", "unils"])
