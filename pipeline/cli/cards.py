@@ -18,6 +18,7 @@ from visavis.schemas.words import counted, size
 from visavis.training.checkpoint import Checkpoint
 
 _TO_FILL = "to be filled in"
+_LICENCE = {"license": "other", "license_name": "to-be-filled-in"}  # the hub refuses words of ours as a licence
 
 
 def dataset_card(manifest: Manifest, digest: str, name: str) -> str:
@@ -25,7 +26,7 @@ def dataset_card(manifest: Manifest, digest: str, name: str) -> str:
     windows = sum(shard.samples for shard in manifest.shards)
     pairs = manifest.kind == "pairs"
     head = {
-        "license": _TO_FILL,
+        **_LICENCE,
         "pretty_name": name,
         "task_categories": ["other"],
         "tags": ["webdataset", "dyadic-conversation", "listening-head", *(["preference-pairs"] if pairs else [])],
@@ -51,7 +52,7 @@ def model_card(checkpoint: Checkpoint, digest: str, name: str) -> str:
     """README.md of a checkpoint. digest: sha256 of its file."""
     config = checkpoint.config
     tags = ["listening-head", "motion-generation", "flow-matching", *(["dpo"] if checkpoint.pairs else [])]
-    head = {"license": _TO_FILL, "library_name": "visavis", "tags": tags, "pipeline_tag": "other"}
+    head = {**_LICENCE, "library_name": "visavis", "tags": tags, "pipeline_tag": "other"}
     weights = sum(tensor.numel() for tensor in checkpoint.ema.values())
     model, objective = config.model, config.objective
     tuned = (
