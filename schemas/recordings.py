@@ -13,7 +13,7 @@ from pydantic import model_validator
 from visavis.schemas.names import CodecId, ItemId, Text
 from visavis.schemas.rows import Array, Row
 
-CorpusLayout = Literal["dualtalk", "unils", "seamless", "realtalk", "vico", "solo"]
+CorpusLayout = Literal["dualtalk", "unils", "seamless", "solo"]
 
 
 class RecordedPerson(Row):

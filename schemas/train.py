@@ -123,6 +123,11 @@ class ObjectiveConfig(Section):
         description="further steps only: how much more frames count in which the user matters to the initial checkpoint"
         " (training.effort); 0: all count the same",
     )
+    groups: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="weight of a group of columns in the flow loss, others having 1: exp, jaw, pose, eyes of FLAME; of"
+        " landmarks' codecs rotation, translation, expression",
+    )
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:

@@ -97,14 +97,27 @@ def masked_mean(value_BT: BT, valid_BT: ValidBT) -> Scalar:
 
 
 def flow_errors(
-    model: Listener, x1_BTD: BTD, reference_BD: BD, conditions: Conditions, keep: Keep, noise: Noise, norm: Norm
+    model: Listener,
+    x1_BTD: BTD,
+    reference_BD: BD,
+    conditions: Conditions,
+    keep: Keep,
+    noise: Noise,
+    norm: Norm,
+    weight_D: Tensor | None = None,
 ) -> tuple[BT, BTD]:
     """Eq. 6 on normalised motion, before the mean.
+
+    Args:
+        weight_D: of each dimension's error; None: 1.
 
     Returns: the error per frame [B, T], and by how much the clean motion that the velocity implies is off [B, T, D].
     """
     x_t, target = interpolate(x1_BTD, noise)
     velocity = model(x_t, noise.t, reference_BD, conditions, keep).float()
+    if weight_D is not None:
+        scale_D = weight_D if norm == "l1" else weight_D.sqrt()
+        velocity, target = velocity * scale_D, target * scale_D
     return frame_error(velocity, target, norm), (1 - noise.t[..., None]) * (velocity - target)
 
 

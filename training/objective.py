@@ -19,6 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from visavis.schemas.coefficients import column_groups
+from visavis.schemas.errors import UsageError
+from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.train import DpoConfig, ObjectiveConfig, TrainConfig
 from visavis.training.effort import effort, user_effect
 from visavis.training.flow import Noise, draw_keep, draw_noise, flow_errors, masked_mean, step_error, valid_steps
@@ -60,6 +63,8 @@ class Losses:
 class Objective(nn.Module):
     """Loss of a part of a step."""
 
+    _weights: Tensor | None
+
     def __init__(
         self,
         model: Listener,
@@ -73,6 +78,7 @@ class Objective(nn.Module):
         self.model = model
         self.config = config
         self._preference, self._answers = preference, answers
+        self.register_buffer("_weights", group_weights(model.motion, config.objective), persistent=False)
         self._frozen = (frozen,)  # in a tuple: its weights are none of this module's
 
     def forward(self, part: Part, shares: Sequence[float], generator: torch.Generator, place: int = 0) -> Losses:
@@ -90,7 +96,7 @@ class Objective(nn.Module):
         keep = Keep(keep.avatar.to(device), keep.user.to(device) & has_user(batch))
         x1, reference = model.normalise(batch.avatar_motion), model.normalise(batch.reference)
         conditions = model.conditions(batch.avatar_audio, batch.user_audio, batch.user_motion)
-        error_BT, off_BTD = flow_errors(model, x1, reference, conditions, keep, noise, config.norm)
+        error_BT, off_BTD = flow_errors(model, x1, reference, conditions, keep, noise, config.norm, self._weights)
         weighted_BT, logs = error_BT, {}
         if config.user_weight:
             (frozen,) = self._frozen
@@ -122,6 +128,23 @@ class Objective(nn.Module):
 
         reference = ask() if self._answers is None else self._answers.of(place, pairs, noise[0], ask)
         return preference.loss(self.model, reference, pairs, noise, compared_frames(pairs, self.config.dpo))
+
+
+def group_weights(motion: MotionSpec, config: ObjectiveConfig) -> Tensor | None:
+    """Weight of each column's error in the flow loss, mean 1, float32 [D]; None where none is given.
+
+    Raises:
+        UsageError: the motion has no such group.
+    """
+    if not config.groups:
+        return None
+    groups = column_groups(motion)
+    if unknown := sorted(set(config.groups) - set(groups)):
+        raise UsageError(f"objective.groups: {motion.codec} has no {unknown[0]}; it has {', '.join(groups)}")
+    weight_D = torch.ones(motion.dim)
+    for name, span in groups.items():
+        weight_D[span] = config.groups.get(name, 1.0)
+    return weight_D / weight_D.mean().clamp(min=1e-9)
 
 
 def has_user(batch: Batch) -> Tensor:

@@ -202,7 +202,7 @@ def export(
     """Write windows or preference pairs as one Parquet file, or conversations in the layouts of other trainers."""
     needs("build", "visavis export")
     from visavis.pipeline.cli.export import export_dataset
-    from visavis.pipeline.cli.export_layouts import LAYOUTS, export_layout
+    from visavis.pipeline.cli.export_layouts import LAYOUTS, ONE_SIDED, export_layout
     from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.engine.progress import Reporter
     from visavis.training.dataset import Dataset
@@ -219,5 +219,6 @@ def export(
     path = out or f"runs/{layout}"
     counts = export_layout(data, LAYOUTS[layout], path, reporter)
     said = ", ".join(f"{count} {split}" for split, count in counts.items())
-    say(f"{counted(sum(counts.values()), 'clip')} ({said})\n{path}")
-    reporter.end(f"{counted(sum(counts.values()), 'clip')} exported", advice=f"next: visavis import {layout} {path}")
+    written = counted(sum(counts.values()) - counts.get(ONE_SIDED, 0), "clip")
+    say(f"{written} ({said})\n{path}")
+    reporter.end(f"{written} exported", advice=f"next: visavis import {layout} {path}")

@@ -1,19 +1,21 @@
-"""The command that imports a public corpus."""
+"""The commands around public corpora: import, and cards for what is made of them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from visavis.pipeline.cli.options import Address, Engine, Json, Overrides, Reconfigure
 from visavis.pipeline.engine.terminal import Terminal, say, say_json
+from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import needs
 from visavis.schemas.plain import to_json
 from visavis.schemas.words import counted
 
 corpora = typer.Typer()
-_LAYOUTS = "dualtalk, unils or solo"
+_LAYOUTS = "dualtalk, unils, seamless or solo"
 
 
 @corpora.command("import")
@@ -79,3 +81,32 @@ def import_(
     done = f"{counted(summary.processed, 'item')} done" if summary.processed else "nothing was left to do"
     kept = f"{summary.kept} of {counted(summary.listed, 'conversation')} kept"
     reporter.end(f"{done}, {kept}, {counted(summary.samples, 'sample')}", "train", "configs/train/tiny.yaml", out)
+
+
+@corpora.command()
+def card(
+    what: Annotated[str, typer.Argument(help="Dataset or run, or a checkpoint (.safetensors).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to be written; not replaced.")] = Path("README.md"),
+    name: Annotated[str | None, typer.Option(help="Its title; else the name of the folder.")] = None,
+) -> None:
+    """Write a card for Hugging Face's hub, from a dataset's manifest or from a checkpoint."""
+    from visavis.pipeline.cli.cards import dataset_card, model_card, write_card
+    from visavis.pipeline.cli.folders import dataset_folder
+    from visavis.pipeline.engine.progress import Reporter
+    from visavis.training.checkpoint import checkpoint_id, load_checkpoint
+    from visavis.training.dataset import Dataset
+
+    reporter = Reporter()
+    if out.exists():
+        raise UsageError(f"{out} is there already, and may have been edited: name another --out, or remove it")
+    if what.endswith(".safetensors"):
+        path = Path(what)
+        title = name or path.absolute().parent.name
+        text = model_card(load_checkpoint(path, whole=False), checkpoint_id(path), title)
+    else:
+        data = Dataset(dataset_folder(what))
+        title = name or what.rstrip("/").removesuffix("/dataset").rpartition("/")[2]
+        text = dataset_card(data.manifest, data.hash, title)
+    write_card(text, out)
+    say(str(out))
+    reporter.end(f"card of {title}", advice="next: fill in what is marked `to be filled in`")

@@ -36,6 +36,7 @@ from visavis.training.sequences import Recorded, Run, Side, read_sequences, runs
 
 Layout = Literal["dualtalk", "unils"]
 LAYOUTS: dict[str, Layout] = {"dualtalk": "dualtalk", "unils": "unils"}
+ONE_SIDED = "left out (motion of one person only)"
 SPLIT_NAMES: dict[Split, str] = {"train": "train", "val": "test"}
 _SPEAKER, _PLAIN = re.compile(r"_speaker[12]$"), re.compile(r"[A-Za-z0-9_-]{1,150}")
 _DATABASE_BYTES = 1 << 40  # of address space; the file grows with what is written
@@ -53,7 +54,7 @@ class Clip(NamedTuple):
 def export_layout(data: Dataset, layout: Layout, out: str, reporter: Reporter) -> dict[str, int]:
     """Write a dataset's conversations.
 
-    Returns: clips by split, as the layout calls it.
+    Returns: clips by split, as the layout calls it, and how many were left out for want of one person's motion.
 
     Raises:
         UsageError: its motion is not what the layout holds, or it is a set of pairs; the folder holds something.
@@ -72,9 +73,9 @@ def export_layout(data: Dataset, layout: Layout, out: str, reporter: Reporter) -
             runs, where = chosen_runs(data, split)
             with reporter.items(SPLIT_NAMES[split], len(runs)) as advance:
                 for clip in clips_of(data, split, runs, where):
-                    put(SPLIT_NAMES[split], clip)
+                    name = SPLIT_NAMES[split] if put(SPLIT_NAMES[split], clip) else ONE_SIDED
+                    counts[name] = counts.get(name, 0) + 1
                     advance()
-            counts[SPLIT_NAMES[split]] = len(runs)
     return counts
 
 
@@ -131,10 +132,10 @@ def _clip(sequence: Recorded, name: str) -> Clip:
     return Clip(name, (user, sequence.truth), (sequence.user_audio, sequence.avatar_audio), speaks[::-1])
 
 
-def _dualtalk(store: Store, motion: MotionSpec) -> Callable[[str, Clip], None]:
+def _dualtalk(store: Store, motion: MotionSpec) -> Callable[[str, Clip], bool]:
     groups = groups_of(motion.codec)
 
-    def put(split: str, clip: Clip) -> None:
+    def put(split: str, clip: Clip) -> bool:
         for number, (motion_TD, audio_N) in enumerate(zip(clip.motion, clip.audio, strict=True), 1):
             stem = f"{split}/{clip.name}_speaker{number}"
             if motion_TD is not None:
@@ -142,11 +143,12 @@ def _dualtalk(store: Store, motion: MotionSpec) -> Callable[[str, Clip], None]:
                 shape = np.zeros((len(motion_TD), 100), np.float32)
                 store.write(f"{stem}.npz", packed(exp=motion_TD[:, groups["exp"]], pose=pose, shape=shape))
             store.write(f"{stem}.wav", wav(audio_N))
+        return True
 
     return put
 
 
-def _unils(store: Store, data: Dataset, out: str, stack: ExitStack) -> Callable[[str, Clip], None]:
+def _unils(store: Store, data: Dataset, out: str, stack: ExitStack) -> Callable[[str, Clip], bool]:
     if not is_local(out):
         raise UsageError(f"{out}: an LMDB is written to a disk of this machine")
     try:
@@ -165,19 +167,23 @@ def _unils(store: Store, data: Dataset, out: str, stack: ExitStack) -> Callable[
 
     stack.callback(end)
 
-    def put(split: str, clip: Clip) -> None:
+    def put(split: str, clip: Clip) -> bool:
+        if any(motion_TD is None for motion_TD in clip.motion):  # zeros would be a face at rest
+            return False
         keys = []
         for number, (motion_TD, audio_N, speaks_T) in enumerate(zip(*clip[1:], strict=True)):
+            assert motion_TD is not None
             key = f"{clip.name}_{number}"
             code = np.zeros((len(speaks_T), 112), np.float32)
             for name, first in (("exp", 0), ("pose", 100), ("jaw", 103), ("eyes", 106)):
-                if motion_TD is not None and name in groups:
+                if name in groups:
                     part = motion_TD[:, groups[name]][:, : 100 if name == "exp" else None]
                     code[:, first : first + part.shape[1]] = part
             with base.begin(write=True) as change:
                 change.put(key.encode(), packed(audio=audio_N, motioncode=code, speech_mask=speaks_T))
             keys.append(f"{split}/{key}")
         table.setdefault(split, {})[clip.name] = [*keys, len(clip.speaks[0])]
+        return True
 
     return put
 

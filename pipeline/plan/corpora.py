@@ -2,6 +2,7 @@
 
     dualtalk   train|test|ood/NAME_speaker1.npz, NAME_speaker1.wav, the same of speaker2; or one split's folder
     unils      one data.mdb somewhere below, and one JSON: split → id → [path, path, frames]
+    seamless   V00_S0001_I00000001_P0001.npz and .wav of each participant, anywhere below
     solo       NAME.npz and NAME.wav: one person, nobody beside
 
 Nothing is left out here: what has no partner is listed as it is, and rejected with a reason when its turn comes.
@@ -15,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from visavis.pipeline.plan.seamless import named
 from visavis.pipeline.plan.stamps import remote_stamp
 from visavis.schemas.errors import UsageError
 from visavis.schemas.names import is_name
@@ -63,7 +65,7 @@ def list_corpus(layout: CorpusLayout, place: str) -> list[Recorded]:
         UsageError: no such folder, or nothing of this layout is in it.
     """
     folder = Folder(place)
-    found = list({"dualtalk": _dualtalk, "unils": _unils, "solo": _solo}[layout](folder))
+    found = list({"dualtalk": _dualtalk, "unils": _unils, "seamless": _seamless, "solo": _solo}[layout](folder))
     if not found:
         there = f"{counted(len(folder.found), 'file')} of other names" if folder.found else "nothing"
         raise UsageError(f"{printable(shown(place))}: nothing in the layout of {layout} ({there} in it)")
@@ -93,15 +95,36 @@ def _solo(folder: Folder) -> Iterator[Recorded]:
         yield _recorded("solo", folder, above, name, {name: files})
 
 
+def _seamless(folder: Folder) -> Iterator[Recorded]:
+    talks: dict[str, dict[str, dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
+    for path in folder.found:
+        found = named(path)
+        if found and found.suffix in (".npz", ".wav"):
+            talks[found.conversation][found.participant][found.suffix[1:]] = path
+    for name, people in talks.items():
+        if len(people) != 2:  # one whose other side is elsewhere, or a crowd: nobody is left out without a word
+            people = dict(sorted(people.items())[:1]) | {"nobody else": {}}
+        above = next(path for files in people.values() for path in files.values()).rpartition("/")[0]
+        yield _recorded("seamless", folder, above, name, dict(sorted(people.items())), places=False)
+
+
 def _recorded(
-    layout: CorpusLayout, folder: Folder, above: str, name: str, sides: Mapping[str, Mapping[str, str]]
+    layout: CorpusLayout,
+    folder: Folder,
+    above: str,
+    name: str,
+    sides: Mapping[str, Mapping[str, str]],
+    *,
+    places: bool = True,
 ) -> Recorded:
-    """A conversation of files. above: the folder within the corpus, of which a part may be a split."""
+    """A conversation of files. above: the folder within the corpus, of which a part may be a split. places: whether it
+    tells people apart; where not, their names do, over all folders."""
     split = next((part for part in above.split("/") if part in SPLITS), "")
-    full = f"{above}/{name}" if above else name
+    prefix = f"{above}/" if above and places else ""
+    full = f"{prefix}{name}"
     people = [
         RecordedPerson(
-            name=_checked(f"{above}/{person}" if above else person),
+            name=_checked(f"{prefix}{person}"),
             motion=folder.uri(files["npz"]) if "npz" in files else "",
             sound=folder.uri(files["wav"]) if "wav" in files else "",
         )

@@ -7,10 +7,10 @@ import soundfile
 
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.coefficients import codec_name
-from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.errors import Reason, Rejected, UsageError
 from visavis.schemas.recordings import CorpusLayout, RecordedPerson
 from visavis.schemas.uris import file_name
-from visavis.stages.corpora import dualtalk, unils
+from visavis.stages.corpora import dualtalk, seamless, unils
 from visavis.stages.corpora.coefficients import Taken
 from visavis.stages.media.audio import read_audio
 from visavis.stages.media.opening import judged, open_bytes, open_container
@@ -21,10 +21,19 @@ AV_TIME_BASE = 1_000_000
 
 
 def codec_of(layout: CorpusLayout, exp: int | None) -> str:
-    """The codec of a layout's motion. exp: coefficients of expression; None: as it usually has them."""
+    """The codec of a layout's motion. exp: coefficients of expression; None: as it usually has them.
+
+    Raises:
+        UsageError: the layout has fewer.
+    """
     if layout == "unils":
-        sizes = {"exp": min(exp or unils.EXPRESSION, unils.EXPRESSION), "jaw": 3, "pose": 3, "eyes": 6}
+        if (exp or 0) > unils.EXPRESSION:
+            raise UsageError(f"recording.exp={exp}: UniLSTalk has {unils.EXPRESSION} coefficients of expression")
+        sizes = {"exp": exp or unils.EXPRESSION, "jaw": 3, "pose": 3, "eyes": 6}
         return codec_name("flame", sizes)
+    if layout == "seamless":
+        sizes = {"exp": exp or seamless.EXPRESSION, "pose": 3, "place": 3, "gaze": seamless.GAZE}
+        return codec_name("seamless", sizes)
     return codec_name("flame", {"exp": exp or dualtalk.EXPRESSION, "jaw": 3, "pose": 3})
 
 
@@ -34,7 +43,11 @@ def motion_of(layout: CorpusLayout, person: RecordedPerson, exp: int | None) -> 
         Rejected: UNREADABLE.
     """
     if layout == "unils":
-        return unils.read_code(person.motion, person.key, min(exp or unils.EXPRESSION, unils.EXPRESSION))
+        return unils.read_code(person.motion, person.key, exp or unils.EXPRESSION)
+    if layout == "seamless":
+        if not person.sound:
+            raise Rejected(Reason.NO_AUDIO, f"{person.name}: without a voice nobody knows the rate of its motion")
+        return seamless.read_movement(person.motion, voice_seconds(layout, person), exp or seamless.EXPRESSION)
     return dualtalk.read_flame(person.motion, exp or dualtalk.EXPRESSION)
 
 

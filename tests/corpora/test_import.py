@@ -16,9 +16,11 @@ from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.corpora import list_corpus
 from visavis.pipeline.plan.importing import Import, ImportSummary
 from visavis.schemas.coefficients import column_groups
-from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.errors import Rejected, RunFailed, UsageError
 from visavis.schemas.imports import ImportConfig
 from visavis.schemas.recordings import CorpusLayout
+from visavis.stages.corpora.seamless import on_grid, rate_of
+from visavis.stages.face.decode import why_not_drawn
 from visavis.training.dataset import Dataset
 from visavis.training.sequences import read_sequences, runs_of
 
@@ -142,6 +144,10 @@ def test_who_has_no_motion_is_no_avatar_and_lengths_that_differ_are_told(made: P
     samples = list(Dataset(summary.dataset).samples("train"))
     assert {sample.meta.avatar for sample in samples} == {"made00000_speaker2"}
     assert not any(sample.valid[:, 1].any() for sample in samples)
+    counts = export_layout(Dataset(summary.dataset), "dualtalk", str(tmp_path / "out"), Reporter())
+    assert counts == {"train": 1}
+    there = sorted(path.name for path in (tmp_path / "out" / "train").iterdir())
+    assert there == [f"made00000_speaker{end}" for end in ("1.wav", "2.npz", "2.wav")]
 
 
 @pytest.mark.parametrize("layout", ["dualtalk", "unils"])
@@ -211,3 +217,51 @@ def test_clips_of_one_person_are_samples_without_a_user(made: Path, tmp_path: Pa
     assert samples
     assert not any(sample.valid[:, 1].any() or sample.user_audio.any() for sample in samples)
     assert all(sample.avatar_audio.any() for sample in samples)
+
+
+def test_movement_at_another_rate_comes_to_the_grid_by_time_and_keeps_what_is_valid() -> None:
+    time_S = (np.arange(300) + 0.5) / 30
+    valid = np.ones(300, bool)
+    valid[100:103] = False
+    ramp = np.where(valid, time_S, np.nan)[:, None]
+    parts, valid_T = on_grid({"exp": ramp}, valid, 30.0)
+    assert valid_T.shape == (250,)
+    time_T = (np.arange(250) + 0.5) / 25
+    inside = valid_T & (time_T > time_S[0]) & (time_T < time_S[-1])
+    np.testing.assert_allclose(parts["exp"][inside, 0], time_T[inside], atol=1e-9)
+    assert np.isfinite(parts["exp"]).all()
+    lost = time_T[~valid_T]
+    assert 3 <= len(lost) <= 5
+    assert ((lost > time_S[99]) & (lost < time_S[103])).all()
+    with pytest.raises(Rejected, match="fit no rate"):
+        rate_of(300, 7.0, "x")
+    assert rate_of(2400, 10.01, "x") == 240
+
+
+def test_movement_of_seamless_interaction_becomes_windows(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus" / "improvised" / "train" / "0000"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for number, person in enumerate(("P0001", "P0002"), 1):
+        stem = folder / f"V00_S0001_I00000001_{person}"
+        arrays = {
+            "movement:expression": random.standard_normal((180, 128)),
+            "movement:alignment_head_rotation": random.standard_normal((180, 3)),
+            "movement:alignment_translation": random.standard_normal((180, 3)),
+            "movement:gaze_encodings": random.standard_normal((180, 2)),
+            "movement:is_valid": np.ones((180, 1)),
+        }
+        np.savez(stem.with_suffix(".npz"), **{name: array.astype(np.float32) for name, array in arrays.items()})
+        sound = (made / "train" / f"made00000_speaker{number}.wav").read_bytes()
+        stem.with_suffix(".wav").write_bytes(sound)
+    (folder / "V00_S0001_I00000002_P0003.wav").write_bytes(sound)
+    summary = imported(tmp_path / "corpus", tmp_path / "run", "seamless")
+    assert summary.rejected == {"no_motion": 1}
+    manifest = Dataset(summary.dataset).manifest
+    assert manifest.motion.codec == "seamless-exp128-pose3-place3-gaze2"
+    assert (manifest.motion.rotation, manifest.motion.translation) == ((128, 131), (131, 134))
+    assert {s.meta.avatar for s in Dataset(summary.dataset).samples("train")} == {"V00_P0001", "V00_P0002"}
+
+
+def test_what_nobody_can_draw_is_said_in_a_line(run: ImportSummary) -> None:
+    assert "coefficients of FLAME" in why_not_drawn(Dataset(run.dataset).manifest)
