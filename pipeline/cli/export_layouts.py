@@ -129,7 +129,7 @@ def _clip(sequence: Recorded, name: str) -> Clip:
     speaks = sequence.state & 0b0101 > 0, sequence.state & 0b1010 > 0
     if avatar_of(sequence.key) == 0:
         return Clip(name, sides[0], sides[1], speaks)
-    return Clip(name, (user, sequence.truth), (sequence.user_audio, sequence.avatar_audio), speaks[::-1])
+    return Clip(name, (user, sequence.truth), (sequence.user_audio, sequence.avatar_audio), (speaks[1], speaks[0]))
 
 
 def _dualtalk(store: Store, motion: MotionSpec) -> Callable[[str, Clip], bool]:
@@ -171,7 +171,7 @@ def _unils(store: Store, data: Dataset, out: str, stack: ExitStack) -> Callable[
         if any(motion_TD is None for motion_TD in clip.motion):  # zeros would be a face at rest
             return False
         keys = []
-        for number, (motion_TD, audio_N, speaks_T) in enumerate(zip(*clip[1:], strict=True)):
+        for number, (motion_TD, audio_N, speaks_T) in enumerate(zip(clip.motion, clip.audio, clip.speaks, strict=True)):
             assert motion_TD is not None
             key = f"{clip.name}_{number}"
             code = np.zeros((len(speaks_T), 112), np.float32)
