@@ -163,7 +163,7 @@ class PairsInfo(PairOrigin):
 
     windows: looked at. passed_over: of these, not expressive enough. figures: measurements of every pair that was made,
     whether the gate left it out or not; of two motions the worse. shortfall: by group of dimensions, how far the
-    model's own reactions fall short of the recorded ones, 0 … 1; of recorded motion against the model's own only.
+    model's own reactions fall short of the recorded ones, 0 … 1; of pairs whose chosen side is recorded.
     """
 
     dropped: tuple[Text, ...] = Field(max_length=_ENTRIES)

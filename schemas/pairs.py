@@ -114,6 +114,13 @@ class PairsConfig(Section):
     min_expressiveness: float = Field(
         0.0, ge=0, lt=1, description="share of each class that is passed over, the least expressive windows"
     )
+    shortfall_share: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="share of windows for which the model's own motion is made, too, to tell in which reactions it"
+        " falls short of the recorded listeners (dpo.group_weights); of chosen=ground_truth; with rejected=own it is at hand",
+    )
     batch: int = Field(64, ge=1, description="windows sampled together")
     unit: int = Field(512, ge=1, description="windows per task and output shard")
     sampler: SamplerConfig = SamplerConfig()
@@ -139,9 +146,9 @@ class PairsConfig(Section):
         return _DROPPED[self.conditions]
 
     @property
-    def falls_short(self) -> bool:
-        """Whether pairs tell what the model does too little of: recorded motion against its own."""
-        return self.rejected == "own" and self.chosen == "ground_truth"
+    def asks_shortfall(self) -> bool:
+        """Whether pairs tell what the model does too little of."""
+        return self.chosen == "ground_truth" and (self.rejected == "own" or self.shortfall_share > 0)
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -202,7 +202,7 @@ class DpoConfig(Section):
     group_weights: Literal["equal", "shortfall"] = Field(
         "equal",
         description="groups: equal: their mean; shortfall: each times how far the model's own reactions fall short of"
-        " the recorded ones in it, as the pairs' manifest says (pairs with rejected=own), summed",
+        " the recorded ones in it, as the pairs' manifest says (pairs of chosen=ground_truth), summed",
     )
     contrast: float = Field(1.0, ge=0, description="contrastive: weight of the rejected side")
     nft_beta: float = Field(1.0, gt=0, le=10, description="nft: how far v+ and v- lie from the reference; less is more")

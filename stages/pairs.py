@@ -154,11 +154,13 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     def _gate(self, made: Iterable[Candidates], reference: ReferenceStatistics, counts: Counts) -> Iterator[Pair]:
         assert not isinstance(self._scorer, Ballots)
         manifest = self._data.manifest
-        asked = self.config.falls_short
-        groups = groups_of(manifest.motion, manifest.columns, DpoConfig()) if asked else None
+        groups = groups_of(manifest.motion, manifest.columns, DpoConfig())
         gate = Gate(self.config, manifest.motion, reference, self._scorer, groups)
         for candidates in made:
-            judged = gate.judge([window.sample for window in candidates.windows], candidates.motions)
+            samples = [window.sample for window in candidates.windows]
+            judged = gate.judge(samples, candidates.motions)
+            for numbers, own in candidates.own:
+                counts.add_responses(gate.responses([samples[n] for n in numbers], own))
             for each in judged:
                 counts.add(each, self._ranges)
             for i, window in enumerate(candidates.windows):

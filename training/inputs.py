@@ -83,7 +83,9 @@ class Run:
         if self.pairs is None:
             return None
         manifest = self.pairs.manifest
-        return Preference(self.config, self.model, manifest.columns, manifest.pairs.shortfall if manifest.pairs else None)
+        return Preference(
+            self.config, self.model, manifest.columns, manifest.pairs.shortfall if manifest.pairs else None
+        )
 
     @property
     def reference_answers(self) -> ReferenceErrors | None:

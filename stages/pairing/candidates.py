@@ -10,6 +10,7 @@ whatever model, batch or machine made them.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,10 +42,15 @@ class SourceWindow:
 
 @dataclass(frozen=True)
 class Candidates:
-    """A batch of windows, and their motions in codec units by the seed of their noise."""
+    """A batch of windows, and their motions in codec units by the seed of their noise.
+
+    own: motions that the model makes of some of them under every condition, with the windows' numbers, for what falls
+    short of the recorded ones.
+    """
 
     windows: Sequence[SourceWindow]
     motions: dict[int, Motions]
+    own: Sequence[tuple[Sequence[int], np.ndarray]]
 
 
 class Generator:
@@ -69,7 +75,8 @@ class Generator:
         """Candidates of every batch, for each of the seeds."""
         for windows in batches:
             batch = collate([window.sample for window in windows]).to(self._device)
-            yield Candidates(windows, {seed: self._motions(batch, seed) for seed in self._seeds})
+            motions = {seed: self._motions(batch, seed) for seed in self._seeds}
+            yield Candidates(windows, motions, list(self._own(windows, motions)))
 
     def _motions(self, batch: Batch, seed: int) -> Motions:
         if self._config.chosen == "full":
@@ -78,12 +85,30 @@ class Generator:
             chosen = batch.avatar_motion.cpu().numpy()
         return chosen, self._sampled(self._rejected_model, batch, seed, self._conditions)
 
+    def _own(
+        self, windows: Sequence[SourceWindow], motions: dict[int, Motions]
+    ) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+        if not self._config.asks_shortfall:
+            return
+        if self._config.rejected == "own":
+            yield from ((range(len(windows)), rejected) for _, rejected in motions.values())
+            return
+        some = [n for n, window in enumerate(windows) if _share(window.sample.key) < self._config.shortfall_share]
+        if some:
+            batch = collate([windows[n].sample for n in some]).to(self._device)
+            yield some, self._sampled(self._model, batch, self._seeds[0], "full")
+
     def _sampled(self, model: Listener, b: Batch, seed: int, conditions: Drop) -> np.ndarray:
         sampler = self._config.sampler.model_copy(update={"seed": seed})
         motion = rollout(
             model, b.avatar_audio, b.user_audio, b.user_motion, b.reference, sampler, b.keys, conditions
         )  # fmt: skip
         return np.asarray(motion.cpu().numpy())
+
+
+def _share(key: str) -> float:
+    """Evenly spread over windows, 0 … 1: which of them are taken does not depend on batches."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") / 2**32
 
 
 def check_checkpoints(

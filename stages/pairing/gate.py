@@ -48,14 +48,13 @@ _DIGITS = 6
 @dataclass(frozen=True)
 class Judged:
     """One pair of each window of a batch: its key, its motions in codec units, the seeds [W, 2] of their noise, its
-    measurements, why it is left out, or nothing, and what both sides do of the reactions that are expected."""
+    measurements, and why it is left out, or nothing."""
 
     keys: list[str]
     motions: Motions
     seeds: np.ndarray
     measured: Measurements
     reasons: list[str]
-    responses: Responses
 
     def numbers(self, i: int) -> dict[str, Any]:
         """What was measured of the pair of window `i`, as its record has it."""
@@ -68,7 +67,7 @@ class Judged:
 @dataclass
 class Counts:
     """What became of windows and pairs so far: windows passed over, pairs left out by reason, conversations that have
-    pairs, histogram counts and responses of all pairs that were made."""
+    pairs, histogram counts of all pairs that were made, responses of recorded and of the model's own motion."""
 
     passed_over: int = 0
     gated: Counter[str] = field(default_factory=Counter)
@@ -80,7 +79,9 @@ class Counts:
         for name, found in histogram_counts(judged.measured, ranges).items():
             self.figures[name] += found
         self.gated.update(reason for reason in judged.reasons if reason)
-        for group, sums in judged.responses.items():
+
+    def add_responses(self, found: Responses) -> None:
+        for group, sums in found.items():
             self.responses[group] += sums
 
 
@@ -156,8 +157,13 @@ class Gate:
         }
         both = chosen.normalised, rejected.normalised
         reasons = reasons_left_out(measured, *both, self._config.gate)
-        moved = responses(chosen.expected, both, self._groups)
-        return Judged(keys, (chosen.motion, rejected.motion), seeds, measured, reasons, moved)
+        return Judged(keys, (chosen.motion, rejected.motion), seeds, measured, reasons)
+
+    def responses(self, samples: Sequence[Sample], own_WTD: np.ndarray) -> Responses:
+        """Of recorded motion and of the model's own, in codec units, for what falls short."""
+        windows = Windows.of(samples, self._motion)
+        own = normalised(own_WTD, self._motion)
+        return responses(Expected(windows, self._reference), (windows.truth, own), self._groups)
 
 
 def pair_key(window: str, number: int, per_window: int) -> str:

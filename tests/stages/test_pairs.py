@@ -237,7 +237,11 @@ def test_the_rejected_motion_can_be_what_the_model_does_with_its_user(
     assert all(0 <= short <= 1 for short in info.shortfall.values())
     other = Dataset(full.dataset).manifest.pairs
     assert other is not None
-    assert other.shortfall == {}
+    assert other.shortfall == {}  # chosen is the model's own
+    blind = CONFIG.model_copy(update={"shortfall_share": 1.0, "batch": 3})
+    told = Dataset(build(source, checkpoint, tmp_path / "blind", blind).dataset).manifest.pairs
+    assert told is not None
+    assert told.shortfall == info.shortfall  # the same motion is asked for, whoever loses
 
 
 @pytest.mark.slow

@@ -66,7 +66,8 @@ def weights_of(names: Collection[str], config: DpoConfig, shortfall: Mapping[str
         return dict.fromkeys(names, 1 / len(names))
     if not shortfall:
         raise UsageError(
-            "dpo.group_weights=shortfall: the pairs do not say where the model falls short; make them with rejected=own"
+            "dpo.group_weights=shortfall: the pairs do not say where the model falls short; make them with"
+            " chosen=ground_truth, and shortfall_share above 0"
         )
     if unknown := [name for name in names if name not in shortfall]:
         raise UsageError(f"dpo.group_weights=shortfall: the pairs have none for {unknown[0]}; leave dpo.group_by=part")

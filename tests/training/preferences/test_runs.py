@@ -74,7 +74,7 @@ def test_groups_weigh_the_same_or_what_they_fall_short_by():
     assert weights_of(found, DpoConfig(), None) == {"pose": 0.5, "mouth": 0.5}
     short = DpoConfig(group_weights="shortfall")
     assert weights_of(found, short, {"pose": 0.3, "mouth": 0.0, "eyes": 0.1}) == {"pose": 0.3, "mouth": 0.0}
-    with pytest.raises(UsageError, match="make them with rejected=own"):
+    with pytest.raises(UsageError, match="make them with chosen=ground_truth"):
         weights_of(found, short, {})
     with pytest.raises(UsageError, match="have none for mouth"):
         weights_of(found, short, {"pose": 0.3})
