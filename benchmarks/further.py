@@ -61,7 +61,8 @@ def work(
                 for name in wanted
                 if any(row.pairs == name and p.corpus == place.corpus for p, _, row in tasks)
             ]
-            phase(pool, "pairs", make_pairs, pairs)
+            once = {place.pairs(settings): (place, settings) for place, settings in pairs}  # names may mean the same
+            phase(pool, "pairs", make_pairs, list(once.values()))
             # Rows that share their steps are one job, or two processes would take the same ones.
             shared: dict[Path, list[tuple[Place, str, RowSpec]]] = {}
             for place, name, row in tasks:
