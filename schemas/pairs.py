@@ -119,7 +119,7 @@ class PairsConfig(Section):
         ge=0,
         le=1,
         description="share of windows for which the model's own motion is made, too, to tell in which reactions it"
-        " falls short of the recorded listeners (dpo.group_weights); of chosen=ground_truth; with rejected=own it is at hand",
+        " falls short of the recorded listeners (dpo.group_weights); of chosen=ground_truth; rejected=own: all of them",
     )
     batch: int = Field(64, ge=1, description="windows sampled together")
     unit: int = Field(512, ge=1, description="windows per task and output shard")
