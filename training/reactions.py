@@ -153,9 +153,13 @@ class Reactions:
         }
 
     def _shifts(self, row: Timeline) -> list[int]:
-        """Evenly round the timeline, none nearer than the longest delay."""
-        room = row.frames - 2 * REACH
-        return [REACH + round(room * (i + 0.5) / self.shifts) for i in range(self.shifts)] if room > 0 else []
+        """Evenly round the timeline, none nearer than the longest delay. By whole sequences, where all have one length:
+        no event crosses their ends, so events lie in their middles, and would meet less often at other shifts."""
+        room, unit = row.frames - 2 * REACH, 1
+        if len(lengths := {len(each.truth) for each in self.recorded}) == 1 and len(self.recorded) > self.shifts:
+            unit = lengths.pop()
+        even = (REACH + room * (i + 0.5) / self.shifts for i in range(self.shifts))
+        return [min(max(1, round(shift / unit)) * unit, row.frames - unit) for shift in even] if room > 0 else []
 
 
 def phrase_ends(state_T: np.ndarray) -> np.ndarray:
