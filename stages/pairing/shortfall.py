@@ -29,7 +29,7 @@ Groups = Mapping[str, Sequence[int]]
 Responses = Mapping[str, np.ndarray]
 """By group [2, 4] float64: for lagged reactions and those to events, the sums over windows of the recorded response, of
 its square, of its difference from the model's, and of that square."""
-CERTAIN = 4.0
+CERTAIN = 3.0
 _DIGITS = 6
 
 
