@@ -148,7 +148,8 @@ def pairs(
     from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.cli.tables import pairs_table
     from visavis.pipeline.engine.progress import Reporter
-    from visavis.pipeline.plan.pairs import PairsRequest, build_pairs, check_pairs
+    from visavis.pipeline.plan.pairs import build_pairs
+    from visavis.pipeline.plan.pairs_order import PairsRequest, check_pairs
     from visavis.pipeline.plan.pairs_preview import trial_lines, try_pairs
     from visavis.schemas.config import RunConfig
     from visavis.schemas.manifest import Histogram

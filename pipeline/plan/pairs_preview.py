@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from visavis.pipeline.engine.worker import threads
-from visavis.pipeline.plan.pairs import Order
+from visavis.pipeline.plan.pairs_order import Order
 from visavis.schemas.words import counted, duration, in_words
 from visavis.stages.pairing.gate import Counts, histograms
 from visavis.stages.pairing.reference_statistics import learn_from, some_of

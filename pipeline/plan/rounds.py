@@ -30,7 +30,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.file_names import DATASET
-from visavis.pipeline.plan.pairs import NothingLeft, PairsRequest, build_pairs
+from visavis.pipeline.plan.pairs import NothingLeft, build_pairs
+from visavis.pipeline.plan.pairs_order import PairsRequest
 from visavis.schemas.errors import UsageError
 from visavis.schemas.markers import shaping
 from visavis.schemas.names import Count, Sha256, Text

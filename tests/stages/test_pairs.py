@@ -20,7 +20,8 @@ from visavis.pipeline.app import main
 from visavis.pipeline.cli.verify import verify_dataset
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.plan.pairs import PairsRequest, PairsSummary, build_pairs, plan_pairs
+from visavis.pipeline.plan.pairs import PairsSummary, build_pairs
+from visavis.pipeline.plan.pairs_order import PairsRequest, plan_pairs
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.manifest import MotionSpec
