@@ -166,11 +166,11 @@ class FileScorer:
 
 
 def ranked(scores_NW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of each window's N motions is scored highest, and which lowest, [W] each. Those without a score do not
-    count; of a window with fewer than two scores it is the first two."""
+    """Which of each window's N motions is scored highest, and which lowest, [W] each: two, also where all score the
+    same. Those without a score do not count; of a window with fewer than two scores it is the first two."""
     known = np.isfinite(scores_NW)
     best_W = np.where(known, scores_NW, -np.inf).argmax(axis=0)
-    worst_W = np.where(known, scores_NW, np.inf).argmin(axis=0)
+    worst_W = len(scores_NW) - 1 - np.where(known, scores_NW, np.inf)[::-1].argmin(axis=0)
     few_W = known.sum(axis=0) < 2
     return np.where(few_W, 0, best_W), np.where(few_W, 1, worst_W)
 

@@ -129,6 +129,7 @@ def test_the_best_is_never_below_the_worst(scores_NW: np.ndarray) -> None:
     for window in range(7):
         known = scores_NW[np.isfinite(scores_NW[:, window]), window]
         if len(known) > 1:
+            assert best[window] != worst[window]  # two motions, also where all score the same
             assert (scores_NW[best[window], window], scores_NW[worst[window], window]) == (known.max(), known.min())
         else:
             assert (best[window], worst[window]) == (0, 1)
