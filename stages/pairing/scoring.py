@@ -176,5 +176,5 @@ def ranked(scores_NW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rounded(apart: float) -> float:
-    """Two digits that matter; 1 of nothing."""
-    return float(f"{apart:.2g}") or 1.0
+    """Two digits that matter; 1 of nothing, and no more than a histogram can span."""
+    return float(f"{min(apart, 1e300):.2g}") or 1.0

@@ -319,19 +319,21 @@ def test_a_dry_run_tells_what_a_run_would_give(
             main()
         assert not ended.value.code
         out, err = capsys.readouterr()
-        return out if "--json" in more else err
+        return out if "--json" in more else out + err
 
     found = json.loads(said("--dry-run", "--json"))
-    last_line = said("--dry-run")
+    in_words = said("--dry-run")
     assert not out.exists()
     done = json.loads(said("--json"))
     assert (found["pairs"], found["gated"], found["windows"]) == (done["kept"], done["gated"], done["windows"])
     assert found["figures"] == done["figures"]
     assert found["seconds"] > 0
     assert found["shortfall"] == pytest.approx(done["shortfall"], abs=1e-3)
-    assert "nothing was written" in last_line
+    assert "nothing was written" in in_words
+    assert f"{shortfall_line(found['shortfall'])}, by these few windows" in in_words.replace("\n", " ")
     told = shortfall_line(done["shortfall"])
     assert told
+    assert told in said().replace("\n", " ")
     monkeypatch.setattr(sys, "argv", ["visavis", "report", str(out)])
     with pytest.raises(SystemExit):
         main()
