@@ -26,6 +26,7 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.pairs import REACTIVITY
 from visavis.schemas.sample import Sample
 from visavis.schemas.storage.user_code import named_in, read_code, run_code
+from visavis.schemas.untrusted import first_line
 from visavis.stages.pairing.measurements import Expected
 from visavis.stages.pairing.reactivity import reactivity_of
 
@@ -125,7 +126,7 @@ class FunctionScorer:
         try:
             scores = np.asarray(self._function(samples, motion_WTD))
         except Exception as error:
-            raise UsageError(f"{self._named} raised {type(error).__name__}: {error}") from error
+            raise UsageError(f"{self._named} raised {type(error).__name__}: {first_line(error)}") from error
         if scores.shape != (len(samples),) or scores.dtype.kind not in "biuf":
             found = f"{scores.dtype} {list(scores.shape)}"
             raise UsageError(f"{self._named} gave {found} for {len(samples)} windows, expected a number for each")

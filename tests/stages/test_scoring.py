@@ -83,6 +83,7 @@ def test_a_class_without_windows_teaches_nothing(tmp_path: Path) -> None:
         ("['a', 'b']", r"gave <U1 \[2\] for 2 windows"),
         ("motion @ samples", "raised .*Error: "),
         ("unknown", "raised NameError: name 'unknown' is not defined"),
+        ("(_ for _ in ()).throw(ValueError('one' + chr(10) + 'two'))", "raised ValueError: one$"),
     ],
 )
 def test_a_function_that_does_not_score_is_told_in_one_line(tmp_path: Path, body: str, message: str) -> None:
