@@ -21,7 +21,8 @@ from benchmarks.reactivity import SAMPLER, Row, last_losses, learn, model_row, n
 from benchmarks.rows import Rows, RowSpec, digest
 from visavis.pipeline.cli.commands import engine_of
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.plan.pairs import PairsRequest, build_pairs
+from visavis.pipeline.plan.pairs import build_pairs
+from visavis.pipeline.plan.pairs_order import PairsRequest
 from visavis.schemas.config import RunConfig
 from visavis.schemas.errors import DatasetError, RunFailed, UsageError
 from visavis.schemas.manifest import MANIFEST_NAME

@@ -39,7 +39,8 @@ from benchmarks.processes import alone, say
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.memory import peak_mb
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.plan.pairs import PairsRequest, build_pairs, plan_pairs
+from visavis.pipeline.plan.pairs import build_pairs
+from visavis.pipeline.plan.pairs_order import PairsRequest, plan_pairs
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.pairs import GateConfig, PairsConfig
 from visavis.schemas.recipes import load_config

@@ -178,7 +178,7 @@ class PairsInfo(PairOrigin):
     kept: Count
     gated: dict[Text, Count] = Field(max_length=_ENTRIES)
     figures: dict[Text, Histogram] = Field(max_length=_ENTRIES)
-    shortfall: dict[Text, float] = Field({}, max_length=_ENTRIES)
+    shortfall: dict[Text, Share] = Field({}, max_length=_ENTRIES)
 
 
 class Manifest(_Model):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from visavis.schemas.config import Section
 from visavis.schemas.markers import Runtime
@@ -28,3 +28,11 @@ class TuneConfig(Section):
     train: TrainConfig = Field(
         default_factory=TrainConfig, description="as of `visavis train`; without it the settings of the base"
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.train.dpo.group_weights == "shortfall" and not self.pairs.asks_shortfall:
+            raise ValueError(
+                "train.dpo.group_weights=shortfall wants pairs.chosen=ground_truth, and pairs.shortfall_share above 0"
+            )
+        return self

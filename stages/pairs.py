@@ -80,7 +80,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     """Makes the pairs of windows, gates them, and writes what is left as a shard."""
 
     name = "pairs"
-    version = 7
+    version = 8
     config: PairsConfig
 
     def __init__(

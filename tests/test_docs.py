@@ -34,7 +34,7 @@ PACKAGES = ("schemas", "training", "stages", "pipeline")
 LONGEST_PAGE = 250
 OTHERS_OPTIONS = {"--nnodes", "--node-rank", "--rdzv-endpoint", "--map-root-user", "--network", "--shm-size", "--tmpfs"}
 OTHERS_OPTIONS |= {"--num-cpus", "--labels", "--working-dir", "--runtime-env-json", "--help", "--version"}
-OTHERS_OPTIONS |= {"--quick", "--clips", "--starts"}
+OTHERS_OPTIONS |= {"--quick", "--clips", "--starts", "--corpus", "--recipes"}
 """Of torchrun, Ray, Docker, bubblewrap and the benchmarks."""
 
 

@@ -148,12 +148,14 @@ def pairs(
     from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.cli.tables import pairs_table
     from visavis.pipeline.engine.progress import Reporter
-    from visavis.pipeline.plan.pairs import PairsRequest, build_pairs, check_pairs
+    from visavis.pipeline.plan.pairs import build_pairs
+    from visavis.pipeline.plan.pairs_order import PairsRequest, check_pairs
     from visavis.pipeline.plan.pairs_preview import trial_lines, try_pairs
     from visavis.schemas.config import RunConfig
     from visavis.schemas.manifest import Histogram
     from visavis.schemas.pairs import PairsConfig
     from visavis.schemas.recipes import load_config, parse_config
+    from visavis.stages.pairing.shortfall import shortfall_line
     from visavis.training.checkpoint import load_checkpoint
 
     chosen = {"rejected": rejected and "checkpoint", "rejected_checkpoint": rejected and str(rejected)}
@@ -188,7 +190,10 @@ def pairs(
         say_json(asdict(summary) | {"figures": plain})
         return
     left_out = f", left out: {in_words(summary.gated)}" if summary.gated else ""
-    say(f"{counted(summary.kept, 'pair')} of {summary.tried} tried{left_out}\n{summary.dataset}")
+    say(f"{counted(summary.kept, 'pair')} of {summary.tried} tried{left_out}")
+    if short := shortfall_line(summary.shortfall):
+        say(short)
+    say(summary.dataset)
     again = ("train", "CONFIG", dataset, "--init", str(checkpoint), "--pairs", out)
     reporter.end(f"{counted(summary.kept, 'pair')} of {counted(summary.windows, 'window')}", *again)
 

@@ -19,6 +19,7 @@ from visavis.schemas.manifest import Manifest, Split
 from visavis.schemas.uris import is_local
 from visavis.schemas.words import counted, in_words, size
 from visavis.stages.face.decode import why_not_drawn
+from visavis.stages.pairing.shortfall import shortfall_line
 from visavis.training.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ def _lines(manifest: Manifest) -> list[str]:
             f"pairs: chosen {made.chosen}, rejected {made.rejected}{without} by {made.rejected_generator[:12]};"
             f" left out: {gated}"
         )
+        if short := shortfall_line(made.shortfall):
+            lines.append(short)
         audio = manifest.pairs.audio
         lines.append(f"its audio features: {audio.kind}, which hear at most {audio.horizon_ms} ms ahead")
     return lines

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.page.preferences import votes_of
-from visavis.pipeline.plan.pairs import PairsRequest
+from visavis.pipeline.plan.pairs_order import PairsRequest
 from visavis.training.dataset import Dataset
 
 

@@ -20,7 +20,8 @@ from visavis.pipeline.demo.truth import check_build
 from visavis.pipeline.engine.progress import Reporter, command
 from visavis.pipeline.engine.terminal import table
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.pairs import PairsRequest, build_pairs
+from visavis.pipeline.plan.pairs import build_pairs
+from visavis.pipeline.plan.pairs_order import PairsRequest
 from visavis.pipeline.plan.sources import find_sources
 from visavis.schemas.config import BuildConfig
 from visavis.schemas.errors import UsageError

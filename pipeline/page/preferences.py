@@ -57,7 +57,8 @@ def votes_of(study: Path, given: Sequence[Path], config: VotesConfig) -> tuple[B
         raise UsageError(f"{study} does not ask {question}; {candidates(question, codes, 'question')}")
     kept, said = attentive_of(key, read_votes(_files(given), key), config.failed_checks)
     pairs, left_out = _decided(key, kept, question, config, motions)
-    asked = to_json([digest, question, config.model_dump(), [ballot.votes.model_dump() for ballot in kept]])
+    by_person = sorted(kept, key=lambda ballot: ballot.votes.person)  # files may come in any order
+    asked = to_json([digest, question, config.model_dump(), [ballot.votes.model_dump() for ballot in by_person]])
     found = hashlib.sha256(asked.encode()).hexdigest()
     return Ballots(pairs, left_out, found, key.origin.get("dataset", ""), key.seed), said
 

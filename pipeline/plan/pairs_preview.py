@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from visavis.pipeline.engine.worker import threads
-from visavis.pipeline.plan.pairs import Order
+from visavis.pipeline.plan.pairs_order import Order
 from visavis.schemas.words import counted, duration, in_words
 from visavis.stages.pairing.gate import Counts, histograms
 from visavis.stages.pairing.reference_statistics import learn_from, some_of
+from visavis.stages.pairing.shortfall import shortfall, shortfall_line
 
 SAMPLE = 64
 """Windows that are tried; of several classes in proportion to what there is of each."""
@@ -65,16 +66,19 @@ def try_pairs(order: Order, before: float = 0.0) -> dict[str, Any]:
         "seconds": round(start + seconds * share, 1),
         "pairs_s": round(made / seconds, 2),
         "figures": {name: found.model_dump() for name, found in figures.items()},
+        "shortfall": shortfall([counts.responses]),
     }
 
 
 def trial_lines(found: dict[str, Any]) -> list[str]:
     """What came out, for people."""
     left_out = f", left out: {in_words(found['gated'])}" if found["gated"] else ""
+    short = shortfall_line(found["shortfall"])
     return [
         f"{counted(found['windows'], 'window')}, of which {counted(found['sampled'], 'was', 'were')} tried: about"
         f" {found['pairs']} ± {counted(found['pairs_error'], 'pair')}{left_out};"
         f" {counted(found['passed_over'], 'window')} passed over",
+        *([f"{short}, by these few windows"] if short else []),
         f"about {duration(found['seconds'])} on one worker like this: {duration(found['start_s'])} to start, then"
         f" {found['pairs_s']:.3g} pairs a second; starting Ray comes on top",
         "nothing was written",

@@ -9,7 +9,8 @@
     OUT/checkpoint.safetensors   what came out of the last round that was accepted
 
 A round that was begun goes on where it was: pairs and steps resume as they do alone. Rounds end early where the chosen
-side gets worse, or where the gate leaves no pair, for then there is nothing left that these pairs could teach.
+side gets worse, or where the gate leaves no pair or, with `dpo.group_weights: shortfall`, nothing falls short, for then
+there is nothing left that these pairs could teach.
 """
 
 from __future__ import annotations
@@ -30,15 +31,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.file_names import DATASET
-from visavis.pipeline.plan.pairs import NothingLeft, PairsRequest, build_pairs
+from visavis.pipeline.plan.pairs import NothingLeft, build_pairs
+from visavis.pipeline.plan.pairs_order import PairsRequest
 from visavis.schemas.errors import UsageError
 from visavis.schemas.markers import shaping
 from visavis.schemas.names import Count, Sha256, Text
 from visavis.schemas.plain import MOST_BYTES, fitted, read_strict, to_json
 from visavis.schemas.secrets import written
+from visavis.schemas.train import DpoConfig
 from visavis.schemas.tune import TuneConfig
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.words import first_difference
+from visavis.stages.pairing.shortfall import shortfall_line
 from visavis.training.checkpoint import CHECKPOINT_NAME, checkpoint_id, load_checkpoint
 from visavis.training.dataset import Dataset
 from visavis.training.log import METRICS_NAME
@@ -70,6 +74,7 @@ class Round(BaseModel):
     rise: float
     validation: dict[Text, float | None] = Field(max_length=1000)
     score_margin: float | None  # median over all pairs that were tried
+    shortfall: dict[Text, float] = Field({}, max_length=1000)  # as the manifest of the pairs has it
     ended: str = Field("", max_length=2000)
 
 
@@ -142,8 +147,13 @@ def _round(
         return Round(**before | nothing | counts, seconds=_since(began), ended=f"round {number}: {error}")
     found = made.figures.get("score_margin", made.figures["reactivity_margin"]).quantile(0.5)
     counts = {"pairs": made.kept, "tried": made.tried, "gated": made.gated}
-    before |= counts | {"score_margin": found if math.isfinite(found) else None}
+    before |= counts | {"score_margin": found if math.isfinite(found) else None, "shortfall": made.shortfall}
     nothing.pop("score_margin")
+    if short := shortfall_line(made.shortfall):
+        reporter.line(f"round {number}: {short}")
+    if _nothing_short(config.train.dpo, made.shortfall):
+        ended = f"round {number}: nothing is left to teach: {short}"
+        return Round(**before | nothing, seconds=_since(began), ended=ended)
     training = config.train.model_copy(update={"seed": config.train.seed + number - 1})
     try:
         with reporter.training(f"round {number}", training.dpo.steps) as progress:
@@ -168,6 +178,12 @@ def _round(
         **before | {"checkpoint": checkpoint_id(path) if accepted else before["checkpoint"]},
         steps=steps, seconds=_since(began), accepted=accepted, rise=total, validation=seen, ended=ended,
     )  # fmt: skip
+
+
+def _nothing_short(config: DpoConfig, shortfall: dict[str, float]) -> bool:
+    """Whether no group weighs anything that is weighed by what it falls short by."""
+    names = config.groups or tuple(shortfall)
+    return config.group_weights == "shortfall" and bool(names) and not any(shortfall.get(name, 1.0) for name in names)
 
 
 def round_folder(out: Path, number: int) -> Path:

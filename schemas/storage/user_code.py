@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from visavis.schemas.errors import UsageError
+from visavis.schemas.untrusted import first_line
 from visavis.schemas.words import candidates
 
 _LARGEST = 1 << 20  # bytes of a file of code
@@ -58,7 +59,7 @@ def run_code(path: str, data: bytes, kind: str) -> ModuleType:
             exec(compile(data, path, "exec"), module.__dict__)  # noqa: S102 - the user's own program, by the user's word
         except Exception as error:
             del sys.modules[name]
-            raise UsageError(f"{kind} {path} does not load: {type(error).__name__}: {error}") from error
+            raise UsageError(f"{kind} {path} does not load: {type(error).__name__}: {first_line(error)}") from error
     return sys.modules[name]
 
 

@@ -44,8 +44,8 @@ class SourceWindow:
 class Candidates:
     """A batch of windows, and their motions in codec units by the seed of their noise.
 
-    own: motions that the model makes of some of them under every condition, with the windows' numbers, for what falls
-    short of the recorded ones.
+    own: motion that the model makes of some of them under every condition (of several seeds the mean), with the
+    windows' numbers, for what falls short of the recorded ones.
     """
 
     windows: Sequence[SourceWindow]
@@ -91,7 +91,7 @@ class Generator:
         if not self._config.asks_shortfall:
             return
         if self._config.rejected == "own":
-            yield from ((range(len(windows)), rejected) for _, rejected in motions.values())
+            yield range(len(windows)), np.mean([rejected for _, rejected in motions.values()], axis=0)
             return
         some = [n for n, window in enumerate(windows) if _share(window.sample.key) < self._config.shortfall_share]
         if some:

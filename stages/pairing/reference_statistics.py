@@ -85,6 +85,7 @@ def learn(samples: Sequence[Sample], motion: MotionSpec, passed_over: float = 0.
         usual=round(float(np.nanquantile(distance, _USUAL)), _DIGITS),
         least_expressive=round(float(np.quantile(expressiveness, passed_over)), _DIGITS) if passed_over else 0.0,
         windows=len(samples),
+        held_out=len(set(windows.fold.tolist())) > 1,
     )
 
 

@@ -26,6 +26,7 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.pairs import REACTIVITY
 from visavis.schemas.sample import Sample
 from visavis.schemas.storage.user_code import named_in, read_code, run_code
+from visavis.schemas.untrusted import first_line
 from visavis.stages.pairing.measurements import Expected
 from visavis.stages.pairing.reactivity import reactivity_of
 
@@ -125,7 +126,7 @@ class FunctionScorer:
         try:
             scores = np.asarray(self._function(samples, motion_WTD))
         except Exception as error:
-            raise UsageError(f"{self._named} raised {type(error).__name__}: {error}") from error
+            raise UsageError(f"{self._named} raised {type(error).__name__}: {first_line(error)}") from error
         if scores.shape != (len(samples),) or scores.dtype.kind not in "biuf":
             found = f"{scores.dtype} {list(scores.shape)}"
             raise UsageError(f"{self._named} gave {found} for {len(samples)} windows, expected a number for each")
@@ -166,15 +167,15 @@ class FileScorer:
 
 
 def ranked(scores_NW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of each window's N motions is scored highest, and which lowest, [W] each. Those without a score do not
-    count; of a window with fewer than two scores it is the first two."""
+    """Which of each window's N motions is scored highest, and which lowest, [W] each: two, also where all score the
+    same. Those without a score do not count; of a window with fewer than two scores it is the first two."""
     known = np.isfinite(scores_NW)
     best_W = np.where(known, scores_NW, -np.inf).argmax(axis=0)
-    worst_W = np.where(known, scores_NW, np.inf).argmin(axis=0)
+    worst_W = len(scores_NW) - 1 - np.where(known, scores_NW, np.inf)[::-1].argmin(axis=0)
     few_W = known.sum(axis=0) < 2
     return np.where(few_W, 0, best_W), np.where(few_W, 1, worst_W)
 
 
 def _rounded(apart: float) -> float:
-    """Two digits that matter; 1 of nothing."""
-    return float(f"{apart:.2g}") or 1.0
+    """Two digits that matter; 1 of nothing, and no more than a histogram can span."""
+    return float(f"{min(apart, 1e300):.2g}") or 1.0

@@ -9,11 +9,13 @@ differences cancel, and what is left is what the model does too little of. The r
     shortfall = 1 − response of the model / response of the recorded listeners        0 … 1
 
 for reactions at a lag and for those to the ends of phrases; the larger one counts. It is 0 where there is nothing to be
-told: both the recorded response and the difference must be `CERTAIN` standard errors from 0, over windows.
+told: both the recorded response and the difference must be `CERTAIN` standard errors from 0, over windows. Several
+motions that a model makes of one window are one observation of it: their mean.
 
 With `dpo.group_weights: shortfall` the trainer weighs groups by it, so that smiles which are right are left alone while
 nods are taught, and rounds (`visavis tune`) end by themselves: what is right weighs nothing. No rule of the reaction
-enters: which dimensions react, and when, comes from the corpus.
+enters: which dimensions react, and when, comes from the corpus. It must come from other conversations than those of the
+windows: recorded motion fits what it taught itself, noise included, and the model's would seem to fall short.
 """
 
 from __future__ import annotations
@@ -40,7 +42,11 @@ def responses(expected: Expected, motions: Motions, groups: Groups) -> Responses
     Args:
         motions: recorded and the model's own, [W, T, D] normalised by the corpus. Windows of which one is not finite
             count as nothing.
+
+    Returns: nothing where there were no other conversations to learn the reactions from.
     """
+    if not expected.reference.held_out:
+        return {}
     finite_W = np.all([np.isfinite(motion).all(axis=(1, 2)) for motion in motions], axis=0)
     found = {}
     for group, columns in groups.items():
@@ -70,6 +76,19 @@ def shortfall(parts: Iterable[Mapping[str, object]]) -> dict[str, float]:
         for group, sums in part.items():
             total[group] = total.get(group, 0.0) + np.asarray(sums, np.float64)
     return {group: round(max(map(_short, sums)), 4) for group, sums in sorted(total.items())}
+
+
+def shortfall_line(found: Mapping[str, float]) -> str:
+    """In words, the largest first; nothing where it was not asked for, or cannot be told."""
+    if not found:
+        return ""
+    short = [(group, share) for group, share in found.items() if share > 0]
+    short.sort(key=lambda each: (-each[1], each[0]))
+    told = [f"{group} {share:.0%}" if share >= 0.01 else f"{group} under 1%" for group, share in short]
+    if not told:
+        return "reactions fall short of the recorded ones by nothing certain"
+    others = ["others nothing certain"] if len(told) < len(found) else []
+    return f"reactions fall short of the recorded ones by: {', '.join(told + others)}"
 
 
 def _short(sums: np.ndarray) -> float:

@@ -16,7 +16,8 @@ from tests.training.synthetic import write_dataset
 from visavis.pipeline.engine.executor import Executor, local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.worker import Stages
-from visavis.pipeline.plan.pairs import PairsRequest, build_pairs
+from visavis.pipeline.plan.pairs import build_pairs
+from visavis.pipeline.plan.pairs_order import PairsRequest
 from visavis.pipeline.state.ledger import Outcome
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.pairs import GateConfig, PairsConfig

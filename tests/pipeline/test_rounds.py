@@ -143,6 +143,31 @@ def test_a_round_without_pairs_is_the_end(base: tuple[Path, Path], tmp_path: Pat
     assert read_ledger(tmp_path / "out") == []
 
 
+@pytest.mark.slow
+def test_rounds_end_where_nothing_falls_short(base: tuple[Path, Path], tmp_path: Path, config: TuneConfig) -> None:
+    """Groups that weigh what they fall short by would weigh nothing, and steps would be those of no pairs at all."""
+    dpo = config.train.dpo.model_copy(update={"objective": "groups", "group_weights": "shortfall"})
+    pairs = config.pairs.model_copy(update={"chosen": "ground_truth", "per_window": 1})
+    train = config.train.model_copy(update={"dpo": dpo})
+    request = config.model_copy(update={"pairs": pairs, "train": train})
+    source = write_dataset(tmp_path / "source", {WindowClass.LISTENING: 8})  # conversations of both folds
+    base = source, base[1]
+    found = made(base, tmp_path / "out", request)
+    assert found.checkpoint == base[1]
+    (only,) = found.rounds
+    assert (only.accepted, only.steps, set(only.shortfall.values())) == (False, 0, {0.0})
+    assert only.ended.startswith("round 1: nothing is left to teach: reactions fall short")
+    assert made(base, tmp_path / "out", request) == found
+
+
+def test_what_falls_short_is_asked_of_pairs_that_can_tell(tmp_path: Path) -> None:
+    base = save_model(small_model(), tmp_path / "base.safetensors")
+    weights = "train.dpo.group_weights=shortfall"
+    assert tune_config(base, None, [weights, "pairs.rejected=own"]).train.dpo.group_weights == "shortfall"
+    with pytest.raises(UsageError, match=r"wants pairs\.chosen=ground_truth"):
+        tune_config(base, None, [weights, "pairs.shortfall_share=0"])
+
+
 def test_settings_are_those_of_the_base_unless_the_recipe_names_others(tmp_path: Path) -> None:
     """But where its files lay is not followed."""
     base = save_model(small_model(), tmp_path / "base.safetensors")

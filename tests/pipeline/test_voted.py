@@ -78,6 +78,8 @@ def test_what_people_agree_on_is_a_pair_and_the_rest_is_counted(source: Path, tm
         np.testing.assert_array_equal(pairs.rejected[n], motions[codes[1 - best]])
     assert votes_of(study, votes, VotesConfig(min_votes=7))[0].left_out == {"too_few_votes": len(key.trials)}
     assert found.digest != votes_of(study, votes, VotesConfig(min_share=0.9))[0].digest
+    backwards = sorted((study / "votes").iterdir(), reverse=True)
+    assert found.digest == votes_of(study, backwards, VotesConfig(min_votes=6, min_share=0.7))[0].digest
 
 
 def test_who_does_not_look_and_who_votes_twice_does_not_count(source: Path, tmp_path: Path) -> None:

@@ -20,13 +20,15 @@ from visavis.pipeline.app import main
 from visavis.pipeline.cli.verify import verify_dataset
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.plan.pairs import PairsRequest, PairsSummary, build_pairs, plan_pairs
+from visavis.pipeline.plan.pairs import PairsSummary, build_pairs
+from visavis.pipeline.plan.pairs_order import PairsRequest, plan_pairs
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.pairs import GateConfig, PairsConfig
 from visavis.schemas.recipes import parse_config
 from visavis.schemas.train import FeatureConfig, SamplerConfig, TrainConfig
+from visavis.stages.pairing.shortfall import shortfall_line
 from visavis.training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, save_checkpoint
 from visavis.training.dataset import Dataset
 from visavis.training.encoder import load_encoder
@@ -219,8 +221,9 @@ def test_the_rejected_motion_can_be_what_the_model_does_with_its_user(
     source: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     """The same motion as that of `chosen: full`, and the gate asks what it lacks."""
-    own = build(source, checkpoint, tmp_path / "own", CONFIG.model_copy(update={"rejected": "own"}))
-    full = build(source, checkpoint, tmp_path / "full", CONFIG.model_copy(update={"chosen": "full"}))
+    some = CONFIG.model_copy(update={"classes": (WindowClass.OVERLAP,)})  # of both folds
+    own = build(source, checkpoint, tmp_path / "own", some.model_copy(update={"rejected": "own"}))
+    full = build(source, checkpoint, tmp_path / "full", some.model_copy(update={"chosen": "full"}))
     pairs = Dataset(own.dataset)
     made = {s.key: s for s in Dataset(full.dataset).samples("train")}
     for pair in pairs.samples("train"):
@@ -238,7 +241,7 @@ def test_the_rejected_motion_can_be_what_the_model_does_with_its_user(
     other = Dataset(full.dataset).manifest.pairs
     assert other is not None
     assert other.shortfall == {}  # chosen is the model's own
-    blind = CONFIG.model_copy(update={"shortfall_share": 1.0, "batch": 3})
+    blind = some.model_copy(update={"shortfall_share": 1.0, "batch": 3})
     told = Dataset(build(source, checkpoint, tmp_path / "blind", blind).dataset).manifest.pairs
     assert told is not None
     assert told.shortfall == info.shortfall  # the same motion is asked for, whoever loses
@@ -308,7 +311,7 @@ def test_a_dry_run_tells_what_a_run_would_give(
     out = tmp_path / "run"
     words = ["visavis", "pairs", str(source), str(checkpoint), "--out", str(out), "--set", "sampler.steps=2"]
     words += ["--set", "gate.min_reactivity_margin=0.1", "--set", "gate.max_jerk_ratio=1e9", "--engine", "local"]
-    words += ["--set", "gate.max_off_manifold=1e9"]
+    words += ["--set", "gate.max_off_manifold=1e9", "--set", "shortfall_share=1", "--set", "classes=[overlap]"]
 
     def said(*more: str) -> str:
         monkeypatch.setattr(sys, "argv", [*words, *more])
@@ -316,21 +319,27 @@ def test_a_dry_run_tells_what_a_run_would_give(
             main()
         assert not ended.value.code
         out, err = capsys.readouterr()
-        return out if "--json" in more else err
+        return out if "--json" in more else out + err
 
     found = json.loads(said("--dry-run", "--json"))
-    last_line = said("--dry-run")
+    in_words = said("--dry-run")
     assert not out.exists()
     done = json.loads(said("--json"))
     assert (found["pairs"], found["gated"], found["windows"]) == (done["kept"], done["gated"], done["windows"])
     assert found["figures"] == done["figures"]
     assert found["seconds"] > 0
-    assert "nothing was written" in last_line
+    assert found["shortfall"] == pytest.approx(done["shortfall"], abs=1e-3)
+    assert "nothing was written" in in_words
+    assert f"{shortfall_line(found['shortfall'])}, by these few windows" in in_words.replace("\n", " ")
+    told = shortfall_line(done["shortfall"])
+    assert told
+    assert told in said().replace("\n", " ")
     monkeypatch.setattr(sys, "argv", ["visavis", "report", str(out)])
     with pytest.raises(SystemExit):
         main()
     report = capsys.readouterr().out
     assert "reactivity_margin" in report
+    assert told in report.replace("\n", " ")
     assert max(map(len, report.splitlines()[:20])) <= 80
 
 

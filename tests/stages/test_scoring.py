@@ -20,10 +20,11 @@ from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import DatasetError, UsageError
 from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.train import SamplerConfig
+from visavis.stages.pairing.gate import histogram_counts, ranges
 from visavis.stages.pairing.measurements import Expected, Windows, normalised
 from visavis.stages.pairing.reactivity import reactivity
 from visavis.stages.pairing.reference_statistics import learn, learn_from
-from visavis.stages.pairing.scoring import FunctionScorer, Side, ranked
+from visavis.stages.pairing.scoring import FileScorer, FunctionScorer, Side, ranked
 from visavis.training.dataset import Dataset
 
 CONFIG = PairsConfig(sampler=SamplerConfig(steps=1, guidance="none"), gate=OPEN, device="cpu")
@@ -82,6 +83,7 @@ def test_a_class_without_windows_teaches_nothing(tmp_path: Path) -> None:
         ("['a', 'b']", r"gave <U1 \[2\] for 2 windows"),
         ("motion @ samples", "raised .*Error: "),
         ("unknown", "raised NameError: name 'unknown' is not defined"),
+        ("(_ for _ in ()).throw(ValueError('one' + chr(10) + 'two'))", "raised ValueError: one$"),
     ],
 )
 def test_a_function_that_does_not_score_is_told_in_one_line(tmp_path: Path, body: str, message: str) -> None:
@@ -129,6 +131,7 @@ def test_the_best_is_never_below_the_worst(scores_NW: np.ndarray) -> None:
     for window in range(7):
         known = scores_NW[np.isfinite(scores_NW[:, window]), window]
         if len(known) > 1:
+            assert best[window] != worst[window]  # two motions, also where all score the same
             assert (scores_NW[best[window], window], scores_NW[worst[window], window]) == (known.max(), known.min())
         else:
             assert (best[window], worst[window]) == (0, 1)
@@ -150,6 +153,12 @@ def test_a_file_of_scores_is_read_by_key(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(scorer(side(["c", "a"], "chosen")), [1.0, np.nan])
     assert scorer.apart == 1.0
     assert scorer.name.startswith("scores:")
+
+
+def test_scores_of_any_size_fit_into_a_histogram() -> None:
+    found = ranges(FileScorer(["a", "b"], np.array([[8e307, -8e307], [0.0, 1.0]]), "0" * 64).apart)
+    margins = {"score_margin": np.array([1.6e308, -1.0])}
+    assert histogram_counts(margins, {"score_margin": found["score_margin"]})["score_margin"].sum() == 2
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from visavis.stages.pairing.measurements import Expected, ReferenceStatistics, Windows
-from visavis.stages.pairing.reference_statistics import LAGS
-from visavis.stages.pairing.shortfall import responses, rounded, shortfall
+from tests.stages.test_gate import windows_of
+from tests.training.synthetic import SPEC
+from visavis.schemas.pairs import PairsConfig
+from visavis.stages.pairing.candidates import Generator
+from visavis.stages.pairing.gate import Gate
+from visavis.stages.pairing.measurements import Expected, ReferenceStatistics, Windows, fold_of
+from visavis.stages.pairing.reference_statistics import LAGS, learn
+from visavis.stages.pairing.shortfall import responses, rounded, shortfall, shortfall_line
 
 WINDOWS, FRAMES, DIM = 400, 80, 4
 GROUPS = {"head": (0, 1), "mouth": (2, 3)}
 DELAY = 12
+FALL_SHORT = "reactions fall short of the recorded ones by"
 
 
 def made(seed: int) -> tuple[Expected, np.ndarray]:
@@ -80,3 +89,45 @@ def test_motion_that_reacts_to_nothing_has_no_shortfall() -> None:
     expected, user = made(0)
     still = np.zeros_like(user)
     assert set(shortfall([responses(expected, (still, still), GROUPS)]).values()) == {0.0}
+
+
+@pytest.mark.parametrize(("conversations", "told"), [(1, False), (2, True)])
+def test_reactions_that_windows_taught_themselves_tell_nothing(conversations: int, told: bool) -> None:
+    """Recorded motion fits them, noise included; the model's own would seem to fall short wherever nobody reacts."""
+    names = ["c0", next(name for name in map(str, range(99)) if fold_of(name) != fold_of("c0"))][:conversations]
+    samples = []
+    for n, window in enumerate(windows_of(range(32))):
+        meta = window.meta.model_copy(update={"conversation": names[n % conversations]})
+        samples.append(replace(window, meta=meta))
+    gate = Gate(PairsConfig(), SPEC, learn(samples, SPEC), groups={"head": range(3)})
+    found = shortfall([gate.responses(samples, np.stack([s.avatar_motion for s in samples]))])
+    assert found == ({"head": 0.0} if told else {})
+    assert bool(shortfall_line(found)) is told
+
+
+def test_several_motions_of_a_window_are_one_observation() -> None:
+    """Else asking three times would make chance look certain."""
+    config = PairsConfig(rejected="own", per_window=3)
+    draws = {seed: np.full((2, 5, 3), seed, np.float32) for seed in config.seeds}
+    generator: Any = object.__new__(Generator)
+    generator._config = config
+    windows: Any = [None, None]
+    ((numbers, own),) = generator._own(windows, {seed: (each, each) for seed, each in draws.items()})
+    assert list(numbers) == [0, 1]
+    np.testing.assert_array_equal(own, draws[1])
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        ({}, ""),
+        ({"mouth": 0.0, "pose": 0.0}, "reactions fall short of the recorded ones by nothing certain"),
+        (
+            {"mouth": 0.0, "pose": 0.27},
+            "reactions fall short of the recorded ones by: pose 27%, others nothing certain",
+        ),
+        ({"mouth": 0.004, "pose": 1.0}, "reactions fall short of the recorded ones by: pose 100%, mouth under 1%"),
+    ],
+)
+def test_it_is_told_in_one_line(found: dict[str, float], line: str) -> None:
+    assert shortfall_line(found) == line

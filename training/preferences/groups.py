@@ -67,10 +67,15 @@ def weights_of(names: Collection[str], config: DpoConfig, shortfall: Mapping[str
     if not shortfall:
         raise UsageError(
             "dpo.group_weights=shortfall: the pairs do not say where the model falls short; make them with"
-            " chosen=ground_truth, and shortfall_share above 0"
+            " chosen=ground_truth and shortfall_share above 0, of windows of several conversations"
         )
     if unknown := [name for name in names if name not in shortfall]:
         raise UsageError(f"dpo.group_weights=shortfall: the pairs have none for {unknown[0]}; leave dpo.group_by=part")
+    if not any(shortfall[name] for name in names):
+        raise UsageError(
+            "dpo.group_weights=shortfall: these pairs have nothing to teach: the model falls short by nothing certain"
+            f" in {', '.join(names)}"
+        )
     return {name: shortfall[name] for name in names}
 
 

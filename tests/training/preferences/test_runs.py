@@ -76,6 +76,8 @@ def test_groups_weigh_the_same_or_what_they_fall_short_by():
     assert weights_of(found, short, {"pose": 0.3, "mouth": 0.0, "eyes": 0.1}) == {"pose": 0.3, "mouth": 0.0}
     with pytest.raises(UsageError, match="make them with chosen=ground_truth"):
         weights_of(found, short, {})
+    with pytest.raises(UsageError, match="nothing to teach: the model falls short by nothing certain in pose, mouth"):
+        weights_of(found, short, {"pose": 0.0, "mouth": 0.0, "eyes": 0.1})
     with pytest.raises(UsageError, match="have none for mouth"):
         weights_of(found, short, {"pose": 0.3})
 
