@@ -12,7 +12,7 @@ for reactions at a lag and for those to the ends of phrases; the larger one coun
 told: both the recorded response and the difference must be `CERTAIN` standard errors from 0, over windows.
 
 With `dpo.group_weights: shortfall` the trainer weighs groups by it, so that smiles which are right are left alone while
-nods are taught, and rounds (`visavis tune`) end by themselves: what is right weighs nothing. No rule of the reaction
+nods are taught, and rounds (`visavis tune`) push less and less: what is right weighs nothing. No rule of the reaction
 enters: which dimensions react, and when, comes from the corpus.
 """
 
@@ -74,6 +74,5 @@ def shortfall(parts: Iterable[Mapping[str, object]]) -> dict[str, float]:
 
 def _short(sums: np.ndarray) -> float:
     recorded, recorded_squared, less, less_squared = sums
-    if recorded <= CERTAIN * np.sqrt(recorded_squared) or less <= CERTAIN * np.sqrt(less_squared):
-        return 0.0
-    return float(min(less / recorded, 1.0))
+    certain = recorded > CERTAIN * np.sqrt(recorded_squared) and less > CERTAIN * np.sqrt(less_squared)
+    return float(min(less / recorded, 1.0)) if certain else 0.0
