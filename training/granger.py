@@ -76,7 +76,7 @@ def user_gain(
     used_N = np.concatenate([_whole(each.valid, lead) for each in recorded])
     ends = np.cumsum([len(motion) for motion in motions])
     judged = sorted(set(np.repeat(groups, np.diff(ends, prepend=0))[used_N].tolist()))
-    times = wrong_times(len(user_NC), shifts)
+    times = wrong_times([len(motion) for motion in motions], shifts)
     if len(judged) < 2 or not times or not (made_NC[used_N].std(axis=0) > 1e-6).any():
         return Gain()
     groups = [judged.index(group) if group in judged else 0 for group in groups]  # of the others no frame is used

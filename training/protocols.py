@@ -149,7 +149,7 @@ def dim(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
 
     def of_part(name: str, columns: slice) -> Iterator[tuple[str, float]]:
         some = [clip.part(columns) for clip in clips]
-        yield from _each_then_mean([clip.double() for clip in some], _DISTANCES | {"L2": _l2})
+        yield from _each_then_mean(some, _exact(_DISTANCES | {"L2": _l2}))
         whole = _joined(some)
         yield "SID", entropy_over_clusters(whole.truth, whole.generated, _DIM_CLUSTERS.get(name, _DIM_OTHERS))
         whole = whole.double()
@@ -180,7 +180,7 @@ def dualtalk(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
         }
         some = [clip.part(columns) for clip in clips]
         yield from _each_then_mean(some, clusters)
-        yield from _each_then_mean([clip.double() for clip in some], figures)
+        yield from _each_then_mean(some, _exact(figures))
 
     return _by_part(parts, of_part)
 
@@ -343,6 +343,11 @@ def _each_then_mean(
     with ThreadPoolExecutor(_THREADS) as pool:  # k-means and NumPy let go of the interpreter
         for name, figure in figures.items():
             yield name, mean_defined(np.array(list(pool.map(figure, clips))))
+
+
+def _exact(figures: Mapping[str, Callable[[Clip], float]]) -> dict[str, Callable[[Clip], float]]:
+    """The same in float64, one clip at a time: all of a large test set would not fit into 1 GB."""
+    return {name: lambda clip, figure=figure: figure(clip.double()) for name, figure in figures.items()}  # type: ignore[misc]
 
 
 def _joined(clips: Sequence[Clip]) -> Clip:

@@ -80,7 +80,8 @@ class Reactions:
     """What rows of motions are held against: thresholds, cues and reactions of recorded people."""
 
     def __init__(self, recorded: Sequence[Recorded], signals: Readouts, shifts: int = SHIFTS) -> None:
-        self.recorded, self.signals, self.shifts = recorded, signals, shifts
+        self.recorded, self.signals = recorded, signals
+        self._shifts = wrong_times([len(each.truth) for each in recorded], shifts)
         sides = [(side, each.valid) for each in recorded for side in (each.truth, each.user)]
         self.least = thresholds(sides, signals)
         self._users = [events(each.user, each.valid, each.state & _USER > 0, signals, self.least) for each in recorded]
@@ -113,7 +114,7 @@ class Reactions:
 
     def _of_kind(self, row: Timeline, kind: Kind) -> dict[str, float]:
         low, high, _ = self._in_time[kind]
-        onsets_E, cues_Q, shifts = row.onsets(kind), row.due(kind, high), wrong_times(row.frames, self.shifts)
+        onsets_E, cues_Q, shifts = row.onsets(kind), row.due(kind, high), self._shifts
         recall = _share(onsets_E, cues_Q, low, high)
         shares = np.array([_share((onsets_E + shift) % row.frames, cues_Q, low, high) for shift in shifts])
         own, *others = _piles(row, kind, [0, *shifts])
@@ -140,7 +141,7 @@ class Reactions:
         made, true = row.spans[kind], self.truth.spans[kind]
         pairs = match(made, true)
         f1 = _f1(len(pairs), len(made), len(true))
-        turned = [(made + shift) % row.frames for shift in wrong_times(row.frames, self.shifts)]
+        turned = [(made + shift) % row.frames for shift in self._shifts]
         each = [_f1(len(match(spans[spans[:, 0] < spans[:, 1]], true)), len(made), len(true)) for spans in turned]
         onsets = np.array([abs(made[i, 0] - true[j, 0]) for i, j in pairs]) / FPS
         return {
@@ -153,10 +154,16 @@ class Reactions:
         }
 
 
-def wrong_times(frames: int, shifts: int = SHIFTS) -> list[int]:
-    """Circular shifts, evenly round a timeline, none nearer than the longest delay; none where it is too short."""
+def wrong_times(lengths: Sequence[int], shifts: int = SHIFTS) -> list[int]:
+    """Circular shifts, evenly round the timeline of sequences of such lengths, none nearer than the longest delay; none
+    where it is too short. By whole sequences, where all have one length: no event crosses their ends, so events lie in
+    their middles, and would meet less often at other shifts."""
+    frames, unit = sum(lengths), 1
+    if len(set(lengths)) == 1 and len(lengths) > shifts:
+        unit = lengths[0]
     room = frames - 2 * REACH
-    return [REACH + round(room * (i + 0.5) / shifts) for i in range(shifts)] if room > 0 else []
+    even = (REACH + room * (i + 0.5) / shifts for i in range(shifts))
+    return [min(max(1, round(shift / unit)) * unit, frames - unit) for shift in even] if room > 0 else []
 
 
 def phrase_ends(state_T: np.ndarray) -> np.ndarray:

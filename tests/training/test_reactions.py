@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.reactive import AVATAR, DIM, SMILES, Corpus, Rule, make_motion, make_talk
+from benchmarks.listeners import DIM, SMILES, Rule
+from benchmarks.reactive import AVATAR, Corpus, make_motion, make_talk
 from visavis.schemas import FPS
 from visavis.schemas.manifest import MotionColumn
 from visavis.schemas.rows import LANDMARKS
