@@ -61,7 +61,7 @@ class Gain:
 
 
 def user_gain(
-    recorded: Sequence[Recorded], motions: Sequence[TD], space: Space, shifts: int = SHIFTS, seed: int = 0
+    recorded: Sequence[Recorded], motions: Sequence[np.ndarray], space: Space, shifts: int = SHIFTS, seed: int = 0
 ) -> Gain:
     """R-DGG of motions [T, D], one for each sequence.
 
@@ -69,7 +69,9 @@ def user_gain(
     short to shift.
     """
     lead = max(*_OWN_LAGS, *_USER_LAGS)
-    made_NC = np.concatenate([(motion - space.avatar[0]) @ space.avatar[1] for motion in motions])
+    made_NC = np.concatenate(
+        [_seen(each, motion, space.avatar) for each, motion in zip(recorded, motions, strict=True)]
+    )
     user_NC = _unit(np.concatenate([_of_user(each, space) for each in recorded]))
     people = sorted({each.side.avatar for each in recorded})
     groups = [people.index(each.side.avatar) for each in recorded] if len(people) > 1 else list(range(len(recorded)))
@@ -145,9 +147,13 @@ def _unit(inputs_NX: np.ndarray) -> np.ndarray:
 
 def _of_user(recorded: Recorded, space: Space) -> np.ndarray:
     """The user's motion in components, and whether the user speaks."""
-    motion = (recorded.user - space.user[0]) @ space.user[1]
     speaks = (recorded.state & _USER_SPEAKS > 0).astype(np.float64)
-    return np.concatenate([motion, speaks[:, None]], axis=1)
+    return np.concatenate([_seen(recorded, recorded.user, space.user), speaks[:, None]], axis=1)
+
+
+def _seen(recorded: Recorded, motion_TD: TD, onto: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Motion in components; the mean where it is not valid, which would else set the scale."""
+    return np.asarray(np.where(recorded.valid[:, None], (motion_TD - onto[0]) @ onto[1], 0.0))
 
 
 def _components(motion_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
