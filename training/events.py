@@ -137,9 +137,10 @@ def events(
 
 def _bumps(signal_T: np.ndarray, valid_T: MaskT, shape: _Shape) -> tuple[np.ndarray, np.ndarray]:
     """Spans [E, 2] and heights [E] of all bumps of a shape, whatever their height."""
-    signal_T = signal_T.astype(np.float64)
-    if len(signal_T) < 3:
+    if len(signal_T) < 3 or not valid_T.any():
         return np.zeros((0, 2), int), np.zeros(0)
+    frames = np.arange(len(signal_T))  # a straight line over what is not seen, so that it lifts no bump beside it
+    signal_T = np.interp(frames, frames[valid_T], signal_T[valid_T].astype(np.float64))
     if shape.smooth:
         signal_T = np.convolve(np.pad(signal_T, 2, mode="edge"), _SMOOTH, mode="valid")
     spans, heights = [np.zeros((0, 2), int)], [np.zeros(0)]

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from visavis.training.reactions import SHIFTS, wrong_times
 from visavis.training.sequences import Recorded
 
-SHIFTS = 100
 FOLDS = 5
 _COMPONENTS = 8
 _OWN_LAGS = (1, 2, 3, 5, 8, 13, 21)
@@ -61,22 +61,31 @@ class Gain:
 
 
 def user_gain(
-    recorded: Sequence[Recorded], motions: Sequence[TD], space: Space, shifts: int = SHIFTS, seed: int = 0
+    recorded: Sequence[Recorded], motions: Sequence[np.ndarray], space: Space, shifts: int = SHIFTS, seed: int = 0
 ) -> Gain:
-    """R-DGG of motions [T, D], one for each sequence. NaN of fewer than two sequences, or of what does not move."""
+    """R-DGG of motions [T, D], one for each sequence.
+
+    NaN where fewer than two sequences or people have frames with a past, of what does not move, and of a timeline too
+    short to shift.
+    """
     lead = max(*_OWN_LAGS, *_USER_LAGS)
-    made_NC = np.concatenate([(motion - space.avatar[0]) @ space.avatar[1] for motion in motions])
+    made_NC = np.concatenate(
+        [_seen(each, motion, space.avatar) for each, motion in zip(recorded, motions, strict=True)]
+    )
     user_NC = _unit(np.concatenate([_of_user(each, space) for each in recorded]))
     people = sorted({each.side.avatar for each in recorded})
     groups = [people.index(each.side.avatar) for each in recorded] if len(people) > 1 else list(range(len(recorded)))
     used_N = np.concatenate([_whole(each.valid, lead) for each in recorded])
-    if len(set(groups)) < 2 or used_N.sum() < 2 or not (made_NC[used_N].std(axis=0) > 1e-6).any():
-        return Gain()
     ends = np.cumsum([len(motion) for motion in motions])
+    judged = sorted(set(np.repeat(groups, np.diff(ends, prepend=0))[used_N].tolist()))
+    times = wrong_times([len(motion) for motion in motions], shifts)
+    if len(judged) < 2 or not times or not (made_NC[used_N].std(axis=0) > 1e-6).any():
+        return Gain()
+    groups = [judged.index(group) if group in judged else 0 for group in groups]  # of the others no frame is used
     own_NX = _unit(np.concatenate([np.roll(made_NC, lag, axis=0) for lag in _OWN_LAGS], axis=1))
     sums = _Sums(made_NC, own_NX, used_N, ends, groups)
     both_SG = []
-    for shift in (0, *(round(len(user_NC) * i / (shifts + 1)) for i in range(1, shifts + 1))):
+    for shift in (0, *times):
         both_SG.append(
             sums.errors(np.concatenate([np.roll(user_NC, shift + lag, axis=0) for lag in _USER_LAGS], axis=1))
         )
@@ -138,9 +147,13 @@ def _unit(inputs_NX: np.ndarray) -> np.ndarray:
 
 def _of_user(recorded: Recorded, space: Space) -> np.ndarray:
     """The user's motion in components, and whether the user speaks."""
-    motion = (recorded.user - space.user[0]) @ space.user[1]
     speaks = (recorded.state & _USER_SPEAKS > 0).astype(np.float64)
-    return np.concatenate([motion, speaks[:, None]], axis=1)
+    return np.concatenate([_seen(recorded, recorded.user, space.user), speaks[:, None]], axis=1)
+
+
+def _seen(recorded: Recorded, motion_TD: TD, onto: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Motion in components; the mean where it is not valid, which would else set the scale."""
+    return np.asarray(np.where(recorded.valid[:, None], (motion_TD - onto[0]) @ onto[1], 0.0))
 
 
 def _components(motion_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -134,7 +134,7 @@ def group_weights(motion: MotionSpec, config: ObjectiveConfig) -> Tensor | None:
     """Weight of each column's error in the flow loss, mean 1, float32 [D]; None where none is given.
 
     Raises:
-        UsageError: the motion has no such group.
+        UsageError: the motion has no such group, or none is left.
     """
     if not config.groups:
         return None
@@ -144,7 +144,9 @@ def group_weights(motion: MotionSpec, config: ObjectiveConfig) -> Tensor | None:
     weight_D = torch.ones(motion.dim)
     for name, span in groups.items():
         weight_D[span] = config.groups.get(name, 1.0)
-    return weight_D / weight_D.mean().clamp(min=1e-9)
+    if not weight_D.any():
+        raise UsageError("objective.groups: every weight is 0, so there is nothing to learn")
+    return weight_D / weight_D.mean()
 
 
 def has_user(batch: Batch) -> Tensor:

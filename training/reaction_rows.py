@@ -43,7 +43,7 @@ def reaction_rows(
     truth = [each.truth for each in recorded]
     rows = dict(made) | {
         "ground_truth": [truth],
-        "shifted": [[np.roll(motion, len(motion) // 2, axis=0) for motion in truth]],
+        "shifted": [[_late(each) for each in recorded]],
         "hold_still": [[np.broadcast_to(each.reference, each.truth.shape) for each in recorded]],
     }
     signals = readouts(manifest, basis_EK)
@@ -58,6 +58,14 @@ def reaction_rows(
         follows[name] = _mean([_follows(recorded, motions, parts, space) for motions in seeds])
         scored()
     return {"events": events, "follows": follows, "thresholds": ruler.least, "not_told": list(not_told(signals))}
+
+
+def _late(recorded: Recorded) -> np.ndarray:
+    """The truth, half of its valid frames late; what lies on the others is no motion of a face, and stays there."""
+    late = recorded.truth.copy()
+    seen = late[recorded.valid]
+    late[recorded.valid] = np.roll(seen, len(seen) // 2, axis=0)
+    return late
 
 
 def _follows(

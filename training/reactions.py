@@ -80,7 +80,8 @@ class Reactions:
     """What rows of motions are held against: thresholds, cues and reactions of recorded people."""
 
     def __init__(self, recorded: Sequence[Recorded], signals: Readouts, shifts: int = SHIFTS) -> None:
-        self.recorded, self.signals, self.shifts = recorded, signals, shifts
+        self.recorded, self.signals = recorded, signals
+        self._shifts = wrong_times([len(each.truth) for each in recorded], shifts)
         sides = [(side, each.valid) for each in recorded for side in (each.truth, each.user)]
         self.least = thresholds(sides, signals)
         self._users = [events(each.user, each.valid, each.state & _USER > 0, signals, self.least) for each in recorded]
@@ -113,7 +114,7 @@ class Reactions:
 
     def _of_kind(self, row: Timeline, kind: Kind) -> dict[str, float]:
         low, high, _ = self._in_time[kind]
-        onsets_E, cues_Q, shifts = row.onsets(kind), row.due(kind, high), self._shifts(row)
+        onsets_E, cues_Q, shifts = row.onsets(kind), row.due(kind, high), self._shifts
         recall = _share(onsets_E, cues_Q, low, high)
         shares = np.array([_share((onsets_E + shift) % row.frames, cues_Q, low, high) for shift in shifts])
         own, *others = _piles(row, kind, [0, *shifts])
@@ -127,7 +128,7 @@ class Reactions:
             "chance": chance,
             "above_chance": recall - chance,
             "p": _p(recall, shares) if len(cues_Q) else math.nan,
-            "alarms_min": _alarms(onsets_E, cues_Q, low, high) / row.minutes,
+            "alarms_min": _alarms(onsets_E, row.cues[kind], low, high) / row.minutes,
             "delay_s": float(when.mean()) if len(when) else math.nan,
             "spread_s": float(when.std(ddof=1)) if len(when) > 1 else math.nan,
             "delay_distance_s": float(wasserstein_distance(when, self._delays[kind] / FPS))
@@ -140,7 +141,7 @@ class Reactions:
         made, true = row.spans[kind], self.truth.spans[kind]
         pairs = match(made, true)
         f1 = _f1(len(pairs), len(made), len(true))
-        turned = [(made + shift) % row.frames for shift in self._shifts(row)]
+        turned = [(made + shift) % row.frames for shift in self._shifts]
         each = [_f1(len(match(spans[spans[:, 0] < spans[:, 1]], true)), len(made), len(true)) for spans in turned]
         onsets = np.array([abs(made[i, 0] - true[j, 0]) for i, j in pairs]) / FPS
         return {
@@ -152,14 +153,17 @@ class Reactions:
             "onset_error_s": float(onsets.mean()) if len(onsets) else math.nan,
         }
 
-    def _shifts(self, row: Timeline) -> list[int]:
-        """Evenly round the timeline, none nearer than the longest delay. By whole sequences, where all have one length:
-        no event crosses their ends, so events lie in their middles, and would meet less often at other shifts."""
-        room, unit = row.frames - 2 * REACH, 1
-        if len(lengths := {len(each.truth) for each in self.recorded}) == 1 and len(self.recorded) > self.shifts:
-            unit = lengths.pop()
-        even = (REACH + room * (i + 0.5) / self.shifts for i in range(self.shifts))
-        return [min(max(1, round(shift / unit)) * unit, row.frames - unit) for shift in even] if room > 0 else []
+
+def wrong_times(lengths: Sequence[int], shifts: int = SHIFTS) -> list[int]:
+    """Circular shifts, evenly round the timeline of sequences of such lengths, none nearer than the longest delay; none
+    where it is too short. By whole sequences, where all have one length: no event crosses their ends, so events lie in
+    their middles, and would meet less often at other shifts."""
+    frames, unit = sum(lengths), 1
+    if len(set(lengths)) == 1 and len(lengths) > shifts:
+        unit = lengths[0]
+    room = frames - 2 * REACH
+    even = (REACH + room * (i + 0.5) / shifts for i in range(shifts))
+    return [min(max(1, round(shift / unit)) * unit, frames - unit) for shift in even] if room > 0 else []
 
 
 def phrase_ends(state_T: np.ndarray) -> np.ndarray:
@@ -262,11 +266,13 @@ def _share(onsets_E: np.ndarray, cues_Q: np.ndarray, low: int, high: int) -> flo
     return len(delays(onsets_E, cues_Q, low, high)) / len(cues_Q) if len(cues_Q) else math.nan
 
 
-def _alarms(onsets_E: np.ndarray, cues_Q: np.ndarray, low: int, high: int) -> int:
-    """Events that follow no cue in time."""
-    cues_Q = np.sort(cues_Q)
-    followed = np.searchsorted(cues_Q, onsets_E - low, "right") > np.searchsorted(cues_Q, onsets_E - high, "left")
-    return int((~followed).sum())
+def _alarms(onsets_E: np.ndarray, cues_Q2: np.ndarray, low: int, high: int) -> int:
+    """Events that follow no cue of their own sequence in time, be it as near to the end as it may."""
+    first, last = cues_Q2[:, 0] + low, cues_Q2[:, 0] + np.minimum(high, cues_Q2[:, 1] - 1)
+    first, last = first[first <= last], last[first <= last]
+    begun = np.searchsorted(np.sort(first), onsets_E, "right")
+    over = np.searchsorted(np.sort(last), onsets_E, "left")
+    return int((begun == over).sum())
 
 
 def _p(found: float, by_chance: np.ndarray) -> float:

@@ -25,6 +25,8 @@ def kmeans_labels(fitted_ND: ND, counted_MD: Float[np.ndarray, "M D"], clusters:
 
     if len(fitted_ND) < clusters:
         raise ValueError(f"n_samples={len(fitted_ND)} should be >= n_clusters={clusters}.")
+    if fitted_ND.dtype != np.float32:  # half floats, too, as it does itself
+        fitted_ND = fitted_ND.astype(np.float64, copy=False)
     fitted_ND = np.ascontiguousarray(fitted_ND)
     start_KD = fitted_ND[plus_plus(fitted_ND - fitted_ND.mean(axis=0), clusters)]
     means = KMeans(n_clusters=clusters, init=start_KD, n_init=1).fit(fitted_ND)

@@ -98,9 +98,9 @@ def _react(
         name: [[each.motions[drop][i] for each in sequences] for i in range(len(sequences[0].motions[drop]))]
         for name, sequences, drop in _named(made, whole=whole)
     }
-    first = {each.recorded.key: each.recorded for each in next(iter(made.values()))}
+    recorded = [each.recorded for each in next(iter(made.values()))]
     with reporter.items("reactions", len(rows) + 3) as done:
-        return reaction_rows(manifest, list(first.values()), rows, None if codec is None else codec.basis, done)
+        return reaction_rows(manifest, recorded, rows, None if codec is None else codec.basis, done)
 
 
 def _score(

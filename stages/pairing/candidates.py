@@ -91,7 +91,8 @@ class Generator:
         if not self._config.asks_shortfall:
             return
         if self._config.rejected == "own":
-            yield range(len(windows)), np.mean([rejected for _, rejected in motions.values()], axis=0)
+            mean = np.mean([rejected for _, rejected in motions.values()], axis=0)  # windows are what is independent
+            yield range(len(windows)), mean
             return
         some = [n for n, window in enumerate(windows) if _share(window.sample.key) < self._config.shortfall_share]
         if some:

@@ -93,6 +93,5 @@ def shortfall_line(found: Mapping[str, float]) -> str:
 
 def _short(sums: np.ndarray) -> float:
     recorded, recorded_squared, less, less_squared = sums
-    if recorded <= CERTAIN * np.sqrt(recorded_squared) or less <= CERTAIN * np.sqrt(less_squared):
-        return 0.0
-    return float(min(less / recorded, 1.0))
+    certain = recorded > CERTAIN * np.sqrt(recorded_squared) and less > CERTAIN * np.sqrt(less_squared)
+    return float(min(less / recorded, 1.0)) if certain else 0.0

@@ -24,6 +24,8 @@ def test_a_groups_weight_is_that_of_its_columns_and_the_mean_stays_one() -> None
     assert (weight[50] / weight[0]).item() == pytest.approx(8)
     assert (weight[53] / weight[50]).item() == pytest.approx(0.25)
     assert group_weights(FLAME, ObjectiveConfig()) is None
+    with pytest.raises(UsageError, match="every weight is 0"):
+        group_weights(FLAME, ObjectiveConfig(groups=dict.fromkeys(("exp", "jaw", "pose"), 0.0)))
     with pytest.raises(UsageError, match="has no mouth; it has exp, jaw, pose"):
         group_weights(FLAME, ObjectiveConfig(groups={"mouth": 1.0}))
 

@@ -257,7 +257,7 @@ def test_real_dialogues(shared_media: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize(("frames", "clusters", "dims"), [(41, 40, 50), (625, 40, 50), (1300, 10, 3), (90, 20, 6)])
 def test_clusters_are_those_of_scikit_learn(kind: type, frames: int, clusters: int, dims: int) -> None:
     for seed in range(3):

@@ -8,14 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.reactive import AVATAR, DIM, SMILES, Corpus, Rule, make_motion, make_talk
+from benchmarks.listeners import DIM, SMILES, Rule
+from benchmarks.reactive import AVATAR, Corpus, make_motion, make_talk
 from visavis.schemas import FPS
 from visavis.schemas.manifest import MotionColumn
 from visavis.schemas.rows import LANDMARKS
 from visavis.stages.windows import avatar_state
 from visavis.training.events import events, not_told, readouts, thresholds
 from visavis.training.granger import Space, user_gain
-from visavis.training.reactions import Reactions, delays, lagged, match, phrase_ends, pile
+from visavis.training.reaction_rows import reaction_rows
+from visavis.training.reactions import REACH, Reactions, delays, lagged, match, phrase_ends, pile, wrong_times
 from visavis.training.sequences import Recorded, Side
 
 SIGNALS = {
@@ -166,6 +168,58 @@ def test_matching_and_delays() -> None:
     assert pile(counts, 1.0)[:2] == (10, 15)
     assert pile(counts * 0, 0.0).deviations == 0
     assert phrase_ends(np.array([2, 2, 0, 2, 3, 1], np.uint8)).tolist() == [2, 5]
+
+
+def test_an_answer_just_before_a_sequence_ends_is_no_false_alarm() -> None:
+    """Two sequences: in each a phrase ends, and a nod answers it, long before the end and just before it."""
+    motion, state = np.zeros((300, DIM)), np.full(300, 2, np.uint8)
+    for end in (100, 280):
+        state[end] = 0
+        motion[:, 0] += bump(end + 4, 12, 0.2)
+    silence, still = np.zeros(0, np.float32), np.zeros(DIM)
+    each = Recorded("a", Side("a", "a", "u"), motion, motion, state, SEEN, still, silence, silence)
+    found = Reactions([each, each], SIGNALS).figures([motion, motion])["nod"]
+    assert (found["recall"], found["alarms_min"], found["events_min"]) == (1, 0, 10)
+    late = Reactions([each, each], SIGNALS).figures([np.roll(motion, 30, axis=0)] * 2)["nod"]
+    assert late["alarms_min"] == late["events_min"] > 0
+
+
+def test_wrong_times_are_never_nearly_right() -> None:
+    for lengths in ([700], [50] * 120, [100, 60, 400]):
+        assert all(REACH <= shift <= sum(lengths) - REACH for shift in wrong_times(lengths))
+    assert wrong_times([2 * REACH]) == []
+
+
+def noise(frames: int, person: str, valid: bool = True) -> Recorded:
+    random, silence = np.random.default_rng(frames), np.zeros(0, np.float32)
+    truth, user = random.standard_normal((2, frames, DIM))
+    seen, state = np.full(frames, valid), np.zeros(frames, np.uint8)
+    return Recorded(person, Side(person, person, "u"), truth, user, state, seen, np.zeros(DIM), silence, silence)
+
+
+@pytest.mark.parametrize("other", [noise(20, "b"), noise(300, "b", valid=False)], ids=["short", "unseen"])
+def test_who_has_no_past_does_not_count_for_r_dgg(other: Recorded) -> None:
+    alone, third = noise(300, "a"), noise(310, "c")
+    recorded = [alone, other]
+    assert math.isnan(user_gain(recorded, [each.truth for each in recorded], Space.of(recorded)).value)
+    recorded.append(third)
+    found = user_gain(recorded, [each.truth for each in recorded], Space.of(recorded))
+    assert math.isfinite(found.value)
+    assert found.p > 0.01  # noise follows nobody
+
+
+def test_what_lies_on_frames_that_are_not_seen_changes_nothing(dataset_manifest) -> None:
+    """At the right time and, in `shifted`, at the wrong one."""
+    found = []
+    for garbage in (0.0, 50.0):
+        recorded = conversations(2, seconds=20)
+        for each in recorded:
+            each.valid[100:200] = False
+            each.truth[100:200] += garbage * bump(50, 12, 1.0)[:100, None]
+            each.user[100:200] -= garbage
+        found.append(reaction_rows(dataset_manifest, recorded, {}))
+    assert found[0] == found[1]
+    assert found[0]["follows"]["ground_truth"]["R-DGG_value"] is not None
 
 
 @pytest.mark.slow

@@ -67,8 +67,12 @@ def check_tracked(pairs: PairOrigin | None, reference: str) -> None:
     """See that noise can be worked out again.
 
     Raises:
-        UsageError: another model than the initial checkpoint made what was rejected.
+        UsageError: another model than the initial checkpoint made what was rejected, or it was part of a study.
     """
+    if pairs is not None and pairs.rejected == "voted":
+        raise UsageError(
+            "dpo.objective=tracked: of motion that people voted on, the noise is not known; take another objective"
+        )
     if pairs is None or pairs.rejected_generator != reference:
         made = "nobody knows who" if pairs is None else f"checkpoint {pairs.rejected_generator[:12]}"
         raise UsageError(

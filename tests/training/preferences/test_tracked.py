@@ -62,5 +62,7 @@ def test_pairs_of_another_model_are_refused():
     check_tracked(info, "0" * 64)
     with pytest.raises(UsageError, match=r"needs pairs whose rejected side the initial checkpoint \(1{12}\) made"):
         check_tracked(info, "1" * 64)
+    with pytest.raises(UsageError, match="people voted on"):
+        check_tracked(record(0.1, chosen="voted", rejected="voted"), "0" * 64)
     with pytest.raises(UsageError, match="nobody knows who did"):
         check_tracked(None, "1" * 64)
