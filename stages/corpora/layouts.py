@@ -16,6 +16,7 @@ from visavis.stages.media.audio import read_audio
 from visavis.stages.media.opening import judged, open_bytes, open_container
 
 _PLAIN = {(form, SAMPLE_RATE, 1) for form in ("WAV", "WAVEX")}
+_UNPACKED = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")  # what is packed goes to FFmpeg, as all else
 AV_TIME_BASE = 1_000_000
 """Ticks a second in which FFmpeg says how long a file is."""
 
@@ -92,7 +93,7 @@ def _plain_wav(uri: str, frames: int) -> np.ndarray | None:
             return None
         file.seek(0)
         with soundfile.SoundFile(file) as sound:
-            if (sound.format, sound.samplerate, sound.channels) not in _PLAIN:
+            if (sound.format, sound.samplerate, sound.channels) not in _PLAIN or sound.subtype not in _UNPACKED:
                 return None
             if sound.subtype == "PCM_16":
                 heard = sound.read(wanted, dtype="int16") / np.float32(32767.0)
