@@ -61,8 +61,8 @@ _TOLD = 0.5 / FPS  # seconds by which lengths differ and nothing is cut
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import made. Of what was kept: differ, how many have motion and voices of different lengths, and by how much
-    at most; one_sided, how many have the motion of one person only."""
+    """What an import made. Of what was kept: differ, how many have motion and voices of different lengths, and by how
+    much at most; one_sided, how many have the motion of one person only."""
 
     dataset: str
     listed: int

@@ -19,8 +19,9 @@ from visavis.pipeline.plan.importing import Import, ImportSummary
 from visavis.schemas.coefficients import column_groups
 from visavis.schemas.errors import Rejected, RunFailed, UsageError
 from visavis.schemas.imports import ImportConfig
-from visavis.schemas.recordings import CorpusLayout
+from visavis.schemas.recordings import CorpusLayout, RecordedPerson
 from visavis.stages.balance import name_number
+from visavis.stages.corpora.layouts import voice_of
 from visavis.stages.corpora.seamless import on_grid, rate_of
 from visavis.stages.face.decode import why_not_drawn
 from visavis.training.dataset import Dataset
@@ -125,6 +126,17 @@ def test_what_does_not_fit_is_rejected_with_its_reason(
     (told,) = read_left_out(str(tmp_path / "run"))
     assert (told["item"], told["reason"]) == ("made00001", reason)
     assert told["detail"]
+
+
+def test_sound_of_another_scale_is_rejected_and_packed_sound_is_decoded(made: Path, tmp_path: Path) -> None:
+    sound, rate = soundfile.read(made / "train" / "made00000_speaker1.wav")
+    loud, packed_ = tmp_path / "loud.wav", tmp_path / "packed.wav"
+    soundfile.write(loud, sound * 32768, rate, "FLOAT")
+    soundfile.write(packed_, sound, rate, "IMA_ADPCM")
+    with pytest.raises(Rejected, match=r"loud\.wav: sound reaches"):
+        voice_of("dualtalk", RecordedPerson(name="a", sound=str(loud)), 100)
+    heard = voice_of("dualtalk", RecordedPerson(name="a", sound=str(packed_)), 100)
+    assert np.abs(heard - sound[: heard.size]).max() < 0.05
 
 
 def links(folder: Path, made: Path, names: list[str]) -> None:
