@@ -172,6 +172,7 @@ def test_a_split_that_is_not_there_is_said_also_by_a_dry_run(made: Path, tmp_pat
         Import(config, str(tmp_path / "run"), local_engine, Reporter()).chosen(list_corpus("dualtalk", str(made)))
 
 
+@pytest.mark.slow
 def test_conversations_of_one_name_in_two_splits_keep_apart_in_a_database(made: Path, tmp_path: Path) -> None:
     lmdb = pytest.importorskip("lmdb", reason="the extra `corpora` is not installed")
     for split in ("train", "test"):
