@@ -315,7 +315,7 @@ def test_movement_of_seamless_interaction_becomes_windows(made: Path, tmp_path: 
             "movement:gaze_encodings": random.standard_normal((180, 2)),
             "movement:is_valid": np.ones((180, 1)),
         }
-        np.savez(stem.with_suffix(".npz"), **{name: array.astype(np.float32) for name, array in arrays.items()})
+        np.savez(stem.with_suffix(".npz"), **{name: array.astype(np.float32) for name, array in arrays.items()})  # type: ignore[arg-type]
         sound = (made / "train" / f"made00000_speaker{number}.wav").read_bytes()
         stem.with_suffix(".wav").write_bytes(sound)
     (folder / "V00_S0001_I00000002_P0003.wav").write_bytes(sound)
