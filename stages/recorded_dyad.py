@@ -1,7 +1,8 @@
 """A recording of a public corpus to a dyad with its windows, from both sides, as `stages.windows` makes of a film.
 
 Who has no motion is nobody's avatar; beside such a user, or beside nobody at all, the other one still is one. Such
-windows have a user who is valid in no frame, which the trainer takes for "no user" (`training.objective`).
+a user is valid in no frame: heard, where there is a voice, and seen at rest; who is not heard either is no user at all
+(`training.objective.has_user`).
 """
 
 from __future__ import annotations

@@ -110,22 +110,28 @@ def status(
     watch: Annotated[
         float | None, typer.Option(metavar="SECONDS", min=1, help="Show it anew every so often, until the run ends.")
     ] = None,
+    left_out: Annotated[
+        bool, typer.Option("--left-out", help="List each item that was rejected or failed, and why.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what became of every item of a run, also while it runs: running, finished, stopped, killed or failed."""
     needs("build", "visavis status")
-    from visavis.pipeline.cli.status import next_words, read_status, result_line, status_tables
+    from visavis.pipeline.cli.status import next_words, read_left_out, read_status, result_line, status_tables
     from visavis.pipeline.engine.progress import Reporter
     from visavis.pipeline.plan.file_names import DATASET
 
     reporter = Reporter()
     while True:
         found = read_status(run, DATASET)
+        each = read_left_out(run) if left_out else []
         if as_json:
-            say_json(found)
+            say_json(found | ({"left_out": each} if left_out else {}))
         else:
             for part in status_tables(found):
                 Terminal().print(part, highlight=False)
+            for row in each:
+                say(f"{row['stage']}  {row['item']}  {row['reason']}: {row['detail']}")
         if watch is None or found["running"] is None:
             break
         time.sleep(watch)

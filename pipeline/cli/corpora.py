@@ -52,8 +52,8 @@ def import_(
     given = {"layout": layout} | ({"splits": split} if split else {})
     config = parse_config(to_json(given), ImportConfig, overrides, where="visavis import")
     reporter = Reporter()
-    recorded = list_corpus(config.layout, folder)
     made = Import(config, out, engine_of(config.run), reporter)
+    recorded = made.chosen(list_corpus(config.layout, folder))
     found = ", ".join(f"{count} {name}" for name, count in sorted(splits_of(recorded).items()))
     if dry_run:
         if as_json:
@@ -76,7 +76,7 @@ def import_(
         say(f"{counted(summary.one_sided, 'conversation')} with the motion of one person only: the other is no avatar")
     if summary.rejected:
         left_out = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
-        say(f"left out: {left_out}; `{command('status', out)}` says more")
+        say(f"left out: {left_out}; `{command('status', out, '--left-out')}` lists them")
     Terminal().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
     done = f"{counted(summary.processed, 'item')} done" if summary.processed else "nothing was left to do"
     kept = f"{summary.kept} of {counted(summary.listed, 'conversation')} kept"

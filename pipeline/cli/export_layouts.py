@@ -65,14 +65,13 @@ def export_layout(data: Dataset, layout: Layout, out: str, reporter: Reporter) -
     if any(next(store.names(folder), None) for folder in ("train", "test", "data_lmdb")):
         raise UsageError(f"{out} holds something already: name another --out")
     counts: dict[str, int] = {}
+    found = {split: chosen_runs(data, split) for split in get_args(Split) if data.manifest.of(split)}
+    names = _names(run for runs, _ in found.values() for run in runs)
     with ExitStack() as stack:
         put = _dualtalk(store, data.manifest.motion) if layout == "dualtalk" else _unils(store, data, out, stack)
-        for split in get_args(Split):
-            if not data.manifest.of(split):
-                continue
-            runs, where = chosen_runs(data, split)
+        for split, (runs, where) in found.items():
             with reporter.items(SPLIT_NAMES[split], len(runs)) as advance:
-                for clip in clips_of(data, split, runs, where):
+                for clip in clips_of(data, split, runs, where, names):
                     name = SPLIT_NAMES[split] if put(SPLIT_NAMES[split], clip) else ONE_SIDED
                     counts[name] = counts.get(name, 0) + 1
                     advance()
@@ -105,9 +104,10 @@ def chosen_runs(data: Dataset, split: Split) -> tuple[list[Run], Mapping[str, se
     return once, where
 
 
-def clips_of(data: Dataset, split: Split, once: Sequence[Run], where: Mapping[str, set[Side]]) -> Iterator[Clip]:
-    """The clips of `chosen_runs`."""
-    names = _names(once)
+def clips_of(
+    data: Dataset, split: Split, once: Sequence[Run], where: Mapping[str, set[Side]], names: Mapping[str, str]
+) -> Iterator[Clip]:
+    """The clips of `chosen_runs`. names: of conversations, over all splits: a database has one room for all."""
     several = {name for name, same in itertools.groupby(run.side.conversation for run in once) if len(list(same)) > 1}
     for sequence in read_sequences(data, split, once, where):
         conversation = sequence.side.conversation
@@ -159,13 +159,14 @@ def _unils(store: Store, data: Dataset, out: str, stack: ExitStack) -> Callable[
     store.write("data_lmdb/.keep", b"")
     base = lmdb.open(f"{local_path(out).rstrip('/')}/data_lmdb", map_size=_DATABASE_BYTES, subdir=True, sync=False)
 
-    def end() -> None:
+    def end(kind: object, *_: object) -> None:
         base.sync()
         base.close()
-        store.delete("data_lmdb/.keep")
-        store.write("metadata.json", f"{to_json(table, indent=1)}\n".encode())
+        if kind is None:  # the table comes last: without it there is no export
+            store.delete("data_lmdb/.keep")
+            store.write("metadata.json", f"{to_json(table, indent=1)}\n".encode())
 
-    stack.callback(end)
+    stack.push(end)
 
     def put(split: str, clip: Clip) -> bool:
         if any(motion_TD is None for motion_TD in clip.motion):  # zeros would be a face at rest

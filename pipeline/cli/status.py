@@ -11,7 +11,7 @@ from visavis.pipeline.engine.progress import time_left
 from visavis.pipeline.engine.run import PROGRESS_FILE
 from visavis.pipeline.engine.terminal import table
 from visavis.pipeline.plan.run_folder import read_settings
-from visavis.pipeline.state.account import QUANTILES, account_of
+from visavis.pipeline.state.account import QUANTILES, account_of, left_out
 from visavis.pipeline.state.ledger import Ledger
 from visavis.pipeline.state.lock import holder
 from visavis.pipeline.state.standing import read_standing
@@ -46,6 +46,16 @@ def read_status(root: str, dataset: str) -> dict[str, Any]:
         "stages": account_of(Ledger(store), settings["fingerprints"]),
         "dataset": f"{root.rstrip('/')}/{dataset}" if built else None,
     }
+
+
+def read_left_out(root: str) -> list[dict[str, str]]:
+    """What `visavis status --left-out` prints: each item that was rejected or failed, and why.
+
+    Raises:
+        UsageError: not a run's folder.
+    """
+    store = Store(root)
+    return list(left_out(Ledger(store), read_settings(store)["fingerprints"]))
 
 
 def status_line(status: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from visavis.pipeline.plan.seamless import named
 from visavis.pipeline.plan.stamps import remote_stamp
 from visavis.schemas.errors import UsageError
-from visavis.schemas.names import is_name
+from visavis.schemas.names import LONGEST_NAME, is_name
 from visavis.schemas.plain import read_strict
 from visavis.schemas.recordings import CorpusLayout, Recorded, RecordedPerson
 from visavis.schemas.storage.files import is_there, locate, read_whole
@@ -44,6 +44,8 @@ class Folder:
         """
         self.place = place.rstrip("/") or "/"
         self.files, root = locate(self.place)
+        name = root.rstrip("/").rpartition("/")[2]
+        self.own_split = name if name in SPLITS else ""
         if not is_there(self.files, root, self.place) or not self.files.isdir(root):
             raise UsageError(f"{printable(shown(place))}: no such folder")
         root = root.rstrip("/")
@@ -78,8 +80,8 @@ def _dualtalk(folder: Folder) -> Iterator[Recorded]:
         above, _, name = path.rpartition("/")
         stem, _, suffix = name.rpartition(".")
         side = next((each for each in _SIDES if stem.endswith(each)), None)
-        if side and suffix in ("npz", "wav"):
-            sides[above, stem.removesuffix(side)][side][suffix] = path
+        if side and suffix.lower() in ("npz", "wav"):
+            sides[above, stem.removesuffix(side)][side][suffix.lower()] = path
     for (above, name), both in sides.items():
         yield _recorded("dualtalk", folder, above, name, {f"{name}{side}": both[side] for side in _SIDES})
 
@@ -89,8 +91,8 @@ def _solo(folder: Folder) -> Iterator[Recorded]:
     for path in folder.found:
         above, _, name = path.rpartition("/")
         stem, _, suffix = name.rpartition(".")
-        if suffix in ("npz", "wav"):
-            clips[above, stem][suffix] = path
+        if suffix.lower() in ("npz", "wav"):
+            clips[above, stem][suffix.lower()] = path
     for (above, name), files in clips.items():
         yield _recorded("solo", folder, above, name, {name: files})
 
@@ -117,9 +119,9 @@ def _recorded(
     *,
     places: bool = True,
 ) -> Recorded:
-    """A conversation of files. above: the folder within the corpus, of which a part may be a split. places: whether it
-    tells people apart; where not, their names do, over all folders."""
-    split = next((part for part in above.split("/") if part in SPLITS), "")
+    """A conversation of files. above: the folder within the corpus, of which a part may be a split, as the corpus' own
+    folder may be one. places: whether it tells people apart; where not, their names do, over all folders."""
+    split = next((part for part in above.split("/") if part in SPLITS), folder.own_split)
     prefix = f"{above}/" if above and places else ""
     full = f"{prefix}{name}"
     people = [
@@ -169,7 +171,7 @@ def _listed(folder: Folder, table: str) -> Iterator[tuple[str, str, tuple[str, .
         for split, conversations in splits.items():
             for name, row in conversations.items():
                 paths = [path for path in row[:2] if isinstance(path, str)]
-                if len(paths) != 2:
+                if len({path.rpartition("/")[2] for path in paths}) != 2:
                     raise ValueError(f"{split}/{name}: {json.dumps(row)[:80]} does not name two people")
                 yield split, name, tuple(path.rpartition("/")[2] for path in paths)
 
@@ -181,5 +183,7 @@ def identity(layout: str, name: str) -> str:
 
 def _checked(name: str) -> str:
     if not is_name(name):
-        raise UsageError(f"{printable(name[:80])}: no name of one line")
+        raise UsageError(
+            f"{printable(name[:80])}: a name must be one line of at most {LONGEST_NAME} characters; rename the file"
+        )
     return name

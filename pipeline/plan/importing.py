@@ -11,6 +11,7 @@ Nobody is looked for, tracked or separated. What is done stays done; a file that
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from visavis.schemas.imports import ImportConfig
 from visavis.schemas.manifest import Manifest, MotionSpec
 from visavis.schemas.markers import shaping
 from visavis.schemas.recordings import Recorded, RecordingFacts
-from visavis.stages.balance import held_out
+from visavis.stages.balance import held_out, name_number
 from visavis.stages.census import CensusStage
 from visavis.stages.corpora.layouts import codec_of
 from visavis.stages.recorded_dyad import RecordedDyadStage
@@ -54,13 +55,14 @@ STEPS = (
     step(ShardStage, "shard", "balance", each="shard", takes="dyads=dyad voices=voices census=census",
          also=("recording",)),
 )  # fmt: skip
+_OF_A_FILM = re.compile(r"(?:.*/)?([^/]+)_sub_video_[^/]*")  # DualTalk's clips, by the film that they were cut from
 _TOLD = 0.5 / FPS  # seconds by which lengths differ and nothing is cut
 
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What an import made. differ: conversations whose motion and voices differ in length, and by how much at most.
-    one_sided: conversations with the motion of one person only."""
+    """What an import made. Of what was kept: differ, how many have motion and voices of different lengths, and by how
+    much at most; one_sided, how many have the motion of one person only."""
 
     dataset: str
     listed: int
@@ -95,15 +97,24 @@ class Import:
             RunFailed: too many failures, or nothing left to train on.
         """
         settings = {"config": shaping(self.config), "fingerprints": self.fingerprints}
-        chosen = [each for each in recorded if not self.config.splits or each.split in self.config.splits]
-        if not chosen:
-            there = ", ".join(sorted({each.split or "(none)" for each in recorded}))
-            raise UsageError(f"no conversation of split {', '.join(self.config.splits)}; there are: {there}")
+        chosen = self.chosen(recorded)
         limits = self.config.run
         with opened(
             self.root, self._engine, self.stages, limits, settings, self._reporter, reconfigure=reconfigure
         ) as run:
             return self._import(run, chosen)
+
+    def chosen(self, recorded: Sequence[Recorded]) -> Sequence[Recorded]:
+        """Those of the splits that are asked for.
+
+        Raises:
+            UsageError: there are none; or one of the splits is not there.
+        """
+        there = {each.split for each in recorded}
+        if absent := [split for split in self.config.splits if split not in there]:
+            said = ", ".join(sorted(split or "(none)" for split in there))
+            raise UsageError(f"no conversation of split {', '.join(absent)}; there are: {said}")
+        return [each for each in recorded if not self.config.splits or each.split in self.config.splits]
 
     def _import(self, run: Run, recorded: Sequence[Recorded]) -> ImportSummary:
         facts: list[RecordingFacts] = []
@@ -130,7 +141,7 @@ class Import:
             rejected=rejections(account_of(run.ledger, self.fingerprints)),
             manifest=manifest,
             differ=(len(apart), max(apart, default=0.0)),
-            one_sided=sum(each.missing == 1 for each in facts),
+            one_sided=0 if self.config.layout == "solo" else sum(each.missing == 1 for each in facts),
             processed=run.processed,
         )
 
@@ -139,7 +150,7 @@ class Import:
         make = partial(self._task, key=recorded.id, item=recorded.name)
         inline = {"recorded": recorded.model_dump(mode="json")}
         made: dict[str, tuple[Artifact, ...]] = {}
-        seconds = 0.0
+        seconds, known = 0.0, list[RecordingFacts]()
         for name in ("recording", "speech", "voices", "dyad"):
             here = inline if "recorded" in self.graph.steps[name].fields else {}
             inputs = self.graph.steps[name].inputs(made)
@@ -148,8 +159,9 @@ class Import:
                 return None
             made[name] = (artifact,)
             if name == "recording":
-                facts.append(parse_facts(artifact.facts, RecordingFacts))
-                seconds = facts[-1].frames / FPS
+                known = [parse_facts(artifact.facts, RecordingFacts)]
+                seconds = known[0].frames / FPS
+        facts.extend(known)
         return recorded.id, made["dyad"][0], made["voices"][0]
 
     def _motion(self) -> MotionKind:
@@ -162,13 +174,18 @@ class Import:
         return MotionKind(content_digest(f"{self.codec} {by}".encode()), spec, coefficient_columns)
 
     def _held(self, recorded: Sequence[Recorded], rows: np.ndarray) -> np.ndarray:
-        """Which dyads are held out: those of a split that is; where their corpus says nothing, by participant."""
-        split_of = {int(each.id, 16): each.split for each in recorded}
-        splits = [split_of[identity] for identity in rows["id"].tolist()]
-        named = np.array([bool(split) for split in splits])
-        held = np.array([split in self.config.held_out for split in splits])
-        if not named.all():
-            held[~named] = held_out(rows["names"][~named], self.config.balance.val_share)
+        """Which dyads are held out: those of a split that is. Where their corpus says nothing, or all is of splits for
+        training, by participant; of clips of one film, which have the same people, all or none."""
+        by_id = {int(each.id, 16): each for each in recorded}
+        each_of = [by_id[identity] for identity in rows["id"].tolist()]
+        held = np.array([each.split in self.config.held_out for each in each_of])
+        free = np.array([not each.split for each in each_of]) | (not held.any())
+        if free.any():
+            people = rows["names"].copy()
+            for number, each in enumerate(each_of):
+                if found := _OF_A_FILM.fullmatch(each.name):
+                    people[number] = name_number(found[1])
+            held[free] = held_out(people[free], self.config.balance.val_share)
         return held
 
     def _task(

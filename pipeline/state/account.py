@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ Account = dict[str, dict[str, Any]]
 """stage → counts and figures; `account_of` says which."""
 
 _COLUMNS = ["uid", "stage", "status", "reason", "fingerprint", "media", "seconds", "peak_mb", "ended", "run"]
+_TOLD = ["stage", "key", "item", "status", "reason", "detail"]
 QUANTILES = ("median", "p95", "max")
 _CODED = {"stage", "status", "reason", "fingerprint"}
 
@@ -47,6 +48,26 @@ def rejections(stages: Account) -> dict[str, int]:
     """Rejected items by reason, over all stages."""
     counts = sum((Counter(row["rejected"]) for row in stages.values()), Counter[str]())
     return dict(sorted(counts.items()))
+
+
+def left_out(ledger: Ledger, fingerprints: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Items that were rejected or failed, for the settings that count now, in the order of the stages.
+
+    Yields: stage, key, item, status, reason and detail of each.
+    """
+    uids, found, before = [], list[tuple[int, dict[str, str]]](), 0
+    for part in ledger.tables([*_TOLD, "uid", "fingerprint"]):
+        uids.append(part["uid"].to_numpy())
+        numbered = part.append_column("number", pa.array(np.arange(before, before + part.num_rows)))
+        bad = numbered.filter(pc.not_equal(numbered["status"], "ok"))
+        found.extend((row.pop("number"), row) for row in bad.drop_columns(["uid"]).to_pylist())
+        before += part.num_rows
+    last = set(latest_rows(np.concatenate(uids)).tolist()) if uids else set()
+    order = {name: number for number, name in enumerate(fingerprints)}
+    counts = [row for number, row in found if number in last and row["stage"] in order]
+    for row in sorted(counts, key=lambda row: (order[row["stage"]], row["item"])):
+        if own_print(row.pop("fingerprint")) == fingerprints[row["stage"]]:
+            yield row
 
 
 def _latest(ledger: Ledger) -> pa.Table | None:

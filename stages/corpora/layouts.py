@@ -16,6 +16,8 @@ from visavis.stages.media.audio import read_audio
 from visavis.stages.media.opening import judged, open_bytes, open_container
 
 _PLAIN = {(form, SAMPLE_RATE, 1) for form in ("WAV", "WAVEX")}
+_UNPACKED = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")  # what is packed goes to FFmpeg, as all else
+_LOUDEST = 8.0  # of floating-point sound; 16-bit numbers that were not divided reach thousands
 AV_TIME_BASE = 1_000_000
 """Ticks a second in which FFmpeg says how long a file is."""
 
@@ -69,18 +71,24 @@ def voice_seconds(layout: CorpusLayout, person: RecordedPerson) -> float:
 
 
 def voice_of(layout: CorpusLayout, person: RecordedPerson, frames: int) -> np.ndarray:
-    """float32 [640 · frames] in −1…1 at 16 kHz, cut, or padded with silence. Silence, where nobody is heard.
+    """float32 [640 · frames] in −1…1 at 16 kHz, cut, or padded with silence. Silence, where nobody is heard. What goes
+    a little beyond −1…1 is clipped when it is stored.
 
     Raises:
-        Rejected: UNREADABLE, NO_AUDIO.
+        Rejected: UNREADABLE, also of another scale, which clipping would leave as squares; NO_AUDIO.
     """
     if not person.sound:
         return np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
-    if layout != "unils":
+    if layout == "unils":
+        heard = unils.read_voice(person.sound, person.key)[: frames * SAMPLES_PER_FRAME]
+        heard = np.pad(heard, (0, frames * SAMPLES_PER_FRAME - len(heard)))
+    else:
         plain = _plain_wav(person.sound, frames)
-        return read_audio(person.sound, frames) if plain is None else plain
-    heard = unils.read_voice(person.sound, person.key)[: frames * SAMPLES_PER_FRAME]
-    return np.pad(heard, (0, frames * SAMPLES_PER_FRAME - len(heard)))
+        heard = read_audio(person.sound, frames) if plain is None else plain
+    if (most := float(np.abs(heard).max(initial=0))) > _LOUDEST:
+        where = person.key or file_name(person.sound)
+        raise Rejected(Reason.UNREADABLE, f"{where}: sound reaches {most:g}, and −1 to 1 is expected")
+    return heard
 
 
 def _plain_wav(uri: str, frames: int) -> np.ndarray | None:
@@ -92,7 +100,7 @@ def _plain_wav(uri: str, frames: int) -> np.ndarray | None:
             return None
         file.seek(0)
         with soundfile.SoundFile(file) as sound:
-            if (sound.format, sound.samplerate, sound.channels) not in _PLAIN:
+            if (sound.format, sound.samplerate, sound.channels) not in _PLAIN or sound.subtype not in _UNPACKED:
                 return None
             if sound.subtype == "PCM_16":
                 heard = sound.read(wanted, dtype="int16") / np.float32(32767.0)

@@ -11,6 +11,7 @@ import soundfile
 
 from benchmarks.corpora import write_dualtalk
 from visavis.pipeline.cli.export_layouts import LAYOUTS, export_layout, packed
+from visavis.pipeline.cli.status import read_left_out
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.corpora import list_corpus
@@ -18,7 +19,9 @@ from visavis.pipeline.plan.importing import Import, ImportSummary
 from visavis.schemas.coefficients import column_groups
 from visavis.schemas.errors import Rejected, RunFailed, UsageError
 from visavis.schemas.imports import ImportConfig
-from visavis.schemas.recordings import CorpusLayout
+from visavis.schemas.recordings import CorpusLayout, RecordedPerson
+from visavis.stages.balance import name_number
+from visavis.stages.corpora.layouts import voice_of
 from visavis.stages.corpora.seamless import on_grid, rate_of
 from visavis.stages.face.decode import why_not_drawn
 from visavis.training.dataset import Dataset
@@ -120,6 +123,67 @@ def test_what_does_not_fit_is_rejected_with_its_reason(
     summary = imported(folder, tmp_path / "run")
     assert summary.rejected == {reason: 1}
     assert summary.kept == 1
+    (told,) = read_left_out(str(tmp_path / "run"))
+    assert (told["item"], told["reason"]) == ("made00001", reason)
+    assert told["detail"]
+
+
+def test_sound_of_another_scale_is_rejected_and_packed_sound_is_decoded(made: Path, tmp_path: Path) -> None:
+    sound, rate = soundfile.read(made / "train" / "made00000_speaker1.wav")
+    loud, packed_ = tmp_path / "loud.wav", tmp_path / "packed.wav"
+    soundfile.write(loud, sound * 32768, rate, "FLOAT")
+    soundfile.write(packed_, sound, rate, "IMA_ADPCM")
+    with pytest.raises(Rejected, match=r"loud\.wav: sound reaches"):
+        voice_of("dualtalk", RecordedPerson(name="a", sound=str(loud)), 100)
+    heard = voice_of("dualtalk", RecordedPerson(name="a", sound=str(packed_)), 100)
+    assert np.abs(heard - sound[: heard.size]).max() < 0.05
+
+
+def links(folder: Path, made: Path, names: list[str]) -> None:
+    """One conversation under many names."""
+    folder.mkdir(parents=True)
+    for name in names:
+        for file in (made / "train").glob("made00000*"):
+            (folder / file.name.replace("made00000", name)).symlink_to(file)
+
+
+def test_the_folder_of_one_split_is_that_split_and_people_are_held_out_where_no_split_is(
+    made: Path, tmp_path: Path
+) -> None:
+    (test,) = list_corpus("dualtalk", str(made / "test"))
+    assert test.split == "test"
+    names = [f"film{film}_sub_video_{clip}" for film in range(4) for clip in range(3)]
+    links(tmp_path / "train", made, names)
+    held = Import(ImportConfig(layout="dualtalk"), str(tmp_path / "run"), local_engine, Reporter())._held
+    listed = list_corpus("dualtalk", str(tmp_path / "train"))
+    assert {each.split for each in listed} == {"train"}
+    numbers = [(int(each.id, 16), [name_number(person.name) for person in each.people]) for each in listed]
+    rows = np.array(numbers, [("id", "u8"), ("names", "u8", 2)])
+    films = {each.name.partition("_")[0]: set[bool]() for each in listed}
+    for each, is_held in zip(listed, held(listed, rows).tolist(), strict=True):
+        films[each.name.partition("_")[0]].add(is_held)
+    assert all(len(found) == 1 for found in films.values()), "clips of a film are on one side"
+    assert {True, False} == set.union(*films.values()), "there is something to validate with"
+
+
+def test_a_split_that_is_not_there_is_said_also_by_a_dry_run(made: Path, tmp_path: Path) -> None:
+    config = ImportConfig(layout="dualtalk", splits=("test", "ood"))
+    with pytest.raises(UsageError, match="no conversation of split ood; there are: test, train"):
+        Import(config, str(tmp_path / "run"), local_engine, Reporter()).chosen(list_corpus("dualtalk", str(made)))
+
+
+@pytest.mark.slow
+def test_conversations_of_one_name_in_two_splits_keep_apart_in_a_database(made: Path, tmp_path: Path) -> None:
+    lmdb = pytest.importorskip("lmdb", reason="the extra `corpora` is not installed")
+    for split in ("train", "test"):
+        links(tmp_path / "corpus" / split, made, ["same"])
+    summary = imported(tmp_path / "corpus", tmp_path / "run")
+    assert export_layout(Dataset(summary.dataset), "unils", str(tmp_path / "out"), Reporter()) == {
+        "train": 1,
+        "test": 1,
+    }
+    with lmdb.open(str(tmp_path / "out" / "data_lmdb"), readonly=True, lock=False) as base:
+        assert base.stat()["entries"] == 4
 
 
 def test_a_folder_without_conversations_and_a_corpus_that_is_all_bad_end_in_a_line(tmp_path: Path) -> None:
@@ -251,7 +315,7 @@ def test_movement_of_seamless_interaction_becomes_windows(made: Path, tmp_path: 
             "movement:gaze_encodings": random.standard_normal((180, 2)),
             "movement:is_valid": np.ones((180, 1)),
         }
-        np.savez(stem.with_suffix(".npz"), **{name: array.astype(np.float32) for name, array in arrays.items()})
+        np.savez(stem.with_suffix(".npz"), **{name: array.astype(np.float32) for name, array in arrays.items()})  # type: ignore[arg-type]
         sound = (made / "train" / f"made00000_speaker{number}.wav").read_bytes()
         stem.with_suffix(".wav").write_bytes(sound)
     (folder / "V00_S0001_I00000002_P0003.wav").write_bytes(sound)

@@ -8,7 +8,8 @@ margin can make up for another's, and a small group counts as much as a large on
 
 Groups follow the motion's columns: `pose` (rotation and translation of the head), and of the expression what its names
 say in the words of ARKit (`browInnerUp`, `eyeBlinkLeft`, `jawOpen`, `mouthSmileLeft`); what has no such name is
-`expression`. `dpo.groups` names those that count: what is left out is held by the flow loss alone. `group_spans` takes
+`expression`. Of coefficients of a face model they are that model's (`exp`, `jaw`, `pose`), as in `objective.groups`.
+`dpo.groups` names those that count: what is left out is held by the flow loss alone. `group_spans` takes
 the margins of spans, as `segments` does: a sigmoid for each group and span. Limits: one group of all dimensions is
 plain DPO, and with spans it is `segments`.
 
@@ -22,6 +23,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
+from visavis.schemas import coefficients
 from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import MotionColumn, MotionSpec
 from visavis.schemas.train import DpoConfig, TrainConfig
@@ -91,10 +93,11 @@ def groups_of(
         UsageError: a group is named that the motion does not have.
     """
     names = [column.name for column in columns] if columns else [f"column_{n}" for n in range(motion.dim)]
-    pose = {n for part in (motion.rotation, motion.translation) for n in range(*part)}
+    parts = {n: "pose" for part in (motion.rotation, motion.translation) for n in range(*part)}
+    parts |= {n: name for name, span in coefficients.groups_of(motion.codec).items() for n in range(motion.dim)[span]}
     found: dict[str, list[int]] = {}
     for n, name in enumerate(names):
-        part = "pose" if n in pose else _part_of_face(name)
+        part = parts.get(n) or _part_of_face(name)
         found.setdefault(name if config.group_by == "column" else part, []).append(n)
     if unknown := [name for name in config.groups if name not in found]:
         raise UsageError(f"dpo.groups: the motion has no group {unknown[0]}; it has {', '.join(found)}")

@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.training.conftest import small_model
 from tests.training.preferences.made import pairs_of
 from tests.training.synthetic import DIM, write_dataset
+from visavis.schemas.coefficients import coefficient_columns, coefficient_spec
 from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import MotionColumn, MotionSpec
 from visavis.schemas.pairs import PairRecord
@@ -67,6 +69,9 @@ def test_groups_are_told_by_columns():
     assert groups_of(spec, columns, DpoConfig(groups=("mouth", "pose"))) == {"pose": (0, 1, 2), "mouth": (5, 6)}
     with pytest.raises(UsageError, match="no group nose; it has pose, brows, eyes, mouth, expression"):
         groups_of(spec, columns, DpoConfig(groups=("nose",)))
+    flame = coefficient_spec("flame-exp4-jaw3-pose3", np.zeros(10), np.ones(10))
+    found = groups_of(flame, coefficient_columns(flame), DpoConfig())
+    assert found == {"exp": (0, 1, 2, 3), "jaw": (4, 5, 6), "pose": (7, 8, 9)}, "named as in objective.groups"
 
 
 def test_groups_weigh_the_same_or_what_they_fall_short_by():
