@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,14 @@ def verdict(name: str, result: dict[str, Any]) -> str:
     errors = result["standard_errors"].get("model", {}).get("all", {})
     still, truth, model = (result["rows"][row]["all"] for row in ("hold_still", "ground_truth", "model"))
     found: dict[str, list[str]] = {"worse than": [], "better than": [], "no different from": []}
-    for metric in (f"{judged}_{part}" for part in PARTS for judged in _JUDGED):
+    for part, judged in itertools.product(PARTS, _JUDGED):
+        metric = f"{judged}_{part}"
         values = [row.get(metric) for row in (model, still, truth)]
         if None in values:
             continue
         gained = abs(values[1] - values[2]) - abs(values[0] - values[2])
         sure = abs(gained) > (errors.get(metric) or 0.0)
         word = "no different from" if not sure else "better than" if gained > 0 else "worse than"
-        found[word].append(metric.replace("_", " of "))
+        found[word].append(f"{judged.replace('_', ' ')} of {part}")
     parts = [f"{word} holding still on {', '.join(metrics)}" for word, metrics in found.items() if metrics]
     return f"verdict, {name}: {'; '.join(parts) or 'nothing is defined that a verdict could rest on'}"

@@ -235,7 +235,7 @@ def test_what_a_build_kept_says_seconds_of_what() -> None:
 
 
 def test_a_trial_says_what_one_window_takes() -> None:
-    found = {"windows": 1, "sampled": 1, "pairs": 1, "pairs_error": 0, "passed_over": 0, "gated": {}}
+    found = {"windows": 1, "sampled": 1, "pairs": 1, "pairs_error": 0, "passed_over": 0, "gated": {}, "shortfall": {}}
     first, second, last = trial_lines(found | {"seconds": 9.4, "start_s": 9.3, "pairs_s": 12.0})
     assert first == "1 window, of which 1 was tried: about 1 ± 0 pairs; 0 windows passed over"
     assert second.startswith("about 9.4 s on one worker like this: 9.3 s to start, then 12 pairs a second")

@@ -155,7 +155,7 @@ def test_sizes_are_for_people(count: float, said: str) -> None:
 
 def result(rpcc: float, fd: float, doubt: float = 0.0) -> dict[str, Any]:
     def row(rpcc: float, fd: float) -> dict[str, Any]:
-        metrics = {"rpcc_expression": rpcc, "fd_expression": fd, "jerk_expression": 1.0, "sid_expression": None}
+        metrics = {"rpcc_expression": rpcc, "fd_pooled_expression": fd, "jerk_expression": 1.0, "sid_expression": None}
         return {"all": metrics, "listening": metrics}
 
     rows = {"model": row(rpcc, fd), "model_no_user": row(1.0, 1.0), "ground_truth": row(0.0, 0.0)}
@@ -173,7 +173,8 @@ def result(rpcc: float, fd: float, doubt: float = 0.0) -> dict[str, Any]:
 
 def test_a_verdict_says_what_is_worse_first_and_what_is_not_sure() -> None:
     assert verdict("a", result(0.3, 1.0)) == (
-        "verdict, a: worse than holding still on rpcc of expression; better than holding still on fd of expression"
+        "verdict, a: worse than holding still on rpcc of expression;"
+        " better than holding still on fd pooled of expression"
     )
     assert "no different from holding still on rpcc of expression" in verdict("a", result(0.3, 1.0, doubt=0.2))
 
