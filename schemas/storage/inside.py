@@ -156,7 +156,8 @@ def remove_left(root: str, path: str) -> bool:
             os.unlink(name, dir_fd=at)
             return True
         with os.fdopen(os.open(name, _WRITE, dir_fd=at), "wb") as file:
-            if not _is_locked(file):
+            # Somebody else may have removed it before the lock was had, and a writer begun another one of that name.
+            if not _is_locked(file) and os.path.samestat(os.fstat(file.fileno()), os.stat(name, dir_fd=at)):
                 os.unlink(name, dir_fd=at)
                 return True
     return False

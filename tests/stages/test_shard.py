@@ -19,7 +19,7 @@ from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.artifact import dump_rows, load_row
 from visavis.schemas.config import BalanceConfig, Section, ShardConfig
 from visavis.schemas.dyads import Codec, Dyad, DyadHead, Window, WindowClass
-from visavis.schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest, parse_manifest
+from visavis.schemas.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Split, dump_manifest, parse_manifest
 from visavis.schemas.rows import Layout, VoiceFigures, Voices
 from visavis.schemas.sample import Sample, decode_audio, decode_sample, encode_audio
 from visavis.schemas.storage.store import Store
@@ -270,12 +270,15 @@ def test_a_dataset_of_version_2_is_read_and_nothing_asked_of_it(dataset: Path) -
     assert len(samples(dataset)) > 10
 
 
+CURRENT = f'"schema_version": {SCHEMA_VERSION}'
+
+
 def test_another_schema_version_and_no_manifest_are_told(dataset: Path) -> None:
     path = dataset / MANIFEST_NAME
-    path.write_text(path.read_text().replace('"schema_version": 4', '"schema_version": 7'))
+    path.write_text(path.read_text().replace(CURRENT, '"schema_version": 7'))
     (finding,) = verify_dataset(str(dataset))
     assert "schema version 7, this program reads 2, 3, 4, 5" in finding
-    path.write_text(path.read_text().replace('"schema_version": 7', '"schema_version": 4').replace("train/", "../x/"))
+    path.write_text(path.read_text().replace('"schema_version": 7', CURRENT).replace("train/", "../x/"))
     (finding,) = verify_dataset(str(dataset))
     assert "path: String should match pattern" in finding  # a manifest cannot point outside its folder
     path.unlink()

@@ -16,13 +16,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visavis.schemas.errors import UsageError
+from visavis.schemas.storage import inside
 from visavis.schemas.storage.store import TEMPORARY, Store
 
 T = TypeVar("T")
@@ -225,11 +226,31 @@ def test_who_sweeps_without_pause_takes_no_writers_file(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(3) as pool:
         sweeping = [pool.submit(sweep) for _ in range(3)]
-        for number in range(300):
-            store.write(f"a/{number % 7}", b"%d" % number)
-            assert store.read(f"a/{number % 7}") == b"%d" % number
-        over.set()
+        try:
+            for number in range(300):
+                store.write(f"a/{number % 7}", b"%d" % number)
+                assert store.read(f"a/{number % 7}") == b"%d" % number
+        finally:
+            over.set()
     assert [each.result() for each in sweeping] == [None] * 3
+
+
+def test_who_sweeps_second_does_not_take_what_a_writer_began_after_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both saw a leftover; the first removed it, and a writer begins another file of that name."""
+    left, locked = tmp_path / "left", inside._is_locked
+    left.write_bytes(b"old")
+
+    def after_another(file: IO[bytes]) -> bool:
+        monkeypatch.setattr(inside, "_is_locked", locked)
+        assert inside.remove_left(str(tmp_path), "left")
+        left.write_bytes(b"new")
+        return locked(file)
+
+    monkeypatch.setattr(inside, "_is_locked", after_another)
+    assert not inside.remove_left(str(tmp_path), "left")
+    assert left.read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/x", "a/../../x", ""])
