@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -24,8 +23,8 @@ from scipy.signal import lfilter
 
 from benchmarks.listeners import DIM, QUICK, UNITS, Rule, drift, react, smile_onsets
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from visavis.schemas.config import BalanceConfig, Section, ShardConfig
-from visavis.schemas.dyads import Codec, Dyad, DyadHead, Window, WindowClass
+from visavis.schemas.config import BalanceConfig, Section, ShardConfig, WindowsConfig
+from visavis.schemas.dyads import Codec, Dyad, DyadHead, WindowClass
 from visavis.schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
 from visavis.schemas.rows import LANDMARKS, Figures, Layout, VoiceFigures, Voices
 from visavis.schemas.sample import encode_audio
@@ -35,7 +34,7 @@ from visavis.stages.census import CensusInput, CensusStage, scale
 from visavis.stages.face.codec import motion_spec
 from visavis.stages.face.heads import POSE_DIMS
 from visavis.stages.shard import ShardInput, ShardRow, ShardStage, Slice
-from visavis.stages.windows import avatar_state, expressiveness, window_class
+from visavis.stages.windows import cut_windows, expressiveness
 
 USER, AVATAR = 0, 1
 CODEC = "reactive"
@@ -153,7 +152,13 @@ def make_dyad(corpus: Corpus, rule: Rule, number: int) -> Dyad:
     talk = make_talk(corpus, number)
     state = talk.state(frames)
     motion = tuple(part.astype(np.float32) for part in make_motion(corpus, rule, number, talk))
-    windows = tuple(_windows(f"c{number:06d}", state, motion[AVATAR], corpus))
+    cut = WindowsConfig(length=corpus.window, hop=corpus.hop or corpus.window)
+    valid = np.ones(frames, bool), np.ones(frames, bool)
+
+    def strays(avatar: int, span: slice) -> float:
+        return expressiveness(_codec(), motion[avatar][span])
+
+    windows = tuple(cut_windows(f"c{number:06d}", state, valid, cut, strays, avatars=(AVATAR,)))
     return Dyad(
         conversation=f"c{number:06d}",
         participants=(f"user-{number:06d}", f"avatar-{number:06d}"),
@@ -162,7 +167,7 @@ def make_dyad(corpus: Corpus, rule: Rule, number: int) -> Dyad:
         scores=(1.0, 1.0),
         figures=(_SEEN, _SEEN),
         motion=(motion[USER], motion[AVATAR]),
-        valid=(np.ones(frames, bool), np.ones(frames, bool)),
+        valid=valid,
         reference=(np.zeros(DIM, np.float32), np.zeros(DIM, np.float32)),
         neutral=(_NO_FACE, _NO_FACE),
         neutral_code=(np.zeros(0, np.float32), np.zeros(0, np.float32)),
@@ -274,19 +279,6 @@ def _resonance(low: float, high: float) -> np.ndarray:
         angle, radius = 2 * np.pi * frequency / SAMPLE_RATE, 0.95
         noise = lfilter([1], [1, -2 * radius * np.cos(angle), radius**2], noise)
     return np.asarray(noise / noise.std(), dtype=np.float32)
-
-
-def _windows(conversation: str, state: np.ndarray, motion: np.ndarray, corpus: Corpus) -> Iterator[Window]:
-    for first in range(0, len(state) - corpus.window + 1, corpus.hop or corpus.window):
-        span = slice(first, first + corpus.window)
-        yield Window(
-            key=f"{conversation}-{AVATAR}-{first:07d}",
-            avatar=AVATAR,
-            first=first,
-            length=corpus.window,
-            label=window_class(avatar_state(state[span], AVATAR)),
-            expressiveness=round(expressiveness(_codec(), motion[span]), 6),
-        )
 
 
 @lru_cache(maxsize=1)

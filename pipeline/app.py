@@ -10,13 +10,16 @@ from typing import Annotated
 import typer
 
 import visavis as program
+from visavis.pipeline.cli.assets_command import assets
 from visavis.pipeline.cli.build import builds
 from visavis.pipeline.cli.corpora import corpora
 from visavis.pipeline.cli.housekeeping import housekeeping
 from visavis.pipeline.cli.live import live_page
-from visavis.pipeline.cli.models import assets, models
+from visavis.pipeline.cli.models import models
+from visavis.pipeline.cli.pairs import pairing
 from visavis.pipeline.cli.render import films
 from visavis.pipeline.cli.report_command import reports
+from visavis.pipeline.cli.scoring import scores
 from visavis.pipeline.cli.study import studies
 from visavis.pipeline.cli.tune import tuning
 from visavis.pipeline.engine.terminal import say
@@ -59,6 +62,8 @@ app.add_typer(corpora)
 app.add_typer(reports)
 app.add_typer(housekeeping)
 app.add_typer(models)
+app.add_typer(pairing)
+app.add_typer(scores)
 app.add_typer(tuning)
 app.add_typer(films)
 app.add_typer(studies)

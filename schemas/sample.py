@@ -40,6 +40,8 @@ from visavis.schemas.untrusted import bounded, parsing
 LONGEST_WINDOW = 15_000
 """Frames of a sample: ten minutes. More is refused before it is decoded."""
 
+AVATAR_SPEAKS, USER_SPEAKS = 1, 2
+"""Bits of `state`: who has a turn."""
 _AUDIO_BLOCK = 60 * SAMPLE_RATE
 _ARRAY_HEADER = 1024  # bytes; ours have 118
 _WINDOW_MEMBERS = (

@@ -7,13 +7,12 @@ a user is valid in no frame: heard, where there is a voice, and seen at rest; wh
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from visavis.schemas.config import WindowsConfig
-from visavis.schemas.dyads import Dyad, DyadFacts, Window, WindowClass
+from visavis.schemas.dyads import Dyad
 from visavis.schemas.errors import Reason, Rejected
 from visavis.schemas.recordings import Recording
 from visavis.schemas.rows import Diarization, Layout, Row
@@ -22,7 +21,7 @@ from visavis.stages.base import Stage
 from visavis.stages.corpora.coefficients import energy
 from visavis.stages.media.audio import speech_state
 from visavis.stages.voice.backchannels import mark_backchannels
-from visavis.stages.windows import avatar_state, moments_of, starts, window_class
+from visavis.stages.windows import cut_windows, facts_of, moments_of
 
 _NO_FACE = np.zeros(0, np.float32)
 
@@ -48,11 +47,18 @@ class RecordedDyadStage(Stage[RecordedDyadInput, Dyad]):
         recording = item.recording
         turns = mark_backchannels(item.diarization.turns, self.config.backchannels)
         state_T = speech_state(turns, recording.frames)
-        windows = tuple(_windows(recording, state_T, self.config))
+        motion, valid = recording.motion, recording.valid
+
+        def strays(avatar: int, span: slice) -> float:
+            return energy(recording.codec, motion[avatar][span])
+
+        avatars = [person for person in (0, 1) if valid[person].any()]
+        windows = tuple(
+            cut_windows(recording.conversation, state_T, valid, self.config, strays, avatars=avatars) if avatars else ()
+        )
         if not windows:
             said = f"no {self.config.length} frames in a row with valid motion in {counted(recording.frames, 'frame')}"
             raise Rejected(Reason.NO_WINDOW, said)
-        motion, valid = recording.motion, recording.valid
         one, other = (_reference(m, v) for m, v in zip(motion, valid, strict=True))
         yield Dyad(
             conversation=recording.conversation,
@@ -73,30 +79,7 @@ class RecordedDyadStage(Stage[RecordedDyadInput, Dyad]):
 
     def facts(self, rows: Sequence[Dyad]) -> str:
         """`DyadFacts`."""
-        found = Counter(window.label for window in rows[0].windows)
-        speaking, listening, overlap, silence = (found[label] for label in WindowClass)
-        counts = (speaking, listening, overlap, silence)
-        return DyadFacts(participants=rows[0].participants, windows=counts).model_dump_json()
-
-
-def _windows(recording: Recording, state_T: np.ndarray, config: WindowsConfig) -> Iterator[Window]:
-    present = [bool(valid.any()) for valid in recording.valid]
-    seen = [np.concatenate([[0], np.cumsum(valid)]) for valid in recording.valid]
-    for first in starts(len(state_T), (), config):
-        span = slice(first, first + config.length)
-        shares = [(total[span.stop] - total[first]) / config.length for total in seen]
-        if any(share < config.min_valid for share, there in zip(shares, present, strict=True) if there):
-            continue
-        for avatar in (0, 1):
-            if present[avatar]:
-                yield Window(
-                    key=f"{recording.conversation}-{avatar}-{first:07d}",
-                    avatar=avatar,
-                    first=first,
-                    length=config.length,
-                    label=window_class(avatar_state(state_T[span], avatar)),
-                    expressiveness=round(energy(recording.codec, recording.motion[avatar][span]), 6),
-                )
+        return facts_of(rows[0]).model_dump_json()
 
 
 def _reference(motion_TD: np.ndarray, valid_T: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -53,7 +53,13 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
         first, second = sorted(item.motion, key=lambda m: m.participant)
         turns = mark_backchannels(item.binding.turns, self.config.backchannels, next(iter(item.transcript), None))
         state = speech_state(turns, frames)
-        windows = tuple(_windows(item.conversation.id, state, (first, second), item.codec, self.config))
+        cuts = {cut for motion in (first, second) for cut in motion.cuts}
+
+        def strays(avatar: int, span: slice) -> float:
+            return expressiveness(item.codec, (first, second)[avatar].motion[span])
+
+        valid = first.valid, second.valid
+        windows = tuple(cut_windows(item.conversation.id, state, valid, self.config, strays, cuts=cuts))
         if not windows:
             raise Rejected(
                 Reason.NO_WINDOW,
@@ -69,7 +75,7 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
             scores=(people[0].score, people[1].score),
             figures=(people[0].figures, people[1].figures),
             motion=(first.motion, second.motion),
-            valid=(first.valid, second.valid),
+            valid=valid,
             reference=(first.reference, second.reference),
             neutral=(first.neutral, second.neutral),
             neutral_code=(first.neutral_code, second.neutral_code),
@@ -80,10 +86,13 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
 
     def facts(self, rows: Sequence[Dyad]) -> str:
         """`DyadFacts`."""
-        found = Counter(window.label for window in rows[0].windows)
-        speaking, listening, overlap, silence = (found[label] for label in WindowClass)
-        counts = (speaking, listening, overlap, silence)
-        return DyadFacts(participants=rows[0].participants, windows=counts).model_dump_json()
+        return facts_of(rows[0]).model_dump_json()
+
+
+def facts_of(dyad: Dyad) -> DyadFacts:
+    found = Counter(window.label for window in dyad.windows)
+    speaking, listening, overlap, silence = (found[label] for label in WindowClass)
+    return DyadFacts(participants=dyad.participants, windows=(speaking, listening, overlap, silence))
 
 
 def avatar_state(state_T: np.ndarray, avatar: int) -> np.ndarray:
@@ -106,24 +115,37 @@ def expressiveness(codec: Codec, motion_TD: np.ndarray) -> float:
     return float(np.sqrt(movement(codec, motion_TD) + _HEAD_RADIUS**2 * rotation))
 
 
-def _windows(
-    conversation: str, state_T: np.ndarray, motion: tuple[Motion, Motion], codec: Codec, config: WindowsConfig
+def cut_windows(
+    conversation: str,
+    state_T: np.ndarray,
+    valid: tuple[np.ndarray, np.ndarray],
+    config: WindowsConfig,
+    expressiveness_of: Callable[[int, slice], float],
+    *,
+    avatars: Sequence[int] = (0, 1),
+    cuts: Collection[int] = (),
 ) -> Iterator[Window]:
-    seen = [np.concatenate([[0], np.cumsum(m.valid)]) for m in motion]
-    cuts = {cut for m in motion for cut in m.cuts}
+    """Spans of a conversation, each from both sides, as far as both faces are valid enough.
+
+    Args:
+        state_T, valid: as a dyad has them.
+        expressiveness_of: an avatar's, in a span of frames.
+        avatars: who can be one; nobody else needs a valid face.
+        cuts: frames that a window does not reach over.
+    """
+    seen = [np.concatenate([[0], np.cumsum(valid[avatar])]) for avatar in avatars]
     for first in starts(len(state_T), cuts, config):
         span = slice(first, first + config.length)
-        shares = [(total[span.stop] - total[first]) / config.length for total in seen]
-        if min(shares) < config.min_valid:
+        if min((total[span.stop] - total[first]) / config.length for total in seen) < config.min_valid:
             continue
-        for avatar in (0, 1):
+        for avatar in avatars:
             yield Window(
                 key=f"{conversation}-{avatar}-{first:07d}",
                 avatar=avatar,
                 first=first,
                 length=config.length,
                 label=window_class(avatar_state(state_T[span], avatar)),
-                expressiveness=round(expressiveness(codec, motion[avatar].motion[span]), 6),
+                expressiveness=round(expressiveness_of(avatar, span), 6),
             )
 
 

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from visavis.training.reactions import SHIFTS, wrong_times
+from visavis.schemas.sample import USER_SPEAKS
+from visavis.training.reactions import SHIFTS, p_value, wrong_times
 from visavis.training.sequences import Recorded
 
 FOLDS = 5
@@ -31,7 +32,6 @@ _OWN_LAGS = (1, 2, 3, 5, 8, 13, 21)
 _USER_LAGS = tuple(range(0, 25, 3))
 _RIDGE = 0.01  # times the number of frames, of inputs with deviation 1
 _DRAWS = 1000  # of groups, for the interval
-_USER_SPEAKS = 2  # bit of `state`
 
 TD = Float[np.ndarray, "T D"]
 
@@ -108,8 +108,8 @@ def _gain(own_G: np.ndarray, both_SG: np.ndarray, seed: int) -> Gain:
     draws = np.random.default_rng(seed).multinomial(len(own_G), np.full(len(own_G), 1 / len(own_G)), _DRAWS)
     drawn = ratios(draws.astype(np.float64))
     low, high = np.quantile(drawn[:, 0] - drawn[:, 1:].mean(axis=1), (0.025, 0.975))
-    p = (1 + (found[1:] >= found[0]).sum()) / len(found)
-    return Gain(float(found[0] - found[1:].mean()), float(low), float(high), float(p))
+    p = p_value(float(found[0]), found[1:])
+    return Gain(float(found[0] - found[1:].mean()), float(low), float(high), p)
 
 
 class _Sums:
@@ -147,7 +147,7 @@ def _unit(inputs_NX: np.ndarray) -> np.ndarray:
 
 def _of_user(recorded: Recorded, space: Space) -> np.ndarray:
     """The user's motion in components, and whether the user speaks."""
-    speaks = (recorded.state & _USER_SPEAKS > 0).astype(np.float64)
+    speaks = (recorded.state & USER_SPEAKS > 0).astype(np.float64)
     return np.concatenate([_seen(recorded, recorded.user, space.user), speaks[:, None]], axis=1)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from visavis.schemas.coefficients import column_groups
 from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import MotionSpec
+from visavis.schemas.sample import AVATAR_SPEAKS, USER_SPEAKS
 from visavis.schemas.train import DpoConfig, ObjectiveConfig, TrainConfig
 from visavis.training.effort import effort, user_effect
 from visavis.training.flow import Noise, draw_keep, draw_noise, flow_errors, masked_mean, step_error, valid_steps
@@ -158,7 +159,9 @@ def has_user(batch: Batch) -> Tensor:
 def compared_frames(pairs: Batch, config: DpoConfig) -> Tensor:
     """Frames of pairs whose sides are compared, bool [B, T]."""
     valid_BT = pairs.valid[..., 0]
-    return valid_BT if config.frames == "all" else valid_BT & (pairs.state & 0b11 == 0b10)  # turns: the user's alone
+    return (
+        valid_BT if config.frames == "all" else valid_BT & (pairs.state & (AVATAR_SPEAKS | USER_SPEAKS) == USER_SPEAKS)
+    )
 
 
 def window_noise(

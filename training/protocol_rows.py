@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from visavis.schemas.manifest import Manifest
+from visavis.schemas.sample import AVATAR_SPEAKS
 from visavis.schemas.train import Drop
 from visavis.training.metrics import mean_defined
 from visavis.training.protocols import Clip, Parts, Protocol, baselines, halves, listening_only, score
@@ -18,7 +19,6 @@ FEW = ("floor", "shifted", "hold_still")
 """Rows beside what was generated, where not all are asked for."""
 Rows = dict[str, dict[str, float | None]]
 """By what was scored, and figure; None where it is not defined."""
-_AVATAR_SPEAKS = 1  # bit of `state`
 
 
 def part_columns(manifest: Manifest) -> dict[str, np.ndarray]:
@@ -53,7 +53,7 @@ def clips_of(made: Sequence[Generated], columns: Mapping[str, np.ndarray], drop:
             continue
         first, *more = (motion[valid][:, order] for motion in sequence.motions[drop])
         truth, user = (side[valid][:, order] for side in (recorded.truth, recorded.user))
-        clips.append(Clip(truth, user, first, recorded.state[valid] & _AVATAR_SPEAKS == 0, more=tuple(more)))
+        clips.append(Clip(truth, user, first, recorded.state[valid] & AVATAR_SPEAKS == 0, more=tuple(more)))
     return clips, parts
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -29,7 +28,6 @@ from jaxtyping import Bool, Float
 
 from visavis.schemas.errors import UsageError
 from visavis.training.metrics import mean_defined
-from visavis.training.sklearn_kmeans import kmeans_labels
 from visavis.training.time_warping import dynamic_time_warping
 
 Protocol = Literal["dim", "dualtalk", "unils", "react"]
@@ -47,7 +45,7 @@ _DIM_CLUSTERS, _DUALTALK_CLUSTERS = {"exp": 40}, {"exp": 40}  # and of every oth
 _DIM_OTHERS, _DUALTALK_OTHERS = 20, 10
 _EPS = 1e-6  # within the logarithm of every script's entropy
 _STEP = 0.1  # by which STS divides, whatever the frame rate
-_THREADS = 2
+_FEW = 64  # sequences that are scored sooner than other processes have begun
 
 
 @dataclass(frozen=True)
@@ -102,8 +100,7 @@ def score(protocol: Protocol, clips: Sequence[Clip], parts: Parts) -> dict[str, 
     from threadpoolctl import threadpool_limits  # of the extra, as scikit-learn below
 
     _check(clips)
-    with warnings.catch_warnings(), threadpool_limits(1):  # sequences run side by side, and matrices are small
-        warnings.filterwarnings("ignore", message="Number of distinct clusters")  # of a face that holds still
+    with threadpool_limits(1):  # matrices are small
         return _SCORES[protocol](clips, parts)
 
 
@@ -256,9 +253,12 @@ def entropy_over_clusters(fitted_TD: TD, counted_TD: TD, clusters: int) -> float
     scikit-learn's k-means with random_state 0 and n_init "auto", as all scripts have it. NaN of fewer frames than
     clusters.
     """
+    from sklearn.cluster import KMeans
+
     if len(fitted_TD) < clusters or not len(counted_TD):
         return math.nan
-    share_K = np.bincount(kmeans_labels(fitted_TD, counted_TD, clusters), minlength=clusters) / len(counted_TD)
+    means = KMeans(n_clusters=clusters, random_state=0, n_init="auto").fit(fitted_TD)
+    share_K = np.bincount(means.predict(counted_TD), minlength=clusters) / len(counted_TD)
     return float(-(share_K * np.log2(share_K + _EPS)).sum())
 
 
@@ -339,10 +339,24 @@ def _by_part(parts: Parts, of_part: Callable[[str, slice], Iterator[tuple[str, f
 def _each_then_mean(
     clips: Sequence[Clip], figures: Mapping[str, Callable[[Clip], float]]
 ) -> Iterator[tuple[str, float]]:
-    """The mean of every figure over the clips in which it is defined."""
-    with ThreadPoolExecutor(_THREADS) as pool:  # k-means and NumPy let go of the interpreter
-        for name, figure in figures.items():
-            yield name, mean_defined(np.array(list(pool.map(figure, clips))))
+    """The mean of every figure over the clips in which it is defined.
+
+    In processes, one a core: k-means of a few hundred frames is mostly Python, so threads wait for each other.
+    """
+    if len(clips) <= _FEW:
+        each = [_of_clip(list(figures.values()), clip) for clip in clips]
+    else:
+        from joblib import Parallel, delayed
+
+        each = Parallel(n_jobs=-1)(delayed(_of_clip)(list(figures.values()), clip) for clip in clips)
+    for name, values in zip(figures, zip(*each, strict=True), strict=True):
+        yield name, mean_defined(np.array(values))
+
+
+def _of_clip(figures: Sequence[Callable[[Clip], float]], clip: Clip) -> list[float]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Number of distinct clusters")  # of a face that holds still
+        return [figure(clip) for figure in figures]
 
 
 def _exact(figures: Mapping[str, Callable[[Clip], float]]) -> dict[str, Callable[[Clip], float]]:

@@ -32,6 +32,7 @@ import numpy as np
 from scipy.stats import wasserstein_distance
 
 from visavis.schemas import FPS
+from visavis.schemas.sample import AVATAR_SPEAKS, USER_SPEAKS
 from visavis.training.events import KINDS, Kind, Readouts, events, thresholds
 from visavis.training.sequences import Recorded
 
@@ -42,7 +43,6 @@ CHANCE = 0.05
 """Share of shifts that may reach as much where a delay is given all the same."""
 OVERLAP = 0.5
 _SHORTEST = 5  # frames of the delays at which events pile up
-_AVATAR, _USER = 1, 2  # bits of `state`: who has a turn
 _MIRRORED: tuple[Kind, ...] = ("smile", "laugh")
 
 
@@ -84,7 +84,9 @@ class Reactions:
         self._shifts = wrong_times([len(each.truth) for each in recorded], shifts)
         sides = [(side, each.valid) for each in recorded for side in (each.truth, each.user)]
         self.least = thresholds(sides, signals)
-        self._users = [events(each.user, each.valid, each.state & _USER > 0, signals, self.least) for each in recorded]
+        self._users = [
+            events(each.user, each.valid, each.state & USER_SPEAKS > 0, signals, self.least) for each in recorded
+        ]
         self.truth = self._timeline([each.truth for each in recorded])
         self._in_time = {kind: _piles(self.truth, kind, [0])[0] for kind in self.truth.spans}
         self._delays = {
@@ -102,7 +104,7 @@ class Reactions:
         cues: dict[Kind, list[np.ndarray]] = {kind: [] for kind in KINDS}
         begin = 0
         for recorded, motion, user in zip(self.recorded, motions, self._users, strict=True):
-            found = events(motion, recorded.valid, recorded.state & _AVATAR > 0, self.signals, self.least)
+            found = events(motion, recorded.valid, recorded.state & AVATAR_SPEAKS > 0, self.signals, self.least)
             ends = phrase_ends(recorded.state)
             for kind, own in found.items():
                 due = user[kind][:, 0] if kind in _MIRRORED else ends
@@ -118,7 +120,9 @@ class Reactions:
         recall = _share(onsets_E, cues_Q, low, high)
         shares = np.array([_share((onsets_E + shift) % row.frames, cues_Q, low, high) for shift in shifts])
         own, *others = _piles(row, kind, [0, *shifts])
-        reacts = own.deviations > 0 and _p(own.deviations, np.array([each.deviations for each in others])) <= CHANCE
+        reacts = (
+            own.deviations > 0 and p_value(own.deviations, np.array([each.deviations for each in others])) <= CHANCE
+        )
         when = delays(onsets_E, row.due(kind, own.high), own.low, own.high) / FPS if reacts else np.zeros(0)
         chance = float(shares.mean()) if len(shares) else math.nan
         return {
@@ -127,7 +131,7 @@ class Reactions:
             "recall": recall,
             "chance": chance,
             "above_chance": recall - chance,
-            "p": _p(recall, shares) if len(cues_Q) else math.nan,
+            "p": p_value(recall, shares) if len(cues_Q) else math.nan,
             "alarms_min": _alarms(onsets_E, row.cues[kind], low, high) / row.minutes,
             "delay_s": float(when.mean()) if len(when) else math.nan,
             "spread_s": float(when.std(ddof=1)) if len(when) > 1 else math.nan,
@@ -149,7 +153,7 @@ class Reactions:
             "found": len(pairs) / len(true) if len(true) else math.nan,
             "f1": f1,
             "f1_chance": float(np.mean(each)) if each else math.nan,
-            "f1_p": _p(f1, np.array(each)) if not math.isnan(f1) else math.nan,
+            "f1_p": p_value(f1, np.array(each)) if not math.isnan(f1) else math.nan,
             "onset_error_s": float(onsets.mean()) if len(onsets) else math.nan,
         }
 
@@ -168,7 +172,7 @@ def wrong_times(lengths: Sequence[int], shifts: int = SHIFTS) -> list[int]:
 
 def phrase_ends(state_T: np.ndarray) -> np.ndarray:
     """Frames at which a phrase of the user has just ended."""
-    speaks = state_T & _USER > 0
+    speaks = state_T & USER_SPEAKS > 0
     return np.flatnonzero(speaks[:-1] & ~speaks[1:]) + 1
 
 
@@ -249,7 +253,7 @@ def lagged(recorded: Sequence[Recorded], motions: Sequence[np.ndarray], shifts: 
     starts = [2 * REACH + round(room * (i + 0.5) / shifts) for i in range(shifts)]
     by_chance = np.array([circular_N[np.arange(start, start + REACH + 1) % frames].max() for start in starts])
     best = int(np.argmax(lags_L))
-    p = _p(float(lags_L[best]), by_chance)
+    p = p_value(float(lags_L[best]), by_chance)
     return Followed(float(lags_L[best]), best / FPS if p <= CHANCE and lags_L[best] > 0 else math.nan, p)
 
 
@@ -275,7 +279,7 @@ def _alarms(onsets_E: np.ndarray, cues_Q2: np.ndarray, low: int, high: int) -> i
     return int((begun == over).sum())
 
 
-def _p(found: float, by_chance: np.ndarray) -> float:
+def p_value(found: float, by_chance: np.ndarray) -> float:
     """Share of cases with as much, the found one counted in; NaN of no cases."""
     return float((1 + (by_chance >= found).sum()) / (1 + len(by_chance))) if len(by_chance) else math.nan
 

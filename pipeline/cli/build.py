@@ -59,9 +59,9 @@ def build(
     Running it again does only what is missing. Roles are never an input: every conversation is used both ways.
     """
     needs("build", "visavis build")
-    from visavis.pipeline.cli.commands import check_models, engine_of, show_plan, summary_table
+    from visavis.pipeline.cli.commands import check_models, end_build, engine_of, show_plan, summary_table
     from visavis.pipeline.engine.executor import local_engine
-    from visavis.pipeline.engine.progress import Reporter, command
+    from visavis.pipeline.engine.progress import Reporter
     from visavis.pipeline.plan.build import Build
     from visavis.pipeline.plan.plugins import with_plugins
     from visavis.pipeline.plan.replay import replay
@@ -95,13 +95,7 @@ def build(
         say_json(asdict(summary) | plain)
         return
     Terminal().print(summary_table(summary))
-    if summary.rejected:
-        left_out = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
-        say(f"left out: {left_out}; `{command('status', out)}` says more")
-    Terminal().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
-    done = f"{counted(summary.processed, 'item')} done" if summary.processed else "nothing was left to do"
-    kept = f"{summary.kept} of {counted(summary.sources, 'conversation')} kept"
-    reporter.end(f"{done}, {kept}, {counted(summary.samples, 'sample')}", "train", "configs/train/tiny.yaml", out)
+    end_build(summary, out, reporter)
 
 
 @builds.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -12,17 +12,17 @@ from rich.table import Table
 
 from visavis.pipeline.engine.cluster import start_ray
 from visavis.pipeline.engine.executor import Engine, local_engine
-from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.engine.progress import Reporter, command
 from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
-from visavis.pipeline.plan.build import Build, BuildSummary, held_out_seconds
+from visavis.pipeline.plan.build import Build
+from visavis.pipeline.plan.dataset import BuildSummary
 from visavis.pipeline.plan.preview import preview, preview_table
 from visavis.pipeline.plan.sizing import sizing_of
 from visavis.pipeline.plan.sources import Sources, source_name
 from visavis.schemas.config import BuildConfig, RunConfig
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
-from visavis.schemas.manifest import BalancePlan, Manifest
 from visavis.schemas.words import counted
 from visavis.stages import diarize
 from visavis.stages.face.landmarker import check_faces
@@ -63,23 +63,24 @@ def engine_of(config: RunConfig) -> Engine:
 
 def summary_table(summary: BuildSummary) -> Table:
     """What a build kept, and how balancing changes what is drawn."""
-    return _mixture_table(summary.plan, summary.held_out, summary.sources, summary.kept, summary.samples)
-
-
-def summary_of(manifest: Manifest, listed: int, kept: int) -> Table:
-    """The same of an import."""
-    samples = sum(shard.samples for shard in manifest.shards)
-    return _mixture_table(manifest.plan, held_out_seconds(manifest), listed, kept, samples)
-
-
-def _mixture_table(plan: BalancePlan, held_out: Mapping[str, float], listed: int, kept: int, samples: int) -> Table:
-    said = f"{counted(listed, 'conversation')} in, {kept} kept, {counted(samples, 'sample')}"
+    said = f"{counted(summary.sources, 'conversation')} in, {summary.kept} kept, {counted(summary.samples, 'sample')}"
     caption = "seconds, each conversation from both sides; drawn: of as many as are for training, by balance.mixture"
     made = table(said, "class", "for training", "drawn", "held out", caption=caption)
     for label in WindowClass:
-        seconds = (plan.seconds_before[label], plan.seconds_after[label], held_out[label])
+        seconds = (summary.plan.seconds_before[label], summary.plan.seconds_after[label], summary.held_out[label])
         made.add_row(label.value, *(f"{each:.0f}" for each in seconds))
     return made
+
+
+def end_build(summary: BuildSummary, out: str, reporter: Reporter) -> None:
+    """The last lines of a build or an import."""
+    if summary.rejected:
+        left_out = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
+        say(f"left out: {left_out}; `{command('status', out, '--left-out')}` lists them")
+    Terminal().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
+    done = f"{counted(summary.processed, 'item')} done" if summary.processed else "nothing was left to do"
+    kept = f"{summary.kept} of {counted(summary.sources, 'conversation')} kept"
+    reporter.end(f"{done}, {kept}, {counted(summary.samples, 'sample')}", "train", "configs/train/tiny.yaml", out)
 
 
 def _say_sources(sources: Sources) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -40,8 +41,8 @@ def import_(
     Running it again does only what is missing. What is left out has a reason: `visavis status OUT`.
     """
     needs("build", "visavis import")
-    from visavis.pipeline.cli.commands import engine_of, summary_of
-    from visavis.pipeline.engine.progress import Reporter, command
+    from visavis.pipeline.cli.commands import end_build, engine_of, summary_table
+    from visavis.pipeline.engine.progress import Reporter
     from visavis.pipeline.plan.corpora import list_corpus
     from visavis.pipeline.plan.importing import Import, splits_of
     from visavis.schemas.imports import ImportConfig
@@ -63,24 +64,16 @@ def import_(
         return
     summary = made.run(recorded, reconfigure=reconfigure)
     if as_json:
-        plain = {"plan": summary.manifest.plan.model_dump(mode="json"), "samples": summary.samples}
-        told = ("dataset", "listed", "kept", "rejected", "differ", "one_sided", "processed")
-        say_json(plain | {name: getattr(summary, name) for name in told})
+        say_json(asdict(summary) | {"plan": summary.plan.model_dump(mode="json")})
         return
-    Terminal().print(summary_of(summary.manifest, summary.listed, summary.kept))
+    Terminal().print(summary_table(summary))
     count, most = summary.differ
     if count:
         say(f"{counted(count, 'conversation')} with motion and voices of different lengths, by {most:.2f} s at most:"
             " cut to the shortest motion")  # fmt: skip
     if summary.one_sided:
         say(f"{counted(summary.one_sided, 'conversation')} with the motion of one person only: the other is no avatar")
-    if summary.rejected:
-        left_out = ", ".join(f"{n} {reason}" for reason, n in summary.rejected.items())
-        say(f"left out: {left_out}; `{command('status', out, '--left-out')}` lists them")
-    Terminal().print(f"dataset: {summary.dataset}", highlight=False, markup=False, soft_wrap=True)
-    done = f"{counted(summary.processed, 'item')} done" if summary.processed else "nothing was left to do"
-    kept = f"{summary.kept} of {counted(summary.listed, 'conversation')} kept"
-    reporter.end(f"{done}, {kept}, {counted(summary.samples, 'sample')}", "train", "configs/train/tiny.yaml", out)
+    end_build(summary, out, reporter)
 
 
 @corpora.command()

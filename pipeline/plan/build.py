@@ -26,7 +26,15 @@ from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.paths import for_workers, in_full
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Run, Workflow, as_long_as, made_of, next_stage
-from visavis.pipeline.plan.dataset import buckets_of, build_dataset, collect, landmark_motion, read_made
+from visavis.pipeline.plan.dataset import (
+    BuildSummary,
+    buckets_of,
+    build_dataset,
+    collect,
+    held_out_seconds,
+    landmark_motion,
+    read_made,
+)
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.graph import Graph
 from visavis.pipeline.plan.outputs import read_codec
@@ -43,9 +51,8 @@ from visavis.schemas import FPS
 from visavis.schemas.access import Access
 from visavis.schemas.artifact import dump_rows, load_row
 from visavis.schemas.config import BuildConfig
-from visavis.schemas.dyads import Codec, CodecStatistics, WindowClass
+from visavis.schemas.dyads import Codec, CodecStatistics
 from visavis.schemas.errors import RunFailed, UsageError
-from visavis.schemas.manifest import BalancePlan, Manifest
 from visavis.schemas.markers import shaping
 from visavis.schemas.rows import Address, Outline, Source
 from visavis.schemas.storage.store import Store
@@ -61,20 +68,6 @@ from visavis.stages.windows import WindowsStage
 CODECS = f"artifacts/{CODEC}"
 _FIT_CHUNK = 64  # conversations whose statistics are summed by one task, in a large corpus …
 _FIT_PARTS = 4  # … and so many tasks at least, or a small corpus would wait for one worker
-
-
-@dataclass(frozen=True)
-class BuildSummary:
-    """What a build made. held_out: seconds by class. `processed` counts the items that needed work this time."""
-
-    dataset: str
-    sources: int
-    kept: int
-    rejected: dict[str, int]
-    plan: BalancePlan
-    held_out: dict[str, float]
-    samples: int
-    processed: int
 
 
 @dataclass(frozen=True)
@@ -334,9 +327,3 @@ class Build:
         found = rejections(account_of(run.ledger, self.fingerprints))
         reasons = ", ".join(f"{n} × {reason}" for reason, n in found.items()) or "nothing was given"
         return f"no {what} is left to train on ({reasons}); see `visavis status {self.root}`"
-
-
-def held_out_seconds(manifest: Manifest) -> dict[str, float]:
-    """Of windows that are held out, by class."""
-    windows = {label: sum(shard.samples for shard in manifest.of("val", label)) for label in WindowClass}
-    return {label.value: round(n * manifest.window / manifest.fps, 3) for label, n in windows.items()}

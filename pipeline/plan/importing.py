@@ -24,7 +24,7 @@ from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.paths import in_full
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Run, Workflow
-from visavis.pipeline.plan.dataset import MotionKind, build_dataset, collect
+from visavis.pipeline.plan.dataset import BuildSummary, MotionKind, build_dataset, collect, held_out_seconds
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.graph import Graph, step
 from visavis.pipeline.plan.run_folder import opened
@@ -35,7 +35,7 @@ from visavis.schemas import FPS
 from visavis.schemas.coefficients import coefficient_columns, coefficient_spec, groups_of, scale_by_group
 from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.imports import ImportConfig
-from visavis.schemas.manifest import Manifest, MotionSpec
+from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.markers import shaping
 from visavis.schemas.recordings import Recorded, RecordingFacts
 from visavis.stages.balance import held_out, name_number
@@ -60,22 +60,12 @@ _TOLD = 0.5 / FPS  # seconds by which lengths differ and nothing is cut
 
 
 @dataclass(frozen=True)
-class ImportSummary:
-    """What an import made. Of what was kept: differ, how many have motion and voices of different lengths, and by how
-    much at most; one_sided, how many have the motion of one person only."""
+class ImportSummary(BuildSummary):
+    """Of what was kept: differ, how many have motion and voices of different lengths, and by how much at most;
+    one_sided, how many have the motion of one person only."""
 
-    dataset: str
-    listed: int
-    kept: int
-    rejected: dict[str, int]
-    manifest: Manifest
     differ: tuple[int, float]
     one_sided: int
-    processed: int
-
-    @property
-    def samples(self) -> int:
-        return sum(shard.samples for shard in self.manifest.shards)
 
 
 class Import:
@@ -136,13 +126,15 @@ class Import:
         apart = [each.differ for each in facts if each.differ > _TOLD]
         return ImportSummary(
             dataset=f"{self.root.rstrip('/')}/{DATASET}",
-            listed=len(recorded),
+            sources=len(recorded),
             kept=len(dyads),
             rejected=rejections(account_of(run.ledger, self.fingerprints)),
-            manifest=manifest,
+            plan=manifest.plan,
+            held_out=held_out_seconds(manifest),
+            samples=sum(shard.samples for shard in manifest.shards),
+            processed=run.processed,
             differ=(len(apart), max(apart, default=0.0)),
             one_sided=0 if self.config.layout == "solo" else sum(each.missing == 1 for each in facts),
-            processed=run.processed,
         )
 
     def _one(self, recorded: Recorded, facts: list[RecordingFacts]) -> Workflow[tuple[str, Artifact, Artifact] | None]:

@@ -29,7 +29,7 @@ import numpy as np
 
 from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.rows import Array, Row
-from visavis.schemas.sample import Sample
+from visavis.schemas.sample import USER_SPEAKS, Sample
 
 SOON = 16
 """Frames of a window that must follow the end of a phrase: a nod takes as long to begin."""
@@ -71,7 +71,7 @@ class Windows:
 
     @classmethod
     def of(cls, samples: Sequence[Sample], motion: MotionSpec) -> Windows:
-        speaks = np.stack([s.state for s in samples]) & 2 > 0
+        speaks = np.stack([s.state for s in samples]) & USER_SPEAKS > 0
         ends = np.zeros_like(speaks)
         ends[:, 1:] = speaks[:, :-1] & ~speaks[:, 1:]
         return cls(

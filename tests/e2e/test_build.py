@@ -17,7 +17,8 @@ from visavis.pipeline.demo.truth import check_build
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.ray_executor import ray_engine
-from visavis.pipeline.plan.build import Build, BuildSummary
+from visavis.pipeline.plan.build import Build
+from visavis.pipeline.plan.dataset import BuildSummary
 from visavis.pipeline.plan.outputs import read_outputs
 from visavis.pipeline.plan.preview import preview
 from visavis.pipeline.plan.replay import replay

@@ -17,7 +17,8 @@ from visavis.pipeline.demo.dialogue import read_truth
 from visavis.pipeline.engine.executor import Engine, local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.ray_executor import ray_engine
-from visavis.pipeline.plan.build import Build, BuildSummary
+from visavis.pipeline.plan.build import Build
+from visavis.pipeline.plan.dataset import BuildSummary
 from visavis.pipeline.plan.outputs import read_outputs
 from visavis.pipeline.plan.plugins import load
 from visavis.pipeline.plan.replay import replay

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import built, dialogues  # noqa: F401  # the session's small build
 from visavis.pipeline.app import main
-from visavis.pipeline.plan.build import BuildSummary
+from visavis.pipeline.plan.dataset import BuildSummary
 from visavis.pipeline.plan.outputs import read_outputs
 from visavis.stages.ingest import IngestStage
 from visavis.training.dataset import Dataset

@@ -22,6 +22,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from visavis.schemas import FPS
+from visavis.schemas.sample import AVATAR_SPEAKS, USER_SPEAKS
 from visavis.schemas.train import DpoConfig, TrainConfig
 from visavis.training.flow import masked_mean
 from visavis.training.preferences.pairs import Compared, Loss, margin, share_above
@@ -42,7 +43,7 @@ def span_numbers(state_BT: Tensor, config: DpoConfig) -> Int[Tensor, "B T"]:
     if config.spans == "equal":
         length = max(1, round(config.span * FPS))
         return (torch.arange(frames, device=state_BT.device) // length).expand(state_BT.shape)
-    speaks_BTP = torch.stack([state_BT & bit > 0 for bit in (1, 2)], dim=2)
+    speaks_BTP = torch.stack([state_BT & bit > 0 for bit in (AVATAR_SPEAKS, USER_SPEAKS)], dim=2)
     begins_BT = torch.zeros_like(state_BT, dtype=torch.bool)
     begins_BT[:, 1:] = (speaks_BTP[:, 1:] & ~speaks_BTP[:, :-1]).any(dim=2)
     return begins_BT.long().cumsum(dim=1)
