@@ -73,7 +73,7 @@ class Family:
 
     def _look(self) -> None:
         while not self._over.wait(1.0):
-            self.peak = max(self.peak, round(sum(map(_memory, self.members())) / 1e9, 2))
+            self.peak = max(self.peak, round(sum(map(pss, self.members())) / 1e9, 2))
 
 
 @contextmanager
@@ -99,7 +99,8 @@ def _is_worker(process: psutil.Process) -> bool:
     return False
 
 
-def _memory(process: psutil.Process) -> int:
+def pss(process: psutil.Process) -> int:
+    """Bytes that a process holds, those that it shares counted in parts; 0 of one that has ended."""
     with suppress(psutil.Error):
         return int(process.memory_full_info().pss)
     return 0
