@@ -24,12 +24,12 @@ from types import FrameType
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from visavis.schemas import FPS
-from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.errors import RunFailed
+from visavis.schemas.storage.held import held
 from visavis.schemas.train import OptimConfig, TrainConfig
 from visavis.training.checkpoint import CHECKPOINT_NAME, keep_copy, save_checkpoint
 from visavis.training.inputs import Run, open_run
@@ -110,14 +110,8 @@ def _alone_in(out: Path, group: Processes) -> Iterator[None]:
     with ExitStack() as stack:
         with group.together():
             if group.first:
-                out.mkdir(parents=True, exist_ok=True)
-                try:
-                    stack.enter_context(FileLock(out / ".lock").acquire(timeout=0))
-                except Timeout as error:
-                    remedy = "wait for it, choose another --out, or start processes of one run with torchrun"
-                    raise UsageError(f"{out} is in use by another training run; {remedy}") from error
-                except (OSError, NotImplementedError):  # a file system without locks
-                    _log.debug("%s cannot be locked", out)
+                remedy = "wait for it, choose another --out, or start processes of one run with torchrun"
+                stack.enter_context(held(out, "training run", remedy))
         yield
 
 

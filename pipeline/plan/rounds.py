@@ -19,13 +19,10 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
 from visavis.pipeline.engine.executor import Engine
@@ -38,6 +35,8 @@ from visavis.schemas.markers import shaping
 from visavis.schemas.names import Count, Sha256, Text
 from visavis.schemas.plain import MOST_BYTES, fitted, read_strict, to_json
 from visavis.schemas.secrets import written
+from visavis.schemas.storage.held import held
+from visavis.schemas.storage.store import Store
 from visavis.schemas.train import DpoConfig
 from visavis.schemas.tune import TuneConfig
 from visavis.schemas.untrusted import parsing
@@ -110,74 +109,85 @@ def tune(request: TuneRequest, engine: Engine, reporter: Reporter) -> TuneSummar
         Stopped: somebody asked to stop; the same call goes on.
     """
     out = request.out
-    with _alone_in(out):
+    with held(out, "`visavis tune`", "wait for it, or choose another --out"):
         _check_settings(request)
         done = read_ledger(out)
         current = _current(request, done)
         while len(done) < request.config.rounds and not (done and done[-1].ended):
             done.append(_round(request, len(done) + 1, current, done, engine, reporter))
-            _write(out / LEDGER_NAME, "".join(f"{to_json(each.model_dump())}\n" for each in done))
+            Store(str(out)).write(LEDGER_NAME, "".join(f"{to_json(each.model_dump())}\n" for each in done).encode())
             current = _current(request, done)
         final = current
         if final != request.init:
-            _copy(current, final := out / CHECKPOINT_NAME)
+            final = out / CHECKPOINT_NAME
+            with current.open("rb") as source, Store(str(out)).writer(CHECKPOINT_NAME) as target:
+                shutil.copyfileobj(source, target)
     return TuneSummary(final, done)
 
 
 def _round(
     request: TuneRequest, number: int, current: Path, done: list[Round], engine: Engine, reporter: Reporter
 ) -> Round:
-    began, config, folder = time.monotonic(), request.config, round_folder(request.out, number)
+    began = time.monotonic()
+    rise = done[-1].rise if done else 0.0
+    found: dict[str, Any] = {"checkpoint": checkpoint_id(current), "accepted": False, "rise": rise, "steps": 0}
+    found |= {"number": number, "validation": {}, "score_margin": None}
+    found |= _pairs(request, number, current, engine, reporter)
+    if "ended" not in found:
+        found |= _steps(request, number, current, rise, reporter)
+    return Round(**found, seconds=round(time.monotonic() - began, 1))
+
+
+def _pairs(request: TuneRequest, number: int, current: Path, engine: Engine, reporter: Reporter) -> dict[str, Any]:
+    """Make a round's pairs; what its line of the ledger says of them, and why the round ends with them, if it does."""
+    config, root = request.config, round_folder(request.out, number) / "pairs"
     seed = config.pairs.sampler.seed + (number - 1) * config.pairs.per_window
     sampler = config.pairs.sampler.model_copy(update={"seed": seed})
-    pairs_config = config.pairs.model_copy(update={"sampler": sampler})
-    before = {"number": number, "seed": seed, "checkpoint": checkpoint_id(current)}
-    rise = done[-1].rise if done else 0.0
-    nothing: dict[str, Any] = {"accepted": False, "rise": rise, "steps": 0, "validation": {}, "score_margin": None}
+    asked = PairsRequest(request.dataset, str(current), config.pairs.model_copy(update={"sampler": sampler}))
     reporter.line(f"round {number} of {config.rounds}: pairs")
     try:
-        made = build_pairs(
-            PairsRequest(request.dataset, str(current), pairs_config), str(folder / "pairs"), engine, reporter
-        )
+        made = build_pairs(asked, str(root), engine, reporter)
     except NothingLeft as error:
-        if not done:
+        if number == 1:
             raise
-        summary = error.summary
-        counts = {"pairs": 0, "tried": summary.tried, "gated": summary.gated}
-        return Round(**before | nothing | counts, seconds=_since(began), ended=f"round {number}: {error}")
-    found = made.figures.get("score_margin", made.figures["reactivity_margin"]).quantile(0.5)
-    counts = {"pairs": made.kept, "tried": made.tried, "gated": made.gated}
-    before |= counts | {"score_margin": found if math.isfinite(found) else None, "shortfall": made.shortfall}
-    nothing.pop("score_margin")
+        tried, gated = error.summary.tried, error.summary.gated
+        return {"seed": seed, "pairs": 0, "tried": tried, "gated": gated, "ended": f"round {number}: {error}"}
+    margin = made.figures.get("score_margin", made.figures["reactivity_margin"]).quantile(0.5)
+    found = {"seed": seed, "pairs": made.kept, "tried": made.tried, "gated": made.gated, "shortfall": made.shortfall}
+    found |= {"score_margin": margin if math.isfinite(margin) else None}
     if short := shortfall_line(made.shortfall):
         reporter.line(f"round {number}: {short}")
     if _nothing_short(config.train.dpo, made.shortfall):
-        ended = f"round {number}: nothing is left to teach: {short}"
-        return Round(**before | nothing, seconds=_since(began), ended=ended)
+        found["ended"] = f"round {number}: nothing is left to teach: {short}"
+    return found
+
+
+def _steps(request: TuneRequest, number: int, current: Path, rise: float, reporter: Reporter) -> dict[str, Any]:
+    """Take a round's steps; what its line says of them. rise: of the chosen side's error, in the rounds before."""
+    config, folder = request.config, round_folder(request.out, number)
     training = config.train.model_copy(update={"seed": config.train.seed + number - 1})
+    wanted = training.dpo.steps
     try:
-        with reporter.training(f"round {number}", training.dpo.steps) as progress:
+        with reporter.training(f"round {number}", wanted) as progress:
             path = train(
                 request.dataset, folder / "train", training, init=current, pairs=str(folder / "pairs" / DATASET),
                 progress=progress,
             )  # fmt: skip
     except Worsened as error:
-        if not done:
+        if number == 1:
             raise
-        return Round(**before | nothing, seconds=_since(began), ended=f"round {number}: {error}")
+        return {"ended": f"round {number}: {error}"}
     steps = load_checkpoint(path, whole=False).step
     seen = _validation(folder / "train", steps)
     total = (1 + rise) * (1 + (seen.get("val_chosen_rise") or 0.0)) - 1
-    accepted = config.max_rise is None or total <= config.max_rise
-    ended = ""
-    if not accepted:
-        ended = f"round {number}: the chosen side is {total:.1%} worse than the base's, so it is left out (max_rise)"
-    elif steps < training.dpo.steps:
-        ended = f"round {number}: ended at step {steps} of {training.dpo.steps}, before the chosen side got worse"
-    return Round(
-        **before | {"checkpoint": checkpoint_id(path) if accepted else before["checkpoint"]},
-        steps=steps, seconds=_since(began), accepted=accepted, rise=total, validation=seen, ended=ended,
-    )  # fmt: skip
+    found: dict[str, Any] = {"steps": steps, "rise": total, "validation": seen}
+    if config.max_rise is not None and total > config.max_rise:
+        said = f"the chosen side is {total:.1%} worse than the base's, so it is left out (max_rise)"
+        return found | {"ended": f"round {number}: {said}"}
+    if steps < wanted:
+        said = f"ended at step {steps} of {wanted}, before the chosen side got worse"
+        found["ended"] = f"round {number}: {said}"
+    return found | {"accepted": True, "checkpoint": checkpoint_id(path)}
 
 
 def _nothing_short(config: DpoConfig, shortfall: dict[str, float]) -> bool:
@@ -227,7 +237,7 @@ def _check_settings(request: TuneRequest) -> None:
     made_of = {"dataset": Dataset(request.dataset).hash, "init": checkpoint_id(request.init)}
     settings = written(shaping(request.config) | made_of)
     if not path.exists():
-        _write(path, to_json(settings, indent=1) + "\n")
+        Store(str(request.out)).write(SETTINGS_NAME, f"{to_json(settings, indent=1)}\n".encode())
         return
     with parsing(lambda why: UsageError(f"{path} is not what `visavis tune` writes ({why})")):
         before = read_strict(path.read_bytes(), MOST_BYTES)
@@ -242,30 +252,3 @@ def _validation(folder: Path, step: int) -> dict[str, float | None]:
     lines = [json.loads(line) for line in (folder / METRICS_NAME).read_text("utf-8").splitlines()]
     found = [line for line in lines if line["step"] == step and any(name in line for name in _WATCHED)]
     return {name: found[-1].get(name) for name in _WATCHED if name in found[-1]} if found else {}
-
-
-def _since(began: float) -> float:
-    return round(time.monotonic() - began, 1)
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
-def _copy(source: Path, target: Path) -> None:
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    shutil.copyfile(source, unfinished)
-    unfinished.replace(target)
-
-
-@contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / ".lock").acquire(timeout=0):
-            yield
-    except Timeout as error:
-        raise UsageError(f"{out} is in use by another `visavis tune`; wait for it, or choose another --out") from error
