@@ -14,10 +14,10 @@ from typing import Any
 
 from benchmarks.jobs import phase, workers
 from benchmarks.passes import counted
-from benchmarks.places import WINDOW, Place, Scale, corpus_of, judgement, rule_of
+from benchmarks.places import WINDOW, Place, Scale, corpus_of, dpo_config, judgement, pairs_config, rule_of
 from benchmarks.processes import say
 from benchmarks.reactions import measure
-from benchmarks.reactivity import SAMPLER, Row, last_losses, learn, model_row, noise_floor, prepare
+from benchmarks.reactivity import Row, last_losses, learn, model_row, noise_floor, prepare
 from benchmarks.rows import Rows, RowSpec, digest
 from visavis.pipeline.cli.commands import engine_of
 from visavis.pipeline.engine.progress import Reporter
@@ -26,8 +26,6 @@ from visavis.pipeline.plan.pairs_order import PairsRequest
 from visavis.schemas.config import RunConfig
 from visavis.schemas.errors import DatasetError, RunFailed, UsageError
 from visavis.schemas.manifest import MANIFEST_NAME
-from visavis.schemas.pairs import PairsConfig
-from visavis.schemas.train import DpoConfig
 from visavis.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_model
 from visavis.training.dataset import Dataset
 from visavis.training.train import train
@@ -107,11 +105,9 @@ def make_pairs(place: Place, settings: dict[str, Any]) -> None:
     if (folder / DONE).exists():
         return
     _begin_anew(folder)
-    other = {"rejected_checkpoint": str(place.half_trained)} if settings.get("rejected") == "checkpoint" else {}
-    wanted = PairsConfig.model_validate({"sampler": SAMPLER.model_dump(), "batch": 128} | settings | other)
     with counted(steps_only=False) as passes:
         try:
-            request = PairsRequest(str(place.data), str(place.base / CHECKPOINT_NAME), wanted)
+            request = PairsRequest(str(place.data), str(place.base / CHECKPOINT_NAME), pairs_config(settings))
             build_pairs(request, str(folder), engine_of(RunConfig(engine="local")), Reporter())
         except (UsageError, DatasetError, RunFailed) as error:
             say(f"{folder}: {error}")
@@ -143,14 +139,13 @@ def follow(place: Place, row: RowSpec, rows: Rows) -> tuple[Path, Row]:
         steps = round(place.scale.further * row.steps)
         warmup = min(WARMUP, steps // 3)
         peak = {"steps": steps, "lr": row.lr or place.scale.lr, "warmup": warmup}
-        dpo = DpoConfig.model_validate({"max_chosen_rise": None} | peak | row.dpo)
         base = place.base_config
         config = base.model_copy(
             update={
                 "seed": place.seed,
                 "optim": base.optim.model_copy(update=peak | {"schedule": "cosine"}),
                 "objective": type(base.objective).model_validate(base.objective.model_dump() | row.objective),
-                "dpo": dpo,
+                "dpo": dpo_config(row).model_copy(update=peak),
                 "checkpoint_every": 10**6,
                 "val_batches": 4,
             }

@@ -17,8 +17,10 @@ from benchmarks.reactive import Corpus, fingerprint, make_dyad
 from benchmarks.reactivity import SAMPLER, held_out, recipe
 from benchmarks.rows import Rows, RowSpec, digest
 from visavis.schemas.config import BalanceConfig
+from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.sample import Sample
-from visavis.schemas.train import TrainConfig
+from visavis.schemas.train import DpoConfig, TrainConfig
+from visavis.stages.pairs import PairsStage
 from visavis.training.dataset import Dataset
 
 WINDOW = 100
@@ -64,26 +66,31 @@ class Place:
     @property
     def base_config(self) -> TrainConfig:
         steps = self.scale.steps
-        every = {"checkpoint_every": max(1, steps // 6), "keep_every": max(1, steps // 2)}
-        return recipe("block", steps).model_copy(update={"seed": self.base_seed, **every})
+        own = {"seed": self.base_seed, "checkpoint_every": max(1, steps // 6)}
+        return recipe("block", steps).model_copy(update=own)
 
     @property
     def base(self) -> Path:
-        return self.data / "models" / f"base-{self.base_seed}-{digest(self.base_config.model_dump())}"
-
-    @property
-    def half_trained(self) -> Path:
-        return self.base / f"checkpoint-{self.scale.steps // 2:07d}.safetensors"
+        return self.data / "models" / f"base-{self.base_seed}-{digest(self.base_config.model_dump(exclude={'dpo'}))}"
 
     def pairs(self, settings: dict[str, Any]) -> Path:
-        return self.base / f"pairs-{digest(settings, SAMPLER.model_dump())}"
+        return self.base / f"pairs-{digest(pairs_config(settings).model_dump(), PairsStage.version)}"
 
     def further(self, row: RowSpec, rows: Rows) -> Path:
         """Folder of the further steps of a row; rows that differ in sampling alone share it."""
-        settings = rows.pairs[row.pairs] if row.pairs else None
+        preferences = (self.pairs(rows.pairs[row.pairs]).name, dpo_config(row).model_dump()) if row.pairs else ()
         steps = (row.steps, self.scale.further, row.lr or self.scale.lr)
-        made_by = digest(settings, row.dpo, row.objective, steps, self.seed)
-        return self.base / f"further-{made_by}"
+        return self.base / f"further-{digest(preferences, row.objective, steps, self.seed)}"
+
+
+def pairs_config(settings: dict[str, Any]) -> PairsConfig:
+    """The table's pairs with their defaults, which are part of what they were made by."""
+    return PairsConfig.model_validate({"sampler": SAMPLER.model_dump(), "batch": 128} | settings)
+
+
+def dpo_config(row: RowSpec) -> DpoConfig:
+    """Of a row, but for the steps, which are the table's."""
+    return DpoConfig.model_validate({"max_chosen_rise": None} | row.dpo)
 
 
 def rule_of(corpus: str) -> Rule:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.plots RESULT.json FOLDER
 
-One picture for each corpus: every row a point, smiles (gain) across and nods (recall) up, the truth where dashed lines
-cross. Bars are 95 % intervals over seeds.
+One picture for each corpus, and `preferences.png` with all side by side: every row a point, smiles (gain) across and nods
+(recall) up, the truth where dashed lines cross. Bars are 95 % intervals over seeds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, GREY = "#1f2933", "#9aa5b1"
-COLOURS = {"base": GREY, "control": GREY}
+COLOURS = {"base": GREY, "control": GREY, "recommended": "#6a4c93", "paper": "#d1495b"}
 """By the first word of a row's name; of the others by the loser, which is the last."""
 LOSERS = {"dropped": "#d1495b", "own": "#00798c"}
 
@@ -29,16 +29,22 @@ def main() -> None:
     options = parser.parse_args()
     result = json.loads(options.result.read_text(encoding="utf-8").splitlines()[-1])
     options.folder.mkdir(parents=True, exist_ok=True)
-    for corpus, table in result["corpora"].items():
-        path = options.folder / f"preferences-{corpus}.png"
-        draw(table["rows"], table["truth"], path, corpus)
-        print(path)
+    pictures = {f"preferences-{corpus}.png": {corpus: table} for corpus, table in result["corpora"].items()}
+    for name, tables in (pictures | {"preferences.png": result["corpora"]}).items():
+        draw(tables, options.folder / name)
+        print(options.folder / name)
 
 
-def draw(rows: dict[str, dict[str, Any]], truth: dict[str, Any], path: Path, title: str = "") -> None:
-    """One panel."""
-    figure = Figure(figsize=(9, 6.5), layout="constrained")
-    ax = figure.subplots()
+def draw(tables: dict[str, dict[str, Any]], path: Path) -> None:
+    """Panels side by side, by corpus: `rows` and `truth` of each."""
+    several = len(tables) > 1
+    figure = Figure(figsize=(5.2 * len(tables), 5) if several else (9, 6.5), layout="constrained")
+    for ax, (corpus, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+        _panel(ax, table["rows"], table["truth"], corpus)
+    figure.savefig(path, dpi=110)
+
+
+def _panel(ax: Axes, rows: dict[str, dict[str, Any]], truth: dict[str, Any], title: str) -> None:
     for name, row in rows.items():
         _point(ax, name, row, right=not any(_beside(row, other) for other in rows.values()))
     ax.axhline(truth["recall"], color=INK, linestyle="--", linewidth=0.8)
@@ -48,7 +54,6 @@ def draw(rows: dict[str, dict[str, Any]], truth: dict[str, Any], path: Path, tit
     ax.set_ylabel("nods: recall")
     ax.margins(0.18)
     ax.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
 
 
 def _point(ax: Axes, name: str, row: dict[str, Any], *, right: bool) -> None:

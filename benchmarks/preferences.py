@@ -1,7 +1,7 @@
 """What preferences teach a listener, by many objectives, beside the same further steps without pairs.
 
-    python -m benchmarks.preferences table [--quick] [--out FOLDER] [--jobs N] [--corpus NAME …] [--rows NAME …]
-                                           [--recipes FILE.yaml]
+    python -m benchmarks.preferences table [--quick | --one-base] [--out FOLDER] [--jobs N] [--corpus NAME …]
+                                           [--rows NAME …] [--recipes FILE.yaml]
 
 A base is trained by `benchmarks.reactivity`'s recipe on one of the corpora of `benchmarks.listeners`, pairs are made
 with it, and further steps are taken: with pairs, or without (`control`, which the literature lacks), as many steps or
@@ -14,8 +14,8 @@ of the truth. Passes are counted in windows: through the model that learns, thro
 pairs.
 
 A folder that is given is kept, and a run that was stopped goes on there: what lies there is not made again unless what
-it was made by has changed. The quick form takes all seeds from one base for each corpus, so its intervals are those of
-the further steps alone. Every job takes one core.
+it was made by has changed. With --quick or --one-base all seeds start from one base for each corpus, so its
+intervals are those of the further steps alone. Every job takes one core.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import json
 import os
 import platform
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["table"])
     parser.add_argument("--quick", action="store_true", help="less of everything")
+    parser.add_argument("--one-base", action="store_true", help="one base a corpus for all seeds, as the quick form")
     parser.add_argument("--out", type=Path, help="keep everything here, and go on with what lies here")
     parser.add_argument("--jobs", type=int, default=2, help="how many at once; 0: in this process")
     parser.add_argument("--corpus", nargs="+", choices=CORPORA, default=TABLE, help="by default %(default)s")
@@ -57,7 +59,7 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     with tempfile.TemporaryDirectory() as scratch:
-        scale = QUICK if options.quick else WHOLE
+        scale = QUICK if options.quick else replace(WHOLE, one_base=options.one_base)
         result = bench(scale, options.corpus, rows, options.out or Path(scratch), options.jobs)
     print(json.dumps(result))
 

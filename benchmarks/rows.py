@@ -48,7 +48,7 @@ class Rows(Section):
     def _is_known(self) -> Self:
         """A misspelt setting is found here and not after an hour."""
         for name, settings in self.pairs.items():
-            _check(f"pairs {name}", PairsConfig, {k: v for k, v in settings.items() if v != "checkpoint"})
+            _check(f"pairs {name}", PairsConfig, settings)
         for name, row in self.rows.items():
             if row.pairs is not None and row.pairs not in self.pairs:
                 raise ValueError(f"row {name}: no pairs are called {row.pairs}")

@@ -20,6 +20,8 @@ Rejected = Literal["dropped", "own", "checkpoint"]
 """Who makes the rejected motion: the generator without some conditions, the generator, or another model."""
 REACTIVITY = "reactivity"
 """The scorer of pairs whose maker brought none (`stages.pairing.reactivity`)."""
+SHORTFALL_WINDOWS = 4000
+"""Enough to tell a shortfall of a tenth from noise where one window in three has a reaction."""
 
 _DROPPED: dict[Drop, tuple[str, ...]] = {
     "full": (),
@@ -114,12 +116,13 @@ class PairsConfig(Section):
     min_expressiveness: float = Field(
         0.0, ge=0, lt=1, description="share of each class that is passed over, the least expressive windows"
     )
-    shortfall_share: float = Field(
-        0.25,
+    shortfall_share: float | None = Field(
+        None,
         ge=0,
         le=1,
         description="share of windows for which the model's own motion is made, too, to tell in which reactions it"
-        " falls short of the recorded listeners (dpo.group_weights); of chosen=ground_truth; rejected=own: all of them",
+        " falls short of the recorded listeners (dpo.group_weights); of chosen=ground_truth; not given: all, but of a"
+        " large corpus about 4,000 windows; rejected=own: all of them",
     )
     batch: int = Field(64, ge=1, description="windows sampled together")
     unit: int = Field(512, ge=1, description="windows per task and output shard")
@@ -148,7 +151,12 @@ class PairsConfig(Section):
     @property
     def asks_shortfall(self) -> bool:
         """Whether pairs tell what the model does too little of."""
-        return self.chosen == "ground_truth" and (self.rejected == "own" or self.shortfall_share > 0)
+        return self.chosen == "ground_truth" and (self.rejected == "own" or self.shortfall_share != 0)
+
+    def of_windows(self, count: int) -> PairsConfig:
+        """The same with what depends on how many windows there are."""
+        share = min(1.0, SHORTFALL_WINDOWS / max(count, 1))
+        return self if self.shortfall_share is not None else self.model_copy(update={"shortfall_share": share})
 
     @property
     def seeds(self) -> tuple[int, ...]:

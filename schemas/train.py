@@ -6,7 +6,7 @@ is the same model at a size that trains on two CPU cores.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -167,10 +167,23 @@ class SamplerConfig(Section):
     anchor_seconds: float = Field(10.0, gt=0, description="what is quicker than this is no lasting offset")
 
 
+PAPER_STRENGTH = {"beta": 1000.0, "lambda_": 0.1}
+"""The paper's, for margins of single frames and all dimensions together. Those of a group over a span are many times as
+large, so `groups` has others."""
+
+
 class DpoConfig(Section):
-    objective: Preferences = Field("dpo", description="what is minimised (training.preferences); dpo: paper, eq. 12")
-    beta: float = Field(1000.0, gt=0, description="sharpness of the preference, eq. 12; nft has its own")
-    lambda_: float = Field(0.1, ge=0, description="weight of the preference loss beside the flow loss")
+    objective: Preferences = Field(
+        "groups", description="what is minimised (training.preferences); dpo: paper, eq. 12, with the paper's strength"
+    )
+    beta: float = Field(
+        10.0,
+        gt=0,
+        description="sharpness of the preference, eq. 12; 1000 if another objective is named; nft has its own",
+    )
+    lambda_: float = Field(
+        0.4, ge=0, description="weight of the preference loss beside the flow loss; 0.1 if another objective is named"
+    )
     norm: Norm = Field("l1", description="error inside the preference loss; paper: l1; nft: always l2")
     frames: Literal["all", "listening"] = Field(
         "all",
@@ -197,12 +210,19 @@ class DpoConfig(Section):
     )
     groups: tuple[str, ...] = Field((), description="groups: names of those that count; none named: all")
     group_spans: bool = Field(
-        False, description="groups: margins are those of spans (spans, span), as in segments, not of frames"
+        True, description="groups: margins are those of spans (spans, span), as in segments, not of frames"
     )
-    group_weights: Literal["equal", "shortfall"] = Field(
-        "equal",
-        description="groups: equal: their mean; shortfall: each times how far the model's own reactions fall short of"
-        " the recorded ones in it, as the pairs' manifest says (pairs of chosen=ground_truth), summed",
+    group_weights: Literal["auto", "equal", "shortfall"] = Field(
+        "auto",
+        description="groups: equal: their mean; shortfall: each times the share by which the model's own reactions"
+        " in it must grow to be the recorded ones, s / (1 − s) of the shortfall s in the pairs' manifest"
+        " (chosen=ground_truth), summed; auto: shortfall where the pairs tell of one that is certain, else equal",
+    )
+    keep: float = Field(
+        10.0,
+        ge=0,
+        description="groups: weight of what holds the groups that weigh nothing: the square of how far their velocity"
+        " has moved from the reference model's",
     )
     contrast: float = Field(1.0, ge=0, description="contrastive: weight of the rejected side")
     nft_beta: float = Field(1.0, gt=0, le=10, description="nft: how far v+ and v- lie from the reference; less is more")
@@ -222,6 +242,13 @@ class DpoConfig(Section):
     cache: Annotated[str | None, Runtime] = Field(
         None, description="folder of the reference model's errors, for runs that differ in beta, lambda_, lr or frames"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _strong_as_the_objective_asks(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("objective", "groups") == "groups":
+            return values
+        return PAPER_STRENGTH | values
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.intervals import against, half_interval, over_seeds
-from benchmarks.places import Scale
+from benchmarks.places import Scale, dpo_config
 from benchmarks.plots import draw
 from benchmarks.preferences import SHOWN, bench
 from benchmarks.rows import ROWS, Rows, read_rows
@@ -77,7 +77,7 @@ def test_a_table_is_made_once(tmp_path: Path) -> None:
     assert {path.name for path in new} == {"checkpoint.safetensors", "checkpoint-0000002.safetensors"}
     assert len({path.parent for path in new}) == len(SCALE.seeds)  # the row's two seeds, and nothing else
 
-    draw(table, truth, tmp_path / "lively.png")
+    draw(result["corpora"], tmp_path / "lively.png")
     assert cv2.imread(str(tmp_path / "lively.png")).std() > 5
 
 
@@ -88,9 +88,8 @@ def stamps(folder: Path) -> dict[Path, int]:
 def test_rows_are_checked_before_work_starts(tmp_path: Path) -> None:
     rows = read_rows(ROWS)
     assert list(rows.chosen(["base"]).rows) == ["base", "control"]
-    assert {row.dpo.get("objective", "dpo") for row in rows.chosen(None, quick=True).rows.values()} == set(
-        get_args(Preferences)
-    )
+    quick = rows.chosen(None, quick=True).rows.values()
+    assert {dpo_config(row).objective for row in quick if row.pairs} == set(get_args(Preferences))
     with pytest.raises(ValueError, match="no such row: dpo, theirs"):
         rows.chosen(["dpo, theirs"])
     for bad in (

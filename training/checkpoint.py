@@ -277,6 +277,9 @@ def _header(path: Path, head: Head) -> _Header:
     if raw["format"] != FORMAT:
         raise UsageError(f"{_named(path)} is not a checkpoint of format {FORMAT}; train again")
     with parsing(lambda why: UsageError(f"{_named(path)} is a checkpoint of another version: {why}; train again")):
+        dpo = raw["config"].get("dpo") if isinstance(raw.get("config"), dict) else None
+        if isinstance(dpo, dict):
+            dpo.setdefault("objective", "dpo")  # until 0.2.0 there was no other, and none was named
         return _Header.model_validate(raw)
 
 

@@ -50,6 +50,8 @@ def train(
     from visavis.schemas.storage.store import Store
     from visavis.schemas.train import TrainConfig
     from visavis.training import train as training
+    from visavis.training.dataset import Dataset
+    from visavis.training.preferences.groups import weights_line
     from visavis.training.ranks import ranks
 
     if address and num_workers is None:
@@ -63,7 +65,10 @@ def train(
         from visavis.pipeline.engine.ray_train import train_on_ray
 
         run = partial(train_on_ray, workers=num_workers, address=address)
-    inputs = {"init": init, "pairs": dataset_folder(pairs) if pairs else None}
+    preferences = dataset_folder(pairs) if pairs else None
+    inputs = {"init": init, "pairs": preferences}
+    if preferences and first and (told := weights_line(Dataset(preferences).manifest, recipe.dpo)):
+        reporter.line(told)
     steps, latest = recipe.dpo.steps if pairs else recipe.optim.steps, dict[str, float]()
     with reporter.training("dpo" if pairs else "train", steps if first else None) as progress:
 

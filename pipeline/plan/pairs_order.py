@@ -93,6 +93,8 @@ def check_pairs(request: PairsRequest) -> Order:
     if not planned:
         wanted = ", ".join(config.classes)
         raise UsageError(f"{request.dataset} has no training windows of class {wanted} to make pairs from")
+    config = config.of_windows(sum(item.last - item.first for item in planned))
+    request = replace(request, config=config)
     scorer = scorer_of(config, source, planned[0].source.label)
     return Order(request, source, planned, PairOrigin.of(config, source.hash, *digests, scorer.name), heard, scorer)
 

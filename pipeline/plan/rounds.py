@@ -157,7 +157,7 @@ def _pairs(request: TuneRequest, number: int, current: Path, engine: Engine, rep
     found |= {"score_margin": margin if math.isfinite(margin) else None}
     if short := shortfall_line(made.shortfall):
         reporter.line(f"round {number}: {short}")
-    if _nothing_short(config.train.dpo, made.shortfall):
+    if _nothing_short(config.train.dpo, made.shortfall, number):
         found["ended"] = f"round {number}: nothing is left to teach: {short}"
     return found
 
@@ -190,10 +190,14 @@ def _steps(request: TuneRequest, number: int, current: Path, rise: float, report
     return found | {"accepted": True, "checkpoint": checkpoint_id(path)}
 
 
-def _nothing_short(config: DpoConfig, shortfall: dict[str, float]) -> bool:
-    """Whether no group weighs anything that is weighed by what it falls short by."""
+def _nothing_short(config: DpoConfig, shortfall: dict[str, float], number: int) -> bool:
+    """Whether no group weighs anything that is weighed by what it falls short by. The first round may not know; after
+    it, groups that all weighed alike would go on for ever."""
+    if config.objective != "groups" or config.group_weights == "equal":
+        return False
     names = config.groups or tuple(shortfall)
-    return config.group_weights == "shortfall" and bool(names) and not any(shortfall.get(name, 1.0) for name in names)
+    nothing = bool(names) and not any(shortfall.get(name, 1.0) for name in names)
+    return nothing and (config.group_weights == "shortfall" or number > 1)
 
 
 def round_folder(out: Path, number: int) -> Path:

@@ -94,7 +94,8 @@ class Generator:
             mean = np.mean([rejected for _, rejected in motions.values()], axis=0)  # windows are what is independent
             yield range(len(windows)), mean
             return
-        some = [n for n, window in enumerate(windows) if _share(window.sample.key) < self._config.shortfall_share]
+        share = self._config.of_windows(0).shortfall_share or 0.0
+        some = [n for n, window in enumerate(windows) if _share(window.sample.key) < share]
         if some:
             batch = collate([windows[n].sample for n in some]).to(self._device)
             yield some, self._sampled(self._model, batch, self._seeds[0], "full")

@@ -12,7 +12,7 @@ for reactions at a lag and for those to the ends of phrases; the larger one coun
 told: both the recorded response and the difference must be `CERTAIN` standard errors from 0, over windows. Several
 motions that a model makes of one window are one observation of it: their mean.
 
-With `dpo.group_weights: shortfall` the trainer weighs groups by it, so that smiles which are right are left alone while
+The trainer weighs groups by it (`training.preferences.groups`), so that smiles which are right are left alone while
 nods are taught, and rounds (`visavis tune`) end by themselves: what is right weighs nothing. No rule of the reaction
 enters: which dimensions react, and when, comes from the corpus. It must come from other conversations than those of the
 windows: recorded motion fits what it taught itself, noise included, and the model's would seem to fall short.

@@ -153,7 +153,7 @@ def another(path: tuple[str, ...], config: BaseModel, files: Path) -> BaseModel:
         numbers = [value / 2, value * 2, value + 1, 0.5, 10] if isinstance(value, int | float) else []
         words = ["pyannote", "facemesh", "decord", "mask", "0..1", "landmark-pca", "cpu", "local", "f" * 64, "x"]
         words += ["frame", "l1", "l2", "wav2vec2", "paper", "none", "layer", "cosine", "bfloat16", "listening"]
-        words += ["logit_normal", "elsewhere.py:Class", "groups", "turns", "column", "shortfall", "sides"]
+        words += ["logit_normal", "elsewhere.py:Class", "dpo", "turns", "column", "shortfall", "sides"]
         mappings = [{"x": "y"}, {"x": ["y"]}, {"x": {}}, {"speaking": 1.0}, {"x": {"code": "a.py:B"}}]
         candidates = [not value, *numbers, *words, *mappings, ["x"], [1], [0.5, 0.5], [0.2, 0.5], {}]
     for candidate in candidates:

@@ -6,6 +6,8 @@ w is the chosen side, l the rejected one, v_ref the frozen model of the first st
 dimensions (a sum saturates the sigmoid at β = 1000), and the logarithm is taken before the mean over frames. Image
 Diffusion-DPO uses squared errors, a factor ½ and β = 5000: not interchangeable.
 
+`dpo.objective=dpo`; its strength is then the paper's, β 1000 and λ .1.
+
 Watch the logs: `implicit_accuracy` should rise from ½ while `chosen_policy` does not rise above `chosen_reference`
 (both sides getting worse, the rejected one faster, is the classic failure).
 """

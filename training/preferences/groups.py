@@ -1,19 +1,25 @@
 """DPO of groups of dimensions, each with its own sigmoid: pose, mouth, brows, eyes.
 
-    L = − Σ_g log σ(β · Δ_g) / G        Δ_g: the margin of eq. 12 with the norm's mean over the dimensions of group g
+    L = − Σ_g w_g · log σ(β · Δ_g) + keep · ‖v_θ(m_t) − v_ref(m_t)‖²
+        Δ_g: the margin of eq. 12 with the norm's mean over the dimensions of group g
+        ‖·‖²: over the dimensions of groups with w_g = 0, divided by all dimensions, of both sides
 
 One dimension of twelve hides a nod: the mean over all of them is mostly about what both sides have in common. The idea
 is that of group rewards that are normalised apart (GDPO-Listener, arXiv 2603.25020), carried over to pairs: no group's
 margin can make up for another's, and a small group counts as much as a large one.
 
+Groups share the network's weights, so a push on one moves them all: nods that are taught alone make smiles larger, too.
+What is right already is therefore kept where the reference model has it: distilled, on the very inputs of the pairs,
+which costs no pass. Without it only the flow loss holds the others, and it hardly notices.
+
 Groups follow the motion's columns: `pose` (rotation and translation of the head), and of the expression what its names
 say in the words of ARKit (`browInnerUp`, `eyeBlinkLeft`, `jawOpen`, `mouthSmileLeft`); what has no such name is
 `expression`. Of coefficients of a face model they are that model's (`exp`, `jaw`, `pose`), as in `objective.groups`.
-`dpo.groups` names those that count: what is left out is held by the flow loss alone. `group_spans` takes
-the margins of spans, as `segments` does: a sigmoid for each group and span. Limits: one group of all dimensions is
-plain DPO, and with spans it is `segments`.
+`dpo.groups` names those that count. `group_spans` takes the margins of spans, as `segments` does: a sigmoid for each
+group and span. Limits: one group of all dimensions is `segments`, and without spans plain DPO.
 
 Watch `margin_NAME` and `accuracy_NAME` of each group that counts: one that stays at one half learns nothing.
+`loss_kept` is by how much the others have moved: where it grows, raise `keep` or lower λ.
 """
 
 from __future__ import annotations
@@ -25,12 +31,15 @@ import torch.nn.functional as F
 
 from visavis.schemas import coefficients
 from visavis.schemas.errors import UsageError
-from visavis.schemas.manifest import MotionColumn, MotionSpec
+from visavis.schemas.manifest import Manifest, MotionColumn, MotionSpec
 from visavis.schemas.train import DpoConfig, TrainConfig
 from visavis.training.flow import masked_mean
 from visavis.training.preferences.pairs import Compared, Loss, margin, share_above, sizes
 from visavis.training.preferences.segments import span_means, span_numbers
+from visavis.training.shapes import BT
 
+MOST_GROWTH = 2.0
+"""A reaction that is hardly there asks for endless weight, and a model does not learn it from preferences anyway."""
 _FACE = {"brow": "brows", "eye": "eyes", "jaw": "mouth", "mouth": "mouth", "lip": "mouth", "tongue": "mouth"}
 """How names of columns begin, and the group that they belong to."""
 
@@ -40,7 +49,8 @@ def groups(compared: Compared, config: TrainConfig) -> Loss:
     assert compared.reference_offsets is not None
     assert compared.group_weights is not None
     loss, logs = compared.valid.new_zeros((), dtype=torch.float32), {}
-    for name, columns in compared.groups.items():
+    teaching = {name: columns for name, columns in compared.groups.items() if compared.group_weights[name]}
+    for name, columns in teaching.items():
         (policy, reference) = (
             sizes((chosen[..., columns], rejected[..., columns]), config.dpo.norm)
             for chosen, rejected in (compared.policy_offsets, compared.reference_offsets)
@@ -52,7 +62,24 @@ def groups(compared: Compared, config: TrainConfig) -> Loss:
         loss = loss + compared.group_weights[name] * of_group
         logs[f"margin_{name}"] = masked_mean(margin_BT, compared.valid)
         logs[f"accuracy_{name}"] = share_above(margin_BT, compared.valid)
+    moved_BT = _moved(compared, {column for columns in teaching.values() for column in columns})
+    if moved_BT is not None:
+        logs["loss_kept"] = masked_mean(moved_BT, compared.valid)
+        loss = loss + config.dpo.keep * logs["loss_kept"]
     return loss, logs
+
+
+def _moved(compared: Compared, taught: Collection[int]) -> BT | None:
+    """How far the velocity of all other columns has moved from the reference's, over both sides; none without others.
+    Offsets are of the same velocity that is right, so their difference is that of the velocities."""
+    assert compared.reference_offsets is not None
+    dim = compared.policy_offsets[0].shape[2]
+    others = [column for column in range(dim) if column not in taught]
+    if not others:
+        return None
+    both = zip(compared.policy_offsets, compared.reference_offsets, strict=True)
+    moved = [(policy - reference)[..., others].square().sum(dim=2) / dim for policy, reference in both]
+    return (moved[0] + moved[1]) / 2
 
 
 def weights_of(names: Collection[str], config: DpoConfig, shortfall: Mapping[str, float] | None) -> Mapping[str, float]:
@@ -64,7 +91,9 @@ def weights_of(names: Collection[str], config: DpoConfig, shortfall: Mapping[str
     Raises:
         UsageError: shortfall is wanted, and the pairs do not tell it.
     """
-    if config.group_weights == "equal":
+    told = shortfall or {}
+    certain = set(names) <= set(told) and any(told[name] for name in names)
+    if config.group_weights == "equal" or (config.group_weights == "auto" and not certain):
         return dict.fromkeys(names, 1 / len(names))
     if not shortfall:
         raise UsageError(
@@ -78,7 +107,27 @@ def weights_of(names: Collection[str], config: DpoConfig, shortfall: Mapping[str
             "dpo.group_weights=shortfall: these pairs have nothing to teach: the model falls short by nothing certain"
             f" in {', '.join(names)}"
         )
-    return {name: shortfall[name] for name in names}
+    return {name: round(growth(shortfall[name]), 4) for name in names}
+
+
+def growth(shortfall: float) -> float:
+    """By which share of itself a reaction must grow to be what was recorded: s / (1 − s), at most `MOST_GROWTH`."""
+    return min(shortfall / (1 - shortfall), MOST_GROWTH) if shortfall < 1 else MOST_GROWTH
+
+
+def weights_line(manifest: Manifest, config: DpoConfig) -> str:
+    """How groups of these pairs weigh, in words; nothing with another objective.
+
+    Raises:
+        UsageError: as `weights_of`, `groups_of`.
+    """
+    if config.objective != "groups":
+        return ""
+    found = groups_of(manifest.motion, manifest.columns, config)
+    weights = weights_of(found, config, manifest.pairs.shortfall if manifest.pairs else None)
+    told = [f"{name} {weight:.2f}" for name, weight in weights.items() if weight]
+    others = ", the others are kept as they are" if len(told) < len(weights) else ""
+    return f"preferences are about {', '.join(told)}{others}"
 
 
 def groups_of(

@@ -25,7 +25,7 @@ EVERY: tuple[Preferences, ...] = tuple(OBJECTIVES)
 
 
 def recipe(**dpo: Any) -> TrainConfig:
-    return TrainConfig(dpo=DpoConfig(beta=BETA, **dpo), objective=ObjectiveConfig(norm="l2"))
+    return TrainConfig(dpo=DpoConfig(beta=BETA, **{"group_spans": False} | dpo), objective=ObjectiveConfig(norm="l2"))
 
 
 def loss_of(name: Preferences, given: Compared, **dpo: Any) -> torch.Tensor:
@@ -128,6 +128,13 @@ def groups(given: Compared) -> float:
     return float(np.mean(terms))
 
 
+def kept(given: Compared) -> float:
+    """The head is taught by half, the face stays as the reference has it; on two sides, five times."""
+    offsets, _, mask = numbers(given)
+    moved = np.square(offsets[0] - offsets[1])[..., FACE].sum(axis=-1) / DIM
+    return 5 * mean(moved.mean(axis=0), mask)
+
+
 def contrastive(given: Compared) -> float:
     _, gain, mask = numbers(given)
     return mean(softplus(-BETA * gain[0]) + 0.4 * softplus(BETA * gain[1]), mask)
@@ -162,6 +169,22 @@ def test_an_objective_is_its_equation(name: Preferences, seed: int):
     by_hand, settings = BY_HAND[name]
     given = compared(seed=seed, groups={"head": HEAD, "face": FACE}, group_weights={"head": 0.5, "face": 0.5})
     assert loss_of(name, given, **settings).item() == pytest.approx(by_hand(given), rel=1e-6)  # levels are float32
+
+
+@pytest.mark.parametrize("weights", [{"head": 0.3, "face": 0.0}, {"head": 0.3}])
+def test_groups_that_weigh_nothing_are_kept_as_the_reference_has_them(weights: dict[str, float]):
+    """Whether their weight is 0 or they are not named."""
+    columns = {name: dims for name, dims in {"head": HEAD, "face": FACE}.items() if name in weights}
+    given = compared(groups=columns, group_weights=weights)
+    alone = compared(groups={"head": HEAD}, group_weights={"head": 0.3})
+    taught = loss_of("groups", alone, keep=0.0)
+    assert loss_of("groups", given, keep=5.0).item() == pytest.approx(taught.item() + kept(given), rel=1e-6)
+    assert loss_of("groups", given, keep=0.0) == taught
+    face = [n for n in range(DIM) if n in FACE]
+    assert (gradient("groups", given, keep=0.0)[..., face] == 0).all()
+    start = at_the_start(groups=columns, group_weights=weights)
+    assert (gradient("groups", start, keep=5.0)[..., face] == 0).all(), "at the start nothing has moved"
+    assert gradient("groups", given, keep=5.0)[:, given.valid][..., face].abs().min() > 0
 
 
 @pytest.mark.parametrize("name", EVERY)

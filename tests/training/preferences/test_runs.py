@@ -76,9 +76,15 @@ def test_groups_are_told_by_columns():
 
 def test_groups_weigh_the_same_or_what_they_fall_short_by():
     found = {"pose": (0,), "mouth": (1,)}
-    assert weights_of(found, DpoConfig(), None) == {"pose": 0.5, "mouth": 0.5}
+    even = {"pose": 0.5, "mouth": 0.5}
+    assert weights_of(found, DpoConfig(group_weights="equal"), {"pose": 0.5, "mouth": 0.1}) == even
     short = DpoConfig(group_weights="shortfall")
-    assert weights_of(found, short, {"pose": 0.3, "mouth": 0.0, "eyes": 0.1}) == {"pose": 0.3, "mouth": 0.0}
+    assert weights_of(found, short, {"pose": 0.2, "mouth": 0.0, "eyes": 0.1}) == {"pose": 0.25, "mouth": 0.0}
+    for auto in (DpoConfig(), DpoConfig(group_weights="auto")):
+        assert weights_of(found, auto, {"pose": 0.2, "mouth": 0.9}) == {"pose": 0.25, "mouth": 2.0}, "at most two"
+        assert weights_of(found, auto, {"pose": 1.0, "mouth": 0.0}) == {"pose": 2.0, "mouth": 0.0}
+        for untold in (None, {}, {"pose": 0.0, "mouth": 0.0, "eyes": 0.1}, {"pose": 0.3}):
+            assert weights_of(found, auto, untold) == even, "nothing certain is told"
     with pytest.raises(UsageError, match="make them with chosen=ground_truth"):
         weights_of(found, short, {})
     with pytest.raises(UsageError, match="nothing to teach: the model falls short by nothing certain in pose, mouth"):
@@ -99,7 +105,14 @@ def test_a_run_resumes_and_shares_answers(
     cache = str(tmp_path / "cache")
 
     def run(folder: str, stop: int | None = None, **dpo: Any) -> list[float]:
-        settings = {"steps": 6, "lr": 1e-3, "warmup": 0, "beta": 10.0, "max_chosen_rise": None} | dpo
+        settings = {
+            "objective": "dpo",
+            "steps": 6,
+            "lr": 1e-3,
+            "warmup": 0,
+            "beta": 10.0,
+            "max_chosen_rise": None,
+        } | dpo
         config = small_config.model_copy(update={"dpo": DpoConfig(**settings), "val_batches": 0})
         out = tmp_path / folder
         more = {"init": trained, "pairs": str(pairs)}
