@@ -15,6 +15,7 @@ from visavis.pipeline.cli.export_layouts import LAYOUTS, export_layout, packed
 from visavis.pipeline.cli.status import read_left_out
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.progress import Reporter
+from visavis.pipeline.page.report_find import find
 from visavis.pipeline.plan.corpora import list_corpus
 from visavis.pipeline.plan.importing import Import, ImportSummary
 from visavis.schemas.coefficients import column_groups
@@ -344,3 +345,8 @@ def test_movement_of_seamless_interaction_becomes_windows(made: Path, tmp_path: 
 
 def test_what_nobody_can_draw_is_said_in_a_line(run: ImportSummary) -> None:
     assert "coefficients of FLAME" in why_not_drawn(Dataset(run.dataset).manifest)
+
+
+def test_a_page_of_an_import_says_why_it_opens_no_conversations(run: ImportSummary) -> None:
+    found = find(str(Path(run.dataset).parent), [], [], [])
+    assert any("is an import" in note for note in found.notes)
