@@ -64,7 +64,12 @@ class Corpus:
     lively: float = 1.0
     dull: float = 0.2
     seed: int = 0
+    dyads: int | None = None  # of those to train on; the others are clips of the avatar alone. None: all
     balance: BalanceConfig = field(default_factory=BalanceConfig)
+
+    def alone(self, number: int) -> bool:
+        """Whether a conversation is a clip of its avatar, of which the user was cut off."""
+        return self.dyads is not None and self.dyads <= number < self.train
 
 
 @dataclass(frozen=True)
@@ -141,9 +146,10 @@ def write_corpus(folder: Path, corpus: Corpus, rule: Rule) -> Manifest:
 
 def fingerprint(corpus: Corpus, rule: Rule) -> str:
     """Of everything that shapes the data."""
-    balance = corpus.balance.model_dump(mode="json")
-    described = json.dumps({**asdict(rule), **asdict(corpus), "balance": balance}, sort_keys=True)
-    return hashlib.sha256(described.encode()).hexdigest()
+    described = {**asdict(rule), **asdict(corpus), "balance": corpus.balance.model_dump(mode="json")}
+    if corpus.dyads is None:
+        del described["dyads"]  # folders that were made before there were clips keep their names
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def make_dyad(corpus: Corpus, rule: Rule, number: int) -> Dyad:
@@ -152,8 +158,11 @@ def make_dyad(corpus: Corpus, rule: Rule, number: int) -> Dyad:
     talk = make_talk(corpus, number)
     state = talk.state(frames)
     motion = tuple(part.astype(np.float32) for part in make_motion(corpus, rule, number, talk))
-    cut = WindowsConfig(length=corpus.window, hop=corpus.hop or corpus.window)
     valid = np.ones(frames, bool), np.ones(frames, bool)
+    if corpus.alone(number):  # as `visavis import solo` reads a clip: nobody is seen, heard or said to speak
+        state &= ~np.uint8(1 << USER | 1 << 2 + USER)
+        motion[USER][:], valid[USER][:] = 0, False
+    cut = WindowsConfig(length=corpus.window, hop=corpus.hop or corpus.window)
 
     def strays(avatar: int, span: slice) -> float:
         return expressiveness(_codec(), motion[avatar][span])
@@ -173,7 +182,7 @@ def make_dyad(corpus: Corpus, rule: Rule, number: int) -> Dyad:
         neutral_code=(np.zeros(0, np.float32), np.zeros(0, np.float32)),
         state=state,
         windows=windows,
-        moments=(_moments(motion[USER]), _moments(motion[AVATAR])),
+        moments=(_moments(motion[USER][valid[USER]]), _moments(motion[AVATAR])),
     )
 
 
@@ -246,7 +255,10 @@ def make_envelope(corpus: Corpus, number: int, talk: Talk, person: int) -> np.nd
 def make_voices(corpus: Corpus, number: int) -> Voices:
     """The sound of a conversation, one track each: phrases, hummed back-channels, a quiet room."""
     talk = make_talk(corpus, number)
-    tracks = tuple(np.frombuffer(encode_audio(_sound(corpus, number, talk, p)), np.uint8) for p in (USER, AVATAR))
+    sounds = [_sound(corpus, number, talk, person) for person in (USER, AVATAR)]
+    if corpus.alone(number):
+        sounds[USER][:] = 0
+    tracks = tuple(np.frombuffer(encode_audio(sound), np.uint8) for sound in sounds)
     return Voices(conversation=f"c{number:06d}", audio=(tracks[USER], tracks[AVATAR]), figures=(_HEARD, _HEARD))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import solo
 from benchmarks.listeners import CORPORA, DIM, LEVERS, PITCH, REAL, Rule
 from benchmarks.reactions import Nod, Windows, baselines, cues, far_from, measure, nods
 from benchmarks.reactive import (
@@ -32,6 +33,7 @@ from visavis.schemas.manifest import MANIFEST_NAME
 from visavis.schemas.train import FeatureConfig
 from visavis.stages.face.codec import motion_spec
 from visavis.stages.windows import avatar_state
+from visavis.training.checkpoint import load_checkpoint
 from visavis.training.dataset import Dataset
 from visavis.training.features import LogMel
 from visavis.training.loader import Loader
@@ -218,6 +220,38 @@ def test_unbalanced_corpora_are_told_by_their_manifest(tmp_path: Path) -> None:
     assert manifest.plan.mixture[WindowClass.SPEAKING] == 0.8
     assert manifest.plan.keep[WindowClass.LISTENING] == 1.0
     assert (tmp_path / MANIFEST_NAME).exists()
+
+
+def test_clips_of_one_person_are_avatars_whose_user_was_cut_off(tmp_path: Path) -> None:
+    data = {}
+    for name, corpus in {"whole": TINY, "cut": replace(TINY, dyads=2)}.items():
+        write_corpus(tmp_path / name, corpus, RULE)
+        data[name] = Dataset(str(tmp_path / name))
+    assert verify_dataset(data["cut"].location) == []
+    whole, cut = ({s.key: s for split in ("train", "val") for s in d.samples(split)} for d in data.values())  # type: ignore[arg-type]
+    assert whole.keys() == cut.keys()
+    for key, sample in cut.items():
+        np.testing.assert_array_equal(sample.avatar_motion, whole[key].avatar_motion)
+        np.testing.assert_array_equal(sample.avatar_audio, whole[key].avatar_audio)
+        number = int(sample.meta.conversation[1:])
+        if 2 <= number < TINY.train:
+            user = (sample.user_motion, sample.user_audio, sample.valid[:, 1])
+            assert not any(part.any() for part in user)
+            assert not (sample.state & 0b1010).any(), "nobody is said to speak"
+        else:
+            np.testing.assert_array_equal(sample.user_motion, whole[key].user_motion)
+
+
+@pytest.mark.slow
+@pytest.mark.nightly  # as long as the one below
+def test_the_benchmark_of_clips_goes_on_with_what_it_made(tmp_path: Path) -> None:
+    scale = solo.Scale(conversations=3, held_out=1, steps=3, seeds=(0,), seconds=16)
+    result = solo.bench(scale, tmp_path, jobs=0)
+    assert set(result["rows"]) == set(solo.ROWS)
+    assert load_checkpoint(next(tmp_path.glob("*/first-0/checkpoint.safetensors"))).step == 2, "a third without anybody"
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert solo.bench(scale, tmp_path, jobs=0)["rows"] == result["rows"]
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
 
 @pytest.mark.slow

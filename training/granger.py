@@ -65,10 +65,19 @@ def user_gain(
 ) -> Gain:
     """R-DGG of motions [T, D], one for each sequence.
 
+    Formula: log(E_own / E_both), squared errors of all components and frames, less its mean over shifts.
+    Source: arXiv 2609.22913; lags, ridge and the number of components are ours.
+    Space: principal components of the recorded motion's columns, each column of deviation 1; all columns together.
+    Floor: 0 but for noise; `p`, `low` and `high` of this very row; the row `shifted`.
+    Edges: one frame NaN, as fewer than 25 with a past; a constant dimension adds nothing, all constant NaN; no frames
+        NaN.
+
     NaN where fewer than two sequences or people have frames with a past, of what does not move, and of a timeline too
     short to shift.
     """
     lead = max(*_OWN_LAGS, *_USER_LAGS)
+    if not any(each.valid.any() for each in recorded):
+        return Gain()
     made_NC = np.concatenate(
         [_seen(each, motion, space.avatar) for each, motion in zip(recorded, motions, strict=True)]
     )
@@ -94,8 +103,8 @@ def user_gain(
 
 def _whole(valid_T: Bool[np.ndarray, "T"], lead: int) -> np.ndarray:
     """Frames that have as many valid ones before them in their sequence."""
-    seen = np.convolve(valid_T, np.ones(lead + 1))[: len(valid_T)] > lead + 0.5
-    return np.asarray(seen)
+    past = np.concatenate([np.zeros(lead + 1), np.cumsum(valid_T)])  # valid ones before each frame
+    return np.asarray(past[lead + 1 :] - past[: -lead - 1] > lead)
 
 
 def _gain(own_G: np.ndarray, both_SG: np.ndarray, seed: int) -> Gain:
@@ -158,6 +167,8 @@ def _seen(recorded: Recorded, motion_TD: TD, onto: tuple[np.ndarray, np.ndarray]
 
 def _components(motion_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean [D] and projection [D, C], of columns with deviation 1, onto components with deviation 1."""
+    if not len(motion_ND):
+        return np.zeros(motion_ND.shape[1]), np.zeros((motion_ND.shape[1], 0))
     mean, deviation = motion_ND.mean(axis=0), motion_ND.std(axis=0)
     scale = np.where(deviation > 1e-9, deviation, np.inf)
     unit = (motion_ND - mean) / scale

@@ -10,6 +10,9 @@ by part (expression, jaw, pose), as the scripts do:
 
 A name of one protocol means something else in the next: a SID of `dim` stands beside no SID of `dualtalk`. What cannot
 be said is NaN, never 0: a covariance of one frame, a correlation of what does not move, anything of no frames.
+Floors are of `python -m benchmarks.floors --dialogues FOLDER` on the two real dialogues in DualTalk's layout, 587
+frames each, as exp, jaw, pose: halves of the truth beside each other (`halves`), and white noise of the truth's mean
+and deviation. Of two sequences they show an order of magnitude; the row `floor` of every table has one's own.
 
 Shape suffixes: T frames of a sequence, D dimensions of a part, K motions generated for one user. Everything is worked
 out in float64, but for k-means: where it ends depends on the type, so arrays keep theirs there, as in the scripts.
@@ -141,7 +144,16 @@ def baselines(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
 def dim(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
     """FD, P-FD, MSE and L2 per sequence, then the mean; SID, Var, rPCC and STS of all frames as one sequence.
 
-    SID: clusters of the truth's frames, 40 of the expression and 20 of anything else.
+    Formula: FD `frechet_distance`; P-FD the same of [user, avatar]; MSE the mean square; L2 the mean of ‖·‖;
+        SID `entropy_over_clusters` of the truth, 40 of the expression and 20 of anything else; Var of all numbers;
+        rPCC |corr(truth, user) − corr(generated, user)|, all numbers as one vector; STS `sts`.
+    Source: DIM's script; L2 of Learning to Listen.
+    Space: raw; each part.
+    Floor: halves: FD 4.3, 5e-4, .010; P-FD 11, .0011, .020; MSE .55, .0024, .0094; L2 4.9, .065, .13; SID 4.4, 3.9, 2.9
+        (the truth 5.0, 4.0, 3.6); rPCC .024, .11, .24; STS 146, 2.7, 2.0. Noise: FD 12, 5e-5, 5e-4; rPCC .027, .024,
+        .006; STS 560, 8.6, 18; MSE as halves.
+    Edges: one frame has MSE, L2, Var and, of several columns, rPCC, the others NaN; a constant dimension as any, and
+        rPCC NaN where a side is all constant; no frames NaN (`listening_only` leaves such clips out).
     """
 
     def of_part(name: str, columns: slice) -> Iterator[tuple[str, float]]:
@@ -160,8 +172,14 @@ def dim(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
 def dualtalk(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
     """Everything per sequence, then the mean over those in which it is defined.
 
-    SID: DualTalk clusters the *prediction* and takes the entropy of the *truth* over them; SID-truth is the other
-    direction, which TIMAR prints beside it. 40 clusters of the expression, 10 of jaw and pose.
+    Formula: as `dim`, but SID: DualTalk clusters the *prediction* and takes the entropy of the *truth* over them, 40
+        clusters of the expression, 10 of jaw and pose; SID-truth is the other direction, which TIMAR prints beside it;
+        Var the mean over dimensions of the variance over time (n).
+    Source: DualTalk (arXiv 2505.18096), TIMAR.
+    Space: raw; each part.
+    Floor: halves: FD, P-FD and MSE as `dim`; SID 3.8, 2.6, 2.5 (the truth 5.0, 3.0, 3.0); SID-truth 4.1, 3.0, 1.9; rPCC
+        .033, .037, .22. Noise: SID 3.8, 2.9, 3.1; rPCC .027, .062, .014.
+    Edges: as `dim`; Var of one frame 0; SID of fewer frames than clusters NaN.
     """
 
     def of_part(name: str, columns: slice) -> Iterator[tuple[str, float]]:
@@ -186,8 +204,12 @@ def unils(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
     """FDD, PDD, JDD: 100 × mean over dimensions and sequences of |deviation over time of what was generated − of the
     truth|, over all frames, over listening and over speaking ones. Deviations divide by T.
 
-    UniLS takes FDD of the upper face's vertices: columns of a part `upper`, for which one needs the FLAME model. Of
-    coefficients it is called FDD-exp, and stands beside no published figure.
+    Formula: as above; a part `upper` is FDD, exp FDD-exp, pose PDD, jaw JDD.
+    Source: UniLS (arXiv 2512.09327), which takes FDD of the upper face's vertices, for which one needs the FLAME model.
+        FDD-exp, of coefficients, stands beside no published figure.
+    Space: raw; each part.
+    Floor: halves, all frames: FDD-exp 8.2, JDD .71, PDD 2.8; noise of the truth's own deviation 1.1, .027, .13.
+    Edges: one frame NaN; a constant dimension counts with its truth's deviation; no listening frame NaN.
     """
     found: dict[str, float] = {}
     for part, columns in parts.items():
@@ -203,13 +225,20 @@ def unils(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
 def react(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
     """REACT's figures of K motions for each user, over all columns of `parts` together. Of one motion FRDiv is NaN.
 
-    FRCorr: concordance of motion and truth, mean over dimensions, summed over K, mean over clips.
+    Formula: FRCorr: concordance of motion and truth, mean over dimensions, summed over K, mean over clips.
     FRDist: dynamic time warping between them part by part, each divided by its dimensions, summed over parts and K.
     FRDiv: mean squared difference between two of the K. FRVar: variance over time (T − 1). FRDvs: mean squared
     difference between motions for two users, over as many frames as the shortest clip has.
     FRSyn: |lag| within ± 49 frames at which motion and user correlate most, the mean over K and clips. NaN of clips of
     fewer than 51 frames, of which the script prints 49 whatever moves; as it does where a dimension never moves.
     The appropriate reactions of other clips, which the challenge also allows, are not looked for.
+
+    Source: the challenge's script, REACT 2023 to 2026.
+    Space: raw; all columns together, FRDist by part.
+    Floor: K = 1: the truth FRCorr 1, FRDist 0; halves −.07 and 2.2; noise −.001 and 3.7; FRVar of the truth .23, FRDvs
+        .88, FRSyn 44 (halves 43, noise 15: of two clips it says nothing).
+    Edges: one frame has FRCorr, FRDist and FRDvs, the others NaN; a constant dimension has a concordance of 0
+        and is left out of FRSyn; no frames NaN.
     """
     columns = np.concatenate([np.arange(10**6)[part] for part in parts.values()]) if parts else np.arange(0)
     some = [clip.each(lambda motion: motion[:, columns].astype(np.float64)) for clip in clips]
@@ -228,7 +257,13 @@ def react(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
 
 
 def frechet_distance(one_TD: TD, two_TD: TD) -> float:
-    """‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½), covariances over n − 1 (Heusel et al. 2017, Eq. 6).
+    """FD of two sets of frames.
+
+    Formula: ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½), covariances over n − 1.
+    Source: Heusel et al. 2017, Eq. 6; DIM, DualTalk, TIMAR.
+    Space: raw; a part.
+    Floor: `dim`.
+    Edges: one frame or none NaN; a constant dimension as any.
 
     The trace of the root is the sum of the singular values of R₁R₂ᵀ, where Σ = RᵀR from a QR decomposition: exact to
     rounding where a covariance has no full rank, too, as that of 50 frames in 100 dimensions.
@@ -248,10 +283,14 @@ def _root(motion_TD: TD) -> np.ndarray:
 
 
 def entropy_over_clusters(fitted_TD: TD, counted_TD: TD, clusters: int) -> float:
-    """SID: −Σ p log₂(p + 1e-6), p the share of `counted_TD` in each of the k-means clusters of `fitted_TD`.
+    """SID.
 
-    scikit-learn's k-means with random_state 0 and n_init "auto", as all scripts have it. NaN of fewer frames than
-    clusters.
+    Formula: −Σ p log₂(p + 1e-6), p the share of `counted_TD` in each of the k-means clusters of `fitted_TD`:
+        scikit-learn's with random_state 0 and n_init "auto", as all scripts have it.
+    Source: DIM, DualTalk, TIMAR.
+    Space: raw; a part.
+    Floor: `dim`, `dualtalk`.
+    Edges: fewer fitted frames than clusters NaN, so one frame and none; a constant dimension as any.
     """
     from sklearn.cluster import KMeans
 
@@ -263,14 +302,30 @@ def entropy_over_clusters(fitted_TD: TD, counted_TD: TD, clusters: int) -> float
 
 
 def sts(truth_TD: TD, generated_TD: TD) -> float:
-    """√(Σ (Δ truth − Δ generated)² / 0.1), over frames and dimensions: it grows with the length."""
+    """STS, which grows with the length.
+
+    Formula: √(Σ (Δ truth − Δ generated)² / 0.1), over frames and dimensions.
+    Source: DIM, DualTalk; they divide by 0.1 whatever the frame rate.
+    Space: raw; a part.
+    Floor: `dim`.
+    Edges: one frame or none NaN; a constant dimension adds what the other side moves.
+    """
     if len(truth_TD) < 2:
         return math.nan
     return math.sqrt(float(((np.diff(truth_TD, axis=0) - np.diff(generated_TD, axis=0)) ** 2).sum()) / _STEP)
 
 
 def concordance(truth_TD: TD, generated_TD: TD) -> float:
-    """2 cov / (var₁ + var₂ + (μ₁ − μ₂)² + 1e-8), mean over dimensions (Lin 1989; REACT adds the last term)."""
+    """Concordance.
+
+    Formula: 2 cov / (var₁ + var₂ + (μ₁ − μ₂)² + 1e-8), mean over dimensions.
+    Source: Lin 1989; REACT adds the last term.
+    Space: raw.
+    Floor: the truth itself 1, halves of it −.07, noise −.001.
+    Edges: one frame 0; a constant dimension 0; no frames NaN.
+    """
+    if not len(truth_TD):
+        return math.nan
     a, b = truth_TD - truth_TD.mean(axis=0), generated_TD - generated_TD.mean(axis=0)
     gap = truth_TD.mean(axis=0) - generated_TD.mean(axis=0)
     covariance = (a * b).mean(axis=0)
@@ -278,9 +333,15 @@ def concordance(truth_TD: TD, generated_TD: TD) -> float:
 
 
 def synchrony(motion_TD: TD, user_TD: TD, lag: int = SYNCHRONY_LAG) -> float:
-    """|lag| in frames at which the mean over dimensions of the correlation is largest, the first of equals from the
-    most negative on; dimensions that do not move are left out. NaN, if none moves, or two frames are not left at every
-    lag."""
+    """|lag| of most correlation, frames.
+
+    Formula: |argmax| over lags of the mean over dimensions of the correlation, the first of equals from the most
+        negative on; NaN, unless two frames are left at every lag.
+    Source: REACT, whose script returns 49 for clips of 50 frames, whatever moves.
+    Space: raw.
+    Floor: any lag is as likely of noise: of 49 about 24.
+    Edges: fewer than lag + 2 frames NaN; a constant dimension is left out, all constant NaN; no frames NaN.
+    """
     if len(motion_TD) < lag + 2:
         return math.nan
     mean_L = np.array([mean_defined(each_D) for each_D in lagged_correlations(motion_TD, user_TD, lag)])
@@ -394,6 +455,8 @@ _DISTANCES: dict[str, Callable[[Clip], float]] = {"FD": _fd, "P-FD": _paired_fd,
 
 def _rpcc(clip: Clip) -> float:
     """|corr(truth, user) − corr(generated, user)|, frames and dimensions as one vector."""
+    if not clip.truth.size:
+        return math.nan
     pairs = (clip.truth, clip.user), (clip.generated, clip.partner)
     real, made = (float(_correlations(a.reshape(-1, 1), b.reshape(-1, 1))[0]) for a, b in pairs)
     return abs(real - made)
@@ -419,6 +482,8 @@ def _places(parts: Parts) -> list[slice]:
 
 
 def _warped(truth_TD: TD, generated_TD: TD, parts: Sequence[slice]) -> float:
+    if not len(truth_TD):
+        return math.nan
     return sum(dynamic_time_warping(generated_TD[:, p], truth_TD[:, p]) / (p.stop - p.start) for p in parts)
 
 

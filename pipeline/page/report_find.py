@@ -12,6 +12,7 @@ from visavis.pipeline.state.tasks import PAIRS
 from visavis.schemas.errors import UsageError
 from visavis.schemas.storage.store import Store
 from visavis.schemas.uris import is_local
+from visavis.stages.recording import RecordingStage
 from visavis.training.log import METRICS_NAME
 
 _MOST = 1000  # entries of a folder that are looked at
@@ -42,6 +43,11 @@ class Found:
                 raise UsageError(f"{self.build} and {place} are both builds; name one of them")
             else:
                 self.build = place
+                if RecordingStage.name in read_settings(Store(place))["fingerprints"]:
+                    self.notes.append(
+                        f"{place} is an import: without films its conversations have no view of their own here;"
+                        " `visavis status --left-out` lists what was left out, `visavis generate` draws curves"
+                    )
             return True
         if is_local(place) and (Path(place) / METRICS_NAME).is_file():
             self.training.append(Path(place))
