@@ -2,8 +2,8 @@
 
     python -m benchmarks.plots RESULT.json FOLDER
 
-One picture for each corpus, and `preferences.png` with all side by side: every row a point, smiles (gain) across and nods
-(recall) up, the truth where dashed lines cross. Bars are 95 % intervals over seeds.
+One picture for each corpus, and `preferences.png` with all side by side: every row a point, smiles (gain) across and
+nods (recall) up, the truth where dashed lines cross. Bars are 95 % intervals over seeds.
 """
 
 from __future__ import annotations

@@ -216,7 +216,8 @@ class DpoConfig(Section):
         "auto",
         description="groups: equal: their mean; shortfall: each times the share by which the model's own reactions"
         " in it must grow to be the recorded ones, s / (1 − s) of the shortfall s in the pairs' manifest"
-        " (chosen=ground_truth), summed; auto: shortfall where the pairs tell of one that is certain, else equal",
+        " (chosen=ground_truth), summed; auto: likewise, and where nothing falls short, groups of which nothing is told"
+        " weigh as of equal ones",
     )
     keep: float = Field(
         10.0,

@@ -37,7 +37,6 @@ from visavis.schemas.plain import MOST_BYTES, fitted, read_strict, to_json
 from visavis.schemas.secrets import written
 from visavis.schemas.storage.held import held
 from visavis.schemas.storage.store import Store
-from visavis.schemas.train import DpoConfig
 from visavis.schemas.tune import TuneConfig
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.words import first_difference
@@ -45,6 +44,7 @@ from visavis.stages.pairing.shortfall import shortfall_line
 from visavis.training.checkpoint import CHECKPOINT_NAME, checkpoint_id, load_checkpoint
 from visavis.training.dataset import Dataset
 from visavis.training.log import METRICS_NAME
+from visavis.training.preferences.groups import growth
 from visavis.training.train import Worsened, train
 
 SETTINGS_NAME, LEDGER_NAME = "tune.json", "rounds.jsonl"
@@ -157,8 +157,8 @@ def _pairs(request: TuneRequest, number: int, current: Path, engine: Engine, rep
     found |= {"score_margin": margin if math.isfinite(margin) else None}
     if short := shortfall_line(made.shortfall):
         reporter.line(f"round {number}: {short}")
-    if _nothing_short(config.train.dpo, made.shortfall, number):
-        found["ended"] = f"round {number}: nothing is left to teach: {short}"
+    if _nothing_short(config, made.shortfall, number):
+        found["ended"] = f"round {number}: nothing is left to teach: {short or 'the pairs tell nothing certain'}"
     return found
 
 
@@ -190,14 +190,14 @@ def _steps(request: TuneRequest, number: int, current: Path, rise: float, report
     return found | {"accepted": True, "checkpoint": checkpoint_id(path)}
 
 
-def _nothing_short(config: DpoConfig, shortfall: dict[str, float], number: int) -> bool:
+def _nothing_short(config: TuneConfig, shortfall: dict[str, float], number: int) -> bool:
     """Whether no group weighs anything that is weighed by what it falls short by. The first round may not know; after
     it, groups that all weighed alike would go on for ever."""
-    if config.objective != "groups" or config.group_weights == "equal":
+    dpo = config.train.dpo
+    if dpo.objective != "groups" or dpo.group_weights == "equal" or not config.pairs.asks_shortfall:
         return False
-    names = config.groups or tuple(shortfall)
-    nothing = bool(names) and not any(shortfall.get(name, 1.0) for name in names)
-    return nothing and (config.group_weights == "shortfall" or number > 1)
+    nothing = not any(growth(shortfall.get(name, 0.0)) for name in dpo.groups or shortfall)
+    return nothing and (dpo.group_weights == "shortfall" or number > 1)
 
 
 def round_folder(out: Path, number: int) -> Path:

@@ -8,9 +8,10 @@ differences cancel, and what is left is what the model does too little of. The r
     response  = Σ ⟨motion, expected⟩                     over all windows, of one group of dimensions
     shortfall = 1 − response of the model / response of the recorded listeners        0 … 1
 
-for reactions at a lag and for those to the ends of phrases; the larger one counts. It is 0 where there is nothing to be
-told: both the recorded response and the difference must be `CERTAIN` standard errors from 0, over windows. Several
-motions that a model makes of one window are one observation of it: their mean.
+for reactions at a lag and for those to the ends of phrases; the larger one counts. A group whose recorded response is
+not `CERTAIN` standard errors from 0, over windows, is not told of: nobody knows whether it reacts at all. Where the
+difference is not, it is 0: as far as can be told the model's is right. Several motions that a model makes of one window
+are one observation of it: their mean.
 
 The trainer weighs groups by it (`training.preferences.groups`), so that smiles which are right are left alone while
 nods are taught, and rounds (`visavis tune`) end by themselves: what is right weighs nothing. No rule of the reaction
@@ -70,12 +71,13 @@ def rounded(found: Responses) -> dict[str, tuple[tuple[float, ...], ...]]:
 
 
 def shortfall(parts: Iterable[Mapping[str, object]]) -> dict[str, float]:
-    """By group, 0 … 1, from the sums of all tasks."""
+    """By group, 0 … 1, from the sums of all tasks; groups that show no reaction for certain are left out."""
     total: dict[str, np.ndarray] = {}
     for part in parts:
         for group, sums in part.items():
             total[group] = total.get(group, 0.0) + np.asarray(sums, np.float64)
-    return {group: round(max(map(_short, sums)), 4) for group, sums in sorted(total.items())}
+    certain = {group: [each for each in sums if _is_certain(each)] for group, sums in sorted(total.items())}
+    return {group: round(max(map(_short, sums)), 4) for group, sums in certain.items() if sums}
 
 
 def shortfall_line(found: Mapping[str, float]) -> str:
@@ -91,7 +93,11 @@ def shortfall_line(found: Mapping[str, float]) -> str:
     return f"reactions fall short of the recorded ones by: {', '.join(told + others)}"
 
 
+def _is_certain(sums: np.ndarray) -> bool:
+    """Whether those who were recorded react."""
+    return bool(sums[0] > CERTAIN * np.sqrt(sums[1]))
+
+
 def _short(sums: np.ndarray) -> float:
-    recorded, recorded_squared, less, less_squared = sums
-    certain = recorded > CERTAIN * np.sqrt(recorded_squared) and less > CERTAIN * np.sqrt(less_squared)
-    return float(min(less / recorded, 1.0)) if certain else 0.0
+    recorded, _, less, less_squared = sums
+    return float(min(less / recorded, 1.0)) if less > CERTAIN * np.sqrt(less_squared) else 0.0

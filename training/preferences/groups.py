@@ -38,8 +38,8 @@ from visavis.training.preferences.pairs import Compared, Loss, margin, share_abo
 from visavis.training.preferences.segments import span_means, span_numbers
 from visavis.training.shapes import BT
 
-MOST_GROWTH = 2.0
-"""A reaction that is hardly there asks for endless weight, and a model does not learn it from preferences anyway."""
+MOST_SHORT = 0.8
+"""Of a reaction that the model has less than a fifth of, preferences teach no timing."""
 _FACE = {"brow": "brows", "eye": "eyes", "jaw": "mouth", "mouth": "mouth", "lip": "mouth", "tongue": "mouth"}
 """How names of columns begin, and the group that they belong to."""
 
@@ -83,36 +83,52 @@ def _moved(compared: Compared, taught: Collection[int]) -> BT | None:
 
 
 def weights_of(names: Collection[str], config: DpoConfig, shortfall: Mapping[str, float] | None) -> Mapping[str, float]:
-    """Of the groups that count: equal ones sum to 1.
+    """Of the groups that count, each from 0.
+
+    `equal`: the same, 1 together. `shortfall`: the growth that each wants. `auto`: likewise, but where none wants any,
+    groups of which the pairs do not tell weigh as they would if all were equal; and all of them, if nothing is told.
 
     Args:
         shortfall: as the manifest of the pairs has it.
 
     Raises:
-        UsageError: shortfall is wanted, and the pairs do not tell it.
+        UsageError: shortfall is wanted and the pairs do not tell it, or there is nothing that they could teach.
     """
-    told = shortfall or {}
-    certain = set(names) <= set(told) and any(told[name] for name in names)
-    if config.group_weights == "equal" or (config.group_weights == "auto" and not certain):
-        return dict.fromkeys(names, 1 / len(names))
-    if not shortfall:
+    equal = dict.fromkeys(names, 1 / len(names))
+    told = {name: share for name, share in (shortfall or {}).items() if name in equal}
+    if config.group_weights == "equal" or (config.group_weights == "auto" and not told):
+        return equal
+    weights = {name: growth(told.get(name, 0.0)) for name in names}
+    if not any(weights.values()) and config.group_weights == "auto":
+        weights = {name: 0.0 if name in told else weight for name, weight in equal.items()}
+    if any(weights.values()):
+        return weights
+    if not told:
         raise UsageError(
             "dpo.group_weights=shortfall: the pairs do not say where the model falls short; make them with"
-            " chosen=ground_truth and shortfall_share above 0, of windows of several conversations"
+            " chosen=ground_truth and shortfall_share above 0, of windows of several conversations, and leave"
+            " dpo.group_by=part"
         )
-    if unknown := [name for name in names if name not in shortfall]:
-        raise UsageError(f"dpo.group_weights=shortfall: the pairs have none for {unknown[0]}; leave dpo.group_by=part")
-    if not any(shortfall[name] for name in names):
-        raise UsageError(
-            "dpo.group_weights=shortfall: these pairs have nothing to teach: the model falls short by nothing certain"
-            f" in {', '.join(names)}"
-        )
-    return {name: round(growth(shortfall[name]), 4) for name in names}
+    raise UsageError(
+        f"these pairs have nothing to teach: {_why_not(told)}; say dpo.group_weights=equal to push all alike"
+    )
 
 
 def growth(shortfall: float) -> float:
-    """By which share of itself a reaction must grow to be what was recorded: s / (1 − s), at most `MOST_GROWTH`."""
-    return min(shortfall / (1 - shortfall), MOST_GROWTH) if shortfall < 1 else MOST_GROWTH
+    """By which share of itself a reaction must grow to be what was recorded, s / (1 − s).
+
+    0 above `MOST_SHORT`: a reaction that the model hardly has comes at any time when it is pushed, not in answer.
+    """
+    return round(shortfall / (1 - shortfall), 4) if shortfall <= MOST_SHORT else 0.0
+
+
+def _why_not(shortfall: Mapping[str, float]) -> str:
+    absent = [name for name, share in shortfall.items() if share > MOST_SHORT]
+    right = [name for name in shortfall if name not in absent]
+    told = [f"the model falls short by nothing certain in {', '.join(right)}"] if right else []
+    if absent:
+        told.append(f"it does not react yet in {', '.join(absent)}, so train it longer first")
+    return ", and ".join(told)
 
 
 def weights_line(manifest: Manifest, config: DpoConfig) -> str:
@@ -125,8 +141,8 @@ def weights_line(manifest: Manifest, config: DpoConfig) -> str:
         return ""
     found = groups_of(manifest.motion, manifest.columns, config)
     weights = weights_of(found, config, manifest.pairs.shortfall if manifest.pairs else None)
-    told = [f"{name} {weight:.2f}" for name, weight in weights.items() if weight]
-    others = ", the others are kept as they are" if len(told) < len(weights) else ""
+    told = [f"{name} ({weight:.2f})" for name, weight in weights.items() if weight]
+    others = "; the others are kept as they are" if len(told) < len(weights) else ""
     return f"preferences are about {', '.join(told)}{others}"
 
 
