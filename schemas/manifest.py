@@ -163,7 +163,8 @@ class PairsInfo(PairOrigin):
 
     windows: looked at. passed_over: of these, not expressive enough. figures: measurements of every pair that was made,
     whether the gate left it out or not; of two motions the worse. shortfall: by group of dimensions, how far the
-    model's own reactions fall short of the recorded ones, 0 … 1; of pairs whose chosen side is recorded.
+    model's own reactions fall short of the recorded ones, 0 … 1, none where those do not react for certain; of pairs
+    whose chosen side is recorded.
     """
 
     dropped: tuple[Text, ...] = Field(max_length=_ENTRIES)
@@ -178,7 +179,7 @@ class PairsInfo(PairOrigin):
     kept: Count
     gated: dict[Text, Count] = Field(max_length=_ENTRIES)
     figures: dict[Text, Histogram] = Field(max_length=_ENTRIES)
-    shortfall: dict[Text, Share] = Field({}, max_length=_ENTRIES)
+    shortfall: dict[Text, Share | None] = Field({}, max_length=_ENTRIES)
 
 
 class Manifest(_Model):

@@ -58,7 +58,7 @@ class PairsSummary:
     kept: int
     gated: dict[str, int]
     figures: dict[str, Histogram]
-    shortfall: dict[str, float]
+    shortfall: dict[str, float | None]
     processed: int
 
 

@@ -73,7 +73,7 @@ class Round(BaseModel):
     rise: float
     validation: dict[Text, float | None] = Field(max_length=1000)
     score_margin: float | None  # median over all pairs that were tried
-    shortfall: dict[Text, float] = Field({}, max_length=1000)  # as the manifest of the pairs has it
+    shortfall: dict[Text, float | None] = Field({}, max_length=1000)  # as the manifest of the pairs has it
     ended: str = Field("", max_length=2000)
 
 
@@ -158,7 +158,7 @@ def _pairs(request: TuneRequest, number: int, current: Path, engine: Engine, rep
     if short := shortfall_line(made.shortfall):
         reporter.line(f"round {number}: {short}")
     if _nothing_short(config, made.shortfall, number):
-        found["ended"] = f"round {number}: nothing is left to teach: {short or 'the pairs tell nothing certain'}"
+        found["ended"] = f"round {number}: nothing is left to teach: {short}"
     return found
 
 
@@ -190,13 +190,13 @@ def _steps(request: TuneRequest, number: int, current: Path, rise: float, report
     return found | {"accepted": True, "checkpoint": checkpoint_id(path)}
 
 
-def _nothing_short(config: TuneConfig, shortfall: dict[str, float], number: int) -> bool:
+def _nothing_short(config: TuneConfig, shortfall: dict[str, float | None], number: int) -> bool:
     """Whether no group weighs anything that is weighed by what it falls short by. The first round may not know; after
     it, groups that all weighed alike would go on for ever."""
     dpo = config.train.dpo
     if dpo.objective != "groups" or dpo.group_weights == "equal" or not config.pairs.asks_shortfall:
         return False
-    nothing = not any(growth(shortfall.get(name, 0.0)) for name in dpo.groups or shortfall)
+    nothing = not any(growth(shortfall.get(name) or 0.0) for name in dpo.groups or shortfall)
     return nothing and (dpo.group_weights == "shortfall" or number > 1)
 
 

@@ -8,8 +8,8 @@ differences cancel, and what is left is what the model does too little of. The r
     response  = Σ ⟨motion, expected⟩                     over all windows, of one group of dimensions
     shortfall = 1 − response of the model / response of the recorded listeners        0 … 1
 
-for reactions at a lag and for those to the ends of phrases; the larger one counts. A group whose recorded response is
-not `CERTAIN` standard errors from 0, over windows, is not told of: nobody knows whether it reacts at all. Where the
+for reactions at a lag and for those to the ends of phrases; the larger one counts. Where the recorded response is
+not `CERTAIN` standard errors from 0, over windows, it is none: nobody knows whether the group reacts at all. Where the
 difference is not, it is 0: as far as can be told the model's is right. Several motions that a model makes of one window
 are one observation of it: their mean.
 
@@ -70,21 +70,21 @@ def rounded(found: Responses) -> dict[str, tuple[tuple[float, ...], ...]]:
     }
 
 
-def shortfall(parts: Iterable[Mapping[str, object]]) -> dict[str, float]:
-    """By group, 0 … 1, from the sums of all tasks; groups that show no reaction for certain are left out."""
+def shortfall(parts: Iterable[Mapping[str, object]]) -> dict[str, float | None]:
+    """By group, 0 … 1, from the sums of all tasks; none where those who were recorded do not react for certain."""
     total: dict[str, np.ndarray] = {}
     for part in parts:
         for group, sums in part.items():
             total[group] = total.get(group, 0.0) + np.asarray(sums, np.float64)
     certain = {group: [each for each in sums if _is_certain(each)] for group, sums in sorted(total.items())}
-    return {group: round(max(map(_short, sums)), 4) for group, sums in certain.items() if sums}
+    return {group: round(max(map(_short, sums)), 4) if sums else None for group, sums in certain.items()}
 
 
-def shortfall_line(found: Mapping[str, float]) -> str:
+def shortfall_line(found: Mapping[str, float | None]) -> str:
     """In words, the largest first; nothing where it was not asked for, or cannot be told."""
     if not found:
         return ""
-    short = [(group, share) for group, share in found.items() if share > 0]
+    short = [(group, share) for group, share in found.items() if share]
     short.sort(key=lambda each: (-each[1], each[0]))
     told = [f"{group} {share:.0%}" if share >= 0.01 else f"{group} under 1%" for group, share in short]
     if not told:

@@ -155,7 +155,7 @@ def test_rounds_end_where_nothing_falls_short(base: tuple[Path, Path], tmp_path:
     found = made(base, tmp_path / "out", request)
     assert found.checkpoint == base[1]
     (only,) = found.rounds
-    assert (only.accepted, only.steps, set(only.shortfall.values())) == (False, 0, {0.0})
+    assert (only.accepted, only.steps, set(only.shortfall.values())) == (False, 0, {None})
     assert only.ended.startswith("round 1: nothing is left to teach: reactions fall short")
     assert made(base, tmp_path / "out", request) == found
 

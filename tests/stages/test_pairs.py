@@ -237,7 +237,7 @@ def test_the_rejected_motion_can_be_what_the_model_does_with_its_user(
     assert info is not None
     assert (info.rejected, info.dropped) == ("own", ())
     assert info.shortfall
-    assert all(0 <= short <= 1 for short in info.shortfall.values())
+    assert all(short is None or 0 <= short <= 1 for short in info.shortfall.values())
     other = Dataset(full.dataset).manifest.pairs
     assert other is not None
     assert other.shortfall == {}  # chosen is the model's own

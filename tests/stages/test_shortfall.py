@@ -89,13 +89,15 @@ def test_of_people_who_do_not_react_for_certain_nothing_is_told() -> None:
     """Of a group that nobody moves in answer, nobody knows what is right; and few windows make nothing certain."""
     expected, user = made(0)
     recorded, own = listener(expected, user, 1, 0.7, 0.0), listener(expected, user, 2, 0.3, 0.0)
-    assert set(shortfall([responses(expected, (recorded, own), GROUPS)])) == {"head"}
+    found = shortfall([responses(expected, (recorded, own), GROUPS)])
+    assert found["head"] == pytest.approx(0.57, abs=0.1)
+    assert found["mouth"] is None
 
 
 def test_motion_that_reacts_to_nothing_has_no_shortfall() -> None:
     expected, user = made(0)
     still = np.zeros_like(user)
-    assert shortfall([responses(expected, (still, still), GROUPS)]) == {}
+    assert shortfall([responses(expected, (still, still), GROUPS)]) == {"head": None, "mouth": None}
 
 
 @pytest.mark.parametrize(("conversations", "told"), [(1, False), (2, True)])
@@ -107,7 +109,9 @@ def test_reactions_that_windows_taught_themselves_tell_nothing(conversations: in
         meta = window.meta.model_copy(update={"conversation": names[n % conversations]})
         samples.append(replace(window, meta=meta))
     gate = Gate(PairsConfig(), SPEC, learn(samples, SPEC), groups={"head": range(3)})
-    assert bool(gate.responses(samples, np.stack([s.avatar_motion for s in samples]))) is told
+    found = shortfall([gate.responses(samples, np.stack([s.avatar_motion for s in samples]))])
+    assert set(found) == ({"head"} if told else set())
+    assert bool(shortfall_line(found)) is told
 
 
 def test_several_motions_of_a_window_are_one_observation() -> None:
@@ -126,7 +130,7 @@ def test_several_motions_of_a_window_are_one_observation() -> None:
     ("found", "line"),
     [
         ({}, ""),
-        ({"mouth": 0.0, "pose": 0.0}, "reactions fall short of the recorded ones by nothing certain"),
+        ({"mouth": 0.0, "pose": None}, "reactions fall short of the recorded ones by nothing certain"),
         (
             {"mouth": 0.0, "pose": 0.27},
             "reactions fall short of the recorded ones by: pose 27%, others nothing certain",

@@ -38,6 +38,8 @@ from visavis.training.preferences.pairs import Compared, Loss, margin, share_abo
 from visavis.training.preferences.segments import span_means, span_numbers
 from visavis.training.shapes import BT
 
+Shortfall = Mapping[str, float | None]
+"""By group, 0 … 1, as the manifest of pairs has it; none: nobody knows."""
 MOST_SHORT = 0.8
 """Of a reaction that the model has less than a fifth of, preferences teach no timing."""
 _FACE = {"brow": "brows", "eye": "eyes", "jaw": "mouth", "mouth": "mouth", "lip": "mouth", "tongue": "mouth"}
@@ -82,7 +84,9 @@ def _moved(compared: Compared, taught: Collection[int]) -> BT | None:
     return (moved[0] + moved[1]) / 2
 
 
-def weights_of(names: Collection[str], config: DpoConfig, shortfall: Mapping[str, float] | None) -> Mapping[str, float]:
+def weights_of(
+    names: Collection[str], config: DpoConfig, shortfall: Mapping[str, float | None] | None
+) -> Mapping[str, float]:
     """Of the groups that count, each from 0.
 
     `equal`: the same, 1 together. `shortfall`: the growth that each wants. `auto`: likewise, but where none wants any,
@@ -95,7 +99,7 @@ def weights_of(names: Collection[str], config: DpoConfig, shortfall: Mapping[str
         UsageError: shortfall is wanted and the pairs do not tell it, or there is nothing that they could teach.
     """
     equal = dict.fromkeys(names, 1 / len(names))
-    told = {name: share for name, share in (shortfall or {}).items() if name in equal}
+    told = {name: share for name, share in (shortfall or {}).items() if name in equal and share is not None}
     if config.group_weights == "equal" or (config.group_weights == "auto" and not told):
         return equal
     weights = {name: growth(told.get(name, 0.0)) for name in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -16,7 +16,7 @@ from visavis.training.preferences.anchored import anchored
 from visavis.training.preferences.clipped import clipped
 from visavis.training.preferences.contrastive import contrastive
 from visavis.training.preferences.dpo import dpo
-from visavis.training.preferences.groups import groups, groups_of, weights_of
+from visavis.training.preferences.groups import Shortfall, groups, groups_of, weights_of
 from visavis.training.preferences.nft import nft
 from visavis.training.preferences.pairs import (
     Compared,
@@ -70,7 +70,7 @@ class Preference:
         config: TrainConfig,
         model: Listener,
         columns: Sequence[MotionColumn] | None = None,
-        shortfall: Mapping[str, float] | None = None,
+        shortfall: Shortfall | None = None,
     ) -> None:
         """
         Args:

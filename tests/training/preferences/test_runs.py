@@ -81,7 +81,7 @@ def test_groups_weigh_the_same_or_what_they_fall_short_by():
     short = DpoConfig(group_weights="shortfall")
     assert weights_of(found, short, {"pose": 0.2, "mouth": 0.0, "eyes": 0.1}) == {"pose": 0.25, "mouth": 0.0}
     for auto in (DpoConfig(), DpoConfig(group_weights="auto")):
-        for untold in (None, {}, {"eyes": 0.1}):
+        for untold in (None, {}, {"eyes": 0.1}, {"pose": None, "mouth": None}):
             assert weights_of(found, auto, untold) == even, "nothing certain is told"
         assert weights_of(found, auto, {"mouth": 0.0}) == {"pose": 0.5, "mouth": 0.0}, "what is right is kept"
     for weights in (auto, short):
