@@ -39,7 +39,8 @@ from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.train import FeatureConfig, ModelConfig, SamplerConfig
 from visavis.training.masks import ahead
 from visavis.training.model import Listener, build_model
-from visavis.training.sampler import Stream, noise, rollout
+from visavis.training.noise import noise
+from visavis.training.sampler import Stream, rollout
 
 DIM = 32
 SPEC = MotionSpec(
