@@ -30,7 +30,7 @@ def capture(work: Callable[[], None], device: torch.device) -> Callable[[], None
     torch.set_autocast_cache_enabled(False)  # its copies of weights do not live as long as the graph
     try:
         with torch.cuda.device(device):
-            aside = torch.cuda.Stream()
+            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
                 for _ in range(WARM_UP):

@@ -232,7 +232,8 @@ class StreamPool:
             new = [torch.stack(parts) for parts in zip(*(given[key] for key in keys), strict=True)]
             if not all(torch.isfinite(part).all() for part in new):
                 for key, seat in zip(keys, seats, strict=True):
-                    check_finite(*(part[None] for part in given[key]), [key], seat.given)
+                    avatar, user, motion = given[key]
+                    check_finite(avatar[None], user[None], motion[None], [key], seat.given)
             held = [torch.stack(parts) for parts in zip(*(seat.held for seat in seats), strict=True)]
             avatar, user, motion = (torch.cat(parts, dim=1) for parts in zip(held, new, strict=True))
             stacked.append((seats, (avatar, user, motion)))
@@ -241,9 +242,11 @@ class StreamPool:
     def _encode(self, seats: Sequence[_Seat], given: Given) -> None:
         """Codes of what these sessions were given, as `Stream` makes them, in their rows alone."""
         rows_G = torch.tensor([seat.row for seat in seats], device=given[0].device)
-        whole = [part.new_zeros(self.capacity, *part.shape[1:]).index_copy(0, rows_G, part) for part in given]
+        avatar, user, motion = (
+            part.new_zeros(self.capacity, *part.shape[1:]).index_copy(0, rows_G, part) for part in given
+        )
         start, encoded = seats[0].start, seats[0].encoded  # what lies between is all that features ask
-        one = self.model.conditions(*whole, start, encoded, last=False)
+        one = self.model.conditions(avatar, user, motion, start, encoded, last=False)
         parts = (part.repeat(self._branches, 1, 1) for part in (one.avatar_audio, one.user_audio, one.user_motion))
         starts_S, active_S = self._by_row((seat, seat.encoded) for seat in seats), self._active(seats)
         code, encoder = self.model.encoder(Conditions(*parts), self._keep, starts_S, self._encoder)
