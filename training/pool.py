@@ -229,12 +229,11 @@ class StreamPool:
         stacked = []
         for keys in groups.values():
             seats = [self._seats[key] for key in keys]
-            new = [torch.stack(parts) for parts in zip(*(given[key] for key in keys), strict=True)]
+            new = _stacked([given[key] for key in keys])
             if not all(torch.isfinite(part).all() for part in new):
                 for key, seat in zip(keys, seats, strict=True):
-                    avatar, user, motion = given[key]
-                    check_finite(avatar[None], user[None], motion[None], [key], seat.given)
-            held = [torch.stack(parts) for parts in zip(*(seat.held for seat in seats), strict=True)]
+                    check_finite(*_stacked([given[key]]), [key], seat.given)
+            held = _stacked([seat.held for seat in seats])
             avatar, user, motion = (torch.cat(parts, dim=1) for parts in zip(held, new, strict=True))
             stacked.append((seats, (avatar, user, motion)))
         return stacked
@@ -288,3 +287,9 @@ class StreamPool:
         for our, their in zip(ours, theirs, strict=True):
             for pooled, own in zip(flat(our), flat(their), strict=True):
                 yield pooled[row :: self.capacity], own
+
+
+def _stacked(conditions: Sequence[Given]) -> Given:
+    """Those of several sessions, [G, …] each."""
+    avatar, user, motion = (torch.stack(parts) for parts in zip(*conditions, strict=True))
+    return avatar, user, motion
