@@ -1,6 +1,6 @@
 """The loader against a bare loop over the same tars, in one run, in turns.
 
-    python -m benchmarks.loader [--quick] [--samples 4096] [--repeat 5] [--seconds 60] [--steps 20]
+    python -m benchmarks.loader [--quick] [--samples 4096] [--repeat 5] [--seconds 60] [--steps 20] [--device cuda]
 
 bare    tarfile, numpy.load and soundfile.read, member by member: nothing is checked, grouped, shuffled or batched
 loader  what the trainer iterates: sha256 of every shard, order, thinning, checks of every sample, batches of 8; one
@@ -12,7 +12,9 @@ second of the processor's time, `ratio_wall` of the clock.
 
 `batches_s` says how many steps of 8 windows a second one rank's loader feeds. `wait_share` is the share of the time for
 which somebody who takes a batch `--steps` times a second waits for it, over `--seconds` and at least one change of
-shards, which are of full size here (4,096 windows; the clock starts 1,200 before the change).
+shards, which are of full size here (4,096 windows; the clock starts 1,200 before the change); 0 seconds leave it out.
+
+`--device cuda`: the loader's batches are copied to the GPU as well.
 """
 
 from __future__ import annotations
@@ -63,21 +65,26 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--steps", type=float, default=20)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     if options.quick:
-        options.samples, options.repeat, options.seconds = 1024, 3, 30
+        options.samples, options.repeat, options.seconds = 1024, 3, min(30, options.seconds)
     with tempfile.TemporaryDirectory(prefix="visavis-loader-") as folder:
-        result = alone(compared, f"{folder}/small", options.samples, options.repeat)
-        result |= alone(waiting, f"{folder}/large", options.seconds, options.steps)
+        result = alone(compared, f"{folder}/small", options.samples, options.repeat, options.device)
+        if options.seconds:
+            result |= alone(waiting, f"{folder}/large", options.seconds, options.steps)
     print(json.dumps(result))
 
 
-def compared(folder: str, samples: int, repeat: int) -> dict[str, Any]:
+def compared(folder: str, samples: int, repeat: int, device: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     megabytes = write_windows(folder, tuple(SPEAKS), samples // (SHARDS * len(SPEAKS)), SHARDS)
     say(f"{samples} windows, {megabytes:.0f} MB")
     batches = iter(Loader(Dataset(folder), BATCH))
-    sides: dict[str, Callable[[], int]] = {"bare": lambda: bare(folder), "loader": lambda: ours(batches, samples)}
+    sides: dict[str, Callable[[], int]] = {
+        "bare": lambda: bare(folder),
+        "loader": lambda: ours(batches, samples, device),
+    }
     assert {side() for side in sides.values()} == {samples}  # both are warm
     cpu: dict[str, list[float]] = {name: [] for name in sides}
     wall: dict[str, list[float]] = {name: [] for name in sides}
@@ -98,6 +105,7 @@ def compared(folder: str, samples: int, repeat: int) -> dict[str, Any]:
         "samples_s_wall": round(wall_rate["loader"]),
         "bare_samples_s": round(rate["bare"]),
         "batches_s": round(wall_rate["loader"] / BATCH),
+        "device": device,
         "against": "tarfile, numpy.load and soundfile.read over the same shards",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
@@ -146,9 +154,9 @@ def bare(folder: str) -> int:
     return seen
 
 
-def ours(batches: Iterator[tuple[Batch, Any]], samples: int) -> int:
-    """Samples seen."""
-    return sum(len(batch.keys) for batch, _ in islice(batches, samples // BATCH))
+def ours(batches: Iterator[tuple[Batch, Any]], samples: int, device: str) -> int:
+    """Samples seen, and copied where they are wanted."""
+    return sum(len(batch.to(torch.device(device)).keys) for batch, _ in islice(batches, samples // BATCH))
 
 
 def write_windows(folder: str, classes: Sequence[WindowClass], count: int, shards: int) -> float:

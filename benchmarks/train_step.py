@@ -8,6 +8,7 @@ fused Adam, on a GPU torch.compile. Plain: the same loss written out, torch's Ad
 
 `mfu` is the arithmetic that the model asks for, 3 × 2 × weights of matrix products × frames and attention over the
 window (once more forward for each of two backward products), over what a large matrix product reaches on this device.
+`floor_s` is that arithmetic at that rate, and then Adam, which reads and writes 28 bytes a weight.
 
 Predicted: a batch of 8 × 50 frames is 353 GFLOP at preset `paper` (147 M weights), which an H100 does in a
 millisecond or two; Adam moves 4 GB, another 1.5 ms; what is left to win lies in the thousands of small kernels.
@@ -21,21 +22,19 @@ import os
 import platform
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-import yaml
 from torch import nn
 
+from benchmarks.clocks import timed
+from benchmarks.floor import TRAINED_FRAMES as FRAMES
+from benchmarks.floor import peaks, step_floor, step_flops
 from benchmarks.plain import PlainListener
 from benchmarks.processes import say
-from benchmarks.stream import DIM, SPEC, precision, random_model, timed
-from visavis.schemas.train import FeatureConfig, ModelConfig
+from benchmarks.stream import DIM, SPEC, config_of, precision, random_model
+from visavis.schemas.train import FeatureConfig
 from visavis.training.flow import draw_noise, flow_loss
 from visavis.training.model import Conditions, Keep, Listener
-
-FRAMES = 50
-TINY = Path(__file__).parents[1] / "configs" / "train" / "tiny.yaml"
 
 
 def main() -> None:
@@ -51,14 +50,13 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     preset = options.preset or ("paper" if device.type == "cuda" else "tiny")
-    config = ModelConfig()
-    if preset == "tiny":
-        config = ModelConfig.model_validate(yaml.safe_load(TINY.read_text())["model"])
+    config = config_of(preset)
     compile = device.type == "cuda" if options.compile is None else options.compile
 
     steps = 3 if options.quick else options.steps
     model = random_model(config).to(device).requires_grad_(True).train()
-    flops, peak = work(model, options.batch), matmul_peak(device)
+    best = peaks(device)
+    flops, peak, floor = step_flops(model, options.batch), best.flops, step_floor(model, options.batch, best)
     ways = {
         "plain": plain_step(model, options.batch, device),
         "ours": our_step(model, options.batch, device, compile=compile),
@@ -72,11 +70,13 @@ def main() -> None:
     rows = {name: statistics.median(found) for name, found in times.items()}
     for name, seconds in rows.items():
         say(f"{name:6} {1000 * seconds:8.1f} ms a step   mfu {flops / seconds / peak:.2f}")
+    say(f"floor  {1000 * floor:8.2f} ms a step")
     result = {
         "name": "train_step",
         "ratio": round(rows["plain"] / rows["ours"], 2),
         "step_s": round(rows["ours"], 5),
         "mfu": round(flops / rows["ours"] / peak, 3),
+        "floor_s": round(floor, 6),
         "plain_s": round(rows["plain"], 5),
         "gflop": round(flops / 1e9, 1),
         "peak_gflops": round(peak / 1e9, 1),
@@ -145,22 +145,6 @@ def plain_step(model: Listener, size: int, device: torch.device) -> Callable[[],
         optimizer.step()
 
     return step
-
-
-def work(model: Listener, size: int) -> float:
-    """FLOP of forward and backward of a batch."""
-    config = model.config
-    weights = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, nn.Linear))
-    scores = 2 * FRAMES * (2 * config.depth * config.width + 2 * config.encoder_width)  # keys × queries, and × values
-    return 3.0 * 2 * (weights + scores) * size * FRAMES
-
-
-def matmul_peak(device: torch.device) -> float:
-    """FLOP a second of a large product in the precision of the step."""
-    size = 8192 if device.type == "cuda" else 1536
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2.0 * size**3 / min(timed(lambda: a @ b, device) for _ in range(6))
 
 
 if __name__ == "__main__":

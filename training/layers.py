@@ -20,7 +20,7 @@ from visavis.training.shapes import BKH, BNTE, BQH, BT, BTH, FramesT, MaskQK, Ma
 KeysValues = tuple[Tensor, Tensor]
 """Rotated keys and values, each [B, N, K, E]."""
 Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines, each [T, E / 2] float32."""
+"""Cosines and sines, each [T, E / 2] float32, or [B, 1, T, E / 2] where each item has its own clock."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Layout:
 def rotation(positions_T: FramesT, size: int, base: float = 10_000.0) -> Rotation:
     """Rotary angles of absolute frame numbers (int64) for heads of `size`."""
     exponents = torch.arange(0, size, 2, dtype=torch.float64, device=positions_T.device) / size
-    angles = positions_T.double()[:, None] * base**-exponents
+    angles = positions_T.double()[..., None] * base**-exponents
     return angles.cos().float(), angles.sin().float()
 
 

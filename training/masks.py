@@ -33,15 +33,15 @@ def visible(
     """May query frame q see key frame k?
 
     Args:
-        q_Q, k_K: int64, frame numbers.
+        q_Q, k_K: int64, frame numbers; axes before the last broadcast.
         context: if given, nothing is seen that lies more than so many frames before the start of the query's block
             (ignored by `full`). This is the length of the streaming cache.
 
-    Returns: bool [Q, K]. There is nothing to see before frame 0: caches that are not full yet hold zeros there.
+    Returns: bool [..., Q, K]. There is nothing to see before frame 0: caches that are not full yet hold zeros there.
     """
-    q_Q1, k_1K = q_Q[:, None], k_K[None, :]
+    q_Q1, k_1K = q_Q[..., :, None], k_K[..., None, :]
     if kind == "full":
-        return torch.ones(len(q_Q), len(k_K), dtype=torch.bool, device=q_Q.device)
+        return torch.ones((q_Q1 + k_1K).shape, dtype=torch.bool, device=q_Q.device)
     start_Q1 = torch.div(q_Q1, block, rounding_mode="floor") * block
     last_Q1 = (start_Q1 + block - 1 if kind == "block" else q_Q1) + look_ahead
     seen_QK = (k_1K >= 0) & (k_1K <= last_Q1)
@@ -61,7 +61,7 @@ def self_mask(config: ModelConfig, q_Q: FramesQ, k_K: FramesK) -> MaskQK:
 
 def cross_mask(config: ModelConfig, q_Q: FramesQ, k_K: FramesK) -> MaskQK:
     """Mask of cross-attention to condition codes: within the window, and the named mask with look-ahead."""
-    near_QK = (k_K[None, :] - q_Q[:, None]).abs() <= config.cross_window
+    near_QK = (k_K[..., None, :] - q_Q[..., :, None]).abs() <= config.cross_window
     return near_QK & visible(config.mask, q_Q, k_K, block=config.block, look_ahead=config.look_ahead)
 
 

@@ -23,7 +23,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from visavis.schemas.manifest import MotionSpec
@@ -32,7 +32,7 @@ from visavis.training.encoder import Encoder
 from visavis.training.features import build_features
 from visavis.training.layers import Attention, Block, KeysValues, Layout, NoiseLevel, extend, modulate, rotation
 from visavis.training.masks import cross_mask, encoder_mask, self_mask
-from visavis.training.shapes import BD, BN, BTC, BTD, BTF, KeepB, LevelBT, LevelBTM
+from visavis.training.shapes import BD, BN, BTC, BTD, BTF, FramesC, FramesK, FramesT, KeepB, LevelBT, LevelBTM
 
 SMALLEST_STD = 1e-4
 """A latent dimension that varies less is treated as constant, not blown up."""
@@ -62,6 +62,13 @@ class Keep:
 
 Codes = tuple[KeysValues, ...]
 """Encoded conditions as the cross-attention of each block reads them."""
+Start = int | Int[Tensor, "#B 1 1"]
+"""A number of a frame: one for all, or an int64 tensor [B, 1, 1] where each item of a batch has its own clock."""
+
+
+def frames_from(start: Start, first: int, end: int, device: torch.device) -> FramesT:
+    """The frames start + first … start + end − 1, int64 [T] or [B, 1, T]."""
+    return start + torch.arange(first, end, device=device)
 
 
 class DualMotionEncoder(nn.Module):
@@ -84,7 +91,7 @@ class DualMotionEncoder(nn.Module):
         self.out = nn.Linear(width, config.width)
 
     def forward(
-        self, conditions: Conditions, keep: Keep, start: int = 0, past: tuple[KeysValues, KeysValues] | None = None
+        self, conditions: Conditions, keep: Keep, start: Start = 0, past: tuple[KeysValues, KeysValues] | None = None
     ) -> tuple[Tensor, tuple[KeysValues, KeysValues]]:
         """Codes of frames start … start + T − 1.
 
@@ -97,10 +104,10 @@ class DualMotionEncoder(nn.Module):
         audio_BTH = torch.where(user, self.user_audio(conditions.user_audio), self.no_user_audio)
         motion_BTH = torch.where(user, self.user_motion(conditions.user_motion), self.no_user_motion)
 
-        end = start + avatar_BTH.shape[1]
+        count, device = avatar_BTH.shape[1], avatar_BTH.device
         known = 0 if past is None else past[0][0].shape[2]
-        frames_T = torch.arange(start, end, device=avatar_BTH.device)
-        mask_TK = encoder_mask(self.config, frames_T, torch.arange(start - known, end, device=avatar_BTH.device))
+        frames_T = frames_from(start, 0, count, device)
+        mask_TK = encoder_mask(self.config, frames_T, frames_from(start, -known, count, device))
         by = rotation(frames_T, self.hear_user.head_size)
 
         heard = extend(past and past[0], self.hear_user.keys_values(audio_BTH, by))
@@ -165,9 +172,9 @@ class Listener(nn.Module):
         seen = user_motion_BTD[:, first - start :][:, : heard.shape[1]]
         return Conditions(avatar_audio, user_audio, self.normalise(seen))
 
-    def codes(self, code_BTC: BTC, first: int = 0) -> Codes:
+    def codes(self, code_BTC: BTC, first: Start = 0) -> Codes:
         """Keys and values of codes of frames `first` …, computed once for all noise levels."""
-        frames_T = torch.arange(first, first + code_BTC.shape[1], device=code_BTC.device)
+        frames_T = frames_from(first, 0, code_BTC.shape[1], code_BTC.device)
         by = rotation(frames_T, self.config.width // self.config.heads)
         with self._precision():
             return tuple(cross.keys_values(code_BTC, by) for _, cross in self.attentions())
@@ -191,13 +198,15 @@ class Listener(nn.Module):
 
     def layout(self, frames: range, keys: range, codes: range) -> Layout:
         """For denoising `frames`, which see motion of the frames `keys` and codes of the frames `codes`."""
-        frames_T, keys_K, codes_K = (
-            torch.arange(span.start, span.stop, device=self.mean.device) for span in (frames, keys, codes)
-        )
+        spans = (torch.arange(span.start, span.stop, device=self.mean.device) for span in (frames, keys, codes))
+        return self.layout_of(*spans)
+
+    def layout_of(self, frames_T: FramesT, keys_K: FramesK, codes_C: FramesC) -> Layout:
+        """As `layout`, of frame numbers in tensors: [T], or [B, 1, T] where each item has its own clock."""
         return Layout(
             rotation(frames_T, self.config.width // self.config.heads),
             self_mask(self.config, frames_T, keys_K),
-            cross_mask(self.config, frames_T, codes_K),
+            cross_mask(self.config, frames_T, codes_C),
         )
 
     def modulations(self, t_BT: LevelBT) -> Tensor:

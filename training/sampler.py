@@ -11,92 +11,30 @@ mask forgets them.
 Latency: block + look-ahead frames of waiting (12 · 40 ms by default) before compute; features that hear ahead add
 theirs (`training.features.audio_spec` tells the sum).
 
-Noise is a function of (seed, key, number of the block) alone, so a result does not depend on what else was in the
-batch, on whether it was streamed or rolled out, nor on where a session was saved and restored.
+Noise is a function of (seed, key, number of the block) alone (`training.noise`), so a result does not depend on what
+else was in the batch, on whether it was streamed or rolled out, nor on where a session was saved and restored.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from visavis.schemas import FPS, SAMPLES_PER_FRAME
+from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.errors import UsageError
 from visavis.schemas.train import Drop, SamplerConfig
-from visavis.training.layers import Attention, KeysValues, Layout, extend, tail
+from visavis.training.block import BlockInputs, BlockSampler, anchored, empty_cache, noise_levels
+from visavis.training.guidance import guidance_weights, guided, kept_by
+from visavis.training.layers import KeysValues, extend, tail
 from visavis.training.masks import ahead
-from visavis.training.model import Codes, Conditions, Keep, Listener
+from visavis.training.model import Codes, Conditions, Listener
+from visavis.training.noise import NoiseSource
+from visavis.training.noise import noise as noise  # where others look for it
 from visavis.training.shapes import BD, BN, BTD, SBD, SD, SN, STD
-
-Branch = tuple[bool, bool]
-"""Does a guidance branch see the avatar's audio, and the user?"""
-
-_KEPT: dict[Drop, Branch] = {
-    "full": (True, True),
-    "no_user": (True, False),
-    "no_avatar": (False, True),
-    "none": (False, False),
-}
-
-
-def guidance_weights(config: SamplerConfig, drop: Drop = "full") -> dict[Branch, float]:
-    """The guided velocity as a weighted sum over branches; weights sum to 1, and no branch is evaluated in vain.
-
-    paper (eq. 14): v(∅,∅) + w_a·[v(a,∅) − v(∅,∅)] + w_u·[v(∅,u) − v(∅,∅)]
-    full: v(a,u) + (w_a − 1)·[v(a,u) − v(∅,u)] + (w_u − 1)·[v(a,u) − v(a,∅)]
-
-    Dropped conditions are dropped from every branch.
-    """
-    w_a, w_u = config.w_a, config.w_u
-    weights: dict[Branch, float]
-    if config.guidance == "paper":
-        weights = {(False, False): 1 - w_a - w_u, (True, False): w_a, (False, True): w_u}
-    elif config.guidance == "full":
-        weights = {(True, True): w_a + w_u - 1, (False, True): 1 - w_a, (True, False): 1 - w_u}
-    else:
-        weights = {(True, True): 1.0}
-    avatar, user = _KEPT[drop]
-    merged: dict[Branch, float] = {}
-    for (sees_avatar, sees_user), weight in weights.items():
-        branch = (sees_avatar and avatar, sees_user and user)
-        merged[branch] = merged.get(branch, 0.0) + weight
-    return {branch: weight for branch, weight in merged.items() if weight != 0}
-
-
-def noise(seed: int, keys: Sequence[str], block: int, frames: int, dim: int) -> STD:
-    """Standard normal noise of one block of each session, [S, T, D] float32 on the CPU."""
-    drawn = []
-    for key in keys:
-        digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
-        source = np.random.Philox(key=int.from_bytes(digest[:16], "little"), counter=[0, 0, 0, block])
-        drawn.append(np.random.Generator(source).standard_normal((frames, dim), dtype=np.float32))
-    return torch.from_numpy(np.stack(drawn))
-
-
-def anchored(x_STD: STD, mean_SD: SD, reference_SD: SD, config: SamplerConfig) -> tuple[STD, SD]:
-    """Take off a share of what has separated the motion from its reference for long; all normalised.
-
-    x'(n) = x(n) − anchor · (m(n) − reference), m the mean of x, weighted by exp(−age / anchor_seconds). A lasting
-    offset shrinks to (1 − anchor) of itself; what is quick against `anchor_seconds` passes. The result is what the
-    model sees as its past, so an offset that each block adds to the one before stays below offset / anchor.
-
-    Returns: x', and m of the last frame.
-    """
-    share = -math.expm1(-1 / (config.anchor_seconds * FPS))
-    frames = []
-    for x_SD in x_STD.unbind(1):
-        mean_SD = torch.lerp(mean_SD, x_SD, share)
-        frames.append(x_SD - config.anchor * (mean_SD - reference_SD))
-    return torch.stack(frames, dim=1), mean_SD
 
 
 @dataclass
@@ -148,8 +86,13 @@ class Stream:
         drop: Drop = "full",
         *,
         compile: bool = False,
+        graph: bool | None = None,
     ) -> None:
-        """compile: the denoiser by torch.compile, which takes a minute and a compiler. The model must not change then.
+        """
+        Args:
+            compile: the denoiser by torch.compile, which takes a minute and a compiler. The model must not change then.
+            graph: capture blocks as CUDA graphs (`training.graphs`), in the precision of the first one; None: on a GPU.
+                The model must keep its place then, and short blocks at the end are computed as they come.
 
         Raises:
             UsageError: a model with mask `full`, which cannot stream, or a reference that is not finite.
@@ -161,34 +104,29 @@ class Stream:
         self.model, self.config, self.keys, self.drop = model, config, tuple(keys), drop
         self.reference = reference_SD
         self.counts = Counts()
-        self._weights = guidance_weights(config, drop)
-        self._reference = model.normalise(reference_SD)
-        self._keep = _keep(self._weights, len(keys), reference_SD.device)
-        self._levels = _levels(config)
-        with torch.no_grad():
-            t_LT = torch.tensor(self._levels, device=reference_SD.device)[:, None]
-            self._modulations = model.modulations(t_LT)[:, None].unbind(0)  # of each level, [1, 1, 8H]
-        self._denoise = compiled(model) if compile else model.denoise
-        self._unwritten: tuple[Tensor, Layout] | None = None
+        weights = guidance_weights(config, drop)
+        self._branches = len(weights)
+        self._keep = kept_by(weights, len(keys), reference_SD.device)
+        self._blocks = BlockSampler(model, model.normalise(reference_SD), config, weights, compile=compile, graph=graph)
+        self._noise = NoiseSource(config.seed)
+        self._noise_keys = [self._noise.key_of(key) for key in self.keys]
+        self._drawn: tuple[int, Tensor] | None = None
         self.state = self._fresh_state()
 
     def _fresh_state(self) -> StreamState:
         config, sessions = self.model.config, len(self.keys)
-        rows, zeros = len(self._weights) * sessions, self.reference.new_zeros
-
-        def empty(attention: Attention, frames: int) -> KeysValues:
-            shape = rows, attention.heads, frames, attention.head_size
-            return zeros(shape), zeros(shape)
-
-        encoder, blocks = self.model.encoder, self.model.attentions()
+        rows, zeros = self._branches * sessions, self.reference.new_zeros
+        encoder = self.model.encoder
         return StreamState(
             avatar_audio=zeros(sessions, 0),
             user_audio=zeros(sessions, 0),
             user_motion=zeros(sessions, 0, self.model.motion.dim),
-            mean=self._reference.clone(),
-            encoder=tuple(empty(a, config.context + ahead(config)) for a in (encoder.hear_user, encoder.join_avatar)),
-            codes=tuple(empty(cross, config.cross_window) for _, cross in blocks),
-            past=tuple(empty(own, config.context) for own, _ in blocks),
+            mean=self._blocks.mean_SD,
+            encoder=tuple(
+                empty_cache(a, rows, config.context + ahead(config)) for a in (encoder.hear_user, encoder.join_avatar)
+            ),
+            codes=tuple(empty_cache(cross, rows, config.cross_window) for _, cross in self.model.attentions()),
+            past=self._blocks.past,
         )
 
     @property
@@ -230,7 +168,9 @@ class Stream:
         state, config = self.state, self.model.config
         given = state.avatar_audio, state.user_audio, state.user_motion
         one = self.model.conditions(*given, state.start, state.encoded, last=last)
-        conditions = Conditions(*(self._branches(part) for part in (one.avatar_audio, one.user_audio, one.user_motion)))
+        conditions = Conditions(
+            *(part.repeat(self._branches, 1, 1) for part in (one.avatar_audio, one.user_audio, one.user_motion))
+        )
         code, encoder = self.model.encoder(conditions, self._keep, state.encoded, state.encoder)
         fresh = self.model.codes(code, state.encoded)
         state.encoded += code.shape[1]
@@ -247,45 +187,30 @@ class Stream:
 
     def _generate(self, size: int) -> Tensor:
         """The next block, normalised [S, T, D]."""
-        state, config = self.state, self.model.config
-        x = noise(self.config.seed, self.keys, state.done // config.block, size, self.model.motion.dim)
-        x = x.to(self._reference.device)
-        layout = self.model.layout(
-            frames=range(state.done, state.done + size),
-            keys=range(state.done - config.context, state.done + size),
-            codes=range(state.encoded - state.codes[0][0].shape[2], state.encoded),
-        )
-        for level, (t, following) in enumerate(pairwise(self._levels)):
-            x = x + (following - t) * guided(self._weights, self._velocity(x, level, layout)[0])
-            self.counts.evaluations += 1
-        if self.config.anchor:
-            x, state.mean = anchored(x, state.mean, self._reference, self.config)
-        self._unwritten = x, layout
+        state = self.state
+        done, encoded = torch.tensor([[[[state.done]]], [[[state.encoded]]]], device=self.reference.device)
+        x = self._blocks.generate(BlockInputs(self._next_noise()[:, :size], done, encoded, state.codes))
+        self.counts.evaluations += self._blocks.steps
         state.done += size
         return x
 
-    @torch.no_grad()
     def remember(self) -> None:
-        """Write the last block into the cache, if that is not done yet: one pass at t = 1.
+        """Write the last block into the cache, if that is not done yet: one pass at t = 1. And draw the next noise.
 
         `step` does it when it needs it; done while one waits for the next conditions, it costs no latency.
         """
-        if self._unwritten is None:
-            return
-        x, layout = self._unwritten
-        _, fresh = self._velocity(x, -1, layout)
-        past = zip(self.state.past, fresh, strict=True)
-        self.state.past = tuple(tail(extend(p, f), self.model.config.context) for p, f in past)
-        self.counts.cache_writes += 1
-        self._unwritten = None
+        if self._blocks.write():
+            self.counts.cache_writes += 1
+            self._next_noise()
 
-    def _velocity(self, x_STD: STD, level: int, layout: Layout) -> tuple[Tensor, tuple[KeysValues, ...]]:
-        denoise = self._denoise if x_STD.shape[1] == self.model.config.block else self.model.denoise  # one shape only
-        x, reference = self._branches(x_STD), self._branches(self._reference)
-        return denoise(x, reference, self._modulations[level], self.state.codes, layout, self.state.past)
-
-    def _branches(self, x: Tensor) -> Tensor:
-        return x.repeat(len(self._weights), *(1 for _ in x.shape[1:]))
+    def _next_noise(self) -> STD:
+        """That of the next block, drawn once; a shorter block takes the beginning."""
+        block = self.state.done // self.model.config.block
+        if self._drawn is None or self._drawn[0] != block:
+            size, dim = self.model.config.block, self.model.motion.dim
+            x = self._noise.draw(self._noise_keys, [block] * len(self.keys), size, dim)
+            self._drawn = block, x.to(self.reference.device)
+        return self._drawn[1]
 
 
 def check_finite(
@@ -330,7 +255,7 @@ def rollout(
     arguments = (model, avatar_audio_BN, user_audio_BN, user_motion_BTD, reference_BD, config, keys, drop)
     if not cached or model.config.mask == "full":
         return _rollout_plain(*arguments)
-    stream = Stream(model, reference_BD, config, keys, drop)
+    stream = Stream(model, reference_BD, config, keys, drop, graph=False)  # would be captured for a few blocks only
     frames = user_motion_BTD.shape[1]
     blocks, given = [], 0
     for _ in range(-(-frames // model.config.block)):
@@ -361,14 +286,14 @@ def _rollout_plain(
     conditions = Conditions(
         one.avatar_audio.repeat(n, 1, 1), one.user_audio.repeat(n, 1, 1), one.user_motion.repeat(n, 1, 1)
     )
-    reference_BD, keep = model.normalise(reference_BD), _keep(weights, batch, user_motion_BTD.device)
+    reference_BD, keep = model.normalise(reference_BD), kept_by(weights, batch, user_motion_BTD.device)
     mean = reference_BD
     done: list[Tensor] = []
     for number, start in enumerate(range(0, frames, block)):
         size = min(block, frames - start)
         x = noise(config.seed, keys, number, size, dim).to(reference_BD.device)
         past = torch.cat([*done, x.new_zeros(batch, frames - start, dim)], dim=1)
-        for t, following in pairwise(_levels(config)):
+        for t, following in pairwise(noise_levels(config)):
             past[:, start : start + size] = x
             level_1T = torch.ones(1, frames, device=x.device)
             level_1T[:, start:] = t
@@ -378,28 +303,3 @@ def _rollout_plain(
             x, mean = anchored(x, mean, reference_BD, config)
         done.append(x)
     return model.denormalise(torch.cat(done, dim=1))
-
-
-def compiled(model: Listener) -> Callable[..., tuple[Tensor, tuple[KeysValues, ...]]]:
-    """`model.denoise` by torch.compile, for one shape of inputs. On the CPU weights are packed for its products."""
-    packed: dict[str, Any] = {"freezing": model.mean.device.type == "cpu"}
-    return torch.compile(model.denoise, dynamic=False, fullgraph=True, options=packed)
-
-
-def guided(weights: dict[Branch, float], velocity: Float[Tensor, "_ T D"]) -> Float[Tensor, "_ T D"]:
-    """Weighted sum over branches stacked in the batch: [branches · S, T, D] → [S, T, D]."""
-    parts = velocity.chunk(len(weights))
-    return sum((w * v for w, v in zip(weights.values(), parts, strict=True)), torch.zeros_like(parts[0]))
-
-
-def _keep(weights: dict[Branch, float], sessions: int, device: torch.device) -> Keep:
-    avatar, user = zip(*weights, strict=True)
-    return Keep(
-        torch.tensor(avatar, device=device).repeat_interleave(sessions),
-        torch.tensor(user, device=device).repeat_interleave(sessions),
-    )
-
-
-def _levels(config: SamplerConfig) -> list[float]:
-    """Noise levels from noise to motion; the steps of Euler's method lie between them."""
-    return torch.linspace(0, 1, config.steps + 1).tolist()

@@ -24,6 +24,7 @@ from torch import Tensor
 from visavis.schemas.errors import UsageError
 from visavis.schemas.markers import shaping
 from visavis.schemas.train import SamplerConfig
+from visavis.training.block import flat
 from visavis.training.model import Listener
 from visavis.training.sampler import Counts, Stream
 
@@ -31,6 +32,8 @@ FORMAT = 1
 _PLAIN = ("start", "encoded", "done")
 _CACHES = ("encoder", "codes", "past")
 _TENSORS = ("avatar_audio", "user_audio", "user_motion", "mean")
+_IN_PLACE = ("past", "mean")
+"""What keeps its place in a stream (`training.block`)."""
 
 
 def model_id(model: Listener) -> str:
@@ -73,7 +76,9 @@ def save_stream(stream: Stream, of: str | None = None) -> bytes:
     return data
 
 
-def load_stream(data: bytes, model: Listener, of: str | None = None, *, compile: bool = False) -> Stream:
+def load_stream(
+    data: bytes, model: Listener, of: str | None = None, *, compile: bool = False, graph: bool | None = None
+) -> Stream:
     """The stream that was saved, on the model's device.
 
     Args:
@@ -99,18 +104,29 @@ def load_stream(data: bytes, model: Listener, of: str | None = None, *, compile:
             )
         tensors = {name: value.to(model.mean.device) for name, value in tensors.items()}
         config = SamplerConfig.model_validate(header["config"])
-        stream = Stream(model, tensors["reference"], config, header["keys"], header["drop"], compile=compile)
+        stream = Stream(
+            model, tensors["reference"], config, header["keys"], header["drop"], compile=compile, graph=graph
+        )
         for name in _PLAIN:
             setattr(stream.state, name, int(header[name]))
-        for name in _TENSORS:
-            setattr(stream.state, name, tensors[name])
+        held: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
         for cache in _CACHES:
             layers = range(len(getattr(stream.state, cache)))
-            held = tuple((tensors[f"{cache}.{i}.keys"], tensors[f"{cache}.{i}.values"]) for i in layers)
-            setattr(stream.state, cache, held)
+            held[cache] = tuple((tensors[f"{cache}.{i}.keys"], tensors[f"{cache}.{i}.values"]) for i in layers)
+        for name in held.keys() - set(_IN_PLACE):
+            setattr(stream.state, name, held[name])
+        _copy([stream.state.mean, *flat(stream.state.past)], [held["mean"], *flat(held["past"])])
         stream.counts = Counts(**header["counts"])
         return stream
     except (SafetensorError, ValidationError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"not a whole state of a stream ({str(error).splitlines()[0]}); start the session anew"
         ) from error
+
+
+def _copy(into: list[Tensor], held: list[Tensor]) -> None:
+    """Raises ValueError: their shapes differ."""
+    for place, value in zip(into, held, strict=True):
+        if place.shape != value.shape:
+            raise ValueError(f"a tensor of {list(value.shape)} where the model keeps {list(place.shape)}")
+        place.copy_(value)

@@ -6,7 +6,8 @@
 All randomness of a step comes from (seed, step, part of it), and a loader's position is three numbers per class: a run
 that is stopped and resumed goes through the same losses as one that never stopped. Each process has its own part of the
 data and an equal share of each step; N processes do what one does that accumulates their N batches. The first of them
-writes checkpoints and metrics. Metrics are JSON lines in `metrics.jsonl`.
+writes checkpoints and metrics, the former in the background (`training.background`). Metrics are JSON lines in
+`metrics.jsonl`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,9 +34,10 @@ from visavis.schemas import FPS
 from visavis.schemas.errors import RunFailed
 from visavis.schemas.storage.held import held
 from visavis.schemas.train import OptimConfig, TrainConfig
-from visavis.training.checkpoint import CHECKPOINT_NAME, keep_copy, save_checkpoint
+from visavis.training.background import CheckpointWriter
+from visavis.training.checkpoint import CHECKPOINT_NAME, keep_copy
 from visavis.training.inputs import Run, open_run
-from visavis.training.loader import Loader, prefetch
+from visavis.training.loader import Batch, Loader, prefetch
 from visavis.training.log import MetricsLog
 from visavis.training.model import Listener
 from visavis.training.objective import Losses, Objective, Part, step_generator
@@ -130,7 +134,8 @@ def _loop(run: Run, out: Path, log: MetricsLog, progress: Progress | None, asked
     saved = run.first_step
     with group.together():
         feed = _Feed(run)
-    with closing(feed):
+    before: _Taken | None = None
+    with closing(feed), _writing(group) as writer:
         for step in range(run.first_step, run.steps):
             parts, shares = _next_parts(run, feed, log)
             _set_learning_rate(optimizer, run, step)
@@ -141,34 +146,91 @@ def _loop(run: Run, out: Path, log: MetricsLog, progress: Progress | None, asked
             ]
             loss = torch.stack([losses.total.detach() for losses in done_parts]).sum()
             norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.optim.grad_clip)
-            finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
-            broken, stopping = group.total([not finite, asked()])
-            if broken:
-                raise RunFailed(_what_broke(run, step, saved, out, loss, norm, parts, done_parts))
+            taken = _Taken(step, parts, done_parts, loss, norm)
+            optimizer.found_inf = taken.broken  # type: ignore[attr-defined]  # then this step changes no weights
             optimizer.step()
             update_average(run.average, run.model, config.optim.ema, step)
 
             done = step + 1
+            last, due, logged = done == run.steps, done % config.checkpoint_every == 0, done % config.log_every == 0
+            # A GPU works behind the host, so what it found is asked for a step later, or when it is written down.
+            stopping = _check(run, before, saved, out, asked=asked())
+            if last or due or logged or stopping:
+                _check(run, taken, saved, out)
+            before = taken
             log.add({"loss": loss, "grad_norm": norm})
             for part, losses in zip(parts, done_parts, strict=True):
                 log.add(losses.logs)
-                log.add_errors(losses.t_BT, losses.error_BT, part.windows.valid[..., 0].to(run.device))
+                log.add_errors(
+                    losses.t_BT, losses.error_BT, part.windows.valid[..., 0].to(run.device, non_blocking=True)
+                )
             log.end_step()
-            last, due = done == run.steps, done % config.checkpoint_every == 0
-            if last or done % config.log_every == 0:
+            if last or logged:
                 log.write(done, run.steps, lr=optimizer.param_groups[0]["lr"], bad_samples=feed.bad)
             rise = _validate(run, done, log) if last or due else None
             if rise is not None:
                 _end_early(run, done, saved, out, rise)
             elif last or due or stopping:
-                _save(run, optimizer, feed, done, out, numbered=last or due)
+                _save(run, optimizer, feed, done, out, writer, numbered=last or due)
                 saved = done
             if progress is not None and group.first:
                 progress(done, run.steps, log.latest)
             if rise is not None:
                 return
             if stopping and not last:
+                _finish(writer, group)
                 raise Stopped(f"stopped after step {done} of {run.steps}, which {out / CHECKPOINT_NAME} holds")
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A step that was taken, and what tells whether its numbers were finite. Scalars are on the device."""
+
+    step: int
+    parts: list[Part]
+    losses: list[Losses]
+    loss: Tensor
+    norm: Tensor
+
+    @cached_property
+    def broken(self) -> Tensor:
+        """float32, 1 or 0, as a fused optimizer wants it."""
+        return (~(torch.isfinite(self.loss) & torch.isfinite(self.norm))).float()
+
+
+def _check(run: Run, taken: _Taken | None, saved: int, out: Path, *, asked: bool = False) -> bool:
+    """Whether somebody asked to stop, in any process.
+
+    Raises:
+        RunFailed: in all processes, where a step's loss or gradients are not finite in one.
+    """
+    broken, stopping = run.group.total([taken is not None and bool(taken.broken), asked])
+    if broken and taken is not None:
+        raise RunFailed(_what_broke(run, taken, saved, out))
+    return bool(stopping)
+
+
+@contextmanager
+def _writing(group: Processes) -> Iterator[CheckpointWriter]:
+    """A writer whose last checkpoint is whole when this is left, by whatever way.
+
+    Raises the error of a write that failed, unless another one is on its way.
+    """
+    writer = CheckpointWriter()
+    try:
+        yield writer
+    except BaseException:
+        try:
+            writer.wait()
+        except Exception as error:  # noqa: BLE001 - the first error is the one to tell
+            _log.warning("the last checkpoint was not written: %s", error)
+        raise
+    _finish(writer, group)
+
+
+def _finish(writer: CheckpointWriter, group: Processes) -> None:
+    with group.together():
+        writer.wait()
 
 
 class _Feed:
@@ -180,7 +242,8 @@ class _Feed:
             self._loaders["pairs"] = run.loader(run.pairs, "pairs")
         self._close = ExitStack()
         self._ahead = {
-            name: self._close.enter_context(closing(prefetch(loader))) for name, loader in self._loaders.items()
+            name: self._close.enter_context(closing(prefetch(_pinned(loader) if run.device.type == "cuda" else loader)))
+            for name, loader in self._loaders.items()
         }
         self.positions: dict[str, Any] = {}
 
@@ -196,6 +259,11 @@ class _Feed:
 
     def close(self) -> None:
         self._close.close()
+
+
+def _pinned(loader: Loader) -> Iterator[tuple[Batch, dict[str, Any]]]:
+    for batch, state in loader:
+        yield batch.pinned(), state
 
 
 def _next_parts(run: Run, feed: _Feed, log: MetricsLog) -> tuple[list[Part], list[list[float]]]:
@@ -255,37 +323,43 @@ def _end_early(run: Run, step: int, saved: int, out: Path, rise: float) -> None:
         _log.warning("%s; %s is of step %d, the last before it", why, out / CHECKPOINT_NAME, saved)
 
 
-def _save(run: Run, optimizer: torch.optim.Optimizer, feed: _Feed, step: int, out: Path, *, numbered: bool) -> None:
-    """Write a checkpoint; numbered: under a name of its own, too."""
+def _save(
+    run: Run,
+    optimizer: torch.optim.Optimizer,
+    feed: _Feed,
+    step: int,
+    out: Path,
+    writer: CheckpointWriter,
+    *,
+    numbered: bool,
+) -> None:
+    """Begin to write a checkpoint; numbered: under a name of its own, too."""
     states = [json.loads(text) for text in run.group.gather(json.dumps(feed.positions))]
     with run.group.together():
         if not run.group.first:
             return
         path = out / CHECKPOINT_NAME
         loaders = {name: [state[name] for state in states] for name in feed.positions}
-        save_checkpoint(run.checkpoint(step, optimizer, loaders), path)
-        if numbered:
-            keep_copy(path, step, run.config.keep_checkpoints, run.config.keep_every)
+        keep = partial(keep_copy, path, step, run.config.keep_checkpoints, run.config.keep_every)
+        writer.write(run.checkpoint(step, optimizer, loaders), path, keep if numbered else None)
 
 
-def _what_broke(
-    run: Run, step: int, saved: int, out: Path, loss: Tensor, norm: Tensor, parts: list[Part], losses: list[Losses]
-) -> str:
+def _what_broke(run: Run, taken: _Taken, saved: int, out: Path) -> str:
     """A sentence that is the same in all processes: the samples whose own error is not finite, or all of the step."""
     broken = [
         key
-        for part, each in zip(parts, losses, strict=True)
+        for part, each in zip(taken.parts, taken.losses, strict=True)
         for key, error_T in zip(part.windows.keys, each.error_BT, strict=True)
         if not torch.isfinite(error_T).all()
     ]
-    everything = [key for part in parts for key in part.keys]
-    said = [json.loads(text) for text in run.group.gather(json.dumps([broken, everything, loss.item()]))]
+    everything = [key for part in taken.parts for key in part.keys]
+    said = [json.loads(text) for text in run.group.gather(json.dumps([broken, everything, taken.loss.item()]))]
     suspects = [key for each in said for key in each[0]] or [key for each in said for key in each[1]]
     named = ", ".join(suspects[:_SUSPECTS]) + (f" and {len(suspects) - _SUSPECTS} more" if suspects[_SUSPECTS:] else "")
     value = sum(each[2] for each in said) / run.group.size
     left = f"{out / CHECKPOINT_NAME} is of step {saved}" if saved else "no checkpoint was written before it"
     return (
-        f"step {step + 1}: loss is {value}, gradient norm {norm.item()}; {left}; "
+        f"step {taken.step + 1}: loss is {value}, gradient norm {taken.norm.item()}; {left}; "
         f"lower the learning rate, or look at the samples {named}"
     )
 

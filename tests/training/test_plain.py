@@ -13,7 +13,8 @@ from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.train import Mask, SamplerConfig
 from visavis.training.flow import Noise, flow_loss
 from visavis.training.model import Conditions, Keep, Listener
-from visavis.training.sampler import noise, rollout
+from visavis.training.noise import noise
+from visavis.training.sampler import rollout
 
 FRAMES = 30
 

@@ -17,8 +17,10 @@ from tests.training.test_causality import CONDITIONS, inputs
 from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.errors import UsageError
 from visavis.schemas.train import Drop, Mask, SamplerConfig
+from visavis.training.block import anchored
+from visavis.training.guidance import guidance_weights
 from visavis.training.model import Keep, Listener
-from visavis.training.sampler import Counts, Stream, anchored, guidance_weights, rollout
+from visavis.training.sampler import Counts, Stream, rollout
 
 
 def generate(

@@ -192,6 +192,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(windows: Path, tmp_path: Path, 
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
+def test_a_loss_that_is_not_finite_is_told_of_its_own_step_though_it_is_looked_at_later(
+    windows: Path, tmp_path: Path, small_config: TrainConfig
+):
+    """As on a GPU, where nobody waits for a step's numbers until they are written down."""
+    optim = small_config.optim.model_copy(update={"lr": 1e30, "warmup": 0})
+    told = []
+    for every in (1, 100):
+        config = small_config.model_copy(update={"optim": optim, "log_every": every, "checkpoint_every": 100})
+        with pytest.raises(RunFailed) as failed:
+            train(str(windows), tmp_path / str(every), config)
+        told.append(str(failed.value))
+    assert told[0] == told[1]
+    assert "step 2: loss is" in told[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_the_step_and_writes_a_checkpoint(
