@@ -55,6 +55,7 @@ def diagnosis_of(corpus: str, reporter: Reporter) -> Diagnosis:
         UsageError: it is nothing that can be examined.
     """
     from visavis.pipeline.plan.doctor import examine_dataset, examine_run
+    from visavis.pipeline.plan.doctor_list import examine_list
     from visavis.pipeline.plan.file_names import RUN_FILE
     from visavis.schemas.manifest import MANIFEST_NAME
     from visavis.schemas.storage.store import Store
@@ -67,7 +68,7 @@ def diagnosis_of(corpus: str, reporter: Reporter) -> Diagnosis:
         return examine_run(corpus, reporter)
     if MANIFEST_NAME in there:
         return examine_dataset(corpus, reporter)
-    raise UsageError(f"{corpus}: no run and no dataset")
+    return examine_list([corpus], reporter)
 
 
 def _say(found: Diagnosis, items: int) -> None:

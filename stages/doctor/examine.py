@@ -70,19 +70,27 @@ def measure(excerpt: Excerpt, voice: lips.Lips | None, usual: faces.Usual) -> Su
     }
 
 
-class Judge:
-    """Holds each conversation against what is usual in the corpus."""
+def hear(excerpt: Excerpt) -> Sums:
+    """Sums of a stretch of which nothing but the sound is known."""
+    return {**sound.measure(excerpt), **bleed.measure(excerpt)}
 
-    def __init__(self, scratch: Scratch) -> None:
+
+class Judge:
+    """Holds each conversation against what is usual in the corpus. sound_only: as `hear` measures it."""
+
+    def __init__(self, scratch: Scratch, *, sound_only: bool = False) -> None:
+        self._sound_only = sound_only
         columns: dict[str, list[float]] = {
             name: [] for name in ("loud", "lips", "turns", "energy", "trembling", "speed")
         }
         figures: dict[str, list[float]] = {name: [] for name in ("sharpness", "face_size", "confidence")}
         for _, about, sums in scratch.talks(SAMPLE):
+            columns["loud"] += [sound.loudness(sums, person) for person in (0, 1)]
+            if sound_only:
+                continue
             columns["lips"] += lips.own_fit(sums)
             columns["turns"] += turns.own_fit(sums)
             for person in (0, 1):
-                columns["loud"].append(sound.loudness(sums, person))
                 for name in ("energy", "trembling", "speed"):
                     columns[name].append(getattr(faces, name)(sums, person))
             for found in about.figures:
@@ -100,6 +108,8 @@ class Judge:
     def _all(self, about: About, sums: Sums) -> Iterator[Sign]:
         yield from sound.judge(sums, self.usual["loud"])
         yield from bleed.judge(sums)
+        if self._sound_only:
+            return
         yield from lips.judge(sums, self.usual["lips"])
         yield from turns.judge(sums, self.usual["turns"])
         yield from faces.judge(sums, self.usual)
