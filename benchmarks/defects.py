@@ -14,10 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 from scipy.signal import butter, resample_poly, sosfiltfilt
 
 from benchmarks.listeners import REAL, Rule
@@ -43,6 +44,8 @@ from visavis.stages.windows import WindowsStage
 
 EVERY = 5
 """One of so many conversations has the defect."""
+LEARN_FROM = 30
+"""Clean conversations from which is learned what is usual in the motion."""
 ROOM = 0.0015  # deviation of a room's noise, each track its own
 _PRINT = "made"
 
@@ -65,6 +68,10 @@ class Talk:
         audio = [decode_audio(track.tobytes()) for track in voices.audio]
         audio = [(a + ROOM * random.standard_normal(len(a))).astype(np.float32) for a in audio]
         return Talk(dyad, audio, list(dyad.motion), dyad.state, list(dyad.figures), list(dyad.participants))
+
+    def copy(self) -> Talk:
+        lists = {"audio": list(self.audio), "motion": [m.copy() for m in self.motion], "figures": list(self.figures)}
+        return replace(self, **lists)
 
     def about(self) -> About:
         one, other = self.people
@@ -215,7 +222,7 @@ def dull(talk: Talk, random: np.random.Generator, other: Talk) -> None:
     person = int(random.integers(2))
     speaks = (talk.state >> (1 - person) & 1).astype(bool)
     motion = talk.motion[person]
-    damped = np.where(speaks[:, None], random.uniform(0.05, 0.2), 1.0)
+    damped = 1 - (1 - random.uniform(0.05, 0.2)) * gaussian_filter1d(speaks.astype(float), 4)[:, None]
     talk.motion[person] = (motion.mean(axis=0) + damped * (motion - motion.mean(axis=0))).astype(np.float32)
 
 
@@ -262,14 +269,12 @@ def table(
 ) -> Iterator[tuple[dict[str, object], list[str]]]:
     """Kind, injected, found, wrong, recall, precision; first of the clean corpus. And what went wrong."""
     corpus = Corpus(train=conversations, val=0, seconds=seconds, seed=seed)
+    made = [Talk.made(corpus, REAL, number) for number in range(conversations)]
     learner = Learner()
-    for number in range(conversations):
-        learner.add(Talk.made(corpus, REAL, number).excerpt())
+    for talk in made[:LEARN_FROM]:
+        learner.add(talk.excerpt())
     voice, usual = learner.usual()
-    clean = {}
-    for number in range(conversations):
-        talk = Talk.made(corpus, REAL, number)
-        clean[talk.dyad.conversation] = talk.about(), measure(talk.excerpt(), voice, usual)
+    clean = {t.dyad.conversation: (t.about(), measure(t.excerpt(), voice, usual)) for t in made}
     found = examined(clean)
     told = [f"{f.kind} {i.id} {i.detail}" for f in found.findings for i in f.items]
     yield _row("clean", 0, 0, sum(f.count for f in found.findings)), told
@@ -277,8 +282,8 @@ def table(
         ill = {}
         random = np.random.default_rng([seed, list(INJECTIONS).index(kind)])
         for number in range(EVERY - 1, conversations, EVERY):
-            talk = Talk.made(corpus, REAL, number)
-            INJECTIONS[kind](talk, random, Talk.made(corpus, REAL, number - 1 - int(random.integers(3))))
+            talk = made[number].copy()
+            INJECTIONS[kind](talk, random, made[number - 1 - int(random.integers(3))])
             ill[talk.dyad.conversation] = talk.about(), measure(talk.excerpt(), voice, usual)
         yield _scored(kind, set(ill), examined(clean | ill))
 

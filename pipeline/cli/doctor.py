@@ -38,26 +38,29 @@ def doctor(
     from visavis.pipeline.engine.progress import Reporter
 
     reporter = Reporter()
-    found = diagnosis_of(corpus, reporter)
+    found, kept = diagnosis_of(corpus, reporter)
     if as_json:
         say_json(found.model_dump(mode="json") | {"ill": found.ill})
     else:
         _say(found, items)
         looked = ", ".join(f"{n} {what}" for what, n in found.looked_at.items())
-        reporter.end(f"{counted(len(found.findings), 'finding')}; looked at {looked}", advice="see docs/doctor.md")
+        said = f"{counted(len(found.findings), 'finding')}; looked at {looked}"
+        reporter.end(said, *(("report", corpus, "--page") if kept else ()))
     raise typer.Exit(1 if found.ill else 0)
 
 
-def diagnosis_of(corpus: str, reporter: Reporter) -> Diagnosis:
-    """Of whatever was named.
+def diagnosis_of(corpus: str, reporter: Reporter) -> tuple[Diagnosis, bool]:
+    """Of whatever was named; and whether it was kept beside it, for `report --page`.
 
     Raises:
         UsageError: it is nothing that can be examined.
     """
     from visavis.pipeline.plan.doctor import examine_dataset, examine_run
     from visavis.pipeline.plan.doctor_list import examine_list
-    from visavis.pipeline.plan.file_names import RUN_FILE
+    from visavis.pipeline.plan.file_names import DIAGNOSIS, RUN_FILE
     from visavis.schemas.manifest import MANIFEST_NAME
+    from visavis.schemas.plain import to_json
+    from visavis.schemas.secrets import written
     from visavis.schemas.storage.store import Store
 
     there = set[str]()
@@ -65,10 +68,15 @@ def diagnosis_of(corpus: str, reporter: Reporter) -> Diagnosis:
         store = Store(corpus)
         there = {name for name in (RUN_FILE, MANIFEST_NAME) if store.exists(name)}
     if RUN_FILE in there:
-        return examine_run(corpus, reporter)
+        found = examine_run(corpus, reporter)
+        data = f"{to_json(written(found.model_dump(mode='json')), indent=1)}\n".encode()
+        with suppress(PermissionError, NotImplementedError):  # a run of somebody else
+            store.write(DIAGNOSIS, data)
+            return found, True
+        return found, False
     if MANIFEST_NAME in there:
-        return examine_dataset(corpus, reporter)
-    return examine_list([corpus], reporter)
+        return examine_dataset(corpus, reporter), False
+    return examine_list([corpus], reporter), False
 
 
 def _say(found: Diagnosis, items: int) -> None:

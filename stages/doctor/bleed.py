@@ -88,18 +88,20 @@ def judge(sums: Sums) -> Iterator[Sign]:
 
 def _delay(one_N: np.ndarray, other_N: np.ndarray) -> tuple[int, float, float] | None:
     """By how many samples the other comes later, its sign, and how alike both are then (0…1); None: not at all."""
+    from scipy.fft import irfft, rfft
+
     size = 2 * _BLOCK
-    spectra = np.fft.rfft(np.stack([one_N - one_N.mean(), other_N - other_N.mean()]), size)
+    spectra = rfft(np.stack([one_N - one_N.mean(), other_N - other_N.mean()]), size)
     cross = np.conj(spectra[0]) * spectra[1]
     weight = np.abs(cross)
-    whole = np.fft.irfft(cross / (weight + 1e-3 * weight.mean() + 1e-20), size)
+    whole = irfft(cross / (weight + 1e-3 * weight.mean() + 1e-20), size)
     phat = np.concatenate([whole[-_LATEST:], whole[: _LATEST + 1]])
     place = int(np.abs(phat).argmax())
     rest = np.delete(phat, slice(max(0, place - 40), place + 40))
     if abs(phat[place]) < _PEAK * rest.std():
         return None
     lag = place - _LATEST
-    plain = np.fft.irfft(cross, size)[lag] / np.sqrt((np.abs(spectra) ** 2).sum(axis=1).prod()) * size / 2
+    plain = irfft(cross, size)[lag] / np.sqrt((np.abs(spectra) ** 2).sum(axis=1).prod()) * size / 2
     return lag, float(np.sign(phat[place])), min(1.0, abs(float(plain)))
 
 

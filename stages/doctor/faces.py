@@ -64,7 +64,7 @@ def _of_one(motion_TD: np.ndarray, valid_T: np.ndarray, speaks_PT: np.ndarray, p
         "bends": (bend_TD[thrice_T] ** 2).mean(axis=1).sum(),
         "square": (within_VD**2).sum(axis=1).mean() * len(within_VD) if len(within_VD) else np.array(0.0),
         "mean": within_VD.sum(axis=0),
-        "listens": (step_TD[listens_T] ** 2).mean(axis=1).sum(),
+        "listens": np.abs(step_TD[listens_T]).mean(axis=1).sum(),
         "listening": np.array(float(listens_T.sum())),
     }
 
@@ -82,7 +82,7 @@ def _turn(excerpt: Excerpt) -> np.ndarray:
 def energy(sums: Sums, person: int) -> float:
     """Motion while listening against the usual; NaN where nobody listens for ten seconds."""
     listening = float(sums["faces.listening"][person])
-    return float(np.sqrt(sums["faces.listens"][person] / listening)) if listening >= 10 * FPS else float("nan")
+    return float(sums["faces.listens"][person] / listening) if listening >= 10 * FPS else float("nan")
 
 
 def trembling(sums: Sums, person: int) -> float:

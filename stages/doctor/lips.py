@@ -26,6 +26,7 @@ _RIDGE = 0.02
 _TELLS = 0.2  # correlation that lips usually have with their own voice, below which this corpus cannot be asked
 _ENOUGH = 10 * FPS  # frames in which the face is seen
 _SURE = 5.0  # standard errors
+_ODD = 0.45  # of the usual fit
 _LATE = 2.6  # frames; `bind.max_offset` is of this size
 _DRIFT = 2.5  # frames from beginning to end
 
@@ -125,40 +126,30 @@ def judge(sums: Sums, usual: float) -> Iterator[Sign]:
     better = (cross - own) / error
     crossed = (better > _SURE) & (cross > 0.5 * usual)
     if crossed.any() and np.nanmin(better, initial=np.inf) > 0:
-        yield Sign(
-            Kind.SWAPPED,
-            certainty(float(np.nanmax(better)), _SURE, 10),
-            f"lips fit the other's voice by {np.nanmax(cross):.2f}, the own one by {np.nanmin(own):.2f}",
-        )
+        said = f"lips fit the other's voice by {np.nanmax(cross):.2f}, the own one by {np.nanmin(own):.2f}"
+        yield Sign(Kind.SWAPPED, certainty(float(np.nanmax(better)), _SURE, 10), said)
         return
     for person in (0, 1):
         if not np.isfinite(own[person]):
             continue
+        slope, spread = _course(sums, person)
         short = (usual - own[person]) / error[person]
-        if own[person] < 0.45 * usual and short > _SURE and _varies(sums, person):
-            yield Sign(
-                Kind.WRONG_VOICE,
-                certainty(short, _SURE, 12),
-                f"lips fit it by {own[person]:.2f}, usual are {usual:.2f}",
-                person,
-            )
-        elif own[person] > 0.45 * usual and own[person] > _SURE * error[person]:
-            yield from _timing(sums, fits[person, person], error[person], person)
+        if abs(slope) > max(_DRIFT, 4 * spread) and own[person] > _SURE * error[person]:
+            said = f"{40 * slope:+.0f} ms from beginning to end"
+            yield Sign(Kind.AV_DRIFT, certainty(abs(slope), _DRIFT, 6), said, person)
+        elif own[person] < _ODD * usual and short > _SURE and _speaks(sums, person):
+            said = f"lips fit it by {own[person]:.2f}, usual are {usual:.2f}"
+            yield Sign(Kind.WRONG_VOICE, certainty(short, _SURE, 12), said, person)
+        elif own[person] >= max(_ODD * usual, _SURE * error[person]):
+            yield from _timing(fits[person, person], error[person], person)
 
 
-def _timing(sums: Sums, fit_L: np.ndarray, error: float, person: int) -> Iterator[Sign]:
-    slope, spread = _course(sums, person)
-    if abs(slope) > max(_DRIFT, 4 * spread):
-        said = f"{40 * slope:+.0f} ms from beginning to end"
-        yield Sign(Kind.AV_DRIFT, certainty(abs(slope), _DRIFT, 6), said, person)
-        return
+def _timing(fit_L: np.ndarray, error: float, person: int) -> Iterator[Sign]:
     late = peak(fit_L)
     gain = (float(fit_L.max()) - float(fit_L[LATEST])) / error
     if abs(late) > _LATE and gain > 2:
-        when = "late" if late > 0 else "early"
-        yield Sign(
-            Kind.AV_OFFSET, certainty(abs(late), _LATE, 5), f"the voice comes {40 * abs(late):.0f} ms {when}", person
-        )
+        said = f"the voice comes {40 * abs(late):.0f} ms {'late' if late > 0 else 'early'}"
+        yield Sign(Kind.AV_OFFSET, certainty(abs(late), _LATE, 5), said, person)
 
 
 def peak(fit_L: np.ndarray) -> float:
@@ -186,6 +177,7 @@ def _course(sums: Sums, person: int) -> tuple[float, float]:
     return float(slope * PARTS), float(error * PARTS)
 
 
-def _varies(sums: Sums, person: int) -> bool:
-    """Whether there is speech to be compared: the level goes up and down by some 5 dB."""
-    return bool(sums["lips.energy"][person, 1] / max(float(sums["sound.frames"]), 1.0) > 25)
+def _speaks(sums: Sums, person: int) -> bool:
+    """Whether there is speech to be compared: turns in a tenth of the time, and a level that varies by 5 dB."""
+    frames = max(float(sums["sound.frames"]), 1.0)
+    return bool(sums["turns.energy"][person] > 0.08 * frames and sums["lips.energy"][person, 1] > 25 * frames)

@@ -13,6 +13,8 @@ from visavis.stages.doctor.kinds import Kind
 
 _LEVELS = np.arange(SILENT_DB - 1, 2.0, 2.0)  # dB, edges of bins for levels of frames
 _PEAKS = np.arange(-40.0, 0.3, 0.25)  # dB, … for samples
+_FULL = 32_767
+_VALUES_DB = 20 * np.log10((np.arange(_FULL + 1) + 0.5) / _FULL)
 _FFT = 512
 _BANDS = 32  # of 250 Hz
 _ENOUGH = 8 * FPS  # frames
@@ -30,13 +32,12 @@ def measure(excerpt: Excerpt) -> Sums:
     """Histograms of levels and samples, and the long-term spectrum, of both tracks."""
     audio_PN = excerpt.audio_PN
     flat_PT = np.ptp(audio_PN.reshape(2, -1, SAMPLES_PER_FRAME), axis=2) == 0
-    loud = 20 * np.log10(np.abs(audio_PN) + 1e-9)
     levels = [np.histogram(np.clip(level_T, _LEVELS[0], 0), _LEVELS)[0] for level_T in excerpt.level_PT]
     holes = [_holes(flat_T, level_T) for flat_T, level_T in zip(flat_PT, excerpt.level_PT, strict=True)]
     return {
         "sound.frames": np.array(float(len(excerpt.state_T))),
         "sound.levels": np.stack(levels) * 1.0,
-        "sound.peaks": np.stack([np.histogram(each_N, _PEAKS)[0] for each_N in loud]) * 1.0,
+        "sound.peaks": np.stack([_peaks(track_N) for track_N in audio_PN]),
         "sound.bands": np.stack([_bands(track_N) for track_N in audio_PN]),
         "sound.flat": flat_PT.sum(axis=1) * 1.0,
         "sound.holes": np.array(holes),
@@ -138,10 +139,20 @@ def _offset(sums: Sums, person: int) -> Sign | None:
     return Sign(Kind.DC_OFFSET, certainty(abs(mean), 0.02, 0.05), f"its mean is {mean:+.2f} of full scale", person)
 
 
+def _peaks(track_N: np.ndarray) -> np.ndarray:
+    """How many samples there are of each loudness, by 16-bit values, which is ten times as fast as by logarithms."""
+    counts = np.bincount((np.minimum(np.abs(track_N), 1.0) * _FULL).astype(np.uint16), minlength=_FULL + 1)
+    found: np.ndarray = np.histogram(_VALUES_DB, _PEAKS, weights=counts)[0]
+    return found
+
+
 def _bands(track_N: np.ndarray) -> np.ndarray:
     """Mean power in each band over stretches of 32 ms, summed over them: float64 [32]."""
+    from scipy.fft import rfft
+
     blocks = track_N[: len(track_N) // _FFT * _FFT].reshape(-1, _FFT)
-    power = np.square(np.abs(np.fft.rfft(blocks * np.hanning(_FFT).astype(np.float32)))).sum(axis=0)
+    spectra = rfft(blocks * np.hanning(_FFT).astype(np.float32))
+    power = (spectra.real**2 + spectra.imag**2).sum(axis=0, dtype=np.float64)
     found: np.ndarray = power[1:].reshape(_BANDS, -1).mean(axis=1) / _FFT
     return found
 
