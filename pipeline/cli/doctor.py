@@ -55,8 +55,9 @@ def diagnosis_of(corpus: str, reporter: Reporter) -> tuple[Diagnosis, bool]:
     Raises:
         UsageError: it is nothing that can be examined.
     """
-    from visavis.pipeline.plan.doctor import examine_dataset, examine_run
+    from visavis.pipeline.plan.doctor_dataset import examine_dataset
     from visavis.pipeline.plan.doctor_list import examine_list
+    from visavis.pipeline.plan.doctor_run import examine_run
     from visavis.pipeline.plan.file_names import DIAGNOSIS, RUN_FILE
     from visavis.schemas.manifest import MANIFEST_NAME
     from visavis.schemas.plain import to_json

@@ -14,6 +14,7 @@ from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.stages.doctor.excerpt import Excerpt, Sums
 from visavis.stages.doctor.findings import Sign, certainty
 from visavis.stages.doctor.kinds import Kind
+from visavis.stages.doctor.sound import loudness
 
 _BLOCK = 2 * FPS * SAMPLES_PER_FRAME  # samples
 _LATEST = int(0.6 * SAMPLE_RATE)  # samples of delay that are looked at
@@ -42,14 +43,14 @@ def measure(excerpt: Excerpt) -> Sums:
             alike.append(found[2])
             times.append((excerpt.first + n * 2 * FPS) / FPS)
     t, lag = np.array(times), np.array(lags)
-    who_T = excerpt.state_T & 3
+    who_T = excerpt.state_T & 15  # frames with back-channels tell nothing of either voice
     return {
         "bleed.blocks": np.array(float(both)),
         "bleed.lags": np.histogram(lag, _BINS, (-0.6025, 0.6025))[0] * 1.0,
         "bleed.signs": np.array([float(np.sum(signs)), float(np.sum(alike)), float(len(lags))]),
         "bleed.course": np.array([len(t), t.sum(), lag.sum(), (t * t).sum(), (t * lag).sum(), (lag * lag).sum()]),
         "bleed.power": np.stack([[power_T[who_T == who].sum() for who in range(4)] for power_T in excerpt.power_PT]),
-        "bleed.count": np.bincount(who_T, minlength=4) * 1.0,
+        "bleed.count": np.bincount(who_T, minlength=16)[:4] * 1.0,
     }
 
 
@@ -118,9 +119,10 @@ def _residual_db(sums: Sums, person: int) -> float:
     """Power of the other's voice in this track against the own one's, as in `stages.voice.leakage`; −99: unknown."""
     power, count = sums["bleed.power"][person], sums["bleed.count"]
     own, other = 1 << person, 1 << (1 - person)
-    if min(count[0], count[own], count[other]) < FPS // 2:
+    if min(count[own], count[other]) < FPS // 2:
         return -99.0
-    floor, own_power, heard = (power[who] / count[who] for who in (0, own, other))
+    floor = 10 ** (loudness(sums, person, 0.1) / 10)
+    own_power, heard = power[own] / count[own], power[other] / count[other]
     if own_power <= floor or heard <= floor:
         return -99.0
     return float(10 * np.log10((heard - floor) / (own_power - floor)))

@@ -83,6 +83,7 @@ class Judge:
         columns: dict[str, list[float]] = {
             name: [] for name in ("loud", "lips", "turns", "energy", "trembling", "speed")
         }
+        nats = list[tuple[float, float]]()
         figures: dict[str, list[float]] = {name: [] for name in ("sharpness", "face_size", "confidence")}
         for _, about, sums in scratch.talks(SAMPLE):
             columns["loud"] += [sound.loudness(sums, person) for person in (0, 1)]
@@ -90,6 +91,7 @@ class Judge:
                 continue
             columns["lips"] += lips.own_fit(sums)
             columns["turns"] += turns.own_fit(sums)
+            nats.append(turns.nats_of(sums))
             for person in (0, 1):
                 for name in ("energy", "trembling", "speed"):
                     columns[name].append(getattr(faces, name)(sums, person))
@@ -97,11 +99,14 @@ class Judge:
                 for name, values in figures.items() if found else ():
                     values.append(getattr(found, name))
         self.usual = {name: _median(values) for name, values in columns.items()}
+        nats_N, seconds_N = np.array([each for each in nats if each[1]]).reshape(-1, 2).T
+        self._evidence = turns.Evidence.of(nats_N, seconds_N)
         self._figures = {name: _median(values) for name, values in figures.items()}
 
     def signs(self, about: About, sums: Sums) -> list[Sign]:
         """What speaks against a conversation, without what follows from something else."""
-        found = list(self._all(about, sums))
+        absent = _absent(sums)
+        found = [sign for sign in self._all(about, sums) if absent is None or sign.person != absent]
         explained = set[Kind]().union(*(_EXPLAINS.get(sign.kind, ()) for sign in found))
         return [sign for sign in found if sign.kind not in explained]
 
@@ -111,9 +116,17 @@ class Judge:
         if self._sound_only:
             return
         yield from lips.judge(sums, self.usual["lips"])
-        yield from turns.judge(sums, self.usual["turns"])
+        yield from turns.judge(sums, self.usual["turns"], self._evidence)
         yield from faces.judge(sums, self.usual)
         yield from faces.judge_figures(about.figures, self._figures)
+
+
+def _absent(sums: Sums) -> int | None:
+    """Who of the two is neither seen nor heard at all, as where a corpus has one side only."""
+    if "faces.valid" not in sums:
+        return None
+    there = [bool(sums["faces.valid"][i] or sums["sound.flat"][i] < sums["sound.frames"]) for i in (0, 1)]
+    return there.index(False) if any(there) and not all(there) else None
 
 
 def _median(values: list[float]) -> float:

@@ -24,8 +24,9 @@ SILENT_DB = -80.0
 class Excerpt:
     """audio_PN: float32 at 16 kHz. state_T: uint8, bit i: person i has a turn, bit 2 + i: makes a back-channel.
 
-    first: frame of the conversation's grid. frames: length of the whole conversation. own_tracks: each has a track of
-    their own; False: a mix was shared out. motion_PTD: float32, and valid_PT, or no columns where nobody knows.
+    first: frame of the conversation's grid. frames: length of the whole conversation. whole_state_T: its state, with
+    its first stretch; None with others, and where nobody knows. own_tracks: each has a track of their own; False: a mix
+    was shared out. motion_PTD: float32, and valid_PT, or no columns where nobody knows.
     """
 
     audio_PN: np.ndarray
@@ -35,6 +36,7 @@ class Excerpt:
     first: int
     frames: int
     own_tracks: bool
+    whole_state_T: np.ndarray | None = None
 
     @cached_property
     def power_PT(self) -> np.ndarray:
@@ -58,7 +60,7 @@ def added(one: Sums, other: Sums) -> Sums:
 
 
 def moved_by(values_T: np.ndarray, others_T: np.ndarray, most: int) -> np.ndarray:
-    """Σ values[t] · others[t + lag] for lags −most … most, [2 · most + 1]; both without their means."""
+    """Σ values[t] · others[t + lag] for lags −most … most, [2 · most + 1]."""
     from scipy.signal import correlate
 
     whole = correlate(others_T, values_T, mode="full", method="auto")

@@ -76,8 +76,8 @@ def measure(excerpt: Excerpt, lips: Lips | None) -> Sums:
     """Lips of each person against each voice, by delay and part of the conversation; and turns against voices."""
     cross = np.zeros((PARTS, 2, 2, 2 * LATEST + 1))
     energy, frames = np.zeros((2, 2)), np.zeros(2)
-    part = min(PARTS - 1, (excerpt.first + len(excerpt.state_T) // 2) * PARTS // max(excerpt.frames, 1))
     level_PT = excerpt.level_PT - excerpt.level_PT.mean(axis=1, keepdims=True)
+    part_T = (excerpt.first + np.arange(len(excerpt.state_T))) * PARTS // max(excerpt.frames, 1)
     for person in (0, 1):
         valid_T = excerpt.valid_PT[person]
         if lips is None or valid_T.sum() <= FPS // 2:
@@ -86,8 +86,10 @@ def measure(excerpt: Excerpt, lips: Lips | None) -> Sums:
         lip_T = np.where(valid_T, lip_T - lip_T[valid_T].mean(), 0.0)
         frames[person] = valid_T.sum()
         energy[person, 0] = (lip_T**2).sum()
-        for voice in (0, 1):
-            cross[part, person, voice] = moved_by(lip_T, level_PT[voice], LATEST)
+        for part in np.unique(part_T).tolist():
+            inside_T = np.where(part_T == part, lip_T, 0.0)
+            for voice in (0, 1):
+                cross[min(part, PARTS - 1), person, voice] += moved_by(inside_T, level_PT[voice], LATEST)
     energy[:, 1] = (level_PT**2).sum(axis=1)
     turns_PT = excerpt.speaks_PT - excerpt.speaks_PT.mean(axis=1, keepdims=True)
     turns = np.stack([[moved_by(turn_T, level_T, LATEST) for level_T in level_PT] for turn_T in turns_PT])

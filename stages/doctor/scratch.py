@@ -44,6 +44,7 @@ class Scratch:
         self._base.execute("CREATE TABLE talks (id TEXT PRIMARY KEY, about TEXT, sums BLOB)")
         self._base.execute("CREATE TABLE people (name TEXT PRIMARY KEY, frames INTEGER, talks INTEGER, splits TEXT)")
         self._base.execute("CREATE TABLE ends (id TEXT PRIMARY KEY, frames INTEGER)")
+        self._base.execute("CREATE TABLE splits (id TEXT PRIMARY KEY, split TEXT)")
         self._base.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY)")
         self._shapes: dict[str, tuple[int, ...]] = {}
 
@@ -57,6 +58,18 @@ class Scratch:
     def length(self, id_: str) -> int:
         found = self._base.execute("SELECT frames FROM ends WHERE id = ?", (id_,)).fetchone()
         return int(found[0]) if found else 0
+
+    def put_split(self, id_: str, split: str) -> None:
+        """A conversation is in a split; it may be in two."""
+        self._base.execute(
+            "INSERT INTO splits VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET split = CASE WHEN"
+            " instr(split, excluded.split) THEN split ELSE split || ' ' || excluded.split END",
+            (id_, split),
+        )
+
+    def split(self, id_: str) -> str:
+        found = self._base.execute("SELECT split FROM splits WHERE id = ?", (id_,)).fetchone()
+        return str(found[0]) if found else ""
 
     def add(self, id_: str, about: About, sums: Sums) -> None:
         """Sums of a stretch of a conversation, and who takes part."""

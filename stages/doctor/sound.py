@@ -20,7 +20,7 @@ _BANDS = 32  # of 250 Hz
 _ENOUGH = 8 * FPS  # frames
 _DEAD = -62.0  # dB below which there is no voice in the loudest twentieth
 _STEADY = 5.0  # dB by which a voice lifts the loudest twentieth over the tenth quietest
-_PILED = 3.0  # times as many samples in the topmost half dB as in the one below
+_PILED = 2.5  # times as many samples in a quarter of a dB at the top as in those below
 _CLIPPED = 40  # samples up there at least …
 _CLIPPED_SHARE = 2e-4  # … and of all
 _CLIFF, _FLOOR = 14.0, 30.0  # dB of fall within 500 Hz, and of all above against the loudest band
@@ -92,17 +92,13 @@ def _clipped(sums: Sums, person: int) -> Sign | None:
     if not len(there) or there[-1] < 8:
         return None
     top = int(there[-1])
-    piled, below = counts[top - 1 : top + 1].sum(), counts[top - 3 : top - 1].sum()
+    piled, below = counts[top - 1 : top + 1].max(), counts[top - 4 : top - 1].mean()
     share = piled / (sums["sound.frames"] * SAMPLES_PER_FRAME)
-    ratio = piled / (below + 1)
+    ratio = float(piled / (below + 1))
     if piled < _CLIPPED or share < _CLIPPED_SHARE or ratio < _PILED:
         return None
-    return Sign(
-        Kind.CLIPPED,
-        certainty(ratio, _PILED, 10),
-        f"{100 * share:.2g} % of the samples at {_PEAKS[top]:.1f} dB",
-        person,
-    )
+    said = f"{100 * share:.2g} % of the samples at {_PEAKS[top]:.1f} dB"
+    return Sign(Kind.CLIPPED, certainty(ratio, _PILED, 8), said, person)
 
 
 def _band_limited(sums: Sums, person: int) -> Sign | None:

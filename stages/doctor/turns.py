@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from visavis.schemas import FPS
-from visavis.stages.doctor.excerpt import Excerpt, Sums
+from visavis.stages.doctor.excerpt import Excerpt, Sums, moved_by
 from visavis.stages.doctor.findings import Sign, certainty
 from visavis.stages.doctor.kinds import Kind
 from visavis.stages.doctor.lips import LATEST, peak
@@ -16,19 +18,25 @@ from visavis.stages.voice.turntaking import dialogue_evidence
 _ENOUGH = 8 * FPS  # frames
 _TELLS = 0.3  # correlation of turns and level that is usual
 _SHIFT = 4.0  # frames
-_STRANGERS = 6.0  # nats by which strangers are likelier
-_LATE = 0.45  # seconds by which one answers later than the other, halved
-_LONGEST = 5 * FPS  # frames of a change of floor
-_FEWEST = 3  # changes to either side
+_STRANGERS = 6.0  # nats by which strangers are likelier in any corpus
+_DOUBT, _BELOW = -0.25, 3.2  # nats, and deviations below what is usual, by which they are in this one
+_FEWEST = 10  # conversations of which something is usual
+_APART = 3 * FPS  # frames of lag
+_SHIFTED = FPS // 3  # frames
+_AT_ONCE = 0.03  # share of the time
+_LESS = 0.4  # of the overlap
 
 
 def measure(excerpt: Excerpt) -> Sums:
-    """Changes of floor: by who takes it, how many, their gaps (overlap is negative) and squares, in seconds; and by how
-    many nats a dialogue is likelier than strangers, where the whole conversation is at hand."""
-    whole = excerpt.first == 0 and len(excerpt.state_T) == excerpt.frames
+    """Frames in which both speak if the second came so much earlier, by lags of −3 … 3 s; nats by which a dialogue is
+    likelier than strangers; and frames, of the whole conversation."""
+    state_T = excerpt.whole_state_T
+    if state_T is None:
+        return {"floor.overlap": np.zeros(2 * _APART + 1), "floor.evidence": np.zeros(2)}
+    one_T, other_T = (state_T & 1).astype(np.float64), (state_T >> 1 & 1).astype(np.float64)
     return {
-        "floor.changes": _changes(excerpt.speaks_PT) if whole else np.zeros((2, 3)),
-        "floor.evidence": np.array(dialogue_evidence(excerpt.state_T) if whole else 0.0),
+        "floor.overlap": moved_by(one_T, other_T, _APART),
+        "floor.evidence": np.array([dialogue_evidence(state_T), float(len(state_T))]),
     }
 
 
@@ -45,11 +53,43 @@ def own_fit(sums: Sums) -> list[float]:
     return [float(curve.max()) for curve in np.einsum("iil->il", fit(sums))]
 
 
-def judge(sums: Sums, usual: float) -> Iterator[Sign]:
+class Evidence(NamedTuple):
+    """For dialogues of a corpus: nats a second that are usual, and the deviation of a second's."""
+
+    rate: float
+    spread: float
+
+    @staticmethod
+    def of(nats_N: np.ndarray, seconds_N: np.ndarray) -> Evidence:
+        """By medians, which a few strangers do not move."""
+        if len(nats_N) < _FEWEST:
+            return Evidence(0.0, math.inf)
+        rate = float(np.median(nats_N / seconds_N))
+        left_N = np.abs(nats_N - rate * seconds_N) / np.sqrt(seconds_N)
+        return Evidence(rate, 1.4826 * float(np.median(left_N)) + 1e-3)
+
+    def below(self, nats: float, seconds: float) -> float:
+        """Deviations by which a conversation has less than is usual."""
+        return (self.rate * seconds - nats) / (self.spread * math.sqrt(seconds))
+
+
+def nats_of(sums: Sums) -> tuple[float, float]:
+    """Evidence for a dialogue, and the seconds that it is of; 0 s: nobody knows."""
+    nats, frames = sums["floor.evidence"].tolist()
+    return nats, frames / FPS
+
+
+def judge(sums: Sums, usual: float, evidence: Evidence) -> Iterator[Sign]:
     """usual: `own_fit` that is usual in the corpus."""
     if sums["sound.frames"] >= _ENOUGH and usual >= _TELLS:
         yield from _against_voices(sums, usual)
-    yield from _between(sums)
+    nats, seconds = nats_of(sums)
+    if seconds:
+        yield from _shifted(sums["floor.overlap"], seconds * FPS)
+        below = evidence.below(nats, seconds)
+        if nats < -_STRANGERS or (nats < _DOUBT and below > _BELOW):
+            sure = max(certainty(below, _BELOW, 6), certainty(-nats, _STRANGERS, 15))
+            yield Sign(Kind.NOT_PARTNERS, sure, f"each speaks whatever the other does, by {-nats:.1f} nats")
 
 
 def _against_voices(sums: Sums, usual: float) -> Iterator[Sign]:
@@ -71,42 +111,17 @@ def _against_voices(sums: Sums, usual: float) -> Iterator[Sign]:
             )
 
 
-def _between(sums: Sums) -> Iterator[Sign]:
-    evidence = float(sums["floor.evidence"])
-    if evidence < -_STRANGERS:
-        yield Sign(
-            Kind.NOT_PARTNERS,
-            certainty(-evidence, _STRANGERS, 15),
-            f"each speaks whatever the other does, by {-evidence:.0f} nats",
-        )
-        return
-    count, total, squares = sums["floor.changes"].T
-    if count.min() < _FEWEST:
-        return
-    mean = total / count
-    spread = np.sqrt(np.maximum(squares.sum() - (total**2 / count).sum(), 0) / max(count.sum() - 2, 1))
-    late = float(mean[1] - mean[0]) / 2
-    error = max(spread, 0.15) * np.sqrt((1 / count).sum()) / 2
-    if abs(late) > max(_LATE, 4.5 * error):
-        who = "second" if late > 0 else "first"
+def _shifted(overlap_L: np.ndarray, frames: float) -> Iterator[Sign]:
+    """People hardly ever speak at once; where they would at another lag, and the more the further away, they did."""
+    smooth_L = np.convolve(overlap_L, np.full(5, 0.2), "same")[2:-2]
+    now = len(smooth_L) // 2
+    best = int(smooth_L.argmin())
+    lag = best - now
+    most, least = float(smooth_L[now]), float(smooth_L[best])
+    away = float(smooth_L[min(max(now - lag, 0), len(smooth_L) - 1)])
+    if abs(lag) >= _SHIFTED and most > _AT_ONCE * frames and least < _LESS * most and away > most:
+        who = "second" if lag > 0 else "first"
         said = (
-            f"the {who} answers after {mean.max():+.2f} s, the other after {mean.min():+.2f} s: {abs(late):.2f} s apart"
+            f"the {who} lies some {abs(lag) / FPS:.1f} s late: both speak at once in {100 * most / frames:.0f} % of it"
         )
-        yield Sign(Kind.PARTNERS_SHIFTED, certainty(abs(late), _LATE, 1.0), said)
-
-
-def _changes(speaks_PT: np.ndarray) -> np.ndarray:
-    """By who takes the floor: [2, 3]."""
-    found = np.zeros((2, 3))
-    edges = []
-    for person in (0, 1):
-        change = np.flatnonzero(np.diff(np.concatenate([[False], speaks_PT[person], [False]]).astype(np.int8)))
-        edges += [(int(first), int(last), person) for first, last in zip(change[::2], change[1::2], strict=True)]
-    before: tuple[int, int, int] | None = None
-    for first, last, person in sorted(edges):
-        if before and before[2] != person and abs(first - before[1]) <= _LONGEST:
-            gap = (first - before[1]) / FPS
-            found[person] += (1, gap, gap * gap)
-        if before is None or last >= before[1] or person != before[2]:
-            before = (first, last, person)
-    return found
+        yield Sign(Kind.PARTNERS_SHIFTED, certainty(least / most, _LESS, 0.1), said)

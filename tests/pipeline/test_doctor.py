@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.defects import INJECTIONS, Talk, write_run
+from benchmarks.injections import INJECTIONS, Talk, write_run
 from benchmarks.listeners import REAL
 from benchmarks.reactive import Corpus, write_corpus
 from tests.conftest import Once

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.defects import INJECTIONS, Talk, examined
+from benchmarks.defects import examined
+from benchmarks.injections import INJECTIONS, Talk
 from benchmarks.listeners import REAL
 from benchmarks.reactive import Corpus
 from visavis.stages.doctor.examine import Learner, measure
@@ -46,6 +47,7 @@ def stretch(excerpt: Excerpt, first: int, last: int) -> Excerpt:
         motion_PTD=excerpt.motion_PTD[:, first:last],
         valid_PT=excerpt.valid_PT[:, first:last],
         first=first,
+        whole_state_T=None,
     )
 
 
