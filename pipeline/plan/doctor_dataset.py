@@ -33,7 +33,7 @@ def examine_dataset(folder: str, reporter: Reporter) -> Diagnosis:
     data = Dataset(folder)
     if data.manifest.kind != "windows":
         raise UsageError(f"{folder} holds pairs; name the dataset or run that they were made from")
-    findings, scratch, learner = Findings(), Scratch(), Learner()
+    scratch, learner = Scratch(), Learner()
     shards = data.manifest.shards
     every = max(1, len(shards) // LEARN_FROM)
     with reporter.items("learned from", len(shards)) as advance:
@@ -47,12 +47,12 @@ def examine_dataset(folder: str, reporter: Reporter) -> Diagnosis:
     with reporter.items("measured", len(shards)) as advance:
         for entry in shards:
             for sample in _samples(data, entry):
-                _put(scratch, findings, sample, entry.split, voice, usual)
+                _put(scratch, sample, entry.split, voice, usual)
             advance()
     asked = (
         "what needs a whole conversation (whether both speak with each other, whose answers come late): name the run"
     )
-    return diagnosed(folder, scratch, findings, [asked])
+    return diagnosed(folder, scratch, Findings(), [asked])
 
 
 def _samples(data: Dataset, entry: ShardEntry) -> Iterator[Sample]:
@@ -82,7 +82,7 @@ def _of_sample(sample: Sample, frames: int) -> Excerpt:
     )
 
 
-def _put(scratch: Scratch, findings: Findings, sample: Sample, split: str, voice: Lips | None, usual: Usual) -> None:
+def _put(scratch: Scratch, sample: Sample, split: str, voice: Lips | None, usual: Usual) -> None:
     """Measure a window, unless the other one's window of the same frames was."""
     meta = sample.meta
     place = hashlib.blake2b(f"{meta.conversation}/{meta.start}".encode(), digest_size=12).digest()
