@@ -7,7 +7,7 @@ from visavis.stages.doctor.findings import Findings, Item, certainty
 from visavis.stages.doctor.kinds import Kind
 from visavis.stages.doctor.scratch import Person, Scratch
 
-_SHARE, _TIMES = 0.2, 5.0  # of all that people say and hear, and times an even share
+_SHARE, _TIMES = 0.2, 4.0  # of all that people say and hear, and times an even share
 _FEWEST = 8  # people, of fewer some have much anyhow
 
 

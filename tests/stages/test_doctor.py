@@ -86,6 +86,7 @@ def test_a_conversation_may_come_in_pieces(clean: Measured, learned: tuple[Lips 
     assert [each.kind for each in found.findings] == [Kind.SWAPPED]
 
 
+@pytest.mark.slow
 def test_where_nobody_is_seen_or_heard_nothing_breaks(learned: tuple[Lips | None, Usual]) -> None:
     talk = Talk.made(CORPUS, REAL, 0).excerpt()
     silent = replace(talk, audio_PN=np.zeros_like(talk.audio_PN), valid_PT=np.zeros_like(talk.valid_PT))
@@ -94,6 +95,7 @@ def test_where_nobody_is_seen_or_heard_nothing_breaks(learned: tuple[Lips | None
     assert {each.kind for each in found.findings} == {Kind.DEAD_TRACK, Kind.UNSEEN}
 
 
+@pytest.mark.slow
 def test_somebody_in_two_splits_and_somebody_in_every_conversation(clean: Measured) -> None:
     """Of ten conversations one person has a half each, and another lies in both splits."""
     renamed = {}
