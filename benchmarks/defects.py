@@ -2,11 +2,10 @@
 
     python -m benchmarks.defects [--conversations N] [--seconds S] [--seed N] [--json]
 
-A clean corpus (`benchmarks.reactive`: two people who take turns, lips that follow the voice, listeners that react) is
-must have no finding. Then, kind by kind, the defect is injected into
-every fifth conversation of a copy, with a strength drawn from a range; a finding of the kind in such a conversation is
-right, in another one wrong, and so is a finding of another kind anywhere. Thresholds were set on seed 0;
-the table of docs/doctor.md is of seed 1.
+A clean corpus (`benchmarks.reactive`: two people who take turns, lips that follow the voice, listeners that react) must
+have no finding. Then, kind by kind, the defect is injected into every fifth conversation of a copy, with a strength
+drawn from a range; a finding of the kind in such a conversation is right, in another one wrong, and so is a finding of
+another kind anywhere. Bounds were set on seed 0; the table of docs/doctor.md is of seed 1.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ LEARN_FROM = 30
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--conversations", type=int, default=60)
-    parser.add_argument("--seconds", type=int, default=90)
+    parser.add_argument("--seconds", type=int, default=180)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", nargs="+", choices=[*INJECTIONS], default=list(INJECTIONS))
     parser.add_argument("--told", action="store_true", help="what was missed and what was wrong, one by one")

@@ -21,7 +21,7 @@ from visavis.stages.doctor.kinds import REMEDIES, Kind
 from visavis.stages.doctor.lips import Lips
 from visavis.stages.doctor.scratch import About, Scratch
 
-CORPUS = Corpus(train=10, val=0, seconds=60, seed=5)
+CORPUS = Corpus(train=10, val=0, seconds=180, seed=5)
 Measured = dict[str, tuple[About, Sums]]
 
 
