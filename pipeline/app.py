@@ -13,6 +13,7 @@ import visavis as program
 from visavis.pipeline.cli.assets_command import assets
 from visavis.pipeline.cli.build import builds
 from visavis.pipeline.cli.corpora import corpora
+from visavis.pipeline.cli.doctor import doctors
 from visavis.pipeline.cli.housekeeping import housekeeping
 from visavis.pipeline.cli.live import live_page
 from visavis.pipeline.cli.models import models
@@ -60,6 +61,7 @@ def visavis(
 app.add_typer(builds)
 app.add_typer(corpora)
 app.add_typer(reports)
+app.add_typer(doctors)
 app.add_typer(housekeeping)
 app.add_typer(models)
 app.add_typer(pairing)

@@ -23,15 +23,19 @@ from visavis.pipeline.page.report_media import Copies
 from visavis.pipeline.page.report_pairs import pairs_data
 from visavis.pipeline.page.report_parts import plainly
 from visavis.pipeline.page.report_training import curves_of, evaluation_of
+from visavis.pipeline.plan.file_names import DIAGNOSIS
 from visavis.schemas import FPS
 from visavis.schemas.errors import DatasetError, UsageError
+from visavis.schemas.plain import fitted, read_strict
 from visavis.schemas.secrets import safe, safe_all
-from visavis.schemas.untrusted import first_line
+from visavis.schemas.storage.store import Store
+from visavis.schemas.untrusted import first_line, parsing
+from visavis.stages.doctor.findings import Diagnosis
 
 _PARTS = (
     "report.css", "canvas.js", "report_data.js", "avatar.js", "report_table.js", "report_limits.js", "report_player.js",
-    "report_timeline.js", "report_conversation.js", "report_corpus.js", "report_pairs.js", "report_training.js",
-    "report.js",
+    "report_timeline.js", "report_conversation.js", "report_corpus.js", "report_doctor.js", "report_pairs.js",
+    "report_training.js", "report.js",
 )  # fmt: skip
 _CURVES = ("vendor/uPlot.iife.min.js", "vendor/uPlot.min.css", "vendor/uPlot.LICENSE")
 
@@ -71,6 +75,7 @@ def write_report(found: Found, out: Path, wanted: Wanted, reporter: Reporter) ->
             "title": found.title,
             "fps": FPS,
             "corpus": built,
+            "doctor": _doctor(found),
             "pairs": pairs,
             "places": _needed(places, pairs),
             "training": training,
@@ -99,6 +104,19 @@ def _build(
     if not found.build:
         return None, {}
     return build_data(found.build, folder, copies, wanted.conversations, wanted.motion, wanted.examples, reporter)
+
+
+def _doctor(found: Found) -> dict[str, Any] | None:
+    """What `visavis doctor` left in the run, if it was asked; of what cannot be read the page says why."""
+    data = Store(found.build).peek(DIAGNOSIS) if found.build else None
+    if data is None:
+        return None
+    try:
+        with parsing(lambda why: DatasetError(f"{DIAGNOSIS} is not what `visavis doctor` writes ({why})")):
+            return fitted(Diagnosis, read_strict(data)).model_dump(mode="json")
+    except DatasetError as error:
+        found.notes.append(first_line(error))
+        return None
 
 
 def _readable(places: Sequence[Path], read: Callable[[Path], dict[str, Any]], found: Found) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from visavis.schemas.manifest import Manifest
 
 RUN_FILE = "run.json"
 DATASET = "dataset"
+DIAGNOSIS = "doctor.json"
+"""What `visavis doctor` found, in the folder of a run."""
 GENERATED = ".generated.npy"
 _FILES = re.compile(r"(train|val)/[^/]+\.tar|faces/[^/]+\.safetensors|codec[^/]*\.safetensors")
 

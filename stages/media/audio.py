@@ -28,7 +28,7 @@ from visavis.schemas.errors import Reason, Rejected
 from visavis.schemas.rows import Media, Turn
 from visavis.schemas.uris import shown
 from visavis.stages.media.file_identity import Unchanged
-from visavis.stages.media.mixing import Piece, Samples, blocks, mixed, weights_of, without_offset
+from visavis.stages.media.mixing import Piece, Samples, as_floats, blocks, mixed, weights_of, without_offset
 from visavis.stages.media.opening import decoded_frames, open_container, packets_of, time_origin
 from visavis.stages.media.soundtrack import heard_streams
 
@@ -85,6 +85,24 @@ def read_audio(
             return _collect(chain([first], pieces), wanted)
         except _Broken as error:
             raise Rejected(Reason.UNREADABLE, f"{shown(uri)}: {error}") from error
+
+
+def read_channels(media: Media, seconds: float) -> Iterator[np.ndarray]:
+    """The first seconds of a probed file's sound as it is stored: float32 [C, N] in −1…1, piece by piece.
+
+    Raises:
+        Rejected: as `read_audio`.
+    """
+    same = Unchanged(media.sound, media.sound_witness)
+    with open_container(media.sound, same) as container:
+        stream = next((s for s in container.streams.audio if s.index in media.audio_streams), None)
+        samples_of, form, left = Samples(), None, seconds
+        for _, frame in _timed(container, stream, packets_of(container, stream)) if stream else ():
+            form = form or _form(frame)
+            if left <= 0 or _form(frame) != form:
+                return
+            left -= frame.samples / max(frame.sample_rate, 1)
+            yield as_floats(samples_of(frame))
 
 
 class _Broken(Exception):

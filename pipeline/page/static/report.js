@@ -25,6 +25,10 @@ Object.assign(visavis, {
     visavis.conversations.show(data.corpus, overview);
     for (const [id, text] of [["came-in", "Corpus"], ["examples", "Examples"], ["thresholds", "Quality"], ["conversations", "Conversations"]]) link(id, text);
   }
+  if (data.doctor) {
+    visavis.doctor.show(data.doctor, overview);
+    link("doctor", "Doctor");
+  }
   visavis.pairs?.show(data.pairs, overview);
   if (data.pairs.length) link("pairs", "Pairs");
   visavis.training?.show(data.training, data.evaluation, overview);

@@ -1,0 +1,131 @@
+"""A doctor finds what was injected, says nothing of what is well, and does not mind in which pieces it is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.defects import examined
+from benchmarks.injections import INJECTIONS, Talk
+from benchmarks.listeners import REAL
+from benchmarks.reactive import Corpus
+from visavis.stages.doctor.examine import Learner, measure
+from visavis.stages.doctor.excerpt import Excerpt, Sums, moved_by
+from visavis.stages.doctor.faces import Usual
+from visavis.stages.doctor.findings import MOST_ITEMS, Findings, Sign
+from visavis.stages.doctor.kinds import REMEDIES, Kind
+from visavis.stages.doctor.lips import Lips
+from visavis.stages.doctor.scratch import About, Scratch
+
+CORPUS = Corpus(train=10, val=0, seconds=180, seed=5)
+Measured = dict[str, tuple[About, Sums]]
+
+
+@pytest.fixture(scope="module")
+def learned() -> tuple[Lips | None, Usual]:
+    learner = Learner()
+    for number in range(CORPUS.train):
+        learner.add(Talk.made(CORPUS, REAL, number).excerpt())
+    return learner.usual()
+
+
+@pytest.fixture(scope="module")
+def clean(learned: tuple[Lips | None, Usual]) -> Measured:
+    talks = [Talk.made(CORPUS, REAL, number) for number in range(CORPUS.train)]
+    return {talk.dyad.conversation: (talk.about(), measure(talk.excerpt(), *learned)) for talk in talks}
+
+
+def stretch(excerpt: Excerpt, first: int, last: int) -> Excerpt:
+    return replace(
+        excerpt,
+        audio_PN=excerpt.audio_PN[:, first * 640 : last * 640],
+        state_T=excerpt.state_T[first:last],
+        motion_PTD=excerpt.motion_PTD[:, first:last],
+        valid_PT=excerpt.valid_PT[:, first:last],
+        first=first,
+        whole_state_T=None,
+    )
+
+
+@pytest.mark.slow
+def test_nothing_is_wrong_with_a_clean_corpus(clean: Measured) -> None:
+    found = examined(clean)
+    assert found.findings == ()
+    assert not found.ill
+    assert found.looked_at == {"conversations": 10, "people": 20}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", INJECTIONS)
+def test_what_was_injected_is_found_and_nothing_else(
+    kind: Kind, clean: Measured, learned: tuple[Lips | None, Usual]
+) -> None:
+    talk, other = Talk.made(CORPUS, REAL, 4), Talk.made(CORPUS, REAL, 2)
+    INJECTIONS[kind](talk, np.random.default_rng(3), other)
+    id_ = talk.dyad.conversation
+    found = examined(clean | {id_: (talk.about(), measure(talk.excerpt(), *learned))})
+    assert [(each.kind, [item.id for item in each.items]) for each in found.findings] == [(kind, [id_])]
+    assert found.findings[0].certainty >= 0.5
+    assert found.ill == (REMEDIES[kind].severity == "mend")
+
+
+@pytest.mark.slow
+def test_a_conversation_may_come_in_pieces(clean: Measured, learned: tuple[Lips | None, Usual]) -> None:
+    """As the windows of a dataset do, which lie in several shards."""
+    talk = Talk.made(CORPUS, REAL, 4)
+    INJECTIONS[Kind.SWAPPED](talk, np.random.default_rng(3), talk)
+    excerpt, scratch = talk.excerpt(), Scratch()
+    for first in reversed(range(0, 1500, 50)):
+        scratch.add("one", talk.about(), measure(stretch(excerpt, first, first + 50), *learned))
+    ((_, about, sums),) = scratch.talks()
+    found = examined(clean | {talk.dyad.conversation: (about, sums)})
+    assert [each.kind for each in found.findings] == [Kind.SWAPPED]
+
+
+@pytest.mark.slow
+def test_where_nobody_is_seen_or_heard_nothing_breaks(learned: tuple[Lips | None, Usual]) -> None:
+    talk = Talk.made(CORPUS, REAL, 0).excerpt()
+    silent = replace(talk, audio_PN=np.zeros_like(talk.audio_PN), valid_PT=np.zeros_like(talk.valid_PT))
+    about = About(name="", people=("ann", "ben"))
+    found = examined({"silent": (about, measure(silent, *learned))})
+    assert {each.kind for each in found.findings} == {Kind.DEAD_TRACK, Kind.UNSEEN}
+
+
+@pytest.mark.slow
+def test_somebody_in_two_splits_and_somebody_in_every_conversation(clean: Measured) -> None:
+    """Of ten conversations one person has a half each, and another lies in both splits."""
+    renamed = {}
+    for number, (id_, (about, sums)) in enumerate(clean.items()):
+        other = "ben" if number in (0, 9) else f"guest-{number}"
+        split = "val" if number == 9 else "train"
+        people = ("host", other) if number < 9 else ("somebody", other)
+        renamed[id_] = about.model_copy(update={"people": people, "split": split}), sums
+    found = {each.kind: each for each in examined(renamed).findings}
+    assert [item.id for item in found[Kind.SPLIT_LEAK].items] == ["ben"]
+    assert [item.id for item in found[Kind.IMBALANCE].items] == ["host"]
+    assert found[Kind.SPLIT_LEAK].of == 11
+
+
+@given(st.lists(st.floats(0.5, 1.0), min_size=1, max_size=3 * MOST_ITEMS))
+def test_all_items_are_counted_and_the_surest_are_named(certainties: list[float]) -> None:
+    findings = Findings()
+    for number, sure in enumerate(certainties):
+        findings.add(f"c{number}", "", [Sign(Kind.CLIPPED, sure, "loud", 1)])
+    (found,) = findings.all(len(certainties))
+    assert found.count == len(certainties)
+    assert [item.certainty for item in found.items] == sorted(certainties, reverse=True)[:MOST_ITEMS]
+    assert found.certainty == max(certainties)
+
+
+@given(st.integers(-25, 25))
+def test_the_delay_of_a_copy_is_found(lag: int) -> None:
+    wave = np.random.default_rng(1).standard_normal(300)
+    assert int(moved_by(wave, np.roll(wave, lag), 25).argmax()) - 25 == lag
+
+
+def test_every_kind_has_a_remedy() -> None:
+    assert set(REMEDIES) == set(Kind)
