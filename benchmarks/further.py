@@ -23,11 +23,14 @@ from visavis.pipeline.cli.commands import engine_of
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.pairs import build_pairs
 from visavis.pipeline.plan.pairs_order import PairsRequest
+from visavis.pipeline.plan.settle import share_of_way
 from visavis.schemas.config import RunConfig
 from visavis.schemas.errors import DatasetError, RunFailed, UsageError
 from visavis.schemas.manifest import MANIFEST_NAME
-from visavis.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_model
+from visavis.training.checkpoint import CHECKPOINT_NAME, between, load_checkpoint, load_model, save_checkpoint
 from visavis.training.dataset import Dataset
+from visavis.training.log import METRICS_NAME
+from visavis.training.preferences.groups import Shortfall
 from visavis.training.train import train
 
 WARMUP = 20
@@ -105,14 +108,20 @@ def make_pairs(place: Place, settings: dict[str, Any]) -> None:
     if (folder / DONE).exists():
         return
     _begin_anew(folder)
+    try:
+        passes = sample_pairs(place, place.base / CHECKPOINT_NAME, settings, folder)
+    except (UsageError, DatasetError, RunFailed) as error:
+        say(f"{folder}: {error}")
+        return
+    (folder / DONE).write_text(json.dumps({"passes": passes}), encoding="utf-8")
+
+
+def sample_pairs(place: Place, checkpoint: Path, settings: dict[str, Any], folder: Path) -> float:
+    """Make pairs of a model's motion; how many windows passed."""
     with counted(steps_only=False) as passes:
-        try:
-            request = PairsRequest(str(place.data), str(place.base / CHECKPOINT_NAME), pairs_config(settings))
-            build_pairs(request, str(folder), engine_of(RunConfig(engine="local")), Reporter())
-        except (UsageError, DatasetError, RunFailed) as error:
-            say(f"{folder}: {error}")
-            return
-    (folder / DONE).write_text(json.dumps({"passes": passes.frozen / WINDOW}), encoding="utf-8")
+        request = PairsRequest(str(place.data), str(checkpoint), pairs_config(settings))
+        build_pairs(request, str(folder), engine_of(RunConfig(engine="local")), Reporter())
+    return passes.frozen / WINDOW
 
 
 def make_rows(group: list[tuple[Place, str, RowSpec]], rows: Rows) -> list[Row | str]:
@@ -120,7 +129,10 @@ def make_rows(group: list[tuple[Place, str, RowSpec]], rows: Rows) -> list[Row |
     place, _, row = group[0]
     try:
         folder, cost = (place.base, {}) if not row.steps else follow(place, row, rows)
-        return [_judged(each, row, folder, cost) for each, _, row in group]
+        return [
+            _judged(each, row, *(settle(place, row, rows, folder, cost) if row.settle else (folder, cost)))
+            for each, _, row in group
+        ]
     except (UsageError, DatasetError, RunFailed) as error:
         return [str(error)] * len(group)
 
@@ -157,6 +169,26 @@ def follow(place: Place, row: RowSpec, rows: Rows) -> tuple[Path, Row]:
         spent["cpu_s"] = time.process_time() - begun
         (folder / DONE).write_text(json.dumps(spent), encoding="utf-8")
     return folder, cost | json.loads((folder / DONE).read_text(encoding="utf-8"))
+
+
+def settle(place: Place, row: RowSpec, rows: Rows, tuned: Path, cost: Row) -> tuple[Path, Row]:
+    """Take the model back where its reactions go beyond the recorded ones; its folder, and what it cost in all."""
+    folder, settings = tuned / "settled", rows.pairs[row.pairs or ""]
+    if not (folder / DONE).exists():
+        _begin_anew(folder)
+        passes = sample_pairs(place, tuned / CHECKPOINT_NAME, settings, folder / "pairs")
+        share = share_of_way(*(_shortfall(made) for made in (place.pairs(settings), folder / "pairs")))
+        start, end = (load_checkpoint(of / CHECKPOINT_NAME) for of in (place.base, tuned))
+        save_checkpoint(between(start, end, share), folder / CHECKPOINT_NAME)
+        shutil.copyfile(tuned / METRICS_NAME, folder / METRICS_NAME)
+        (folder / DONE).write_text(json.dumps({"passes": passes, "share": share}), encoding="utf-8")
+    done = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    return folder, cost | {"passes_pairs": cost["passes_pairs"] + done["passes"], "share": done["share"]}
+
+
+def _shortfall(made: Path) -> Shortfall:
+    info = Dataset(str(made / "dataset")).manifest.pairs
+    return info.shortfall if info else {}
 
 
 def _begin_anew(folder: Path) -> None:

@@ -32,6 +32,7 @@ class RowSpec(Section):
     sampler: dict[str, Any] = Field({}, description="of `SamplerConfig`, for what is judged; costs no training")
     lr: float | None = Field(None, gt=0, description="peak of the further steps; none: the table's")
     steps: float = Field(1.0, ge=0, description="times the table's further steps; 0: the base as it is")
+    settle: bool = Field(False, description="taken back where reactions go beyond, as `visavis tune` does")
     quick: bool = Field(True, description="whether it is part of the quick table")
     corpora: tuple[str, ...] | None = Field(None, description="corpora that it makes sense on; none: all")
 

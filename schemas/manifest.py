@@ -36,6 +36,7 @@ _SMALLEST_SAMPLE = 512  # bytes: the header of one member
 _ENTRIES = 1000  # of the small lists and tables
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Shortfall = Annotated[float, Field(ge=-10, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Column = Annotated[int, Field(strict=True, ge=0, le=_MOST_DIMS)]
 
@@ -163,8 +164,8 @@ class PairsInfo(PairOrigin):
 
     windows: looked at. passed_over: of these, not expressive enough. figures: measurements of every pair that was made,
     whether the gate left it out or not; of two motions the worse. shortfall: by group of dimensions, how far the
-    model's own reactions fall short of the recorded ones, 0 … 1, none where those do not react for certain; of pairs
-    whose chosen side is recorded.
+    model's own reactions fall short of the recorded ones: at most 1, below 0 where they go beyond; none where those do
+    not react for certain. Of pairs whose chosen side is recorded.
     """
 
     dropped: tuple[Text, ...] = Field(max_length=_ENTRIES)
@@ -179,7 +180,7 @@ class PairsInfo(PairOrigin):
     kept: Count
     gated: dict[Text, Count] = Field(max_length=_ENTRIES)
     figures: dict[Text, Histogram] = Field(max_length=_ENTRIES)
-    shortfall: dict[Text, Share | None] = Field({}, max_length=_ENTRIES)
+    shortfall: dict[Text, Shortfall | None] = Field({}, max_length=_ENTRIES)
 
 
 class Manifest(_Model):

@@ -19,7 +19,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
@@ -137,6 +137,18 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         write_tensors(file, tensors, {_NOTE: to_json(header)})
         file.flush()
         os.fsync(file.fileno())
+
+
+def between(before: Checkpoint, after: Checkpoint, share: float) -> Checkpoint:
+    """A model part of the way from one checkpoint to another that began from it: `before + share · (after − before)`.
+
+    The averaged weights are those that are mixed; what training goes on from is not kept.
+    """
+    mixed = {
+        name: torch.lerp(before.ema[name], weight, share) if weight.is_floating_point() else weight
+        for name, weight in after.ema.items()
+    }
+    return replace(after, model=mixed, ema=mixed, optimizer={}, loaders={})
 
 
 def _without_keys(config: TrainConfig) -> TrainConfig:

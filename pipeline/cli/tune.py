@@ -109,9 +109,15 @@ def rounds_table(rounds: list[Round]) -> Table:
         made.add_row(
             str(each.number), f"{each.pairs} / {each.tried}", _number(each.score_margin, "+.3f"), str(each.steps),
             _number(seen.get("val_implicit_accuracy"), ".3f"), _number(seen.get("val_chosen_rise"), "+.2%"),
-            f"{each.rise:+.2%}", _number(seen.get("val_loss"), ".4f"), "yes" if each.accepted else "no",
+            f"{each.rise:+.2%}", _number(seen.get("val_loss"), ".4f"), _kept(each),
         )  # fmt: skip
     return made
+
+
+def _kept(each: Round) -> str:
+    if not each.accepted:
+        return "no"
+    return "yes" if each.settled == 1 else f"{each.settled:.0%} of the way"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -6,11 +6,15 @@
     OUT/rounds.jsonl         a line for each round that is done: what came of it
     OUT/round-001/pairs      its pairs: a run's folder
     OUT/round-001/train      its training run
+    OUT/round-001/settled.safetensors   its model, taken back where reactions go beyond the recorded ones
     OUT/checkpoint.safetensors   what came out of the last round that was accepted
 
 A round that was begun goes on where it was: pairs and steps resume as they do alone. Rounds end early where the chosen
-side gets worse, or where the gate leaves no pair or, with `dpo.group_weights: shortfall`, nothing falls short, for then
-there is nothing left that these pairs could teach.
+side gets worse, or where the gate leaves no pair or nothing falls short any more, for then there is nothing left that
+these pairs could teach.
+
+Where reactions then go beyond the recorded ones, a round's model is taken back part of its way (`settle`); how far it
+went is told by the pairs that the next round would begin with.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.pairs import NothingLeft, build_pairs
 from visavis.pipeline.plan.pairs_order import PairsRequest
+from visavis.pipeline.plan.settle import share_of_way
 from visavis.schemas.errors import UsageError
 from visavis.schemas.markers import shaping
 from visavis.schemas.names import Count, Sha256, Text
@@ -41,13 +46,13 @@ from visavis.schemas.tune import TuneConfig
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.words import first_difference
 from visavis.stages.pairing.shortfall import shortfall_line
-from visavis.training.checkpoint import CHECKPOINT_NAME, checkpoint_id, load_checkpoint
+from visavis.training.checkpoint import CHECKPOINT_NAME, between, checkpoint_id, load_checkpoint, save_checkpoint
 from visavis.training.dataset import Dataset
 from visavis.training.log import METRICS_NAME
 from visavis.training.preferences.groups import growth
 from visavis.training.train import Worsened, train
 
-SETTINGS_NAME, LEDGER_NAME = "tune.json", "rounds.jsonl"
+SETTINGS_NAME, LEDGER_NAME, SETTLED_NAME = "tune.json", "rounds.jsonl", "settled.safetensors"
 _WATCHED = ("val_loss", "val_user_gain", "val_implicit_accuracy", "val_margin", "val_chosen_rise")
 
 
@@ -69,6 +74,7 @@ class Round(BaseModel):
     steps: Count
     seconds: float = Field(ge=0)
     accepted: bool
+    settled: float = Field(1.0, gt=0, le=1)  # share of the way that was kept
     checkpoint: Sha256
     rise: float
     validation: dict[Text, float | None] = Field(max_length=1000)
@@ -132,9 +138,12 @@ def _round(
     rise = done[-1].rise if done else 0.0
     found: dict[str, Any] = {"checkpoint": checkpoint_id(current), "accepted": False, "rise": rise, "steps": 0}
     found |= {"number": number, "validation": {}, "score_margin": None}
+    reporter.line(f"round {number} of {request.config.rounds}: pairs")
     found |= _pairs(request, number, current, engine, reporter)
     if "ended" not in found:
         found |= _steps(request, number, current, rise, reporter)
+    if found["accepted"] and _weighs_shortfall(request.config):
+        found |= _settle(request, number, current, found, engine, reporter)
     return Round(**found, seconds=round(time.monotonic() - began, 1))
 
 
@@ -144,14 +153,14 @@ def _pairs(request: TuneRequest, number: int, current: Path, engine: Engine, rep
     seed = config.pairs.sampler.seed + (number - 1) * config.pairs.per_window
     sampler = config.pairs.sampler.model_copy(update={"seed": seed})
     asked = PairsRequest(request.dataset, str(current), config.pairs.model_copy(update={"sampler": sampler}))
-    reporter.line(f"round {number} of {config.rounds}: pairs")
     try:
         made = build_pairs(asked, str(root), engine, reporter)
     except NothingLeft as error:
         if number == 1:
             raise
         tried, gated = error.summary.tried, error.summary.gated
-        return {"seed": seed, "pairs": 0, "tried": tried, "gated": gated, "ended": f"round {number}: {error}"}
+        found = {"seed": seed, "pairs": 0, "tried": tried, "gated": gated, "shortfall": error.summary.shortfall}
+        return found | {"ended": f"round {number}: {error}"}
     margin = made.figures.get("score_margin", made.figures["reactivity_margin"]).quantile(0.5)
     found = {"seed": seed, "pairs": made.kept, "tried": made.tried, "gated": made.gated, "shortfall": made.shortfall}
     found |= {"score_margin": margin if math.isfinite(margin) else None}
@@ -194,10 +203,37 @@ def _nothing_short(config: TuneConfig, shortfall: dict[str, float | None], numbe
     """Whether no group weighs anything that is weighed by what it falls short by. The first round may not know; after
     it, groups that all weighed alike would go on for ever."""
     dpo = config.train.dpo
-    if dpo.objective != "groups" or dpo.group_weights == "equal" or not config.pairs.asks_shortfall:
+    if not _weighs_shortfall(config):
         return False
     nothing = not any(growth(shortfall.get(name) or 0.0) for name in dpo.groups or shortfall)
     return nothing and (dpo.group_weights == "shortfall" or number > 1)
+
+
+def _settle(
+    request: TuneRequest, number: int, current: Path, found: dict[str, Any], engine: Engine, reporter: Reporter
+) -> dict[str, Any]:
+    """Take a round's model back where its reactions go beyond the recorded ones; what changes of its line."""
+    tuned = round_folder(request.out, number) / "train" / CHECKPOINT_NAME
+    reporter.line(f"round {number}: how far it went")
+    after = _pairs(request, number + 1, tuned, engine, reporter)["shortfall"]
+    share = share_of_way(found["shortfall"], after)
+    if share == 1:
+        return {}
+    path = round_folder(request.out, number) / SETTLED_NAME
+    save_checkpoint(between(load_checkpoint(current), load_checkpoint(tuned), share), path)
+    said = f"reactions are as large as the recorded ones at {share:.0%} of the way"
+    return {"settled": share, "checkpoint": checkpoint_id(path), "ended": f"round {number}: {said}"}
+
+
+def _weighs_shortfall(config: TuneConfig) -> bool:
+    dpo = config.train.dpo
+    return dpo.objective == "groups" and dpo.group_weights != "equal" and config.pairs.asks_shortfall
+
+
+def _model_of(out: Path, done: Round) -> Path:
+    """What a round that was accepted made."""
+    folder = round_folder(out, done.number)
+    return folder / "train" / CHECKPOINT_NAME if done.settled == 1 else folder / SETTLED_NAME
 
 
 def round_folder(out: Path, number: int) -> Path:
@@ -229,7 +265,7 @@ def _current(request: TuneRequest, done: list[Round]) -> Path:
     accepted = next((row for row in reversed(done) if row.accepted), None)
     if accepted is None:
         return request.init
-    path = round_folder(request.out, accepted.number) / "train" / CHECKPOINT_NAME
+    path = _model_of(request.out, accepted)
     if not path.exists() or checkpoint_id(path) != accepted.checkpoint:
         raise UsageError(f"{path} is not what round {accepted.number} wrote; remove {request.out} and begin again")
     return path

@@ -6,12 +6,12 @@ differences cancel, and what is left is what the model does too little of. The r
 (`stages.pairing.measurements.Expected`) is a direction in motion, and a response how far motion goes along it:
 
     response  = Σ ⟨motion, expected⟩                     over all windows, of one group of dimensions
-    shortfall = 1 − response of the model / response of the recorded listeners        0 … 1
+    shortfall = 1 − response of the model / response of the recorded listeners        … 1, below 0 beyond them
 
-for reactions at a lag and for those to the ends of phrases; the larger one counts. Where the recorded response is
-not `CERTAIN` standard errors from 0, over windows, it is none: nobody knows whether the group reacts at all. Where the
-difference is not, it is 0: as far as can be told the model's is right. Several motions that a model makes of one window
-are one observation of it: their mean.
+for reactions at a lag and for those to the ends of phrases. What is short counts before what is beyond, and of two the
+larger one. Where the recorded response is not `CERTAIN` standard errors from 0, over windows, it is none: nobody knows
+whether the group reacts at all. Where the difference is not, it is 0: as far as can be told the model's is right.
+Several motions that a model makes of one window are one observation of it: their mean.
 
 The trainer weighs groups by it (`training.preferences.groups`), so that smiles which are right are left alone while
 nods are taught, and rounds (`visavis tune`) end by themselves: what is right weighs nothing. No rule of the reaction
@@ -33,6 +33,8 @@ Responses = Mapping[str, np.ndarray]
 """By group [2, 4] float64: for lagged reactions and those to events, the sums over windows of the recorded response, of
 its square, of its difference from the model's, and of that square."""
 CERTAIN = 3.0
+MOST_BEYOND = 10.0
+"""A response eleven times the recorded one is no answer any more, whatever its size."""
 _DIGITS = 6
 
 
@@ -71,26 +73,29 @@ def rounded(found: Responses) -> dict[str, tuple[tuple[float, ...], ...]]:
 
 
 def shortfall(parts: Iterable[Mapping[str, object]]) -> dict[str, float | None]:
-    """By group, 0 … 1, from the sums of all tasks; none where those who were recorded do not react for certain."""
+    """By group, at most 1, from the sums of all tasks; none where those who were recorded do not react for certain."""
     total: dict[str, np.ndarray] = {}
     for part in parts:
         for group, sums in part.items():
             total[group] = total.get(group, 0.0) + np.asarray(sums, np.float64)
     certain = {group: [each for each in sums if _is_certain(each)] for group, sums in sorted(total.items())}
-    return {group: round(max(map(_short, sums)), 4) if sums else None for group, sums in certain.items()}
+    return {group: _told([_short(each) for each in sums]) if sums else None for group, sums in certain.items()}
 
 
 def shortfall_line(found: Mapping[str, float | None]) -> str:
     """In words, the largest first; nothing where it was not asked for, or cannot be told."""
     if not found:
         return ""
-    short = [(group, share) for group, share in found.items() if share]
-    short.sort(key=lambda each: (-each[1], each[0]))
-    told = [f"{group} {share:.0%}" if share >= 0.01 else f"{group} under 1%" for group, share in short]
-    if not told:
+    known = [(group, share) for group, share in found.items() if share]
+    known.sort(key=lambda each: (-each[1], each[0]))
+    short = [f"{group} {share:.0%}" if share >= 0.01 else f"{group} under 1%" for group, share in known if share > 0]
+    beyond = [f"{group} {-share:.0%}" for group, share in known if share < 0]
+    if not known:
         return "reactions fall short of the recorded ones by nothing certain"
-    others = ["others nothing certain"] if len(told) < len(found) else []
-    return f"reactions fall short of the recorded ones by: {', '.join(told + others)}"
+    others = ["others nothing certain"] if len(known) < len(found) else []
+    said = [f"fall short of the recorded ones by: {', '.join(short)}"] if short else []
+    said += [f"go beyond the recorded ones by: {', '.join(beyond)}"] if beyond else []
+    return ", ".join([f"reactions {' and '.join(said)}", *others])
 
 
 def _is_certain(sums: np.ndarray) -> bool:
@@ -100,4 +105,10 @@ def _is_certain(sums: np.ndarray) -> bool:
 
 def _short(sums: np.ndarray) -> float:
     recorded, _, less, less_squared = sums
-    return float(min(less / recorded, 1.0)) if less > CERTAIN * np.sqrt(less_squared) else 0.0
+    return float(np.clip(less / recorded, -MOST_BEYOND, 1)) if abs(less) > CERTAIN * np.sqrt(less_squared) else 0.0
+
+
+def _told(shares: Sequence[float]) -> float:
+    """What is short before what is beyond."""
+    most = max(shares)
+    return round(most if most > 0 else min(shares), 4)

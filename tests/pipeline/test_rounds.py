@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 from tests.stages.test_pairs import save_model
@@ -19,11 +21,12 @@ from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan import rounds
 from visavis.pipeline.plan.rounds import TuneRequest, TuneSummary, read_ledger, tune
+from visavis.pipeline.plan.settle import share_of_way
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.train import TrainConfig
 from visavis.schemas.tune import TuneConfig
-from visavis.training.checkpoint import checkpoint_id
+from visavis.training.checkpoint import checkpoint_id, load_checkpoint
 from visavis.training.dataset import Dataset
 
 __all__ = ["small_config"]
@@ -158,6 +161,55 @@ def test_rounds_end_where_nothing_falls_short(base: tuple[Path, Path], tmp_path:
     assert (only.accepted, only.steps, set(only.shortfall.values())) == (False, 0, {None})
     assert only.ended.startswith("round 1: nothing is left to teach: reactions fall short")
     assert made(base, tmp_path / "out", request) == found
+
+
+@pytest.mark.slow
+def test_a_round_that_went_too_far_is_taken_back(
+    base: tuple[Path, Path], tmp_path: Path, config: TuneConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head fell short by a half and goes beyond by a quarter: two thirds of the way are kept, and rounds end."""
+    told = {1: {"pose": 0.5, "expression": 0.0}, 2: {"pose": -0.25, "expression": 0.0}}
+    real = rounds.build_pairs
+
+    def telling(request: Any, root: str, *words: Any) -> Any:
+        return dataclasses.replace(real(request, root, *words), shortfall=told[int(root.split("round-")[1][:3])])
+
+    monkeypatch.setattr(rounds, "build_pairs", telling)
+    pairs = config.pairs.model_copy(update={"chosen": "ground_truth", "per_window": 1})
+    train = config.train.model_copy(update={"dpo": config.train.dpo.model_copy(update={"group_weights": "auto"})})
+    request = config.model_copy(update={"pairs": pairs, "train": train})
+    found = made(base, tmp_path / "out", request)
+    (only,) = found.rounds
+    assert (only.accepted, only.settled) == (True, pytest.approx(2 / 3, abs=1e-4))
+    assert only.ended == "round 1: reactions are as large as the recorded ones at 67% of the way"
+    assert only.checkpoint == checkpoint_id(found.checkpoint)
+    start, end, kept = (
+        load_checkpoint(path).ema
+        for path in (base[1], tmp_path / "out" / "round-001" / "train" / "checkpoint.safetensors", found.checkpoint)
+    )
+    for name, weight in kept.items():
+        torch.testing.assert_close(weight, start[name] + only.settled * (end[name] - start[name]))
+    assert any((kept[name] != end[name]).any() for name in kept)
+    assert made(base, tmp_path / "out", request) == found
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [
+        ({"pose": 0.22}, {"pose": -0.37}, 0.22 / 0.59),
+        ({"pose": 0.22}, {"pose": 0.1}, 1.0),
+        ({"pose": 0.22}, {"pose": 0.0}, 1.0),
+        ({"pose": 0.22, "mouth": 0.0}, {"pose": 0.1, "mouth": -0.2}, 1.0),
+        ({"pose": 0.2, "mouth": 0.4}, {"pose": -0.2, "mouth": -0.4}, 0.5),
+        ({"pose": 0.95, "mouth": None}, {"pose": -0.2, "mouth": -0.1}, 1.0),
+        ({}, {}, 1.0),
+    ],
+)
+def test_the_share_that_is_kept_is_where_nothing_falls_short(
+    before: dict[str, float | None], after: dict[str, float | None], share: float
+) -> None:
+    """Of what was taught alone: what is kept as it was is not gone back for."""
+    assert share_of_way(before, after) == pytest.approx(share, abs=1e-3)
 
 
 def test_what_falls_short_is_asked_of_pairs_that_can_tell(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def listener(expected: Expected, user: np.ndarray, seed: int, nods: float, smile
 
 @pytest.mark.parametrize(
     ("nods", "smiles", "head", "mouth"),
-    [(0.7, 1.0, 0.0, 0.0), (0.35, 1.0, 0.5, 0.0), (0.7, 0.6, 0.0, 0.4), (0.0, 0.0, 1.0, 1.0), (0.95, 1.3, 0.0, 0.0)],
+    [(0.7, 1.0, 0.0, 0.0), (0.35, 1.0, 0.5, 0.0), (0.7, 0.6, 0.0, 0.4), (0.0, 0.0, 1.0, 1.0), (0.95, 1.3, -0.36, -0.3)],
 )
 def test_what_falls_short_is_told_by_group(nods: float, smiles: float, head: float, mouth: float) -> None:
     expected, user = made(0)
@@ -135,6 +135,12 @@ def test_several_motions_of_a_window_are_one_observation() -> None:
             {"mouth": 0.0, "pose": 0.27},
             "reactions fall short of the recorded ones by: pose 27%, others nothing certain",
         ),
+        (
+            {"brows": None, "mouth": -0.3, "pose": 0.27},
+            "reactions fall short of the recorded ones by: pose 27% and go beyond the recorded ones by: mouth 30%,"
+            " others nothing certain",
+        ),
+        ({"mouth": -0.3}, "reactions go beyond the recorded ones by: mouth 30%"),
         ({"mouth": 0.004, "pose": 1.0}, "reactions fall short of the recorded ones by: pose 100%, mouth under 1%"),
     ],
 )

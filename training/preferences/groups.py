@@ -39,7 +39,7 @@ from visavis.training.preferences.segments import span_means, span_numbers
 from visavis.training.shapes import BT
 
 Shortfall = Mapping[str, float | None]
-"""By group, 0 … 1, as the manifest of pairs has it; none: nobody knows."""
+"""By group, at most 1, as the manifest of pairs has it; none: nobody knows."""
 MOST_SHORT = 0.8
 """Of a reaction that the model has less than a fifth of, preferences teach no timing."""
 _FACE = {"brow": "brows", "eye": "eyes", "jaw": "mouth", "mouth": "mouth", "lip": "mouth", "tongue": "mouth"}
@@ -121,9 +121,10 @@ def weights_of(
 def growth(shortfall: float) -> float:
     """By which share of itself a reaction must grow to be what was recorded, s / (1 − s).
 
-    0 above `MOST_SHORT`: a reaction that the model hardly has comes at any time when it is pushed, not in answer.
+    0 where it is that or beyond; and above `MOST_SHORT`: a reaction that the model hardly has comes at any time when it
+    is pushed, not in answer.
     """
-    return round(shortfall / (1 - shortfall), 4) if shortfall <= MOST_SHORT else 0.0
+    return round(shortfall / (1 - shortfall), 4) if 0 < shortfall <= MOST_SHORT else 0.0
 
 
 def _why_not(shortfall: Mapping[str, float]) -> str:
