@@ -167,9 +167,10 @@ class SamplerConfig(Section):
     anchor_seconds: float = Field(10.0, gt=0, description="what is quicker than this is no lasting offset")
 
 
-PAPER_STRENGTH = {"beta": 1000.0, "lambda_": 0.1}
+PAPER_STRENGTH = {"beta": 1000.0, "lambda_": 0.1, "max_chosen_rise": 0.01}
 """The paper's, for margins of single frames and all dimensions together. Those of a group over a span are many times as
-large, so `groups` has others."""
+large, so `groups` has others; and there the chosen side's error rises by some per cent while reactions become better
+(docs/results-preferences.md)."""
 
 
 class DpoConfig(Section):
@@ -235,10 +236,10 @@ class DpoConfig(Section):
     lr: float = Field(1e-4, gt=0, description="Adam's peak learning rate of preference tuning")
     warmup: int = Field(100, ge=0, description="steps of linear warm-up of preference tuning")
     max_chosen_rise: float | None = Field(
-        0.01,
+        0.1,
         ge=0,
         description="tuning ends at the last checkpoint whose error on the chosen side is no more than this share above"
-        " the reference model's; none: it goes on whatever happens",
+        " the reference model's; 0.01 with another objective; none: it goes on whatever happens",
     )
     cache: Annotated[str | None, Runtime] = Field(
         None, description="folder of the reference model's errors, for runs that differ in beta, lambda_, lr or frames"

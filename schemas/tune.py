@@ -17,7 +17,7 @@ class TuneConfig(Section):
 
     rounds: Annotated[int, Runtime] = Field(3, ge=1, le=1000, description="rounds at most; may be raised later")
     max_rise: float | None = Field(
-        0.02,
+        0.1,
         ge=0,
         description="rounds end, and the last one is left, where the error on the chosen side has risen by more than"
         " this share over all rounds; none: they go on whatever happens (within a round dpo.max_chosen_rise holds)",
