@@ -49,7 +49,7 @@ from visavis.stages.pairing.shortfall import shortfall_line
 from visavis.training.checkpoint import CHECKPOINT_NAME, between, checkpoint_id, load_checkpoint, save_checkpoint
 from visavis.training.dataset import Dataset
 from visavis.training.log import METRICS_NAME
-from visavis.training.preferences.groups import growth
+from visavis.training.preferences.groups import Shortfall, growth
 from visavis.training.train import Worsened, train
 
 SETTINGS_NAME, LEDGER_NAME, SETTLED_NAME = "tune.json", "rounds.jsonl", "settled.safetensors"
@@ -199,14 +199,14 @@ def _steps(request: TuneRequest, number: int, current: Path, rise: float, report
     return found | {"accepted": True, "checkpoint": checkpoint_id(path)}
 
 
-def _nothing_short(config: TuneConfig, shortfall: dict[str, float | None], number: int) -> bool:
-    """Whether no group weighs anything that is weighed by what it falls short by. The first round may not know; after
-    it, groups that all weighed alike would go on for ever."""
-    dpo = config.train.dpo
-    if not _weighs_shortfall(config):
+def _nothing_short(config: TuneConfig, shortfall: Shortfall, number: int) -> bool:
+    """Whether no group weighs anything that is weighed by what it falls short by. Groups of which nothing is known are
+    tried in the first round alone, or rounds would go on for ever."""
+    names = config.train.dpo.groups or tuple(shortfall)
+    if not _weighs_shortfall(config) or any(growth(shortfall.get(name) or 0.0) for name in names):
         return False
-    nothing = not any(growth(shortfall.get(name) or 0.0) for name in dpo.groups or shortfall)
-    return nothing and (dpo.group_weights == "shortfall" or number > 1)
+    known = bool(names) and all(shortfall.get(name) is not None for name in names)
+    return known or number > 1 or config.train.dpo.group_weights == "shortfall"
 
 
 def _settle(

@@ -84,9 +84,7 @@ def _moved(compared: Compared, taught: Collection[int]) -> BT | None:
     return (moved[0] + moved[1]) / 2
 
 
-def weights_of(
-    names: Collection[str], config: DpoConfig, shortfall: Mapping[str, float | None] | None
-) -> Mapping[str, float]:
+def weights_of(names: Collection[str], config: DpoConfig, shortfall: Shortfall | None) -> Mapping[str, float]:
     """Of the groups that count, each from 0.
 
     `equal`: the same, 1 together. `shortfall`: the growth that each wants. `auto`: likewise, but where none wants any,
