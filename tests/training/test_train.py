@@ -134,7 +134,7 @@ def test_preference_tuning_starts_at_log_two_and_resumes(
     first = lines(tmp_path / "whole")[0]
     assert first["loss_dpo"] == pytest.approx(math.log(2), abs=1e-6)
     assert first["implicit_accuracy"] == 0.5
-    assert first["loss"] == pytest.approx(first["loss_flow"] + 0.1 * first["loss_dpo"], abs=1e-6)
+    assert first["loss"] == pytest.approx(first["loss_flow"] + config.dpo.lambda_ * first["loss_dpo"], abs=1e-6)
     last = [line for line in lines(tmp_path / "whole") if "loss" in line][-1]
     assert last["chosen_policy"] != last["chosen_reference"]
     with pytest.raises(CutOff):
