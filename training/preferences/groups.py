@@ -88,7 +88,8 @@ def weights_of(names: Collection[str], config: DpoConfig, shortfall: Shortfall |
     """Of the groups that count, each from 0.
 
     `equal`: the same, 1 together. `shortfall`: the growth that each wants. `auto`: likewise, but where none wants any,
-    groups of which the pairs do not tell weigh as they would if all were equal; and all of them, if nothing is told.
+    groups of which the pairs do not tell weigh as they would if all were equal; and all of them, if nothing is told, or
+    of every one.
 
     Args:
         shortfall: as the manifest of the pairs has it.
@@ -101,10 +102,14 @@ def weights_of(names: Collection[str], config: DpoConfig, shortfall: Shortfall |
     if config.group_weights == "equal" or (config.group_weights == "auto" and not told):
         return equal
     weights = {name: growth(told.get(name, 0.0)) for name in names}
-    if not any(weights.values()) and config.group_weights == "auto":
-        weights = {name: 0.0 if name in told else weight for name, weight in equal.items()}
     if any(weights.values()):
         return weights
+    if config.group_weights == "auto":  # few windows tell nothing for certain, and who asks for steps gets them
+        return (
+            {name: 0.0 if name in told else weight for name, weight in equal.items()}
+            if set(names) - set(told)
+            else equal
+        )
     if not told:
         raise UsageError(
             "dpo.group_weights=shortfall: the pairs do not say where the model falls short; make them with"
