@@ -31,7 +31,7 @@ from benchmarks.listeners import CORPORA
 from benchmarks.places import Place, Scale, judgement
 from benchmarks.preferences import QUICK, WHOLE
 from benchmarks.processes import say
-from benchmarks.rows import CONTROL, ROWS, Rows, read_rows
+from benchmarks.rows import CONTROL, ROWS, Rows, RowSpec, read_rows
 from visavis.schemas import FPS
 from visavis.schemas.sample import Sample
 from visavis.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_model
@@ -80,8 +80,13 @@ def lying(table: Path, corpus: str, rows: Rows) -> tuple[Place, dict[str, Path]]
     places = [Place(corpus, scale.seeds[0], scale, table) for scale in scales]
     there = [place for place in places if (place.base / CHECKPOINT_NAME).exists()]
     place = there[0] if there else places[0]
-    models = {name: place.further(row, rows) / CHECKPOINT_NAME for name, row in rows.rows.items() if row.steps}
+    models = {name: _model(place, row, rows) for name, row in rows.rows.items() if row.steps}
     return place, {name: path for name, path in models.items() if (path.parent / "done.json").exists()}
+
+
+def _model(place: Place, row: RowSpec, rows: Rows) -> Path:
+    folder = place.further(row, rows)
+    return (folder / "settled" if row.settle else folder) / CHECKPOINT_NAME
 
 
 def changes_of(place: Place, models: dict[str, Path], most: int) -> tuple[dict[str, Change], list[str]]:

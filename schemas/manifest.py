@@ -164,8 +164,8 @@ class PairsInfo(PairOrigin):
 
     windows: looked at. passed_over: of these, not expressive enough. figures: measurements of every pair that was made,
     whether the gate left it out or not; of two motions the worse. shortfall: by group of dimensions, how far the
-    model's own reactions fall short of the recorded ones: at most 1, below 0 where they go beyond; none where those do
-    not react for certain. Of pairs whose chosen side is recorded.
+    model's own reactions fall short of the recorded ones: at most 1, below 0 where they go beyond; none where too
+    few windows, or too small reactions, tell nothing. Of pairs whose chosen side is recorded.
     """
 
     dropped: tuple[Text, ...] = Field(max_length=_ENTRIES)

@@ -9,9 +9,11 @@ differences cancel, and what is left is what the model does too little of. The r
     shortfall = 1 − response of the model / response of the recorded listeners        … 1, below 0 beyond them
 
 for reactions at a lag and for those to the ends of phrases. What is short counts before what is beyond, and of two the
-larger one. Where the recorded response is not `CERTAIN` standard errors from 0, over windows, it is none: nobody knows
-whether the group reacts at all. Where the difference is not, it is 0: as far as can be told the model's is right.
-Several motions that a model makes of one window are one observation of it: their mean.
+larger one. What is not `CERTAIN` standard errors from 0, over windows, is not told: the recorded response, without
+which nobody knows whether a group reacts at all; and the difference, which is 0 only where the same standard errors are
+no more than `EXACT` of the recorded response, so that the model's is right as far as it matters. Where neither kind is
+told, the group's shortfall is none. Several motions that a model makes of one window are one observation of it: their
+mean.
 
 The trainer weighs groups by it (`training.preferences.groups`), so that smiles which are right are left alone while
 nods are taught, and rounds (`visavis tune`) end by themselves: what is right weighs nothing. No rule of the reaction
@@ -33,6 +35,7 @@ Responses = Mapping[str, np.ndarray]
 """By group [2, 4] float64: for lagged reactions and those to events, the sums over windows of the recorded response, of
 its square, of its difference from the model's, and of that square."""
 CERTAIN = 3.0
+EXACT = 0.25
 MOST_BEYOND = 10.0
 """A response eleven times the recorded one is no answer any more, whatever its size."""
 _DIGITS = 6
@@ -73,13 +76,12 @@ def rounded(found: Responses) -> dict[str, tuple[tuple[float, ...], ...]]:
 
 
 def shortfall(parts: Iterable[Mapping[str, object]]) -> dict[str, float | None]:
-    """By group, at most 1, from the sums of all tasks; none where those who were recorded do not react for certain."""
+    """By group, at most 1, from the sums of all tasks; none where it is not told."""
     total: dict[str, np.ndarray] = {}
     for part in parts:
         for group, sums in part.items():
             total[group] = total.get(group, 0.0) + np.asarray(sums, np.float64)
-    certain = {group: [each for each in sums if _is_certain(each)] for group, sums in sorted(total.items())}
-    return {group: _told([_short(each) for each in sums]) if sums else None for group, sums in certain.items()}
+    return {group: _of_group([_short(each) for each in sums]) for group, sums in sorted(total.items())}
 
 
 def shortfall_line(found: Mapping[str, float | None]) -> str:
@@ -98,17 +100,19 @@ def shortfall_line(found: Mapping[str, float | None]) -> str:
     return ", ".join([f"reactions {' and '.join(said)}", *others])
 
 
-def _is_certain(sums: np.ndarray) -> bool:
-    """Whether those who were recorded react."""
-    return bool(sums[0] > CERTAIN * np.sqrt(sums[1]))
+def _short(sums: np.ndarray) -> float | None:
+    recorded, recorded_squared, less, less_squared = sums
+    if not recorded > CERTAIN * np.sqrt(recorded_squared):
+        return None
+    error = CERTAIN * np.sqrt(less_squared)
+    if abs(less) > error:
+        return float(np.clip(less / recorded, -MOST_BEYOND, 1))
+    return 0.0 if error <= EXACT * recorded else None
 
 
-def _short(sums: np.ndarray) -> float:
-    recorded, _, less, less_squared = sums
-    return float(np.clip(less / recorded, -MOST_BEYOND, 1)) if abs(less) > CERTAIN * np.sqrt(less_squared) else 0.0
-
-
-def _told(shares: Sequence[float]) -> float:
-    """What is short before what is beyond."""
-    most = max(shares)
-    return round(most if most > 0 else min(shares), 4)
+def _of_group(found: Sequence[float | None]) -> float | None:
+    """Of both kinds of reaction: what is short before what is beyond."""
+    told = [each for each in found if each is not None]
+    if not told:
+        return None
+    return round(max(told) if max(told) > 0 else min(told), 4)

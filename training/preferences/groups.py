@@ -88,8 +88,7 @@ def weights_of(names: Collection[str], config: DpoConfig, shortfall: Shortfall |
     """Of the groups that count, each from 0.
 
     `equal`: the same, 1 together. `shortfall`: the growth that each wants. `auto`: likewise, but where none wants any,
-    groups of which the pairs do not tell weigh as they would if all were equal; and all of them, if nothing is told, or
-    of every one.
+    groups of which nothing is told weigh as they would if all were equal.
 
     Args:
         shortfall: as the manifest of the pairs has it.
@@ -98,22 +97,18 @@ def weights_of(names: Collection[str], config: DpoConfig, shortfall: Shortfall |
         UsageError: shortfall is wanted and the pairs do not tell it, or there is nothing that they could teach.
     """
     equal = dict.fromkeys(names, 1 / len(names))
-    told = {name: share for name, share in (shortfall or {}).items() if name in equal and share is not None}
-    if config.group_weights == "equal" or (config.group_weights == "auto" and not told):
+    if config.group_weights == "equal":
         return equal
+    told = {name: share for name, share in (shortfall or {}).items() if name in equal and share is not None}
     weights = {name: growth(told.get(name, 0.0)) for name in names}
+    if config.group_weights == "auto" and not any(weights.values()):
+        weights = {name: 0.0 if name in told else weight for name, weight in equal.items()}
     if any(weights.values()):
         return weights
-    if config.group_weights == "auto":  # few windows tell nothing for certain, and who asks for steps gets them
-        return (
-            {name: 0.0 if name in told else weight for name, weight in equal.items()}
-            if set(names) - set(told)
-            else equal
-        )
     if not told:
         raise UsageError(
             "dpo.group_weights=shortfall: the pairs do not say where the model falls short; make them with"
-            " chosen=ground_truth and shortfall_share above 0, of windows of several conversations, and leave"
+            " chosen=ground_truth and shortfall_share above 0, of more windows and of several conversations, and leave"
             " dpo.group_by=part"
         )
     raise UsageError(
@@ -133,9 +128,9 @@ def growth(shortfall: float) -> float:
 def _why_not(shortfall: Mapping[str, float]) -> str:
     absent = [name for name, share in shortfall.items() if share > MOST_SHORT]
     right = [name for name in shortfall if name not in absent]
-    told = [f"the model falls short by nothing certain in {', '.join(right)}"] if right else []
+    told = [f"the model's reactions are as large as the recorded ones in {', '.join(right)}"] if right else []
     if absent:
-        told.append(f"it does not react yet in {', '.join(absent)}, so train it longer first")
+        told.append(f"it hardly reacts yet in {', '.join(absent)}, so train it longer first")
     return ", and ".join(told)
 
 
