@@ -21,7 +21,7 @@ from benchmarks.reactivity import Row, last_losses, learn, model_row, noise_floo
 from benchmarks.rows import Rows, RowSpec, digest
 from visavis.pipeline.cli.commands import engine_of
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.plan.pairs import build_pairs
+from visavis.pipeline.plan.pairs import NothingLeft, build_pairs
 from visavis.pipeline.plan.pairs_order import PairsRequest
 from visavis.pipeline.plan.settle import share_of_way
 from visavis.schemas.config import RunConfig
@@ -117,10 +117,13 @@ def make_pairs(place: Place, settings: dict[str, Any]) -> None:
 
 
 def sample_pairs(place: Place, checkpoint: Path, settings: dict[str, Any], folder: Path) -> float:
-    """Make pairs of a model's motion; how many windows passed."""
+    """Make pairs of a model's motion; how many windows passed. That the gate leaves none is an outcome, too."""
     with counted(steps_only=False) as passes:
         request = PairsRequest(str(place.data), str(checkpoint), pairs_config(settings))
-        build_pairs(request, str(folder), engine_of(RunConfig(engine="local")), Reporter())
+        try:
+            build_pairs(request, str(folder), engine_of(RunConfig(engine="local")), Reporter())
+        except NothingLeft as error:
+            say(f"{folder}: {error}")
     return passes.frozen / WINDOW
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.listeners import CORPORA
-from benchmarks.places import Place, Scale, judgement
+from benchmarks.places import Place, judgement
 from benchmarks.preferences import QUICK, WHOLE
 from benchmarks.processes import say
 from benchmarks.rows import CONTROL, ROWS, Rows, RowSpec, read_rows
@@ -76,7 +76,7 @@ def main() -> None:
 
 def lying(table: Path, corpus: str, rows: Rows) -> tuple[Place, dict[str, Path]]:
     """A base, and models of rows that went on from it, by the row's name."""
-    scales = (Scale(**(vars(scale) | {"one_base": one})) for scale in (WHOLE, QUICK) for one in (True, False))
+    scales = [replace(scale, one_base=one) for scale in (WHOLE, QUICK) for one in (True, False)]
     places = [Place(corpus, scale.seeds[0], scale, table) for scale in scales]
     there = [place for place in places if (place.base / CHECKPOINT_NAME).exists()]
     place = there[0] if there else places[0]
@@ -95,19 +95,21 @@ def changes_of(place: Place, models: dict[str, Path], most: int) -> tuple[dict[s
     chosen = [n for n in range(len(samples)) if len(windows.cues[n])][:most]
     samples, cues = [samples[n] for n in chosen], [windows.cues[n] for n in chosen]
     base = load_model(load_checkpoint(place.base / CHECKPOINT_NAME))
-    full, guidance = velocities(base, samples, "full"), velocities(base, samples, "none")
-    guidance = full - guidance
+    full = velocities(base, samples, sees_user=True)
+    guidance = full - velocities(base, samples, sees_user=False)
     columns = CORPORA[place.corpus][0].columns
     changes = {}
     for name, path in models.items():
-        changes[name] = change(velocities(load_model(load_checkpoint(path)), samples, "full") - full, guidance, cues)
+        changes[name] = change(
+            velocities(load_model(load_checkpoint(path)), samples, sees_user=True) - full, guidance, cues
+        )
         say(f"{name}: {np.sqrt(np.square(changes[name].size_D).mean()):.4f}")
     return changes, [column.name for column in columns]
 
 
 @torch.no_grad()
-def velocities(model: Listener, samples: list[Sample], user: str) -> np.ndarray:
-    """At each level with the same noise, float32 [L, W, T, D]. user: full, or none for a model that does not see it."""
+def velocities(model: Listener, samples: list[Sample], *, sees_user: bool) -> np.ndarray:
+    """At each level with the same noise, float32 [L, W, T, D]."""
     parts = []
     for first in range(0, len(samples), BATCH):
         batch = collate(samples[first : first + BATCH])
@@ -115,7 +117,7 @@ def velocities(model: Listener, samples: list[Sample], user: str) -> np.ndarray:
         noise = torch.randn(x1.shape, generator=torch.Generator().manual_seed(first))
         conditions = model.conditions(batch.avatar_audio, batch.user_audio, batch.user_motion)
         everything = Keep.all(len(x1), x1.device)
-        keep = everything if user == "full" else Keep(everything.avatar, ~everything.user)
+        keep = everything if sees_user else Keep(everything.avatar, ~everything.user)
         of_levels = []
         for level in LEVELS:
             t = torch.full_like(x1[..., 0], float(level))

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from benchmarks.intervals import against, half_interval, over_seeds
-from benchmarks.places import Scale, dpo_config
+from benchmarks.places import Place, Scale, dpo_config
 from benchmarks.plots import draw
 from benchmarks.preferences import SHOWN, bench
+from benchmarks.pushes import changes_of
+from benchmarks.pushes import draw as draw_changes
 from benchmarks.rows import ROWS, Rows, read_rows
 from visavis.schemas.train import Preferences
 
@@ -79,6 +81,14 @@ def test_a_table_is_made_once(tmp_path: Path) -> None:
 
     draw(result["corpora"], tmp_path / "lively.png")
     assert cv2.imread(str(tmp_path / "lively.png")).std() > 5
+    place = Place("lively", 0, SCALE, tmp_path)
+    models = {
+        name: place.further(RECIPES.rows[name], RECIPES) / "checkpoint.safetensors" for name in ("control", "own")
+    }
+    changes, columns = changes_of(place, models, 6)
+    draw_changes(changes, columns, tmp_path / "changes.png")
+    assert cv2.imread(str(tmp_path / "changes.png")).std() > 5
+    assert all((change.size_D > 0).all() for change in changes.values())
 
 
 def stamps(folder: Path) -> dict[Path, int]:

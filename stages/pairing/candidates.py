@@ -94,7 +94,7 @@ class Generator:
             mean = np.mean([rejected for _, rejected in motions.values()], axis=0)  # windows are what is independent
             yield range(len(windows)), mean
             return
-        share = self._config.of_windows(0).shortfall_share or 0.0
+        share = 1.0 if self._config.shortfall_share is None else self._config.shortfall_share
         some = [n for n, window in enumerate(windows) if _share(window.sample.key) < share]
         if some:
             batch = collate([windows[n].sample for n in some]).to(self._device)
