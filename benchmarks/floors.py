@@ -20,8 +20,12 @@ import numpy as np
 from benchmarks.listeners import JAW, Rule
 from benchmarks.processes import say
 from benchmarks.reactive import AVATAR, USER, Corpus, make_motion, make_talk
-from visavis.training.metrics import CLUSTERS, fd, flat_pcc, flat_sums, jerk, lagged, pcc, rpcc, rpcc_flat, sid, var
-from visavis.training.protocols import PROTOCOLS, Clip, halves, score
+from visavis.training.metrics.correlation import flat_pcc, flat_sums, pcc, rpcc, rpcc_flat
+from visavis.training.metrics.distributions import CLUSTERS, fd, sid
+from visavis.training.metrics.lags import lagged
+from visavis.training.metrics.movement import jerk, var
+from visavis.training.protocols.clips import Clip, halves
+from visavis.training.protocols.score import PROTOCOLS, score
 
 CONVERSATIONS, WINDOW, WINDOWS = 40, 50, 600
 PARTS = {"expression": slice(JAW, None), "pose": slice(0, JAW)}

@@ -35,7 +35,7 @@ from visavis.stages.face.codec import motion_spec
 from visavis.stages.pairing.measurements import Expected, ReferenceStatistics, Windows
 from visavis.stages.pairing.reference_statistics import learn
 from visavis.stages.windows import avatar_state
-from visavis.training.metrics import lagged
+from visavis.training.metrics.lags import lagged
 
 SAMPLES = (32, 128, 512, 1024, 2048)
 

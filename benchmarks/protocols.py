@@ -20,7 +20,8 @@ import numpy as np
 import psutil
 
 from benchmarks.processes import pss
-from visavis.training.protocols import PROTOCOLS, Clip, score
+from visavis.training.protocols.clips import Clip
+from visavis.training.protocols.score import PROTOCOLS, score
 
 PARTS = {"exp": slice(0, 50), "jaw": slice(50, 53), "pose": slice(53, 56)}
 FRAMES = 625

@@ -33,7 +33,8 @@ from benchmarks.listeners import BROW, CALM, Rule, smile_onsets
 from visavis.schemas import FPS, SAMPLES_PER_FRAME
 from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.sample import Sample
-from visavis.training.metrics import columns, rpcc, rpcc_flat
+from visavis.training.metrics.correlation import rpcc, rpcc_flat
+from visavis.training.metrics.windows import columns
 
 PROMINENCE = 2 / 3
 """Of the depth that 95 % of the rule's nods exceed."""

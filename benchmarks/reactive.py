@@ -34,7 +34,7 @@ from visavis.stages.census import CensusInput, CensusStage, scale
 from visavis.stages.face.codec import motion_spec
 from visavis.stages.face.heads import POSE_DIMS
 from visavis.stages.shard import ShardInput, ShardRow, ShardStage, Slice
-from visavis.stages.windows import cut_windows, expressiveness
+from visavis.stages.windows import cut_windows, expressiveness, moments_of
 
 USER, AVATAR = 0, 1
 CODEC = "reactive"
@@ -182,7 +182,7 @@ def make_dyad(corpus: Corpus, rule: Rule, number: int) -> Dyad:
         neutral_code=(np.zeros(0, np.float32), np.zeros(0, np.float32)),
         state=state,
         windows=windows,
-        moments=(_moments(motion[USER][valid[USER]]), _moments(motion[AVATAR])),
+        moments=(moments_of(motion[USER], valid[USER]), moments_of(motion[AVATAR], valid[AVATAR])),
     )
 
 
@@ -300,11 +300,6 @@ def _codec() -> Codec:
     basis = np.eye(code, LANDMARKS * 3, dtype=np.float32)
     mean = np.zeros(LANDMARKS * 3, np.float32)
     return Codec(id=CODEC, kind="landmark-pca", given=0, network="", mean=mean, basis=basis, explained=1.0)
-
-
-def _moments(motion: np.ndarray) -> tuple[float, ...]:
-    values = motion.astype(np.float64)
-    return (float(len(values)), *values.sum(0).tolist(), *(values**2).sum(0).tolist())
 
 
 def _of_class(dyads: list[Dyad], label: WindowClass) -> tuple[tuple[Slice, ...], list[Dyad]]:

@@ -45,7 +45,8 @@ from visavis.training.checkpoint import load_checkpoint, load_model
 from visavis.training.dataset import Dataset
 from visavis.training.flow import Noise, interpolate
 from visavis.training.loader import collate
-from visavis.training.metrics import columns, pcc
+from visavis.training.metrics.correlation import pcc
+from visavis.training.metrics.windows import columns
 from visavis.training.model import Keep, Listener
 from visavis.training.sampler import rollout
 from visavis.training.train import train

@@ -8,7 +8,7 @@ session. Weights are random, which changes no time. On a GPU both run in bfloat1
 graphs, and both are rows, as is a `StreamPool`; on the CPU the ratio is of float32, ours in bfloat16 is a row, and
 `--compile` adds one (it takes minutes). `--threads 1` counts processor time, which is what to do on a busy machine.
 
-`floor_s` is what the device needs at best (`benchmarks.floor`). `graph_off` is the largest difference between the
+`floor_s` is what the device needs at best (`benchmarks.roofline`). `graph_off` is the largest difference between the
 motion of a graph and of the same work computed as it comes, over six blocks of the same conditions; `graph_off_saved`
 the same for a stream that was saved and restored on the way.
 
@@ -39,9 +39,9 @@ import torch
 import yaml
 
 from benchmarks.clocks import timed
-from benchmarks.floor import block_floor, peaks
 from benchmarks.plain import PlainListener, PlainStream
 from benchmarks.processes import say
+from benchmarks.roofline import block_floor, peaks
 from visavis.schemas import FPS, SAMPLES_PER_FRAME
 from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.train import FeatureConfig, ModelConfig, SamplerConfig

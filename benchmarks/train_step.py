@@ -27,10 +27,10 @@ import torch
 from torch import nn
 
 from benchmarks.clocks import timed
-from benchmarks.floor import TRAINED_FRAMES as FRAMES
-from benchmarks.floor import peaks, step_floor, step_flops
 from benchmarks.plain import PlainListener
 from benchmarks.processes import say
+from benchmarks.roofline import TRAINED_FRAMES as FRAMES
+from benchmarks.roofline import peaks, step_floor, step_flops
 from benchmarks.stream import DIM, SPEC, config_of, precision, random_model
 from visavis.schemas.train import FeatureConfig
 from visavis.training.flow import draw_noise, flow_loss

@@ -53,9 +53,7 @@ class RecordedDyadStage(Stage[RecordedDyadInput, Dyad]):
             return energy(recording.codec, motion[avatar][span])
 
         avatars = [person for person in (0, 1) if valid[person].any()]
-        windows = tuple(
-            cut_windows(recording.conversation, state_T, valid, self.config, strays, avatars=avatars) if avatars else ()
-        )
+        windows = tuple(cut_windows(recording.conversation, state_T, valid, self.config, strays, avatars=avatars))
         if not windows:
             said = f"no {self.config.length} frames in a row with valid motion in {counted(recording.frames, 'frame')}"
             raise Rejected(Reason.NO_WINDOW, said)

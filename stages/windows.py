@@ -90,6 +90,7 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
 
 
 def facts_of(dyad: Dyad) -> DyadFacts:
+    """What the plan must know of a dyad without opening it."""
     found = Counter(window.label for window in dyad.windows)
     speaking, listening, overlap, silence = (found[label] for label in WindowClass)
     return DyadFacts(participants=dyad.participants, windows=(speaking, listening, overlap, silence))
@@ -130,9 +131,11 @@ def cut_windows(
     Args:
         state_T, valid: as a dyad has them.
         expressiveness_of: an avatar's, in a span of frames.
-        avatars: who can be one; nobody else needs a valid face.
+        avatars: who can be one; nobody else needs a valid face. Of none there are no windows.
         cuts: frames that a window does not reach over.
     """
+    if not avatars:
+        return
     seen = [np.concatenate([[0], np.cumsum(valid[avatar])]) for avatar in avatars]
     for first in starts(len(state_T), cuts, config):
         span = slice(first, first + config.length)

@@ -17,25 +17,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from visavis.schemas.manifest import MotionSpec
-from visavis.training.metrics import (
-    CLUSTERS,
-    broken,
-    columns,
-    entropy,
-    flat_pcc,
-    flat_sums,
-    frame_sums,
-    frechet,
-    histogram,
-    jerk_sums,
-    kmeans,
-    lag_sums,
-    lagged_from,
-    mean_defined,
-    mean_jerk,
-    window_pcc,
-    window_var,
-)
+from visavis.training.metrics.correlation import flat_pcc, flat_sums, window_pcc
+from visavis.training.metrics.distributions import CLUSTERS, entropy, frame_sums, frechet, histogram, kmeans
+from visavis.training.metrics.lags import lag_sums, lagged_from
+from visavis.training.metrics.movement import jerk_sums, mean_jerk, window_var
+from visavis.training.metrics.windows import broken, columns, mean_defined
 
 HALVINGS = 200
 Centres = Mapping[str, np.ndarray]

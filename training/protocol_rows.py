@@ -11,8 +11,9 @@ import numpy as np
 from visavis.schemas.manifest import Manifest
 from visavis.schemas.sample import AVATAR_SPEAKS
 from visavis.schemas.train import Drop
-from visavis.training.metrics import mean_defined
-from visavis.training.protocols import Clip, Parts, Protocol, baselines, halves, listening_only, score
+from visavis.training.metrics.windows import mean_defined
+from visavis.training.protocols.clips import Clip, Parts, baselines, halves, listening_only
+from visavis.training.protocols.score import Protocol, score
 from visavis.training.sequences import Generated
 
 FEW = ("floor", "shifted", "hold_still")

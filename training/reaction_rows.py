@@ -12,7 +12,7 @@ import numpy as np
 from visavis.schemas.manifest import Manifest
 from visavis.training.events import not_told, readouts
 from visavis.training.granger import Space, user_gain
-from visavis.training.metrics import mean_defined
+from visavis.training.metrics.windows import mean_defined
 from visavis.training.protocol_rows import part_columns
 from visavis.training.reactions import Reactions, lagged
 from visavis.training.sequences import Recorded

@@ -1,1 +1,1 @@
-"""The commands, their options and what each prints, in `build`, `models` and `housekeeping`; `app` joins them."""
+"""The commands, their options and what each prints; `app` joins them."""

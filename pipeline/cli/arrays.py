@@ -13,7 +13,7 @@ from visavis.schemas.sample import decode_array
 from visavis.schemas.storage.files import locate, read_whole
 from visavis.schemas.untrusted import parsing
 from visavis.stages.media.npz import read_members
-from visavis.training.protocols import Clip
+from visavis.training.protocols.clips import Clip
 
 _LARGEST = 1 << 30  # bytes of an array: of clips in one file, 3,000 of 25 s with FLAME's columns; a folder holds more
 _FLAME = {"exp": slice(0, 50), "jaw": slice(50, 53), "pose": slice(53, 56)}

@@ -16,10 +16,10 @@ from visavis.pipeline.engine.progress import Reporter, command
 from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.dataset import BuildSummary
 from visavis.pipeline.plan.preview import preview, preview_table
 from visavis.pipeline.plan.sizing import sizing_of
 from visavis.pipeline.plan.sources import Sources, source_name
+from visavis.pipeline.plan.summary import BuildSummary
 from visavis.schemas.config import BuildConfig, RunConfig
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError

@@ -19,7 +19,7 @@ from visavis.schemas.words import counted
 from visavis.stages.face.decode import read_codec
 from visavis.training.checkpoint import checkpoint_id
 from visavis.training.protocol_rows import clips_of, part_columns, protocol_rows
-from visavis.training.protocols import Protocol
+from visavis.training.protocols.score import Protocol
 from visavis.training.reaction_rows import reaction_rows
 from visavis.training.sequences import Generated, checkpoint_sequences
 

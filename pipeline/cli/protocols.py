@@ -11,7 +11,8 @@ from rich.table import Table
 from visavis.pipeline.engine.terminal import table
 from visavis.schemas.errors import UsageError
 from visavis.schemas.words import counted
-from visavis.training.protocols import PROTOCOLS, Clip, Protocol
+from visavis.training.protocols.clips import Clip
+from visavis.training.protocols.score import PROTOCOLS, Protocol
 
 
 def known_protocol(name: str) -> Protocol:

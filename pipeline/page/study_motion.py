@@ -24,7 +24,9 @@ from visavis.stages.pairing.measurements import normalised
 from visavis.stages.pairing.reactivity import reactivity
 from visavis.stages.pairing.reference_statistics import learn_from
 from visavis.training.dataset import Dataset, choose
-from visavis.training.metrics import columns, jerk, var, window_pcc
+from visavis.training.metrics.correlation import window_pcc
+from visavis.training.metrics.movement import jerk, var
+from visavis.training.metrics.windows import columns
 
 _LOOKED_AT = 4000  # windows to draw from
 _MARGINS = ("reactivity_margin", "lagged_margin", "event_margin", "energy_margin", "distance")

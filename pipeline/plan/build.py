@@ -26,20 +26,13 @@ from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.paths import for_workers, in_full
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Run, Workflow, as_long_as, made_of, next_stage
-from visavis.pipeline.plan.dataset import (
-    BuildSummary,
-    buckets_of,
-    build_dataset,
-    collect,
-    held_out_seconds,
-    landmark_motion,
-    read_made,
-)
+from visavis.pipeline.plan.dataset import buckets_of, build_dataset, collect, landmark_motion, read_made
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.graph import Graph
 from visavis.pipeline.plan.outputs import read_codec
 from visavis.pipeline.plan.run_folder import difference, opened, read_settings
 from visavis.pipeline.plan.sources import Sources, access_to, source_key, source_name, source_seconds
+from visavis.pipeline.plan.summary import BuildSummary, held_out_seconds, nothing_left
 from visavis.pipeline.plan.twins import Listed, Twins
 from visavis.pipeline.plan.workflow import Judge, Made, Subject, follow
 from visavis.pipeline.state.account import account_of, rejections
@@ -52,7 +45,7 @@ from visavis.schemas.access import Access
 from visavis.schemas.artifact import dump_rows, load_row
 from visavis.schemas.config import BuildConfig
 from visavis.schemas.dyads import Codec, CodecStatistics
-from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.errors import UsageError
 from visavis.schemas.markers import shaping
 from visavis.schemas.rows import Address, Outline, Source
 from visavis.schemas.storage.store import Store
@@ -170,7 +163,7 @@ class Build:
         with Spool(Bound) as bound:
             self._bind_all(run, sources, bound)
             if not len(bound):
-                raise RunFailed(self._nothing_left(run, "conversation"))
+                raise nothing_left(run, self.fingerprints, "conversation")
             codec = self._codec(run, bound)
             ended = run.follow("dyads", (self.workflow_to_dyad(b, codec) for b in bound), len(bound))
             made = partial(self._task, also=codec.digest)
@@ -180,7 +173,7 @@ class Build:
                 lambda identity: self._task("separate", identity, "").path,
             )
         if not len(dyads):
-            raise RunFailed(self._nothing_left(run, "window"))
+            raise nothing_left(run, self.fingerprints, "window")
         motion = landmark_motion(run.store, codec)
         manifest = build_dataset(run, dyads, motion, self.config, made, self.graph)
         run.ledger.flush()
@@ -321,9 +314,3 @@ class Build:
         print_ = f"{self.fingerprints[stage]}{also and '-' + also[:8]}"
         path = artifact_path(stage, self.stages[stage].version, print_, key)
         return Task(stage, key, item, path, print_, inputs=inputs or {}, **more)
-
-    def _nothing_left(self, run: Run, what: str) -> str:
-        run.ledger.flush()
-        found = rejections(account_of(run.ledger, self.fingerprints))
-        reasons = ", ".join(f"{n} × {reason}" for reason, n in found.items()) or "nothing was given"
-        return f"no {what} is left to train on ({reasons}); see `visavis status {self.root}`"

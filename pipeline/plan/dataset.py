@@ -28,7 +28,6 @@ from visavis.schemas.dyads import Census, Codec, DyadFacts, WindowClass
 from visavis.schemas.errors import RunFailed
 from visavis.schemas.manifest import (
     MANIFEST_NAME,
-    BalancePlan,
     FileEntry,
     Manifest,
     MotionColumn,
@@ -52,23 +51,6 @@ _CENSUS_CHUNK = 256  # dyads that one task counts
 _DYAD = np.dtype(
     [("id", "u8"), ("digest", "u8"), ("voices", "u8"), ("names", "u8", 2), ("windows", "u4", len(WindowClass))]
 )
-
-
-@dataclass(frozen=True)
-class BuildSummary:
-    """What a build or an import made.
-
-    held_out: seconds by class. processed: how many items needed work this time.
-    """
-
-    dataset: str
-    sources: int
-    kept: int
-    rejected: dict[str, int]
-    plan: BalancePlan
-    held_out: dict[str, float]
-    samples: int
-    processed: int
 
 
 @dataclass(frozen=True)
@@ -344,9 +326,3 @@ def _shards(dyads: Dyads, held: np.ndarray, room: int) -> Iterator[tuple[Split, 
             series = ((f"{identity:016x}", count) for identity, count in zip(ids, counts.tolist(), strict=True))
             for number, slices in enumerate(cut_series(series, room)):
                 yield split, label, number, slices
-
-
-def held_out_seconds(manifest: Manifest) -> dict[str, float]:
-    """Of windows that are held out, by class."""
-    windows = {label: sum(shard.samples for shard in manifest.of("val", label)) for label in WindowClass}
-    return {label.value: round(n * manifest.window / manifest.fps, 3) for label, n in windows.items()}

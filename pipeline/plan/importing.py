@@ -24,16 +24,17 @@ from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.paths import in_full
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Run, Workflow
-from visavis.pipeline.plan.dataset import BuildSummary, MotionKind, build_dataset, collect, held_out_seconds
+from visavis.pipeline.plan.dataset import MotionKind, build_dataset, collect
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.graph import Graph, step
 from visavis.pipeline.plan.run_folder import opened
+from visavis.pipeline.plan.summary import BuildSummary, held_out_seconds, nothing_left
 from visavis.pipeline.state.account import account_of, rejections
 from visavis.pipeline.state.index import parse_facts
 from visavis.pipeline.state.tasks import Artifact, Task, artifact_path, content_digest
 from visavis.schemas import FPS
 from visavis.schemas.coefficients import coefficient_columns, coefficient_spec, groups_of, scale_by_group
-from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.errors import UsageError
 from visavis.schemas.imports import ImportConfig
 from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.markers import shaping
@@ -115,10 +116,7 @@ class Import:
             lambda identity: self._task("voices", identity, "").path,
         )
         if not len(dyads):
-            run.ledger.flush()
-            found = rejections(account_of(run.ledger, self.fingerprints))
-            reasons = ", ".join(f"{n} × {reason}" for reason, n in found.items())
-            raise RunFailed(f"no conversation is left to train on ({reasons}); see `visavis status {self.root}`")
+            raise nothing_left(run, self.fingerprints, "conversation")
         manifest = build_dataset(
             run, dyads, self._motion(), self.config, self._task, self.graph, self._held(recorded, dyads.rows)
         )

@@ -46,7 +46,7 @@ from visavis.training.dataset import Dataset
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from visavis.pipeline.plan.dataset import BuildSummary
+    from visavis.pipeline.plan.summary import BuildSummary
 
 pytestmark = pytest.mark.slow
 

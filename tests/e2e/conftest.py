@@ -16,8 +16,8 @@ from visavis.pipeline.demo.dialogue import make_dialogue
 from visavis.pipeline.engine.executor import Engine, local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.dataset import BuildSummary
 from visavis.pipeline.plan.sources import find_sources
+from visavis.pipeline.plan.summary import BuildSummary
 from visavis.schemas.config import BuildConfig
 from visavis.schemas.rows import Source
 

@@ -18,11 +18,11 @@ from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.dataset import BuildSummary
 from visavis.pipeline.plan.outputs import read_outputs
 from visavis.pipeline.plan.preview import preview
 from visavis.pipeline.plan.replay import replay
 from visavis.pipeline.plan.sources import find_sources
+from visavis.pipeline.plan.summary import BuildSummary
 from visavis.schemas.config import BuildConfig, RunConfig
 from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.rows import Source

@@ -17,9 +17,9 @@ from visavis.pipeline.cli.verify import verify_dataset
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.dataset import BuildSummary
 from visavis.pipeline.plan.outputs import read_outputs
 from visavis.pipeline.plan.sources import find_sources
+from visavis.pipeline.plan.summary import BuildSummary
 from visavis.schemas.artifact import load_rows
 from visavis.schemas.config import BuildConfig
 from visavis.schemas.dyads import Codec

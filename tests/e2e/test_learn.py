@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from visavis.pipeline.app import main
-from visavis.pipeline.plan.dataset import BuildSummary
+from visavis.pipeline.plan.summary import BuildSummary
 from visavis.schemas.storage.store import Store
 from visavis.stages.face.decode import read_faces
 from visavis.training.dataset import Dataset

@@ -18,10 +18,10 @@ from visavis.pipeline.engine.executor import Engine, local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.dataset import BuildSummary
 from visavis.pipeline.plan.outputs import read_outputs
 from visavis.pipeline.plan.plugins import load
 from visavis.pipeline.plan.replay import replay
+from visavis.pipeline.plan.summary import BuildSummary
 from visavis.schemas import FPS
 from visavis.schemas.config import BuildConfig, RunConfig
 from visavis.schemas.errors import RunFailed, UsageError

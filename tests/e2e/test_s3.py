@@ -20,8 +20,8 @@ from visavis.pipeline.engine.executor import Engine, local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.ray_executor import ray_engine
 from visavis.pipeline.plan.build import Build
-from visavis.pipeline.plan.dataset import BuildSummary
 from visavis.pipeline.plan.sources import find_sources
+from visavis.pipeline.plan.summary import BuildSummary
 from visavis.schemas.config import BuildConfig, RunConfig
 from visavis.schemas.rows import Source
 from visavis.schemas.storage.store import Store

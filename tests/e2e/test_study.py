@@ -13,7 +13,7 @@ import pytest
 from benchmarks.study import World, vote_all
 from tests.e2e.test_learn import QUICK, RECIPE, visavis
 from visavis.pipeline.page.votes import Key, Trial, read_key
-from visavis.pipeline.plan.dataset import BuildSummary
+from visavis.pipeline.plan.summary import BuildSummary
 from visavis.schemas.plain import to_json
 
 pytestmark = pytest.mark.slow

@@ -57,9 +57,8 @@ def in_base(module: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("package", ["schemas", "training"])
 def test_the_base_brings_all_that_training_imports(package: str) -> None:
-    optional = (
-        {"joblib", "sklearn", "threadpoolctl"} if package == "training" else set()
-    )  # of `training.protocols`, in functions
+    # of `training.protocols`, in functions
+    optional = {"joblib", "sklearn", "threadpoolctl"} if package == "training" else set()
     assert {module for module in imported(package) if not in_base(module)} == optional
     assert {extras.extra_of(module) for module in optional} <= {"metrics"}
 

@@ -21,9 +21,9 @@ from visavis.pipeline.engine.executor import Engine, Executor, local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Run
 from visavis.pipeline.engine.worker import Stages
-from visavis.pipeline.plan.dataset import BuildSummary
 from visavis.pipeline.plan.pairs_preview import trial_lines
 from visavis.pipeline.plan.run_folder import opened
+from visavis.pipeline.plan.summary import BuildSummary
 from visavis.schemas.config import RunConfig
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import RunFailed, UsageError

@@ -11,7 +11,8 @@ from typer.testing import CliRunner, Result
 
 from visavis.pipeline.app import app
 from visavis.schemas.errors import UsageError
-from visavis.training.protocols import Clip, score
+from visavis.training.protocols.clips import Clip
+from visavis.training.protocols.score import score
 
 PARTS = {"exp": slice(0, 50), "jaw": slice(50, 53), "pose": slice(53, 56)}
 

@@ -12,8 +12,8 @@ import pytest
 
 from tests.e2e.conftest import built, dialogues  # noqa: F401  # the session's small build
 from visavis.pipeline.app import main
-from visavis.pipeline.plan.dataset import BuildSummary
 from visavis.pipeline.plan.outputs import read_outputs
+from visavis.pipeline.plan.summary import BuildSummary
 from visavis.stages.ingest import IngestStage
 from visavis.training.dataset import Dataset
 from visavis.training.evaluate import generate

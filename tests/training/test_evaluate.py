@@ -19,7 +19,7 @@ from visavis.training.checkpoint import load_checkpoint, load_model
 from visavis.training.dataset import SHARDS, Dataset, choose
 from visavis.training.evaluate import evaluate, generate
 from visavis.training.loader import collate
-from visavis.training.metrics import lagged
+from visavis.training.metrics.lags import lagged
 from visavis.training.sampler import rollout
 from visavis.training.train import train
 

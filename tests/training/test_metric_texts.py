@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+import pkgutil
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from types import ModuleType
 
 import numpy as np
@@ -12,20 +14,25 @@ import pytest
 
 from visavis.training import granger, metrics, protocols, reactions
 from visavis.training.granger import Space, user_gain
-from visavis.training.protocols import Clip, halves, listening_only, score
+from visavis.training.metrics.correlation import pcc, rpcc, rpcc_flat
+from visavis.training.metrics.distributions import fd, sid
+from visavis.training.metrics.lags import lagged
+from visavis.training.metrics.movement import jerk, var
+from visavis.training.protocols.clips import Clip, halves, listening_only
+from visavis.training.protocols.score import PROTOCOLS, Protocol, score
 from visavis.training.reactions import Reactions
 from visavis.training.sequences import Recorded, Side
 
 SAID = ("Formula:", "Source:", "Space:", "Floor:", "Edges:")
 ANSWERS = {"float", "dict[str, float]", "dict[Kind, dict[str, float]]", "Lagged", "Followed", "Gain"}
-PARTS = {"mean_defined", "flat_pcc", "lagged_from", "mean_jerk", "entropy", "frechet", "p_value", "score"}
+PARTS = {"mean_defined", "flat_pcc", "lagged_from", "mean_jerk", "entropy", "frechet", "p_value", "score", "by_part"}
 """What a metric is made of, or what calls one by its name."""
 
 
 def public_metrics() -> dict[str, Callable[..., object]]:
     """Functions and methods of the modules whose answer is a figure, by name."""
     found: dict[str, Callable[..., object]] = {}
-    for module in (metrics, protocols, reactions, granger):
+    for module in modules():
         for name, thing in vars(module).items():
             if getattr(thing, "__module__", None) != module.__name__ or name.startswith("_"):
                 continue
@@ -38,8 +45,14 @@ def public_metrics() -> dict[str, Callable[..., object]]:
     return found
 
 
+def modules() -> Iterator[ModuleType]:
+    for package in (metrics, protocols):
+        yield from (import_module(each.name) for each in pkgutil.iter_modules(package.__path__, f"{package.__name__}."))
+    yield from (reactions, granger)
+
+
 def short(module: ModuleType) -> str:
-    return module.__name__.rpartition(".")[2]
+    return module.__name__.removeprefix("visavis.training.")
 
 
 METRICS = public_metrics()
@@ -49,9 +62,9 @@ def test_the_metrics_are_found() -> None:
     names = {name.partition(".")[0] for name in METRICS}
     assert names == {"metrics", "protocols", "reactions", "granger"}
     wanted = {
-        "metrics.fd",
-        "protocols.dualtalk",
-        "protocols.synchrony",
+        "metrics.distributions.fd",
+        "protocols.dualtalk.dualtalk",
+        "protocols.react.synchrony",
         "reactions.Reactions.figures",
         "reactions.lagged",
     }
@@ -73,14 +86,14 @@ NAN, ANY = math.nan, None
 
 # metric: answers to one frame, to a dimension in which what was generated is constant, to no frames
 WINDOWED: dict[str, tuple[Callable[..., float], tuple[float | None, ...]]] = {
-    "pcc": (lambda t, u, g, v: metrics.pcc(g, u, v), (NAN, ANY, NAN)),
-    "rpcc": (lambda t, u, g, v: metrics.rpcc(t, g, u, v), (NAN, ANY, NAN)),
-    "rpcc_flat": (lambda t, u, g, v: metrics.rpcc_flat(t, g, u, v), (ANY, ANY, NAN)),
-    "lagged": (lambda t, u, g, v: max(metrics.lagged(g, u, v).correlation), (NAN, ANY, NAN)),
-    "var": (lambda t, u, g, v: metrics.var(g, v), (NAN, ANY, NAN)),
-    "jerk": (lambda t, u, g, v: metrics.jerk(g, v), (NAN, ANY, NAN)),
-    "sid": (lambda t, u, g, v: metrics.sid(t[v], g[v], 4), (0.0, ANY, NAN)),
-    "fd": (lambda t, u, g, v: metrics.fd(t[v], g[v]), (NAN, ANY, NAN)),
+    "pcc": (lambda t, u, g, v: pcc(g, u, v), (NAN, ANY, NAN)),
+    "rpcc": (lambda t, u, g, v: rpcc(t, g, u, v), (NAN, ANY, NAN)),
+    "rpcc_flat": (lambda t, u, g, v: rpcc_flat(t, g, u, v), (ANY, ANY, NAN)),
+    "lagged": (lambda t, u, g, v: max(lagged(g, u, v).correlation), (NAN, ANY, NAN)),
+    "var": (lambda t, u, g, v: var(g, v), (NAN, ANY, NAN)),
+    "jerk": (lambda t, u, g, v: jerk(g, v), (NAN, ANY, NAN)),
+    "sid": (lambda t, u, g, v: sid(t[v], g[v], 4), (0.0, ANY, NAN)),
+    "fd": (lambda t, u, g, v: fd(t[v], g[v]), (NAN, ANY, NAN)),
 }
 
 
@@ -119,8 +132,8 @@ STILL = {"dim": {"rPCC"}, "dualtalk": {"rPCC"}, "unils": set[str](), "react": {"
 """Figures that are lost where nothing moves."""
 
 
-@pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
-def test_answers_of_protocols_at_the_edges(protocol: protocols.Protocol) -> None:
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_answers_of_protocols_at_the_edges(protocol: Protocol) -> None:
     def defined(*clips: Clip) -> set[str]:
         found = score(protocol, clips, {"exp": slice(0, DIMS)})
         return {name.partition("_exp")[0] for name, value in found.items() if not math.isnan(value)}

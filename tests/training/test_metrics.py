@@ -9,21 +9,11 @@ from hypothesis import strategies as st
 
 from tests.training.synthetic import SPEC, smooth
 from visavis.training.accumulators import Accumulator, fit_centres
-from visavis.training.metrics import (
-    CLUSTERS,
-    columns,
-    fd,
-    flat_pcc,
-    flat_sums,
-    jerk,
-    kmeans,
-    lagged,
-    pcc,
-    rpcc,
-    rpcc_flat,
-    sid,
-    var,
-)
+from visavis.training.metrics.correlation import flat_pcc, flat_sums, pcc, rpcc, rpcc_flat
+from visavis.training.metrics.distributions import CLUSTERS, fd, kmeans, sid
+from visavis.training.metrics.lags import lagged
+from visavis.training.metrics.movement import jerk, var
+from visavis.training.metrics.windows import columns
 
 
 def motion(seed: int, windows: int = 6, frames: int = 75, dims: int = 4) -> np.ndarray:

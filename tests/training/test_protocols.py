@@ -12,16 +12,10 @@ from scipy.linalg import sqrtm
 from sklearn.cluster import KMeans
 
 from visavis.schemas.errors import UsageError
-from visavis.training.protocols import (
-    Clip,
-    baselines,
-    frechet_distance,
-    halves,
-    lagged_correlations,
-    listening_only,
-    score,
-    synchrony,
-)
+from visavis.training.protocols.clips import Clip, baselines, halves, listening_only
+from visavis.training.protocols.figures import frechet_distance
+from visavis.training.protocols.react import lagged_correlations, synchrony
+from visavis.training.protocols.score import score
 from visavis.training.time_warping import dynamic_time_warping
 
 PARTS = {"exp": slice(0, 50), "jaw": slice(50, 53), "pose": slice(53, 56)}
@@ -265,7 +259,7 @@ def test_many_sequences_are_scored_in_other_processes_as_few_are_here(
     clips = [Clip(*(walk(rng, 60, 56).astype(np.float32) for _ in range(3))) for _ in range(65)]
     clips[3] = replace(clips[3], generated=np.zeros_like(clips[3].truth))
     there = score("dualtalk", clips, PARTS)
-    monkeypatch.setattr("visavis.training.protocols._FEW", len(clips))
+    monkeypatch.setattr("visavis.training.protocols.averages.FEW", len(clips))
     assert score("dualtalk", clips, PARTS) == there
     assert capfd.readouterr() == ("", "")
 

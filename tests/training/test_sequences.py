@@ -22,7 +22,8 @@ from visavis.schemas.train import FeatureConfig, ModelConfig, OptimConfig, Sampl
 from visavis.training.checkpoint import load_checkpoint, load_model
 from visavis.training.dataset import Dataset
 from visavis.training.protocol_rows import clips_of, part_columns, protocol_rows
-from visavis.training.protocols import Clip, score
+from visavis.training.protocols.clips import Clip
+from visavis.training.protocols.score import score
 from visavis.training.sampler import rollout
 from visavis.training.sequences import Generated, Recorded, Run, Side, _cut, generate_sequences, read_sequences, runs_of
 from visavis.training.train import train

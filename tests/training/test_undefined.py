@@ -26,21 +26,11 @@ from visavis.training.accumulators import Accumulator, fit_centres
 from visavis.training.checkpoint import save_checkpoint
 from visavis.training.evaluate import evaluate, generate
 from visavis.training.log import MetricsLog
-from visavis.training.metrics import (
-    broken,
-    entropy,
-    fd,
-    histogram,
-    jerk,
-    kmeans,
-    lagged,
-    pcc,
-    rpcc,
-    rpcc_flat,
-    sid,
-    var,
-    window_pcc,
-)
+from visavis.training.metrics.correlation import pcc, rpcc, rpcc_flat, window_pcc
+from visavis.training.metrics.distributions import entropy, fd, histogram, kmeans, sid
+from visavis.training.metrics.lags import lagged
+from visavis.training.metrics.movement import jerk, var
+from visavis.training.metrics.windows import broken
 from visavis.training.process_group import Processes
 
 numbers = st.floats(width=32) | st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf, 3e38])

@@ -1,0 +1,50 @@
+"""What a protocol says of sequences, by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from visavis.schemas.errors import UsageError
+from visavis.training.protocols.clips import Clip, Parts
+from visavis.training.protocols.dim import dim
+from visavis.training.protocols.dualtalk import dualtalk
+from visavis.training.protocols.react import react
+from visavis.training.protocols.unils import unils
+
+Protocol = Literal["dim", "dualtalk", "unils", "react"]
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+_SCORES: dict[Protocol, Callable[[Sequence[Clip], Parts], dict[str, float]]] = {
+    "dim": dim,
+    "dualtalk": dualtalk,
+    "unils": unils,
+    "react": react,
+}
+
+
+def score(protocol: Protocol, clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
+    """The figures of a protocol by name, FIGURE_PART.
+
+    Raises:
+        UsageError: no clips, numbers that are not finite, or sides of one clip that differ in shape.
+    """
+    from threadpoolctl import threadpool_limits  # of the extra, as scikit-learn
+
+    _check(clips)
+    with threadpool_limits(1):  # matrices are small
+        return _SCORES[protocol](clips, parts)
+
+
+def _check(clips: Sequence[Clip]) -> None:
+    if not clips:
+        raise UsageError("there are no sequences to score")
+    for number, clip in enumerate(clips):
+        sides = [clip.truth, clip.user, clip.generated, *clip.more, *(() if clip.beside is None else (clip.beside,))]
+        if len({side.shape for side in sides}) > 1:
+            raise UsageError(
+                f"sequence {number}: sides of {', '.join(str(side.shape) for side in sides)} do not compare"
+            )
+        if not all(np.isfinite(side).all() for side in sides):
+            raise UsageError(f"sequence {number}: a number is not finite")
