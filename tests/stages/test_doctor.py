@@ -108,6 +108,14 @@ def test_somebody_in_two_splits_and_somebody_in_every_conversation(clean: Measur
     assert found[Kind.SPLIT_LEAK].of == 11
 
 
+@pytest.mark.slow
+def test_what_is_wrong_with_one_hides_nothing_of_the_other(clean: Measured, learned: Learned) -> None:
+    talk = Talk.made(CORPUS, REAL, 4)
+    talk.audio = [np.zeros_like(talk.audio[0]), 0.05 * talk.audio[1]]
+    found = examined(clean | {talk.dyad.conversation: (talk.about(), measure(talk.excerpt(), *learned))})
+    assert {Kind.DEAD_TRACK, Kind.QUIET} <= {each.kind for each in found.findings}
+
+
 @given(st.lists(st.floats(0.5, 1.0), min_size=1, max_size=3 * MOST_ITEMS))
 def test_all_items_are_counted_and_the_surest_are_named(certainties: list[float]) -> None:
     findings = Findings()
