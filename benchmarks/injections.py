@@ -220,13 +220,46 @@ def cropped(talk: Talk, random: np.random.Generator, other: Talk) -> None:
     _see(talk, random, confidence=float(random.uniform(0.3, 0.65)))
 
 
+def faint(talk: Talk, random: np.random.Generator, other: Talk) -> None:
+    person = int(random.integers(2))
+    talk.audio[person] = (10 ** (random.uniform(-34, -22) / 20) * talk.audio[person]).astype(np.float32)
+
+
+def off_middle(talk: Talk, random: np.random.Generator, other: Talk) -> None:
+    person = int(random.integers(2))
+    talk.audio[person] = talk.audio[person] + np.float32(random.uniform(0.03, 0.1))
+
+
+def foreign_turns(talk: Talk, random: np.random.Generator, other: Talk) -> None:
+    """Turns of another conversation."""
+    talk.state = other.state.copy()
+
+
+def same_face(talk: Talk, random: np.random.Generator, other: Talk) -> None:
+    """The same face twice, tracked twice."""
+    person = int(random.integers(2))
+    motion = talk.motion[person]
+    noise = random.uniform(0.01, 0.03) * motion.std(axis=0) * random.standard_normal(motion.shape)
+    talk.motion[1 - person] = (motion + noise).astype(np.float32)
+
+
+def trembling(talk: Talk, random: np.random.Generator, other: Talk) -> None:
+    """Noise of a tracker, one to three times as large as the motion changes from frame to frame."""
+    person = int(random.integers(2))
+    motion = talk.motion[person]
+    change = np.diff(motion, axis=0).std(axis=0)
+    noise = random.uniform(1, 3) * change * random.standard_normal(motion.shape)
+    talk.motion[person] = (motion + noise).astype(np.float32)
+
+
 INJECTIONS: dict[Kind, Injection] = {
     Kind.SWAPPED: swapped, Kind.WRONG_VOICE: foreign, Kind.NOT_PARTNERS: strangers, Kind.DEAD_TRACK: dead,
     Kind.SAME_SOUND: same_sound, Kind.INVERTED: inverted, Kind.BLEED: bleed, Kind.CLIPPED: clipped,
     Kind.BAND_LIMITED: band_limited, Kind.DROPOUTS: holes, Kind.AV_OFFSET: late, Kind.AV_DRIFT: drifting,
     Kind.PARTNERS_SHIFTED: shifted_partner, Kind.TURNS_SHIFTED: shifted_turns, Kind.FROZEN: frozen,
     Kind.REPEATED: repeated, Kind.MIRRORED: mirrored, Kind.OUT_OF_RANGE: degrees, Kind.DULL: dull,
-    Kind.ENLARGED: enlarged, Kind.CROPPED: cropped,
+    Kind.ENLARGED: enlarged, Kind.CROPPED: cropped, Kind.QUIET: faint, Kind.DC_OFFSET: off_middle,
+    Kind.TURNS_WRONG: foreign_turns, Kind.SAME_FACE: same_face, Kind.JITTERY: trembling,
 }  # fmt: skip
 
 

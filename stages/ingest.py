@@ -58,7 +58,7 @@ class IngestStage(Stage[Source, Conversation]):
         super().__init__(config)
 
     def process(self, item: Source) -> Iterator[Conversation]:
-        names = _names(item)
+        names = names_of(item)
         media = tuple(self._looked_at(item, n) for n in range(len(item.uris)))
         if len({m.sha256 for m in media}) < len(media):
             raise Rejected(
@@ -258,7 +258,12 @@ def _end_of_audio(media: Media) -> float:
     return media.audio_start + media.audio_duration
 
 
-def _names(source: Source) -> tuple[str | None, str | None]:
+def names_of(source: Source) -> tuple[str | None, str | None]:
+    """Who takes part, as the list says; None: it does not.
+
+    Raises:
+        Rejected: INCOMPLETE_DYAD, not one file of both or one of each.
+    """
     names = source.participants or (None,) * len(source.uris)
     if len(names) != len(source.uris):
         raise ValueError(f"{len(source.uris)} files but {len(names)} participants")

@@ -63,6 +63,7 @@ def diagnosis_of(corpus: str, reporter: Reporter) -> tuple[Diagnosis, bool]:
     from visavis.schemas.plain import to_json
     from visavis.schemas.secrets import written
     from visavis.schemas.storage.store import Store
+    from visavis.schemas.untrusted import first_line
 
     there = set[str]()
     with suppress(OSError, UsageError, ValueError):  # a list or a video is no folder
@@ -71,10 +72,12 @@ def diagnosis_of(corpus: str, reporter: Reporter) -> tuple[Diagnosis, bool]:
     if RUN_FILE in there:
         found = examine_run(corpus, reporter)
         data = f"{to_json(written(found.model_dump(mode='json')), indent=1)}\n".encode()
-        with suppress(PermissionError, NotImplementedError):  # a run of somebody else
+        try:
             store.write(DIAGNOSIS, data)
-            return found, True
-        return found, False
+        except (OSError, NotImplementedError) as error:  # a run of somebody else, a full disk, a web server
+            reporter.line(f"{DIAGNOSIS} could not be written, so no page will show this: {first_line(error)}")
+            return found, False
+        return found, True
     if MANIFEST_NAME in there:
         return examine_dataset(corpus, reporter), False
     return examine_list([corpus], reporter), False

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
 import numpy as np
 
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.doctor import LEARN_FROM, diagnosed
 from visavis.schemas.errors import DatasetError, UsageError
-from visavis.schemas.manifest import ShardEntry
 from visavis.schemas.plain import load_record
 from visavis.schemas.sample import Sample, SampleMeta
 from visavis.schemas.untrusted import parsing
 from visavis.stages.doctor.examine import Learner, measure
 from visavis.stages.doctor.excerpt import Excerpt
-from visavis.stages.doctor.faces import Usual
 from visavis.stages.doctor.findings import Diagnosis, Findings
 from visavis.stages.doctor.lips import Lips
 from visavis.stages.doctor.scratch import About, Scratch
@@ -38,32 +35,23 @@ def examine_dataset(folder: str, reporter: Reporter) -> Diagnosis:
     every = max(1, len(shards) // LEARN_FROM)
     with reporter.items("learned from", len(shards)) as advance:
         for number, entry in enumerate(shards):
-            for meta in _metas(data, entry):
+            for key, members in data.groups(entry, data.fetch(entry)):
+                with parsing(lambda why, key=key: DatasetError(f"sample {key}: {why}")):  # type: ignore[misc]
+                    meta = load_record(members["meta.json"], SampleMeta)
                 scratch.reaches(meta.conversation, meta.start + data.manifest.window)
-            for sample in _samples(data, entry) if number % every == 0 else ():
-                learner.add(_of_sample(sample, 0))
+                if number % every == 0:
+                    learner.add(_of_sample(data.decode(key, members), 0))
             advance()
-    voice, usual = learner.usual()
+    usual = learner.usual()
     with reporter.items("measured", len(shards)) as advance:
         for entry in shards:
-            for sample in _samples(data, entry):
-                _put(scratch, sample, entry.split, voice, usual)
+            for key, members in data.groups(entry, data.fetch(entry)):
+                _put(scratch, data.decode(key, members), entry.split, usual)
             advance()
     asked = (
         "what needs a whole conversation (whether both speak with each other, whose answers come late): name the run"
     )
     return diagnosed(folder, scratch, Findings(), [asked])
-
-
-def _samples(data: Dataset, entry: ShardEntry) -> Iterator[Sample]:
-    for key, members in data.groups(entry, data.fetch(entry)):
-        yield data.decode(key, members)
-
-
-def _metas(data: Dataset, entry: ShardEntry) -> Iterator[SampleMeta]:
-    for key, members in data.groups(entry, data.fetch(entry)):
-        with parsing(lambda why, key=key: DatasetError(f"sample {key}: {why}")):  # type: ignore[misc]
-            yield load_record(members["meta.json"], SampleMeta)
 
 
 def _of_sample(sample: Sample, frames: int) -> Excerpt:
@@ -82,7 +70,7 @@ def _of_sample(sample: Sample, frames: int) -> Excerpt:
     )
 
 
-def _put(scratch: Scratch, sample: Sample, split: str, voice: Lips | None, usual: Usual) -> None:
+def _put(scratch: Scratch, sample: Sample, split: str, usual: tuple[Lips | None, np.ndarray]) -> None:
     """Measure a window, unless the other one's window of the same frames was."""
     meta = sample.meta
     place = hashlib.blake2b(f"{meta.conversation}/{meta.start}".encode(), digest_size=12).digest()
@@ -92,4 +80,4 @@ def _put(scratch: Scratch, sample: Sample, split: str, voice: Lips | None, usual
     one, other = sorted((meta.avatar, meta.user))
     about = About(name="", people=(one, other), split=split, figures=(figures[one], figures[other]))
     excerpt = _of_sample(sample, scratch.length(meta.conversation))
-    scratch.add(meta.conversation, about, measure(excerpt, voice, usual))
+    scratch.add(meta.conversation, about, measure(excerpt, *usual))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from visavis.stages.doctor.excerpt import Excerpt
 from visavis.stages.doctor.findings import Diagnosis, Findings, Sign
 from visavis.stages.doctor.kinds import Kind
 from visavis.stages.doctor.scratch import About, Scratch
-from visavis.stages.ingest import addresses_of, probe
+from visavis.stages.ingest import addresses_of, names_of, probe
 from visavis.stages.media.audio import sound_of
 
 LISTEN = 300 * FPS
@@ -33,50 +34,44 @@ def examine_list(inputs: Sequence[str], reporter: Reporter) -> Diagnosis:
         UsageError: as `find_sources`.
     """
     sources = find_sources(inputs)
-    findings, scratch, seen = Findings(), Scratch(), _Contents()
+    findings, scratch = Findings(), Scratch()
     for line in sources.notes.lines():
         reporter.line(line)
     with reporter.items("looked at", len(sources)) as advance:
         for source in sources:
             key, name = source_key(source), source_name(source)
-            findings.add(key, name, _examined(source, scratch, seen))
+            findings.add(key, name, _examined(source, scratch))
             advance()
     judge, total = Judge(scratch, sound_only=True), len(sources)
     for id_, about, sums in scratch.talks():
-        findings.add(id_, about.name, judge.signs(about, sums), about.people)
+        signs = judge.signs(about, sums)
+        if not sums["sound.own"]:  # one mix stands for both
+            signs = [sign._replace(person=None) for sign in signs if sign.person != 1]
+        findings.add(id_, about.name, signs, about.people)
     count = people.judge(scratch, findings)
     scratch.close()
     asked = "faces, lips and turns, which only a build measures: ask again of its run"
     return Diagnosis(
         corpus=" ".join(inputs),
-        looked_at={"conversations": total, "people": count},
+        looked_at={"conversations": total} | ({"people": count} if count else {}),
         findings=tuple(findings.all(total)),
         unknown=(asked,),
     )
 
 
-class _Contents:
-    """Which conversation had a file's bytes first, by digests of eight bytes."""
-
-    def __init__(self) -> None:
-        self._first: dict[int, int] = {}
-
-    def again(self, sha256: str, key: str) -> bool:
-        number, mine = int(sha256[:16], 16), int(key, 16)
-        return self._first.setdefault(number, mine) != mine
-
-
-def _examined(source: Source, scratch: Scratch, seen: _Contents) -> Iterator[Sign]:
+def _examined(source: Source, scratch: Scratch) -> Iterator[Sign]:
     """Signs of one conversation; its sound goes into the scratch."""
-    if len(source.uris) > 2 or (len(source.uris) == 1 and any(source.participants)):
-        yield Sign(Kind.MISSING_PARTNER, 0.99, f"{len(source.uris)} of two files")
-        return
     try:
+        names = names_of(source)
         media = _probed(source)
-        if any(seen.again(each.sha256, source_key(source)) for each in media):
-            yield Sign(Kind.DUPLICATE, 0.99, "the same bytes are listed before")
+        again = [each for each in media if not scratch.is_new(bytes.fromhex(each.sha256))]
+        if again:
+            yield Sign(Kind.DUPLICATE, 0.99, "the same bytes are listed before, or for both")
             return
-        yield from _of_media(source, media, scratch)
+        yield from _of_media(media)
+        if excerpt := _heard(media):
+            about = About(name=source_name(source), people=(names[0] or "", names[1] or ""))
+            scratch.add(source_key(source), about, hear(excerpt))
     except Rejected as error:
         kind = Kind.MISSING_PARTNER if error.reason is Reason.INCOMPLETE_DYAD else Kind.UNREADABLE
         yield Sign(kind, 0.95, str(error))
@@ -88,25 +83,24 @@ def _probed(source: Source) -> list[Media]:
     return [m.model_copy(update=place._asdict()) for m, place in zip(probed, addresses_of(source), strict=True)]
 
 
-def _of_media(source: Source, media: list[Media], scratch: Scratch) -> Iterator[Sign]:
+def _of_media(media: list[Media]) -> Iterator[Sign]:
     for person, each in enumerate(media):
         frames = int(each.video_duration * FPS)
         signs = [*files.judge_one(each), *files.judge_channels(each), *files.judge_pictures(each, frames)]
         yield from (sign._replace(person=person if len(media) > 1 else None) for sign in signs)
     yield from files.judge_pair(media)
+
+
+def _heard(media: list[Media]) -> Excerpt | None:
+    """The first minutes of sound; None where there is less than a second."""
     frames = int(min(LISTEN, *(FPS * (each.audio_start + each.audio_duration) for each in media)))
     if frames < FPS:
-        return
+        return None
     tracks = [sound_of(each, frames) for each in media]
     own = len(tracks) == 2
-    audio_PN = np.stack(tracks if own else tracks * 2)
-    nothing = np.zeros((2, frames, 0), np.float32), np.zeros((2, frames), bool)
-    heard = Excerpt(audio_PN, np.zeros(frames, np.uint8), *nothing, 0, frames, own)
-    heard = Excerpt(audio_PN, _loud(heard.level_PT), *nothing, 0, frames, own)
-    names = source.participants if own else ()
-    key = source_key(source)
-    named = (names[0] or f"{key}-0", names[1] or f"{key}-1") if len(names) == 2 else (f"{key}-0", f"{key}-1")
-    scratch.add(key, About(name=source_name(source), people=named), hear(heard))
+    nobody = np.zeros((2, frames, 0), np.float32), np.zeros((2, frames), bool)
+    heard = Excerpt(np.stack(tracks if own else tracks * 2), np.zeros(frames, np.uint8), *nobody, 0, frames, own)
+    return replace(heard, state_T=_loud(heard.level_PT))
 
 
 def _loud(level_PT: np.ndarray) -> np.ndarray:

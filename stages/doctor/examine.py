@@ -13,7 +13,7 @@ from visavis.stages.doctor.kinds import Kind
 from visavis.stages.doctor.scratch import SAMPLE, About, Scratch
 
 _EXPLAINS = {
-    Kind.DEAD_TRACK: {Kind.WRONG_VOICE, Kind.TURNS_WRONG, Kind.QUIET},
+    Kind.DEAD_TRACK: {Kind.WRONG_VOICE, Kind.TURNS_WRONG},
     Kind.SAME_SOUND: {Kind.SWAPPED, Kind.WRONG_VOICE, Kind.TURNS_WRONG, Kind.BLEED},
     Kind.INVERTED: {Kind.SWAPPED, Kind.WRONG_VOICE, Kind.TURNS_WRONG, Kind.BLEED},
     Kind.SWAPPED: {Kind.WRONG_VOICE, Kind.TURNS_WRONG, Kind.TURNS_SHIFTED},
@@ -26,7 +26,7 @@ _EXPLAINS = {
     Kind.FROZEN: {Kind.DULL, Kind.WRONG_VOICE, Kind.OUT_OF_RANGE},
     Kind.OUT_OF_RANGE: {Kind.WRONG_VOICE, Kind.DULL, Kind.JITTERY},
 }
-"""What follows from another finding of the same conversation is not told again."""
+"""What follows from another finding of the same person or of both is not told again."""
 
 
 class Learner:
@@ -50,23 +50,24 @@ class Learner:
                 }
                 self._motion = added(self._motion, these)
 
-    def usual(self) -> tuple[lips.Lips | None, faces.Usual]:
+    def usual(self) -> tuple[lips.Lips | None, np.ndarray]:
+        """How lips follow a voice, and how much each column of motion changes from frame to frame, float64 [D]."""
         if not self._motion:
-            return None, faces.Usual(np.ones(1), np.ones(1))
+            return None, np.ones(1)
         count = float(self._motion["count"])
         spread_D = np.sqrt(self._motion["square"] / count) + 1e-6
         change_D = self._motion["step"] / count
-        return lips.lips_of(self._sums), faces.Usual(spread_D, np.maximum(change_D, 1e-3 * spread_D))
+        return lips.lips_of(self._sums), np.maximum(change_D, 1e-3 * spread_D)
 
 
-def measure(excerpt: Excerpt, voice: lips.Lips | None, usual: faces.Usual) -> Sums:
-    """All sums of a stretch."""
+def measure(excerpt: Excerpt, voice: lips.Lips | None, change_D: np.ndarray) -> Sums:
+    """All sums of a stretch; of the corpus, what `Learner.usual` gives."""
     return {
         **sound.measure(excerpt),
         **bleed.measure(excerpt),
         **lips.measure(excerpt, voice),
         **turns.measure(excerpt),
-        **faces.measure(excerpt, usual),
+        **faces.measure(excerpt, change_D),
     }
 
 
@@ -107,8 +108,7 @@ class Judge:
         """What speaks against a conversation, without what follows from something else."""
         absent = _absent(sums)
         found = [sign for sign in self._all(about, sums) if absent is None or sign.person != absent]
-        explained = set[Kind]().union(*(_EXPLAINS.get(sign.kind, ()) for sign in found))
-        return [sign for sign in found if sign.kind not in explained]
+        return [sign for sign in found if not any(_explains(other, sign) for other in found)]
 
     def _all(self, about: About, sums: Sums) -> Iterator[Sign]:
         yield from sound.judge(sums, self.usual["loud"])
@@ -119,6 +119,11 @@ class Judge:
         yield from turns.judge(sums, self.usual["turns"], self._evidence)
         yield from faces.judge(sums, self.usual)
         yield from faces.judge_figures(about.figures, self._figures)
+
+
+def _explains(one: Sign, other: Sign) -> bool:
+    same = one.person == other.person or None in (one.person, other.person)
+    return same and other.kind in _EXPLAINS.get(one.kind, ())
 
 
 def _absent(sums: Sums) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,44 +27,29 @@ _POSE = 3  # columns: pitch, yaw, roll
 _MIRROR = np.array([1.0, -1.0, -1.0])
 
 
-@dataclass(frozen=True)
-class Usual:
-    """Of the corpus: deviation of each column, and of its change from frame to frame, float64 [D]."""
-
-    spread_D: np.ndarray
-    change_D: np.ndarray
-
-
-def measure(excerpt: Excerpt, usual: Usual) -> Sums:
-    """Sums over frames that are seen; motion in units of the corpus."""
-    names = ("valid", "still", "short", "moves", "bends", "square", "listens", "listening")
-    sums = {f"faces.{name}": np.zeros(2) for name in names}
-    sums["faces.mean"] = np.zeros((2, len(usual.spread_D)))
-    for person in (0, 1):
-        motion_TD, valid_T = excerpt.motion_PTD[person].astype(np.float64), excerpt.valid_PT[person]
-        for name, value in _of_one(motion_TD, valid_T, excerpt.speaks_PT, person, usual).items():
-            sums[f"faces.{name}"][person] += value
+def measure(excerpt: Excerpt, change_D: np.ndarray) -> Sums:
+    """Sums over frames that are seen. change_D: float64, how much each column usually changes from frame to frame."""
+    each = [_of_one(excerpt, change_D, person) for person in (0, 1)]
+    sums = {f"faces.{name}": np.array([each[0][name], each[1][name]]) for name in each[0]}
     return sums | {"faces.frames": np.array(float(len(excerpt.state_T))), "faces.turn": _turn(excerpt)}
 
 
-def _of_one(motion_TD: np.ndarray, valid_T: np.ndarray, speaks_PT: np.ndarray, person: int, usual: Usual) -> Sums:
-    step_TD = np.diff(motion_TD, axis=0) / usual.change_D
+def _of_one(excerpt: Excerpt, change_D: np.ndarray, person: int) -> dict[str, float]:
+    motion_TD, valid_T = excerpt.motion_PTD[person].astype(np.float64), excerpt.valid_PT[person]
+    speaks_PT, step_TD = excerpt.speaks_PT, np.diff(motion_TD, axis=0) / change_D
     both_T = valid_T[1:] & valid_T[:-1]
     still_T = both_T & (np.abs(step_TD).max(axis=1, initial=0) < _STILL)
     spans = [last - first for first, last in runs(still_T)]
     bend_TD, thrice_T = np.diff(step_TD, axis=0), both_T[1:] & both_T[:-1]
     listens_T = (speaks_PT[1 - person] & ~speaks_PT[person])[1:] & both_T
-    within_VD = motion_TD[valid_T] / usual.spread_D
     return {
-        "valid": np.array(float(valid_T.sum())),
-        "still": np.array(float(sum(s for s in spans if s >= _LONG))),
-        "short": np.array(float(sum(s for s in spans if s < _LONG))),
-        "moves": (step_TD[both_T] ** 2).mean(axis=1).sum(),
-        "bends": (bend_TD[thrice_T] ** 2).mean(axis=1).sum(),
-        "square": (within_VD**2).sum(axis=1).mean() * len(within_VD) if len(within_VD) else np.array(0.0),
-        "mean": within_VD.sum(axis=0),
-        "listens": np.abs(step_TD[listens_T]).mean(axis=1).sum(),
-        "listening": np.array(float(listens_T.sum())),
+        "valid": float(valid_T.sum()),
+        "still": float(sum(s for s in spans if s >= _LONG)),
+        "short": float(sum(s for s in spans if s < _LONG)),
+        "moves": float((step_TD[both_T] ** 2).mean(axis=1).sum()),
+        "bends": float((bend_TD[thrice_T] ** 2).mean(axis=1).sum()),
+        "listens": float(np.abs(step_TD[listens_T]).mean(axis=1).sum()),
+        "listening": float(listens_T.sum()),
     }
 
 

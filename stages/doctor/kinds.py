@@ -42,8 +42,6 @@ class Kind(StrEnum):
     CROPPED = "cropped"
     SPLIT_LEAK = "split_leak"
     IMBALANCE = "imbalance"
-    ONE_ID_SEVERAL = "one_id_several"
-    SEVERAL_IDS_ONE = "several_ids_one"
     MISSING_PARTNER = "missing_partner"
     LEFT_OUT = "left_out"
     UNREADABLE = "unreadable"
@@ -138,8 +136,6 @@ REMEDIES = {
     Kind.CROPPED: Remedy("mend", "faces that the picture's border cuts", "take a wider picture; else leave it out"),
     Kind.SPLIT_LEAK: Remedy("mend", "somebody is in both training and validation", "mend the names, and build again"),
     Kind.IMBALANCE: Remedy("look", "few people make most of the corpus", "take less of them, or more of others"),
-    Kind.ONE_ID_SEVERAL: Remedy("mend", "one name for several voices", "give each person a name"),
-    Kind.SEVERAL_IDS_ONE: Remedy("mend", "several names for one voice", "give the person one name"),
     Kind.MISSING_PARTNER: Remedy(
         "mend", "conversations with one file, or more than two", "add the partner, or take them out of the list"
     ),

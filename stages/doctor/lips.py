@@ -73,7 +73,7 @@ def lips_of(sums: Sums) -> Lips:
 
 
 def measure(excerpt: Excerpt, lips: Lips | None) -> Sums:
-    """Lips of each person against each voice, by delay and part of the conversation; and turns against voices."""
+    """Lips of each person against each voice, by delay and part of the conversation."""
     cross = np.zeros((PARTS, 2, 2, 2 * LATEST + 1))
     energy, frames = np.zeros((2, 2)), np.zeros(2)
     level_PT = excerpt.level_PT - excerpt.level_PT.mean(axis=1, keepdims=True)
@@ -91,15 +91,7 @@ def measure(excerpt: Excerpt, lips: Lips | None) -> Sums:
             for voice in (0, 1):
                 cross[min(part, PARTS - 1), person, voice] += moved_by(inside_T, level_PT[voice], LATEST)
     energy[:, 1] = (level_PT**2).sum(axis=1)
-    turns_PT = excerpt.speaks_PT - excerpt.speaks_PT.mean(axis=1, keepdims=True)
-    turns = np.stack([[moved_by(turn_T, level_T, LATEST) for level_T in level_PT] for turn_T in turns_PT])
-    return {
-        "lips.cross": cross,
-        "lips.energy": energy,
-        "lips.frames": frames,
-        "turns.cross": turns,
-        "turns.energy": (turns_PT**2).sum(axis=1),
-    }
+    return {"lips.cross": cross, "lips.energy": energy, "lips.frames": frames}
 
 
 def fit(sums: Sums) -> np.ndarray:
@@ -173,7 +165,7 @@ def _course(sums: Sums, person: int) -> tuple[float, float]:
     if len(known) < 5 or np.ptp(known) < PARTS // 2:
         return 0.0, 0.0
     late, weight = np.array([peak(curves[n]) for n in known]), np.sqrt(top[known])
-    (slope, start), *_ = np.polyfit(known, late, 1, w=weight), None
+    slope, start = np.polyfit(known, late, 1, w=weight)
     left = late - slope * known - start
     error = np.sqrt((left**2).sum() / (len(known) - 2) / ((known - known.mean()) ** 2).sum())
     return float(slope * PARTS), float(error * PARTS)

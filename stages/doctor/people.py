@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from visavis.schemas import FPS
+from visavis.schemas.words import counted
 from visavis.stages.doctor.findings import Findings, Item, certainty
 from visavis.stages.doctor.kinds import Kind
 from visavis.stages.doctor.scratch import Person, Scratch
@@ -15,8 +16,9 @@ def judge(scratch: Scratch, findings: Findings) -> int:
     """People in two splits, and people who make much of the corpus. Returns how many there are."""
     count, total = scratch.totals()
     for person in scratch.people():
-        if len(person.splits.split()) > 1:
-            said = f"in {' and '.join(sorted(person.splits.split()))}, {person.conversations} conversations"
+        splits = sorted(set(person.splits.split()))
+        if len(splits) > 1:
+            said = f"in {' and '.join(splits)}, {counted(person.conversations, 'conversation')}"
             findings.put(Kind.SPLIT_LEAK, Item(id=person.name, name=person.name, detail=said, certainty=0.99))
         if _much(person, count, total):
             share = person.frames / total

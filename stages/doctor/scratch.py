@@ -18,7 +18,7 @@ SAMPLE = 20_000
 
 
 class About(BaseModel):
-    """What is known of a conversation beside its sums."""
+    """What is known of a conversation beside its sums. people: empty where nobody names them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -80,7 +80,7 @@ class Scratch:
             "INSERT OR REPLACE INTO talks VALUES (?, ?, ?)", (id_, about.model_dump_json(), _packed(whole))
         )
         frames = int(sums["sound.frames"])
-        for name in about.people:
+        for name in filter(None, about.people):
             self._base.execute(
                 "INSERT INTO people VALUES (?, ?, 1, ?) ON CONFLICT (name) DO UPDATE SET"
                 " frames = frames + excluded.frames, talks = talks + ?,"

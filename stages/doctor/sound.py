@@ -148,6 +148,7 @@ def _bands(track_N: np.ndarray) -> np.ndarray:
     from scipy.fft import rfft
 
     blocks = track_N[: len(track_N) // _FFT * _FFT].reshape(-1, _FFT)
+    blocks = blocks - blocks.mean(axis=1, keepdims=True)  # an offset would leak into the lowest band
     spectra = rfft(blocks * np.hanning(_FFT).astype(np.float32))
     power = (spectra.real**2 + spectra.imag**2).sum(axis=0, dtype=np.float64)
     found: np.ndarray = power[1:].reshape(_BANDS, -1).mean(axis=1) / _FFT

@@ -28,9 +28,16 @@ _LESS = 0.4  # of the overlap
 
 
 def measure(excerpt: Excerpt) -> Sums:
+    """Turns of each person against each voice, by delay; and what the whole conversation tells."""
+    level_PT = excerpt.level_PT - excerpt.level_PT.mean(axis=1, keepdims=True)
+    turns_PT = excerpt.speaks_PT - excerpt.speaks_PT.mean(axis=1, keepdims=True)
+    cross = np.stack([[moved_by(turn_T, level_T, LATEST) for level_T in level_PT] for turn_T in turns_PT])
+    return {"turns.cross": cross, "turns.energy": (turns_PT**2).sum(axis=1), **_whole(excerpt.whole_state_T)}
+
+
+def _whole(state_T: np.ndarray | None) -> Sums:
     """Frames in which both speak if the second came so much earlier, by lags of −3 … 3 s; nats by which a dialogue is
-    likelier than strangers; and frames, of the whole conversation."""
-    state_T = excerpt.whole_state_T
+    likelier than strangers, and frames."""
     if state_T is None:
         return {"floor.overlap": np.zeros(2 * _APART + 1), "floor.evidence": np.zeros(2)}
     one_T, other_T = (state_T & 1).astype(np.float64), (state_T >> 1 & 1).astype(np.float64)

@@ -58,7 +58,9 @@ def test_an_artifact_that_cannot_be_read_is_a_finding_and_costs_nothing_else(
     write_run(root := tmp_path / "run", talks)
     (voices,) = root.glob("artifacts/separate/*/c000002.safetensors")
     voices.write_bytes(voices.read_bytes()[:1000])
-    code, out, _ = visavis(capsys, monkeypatch, "doctor", str(root), "--json")
+    (root / "doctor.json").mkdir()
+    code, out, err = visavis(capsys, monkeypatch, "doctor", str(root), "--json")
+    assert "doctor.json could not be written" in err
     assert (code, findings(out)) == (1, {"unreadable": ["c000002.mp4"]})
     assert json.loads(out)["looked_at"]["conversations"] == 5
 
@@ -101,7 +103,8 @@ def test_videos_are_examined_before_a_build(tmp_path: Path, once: Once, capsys: 
     assert found.pop("frozen") == ["still.mp4"]
     assert found.pop("mirrored") == ["halves.mp4"]
     assert "halves.mp4" in found.pop("dead_track")
-    assert json.loads(out)["looked_at"]["conversations"] == 5
+    assert "participant 1" not in out, "one mix has no second track to be told of"
+    assert json.loads(out)["looked_at"] == {"conversations": 5, "people": 2}
 
 
 def test_what_is_no_corpus_is_told_in_one_line(tmp_path: Path, capsys: Capture, monkeypatch: Patch) -> None:

@@ -15,7 +15,6 @@ from benchmarks.listeners import REAL
 from benchmarks.reactive import Corpus
 from visavis.stages.doctor.examine import Learner, measure
 from visavis.stages.doctor.excerpt import Excerpt, Sums, moved_by
-from visavis.stages.doctor.faces import Usual
 from visavis.stages.doctor.findings import MOST_ITEMS, Findings, Sign
 from visavis.stages.doctor.kinds import REMEDIES, Kind
 from visavis.stages.doctor.lips import Lips
@@ -23,10 +22,11 @@ from visavis.stages.doctor.scratch import About, Scratch
 
 CORPUS = Corpus(train=10, val=0, seconds=180, seed=5)
 Measured = dict[str, tuple[About, Sums]]
+Learned = tuple[Lips | None, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def learned() -> tuple[Lips | None, Usual]:
+def learned() -> Learned:
     learner = Learner()
     for number in range(CORPUS.train):
         learner.add(Talk.made(CORPUS, REAL, number).excerpt())
@@ -34,7 +34,7 @@ def learned() -> tuple[Lips | None, Usual]:
 
 
 @pytest.fixture(scope="module")
-def clean(learned: tuple[Lips | None, Usual]) -> Measured:
+def clean(learned: Learned) -> Measured:
     talks = [Talk.made(CORPUS, REAL, number) for number in range(CORPUS.train)]
     return {talk.dyad.conversation: (talk.about(), measure(talk.excerpt(), *learned)) for talk in talks}
 
@@ -61,9 +61,7 @@ def test_nothing_is_wrong_with_a_clean_corpus(clean: Measured) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", INJECTIONS)
-def test_what_was_injected_is_found_and_nothing_else(
-    kind: Kind, clean: Measured, learned: tuple[Lips | None, Usual]
-) -> None:
+def test_what_was_injected_is_found_and_nothing_else(kind: Kind, clean: Measured, learned: Learned) -> None:
     talk, other = Talk.made(CORPUS, REAL, 4), Talk.made(CORPUS, REAL, 2)
     INJECTIONS[kind](talk, np.random.default_rng(3), other)
     id_ = talk.dyad.conversation
@@ -74,7 +72,7 @@ def test_what_was_injected_is_found_and_nothing_else(
 
 
 @pytest.mark.slow
-def test_a_conversation_may_come_in_pieces(clean: Measured, learned: tuple[Lips | None, Usual]) -> None:
+def test_a_conversation_may_come_in_pieces(clean: Measured, learned: Learned) -> None:
     """As the windows of a dataset do, which lie in several shards."""
     talk = Talk.made(CORPUS, REAL, 4)
     INJECTIONS[Kind.SWAPPED](talk, np.random.default_rng(3), talk)
@@ -87,7 +85,7 @@ def test_a_conversation_may_come_in_pieces(clean: Measured, learned: tuple[Lips 
 
 
 @pytest.mark.slow
-def test_where_nobody_is_seen_or_heard_nothing_breaks(learned: tuple[Lips | None, Usual]) -> None:
+def test_where_nobody_is_seen_or_heard_nothing_breaks(learned: Learned) -> None:
     talk = Talk.made(CORPUS, REAL, 0).excerpt()
     silent = replace(talk, audio_PN=np.zeros_like(talk.audio_PN), valid_PT=np.zeros_like(talk.valid_PT))
     about = About(name="", people=("ann", "ben"))
@@ -108,6 +106,14 @@ def test_somebody_in_two_splits_and_somebody_in_every_conversation(clean: Measur
     assert [item.id for item in found[Kind.SPLIT_LEAK].items] == ["ben"]
     assert [item.id for item in found[Kind.IMBALANCE].items] == ["host"]
     assert found[Kind.SPLIT_LEAK].of == 11
+
+
+@pytest.mark.slow
+def test_what_is_wrong_with_one_hides_nothing_of_the_other(clean: Measured, learned: Learned) -> None:
+    talk = Talk.made(CORPUS, REAL, 4)
+    talk.audio = [np.zeros_like(talk.audio[0]), 0.05 * talk.audio[1]]
+    found = examined(clean | {talk.dyad.conversation: (talk.about(), measure(talk.excerpt(), *learned))})
+    assert {Kind.DEAD_TRACK, Kind.QUIET} <= {each.kind for each in found.findings}
 
 
 @given(st.lists(st.floats(0.5, 1.0), min_size=1, max_size=3 * MOST_ITEMS))
