@@ -51,7 +51,7 @@ def block_floor(model: Listener, sessions: int, config: SamplerConfig, best: Pea
     """Seconds of one block of so many sessions: all evaluations, and the pass that writes the cache."""
     sizes, rows, passes = model.config, sessions * len(guidance_weights(config)), config.steps + 1
     weights = [layer.weight for layer in model.blocks.modules() if isinstance(layer, nn.Linear)]
-    fixed = [layer for b in model.attentions() for layer in (b[1].key_value,)]  # once for a block, when codes are made
+    fixed = [cross.key_value for _, cross in model.attentions()]  # once for a block, when codes are made
     keys = sizes.context + sizes.block + sizes.cross_window + sizes.block + ahead(sizes)
     cached = 2 * rows * keys * sizes.width * sizes.depth * weights[0].element_size()
     read = sum(w.nbytes for w in weights) - sum(layer.weight.nbytes for layer in fixed)
