@@ -3,8 +3,8 @@
     python -m benchmarks.train_step [--quick] [--preset paper|tiny] [--device cuda] [--batch 8] [--[no-]compile]
 
 A step is forward, backward, clipping and Adam on windows of 50 frames whose features are at hand. Ours: flow loss,
-fused Adam, on a GPU torch.compile. Plain: the same loss written out, torch's Adam as it comes. Both in bfloat16
-(autocast) on a GPU and in float32 on the CPU.
+fused Adam, on a GPU compiled as `optim.compile` does. Plain: the same loss written out, torch's Adam as it comes. Both
+in bfloat16 (autocast) on a GPU and in float32 on the CPU.
 
 `mfu` is the arithmetic that the model asks for, 3 × 2 × weights of matrix products × frames and attention over the
 window (once more forward for each of two backward products), over what a large matrix product reaches on this device.
@@ -34,6 +34,7 @@ from benchmarks.roofline import peaks, step_floor, step_flops
 from benchmarks.stream import DIM, SPEC, config_of, precision, random_model
 from visavis.schemas.train import FeatureConfig
 from visavis.training.flow import draw_noise, flow_loss
+from visavis.training.inputs import compile_network
 from visavis.training.model import Conditions, Keep, Listener
 
 
@@ -106,7 +107,7 @@ def batch_of(model: Listener, size: int, device: torch.device) -> tuple[torch.Te
 
 def our_step(model: Listener, size: int, device: torch.device, *, compile: bool) -> Callable[[], None]:
     if compile:
-        model.compile(dynamic=False)
+        compile_network(model)
     x1, reference, conditions = batch_of(model, size, device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     generator = torch.Generator().manual_seed(0)

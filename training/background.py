@@ -7,8 +7,10 @@ write that failed is raised by whoever comes next: the next write, or the end of
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from typing import Any
 from torch import Tensor
 
 from visavis.training.checkpoint import Checkpoint, save_checkpoint
+from visavis.training.process_group import Processes
+
+_log = logging.getLogger(__name__)
 
 
 class CheckpointWriter:
@@ -58,6 +63,30 @@ class CheckpointWriter:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+
+@contextmanager
+def writing(group: Processes) -> Iterator[CheckpointWriter]:
+    """A writer whose last checkpoint is whole when this is left, by whatever way.
+
+    Raises the error of a write that failed, unless another one is on its way.
+    """
+    writer = CheckpointWriter()
+    try:
+        yield writer
+    except BaseException:
+        try:
+            writer.wait()
+        except Exception as error:  # noqa: BLE001 - the first error is the one to tell
+            _log.warning("the last checkpoint was not written: %s", error)
+        raise
+    finish(writer, group)
+
+
+def finish(writer: CheckpointWriter, group: Processes) -> None:
+    """Wait for the last write, in all processes. Each raises its error."""
+    with group.together():
+        writer.wait()
 
 
 def _copied(value: Any) -> Any:

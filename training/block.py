@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from visavis.schemas import FPS
+from visavis.schemas.errors import UsageError
 from visavis.schemas.train import SamplerConfig
 from visavis.training import graphs
 from visavis.training.guidance import Branch, guided
@@ -82,7 +83,12 @@ class BlockSampler:
             compile: the denoiser by torch.compile.
             graph: capture blocks at the first one; None: where the device is a GPU. Where that fails a warning says so,
                 and they are computed as they come.
+
+        Raises:
+            UsageError: a model with mask `full`, which cannot stream.
         """
+        if model.config.mask == "full":
+            raise UsageError("a model with mask `full` sees the whole future and cannot stream")
         self.reference_SD, self.mean_SD = reference_SD, reference_SD.clone()
         self.past = tuple(
             empty_cache(own, len(weights) * len(reference_SD), model.config.context) for own, _ in model.attentions()

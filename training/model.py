@@ -46,6 +46,12 @@ class Conditions:
     user_audio: BTF
     user_motion: BTD  # normalised
 
+    def repeat(self, times: int) -> Conditions:
+        """The batch so many times, one after the other: [times · B, T, …]."""
+        return Conditions(
+            *(part.repeat(times, 1, 1) for part in (self.avatar_audio, self.user_audio, self.user_motion))
+        )
+
 
 @dataclass(frozen=True)
 class Keep:

@@ -59,6 +59,7 @@ class Losses:
     logs: dict[str, Tensor]  # terms of the total, and what DPO watches; times the part's shares, as the total
     t_BT: Tensor
     error_BT: Tensor  # of the flow
+    valid_BT: Tensor  # bool: frames that count in it
 
 
 class Objective(nn.Module):
@@ -116,7 +117,8 @@ class Objective(nn.Module):
             total = total + self.config.dpo.lambda_ * logs["loss_dpo"]
         if logs:
             logs = {"loss_flow": flow, **logs}
-        return Losses(total, {name: value.detach() for name, value in logs.items()}, noise.t, error_BT.detach())
+        logs = {name: value.detach() for name, value in logs.items()}
+        return Losses(total, logs, noise.t, error_BT.detach(), valid_BT)
 
     def _compare(self, pairs: Batch, generator: torch.Generator, place: int) -> tuple[Tensor, dict[str, Tensor]]:
         (frozen,), preference = self._frozen, self._preference

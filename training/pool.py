@@ -38,7 +38,7 @@ from visavis.training.block import BlockInputs, BlockSampler, empty_cache, flat,
 from visavis.training.guidance import guidance_weights, kept_by
 from visavis.training.layers import KeysValues
 from visavis.training.masks import ahead
-from visavis.training.model import Conditions, Listener
+from visavis.training.model import Listener
 from visavis.training.noise import NoiseSource
 from visavis.training.sampler import Counts, Stream, check_finite
 
@@ -86,8 +86,6 @@ class StreamPool:
         Raises:
             UsageError: a model with mask `full`, which cannot stream.
         """
-        if model.config.mask == "full":
-            raise UsageError("a model with mask `full` sees the whole future and cannot stream")
         self.model, self.config, self.capacity, self.drop = model, config, capacity, drop
         device, weights = model.mean.device, guidance_weights(config, drop)
         self._branches, rows = len(weights), len(weights) * capacity
@@ -230,9 +228,7 @@ class StreamPool:
         for keys in groups.values():
             seats = [self._seats[key] for key in keys]
             new = _stacked([given[key] for key in keys])
-            if not all(torch.isfinite(part).all() for part in new):
-                for key, seat in zip(keys, seats, strict=True):
-                    check_finite(*_stacked([given[key]]), [key], seat.given)
+            check_finite(*new, keys, [seat.given for seat in seats])
             held = _stacked([seat.held for seat in seats])
             avatar, user, motion = (torch.cat(parts, dim=1) for parts in zip(held, new, strict=True))
             stacked.append((seats, (avatar, user, motion)))
@@ -245,10 +241,9 @@ class StreamPool:
             part.new_zeros(self.capacity, *part.shape[1:]).index_copy(0, rows_G, part) for part in given
         )
         start, encoded = seats[0].start, seats[0].encoded  # what lies between is all that features ask
-        one = self.model.conditions(avatar, user, motion, start, encoded, last=False)
-        parts = (part.repeat(self._branches, 1, 1) for part in (one.avatar_audio, one.user_audio, one.user_motion))
+        conditions = self.model.conditions(avatar, user, motion, start, encoded, last=False).repeat(self._branches)
         starts_S, active_S = self._by_row((seat, seat.encoded) for seat in seats), self._active(seats)
-        code, encoder = self.model.encoder(Conditions(*parts), self._keep, starts_S, self._encoder)
+        code, encoder = self.model.encoder(conditions, self._keep, starts_S, self._encoder)
         keep_rows(self._encoder, encoder, active_S)
         keep_rows(self._codes, self.model.codes(code, starts_S), active_S)
         for seat, *held in zip(seats, *given, strict=True):

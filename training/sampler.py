@@ -31,9 +31,8 @@ from visavis.training.block import BlockInputs, BlockSampler, anchored, empty_ca
 from visavis.training.guidance import guidance_weights, guided, kept_by
 from visavis.training.layers import KeysValues, extend, tail
 from visavis.training.masks import ahead
-from visavis.training.model import Codes, Conditions, Listener
-from visavis.training.noise import NoiseSource
-from visavis.training.noise import noise as noise  # where others look for it
+from visavis.training.model import Codes, Listener
+from visavis.training.noise import NoiseSource, noise
 from visavis.training.shapes import BD, BN, BTD, SBD, SD, SN, STD
 
 
@@ -97,8 +96,6 @@ class Stream:
         Raises:
             UsageError: a model with mask `full`, which cannot stream, or a reference that is not finite.
         """
-        if model.config.mask == "full":
-            raise UsageError("a model with mask `full` sees the whole future and cannot stream")
         if not torch.isfinite(reference_SD).all():
             raise UsageError("the reference motion of a session is not finite; take another frame of the person")
         self.model, self.config, self.keys, self.drop = model, config, tuple(keys), drop
@@ -151,7 +148,7 @@ class Stream:
         state, frames = self.state, user_motion_STD.shape[1]
         if frames != self.needs and not (last and frames < self.needs):
             raise ValueError(f"this step needs {self.needs} new frames, got {frames}")
-        check_finite(avatar_audio_SN, user_audio_SN, user_motion_STD, self.keys, state.given)
+        check_finite(avatar_audio_SN, user_audio_SN, user_motion_STD, self.keys, [state.given] * len(self.keys))
         self.remember()
         state.avatar_audio = torch.cat([state.avatar_audio, avatar_audio_SN], dim=1)
         state.user_audio = torch.cat([state.user_audio, user_audio_SN], dim=1)
@@ -168,10 +165,7 @@ class Stream:
         state, config = self.state, self.model.config
         given = state.avatar_audio, state.user_audio, state.user_motion
         one = self.model.conditions(*given, state.start, state.encoded, last=last)
-        conditions = Conditions(
-            *(part.repeat(self._branches, 1, 1) for part in (one.avatar_audio, one.user_audio, one.user_motion))
-        )
-        code, encoder = self.model.encoder(conditions, self._keep, state.encoded, state.encoder)
+        code, encoder = self.model.encoder(one.repeat(self._branches), self._keep, state.encoded, state.encoder)
         fresh = self.model.codes(code, state.encoded)
         state.encoded += code.shape[1]
         reach = state.encoded - (state.done - config.cross_window)
@@ -214,9 +208,9 @@ class Stream:
 
 
 def check_finite(
-    avatar_audio_SN: SN, user_audio_SN: SN, user_motion_STD: STD, keys: Sequence[str], first: int = 0
+    avatar_audio_SN: SN, user_audio_SN: SN, user_motion_STD: STD, keys: Sequence[str], first: Sequence[int]
 ) -> None:
-    """See that every number of some conditions is finite; `first` is the number of their first frame.
+    """See that every number of some conditions is finite; `first` has the number of each session's first frame.
 
     Raises:
         ValueError: one is not. It says what of which session, and in which frame.
@@ -225,10 +219,10 @@ def check_finite(
     if torch.stack([torch.isfinite(part).all() for part in given.values()]).all():
         return
     for name, part in given.items():
-        for key, each in zip(keys, part, strict=True):
+        for key, begins, each in zip(keys, first, part, strict=True):
             at = (~torch.isfinite(each)).nonzero()
             if len(at):
-                frame = first + int(at[0, 0]) // (1 if each.ndim == 2 else SAMPLES_PER_FRAME)
+                frame = begins + int(at[0, 0]) // (1 if each.ndim == 2 else SAMPLES_PER_FRAME)
                 raise ValueError(f"session {key}: the {name} is not finite in frame {frame}; give it again, or zeros")
 
 
@@ -277,15 +271,12 @@ def _rollout_plain(
     keys: Sequence[str],
     drop: Drop,
 ) -> Tensor:
-    check_finite(avatar_audio_BN, user_audio_BN, user_motion_BTD, keys)
+    check_finite(avatar_audio_BN, user_audio_BN, user_motion_BTD, keys, [0] * len(keys))
     batch, frames, dim = user_motion_BTD.shape
     block = frames if model.config.mask == "full" else model.config.block
     weights = guidance_weights(config, drop)
     n = len(weights)
-    one = model.conditions(avatar_audio_BN, user_audio_BN, user_motion_BTD)
-    conditions = Conditions(
-        one.avatar_audio.repeat(n, 1, 1), one.user_audio.repeat(n, 1, 1), one.user_motion.repeat(n, 1, 1)
-    )
+    conditions = model.conditions(avatar_audio_BN, user_audio_BN, user_motion_BTD).repeat(n)
     reference_BD, keep = model.normalise(reference_BD), kept_by(weights, batch, user_motion_BTD.device)
     mean = reference_BD
     done: list[Tensor] = []

@@ -1,6 +1,7 @@
 """Being asked to stop, once and again: by Ctrl-C, by a cluster that takes its machine back, by a terminal that closes.
 
-The first request is a KeyboardInterrupt, or whatever who is at work made of it (`training.train` finishes its step).
+The first request is a KeyboardInterrupt, or whatever who is at work made of it (`training.train` finishes its step,
+by `asked_to_stop`).
 The second one is answered with a line, for what is under way is to be committed first. The third ends the process at
 once, also where Python's own handlers have no turn: waiting for another process happens in C.
 """
@@ -11,6 +12,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 EXIT_CODE = 130
@@ -60,3 +63,22 @@ def _count(reads: int, name: str) -> None:
                 print(f"{name}: stopping; once more ends it at once", file=sys.stderr, flush=True)
             if count > 2:
                 os._exit(EXIT_CODE)
+
+
+@contextmanager
+def asked_to_stop(also: Callable[[], bool] | None) -> Iterator[Callable[[], bool]]:
+    """Whether somebody asked to stop, by SIGTERM, SIGINT or `also`. A second signal does not wait for a checkpoint."""
+    asked = threading.Event()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield lambda: asked.is_set() or (also is not None and also())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from tests.training.synthetic import SPEC, write_dataset
+from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.train import FeatureConfig, Mask, ModelConfig, OptimConfig, SamplerConfig, TrainConfig
 from visavis.training.model import Listener, build_model
+from visavis.training.sampler import Stream
 from visavis.training.train import train
 
 SMALL = ModelConfig(width=32, depth=3, heads=2, encoder_width=16, encoder_heads=2, block=5, look_ahead=2, context=12)
@@ -24,6 +26,19 @@ def small_model(mask: Mask = "block", seed: int = 0, **changes: int) -> Listener
         for weight in model.parameters():
             weight.copy_(0.15 * torch.randn(weight.shape, generator=generator))
     return model.eval()
+
+
+def blocks(stream: Stream, x: dict[str, torch.Tensor], count: int, *, remember: bool = False) -> torch.Tensor:
+    """The next blocks of a stream that is given these conditions from its first frame on, [S, T, D]."""
+    made = []
+    for _ in range(count):
+        given, end = stream.state.given, stream.state.given + stream.needs
+        samples = slice(given * SAMPLES_PER_FRAME, end * SAMPLES_PER_FRAME)
+        voices = x["avatar_audio"][:, samples], x["user_audio"][:, samples]
+        made.append(stream.step(*voices, x["user_motion"][:, given:end], last=end > x["user_motion"].shape[1]))
+        if remember:
+            stream.remember()
+    return torch.cat(made, dim=1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,16 +22,17 @@ import torch
 
 from visavis.schemas.errors import VisavisError
 from visavis.schemas.train import TrainConfig
-from visavis.training import train as loop
+from visavis.training.feed import Feed
 from visavis.training.objective import Part
+from visavis.training.train import train
 
 
 @contextmanager
 def fault(kind: str | None, at: int) -> Iterator[None]:
     """Something goes wrong in this process when it fetches its part number `at`."""
-    fetch, count = loop._Feed.next, 0
+    fetch, count = Feed.next, 0
 
-    def faulty(feed: loop._Feed) -> Part:
+    def faulty(feed: Feed) -> Part:
         nonlocal count
         count += 1
         part = fetch(feed)
@@ -48,7 +49,7 @@ def fault(kind: str | None, at: int) -> Iterator[None]:
         raise ValueError("a bug of one process")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Feed, "next", faulty)
+        patch.setattr(Feed, "next", faulty)
         yield
 
 
@@ -59,7 +60,7 @@ def answer(call: dict[str, Any]) -> dict[str, Any]:
     more = call["more"] | ({"init": Path(call["more"]["init"])} if "init" in call["more"] else {})
     try:
         with fault(broken, call["fault_at"]):
-            loop.train(call["dataset"], Path(call["out"]), config, **more)
+            train(call["dataset"], Path(call["out"]), config, **more)
     except (VisavisError, KeyboardInterrupt, ValueError, RuntimeError) as error:
         return {"error": type(error).__name__, "message": str(error)}
     return {"error": None, "message": ""}

@@ -12,9 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.training.conftest import small_model
+from tests.training.conftest import blocks, small_model
 from tests.training.recorded import recorded
-from tests.training.synthetic import DIM
 from tests.training.test_causality import inputs
 from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.train import SamplerConfig
@@ -62,18 +61,6 @@ def test_the_imitation_refuses_what_makes_the_host_wait():
     flag = torch.tensor([1.0])
     with pytest.raises(RuntimeError, match="the host waits"):
         recorded(lambda: flag.mul_(2 if flag.item() else 3), CPU)
-
-
-def blocks(stream: Stream, x: dict[str, torch.Tensor], count: int, *, remember: bool = False) -> torch.Tensor:
-    made = []
-    for _ in range(count):
-        given, end = stream.state.given, stream.state.given + stream.needs
-        samples = slice(given * SAMPLES_PER_FRAME, end * SAMPLES_PER_FRAME)
-        voices = x["avatar_audio"][:, samples], x["user_audio"][:, samples]
-        made.append(stream.step(*voices, x["user_motion"][:, given:end], last=end > x["user_motion"].shape[1]))
-        if remember:
-            stream.remember()
-    return torch.cat(made, dim=1)
 
 
 @pytest.mark.slow
@@ -182,4 +169,3 @@ def test_a_graph_is_tried_on_a_gpu_only_unless_asked_for(imitated):
     x = inputs(20)
     blocks(Stream(small_model(depth=2), x["reference"], SAMPLER, ["a", "b"]), x, 2)
     assert imitated == [0, 0]
-    assert x["reference"].shape[1] == DIM

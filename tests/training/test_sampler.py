@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.scale import NIGHTLY
-from tests.training.conftest import small_model
+from tests.training.conftest import blocks, small_model
 from tests.training.synthetic import DIM
 from tests.training.test_causality import CONDITIONS, inputs
 from visavis.schemas import SAMPLES_PER_FRAME
@@ -252,13 +252,8 @@ def test_one_graph_serves_every_block(monkeypatch: pytest.MonkeyPatch):
     model, x = small_model(), inputs(32)
     made = []
     for compiled in (False, True):
-        stream, blocks = Stream(model, x["reference"], SamplerConfig(steps=2), ["a", "b"], compile=compiled), []
-        for _ in range(6):
-            given, end = stream.state.given, stream.state.given + stream.needs
-            samples = slice(given * SAMPLES_PER_FRAME, end * SAMPLES_PER_FRAME)
-            voices = x["avatar_audio"][:, samples], x["user_audio"][:, samples]
-            blocks.append(stream.step(*voices, x["user_motion"][:, given:end]))
-        made.append(torch.cat(blocks, dim=1))
+        stream = Stream(model, x["reference"], SamplerConfig(steps=2), ["a", "b"], compile=compiled)
+        made.append(blocks(stream, x, 6))
     assert graphs.frame_count == 1
     torch.testing.assert_close(made[0], made[1], atol=1e-5, rtol=0)
 

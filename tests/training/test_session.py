@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.training.conftest import small_model
+from tests.training.conftest import blocks, small_model
 from tests.training.test_causality import inputs
 from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.errors import UsageError
@@ -18,35 +18,23 @@ SAMPLER = SamplerConfig(steps=2, anchor=0.5, anchor_seconds=1.0)
 FRAMES = 42
 
 
-def steps(stream: Stream, x: dict[str, torch.Tensor], count: int) -> torch.Tensor:
-    """The next blocks of a stream that is given these conditions from its first frame on."""
-    blocks = []
-    for _ in range(count):
-        given, end = stream.state.given, stream.state.given + stream.needs
-        samples = slice(given * SAMPLES_PER_FRAME, end * SAMPLES_PER_FRAME)
-        blocks.append(
-            stream.step(x["avatar_audio"][:, samples], x["user_audio"][:, samples], x["user_motion"][:, given:end])
-        )
-    return torch.cat(blocks, dim=1)
-
-
 @pytest.mark.parametrize("mask", ["block", "frame"])
 @pytest.mark.parametrize("before", [0, 1, 5])
 def test_a_restored_stream_goes_on_with_the_same_motion(mask, before: int):
     model, x = small_model(mask), inputs(FRAMES)
-    whole = steps(Stream(model, x["reference"], SAMPLER, ["a", "b"]), x, 8)
+    whole = blocks(Stream(model, x["reference"], SAMPLER, ["a", "b"]), x, 8)
     stream = Stream(model, x["reference"], SAMPLER, ["a", "b"])
     if before:
-        steps(stream, x, before)
+        blocks(stream, x, before)
     restored = load_stream(save_stream(stream), small_model(mask))
-    assert torch.equal(steps(restored, x, 8 - before), whole[:, 5 * before :])
+    assert torch.equal(blocks(restored, x, 8 - before), whole[:, 5 * before :])
     assert restored.counts.evaluations == 16
 
 
 def test_a_state_is_plain_bytes_that_say_the_same_twice():
     model, x = small_model(), inputs(FRAMES)
     stream = Stream(model, x["reference"], SAMPLER, ["a", "b"], "no_user")
-    steps(stream, x, 3)
+    blocks(stream, x, 3)
     saved = save_stream(stream)
     assert save_stream(stream, model_id(model)) == saved
     assert save_stream(load_stream(saved, model)) == saved
@@ -78,9 +66,9 @@ def test_what_is_no_state_is_told():
 def test_a_broken_frame_is_named_and_does_not_stay_in_the_stream():
     """A tracker that fails for a moment must not end a session: the step may be tried again."""
     model, x = small_model(), inputs(FRAMES)
-    whole = steps(Stream(model, x["reference"], SAMPLER, ["a", "b"]), x, 6)
+    whole = blocks(Stream(model, x["reference"], SAMPLER, ["a", "b"]), x, 6)
     stream = Stream(model, x["reference"], SAMPLER, ["a", "b"])
-    begun = steps(stream, x, 2)
+    begun = blocks(stream, x, 2)
     spoilt_at = stream.state.given + 1
     for name, what, value, place in (
         ("user_motion", "user's motion", float("nan"), (1, spoilt_at, 3)),
@@ -90,8 +78,8 @@ def test_a_broken_frame_is_named_and_does_not_stay_in_the_stream():
         broken = x | {name: x[name].clone()}
         broken[name][place] = value
         with pytest.raises(ValueError, match=f"session b: the {what} is not finite in frame {spoilt_at};"):
-            steps(stream, broken, 1)
-    torch.testing.assert_close(torch.cat([begun, steps(stream, x, 4)], dim=1), whole, atol=0, rtol=0)
+            blocks(stream, broken, 1)
+    torch.testing.assert_close(torch.cat([begun, blocks(stream, x, 4)], dim=1), whole, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("mask", ["block", "full"])
@@ -108,7 +96,7 @@ def test_neither_a_broken_reference_nor_a_broken_state_starts_a_stream():
     with pytest.raises(UsageError, match="reference motion of a session is not finite"):
         Stream(model, x["reference"] * float("nan"), SAMPLER, ["a", "b"])
     stream = Stream(model, x["reference"], SAMPLER, ["a", "b"])
-    steps(stream, x, 1)
+    blocks(stream, x, 1)
     stream.state.past[0][0][0, 0, -1, 0] = float("inf")
     saved = save_stream(stream)
     with pytest.raises(UsageError, match=r"not finite \(past\.\d\.(keys|values)\); start"):

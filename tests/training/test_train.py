@@ -29,7 +29,8 @@ from visavis.training.flow import Noise, draw_noise, step_error
 from visavis.training.loader import Batch, Loader
 from visavis.training.model import build_model
 from visavis.training.objective import Objective, Part, compared_frames, step_generator
-from visavis.training.train import Stopped, learning_rate, train
+from visavis.training.optimizer import learning_rate
+from visavis.training.train import Stopped, train
 
 
 class CutOff(Exception):

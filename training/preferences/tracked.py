@@ -27,8 +27,8 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.pairs import PairOrigin, PairRecord
 from visavis.schemas.train import ModelConfig
 from visavis.training.flow import Noise
+from visavis.training.noise import noise
 from visavis.training.preferences.pairs import PairNoise
-from visavis.training.sampler import noise
 
 
 def tracked_noise(records: Sequence[PairRecord], drawn: Noise, model: ModelConfig) -> PairNoise:
