@@ -170,7 +170,7 @@ class SamplerConfig(Section):
 PAPER_STRENGTH = {"beta": 1000.0, "lambda_": 0.1, "max_chosen_rise": 0.01}
 """The paper's, for margins of single frames and all dimensions together. Those of a group over a span are many times as
 large, so `groups` has others; and there the chosen side's error rises by some per cent while reactions become better
-(docs/results-preferences.md)."""
+(docs/results-shortfall.md)."""
 
 
 class DpoConfig(Section):

@@ -2,8 +2,8 @@
 
 How far steps take a reaction hangs on the base and on λ, so it is measured: by how much the model falls short before
 and after them, below 0 where its reactions go beyond the recorded ones. Along the way, `start + share · (end − start)`
-of the weights, the shortfall falls nearly evenly, somewhat faster at first (docs/results-preferences.md), so two
-measurements give about the share at which it is 0, by least squares over the groups of dimensions that were taught.
+of the weights, the shortfall falls nearly evenly (docs/results-shortfall.md), so two measurements give about the share
+at which it is 0, by least squares over the groups of dimensions that were taught.
 """
 
 from __future__ import annotations
