@@ -5,10 +5,12 @@
 bare    tarfile, numpy.load and soundfile.read, member by member: nothing is checked, grouped, shuffled or batched
 loader  what the trainer iterates: sha256 of every shard, order, thinning, checks of every sample, batches of 8; one
         loader for all turns, an epoch in each, as it reads ahead beyond their ends
+beside  the same from a process for each class (`training.readers`), as a trainer on a GPU has it
 
 Windows are as `build` writes them (50 frames, 32 dimensions, two voices in turns, all of their metadata), sixteen
 shards of four classes. Both sides see every sample once a turn, and read from the page cache. `ratio` is of samples per
-second of the processor's time, `ratio_wall` of the clock.
+second of the processor's time, `ratio_wall` of the clock. `beside` is of this process alone: `trainer_ms` is what a
+sample takes of the trainer's own time, with a thread and with processes, and bounds what can be fed to it.
 
 `batches_s` says how many steps of 8 windows a second one rank's loader feeds. `wait_share` is the share of the time for
 which somebody who takes a batch `--steps` times a second waits for it, over `--seconds` and at least one change of
@@ -81,9 +83,12 @@ def compared(folder: str, samples: int, repeat: int, device: str) -> dict[str, A
     megabytes = write_windows(folder, tuple(SPEAKS), samples // (SHARDS * len(SPEAKS)), SHARDS)
     say(f"{samples} windows, {megabytes:.0f} MB")
     batches = iter(Loader(Dataset(folder), BATCH))
+    others = Loader(Dataset(folder), BATCH, beside=True)
+    theirs = iter(others)
     sides: dict[str, Callable[[], int]] = {
         "bare": lambda: bare(folder),
         "loader": lambda: ours(batches, samples, device),
+        "beside": lambda: ours(theirs, samples, device),
     }
     assert {side() for side in sides.values()} == {samples}  # both are warm
     cpu: dict[str, list[float]] = {name: [] for name in sides}
@@ -95,6 +100,7 @@ def compared(folder: str, samples: int, repeat: int, device: str) -> dict[str, A
             wall[name].append(time.perf_counter() - began)
             cpu[name].append(time.process_time() - began_cpu)
         say(f"turn {turn + 1}: " + ", ".join(f"{n} {cpu[n][-1]:.2f} s CPU, {wall[n][-1]:.2f} s" for n in sides))
+    others.close()
     rate = {name: samples / statistics.median(cpu[name]) for name in sides}
     wall_rate = {name: samples / statistics.median(wall[name]) for name in sides}
     return {
@@ -104,6 +110,8 @@ def compared(folder: str, samples: int, repeat: int, device: str) -> dict[str, A
         "samples_s": round(rate["loader"]),
         "samples_s_wall": round(wall_rate["loader"]),
         "bare_samples_s": round(rate["bare"]),
+        "beside_samples_s_wall": round(wall_rate["beside"]),
+        "trainer_ms": {name: round(1000 / rate[name], 3) for name in ("loader", "beside")},
         "batches_s": round(wall_rate["loader"] / BATCH),
         "device": device,
         "against": "tarfile, numpy.load and soundfile.read over the same shards",

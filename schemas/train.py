@@ -280,6 +280,11 @@ class TrainConfig(Section):
     max_bad_samples: Annotated[int, Runtime] = Field(
         10, ge=0, description="unreadable samples tolerated before training stops"
     )
+    readers: Annotated[Literal["auto", "thread", "processes"], Runtime] = Field(
+        "auto",
+        description="who reads and decodes: a thread of the trainer, or a process for each class of windows; auto:"
+        " processes beside a GPU where shared memory has room",
+    )
 
     @model_validator(mode="after")
     def _chunks_end_with_blocks(self) -> Self:

@@ -22,6 +22,8 @@ class Feed:
         if run.pairs is not None:
             self._loaders["pairs"] = run.loader(run.pairs, "pairs")
         self._close = ExitStack()
+        for loader in self._loaders.values():
+            self._close.callback(loader.close)
         self._ahead = {
             name: self._close.enter_context(closing(prefetch(_pinned(loader) if run.device.type == "cuda" else loader)))
             for name, loader in self._loaders.items()

@@ -33,6 +33,7 @@ from visavis.training.loader import Batch, Loader
 from visavis.training.model import Listener, build_model
 from visavis.training.preferences.seam import Preference, check_pairs
 from visavis.training.process_group import Processes
+from visavis.training.readers import room_beside
 from visavis.training.reference import ReferenceErrors
 
 
@@ -112,7 +113,7 @@ class Run:
         return ReferenceErrors(Path(config.dpo.cache), asked, self.steps * config.optim.accumulate, *shape)
 
     def loader(self, dataset: Dataset, name: str) -> Loader:
-        """This process' loader of `windows` or `pairs`, where the run left it."""
+        """This process' loader of `windows` or `pairs`, where the run left it. To be closed."""
         return Loader(
             dataset,
             self.config.optim.batch,
@@ -121,7 +122,13 @@ class Run:
             world_size=self.group.size,
             max_bad=self.config.max_bad_samples,
             state=self.resumed.loaders[name][self.group.rank] if self.resumed else None,
+            beside=self._reads_beside(dataset),
         )
+
+    def _reads_beside(self, dataset: Dataset) -> bool:
+        if self.config.readers != "auto":
+            return self.config.readers == "processes"
+        return self.device.type == "cuda" and room_beside(dataset, len(class_mixture(dataset.manifest, "train")))
 
     def checkpoint(
         self, step: int, optimizer: torch.optim.Optimizer, loaders: dict[str, list[dict[str, Any]]]

@@ -18,7 +18,6 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -33,7 +32,7 @@ from visavis.schemas.pairs import PairRecord
 from visavis.schemas.sample import Sample
 from visavis.schemas.words import counted
 from visavis.training.dataset import Dataset, class_mixture
-from visavis.training.epochs import ClassStream
+from visavis.training.readers import SIDES, Part, Window, read_beside, read_here
 from visavis.training.shapes import BD, BTD
 
 T = TypeVar("T")
@@ -90,10 +89,12 @@ class Loader:
         split: Split = "train",
         max_bad: int = 0,
         state: dict[str, Any] | None = None,
+        beside: bool = False,
     ) -> None:
         """
         Args:
             batch: windows per batch of this rank.
+            beside: each class is read and decoded by a process of its own, which `close` ends.
             max_bad: unreadable samples that are skipped (and named in `bad`) before DatasetError is raised; those
                 met before `state` was taken count, too.
 
@@ -109,63 +110,56 @@ class Loader:
         state = state or {"bad": {}, **{label.value: [0, 0, 0] for label in self.mixture}}
         self.bad: dict[str, str] = dict(state["bad"])
         self._drawn = {label: state[label.value][0] for label in self.mixture}
-        readers = ThreadPoolExecutor(1, "shards")
+        self._position = {label: tuple(state[label.value][1:]) for label in self.mixture}
+        read = read_beside if beside else read_here
         self._classes = {
-            label: ClassStream(
-                dataset, dataset.manifest.of(split, label), seed, rank, world_size, state[label.value][1:], readers
-            )
-            for label in self.mixture
+            label: read(Part(dataset.location, dataset.hash, split, label, seed, rank, world_size, position), dataset)
+            for label, position in self._position.items()
         }
 
     def state(self) -> dict[str, Any]:
         """Per class: samples drawn, epoch, samples of the rank's part of it that were looked at. And `bad`."""
-        drawn = {label.value: [self._drawn[label], *stream.position] for label, stream in self._classes.items()}
+        drawn = {label.value: [self._drawn[label], *position] for label, position in self._position.items()}
         return {"bad": dict(self.bad), **drawn}
+
+    def close(self) -> None:
+        for drawn in self._classes.values():
+            drawn.close()
 
     def __iter__(self) -> Iterator[tuple[Batch, dict[str, Any]]]:
         while True:
-            yield collate([self._draw() for _ in range(self.batch)]), self.state()
+            yield _batch([self._draw() for _ in range(self.batch)]), self.state()
 
-    def _draw(self) -> Sample:
+    def _draw(self) -> Window:
         total = sum(self._drawn.values()) + 1
         label = max(self.mixture, key=lambda c: self.mixture[c] * total - self._drawn[c])
         self._drawn[label] += 1
         for _ in range(BAD_IN_A_ROW):
-            key, members = next(self._classes[label])
-            try:
-                return self.dataset.decode(key, members)
-            except DatasetError as error:
-                if key not in self.bad:
-                    _LOG.warning("left out: %s", error)
-                self.bad[key] = str(error)
-                if len(self.bad) > self.max_bad:
-                    found = counted(len(self.bad), "unreadable sample")
-                    raise DatasetError(
-                        f"{found} in {self.dataset.location}, {self.max_bad} tolerated; the last: {error}"
-                    ) from error
+            self._position[label], key, read = next(self._classes[label])
+            if isinstance(read, Window):
+                return read
+            if key not in self.bad:
+                _LOG.warning("left out: %s", read)
+            self.bad[key] = str(read)
+            if len(self.bad) > self.max_bad:
+                found = counted(len(self.bad), "unreadable sample")
+                raise DatasetError(
+                    f"{found} in {self.dataset.location}, {self.max_bad} tolerated; the last: {read}"
+                ) from read
         raise DatasetError(f"{self.dataset.location}: {BAD_IN_A_ROW} {label} samples in a row were unreadable")
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Decoded samples of one length as a batch."""
+    return _batch([Window.of(sample) for sample in samples])
 
-    def stack(name: str) -> Tensor:
-        return torch.from_numpy(np.stack([getattr(s, name) for s in samples]))
 
-    pairs = all(s.pair is not None for s in samples)
-    return Batch(
-        keys=tuple(s.key for s in samples),
-        avatar_motion=stack("avatar_motion"),
-        user_motion=stack("user_motion"),
-        avatar_audio=stack("avatar_audio"),
-        user_audio=stack("user_audio"),
-        state=stack("state"),
-        valid=stack("valid"),
-        reference=stack("reference"),
-        chosen=stack("chosen") if pairs else None,
-        rejected=stack("rejected") if pairs else None,
-        records=tuple(s.pair for s in samples if s.pair is not None) if pairs else (),
-    )
+def _batch(windows: Sequence[Window]) -> Batch:
+    pairs = all(window.pair is not None for window in windows)
+    names = [name for name in windows[0].arrays if pairs or name not in SIDES]
+    stacked = {name: torch.from_numpy(np.stack([window.arrays[name] for window in windows])) for name in names}
+    records = tuple(window.pair for window in windows if window.pair is not None) if pairs else ()
+    return Batch(keys=tuple(window.key for window in windows), records=records, **stacked)
 
 
 class _End:

@@ -96,6 +96,20 @@ def test_the_same_seed_gives_the_same_run_to_the_byte(windows: Path, tmp_path: P
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
+@pytest.mark.slow
+def test_whoever_reads_the_windows_it_is_the_same_run_and_goes_on(
+    windows: Path, tmp_path: Path, small_config: TrainConfig
+):
+    train(str(windows), tmp_path / "thread", small_config)
+    beside = small_config.model_copy(update={"readers": "processes"})
+    with pytest.raises(CutOff):
+        train(str(windows), tmp_path / "cut", beside, progress=stop_after(4))
+    train(str(windows), tmp_path / "cut", beside)
+    whole, cut = (load_checkpoint(tmp_path / name / "checkpoint.safetensors") for name in ("thread", "cut"))
+    assert (cut.loaders, losses(tmp_path / "cut")) == (whole.loaders, losses(tmp_path / "thread"))
+    assert all(torch.equal(cut.model[name], value) for name, value in whole.model.items())
+
+
 def test_training_leaves_the_global_state_alone(windows: Path, tmp_path: Path, small_config: TrainConfig):
     torch.manual_seed(5)
     expected = torch.rand(3)
