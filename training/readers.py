@@ -117,7 +117,7 @@ def read_beside(part: Part, dataset: Dataset) -> Generator[Drawn]:
     while True:
         try:
             chunk = next(chunks)
-        except RuntimeError as error:
+        except (RuntimeError, OSError, EOFError) as error:  # however it is noticed
             raise DatasetError(f"the process that reads {part.label} windows ended ({error})") from error
         yield from chunk.drawn()
         if chunk.ended:
