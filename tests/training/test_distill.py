@@ -4,6 +4,7 @@ written, nothing seen too early, and a run that says what it made and goes on wh
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.training.preferences.made import pairs_of
 from tests.training.synthetic import DIM
 from tests.training.test_causality import CONDITIONS, bound, changed_after, inputs
 from tests.training.test_plain import plain_of
+from visavis.pipeline.app import main
 from visavis.schemas.errors import UsageError
 from visavis.schemas.train import DistillConfig, Drop, Mask, ObjectiveConfig, SamplerConfig, TrainConfig
 from visavis.training.checkpoint import checkpoint_id, load_checkpoint, load_model
@@ -304,3 +306,34 @@ def test_frames_that_are_not_valid_do_not_count():
     wild = replace(cut, avatar_motion=cut.avatar_motion.clone())
     wild.avatar_motion[:, 15:] = 50.0  # in the last block, which is nobody's past
     assert loss(cut) == loss(wild) != whole
+
+
+@pytest.mark.slow
+def test_commands_follow_the_checkpoint(
+    windows: Path,
+    trained: Path,
+    tmp_path: Path,
+    small_config: TrainConfig,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def said(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["visavis", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), " ".join("".join(capsys.readouterr()).split())
+
+    recipe, out = tmp_path / "recipe.yaml", str(tmp_path / "student")
+    recipe.write_text(json.dumps(small_config.model_dump(mode="json")))  # JSON is YAML
+    distill = ["--distill", "2", "--set", "distill.steps=2", "--init", str(trained), "--out", out]
+    code, text = said("train", str(recipe), str(windows), *distill)
+    assert code == 0, text
+    made = f"{out}/checkpoint.safetensors"
+    assert load_checkpoint(Path(made)).config.distill.evaluations == 2
+    assert said("pairs", str(windows), made, "--dry-run")[0] == 0
+    code, text = said("pairs", str(windows), made, "--dry-run", "--set", "sampler.steps=10")
+    assert code == 2
+    assert "set sampler.steps=2 and sampler.guidance=none" in text
+    code, text = said("tune", str(windows), "--init", made, "--out", str(tmp_path / "tuned"))
+    assert code == 2
+    assert "the initial checkpoint is a student" in text
