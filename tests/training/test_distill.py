@@ -125,6 +125,7 @@ def plain_states(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance", ["none", "paper"])
 def test_the_loss_is_the_written_one_in_float64(guidance: Any):
     student, teacher, batch = small_model(seed=1), small_model(seed=0), pairs_of(20)
@@ -175,6 +176,7 @@ def test_a_student_that_does_what_is_asked_is_left_as_it_is():
 # --- causality
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(data=st.data(), mask=st.sampled_from(["block", "frame"]), name=st.sampled_from([*CONDITIONS, "past", "noise"]))
 def test_no_block_sees_what_a_stream_would_not_have_yet(data, mask: Mask, name: str):
@@ -195,6 +197,24 @@ def test_no_block_sees_what_a_stream_would_not_have_yet(data, mask: Mask, name: 
     first = n - n % block if name == "past" else 0  # of earlier blocks the past is another one's future, too
     for one, two in zip(before, after, strict=True):
         assert torch.equal(one[:, first : n + 1], two[:, first : n + 1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cached", [True, False])
+def test_what_a_student_generates_ignores_what_comes_after_the_look_ahead(student: Path, cached: bool):
+    made = load_checkpoint(student)
+    model, original = load_model(made), inputs(25)
+
+    def generated(x: dict[str, torch.Tensor]) -> torch.Tensor:
+        conditions = (x[name] for name in CONDITIONS)
+        return rollout(model, *conditions, x["reference"], made.config.sampler, ["a", "b"], cached=cached)
+
+    before = generated(original)
+    for name in CONDITIONS:
+        for n in (0, 9, 10):
+            after = generated(changed_after(original, name, bound(model, name, n)))
+            assert torch.equal(before[:, : n + 1], after[:, : n + 1])
+            assert not torch.equal(before, after)
 
 
 # --- runs
@@ -244,6 +264,7 @@ def test_a_student_comes_near_its_teacher(windows: Path, trained: Path, tmp_path
     assert 0 < last["val_distance"] < 0.7 * last["val_distance_naive"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_says_what_it_was_distilled_for(windows: Path, trained: Path, student: Path):
     made = load_checkpoint(student)
     assert made.reference == checkpoint_id(trained)
@@ -253,6 +274,7 @@ def test_a_checkpoint_says_what_it_was_distilled_for(windows: Path, trained: Pat
     assert (found["sampler"]["steps"], found["sampler"]["guidance"]) == (2, "none")
 
 
+@pytest.mark.slow
 def test_a_student_takes_its_evaluations_and_no_others(windows: Path, student: Path):
     made = load_checkpoint(student)
     model = load_model(made)
@@ -270,6 +292,7 @@ def test_a_student_takes_its_evaluations_and_no_others(windows: Path, student: P
             rollout(model, *(x[name] for name in CONDITIONS), torch.zeros(1, DIM), other, ["a"], cached=False)
 
 
+@pytest.mark.slow
 def test_what_does_not_go_together_is_refused(
     windows: Path, pairs: Path, trained: Path, student: Path, tmp_path: Path, small_config: TrainConfig
 ):
