@@ -121,18 +121,13 @@ def measured(
     if device.type == "cuda":
         model.use_bfloat16()
     low = copy.deepcopy(model).use_bfloat16()
+    few = SAMPLER.model_copy(update={"steps": student or 1, "guidance": "none"})
     sources = {"plain": plain_stepper(model, device, sessions), "ours": stepper(model, device, sessions)}
     if device.type == "cpu":
         sources["ours, bfloat16"] = stepper(low, device, sessions)
-    best = "ours"
-    for way, asked, settings in (
-        ("ours, graph", graph, {"graph": True}),
-        ("ours, compiled", compile, {"compile": True}),
-        ("ours, compiled, graph", compile and graph, {"compile": True, "graph": True}),
-    ):
-        if asked:
-            sources[way], best = stepper(model, device, sessions, **settings), way
-    few = SAMPLER.model_copy(update={"steps": student or 1, "guidance": "none"})
+    faster = faster_ways(model, device, sessions, compile=compile, graph=graph)
+    best = ["ours", *faster][-1]
+    sources |= faster
     if student:
         sources["student"] = stepper(model, device, sessions, compile=compile, graph=graph, sampler=few)
         sources["student, bfloat16"] = stepper(low, device, sessions, compile=compile, graph=graph, sampler=few)
@@ -201,6 +196,16 @@ def stepper(
     reference = torch.zeros(sessions, DIM, device=device)
     stream = Stream(model, reference, sampler, keys_of(sessions), compile=compile, graph=graph)
     return lambda: stream.step(*heard(stream.needs, device, sessions)), stream.remember
+
+
+def faster_ways(model: Listener, device: torch.device, sessions: int, *, compile: bool, graph: bool) -> dict[str, Step]:
+    """Ours, captured or compiled, as asked for; the fastest is the last."""
+    ways: tuple[tuple[str, bool, dict[str, Any]], ...] = (
+        ("ours, graph", graph, {"graph": True}),
+        ("ours, compiled", compile, {"compile": True}),
+        ("ours, compiled, graph", compile and graph, {"compile": True, "graph": True}),
+    )
+    return {way: stepper(model, device, sessions, **settings) for way, asked, settings in ways if asked}
 
 
 def pooled(model: Listener, device: torch.device, sessions: int, *, compile: bool, graph: bool) -> Step:
