@@ -71,7 +71,8 @@ class Place:
 
     @property
     def base(self) -> Path:
-        return self.data / "models" / f"base-{self.base_seed}-{digest(self.base_config.model_dump(exclude={'dpo'}))}"
+        shaped_by = self.base_config.model_dump(exclude={"dpo", "distill"})
+        return self.data / "models" / f"base-{self.base_seed}-{digest(shaped_by)}"
 
     def pairs(self, settings: dict[str, Any]) -> Path:
         return self.base / f"pairs-{digest(pairs_config(settings).model_dump(), PairsStage.version)}"

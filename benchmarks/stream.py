@@ -1,12 +1,13 @@
 """Seconds per block of a stream: ours against the model as written from the paper (`benchmarks.plain`), in turns.
 
     python -m benchmarks.stream [--quick] [--device cuda] [--preset paper|tiny] [--sessions 1] [--blocks 20]
-        [--threads N] [--[no-]compile] [--[no-]graph]
+        [--threads N] [--[no-]compile] [--[no-]graph] [--evaluations 2]
 
 Preset `paper` (147 M parameters), blocks of 10 frames, 10 evaluations and a cache write, three guidance branches, one
 session. Weights are random, which changes no time. On a GPU both run in bfloat16, ours is compiled and captured as
 graphs, and both are rows, as is a `StreamPool`; on the CPU the ratio is of float32, ours in bfloat16 is a row, and
 `--compile` adds one (it takes minutes). `--threads 1` counts processor time, which is what to do on a busy machine.
+`--evaluations N` adds rows of a student (`training.distill`): N evaluations and a cache write, one branch.
 
 `floor_s` is what the device needs at best (`benchmarks.roofline`). `graph_off` is the largest difference between the
 motion of a graph and of the same work computed as it comes, over six blocks of the same conditions; `graph_off_saved`
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--preset", choices=("paper", "tiny"), default="paper")
     parser.add_argument("--sessions", type=int, default=1)
+    parser.add_argument("--evaluations", type=int, help="of a student, as rows beside the others")
     parser.add_argument("--blocks", type=int, default=20, help="timed blocks of each")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the CPU")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU only")
@@ -88,7 +90,8 @@ def main() -> None:
     compile = device.type == "cuda" if options.compile is None else options.compile
     graph = device.type == "cuda" if options.graph is None else options.graph
     with precision(device):
-        result = measured(device, blocks, warm_up, compile, graph, options.sessions, config_of(options.preset))
+        config, student = config_of(options.preset), options.evaluations
+        result = measured(device, blocks, warm_up, compile, graph, options.sessions, config, student)
     result["preset"] = options.preset
     result["device"] = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {options.threads} threads"
     result["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
@@ -104,23 +107,30 @@ def config_of(preset: str) -> ModelConfig:
 
 
 def measured(
-    device: torch.device, blocks: int, warm_up: int, compile: bool, graph: bool, sessions: int, config: ModelConfig
+    device: torch.device,
+    blocks: int,
+    warm_up: int,
+    compile: bool,
+    graph: bool,
+    sessions: int,
+    config: ModelConfig,
+    student: int | None = None,
 ) -> dict[str, Any]:
-    """The result but for the machine."""
+    """The result but for the machine. student: evaluations of one."""
     model = random_model(config).to(device)
     if device.type == "cuda":
         model.use_bfloat16()
+    low = copy.deepcopy(model).use_bfloat16()
+    few = SAMPLER.model_copy(update={"steps": student or 1, "guidance": "none"})
     sources = {"plain": plain_stepper(model, device, sessions), "ours": stepper(model, device, sessions)}
     if device.type == "cpu":
-        sources["ours, bfloat16"] = stepper(copy.deepcopy(model).use_bfloat16(), device, sessions)
-    best = "ours"
-    for way, asked, settings in (
-        ("ours, graph", graph, {"graph": True}),
-        ("ours, compiled", compile, {"compile": True}),
-        ("ours, compiled, graph", compile and graph, {"compile": True, "graph": True}),
-    ):
-        if asked:
-            sources[way], best = stepper(model, device, sessions, **settings), way
+        sources["ours, bfloat16"] = stepper(low, device, sessions)
+    faster = faster_ways(model, device, sessions, compile=compile, graph=graph)
+    best = ["ours", *faster][-1]
+    sources |= faster
+    if student:
+        sources["student"] = stepper(model, device, sessions, compile=compile, graph=graph, sampler=few)
+        sources["student, bfloat16"] = stepper(low, device, sessions, compile=compile, graph=graph, sampler=few)
     sources["pool"] = pooled(model, device, sessions, compile=compile, graph=graph)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in sources}
     for block in range(warm_up + blocks):
@@ -131,7 +141,10 @@ def measured(
     rows = {name: round(statistics.median(sum(pair) for pair in found), 4) for name, found in times.items()}
     for name, seconds in rows.items():
         say(f"{name:21} {seconds:7.4f} s a block   {rows['plain'] / seconds:.2f}")
-    floor = {name: round(s, 6) for name, s in block_floor(model, sessions, SAMPLER, peaks(device)).items()}
+    best_of = peaks(device)
+    floor = {name: round(s, 6) for name, s in block_floor(model, sessions, SAMPLER, best_of).items()}
+    if student:
+        floor |= {f"student_{name}": round(s, 6) for name, s in block_floor(low, sessions, few, best_of).items()}
     say("floor                 " + "  ".join(f"{name} {seconds:.5f}" for name, seconds in floor.items()))
     answers = statistics.median(answer for answer, _ in times[best])
     return {
@@ -172,11 +185,27 @@ def keys_of(sessions: int) -> list[str]:
 
 
 def stepper(
-    model: Listener, device: torch.device, sessions: int = 1, *, compile: bool = False, graph: bool = False
+    model: Listener,
+    device: torch.device,
+    sessions: int = 1,
+    *,
+    compile: bool = False,
+    graph: bool = False,
+    sampler: SamplerConfig = SAMPLER,
 ) -> Step:
     reference = torch.zeros(sessions, DIM, device=device)
-    stream = Stream(model, reference, SAMPLER, keys_of(sessions), compile=compile, graph=graph)
+    stream = Stream(model, reference, sampler, keys_of(sessions), compile=compile, graph=graph)
     return lambda: stream.step(*heard(stream.needs, device, sessions)), stream.remember
+
+
+def faster_ways(model: Listener, device: torch.device, sessions: int, *, compile: bool, graph: bool) -> dict[str, Step]:
+    """Ours, captured or compiled, as asked for; the fastest is the last."""
+    ways: tuple[tuple[str, bool, dict[str, Any]], ...] = (
+        ("ours, graph", graph, {"graph": True}),
+        ("ours, compiled", compile, {"compile": True}),
+        ("ours, compiled, graph", compile and graph, {"compile": True, "graph": True}),
+    )
+    return {way: stepper(model, device, sessions, **settings) for way, asked, settings in ways if asked}
 
 
 def pooled(model: Listener, device: torch.device, sessions: int, *, compile: bool, graph: bool) -> Step:

@@ -259,6 +259,18 @@ class DpoConfig(Section):
         return self
 
 
+class DistillConfig(Section):
+    evaluations: int = Field(
+        0, ge=0, le=100, description="of a block, by a student of the initial checkpoint (training.distill); 0: none"
+    )
+    teacher: SamplerConfig | None = Field(
+        None, description="how the teacher is asked, guidance too; none: as its checkpoint samples"
+    )
+    steps: int = Field(2000, ge=1, description="steps of distillation")
+    lr: float = Field(1e-4, gt=0, description="Adam's peak learning rate of distillation")
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up of distillation")
+
+
 class TrainConfig(Section):
     model: ModelConfig = ModelConfig()
     features: FeatureConfig = FeatureConfig()
@@ -266,6 +278,7 @@ class TrainConfig(Section):
     optim: OptimConfig = OptimConfig()
     sampler: Annotated[SamplerConfig, Runtime] = SamplerConfig()
     dpo: DpoConfig = DpoConfig()
+    distill: DistillConfig = DistillConfig()
     seed: int = Field(0, description="of initial weights, order of samples, noise")
     device: Device = Field("auto", description="auto: cuda where there is one")
     log_every: Annotated[int, Runtime] = Field(50, ge=1, description="steps between lines of metrics.jsonl")
@@ -285,6 +298,12 @@ class TrainConfig(Section):
         description="who reads and decodes: a thread of the trainer, or a process for each class of windows; auto:"
         " processes beside a GPU where shared memory has room",
     )
+
+    def steps(self, *, pairs: bool) -> int:
+        """Of a run, with pairs or without."""
+        if pairs:
+            return self.dpo.steps
+        return self.distill.steps if self.distill.evaluations else self.optim.steps
 
     @model_validator(mode="after")
     def _chunks_end_with_blocks(self) -> Self:

@@ -24,7 +24,7 @@ from visavis.schemas import FPS
 from visavis.schemas.errors import UsageError
 from visavis.schemas.train import SamplerConfig
 from visavis.training import graphs
-from visavis.training.guidance import Branch, guided
+from visavis.training.guidance import Branch, check_student, guided
 from visavis.training.layers import Attention, KeysValues, Layout
 from visavis.training.masks import ahead
 from visavis.training.model import Codes, Listener, Start, frames_from
@@ -85,8 +85,10 @@ class BlockSampler:
                 and they are computed as they come.
 
         Raises:
-            UsageError: a model with mask `full`, which cannot stream.
+            UsageError: a model with mask `full`, which cannot stream, or a student that is asked for other evaluations
+                than it was distilled for.
         """
+        check_student(model.evaluations, config)
         if model.config.mask == "full":
             raise UsageError("a model with mask `full` sees the whole future and cannot stream")
         self.reference_SD, self.mean_SD = reference_SD, reference_SD.clone()

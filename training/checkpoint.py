@@ -67,7 +67,7 @@ class Checkpoint:
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
     loaders: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # "windows" and "pairs": by process
-    reference: str = ""  # preference tuning: id of the frozen checkpoint
+    reference: str = ""  # preference tuning: id of the frozen checkpoint; of a student: of its teacher
     pairs: str = ""  # preference tuning: hash of the pairs' manifest
 
     @property
@@ -378,4 +378,5 @@ def load_model(
         _, encoder = load_encoder(named_by(config.features, weights), device)
     model = build_model(config.model, config.features, checkpoint.motion, config.seed, encoder)
     model.load_state_dict(checkpoint.ema)
+    model.evaluations = config.distill.evaluations
     return model.to(device).eval().requires_grad_(False)

@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from visavis.schemas.errors import UsageError
 from visavis.schemas.train import Drop, SamplerConfig
+from visavis.schemas.words import counted
 from visavis.training.model import Keep
 
 Branch = tuple[bool, bool]
@@ -18,6 +20,23 @@ _KEPT: dict[Drop, Branch] = {
     "no_avatar": (False, True),
     "none": (False, False),
 }
+
+
+def check_student(evaluations: int, config: SamplerConfig) -> None:
+    """See that a student is asked for what it was distilled for, and no more.
+
+    Args:
+        evaluations: of the model (`Listener.evaluations`).
+
+    Raises:
+        UsageError: it is not.
+    """
+    if evaluations and (config.steps, config.guidance) != (evaluations, "none"):
+        raise UsageError(
+            f"the checkpoint is a student, distilled for {counted(evaluations, 'evaluation')} a block without further"
+            f" guidance, and {config.steps} with guidance {config.guidance} were asked for; set"
+            f" sampler.steps={evaluations} and sampler.guidance=none, or take its teacher"
+        )
 
 
 def guidance_weights(config: SamplerConfig, drop: Drop = "full") -> dict[Branch, float]:

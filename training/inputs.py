@@ -28,6 +28,7 @@ from visavis.training.checkpoint import (
     load_model,
 )
 from visavis.training.dataset import Dataset, class_mixture
+from visavis.training.distill import check_goes_on, distilling
 from visavis.training.encoder import load_encoder, named_by
 from visavis.training.loader import Batch, Loader
 from visavis.training.model import Listener, build_model
@@ -47,7 +48,7 @@ class Run:
     pairs: Dataset | None
     model: Listener
     average: Listener
-    frozen: Listener | None  # the reference model: of preference tuning, and of `objective.user_weight`
+    frozen: Listener | None  # the reference of preference tuning or `objective.user_weight`; a student's teacher
     reference: str  # its id
     resumed: Checkpoint | None
 
@@ -61,7 +62,12 @@ class Run:
 
     @property
     def steps(self) -> int:
-        return self.config.optim.steps if self.pairs is None else self.config.dpo.steps
+        return self.config.steps(pairs=self.pairs is not None)
+
+    @property
+    def distils(self) -> bool:
+        """Whether the model is a student's, and `frozen` its teacher."""
+        return self.config.distill.evaluations > 0
 
     @cached_property
     def held_out(self) -> list[Batch]:
@@ -173,10 +179,16 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
         raise UsageError("preference tuning starts from a trained checkpoint: give one as init")
     if config.objective.user_weight and init is None:
         raise UsageError("objective.user_weight is for further steps from a trained checkpoint: give one as init")
+    if config.distill.evaluations and (init is None or preferences is not None):
+        raise UsageError("a student is distilled from a trained checkpoint: give one as init, and no pairs")
     started = None if init is None else load_checkpoint(init, whole=False)
     if started is not None:
         features = named_by(started.config.features, config.features.weights)
         config = config.model_copy(update={"model": started.config.model, "features": features})
+        if config.distill.evaluations:
+            config = distilling(config, started)
+        else:
+            check_goes_on(started)
     motion = started.motion if started else windows.manifest.motion
     for each in (windows, preferences):
         if each is not None and (each.manifest.motion.codec, each.manifest.motion.dim) != (motion.codec, motion.dim):
@@ -203,7 +215,7 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
     elif started is not None:
         model.load_state_dict(started.ema)
         average.load_state_dict(started.ema)
-    refers = preferences is not None or config.objective.user_weight > 0
+    refers = preferences is not None or config.objective.user_weight > 0 or config.distill.evaluations > 0
     frozen = load_model(started, group.device, encoder=encoder) if started and refers else None
     if config.optim.compile:
         _check_compiler()
@@ -260,6 +272,8 @@ def _check_same_run(
     before, after = (shaping(each) for each in (resumed.config, config))
     if not pairs:
         before["dpo"] = after["dpo"]
+    if not resumed.config.distill.evaluations and not config.distill.evaluations:
+        before["distill"] = after["distill"]
     if changed := first_difference(before, after):
         raise UsageError(f"{out} was trained with {changed}; set it back, {again}")
     if resumed.processes != group.size:

@@ -128,6 +128,8 @@ class Listener(nn.Module):
 
     mean: Tensor
     std: Tensor
+    evaluations: int = 0
+    """Of a block, where the weights are a student's (`training.distill`): it knows no other number. 0: any."""
 
     def __init__(
         self, config: ModelConfig, features: FeatureConfig, motion: MotionSpec, encoder: Encoder | None = None

@@ -29,9 +29,11 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int, schedule: str
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, run: Run, step: int) -> None:
-    """That of the first stage, or of preference tuning where there are pairs."""
-    optim, dpo = run.config.optim, run.config.dpo
+    """That of the first stage, of preference tuning where there are pairs, or of a student's distillation."""
+    optim, dpo, distill = run.config.optim, run.config.dpo, run.config.distill
     peak, warmup = (optim.lr, optim.warmup) if run.pairs is None else (dpo.lr, dpo.warmup)
+    if distill.evaluations:
+        peak, warmup = distill.lr, distill.warmup
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, run.steps, peak, warmup, optim.schedule)
 

@@ -28,7 +28,7 @@ from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.errors import UsageError
 from visavis.schemas.train import Drop, SamplerConfig
 from visavis.training.block import BlockInputs, BlockSampler, anchored, empty_cache, noise_levels
-from visavis.training.guidance import guidance_weights, guided, kept_by
+from visavis.training.guidance import check_student, guidance_weights, guided, kept_by
 from visavis.training.layers import KeysValues, extend, tail
 from visavis.training.masks import ahead
 from visavis.training.model import Codes, Listener
@@ -94,7 +94,8 @@ class Stream:
                 The model must keep its place then, and short blocks at the end are computed as they come.
 
         Raises:
-            UsageError: a model with mask `full`, which cannot stream, or a reference that is not finite.
+            UsageError: a model with mask `full`, which cannot stream, a student that is asked for other evaluations
+                than it was distilled for, or a reference that is not finite.
         """
         if not torch.isfinite(reference_SD).all():
             raise UsageError("the reference motion of a session is not finite; take another frame of the person")
@@ -271,6 +272,7 @@ def _rollout_plain(
     keys: Sequence[str],
     drop: Drop,
 ) -> Tensor:
+    check_student(model.evaluations, config)
     check_finite(avatar_audio_BN, user_audio_BN, user_motion_BTD, keys, [0] * len(keys))
     batch, frames, dim = user_motion_BTD.shape
     block = frames if model.config.mask == "full" else model.config.block

@@ -2,6 +2,7 @@
 
     L = L_DF                        first stage (eq. 6)
     L = L_DF + λ · L_DPO            preference tuning, against the frozen checkpoint it starts from (eq. 12)
+    L = Σ ‖x − x*‖²                 distillation of that checkpoint into a student (`training.distill`)
 
 All randomness of a step comes from (seed, step, part of it), and a loader's position is three numbers per class: a run
 that is stopped and resumed goes through the same losses as one that never stopped. Each process has its own part of the
@@ -29,6 +30,7 @@ from visavis.schemas.storage.held import held
 from visavis.schemas.train import OptimConfig, TrainConfig
 from visavis.training.background import CheckpointWriter, finish, writing
 from visavis.training.checkpoint import CHECKPOINT_NAME, keep_copy
+from visavis.training.distill import Distillation
 from visavis.training.feed import Feed
 from visavis.training.finite import Taken, check
 from visavis.training.inputs import Run, open_run
@@ -37,8 +39,9 @@ from visavis.training.objective import Losses, Objective, Part, step_generator
 from visavis.training.optimizer import adam, set_learning_rate, update_average
 from visavis.training.process_group import Processes, join
 from visavis.training.stopping import asked_to_stop
-from visavis.training.validate import validate, validate_pairs
+from visavis.training.validate import validate_pairs, validate_student, validate_windows
 
+Goal = Objective | Distillation
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called after every step with (steps done, steps in all, latest line of metrics, empty before the first)."""
 _log = logging.getLogger(__name__)
@@ -71,7 +74,7 @@ def train(
         out: folder of `checkpoint.safetensors`, `metrics.jsonl` and TensorBoard's files; all processes must see it.
         init: checkpoint whose averaged weights are the start; its model, features and motion statistics are kept,
             whatever `config` says (but for the place of a frozen encoder's weights). With `pairs` it is also the
-            frozen reference model.
+            frozen reference model, with `distill.evaluations` the student's frozen teacher.
         pairs: folder or URL of a pairs dataset; turns preference tuning on.
         progress: called in the first process only.
         stop: asked after every step whether to stop, in any process; as SIGTERM and SIGINT do in the main thread.
@@ -116,8 +119,12 @@ def _loop(run: Run, out: Path, log: MetricsLog, progress: Progress | None, asked
     config, group = run.config, run.group
     optimizer = adam(run)
     with group.together():
-        objective = Objective(run.model, run.frozen, config, run.preference, run.reference_answers)
-    network: Objective | DistributedDataParallel = objective
+        objective: Goal = (
+            Distillation(run.model, run.frozen, config)
+            if run.distils and run.frozen is not None
+            else Objective(run.model, run.frozen, config, run.preference, run.reference_answers)
+        )
+    network: Goal | DistributedDataParallel = objective
     if group.gloo is not None:
         network = DistributedDataParallel(
             network, process_group=group.gradients, broadcast_buffers=False, gradient_as_bucket_view=True
@@ -155,7 +162,7 @@ def _loop(run: Run, out: Path, log: MetricsLog, progress: Progress | None, asked
 
 def _take(
     run: Run,
-    network: Objective | DistributedDataParallel,
+    network: Goal | DistributedDataParallel,
     optimizer: torch.optim.Optimizer,
     feed: Feed,
     log: MetricsLog,
@@ -179,7 +186,7 @@ def _take(
 
 
 def _backward(
-    run: Run, network: Objective | DistributedDataParallel, part: Part, shares: Sequence[float], step: int, index: int
+    run: Run, network: Goal | DistributedDataParallel, part: Part, shares: Sequence[float], step: int, index: int
 ) -> Losses:
     """Add a part's gradients; with the last part those of all processes are averaged."""
     generator = step_generator(run.config.seed, step, index * run.group.size + run.group.rank)
@@ -209,7 +216,7 @@ def _validate(run: Run, step: int, log: MetricsLog) -> float | None:
     rise = None
     with run.group.together():
         if run.group.first:
-            line = validate(run.average, run.held_out, run.config.objective.norm, run.device) | validate_pairs(run)
+            line = validate_student(run) if run.distils else validate_windows(run) | validate_pairs(run)
             log.write_line({"step": step, **line})
             rise = line.get("val_chosen_rise")
     limit = run.config.dpo.max_chosen_rise

@@ -1,8 +1,8 @@
 """What a checkpoint's averaged weights are worth, on the same few batches and the same noise every time.
 
-Of held-out windows: the flow loss with the user seen and dropped. In preference tuning also of pairs: what
-every objective logs, and by how much the chosen side has become worse than the reference model had it, which is the
-classic failure.
+Of held-out windows: the flow loss with the user seen and dropped, or of a student how far it is from its teacher. In
+preference tuning also of pairs: what every objective logs, and by how much the chosen side has become worse than the
+reference model had it, which is the classic failure.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from collections.abc import Sequence
 import torch
 
 from visavis.schemas.train import Norm
-from visavis.training.flow import flow_loss
+from visavis.training.distill import Distillation
+from visavis.training.flow import flow_loss, masked_mean
 from visavis.training.inputs import Run
 from visavis.training.loader import Batch
 from visavis.training.model import Keep, Listener
 from visavis.training.objective import compared_frames, step_generator, window_noise
+
+
+def validate_windows(run: Run) -> dict[str, float]:
+    """`validate` of a run's averaged weights."""
+    return validate(run.average, run.held_out, run.config.objective.norm, run.device)
 
 
 @torch.no_grad()
@@ -69,3 +75,23 @@ def validate_pairs(run: Run) -> dict[str, float]:
     before = sums["chosen_reference"]
     rise = sums["chosen_policy"] / before - 1 if before else math.nan
     return {f"val_{name}": value for name, value in sums.items()} | {"val_chosen_rise": rise}
+
+
+@torch.no_grad()
+def validate_student(run: Run) -> dict[str, float]:
+    """`val_distance` of the student's motion from its teacher's, of the same noise and past, squared, in deviations of
+    the motion; `val_distance_naive` is that of the teacher itself where it takes as few evaluations, unguided.
+
+    Empty where nothing is held out.
+    """
+    if run.frozen is None or not run.held_out:
+        return {}
+    found = {}
+    for name, model in (("val_distance", run.average), ("val_distance_naive", run.frozen)):
+        distillation, generator, total = Distillation(model, run.frozen, run.config), step_generator(0, 0), 0.0
+        for each in run.held_out:
+            batch = each.to(run.device)
+            errors = distillation.errors(batch, Keep.all(len(batch.keys), run.device), generator)
+            total += masked_mean(errors[-1], batch.valid[..., 0]).item()
+        found[name] = total / len(run.held_out)
+    return found

@@ -55,9 +55,12 @@ def model_card(checkpoint: Checkpoint, digest: str, name: str) -> str:
     head = {**_LICENCE, "library_name": "visavis", "tags": tags, "pipeline_tag": "other"}
     weights = sum(tensor.numel() for tensor in checkpoint.ema.values())
     model, objective = config.model, config.objective
+    student = config.distill.evaluations
     tuned = (
         f"Tuned on preference pairs `{checkpoint.pairs}`, from `{checkpoint.reference}`."
         if checkpoint.pairs
+        else f"Distilled to {counted(student, 'evaluation')} a block, from `{checkpoint.reference}`."
+        if student
         else f"Drop pattern: full {objective.full:g}, no user {objective.no_user:g}, no avatar {objective.no_avatar:g},"
         f" none {objective.none:g}; norm {objective.norm}."
     )

@@ -30,6 +30,12 @@ def train(
     pairs: Annotated[
         str | None, typer.Option(help="Pairs of `visavis pairs`: preference tuning of --init, which is its reference.")
     ] = None,
+    distill: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Distil --init: a student that makes a block in N evaluations, such as 2."
+        ),
+    ] = None,
     num_workers: Annotated[
         int | None, typer.Option(min=1, help="Train in so many processes on Ray, with a GPU each where there are some.")
     ] = None,
@@ -39,7 +45,7 @@ def train(
     ] = None,
     set_: Overrides = None,
 ) -> None:
-    """Train the causal listener on shards, or tune it by preference pairs. Running it again resumes.
+    """Train the causal listener on shards, tune it by preference pairs, or distil it. Running it again resumes.
 
     Ctrl-C or SIGTERM finishes the step and writes a checkpoint. torchrun … -m visavis train works, too.
     """
@@ -56,7 +62,8 @@ def train(
 
     if address and num_workers is None:
         raise UsageError("--address goes with --num-workers")
-    recipe = load_config(config, TrainConfig, set_ or [])
+    overrides = [*([f"distill.evaluations={distill}"] if distill else []), *(set_ or [])]
+    recipe = load_config(config, TrainConfig, overrides)
     reporter = Reporter()
     first = ranks().rank == 0  # of the processes that torchrun may have started
     run: Callable[..., Path] = training.train
@@ -69,8 +76,9 @@ def train(
     inputs = {"init": init, "pairs": preferences}
     if preferences and first and (told := weights_line(Dataset(preferences).manifest, recipe.dpo)):
         reporter.line(told)
-    steps, latest = recipe.dpo.steps if pairs else recipe.optim.steps, dict[str, float]()
-    with reporter.training("dpo" if pairs else "train", steps if first else None) as progress:
+    steps, latest = recipe.steps(pairs=pairs is not None), dict[str, float]()
+    name = "dpo" if pairs else "distill" if recipe.distill.evaluations else "train"
+    with reporter.training(name, steps if first else None) as progress:
 
         def follow(step: int, of: int, line: dict[str, float]) -> None:
             latest.update(line, step=step)

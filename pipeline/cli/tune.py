@@ -87,8 +87,11 @@ def tune_config(init: Path, recipe: str | None, overrides: list[str]) -> TuneCon
     from visavis.schemas.recipes import load_config, parse_config
     from visavis.schemas.tune import TuneConfig
     from visavis.training.checkpoint import load_checkpoint
+    from visavis.training.distill import check_goes_on
 
-    base = load_checkpoint(init, whole=False).config.model_dump(mode="json")
+    start = load_checkpoint(init, whole=False)
+    check_goes_on(start)
+    base = start.config.model_dump(mode="json")
     base |= {"device": "auto", "features": base["features"] | {"weights": None}}
     base |= {"dpo": base["dpo"] | {"cache": None}, "optim": base["optim"] | {"compile": False}}
     given = {"train": base, "pairs": {"sampler": base["sampler"]}}

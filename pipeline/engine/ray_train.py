@@ -79,7 +79,7 @@ def train_on_ray(
     )
     try:
         with redirect_stdout(sys.stderr):  # where Ray's word of a lost process goes
-            answer = _look_on(trainer, out, stop, config.optim.steps if pairs is None else config.dpo.steps, progress)
+            answer = _look_on(trainer, out, stop, config.steps(pairs=pairs is not None), progress)
     finally:
         stop.unlink(missing_ok=True)
     if answer["error"]:

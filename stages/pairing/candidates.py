@@ -25,6 +25,7 @@ from visavis.schemas.train import Drop
 from visavis.stages.pairing.measurements import Motions
 from visavis.training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, load_model
 from visavis.training.encoder import load_encoder, named_by
+from visavis.training.guidance import check_student
 from visavis.training.loader import Batch, collate
 from visavis.training.model import Listener
 from visavis.training.process_group import pick_device
@@ -121,7 +122,8 @@ def check_checkpoints(
     Returns: digests, and what they hear, of the generator and of who makes the rejected motion.
 
     Raises:
-        UsageError: no such checkpoint, another codec or columns, or an encoder that is not at hand.
+        UsageError: no such checkpoint, another codec or columns, an encoder that is not at hand, or a student that is
+            asked for other evaluations than it was distilled for.
     """
     paths = _paths(config, checkpoint)
     loaded = [load_checkpoint(Path(path), whole=False) for path in paths]
@@ -130,6 +132,7 @@ def check_checkpoints(
             raise UsageError(f"{path} speaks codec {each.motion.codec}, the dataset has {motion.codec}")
         if _columns(each.motion) != _columns(motion):
             raise UsageError(f"{path} has motion of other columns than the dataset: {_columns(each.motion)}")
+        check_student(each.config.distill.evaluations, config.sampler)
         load_encoder(named_by(each.config.features, _weights(config, each, loaded[0])))
     digests = [checkpoint_id(Path(path)) for path in paths]
     if len(digests) == 2 and digests[0] == digests[1] and config.conditions == "full":
