@@ -280,8 +280,8 @@ class LabelsConfig(Section):
     motion.kind landmark-pca or network; score: of blendshapes."""
 
     enabled: bool = Field(True, description="find what happens in windows: nods, smiles, interruptions, …")
-    nod_degrees: float = Field(3.0, gt=0, description="of the head's pitch")
-    shake_degrees: float = Field(4.0, gt=0, description="of the head's yaw")
+    nod_degrees: float = Field(1.5, gt=0, description="of the head's pitch")
+    shake_degrees: float = Field(3.0, gt=0, description="of the head's yaw")
     smile_cm: float = Field(0.4, gt=0, description="by which the mouth grows wider")
     smile_score: float = Field(0.25, gt=0, description="mean of both mouthSmile")
     brow_cm: float = Field(0.3, gt=0, description="by which the brows rise above the eyes")

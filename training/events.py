@@ -5,7 +5,7 @@ wide the mouth is, how high the brows, how far eyes are closed and the jaw is op
 the kind can have, as `scipy.signal.find_peaks` finds it; a nod or a shake may go either way, and those less than a
 quarter of a second apart are one of several cycles. How high a bump must be to be an event is asked of the recorded
 motion (`thresholds`): heights are split in two where the variance between both parts is largest (Otsu 1979). A laugh is
-a smile in which the jaw opens while the person has no turn.
+a smile, mostly without a turn, in which the jaw opens where the person does not speak.
 
 Shape suffixes: T frames, D columns, E events.
 """
@@ -148,7 +148,8 @@ def events(
         high_E2 = found_E2[heights_E >= height]
         spans[name] = _joined(high_E2) if shape.cycles else high_E2
     if "smile" in spans and "jaw" in spans:
-        opens = [((spans["jaw"][:, 0] >= a) & (spans["jaw"][:, 1] <= b)).any() for a, b in spans["smile"]]
+        jaw = [(a, b) for a, b in spans["jaw"] if not speaks_T[a:b].any()]
+        opens = [any(first <= a and b <= last for a, b in jaw) for first, last in spans["smile"]]
         quiet = [speaks_T[a:b].mean() < 0.5 for a, b in spans["smile"]]
         spans["laugh"] = spans["smile"][np.array(opens, bool) & np.array(quiet, bool)]
     return {kind: spans[kind] for kind in KINDS if kind in spans}

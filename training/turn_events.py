@@ -107,16 +107,16 @@ def _begun(own: Spans, others: Spans, person: int) -> Iterator[Found]:
 
 
 def _turns(own: Spans, others: Spans) -> Iterator[tuple[int, int]]:
-    """One's phrases, those together between which nobody else speaks up and silence is a pause."""
+    """One's phrases, those together between which there is a pause, and the other does not speak."""
     joined: list[list[int]] = []
-    starts = np.array([first for first, _ in others], int)
+    starts, ends = (np.array([span[side] for span in others], int) for side in (0, 1))
     for first, end in own:
-        if joined and first - joined[-1][1] <= _PAUSE:
-            begun = np.searchsorted(starts, [joined[-1][1], first])
-            if begun[0] == begun[1]:
-                joined[-1][1] = end
-                continue
-        joined.append([first, end])
+        last = joined[-1][1] if joined else -FPS * 60
+        silent = np.searchsorted(starts, first) == np.searchsorted(ends, last, "right")  # all that began were over
+        if first - last <= _PAUSE and silent:
+            joined[-1][1] = end
+        else:
+            joined.append([first, end])
     yield from ((first, end) for first, end in joined)
 
 
