@@ -5,9 +5,9 @@
 
 Made conversations: turns of `benchmarks.reactive` with barge-ins, given as a diarizer gives them, each edge up to
 0.08 s off and back-channels unmarked; motion that drifts, and on it nods as deep as real ones (4° on average,
-log-normal, up to three cycles, a quarter upwards: Kato 2026), smiles, laughs and raised brows. Of a rendered film the truth is its
-script's pitch and smile. An event counts where it overlaps a true one, each once. The bounds of `LabelsConfig` were set
-on seed 1 and the demo's talk0 to talk2; neither judges here.
+log-normal, up to three cycles, a quarter upwards: Kato 2026), smiles, laughs and raised brows. Of a rendered film the
+truth is its script's pitch and smile. An event counts where it overlaps a true one, each once. The bounds of
+`LabelsConfig` were set on seed 1 and the demo's talk0 to talk2; neither judges here.
 """
 
 from __future__ import annotations

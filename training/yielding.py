@@ -3,12 +3,13 @@
 The avatar's own voice is given to the model, recorded, and a mouth that stops when the voice has stopped shows nothing
 but that voice. So two figures stand beside each other:
 
-    mouth_stops   share of barge-ins after which the mouth is still within a second, beside the same at moments of its
-                  own speech in which nobody barged in (`chance`). The voice tells it, with the user and without.
+    mouth_stops   share of barge-ins after which the mouth is still within two seconds, beside the same at moments of
+                  its own speech in which nobody barged in (`chance`). The voice tells it, with the user and without.
     reacts        how far the motion after the user's onset goes the way that the recorded avatars' goes, on average of
-                  the other barge-ins: 1 as much as they, 0 not at all. Only frames count that the own voice cannot have
-                  told: until `TELLS` frames before it stops, as many as a model hears ahead and makes at once. The
-                  same row without its user has the same voice, so what it lacks, the user told.
+                  the other barge-ins: 1 as much as they, 0 not at all. The jaw, which the own voice moves, does not
+                  count; nor do frames that the own voice can have told: from `TELLS` before it stops, as many as a
+                  model hears ahead and makes at once. The same row without its user has the same voice, so what it
+                  lacks, the user told.
 
 Barge-ins are what `training.turn_events` calls the user's interruptions and attempts: whether the avatar yields is not
 known at their onsets.
@@ -37,6 +38,7 @@ TELLS = 12
 """Frames before the own voice stops from which on it may tell: a block of ten, and what is heard ahead of it."""
 DRAWS = 200
 BEFORE = 5  # frames whose mean is what motion changes from
+_STOPS = 2 * FPS  # frames within which a mouth has to stop
 _STILL, _MOVES = 8, 0.25  # frames, and share of the median movement in speech, of a mouth that has stopped
 _USER = 1
 
@@ -60,20 +62,17 @@ def barge_ins(recorded: Sequence[Recorded]) -> list[Moment]:
     return found
 
 
-def elsewhere(recorded: Sequence[Recorded], moments: Sequence[Moment], seed: int) -> list[Moment]:
-    """For each moment another one, of any sequence, at which the avatar speaks alone for as long, as far as there is
-    one."""
-    random = np.random.default_rng(seed)
-    free = [(number, frame) for number, each in enumerate(recorded) for frame in _alone(each) if _inside(each, frame)]
-    made = []
-    for moment in moments:
-        for index in random.integers(len(free), size=20) if free else ():
-            number, frame = free[int(index)]
-            stop = _silent(recorded[number].state, frame)
-            if min(stop - frame, LAGS) >= min(moment.stop - moment.onset, LAGS):
-                made.append(Moment(number, frame, frame + moment.stop - moment.onset))
-                break
-    return made
+def elsewhere(recorded: Sequence[Recorded], count: int, draws: int) -> list[list[Moment]]:
+    """Draws of as many moments at which the avatar speaks on and the user is silent; empty where there is none."""
+    free = [
+        Moment(number, int(frame), _silent(each.state, int(frame)))
+        for number, each in enumerate(recorded)
+        for frame in _alone(each)
+        if _inside(each, int(frame))
+    ]
+    free = [moment for moment in free if moment.stop - moment.onset > TELLS + BEFORE]
+    random = np.random.default_rng(0)
+    return [[free[i] for i in random.integers(len(free), size=count)] if free else [] for _ in range(draws)]
 
 
 class Yielding:
@@ -82,7 +81,7 @@ class Yielding:
     def __init__(self, recorded: Sequence[Recorded], signals: Readouts, draws: int = DRAWS) -> None:
         self.recorded, self._signals = recorded, signals
         self.moments = barge_ins(recorded)
-        self._others = [elsewhere(recorded, self.moments, seed) for seed in range(draws)]
+        self._others = elsewhere(recorded, len(self.moments), draws)
         seen = [each.truth[each.valid].astype(np.float64) for each in recorded]
         spread = np.concatenate(seen).std(axis=0) if seen else np.ones(1)
         self._unit = np.where(spread > 1e-9, spread, np.inf)
@@ -96,7 +95,7 @@ class Yielding:
         Formula: the module's text. reacts = Σ ⟨c, m⟩ / Σ ⟨m, m⟩ over barge-ins, c the row's change of motion after one,
             in deviations of the recorded columns, m the mean of the recorded ones over the others.
         Source: ours; barge-ins after Gravano and Hirschberg 2012.
-        Space: all columns of the motion; the mouth by `jaw` of `training.events.readouts`.
+        Space: all columns of the motion but for the jaw's opening; the mouth by `jaw` of `training.events.readouts`.
         Floor: `reacts_chance` and `mouth_stops_chance`, of moments at which the avatar speaks alone, and their p.
         Edges: fewer than two barge-ins, or a motion that tells no jaw: NaN.
         """
@@ -118,6 +117,8 @@ class Yielding:
         for i, moment in enumerate(moments):
             length = max(0, min(LAGS, moment.stop - TELLS - moment.onset))
             near = motions[moment.sequence][moment.onset - BEFORE : moment.onset + length].astype(np.float64)
+            if (jaw_D := self._signals.get("jaw")) is not None and jaw_D.any():
+                near -= np.outer(near @ jaw_D, jaw_D) / (jaw_D @ jaw_D)
             curves[i, :length] = (near[BEFORE:] - near[:BEFORE].mean(axis=0)) / self._unit
         return curves
 
@@ -155,7 +156,7 @@ class Yielding:
             return math.nan
         stopped = 0
         for moment in moments:
-            still = mouths[moment.sequence][moment.onset : moment.onset + FPS + _STILL] < _MOVES * self._lively
+            still = mouths[moment.sequence][moment.onset : moment.onset + _STOPS + _STILL] < _MOVES * self._lively
             stopped += bool((np.convolve(still, np.ones(_STILL), mode="valid") > _STILL - 0.5).any())
         return stopped / len(moments)
 
@@ -178,8 +179,8 @@ def _alone(each: Recorded) -> np.ndarray:
 
 
 def _inside(each: Recorded, onset: int) -> bool:
-    span = slice(max(0, onset - BEFORE), onset + LAGS + _STILL)
-    return BEFORE <= onset <= len(each.valid) - LAGS - _STILL and bool(each.valid[span].all())
+    span = slice(max(0, onset - BEFORE), onset + _STOPS + _STILL)
+    return BEFORE <= onset <= len(each.valid) - _STOPS - _STILL and bool(each.valid[span].all())
 
 
 def _silent(state_T: np.ndarray, onset: int) -> int:
