@@ -8,6 +8,7 @@ A `Rule` says what the avatar does, and when:
     smiles  `smile_gain` times the user's smile, `smile_delay` frames later, plus a smile of its own; brows likewise;
             while it speaks, it mirrors neither
     speaks  the jaw follows the loudness of its own voice
+    yields  the brows go up when the user begins to speak while it speaks (`benchmarks.reactive.Corpus.barge_ins`)
 
 Everything else drifts slowly and means nothing. `CORPORA` has four kinds of listeners:
 
@@ -70,6 +71,9 @@ class Rule:
     smile_noise: float = 0.4  # deviation of the avatar's own smile, the user's being 1
     brow_gain: float = 0.0
     brow_delay: int = 12
+    startle: float = 2.5  # height of the brows after a barge-in, deviations of their drift
+    startle_delay: tuple[int, int] = (4, 7)
+    startle_frames: int = 14
     jaw: int = JAW
     jaw_gain: float = 3.0
     jaw_noise: float = 0.2
@@ -181,6 +185,17 @@ def react(
         if chance < eagerness * probability and onset + len(nod) <= frames:
             for column, lever in LEVERS[rule.nod_column].items():
                 motion_TD[onset : onset + len(nod), column] -= lever * depth * nod
+
+
+def startle(
+    motion_TD: np.ndarray, onsets: list[int], rule: Rule, eagerness: float, random: np.random.Generator
+) -> None:
+    """Raise the brows some frames after each onset, whether the avatar yields or not."""
+    shape = np.sin(np.pi * (np.arange(rule.startle_frames) + 0.5) / rule.startle_frames) ** 2
+    for onset in onsets:
+        first = onset + int(random.integers(rule.startle_delay[0], rule.startle_delay[1] + 1))
+        rise = eagerness * rule.startle * shape[: max(0, len(motion_TD) - first)]
+        motion_TD[first : first + len(rise), BROW] += rise
 
 
 def smile_onsets(user_TD: np.ndarray, rule: Rule) -> np.ndarray:

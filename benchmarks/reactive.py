@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import lfilter
 
-from benchmarks.listeners import DIM, QUICK, UNITS, Rule, drift, react, smile_onsets
+from benchmarks.listeners import DIM, QUICK, UNITS, Rule, drift, react, smile_onsets, startle
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.config import BalanceConfig, Section, ShardConfig, WindowsConfig
 from visavis.schemas.dyads import Codec, Dyad, DyadHead, WindowClass
@@ -64,6 +64,8 @@ class Corpus:
     lively: float = 1.0
     dull: float = 0.2
     seed: int = 0
+    barge_ins: float = 0.0  # share of the avatar's turns in which the user begins to speak
+    yielding: float = 0.6  # share of these in which the avatar's voice stops, a while after
     dyads: int | None = None  # of those to train on; the others are clips of the avatar alone. None: all
     balance: BalanceConfig = field(default_factory=BalanceConfig)
 
@@ -78,6 +80,7 @@ class Talk:
 
     phrases: tuple[list[tuple[int, int]], list[tuple[int, int]]]
     backchannels: tuple[list[tuple[int, int]], list[tuple[int, int]]]
+    barge_ins: list[tuple[int, bool]] = field(default_factory=list)  # the user's onsets, and whether the avatar yields
 
     def state(self, frames: int) -> np.ndarray:
         """uint8 [T]: bit i, person i is in a phrase; bit 2 + i, in a back-channel."""
@@ -147,6 +150,9 @@ def write_corpus(folder: Path, corpus: Corpus, rule: Rule) -> Manifest:
 def fingerprint(corpus: Corpus, rule: Rule) -> str:
     """Of everything that shapes the data."""
     described = {**asdict(rule), **asdict(corpus), "balance": corpus.balance.model_dump(mode="json")}
+    if not corpus.barge_ins:  # folders that were made before there were any keep their names
+        for name in ("barge_ins", "yielding", "startle", "startle_delay", "startle_frames"):
+            del described[name]
     if corpus.dyads is None:
         del described["dyads"]  # folders that were made before there were clips keep their names
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
@@ -194,6 +200,8 @@ def make_talk(corpus: Corpus, number: int) -> Talk:
     backchannels: tuple[list[tuple[int, int]], ...] = ([], [])
     share = (1 - corpus.speaking, corpus.speaking)
     speaker = AVATAR if random.random() < corpus.speaking else USER
+    barging = np.random.default_rng([corpus.seed, number, 4])
+    barge_ins: list[tuple[int, bool]] = []
     now = int(random.integers(0, 15))
     while now < frames:
         turn_end = now + random.uniform(0.5, 1.5) * 14 * FPS * share[speaker]
@@ -207,6 +215,10 @@ def make_talk(corpus: Corpus, number: int) -> Talk:
             now = end + pause
             if now >= min(turn_end, frames):
                 break
+        if speaker == AVATAR and barging.random() < corpus.barge_ins:
+            now, end, yields = _barge_in(phrases, corpus.yielding, barging)
+            barge_ins.append((now, yields))
+            speaker = USER if yields else AVATAR  # who has spoken last
         now = end + int(random.integers(-6, 16))  # the other one takes the turn, sometimes too early
         speaker = 1 - speaker
 
@@ -216,7 +228,29 @@ def make_talk(corpus: Corpus, number: int) -> Talk:
     return Talk(
         phrases=(inside(phrases[USER]), inside(phrases[AVATAR])),
         backchannels=(inside(backchannels[USER]), inside(backchannels[AVATAR])),
+        barge_ins=[(onset, yields) for onset, yields in barge_ins if onset < frames],
     )
+
+
+def _barge_in(
+    phrases: tuple[list[tuple[int, int]], ...], yielding: float, random: np.random.Generator
+) -> tuple[int, int, bool]:
+    """The user begins within the avatar's last phrase, which goes on: for a second or so where the avatar yields, else
+    until the user has given up. Returns: the onset, the end of all, and whether it yields."""
+    first, _ = phrases[AVATAR].pop()
+    onset = first + int(random.integers(18, 40))
+    yields = bool(random.random() < yielding)
+    stop = onset + int(random.integers(28, 45))
+    gives_up = onset + int(random.integers(30, 45))
+    if yields:
+        end = stop + int(random.integers(20, 60))
+        phrases[AVATAR].append((first, stop))
+        phrases[USER].append((onset, end))
+    else:
+        end = gives_up + int(random.integers(15, 50))
+        phrases[AVATAR].append((first, end))
+        phrases[USER].append((onset, gives_up))
+    return onset, end, yields
 
 
 def make_motion(corpus: Corpus, rule: Rule, number: int, talk: Talk) -> tuple[np.ndarray, np.ndarray]:
@@ -237,6 +271,8 @@ def make_motion(corpus: Corpus, rule: Rule, number: int, talk: Talk) -> tuple[np
     if rule.nod_cause == "smile":
         causes = [int(onset) for onset in smile_onsets(user, rule) if not speaks[onset]]
     react(avatar, user, speaks, talk.backchannels[AVATAR], causes, rule, eagerness, random)
+    startled = np.random.default_rng([corpus.seed, number, 5])
+    startle(avatar, [onset for onset, _ in talk.barge_ins], rule, eagerness, startled)
     return user, avatar
 
 

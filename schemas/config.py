@@ -13,7 +13,9 @@ from pydantic.fields import FieldInfo
 
 from visavis.schemas.access import LEADING_ON
 from visavis.schemas.dyads import CodecKind, WindowClass
+from visavis.schemas.labels import KINDS, LABELS, unknown_label
 from visavis.schemas.markers import ByDigest, Runtime
+from visavis.schemas.words import candidates
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], Runtime]
 MOST_PIXELS = 8192 * 4352
@@ -273,11 +275,30 @@ class BackchannelsConfig(Section):
     )
 
 
+class LabelsConfig(Section):
+    """How large a movement must be to be an event. Heights of a bump above what is beside it; cm: of landmarks, with
+    motion.kind landmark-pca or network; score: of blendshapes."""
+
+    enabled: bool = Field(True, description="find what happens in windows: nods, smiles, interruptions, …")
+    nod_degrees: float = Field(1.5, gt=0, description="of the head's pitch")
+    shake_degrees: float = Field(3.0, gt=0, description="of the head's yaw")
+    smile_cm: float = Field(0.4, gt=0, description="by which the mouth grows wider")
+    smile_score: float = Field(0.25, gt=0, description="mean of both mouthSmile")
+    brow_cm: float = Field(0.3, gt=0, description="by which the brows rise above the eyes")
+    brow_score: float = Field(0.2, gt=0, description="mean of browInnerUp and both browOuterUp")
+    blink_cm: float = Field(0.4, gt=0, description="by which the lids come nearer")
+    blink_score: float = Field(0.3, gt=0, description="mean of both eyeBlink")
+    jaw_cm: float = Field(0.4, gt=0, description="by which the lips part, in a laugh")
+    jaw_score: float = Field(0.1, gt=0, description="jawOpen, in a laugh")
+    gaze_score: float = Field(0.35, gt=0, description="by which the eyes turn away from where they mostly look")
+
+
 class WindowsConfig(Section):
     length: int = Field(50, ge=10, le=15_000, description="frames (25 per second); the paper trains on 50")
     hop: int = Field(25, ge=1, description="frames between the starts of two windows")
     min_valid: float = Field(0.9, ge=0, le=1, description="least share of valid frames, of each participant")
     backchannels: BackchannelsConfig = BackchannelsConfig()
+    labels: LabelsConfig = LabelsConfig()
 
 
 class BalanceConfig(Section):
@@ -293,6 +314,11 @@ class BalanceConfig(Section):
     dull_keep: float = Field(
         0.25, gt=0, le=1, description="sampling probability of a class' window with least motion energy; with most: 1"
     )
+    labels: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(
+        default_factory=dict,
+        description="how many times as often a class' windows with a label are drawn as its others, as"
+        " {user_interruption: 5}; interruption is either side's; of several the largest counts",
+    )
     val_share: float = Field(0.1, ge=0, lt=1, description="share of participants held out")
 
     @model_validator(mode="after")
@@ -306,6 +332,18 @@ class ShardConfig(Section):
     max_samples: int = Field(4096, ge=1, le=1_000_000, description="windows in a shard, at most")
     max_mb: float = Field(256.0, gt=0, le=2048, description="MB of a shard, at most")
     seed: int = Field(0, description="order of samples inside a shard")
+    labeller: Annotated[str | None, ByDigest] = Field(
+        None,
+        pattern=r"^.+\.py:\w+$",
+        description="FILE.py:FUNCTION of yours that labels windows: a batch of samples to a list of labels for each",
+    )
+
+
+def check_labels(balance: BalanceConfig, shard: ShardConfig) -> None:
+    """Raises ValueError where a label is named that nobody gives; those of a user's own function are not known yet."""
+    name = unknown_label(balance.labels, LABELS)
+    if name and not shard.labeller:
+        raise ValueError(f"balance.labels names {name}; {candidates(name, (*KINDS, *LABELS), 'label')}")
 
 
 class StageResources(Section):
@@ -392,4 +430,5 @@ class BuildConfig(Section):
             raise ValueError("motion.kind=blendshapes needs faces.model=face-landmarker")
         if self.motion.kind == "network" and not self.encode.network:
             raise ValueError("motion.kind=network needs encode.network, the encoder's file")
+        check_labels(self.balance, self.shard)
         return self

@@ -12,9 +12,11 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from visavis.schemas.labels import EventKind
 from visavis.schemas.names import CodecId, ItemId, Text
 from visavis.schemas.rows import LANDMARKS, Array, Figures, Head, Layout, Row
 
+NO_EVENTS = np.zeros((0, 4), np.int32)
 _Windows = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -135,6 +137,8 @@ class Dyad(Row):
     figures: None, neutral and neutral_code: empty, where motion was given as coefficients and nobody saw a face.
     moments: per participant, over its valid frames: count, then sums (D) and sums of squares (D) of the motion.
     They are plain values, as the windows are, so that a `DyadHead` has them.
+    events_E4: int32, what happens (`training.labels.Happened`): kind, person, first frame, first frame after it. told:
+    kinds that could be told; empty where nobody looked. blinks_min: blinks a minute, of each participant.
     """
 
     conversation: str
@@ -151,6 +155,9 @@ class Dyad(Row):
     state: Array
     windows: tuple[Window, ...]
     moments: tuple[tuple[float, ...], tuple[float, ...]]
+    events: Array = NO_EVENTS
+    told: tuple[EventKind, ...] = ()
+    blinks_min: tuple[float | None, float | None] = (None, None)
 
 
 class NeutralFaces(Row):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from visavis.schemas.config import BalanceConfig, RunConfig, Section, ShardConfig, WindowsConfig
+from visavis.schemas.config import BalanceConfig, RunConfig, Section, ShardConfig, WindowsConfig, check_labels
 from visavis.schemas.markers import Runtime
 from visavis.schemas.recordings import CorpusLayout
 
@@ -50,3 +50,8 @@ class ImportConfig(Section):
     balance: BalanceConfig = BalanceConfig()
     shard: ShardConfig = ShardConfig()
     run: Annotated[RunConfig, Runtime] = RunConfig()
+
+    @model_validator(mode="after")
+    def _known_labels(self) -> Self:
+        check_labels(self.balance, self.shard)
+        return self

@@ -19,12 +19,13 @@ from visavis.schemas.plain import fitted, read_strict, to_json
 from visavis.schemas.sample import LONGEST_WINDOW
 from visavis.schemas.untrusted import parsing
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """2: `state.npy` tells back-channels (bits 2 and 3) from turns (bits 0 and 1). 3: what a sample's JSON does not know is
 named in `unknown` instead of being null, and what decodes the motion lies in the dataset (`codec`, and `faces` of each
 shard); a dataset of version 2 is read, and cannot be drawn. 4: names and units of the motion's columns (`columns`).
-5: scores of a pair's sides, and who gave them (`scores`, `chosen_seed`, `scorer`)."""
-READABLE = (2, 3, 4, 5)
+5: scores of a pair's sides, and who gave them (`scores`, `chosen_seed`, `scorer`). 6: what happens in each window
+(`labels`, `events`, blinks a minute)."""
+READABLE = (2, 3, 4, 5, 6)
 """Versions that this program reads."""
 MANIFEST_NAME = "manifest.json"
 MANIFEST_BYTES = 128 << 20
@@ -186,7 +187,8 @@ class PairsInfo(PairOrigin):
 class Manifest(_Model):
     """codec: the `Codec` that decodes the motion; none in a dataset of schema version 2.
 
-    columns: of the motion, in order; none before schema version 4.
+    columns: of the motion, in order; none before schema version 4. labels: samples of each split with each label that
+    could be told (`schemas.labels`); none where nobody looked.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -203,6 +205,7 @@ class Manifest(_Model):
     plan: BalancePlan
     shards: tuple[ShardEntry, ...]
     pairs: PairsInfo | None = None
+    labels: dict[Text, dict[Split, Count]] | None = Field(None, max_length=_ENTRIES)
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from visavis.schemas.config import Device, Section, StageResources
 from visavis.schemas.dyads import WindowClass
+from visavis.schemas.labels import has_any
 from visavis.schemas.markers import ByDigest, Runtime
 from visavis.schemas.names import ItemId, Sha256
 from visavis.schemas.plain import Words
@@ -80,6 +81,18 @@ class VotesConfig(Section):
     )
 
 
+class WhereConfig(Section):
+    """Which windows, by what happens in them (`schemas.labels`); a kind alone is either side's."""
+
+    labels: tuple[str, ...] = Field((), description="windows with one of these at least; none named: all")
+    without: tuple[str, ...] = Field((), description="windows with none of these")
+
+    def wants(self, labels: tuple[str, ...] | None) -> bool:
+        """Whether a window with such labels is taken."""
+        found = labels or ()
+        return (not self.labels or has_any(found, self.labels)) and not has_any(found, self.without)
+
+
 class PairsConfig(Section):
     chosen: Chosen = Field(
         "ground_truth",
@@ -113,6 +126,7 @@ class PairsConfig(Section):
         None, description="file of scores (.csv, .jsonl, .parquet), with columns key, chosen, rejected"
     )
     classes: tuple[WindowClass, ...] = Field((WindowClass.LISTENING,), description="windows taken, in this order")
+    where: WhereConfig = WhereConfig()
     min_expressiveness: float = Field(
         0.0, ge=0, lt=1, description="share of each class that is passed over, the least expressive windows"
     )

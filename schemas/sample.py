@@ -26,14 +26,15 @@ from functools import lru_cache
 
 import numpy as np
 import soundfile
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import DatasetError
+from visavis.schemas.labels import Event, parse_event
 from visavis.schemas.names import CodecId, ItemId, Text
 from visavis.schemas.pairs import PairRecord
-from visavis.schemas.plain import dump_record, load_record
+from visavis.schemas.plain import Words, dump_record, load_record
 from visavis.schemas.rows import Figures, VoiceFigures
 from visavis.schemas.untrusted import bounded, parsing
 
@@ -76,6 +77,22 @@ class SampleMeta(BaseModel):
     user_figures: Figures | None = None
     avatar_voice: VoiceFigures | None = None  # how their tracks were had, and what is left of the other voice in them
     user_voice: VoiceFigures | None = None
+    labels: Words | None = None  # what happens in it (`schemas.labels`), by name; None where nobody looked
+    events: Words | None = None  # each as LABEL:FIRST-END, frames of the window, in order
+    avatar_blinks_min: float | None = None  # of the whole conversation; None where blinks cannot be told
+    user_blinks_min: float | None = None
+
+    @field_validator("events")
+    @classmethod
+    def _are_events(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for text in value or ():
+            parse_event(text)
+        return value
+
+    @property
+    def happened(self) -> tuple[Event, ...]:
+        """`events`, parsed."""
+        return tuple(parse_event(text) for text in self.events or ())
 
 
 @dataclass(frozen=True)

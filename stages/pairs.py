@@ -17,6 +17,8 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
+from pydantic import Field
+
 from visavis.schemas.errors import DatasetError
 from visavis.schemas.manifest import FileEntry, ShardEntry
 from visavis.schemas.pairs import PairOrigin, PairRecord, PairsConfig
@@ -58,15 +60,16 @@ class PairsInput(PairsPlan):
 
 
 class PairsRow(Row):
-    """The written shard; how many windows were not expressive enough; how many pairs the gate left out, by reason;
-    histogram counts of every measurement (`stages.pairing.gate.ranges`) and, by group of dimensions, sums of responses
-    (`stages.pairing.shortfall`), over all pairs that were made."""
+    """The written shard; how many windows were not wanted or not expressive enough; how many pairs the gate left out,
+    by reason; histogram counts of every measurement (`stages.pairing.gate.ranges`) and, by group of dimensions, sums of
+    responses (`stages.pairing.shortfall`), over all pairs that were made; and how many pairs have each label."""
 
     entry: ShardEntry
     passed_over: int
     gated: dict[str, int]
     figures: dict[str, tuple[int, ...]]
     responses: dict[str, tuple[tuple[float, ...], ...]]
+    labels: dict[str, int] = Field(default_factory=dict)
 
 
 _REACTIVITY = ReactivityScorer()
@@ -124,6 +127,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
             gated=dict(sorted(counts.gated.items())),
             figures={name: tuple(counts.figures[name].tolist()) for name in self._ranges},
             responses=rounded(counts.responses),
+            labels=dict(sorted(counts.labels.items())),
         )
 
     def facts(self, rows: Sequence[PairsRow]) -> str:
@@ -136,13 +140,14 @@ class PairsStage(Stage[PairsInput, PairsRow]):
             yield from self._gate(self._generator.generate(decoded), reference, counts)
 
     def _decode(self, source: Source, least: float, counts: Counts) -> Iterator[list[SourceWindow]]:
-        """Batches of windows that are expressive enough, and have a user to react to."""
+        """Batches of windows that are wanted (`where`), expressive enough, and have a user to react to."""
 
         def expressive() -> Iterator[SourceWindow]:
             for key, members in source:
                 sample = self._data.decode(key, members)
                 alone = not (sample.valid[:, 1].any() or sample.user_audio.any())
-                if alone or sample.meta.expressiveness < least:
+                unwanted = alone or not self.config.where.wants(sample.meta.labels)
+                if unwanted or sample.meta.expressiveness < least:
                     counts.passed_over += 1
                 else:
                     yield SourceWindow(sample, members)
@@ -166,7 +171,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
             for i, window in enumerate(candidates.windows):
                 for each in judged:
                     if not each.reasons[i]:
-                        counts.conversations.add(conversation_of(window.sample.key))
+                        _keep(counts, window)
                         yield self._pair(window, i, each)
 
     def _voted(
@@ -184,7 +189,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
                 judged = gate.voted([window.sample], [voted.keys[n]], shown, seed, voted.shares[one])
                 counts.add(judged, self._ranges)
                 if not judged.reasons[0]:
-                    counts.conversations.add(conversation_of(key))
+                    _keep(counts, window)
                     yield self._pair(window, 0, judged)
         if at:
             raise DatasetError(f"windows of the study are not in their shard, first {next(iter(at))}")
@@ -215,3 +220,9 @@ class PairsStage(Stage[PairsInput, PairsRow]):
         if self._held[0] != entry.path:
             self._held = (entry.path, self._data.shard(entry))
         return self._held[1]
+
+
+def _keep(counts: Counts, window: SourceWindow) -> None:
+    """Count a window that a pair was made of."""
+    counts.conversations.add(conversation_of(window.sample.key))
+    counts.labels.update(window.sample.meta.labels or ())

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from visavis.schemas.coefficients import ROTATION, dims_of, groups_of
 from visavis.schemas.config import WindowsConfig
 from visavis.schemas.dyads import Dyad
 from visavis.schemas.errors import Reason, Rejected
@@ -21,7 +22,8 @@ from visavis.stages.base import Stage
 from visavis.stages.corpora.coefficients import energy
 from visavis.stages.media.audio import speech_state
 from visavis.stages.voice.backchannels import mark_backchannels
-from visavis.stages.windows import cut_windows, facts_of, moments_of
+from visavis.stages.windows import cut_windows, facts_of, labelled, moments_of
+from visavis.training.events import column_readouts
 
 _NO_FACE = np.zeros(0, np.float32)
 
@@ -35,7 +37,7 @@ class RecordedDyadStage(Stage[RecordedDyadInput, Dyad]):
     """Windows of a recording."""
 
     name = "dyad"
-    version = 1
+    version = 2
     config: WindowsConfig
 
     def process(self, item: RecordedDyadInput) -> Iterator[Dyad]:
@@ -73,11 +75,19 @@ class RecordedDyadStage(Stage[RecordedDyadInput, Dyad]):
             state=state_T,
             windows=windows,
             moments=(moments_of(motion[0], valid[0]), moments_of(motion[1], valid[1])),
+            **labelled(motion, valid, state_T, _signals(recording.codec), self.config.labels, named=True),
         )
 
     def facts(self, rows: Sequence[Dyad]) -> str:
         """`DyadFacts`."""
         return facts_of(rows[0]).model_dump_json()
+
+
+def _signals(codec: str) -> dict[str, np.ndarray]:
+    """Of a face model's coefficients only the head's rotation has a meaning that is the same for all."""
+    dim = dims_of(codec)
+    pose = groups_of(codec).get(ROTATION, slice(0, 0))
+    return column_readouts(dim, range(dim)[pose], ())
 
 
 def _reference(motion_TD: np.ndarray, valid_T: np.ndarray) -> np.ndarray:

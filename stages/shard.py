@@ -12,23 +12,28 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import IO
+from dataclasses import replace
+from typing import IO, Any
 
 import numpy as np
-from pydantic import SkipValidation
+from pydantic import Field, SkipValidation
 
 from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.artifact import dump_rows
 from visavis.schemas.config import ShardConfig
 from visavis.schemas.dyads import Census, Dyad, NeutralFaces, Window, WindowClass
+from visavis.schemas.labels import has_any, labels_of
 from visavis.schemas.manifest import FileEntry, ShardEntry, Split, faces_path
 from visavis.schemas.rows import Row, VoiceFigures, Voices
 from visavis.schemas.sample import Sample, SampleMeta, decode_audio, encode_sample
 from visavis.schemas.storage.store import Store
 from visavis.stages.balance import keep_weights
 from visavis.stages.base import Stage
+from visavis.stages.models.labeller import Labeller
 from visavis.stages.windows import avatar_state
+from visavis.training.labels import labels_in, window_events
 
 _MEMBER_OVERHEAD = 8 * 1024  # tar headers and padding of a sample's eight members
 _FLAC_RATIO = 0.6  # of 16-bit PCM; speech compresses better, so shards stay below their limit
@@ -45,7 +50,8 @@ class Slice(Row):
 class ShardInput(Row):
     """One shard to be written at `path` of the dataset's folder, from slices of dyads and voices at the same places.
 
-    census: of the whole training split, against which windows are weighed down to `dull_keep`.
+    census: of the whole training split, against which windows are weighed down to `dull_keep`. emphasis: by label, how
+    many times as often windows with it are kept as others (`balance.labels`).
     Dyads and voices are read one at a time, and none is kept: those of a rare class may be many.
     """
 
@@ -54,43 +60,58 @@ class ShardInput(Row):
     label: WindowClass
     slices: tuple[Slice, ...]
     dull_keep: float
+    emphasis: dict[str, float] = Field(default_factory=dict)
     census: Census
     dyads: SkipValidation[Sequence[Dyad]]
     voices: SkipValidation[Sequence[Voices]]
 
 
 class ShardRow(Row):
-    """The written shard, as the manifest lists it, and the sum of its samples' keep weights."""
+    """The written shard, as the manifest lists it, the sum of its samples' keep weights, and how many samples have each
+    label that could be told."""
 
     entry: ShardEntry
     weight: float
+    labels: dict[str, int] = Field(default_factory=dict)
 
 
 class ShardStage(Stage[ShardInput, ShardRow]):
     """Writes a tar and its faces into the dataset's folder and yields its manifest entry."""
 
     name = "shard"
-    version = 5
+    version = 6
     config: ShardConfig
 
     def __init__(self, config: ShardConfig, dataset: str) -> None:
         super().__init__(config)
         self._dataset = dataset
+        self._labeller = Labeller(config.labeller) if config.labeller else None
+
+    @classmethod
+    def digests(cls, config: ShardConfig) -> Mapping[str, str]:
+        """Of the user's own labeller."""
+        return {"labeller": Labeller(config.labeller).digest} if config.labeller else {}
 
     def process(self, item: ShardInput) -> Iterator[ShardRow]:
         counts = item.census.counts[list(WindowClass).index(item.label)]
         encoded: list[tuple[str, dict[str, bytes]]] = []
         people: list[NeutralFaces] = []
-        total = 0.0
+        total, labels = 0.0, Counter[str]()
         for part, dyad, voices in zip(item.slices, item.dyads, item.voices, strict=True):
             assert part.conversation == dyad.conversation == voices.conversation
             windows = _of_class(dyad, item.label)[part.first : part.first + part.count]
             people += [faces_of(dyad)] if has_faces(dyad) else []
             weights = keep_weights(np.array([w.expressiveness for w in windows]), counts, item.dull_keep)
             tracks = (voices.audio[0].tobytes(), voices.audio[1].tobytes())
-            for window, weight in zip(windows, weights.tolist(), strict=True):
-                encoded.append((window.key, encode_sample(_sample(dyad, tracks, voices.figures, window, weight))))
-                total += weight
+            labels.update(dict.fromkeys(labels_of(dyad.told), 0))
+            made = (
+                _sample(dyad, tracks, voices.figures, *each) for each in zip(windows, weights.tolist(), strict=True)
+            )
+            for sample in self._labeller.label(made) if self._labeller else made:
+                sample = _emphasised(sample, item.emphasis)
+                encoded.append((sample.key, encode_sample(sample)))
+                total += sample.meta.weight
+                labels.update(sample.meta.labels or ())
         random.Random(f"{self.config.seed}:{item.path}").shuffle(encoded)
         store = Store(self._dataset)
         faces = write_faces(store, item.path, people) if people else None
@@ -104,7 +125,7 @@ class ShardStage(Stage[ShardInput, ShardRow]):
             sha256=digest,
             faces=faces,
         )
-        yield ShardRow(entry=entry, weight=round(total, 6))
+        yield ShardRow(entry=entry, weight=round(total, 6), labels=dict(sorted(labels.items())))
 
     def facts(self, rows: Sequence[ShardRow]) -> str:
         """The row itself."""
@@ -174,6 +195,11 @@ def _sample(
     avatar, user = window.avatar, 1 - window.avatar
     frames = slice(window.first, window.first + window.length)
     span = (frames.start * SAMPLES_PER_FRAME, window.length * SAMPLES_PER_FRAME)  # first sample, and how many
+    said: dict[str, Any] = {}
+    if dyad.told:
+        found = window_events(dyad.events, window.first, window.length, avatar)
+        rates = dict(zip(("avatar_blinks_min", "user_blinks_min"), dyad.blinks_min[:: 1 - 2 * avatar], strict=True))
+        said = {"labels": labels_in(found), "events": tuple(map(str, found)), **rates}
     return Sample(
         key=window.key,
         avatar_motion=dyad.motion[avatar][frames],
@@ -197,8 +223,19 @@ def _sample(
             avatar_voice=heard[avatar],
             user_voice=heard[user],
             codec=dyad.codec,
+            **said,
         ),
     )
+
+
+def _emphasised(sample: Sample, emphasis: Mapping[str, float]) -> Sample:
+    """With the weight that its labels give it among its like: of several labels the largest counts."""
+    if not emphasis:
+        return sample
+    labels = sample.meta.labels or ()
+    own = max((factor for name, factor in emphasis.items() if has_any(labels, (name,))), default=1.0)
+    weight = round(sample.meta.weight * own / max(1.0, *emphasis.values()), 6)
+    return replace(sample, meta=sample.meta.model_copy(update={"weight": weight}))
 
 
 def capacity(length: int, dim: int, config: ShardConfig) -> int:

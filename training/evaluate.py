@@ -27,6 +27,7 @@ from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.manifest import Manifest, ShardEntry, Split
 from visavis.schemas.plain import to_json
 from visavis.schemas.sample import Sample
+from visavis.schemas.storage.user_function import UserFunction
 from visavis.schemas.train import Drop, SamplerConfig
 from visavis.schemas.words import candidates, counted
 from visavis.training.accumulators import Accumulator, fit_centres
@@ -34,6 +35,7 @@ from visavis.training.checkpoint import checkpoint_id, load_checkpoint, load_mod
 from visavis.training.dataset import Dataset, choose
 from visavis.training.loader import Batch, collate
 from visavis.training.model import Listener
+from visavis.training.own_metrics import OwnMetrics
 from visavis.training.process_group import pick_device
 from visavis.training.sampler import rollout
 
@@ -59,6 +61,7 @@ def evaluate(
     limit: int | None = None,
     device: str = "auto",
     encoder: str | None = None,
+    own: Sequence[UserFunction] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Metrics of `training.metrics` by row and class.
@@ -68,6 +71,8 @@ def evaluate(
         seeds: figures of generated rows are means over them.
         limit: windows per class, from up to eight shards spread over the split; none: all.
         encoder: where the weights of the features' encoder lie, if they have one.
+        own: metrics of the user's own (`training.own_metrics`), beside the others in "rows", "spread" and
+            "standard_errors".
 
     Returns: {"checkpoint", "audio", "dataset", "split", "windows": {class: n}, "seeds", "sampler", and three tables
         {row: {class or "all": {metric: value}}}: "rows", "spread" (deviation over seeds; generated rows, two seeds or
@@ -94,9 +99,10 @@ def evaluate(
     centres = fit_centres(_frames_of_truth(model, data, some), model.motion)
     accumulators: dict[str, dict[str, list[Accumulator]]] = {}  # by row, class and seed
     done, batches = 0, sum(-(-n // BATCH) for n in counts.values())
+    mine = OwnMetrics(own, model.motion)
     unseen: Counter[str] = Counter(dict.fromkeys(("all", *(label.value for label in counts)), 0))
     for label, count in counts.items():
-        for batch in _batches(model, data, chosen[label], count):
+        for samples, batch in _batches(model, data, chosen[label], count):
             windows = _Windows.of(model, batch)
             for of in ("all", label.value):
                 unseen[of] += int((windows.valid.sum(axis=1) < 2).sum())
@@ -105,12 +111,13 @@ def evaluate(
                 of_class.extend(Accumulator(model.motion, centres) for _ in range(len(motions) - len(of_class)))
                 for accumulator, (motion, valid) in zip(of_class, motions, strict=True):
                     accumulator.add(windows.truth, motion, windows.user, valid)
+                mine.add(row, label.value, samples, [motion for motion, _ in motions])
             done += 1
             if progress is not None:
                 progress(done, batches, {})
     for classes in accumulators.values():
         classes["all"] = [_merged(model, centres, each) for each in zip(*classes.values(), strict=True)]
-    return {
+    result = {
         "checkpoint": checkpoint_id(checkpoint),
         "audio": loaded.audio.model_dump(mode="json"),
         "dataset": data.hash,
@@ -126,6 +133,8 @@ def evaluate(
         "noise_floor": {label: _plain(each[0].floor()) for label, each in accumulators["ground_truth"].items()},
         "not_compared": dict(unseen),
     }
+    mine.into(result)
+    return result
 
 
 def generate(
@@ -227,12 +236,15 @@ def _samples(data: Dataset, chosen: Sequence[tuple[ShardEntry, int]]) -> Iterato
     return (data.decode(key, members) for key, members in data.first(chosen))
 
 
-def _batches(model: Listener, data: Dataset, chosen: Sequence[tuple[ShardEntry, int]], count: int) -> Iterator[Batch]:
-    """Batches of much the same size: of two windows or more, where there are two."""
+def _batches(
+    model: Listener, data: Dataset, chosen: Sequence[tuple[ShardEntry, int]], count: int
+) -> Iterator[tuple[list[Sample], Batch]]:
+    """Samples and batches of much the same size: of two windows or more, where there are two."""
     samples, number = _samples(data, chosen), -(-count // BATCH)
     for i in range(number):
         size = (i + 1) * count // number - i * count // number
-        yield collate(list(islice(samples, size))).to(model.mean.device)
+        some = list(islice(samples, size))
+        yield some, collate(some).to(model.mean.device)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ wide the mouth is, how high the brows, how far eyes are closed and the jaw is op
 the kind can have, as `scipy.signal.find_peaks` finds it; a nod or a shake may go either way, and those less than a
 quarter of a second apart are one of several cycles. How high a bump must be to be an event is asked of the recorded
 motion (`thresholds`): heights are split in two where the variance between both parts is largest (Otsu 1979). A laugh is
-a smile in which the jaw opens while the person has no turn.
+a smile, mostly without a turn, in which the jaw opens where the person does not speak.
 
 Shape suffixes: T frames, D columns, E events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -31,13 +31,17 @@ Spans = Int[np.ndarray, "E 2"]
 TD = Float[np.ndarray, "T D"]
 MaskT = Bool[np.ndarray, "T"]
 Readouts = Mapping[str, Float[np.ndarray, "D"]]
-"""Weights of the columns by signal: pitch, yaw, smile, brow, blink, jaw; those that a codec can tell."""
+"""Weights of the columns by signal: pitch, yaw, smile, brow, blink, jaw, gaze_x, gaze_y, as far as they can be told."""
 
 _NAMED = {
     "smile": ("mouthSmileLeft", "mouthSmileRight"),
     "brow": ("browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
     "blink": ("eyeBlinkLeft", "eyeBlinkRight"),
     "jaw": ("jawOpen",),
+}
+_GAZE = {  # what turns the eyes to the person's left, and up, and what turns them back
+    "gaze_x": (("eyeLookOutLeft", "eyeLookInRight"), ("eyeLookInLeft", "eyeLookOutRight")),
+    "gaze_y": (("eyeLookUpLeft", "eyeLookUpRight"), ("eyeLookDownLeft", "eyeLookDownRight")),
 }
 # MediaPipe's landmarks in canonical space (x right, y up): what goes up less what stays, and the axis.
 _LANDMARKS: dict[str, tuple[tuple[int, ...], tuple[int, ...], int]] = {
@@ -75,21 +79,36 @@ def readouts(manifest: Manifest, basis_EK: Float[np.ndarray, "E K"] | None = Non
         basis_EK: the codec's, which takes the expression's code to landmarks; columns with names of blendshapes are
             taken before it.
     """
-    dim, motion = manifest.motion.dim, manifest.motion
-    names = {column.name: i for i, column in enumerate(manifest.columns or ())}
-    found: dict[str, np.ndarray] = {}
-    for signal, column in zip(("pitch", "yaw"), range(*motion.rotation), strict=False):
-        found[signal] = np.eye(dim)[column]
+    motion = manifest.motion
+    names = [column.name for column in manifest.columns or ()]
+    return column_readouts(motion.dim, range(*motion.rotation), range(*motion.expression), names, basis_EK)
+
+
+def column_readouts(
+    dim: int,
+    rotation: Sequence[int],
+    expression: Sequence[int],
+    names: Sequence[str] = (),
+    basis_EK: Float[np.ndarray, "E K"] | None = None,
+) -> dict[str, np.ndarray]:
+    """The same of any motion of `dim` columns; rotation, expression: which they are."""
+    place = {name: i for i, name in enumerate(names)}
+
+    def mean(wanted: Iterable[str]) -> np.ndarray:
+        return np.asarray(np.eye(dim)[[place[name] for name in wanted if name in place]].mean(axis=0))
+
+    found = {signal: np.eye(dim)[column] for signal, column in zip(("pitch", "yaw"), rotation, strict=False)}
     for signal, wanted in _NAMED.items():
-        if there := [names[name] for name in wanted if name in names]:
-            found[signal] = np.eye(dim)[there].mean(axis=0)
-        elif basis_EK is not None and basis_EK.shape == (np.ptp(motion.expression), LANDMARKS * 3):
+        if any(name in place for name in wanted):
+            found[signal] = mean(wanted)
+        elif basis_EK is not None and basis_EK.shape == (len(expression), LANDMARKS * 3):
             up, down, axis = _LANDMARKS[signal]
             points_EL3 = basis_EK.reshape(-1, LANDMARKS, 3).astype(np.float64)
             found[signal] = np.zeros(dim)
-            found[signal][slice(*motion.expression)] = points_EL3[:, up, axis].mean(1) - points_EL3[:, down, axis].mean(
-                1
-            )
+            found[signal][list(expression)] = points_EL3[:, up, axis].mean(1) - points_EL3[:, down, axis].mean(1)
+    for signal, (there, back) in _GAZE.items():
+        if all(name in place for name in (*there, *back)):
+            found[signal] = mean(there) - mean(back)
     return found
 
 
@@ -129,7 +148,8 @@ def events(
         high_E2 = found_E2[heights_E >= height]
         spans[name] = _joined(high_E2) if shape.cycles else high_E2
     if "smile" in spans and "jaw" in spans:
-        opens = [((spans["jaw"][:, 0] >= a) & (spans["jaw"][:, 1] <= b)).any() for a, b in spans["smile"]]
+        jaw = [(a, b) for a, b in spans["jaw"] if not speaks_T[a:b].any()]
+        opens = [any(first <= a and b <= last for a, b in jaw) for first, last in spans["smile"]]
         quiet = [speaks_T[a:b].mean() < 0.5 for a, b in spans["smile"]]
         spans["laugh"] = spans["smile"][np.array(opens, bool) & np.array(quiet, bool)]
     return {kind: spans[kind] for kind in KINDS if kind in spans}

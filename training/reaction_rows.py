@@ -16,6 +16,7 @@ from visavis.training.metrics.windows import mean_defined
 from visavis.training.protocol_rows import part_columns
 from visavis.training.reactions import Reactions, lagged
 from visavis.training.sequences import Recorded
+from visavis.training.yielding import Yielding
 
 Motions = Sequence[Sequence[np.ndarray]]
 """By seed, then one [T, D] for each sequence."""
@@ -29,16 +30,17 @@ def reaction_rows(
     basis_EK: np.ndarray | None = None,
     scored: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Figures of `training.reactions` and `training.granger`; of several seeds their means.
+    """Figures of `training.reactions`, `training.yielding` and `training.granger`; of several seeds their means.
 
     Args:
         made: by who generated it.
         basis_EK: of the dataset's codec, where it has one (`training.events.readouts`).
         scored: called after every row.
 
-    Returns: {"events": {kind: {row: {figure: value}}}, "follows": {row: {figure: value}}, "thresholds": {kind: height},
-        "not_told": kinds that the motion's columns cannot tell}. Rows: those made, `ground_truth`, `shifted` (the
-        truth half a sequence late: moves alike, hears nobody), `hold_still`. None for what is not defined.
+    Returns: {"events": {kind: {row: {figure: value}}}, "follows": {row: {figure: value}}, "yields": the same of
+        barge-ins, "thresholds": {kind: height}, "not_told": kinds that the motion's columns cannot tell}. Rows: those
+        made, `ground_truth`, `shifted` (the truth half a sequence late: moves alike, hears nobody), `hold_still`. None
+        for what is not defined.
     """
     truth = [each.truth for each in recorded]
     rows = dict(made) | {
@@ -47,17 +49,25 @@ def reaction_rows(
         "hold_still": [[np.broadcast_to(each.reference, each.truth.shape) for each in recorded]],
     }
     signals = readouts(manifest, basis_EK)
-    ruler, space = Reactions(recorded, signals), Space.of(recorded)
+    ruler, space, barged = Reactions(recorded, signals), Space.of(recorded), Yielding(recorded, signals)
     parts = {name: columns for name, columns in part_columns(manifest).items() if name != "place"}
     events: dict[str, dict[str, Figures]] = {}
     follows: dict[str, Figures] = {}
+    yields: dict[str, Figures] = {}
     for name, seeds in rows.items():
         of_seeds = [ruler.figures(motions) for motions in seeds]
         for kind in of_seeds[0]:
             events.setdefault(kind, {})[name] = _mean([found[kind] for found in of_seeds])
         follows[name] = _mean([_follows(recorded, motions, parts, space) for motions in seeds])
+        yields[name] = _mean([barged.figures(motions) for motions in seeds])
         scored()
-    return {"events": events, "follows": follows, "thresholds": ruler.least, "not_told": list(not_told(signals))}
+    return {
+        "events": events,
+        "follows": follows,
+        "yields": yields,
+        "thresholds": ruler.least,
+        "not_told": list(not_told(signals)),
+    }
 
 
 def _late(recorded: Recorded) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from visavis.pipeline.cli.tables import PARTS, doubt_tables, metrics_tables
+from visavis.pipeline.cli.tables import PARTS, doubt_tables, figures_table, metrics_tables
 
 _SHORT = ("rpcc", "lagged_best", "lagged_delay", "var", "sid", "fd_pooled")  # metrics of the default table
 _BASELINES = ("ground_truth", "hold_still")  # rows of it, beside the models'
@@ -35,6 +35,12 @@ def evaluation_tables(results: Results, label: str, *, whole: bool) -> list[Tabl
         return metrics_tables(rows, title)
     doubts = [table for found in results.values() for table in doubt_tables(found, label)]
     return [*metrics_tables(rows, title), *doubts]
+
+
+def own_table(results: Results, label: str, names: Sequence[str]) -> Table:
+    """Metrics of the user's own, of every row."""
+    rows = _rows(results, label, whole=True)
+    return figures_table("yours" if label == "all" else f"yours, {label}", names, rows)
 
 
 def _rows(results: Results, label: str, *, whole: bool) -> dict[str, dict[str, float | None]]:

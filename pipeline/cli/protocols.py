@@ -35,9 +35,12 @@ _FEW = ("recall", "chance", "p", "alarms_min", "delay_s", "spread_s", "delay_dis
 
 
 def reaction_tables(found: Mapping[str, Any], *, whole: bool) -> list[Table]:
-    """A table for each kind of event, and one of how motions follow the user."""
-    tables = []
-    for title, rows in {**found["events"], "following the user": found["follows"]}.items():
+    """A table for each kind of event, one of how motions follow the user, and one of what follows barge-ins of the
+    user, where there are any."""
+    tables, others = [], {"following the user": found["follows"]}
+    if any(row["barge_ins"] for row in found["yields"].values()):
+        others["the user barges in"] = found["yields"]
+    for title, rows in {**found["events"], **others}.items():
         made = table(title, "figure", *(name.replace("_", " ") for name in rows))
         for figure in next(iter(rows.values())):
             if whole or figure in _FEW or title not in found["events"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -83,6 +83,8 @@ def report_dataset(dataset: str, samples: int, *, as_json: bool) -> None:
     Terminal().print(_table(data))
     if data.manifest.pairs and data.manifest.pairs.figures:
         Terminal().print(pairs_table(data.manifest.pairs.figures, data.manifest.pairs.gate))
+    if data.manifest.labels:
+        Terminal().print(_labels_table(data.manifest.labels))
     for line in _lines(data.manifest):
         say(line)
     for split, classes in keys.items():
@@ -111,6 +113,14 @@ def _table(data: Dataset) -> Table:
         counts = [sum(s.samples for s in manifest.of(split, label)) for split in ("train", "val")]
         share, keep = manifest.plan.mixture.get(label, 0.0), manifest.plan.keep.get(label, 0.0)
         made.add_row(label.value, *map(str, counts), f"{share:.0%}", f"{keep:.2f}")
+    return made
+
+
+def _labels_table(labels: Mapping[str, Mapping[Split, int]]) -> Table:
+    """How many samples have each label, the avatar's beside the user's."""
+    made = table("what happens in them", "label", "train", "val")
+    for label, of in labels.items():
+        made.add_row(label, *(str(of[split]) for split in ("train", "val")))
     return made
 
 

@@ -31,6 +31,12 @@ def evaluate(
     reactions: Annotated[
         bool, typer.Option("--reactions", help="When the avatar reacts, on whole sequences; --limit counts sequences.")
     ] = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.py:FUNCTION", help="A metric of yours: samples and motion [W, T, D] to [W] numbers."
+        ),
+    ] = None,
     all_: Annotated[
         bool, typer.Option("--all", help="All metrics and baselines, and how far off they may be.")
     ] = False,
@@ -43,14 +49,17 @@ def evaluate(
     what comes is scored by the definitions of a public script, beside the noise floor. With --reactions nods, smiles
     and other events are found in it, and held against what the user did and against chance.
     """
-    from visavis.pipeline.cli.evaluate import evaluation_tables, names_of, verdict
+    from visavis.pipeline.cli.evaluate import evaluation_tables, names_of, own_table, verdict
     from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.engine.progress import Reporter
+    from visavis.schemas.storage.user_function import UserFunction
     from visavis.training import evaluate as scoring
 
     if split not in ("train", "val"):
         raise UsageError(f"--split is train or val, not {split}")
     if protocol or reactions:
+        if metric:
+            raise UsageError("--metric goes with neither --protocol nor --reactions: it scores windows")
         if by_class:
             raise UsageError("--by-class goes with neither --protocol nor --reactions: whole sequences are of no class")
         from visavis.pipeline.cli.evaluate_sequences import evaluate_sequences
@@ -60,12 +69,13 @@ def evaluate(
             protocol=protocol, reactions=reactions, limit=limit, encoder=encoder, whole=all_, as_json=as_json,
         )  # fmt: skip
         return
+    own = [UserFunction(code, "metric") for code in metric or ()]
     reporter, results = Reporter(), dict[str, dict[str, Any]]()
     for name, checkpoint in zip(names_of(checkpoints), checkpoints, strict=True):
         with reporter.training("evaluate") as progress:
             results[name] = scoring.evaluate(
                 checkpoint, dataset_folder(dataset), "val" if split == "val" else "train", seeds=range(seeds),
-                limit=limit, encoder=encoder, progress=progress,
+                limit=limit, encoder=encoder, own=own, progress=progress,
             )  # fmt: skip
     result = next(iter(results.values()))
     if as_json:
@@ -75,6 +85,8 @@ def evaluate(
     say(f"{counted(result['windows']['all'], result['split'] + ' window')}: {counts}")
     for label in result["windows"] if by_class else ("all",):
         Terminal().print(*evaluation_tables(results, label, whole=all_))
+        if own:
+            Terminal().print(own_table(results, label, [function.name for function in own]))
     for name, found in results.items():
         say(verdict(name, found))
     windows = f"{counted(result['windows']['all'], 'window')}, {counted(seeds, 'seed')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
@@ -28,6 +29,14 @@ def metrics_tables(rows: dict[str, dict[str, float | None]], title: str = "") ->
                 made.add_row(metric.removesuffix(f"_{part}"), *(_figure(row[metric]) for row in rows.values()))
         tables.append(made)
     return tables
+
+
+def figures_table(title: str, names: Sequence[str], rows: dict[str, dict[str, float | None]]) -> Table:
+    """Some metrics down, rows of an evaluation across."""
+    made = table(title, "metric", *(name.replace("_", " ") for name in rows))
+    for name in names:
+        made.add_row(name, *(_figure(row[name]) for row in rows.values()))
+    return made
 
 
 def doubt_tables(result: dict[str, Any], label: str) -> list[Table]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from visavis.schemas.manifest import (
     Manifest,
     MotionColumn,
     MotionSpec,
+    ShardEntry,
     Split,
     dump_manifest,
     faces_path,
@@ -90,6 +91,16 @@ def collect(
     return Dyads(rows[np.argsort(rows["id"])], path_of, voices_path_of)
 
 
+class Labelled(Protocol):
+    """What writes a shard says of it."""
+
+    @property
+    def entry(self) -> ShardEntry: ...
+
+    @property
+    def labels(self) -> dict[str, int]: ...
+
+
 @dataclass(frozen=True)
 class MotionKind:
     """What the motion of a dataset is.
@@ -145,7 +156,8 @@ def build_dataset(
         for split, label, number, slices in _shards(dyads, held, room):
             name = f"{split}/{label.value}-{number:06d}"
             parts = [part.model_dump() for part in slices]
-            path = shard_path(name, print_, motion.digest, census.digest, config.balance.dull_keep, parts)
+            drawn = config.balance.dull_keep, *([config.balance.labels] if config.balance.labels else [])
+            path = shard_path(name, print_, motion.digest, census.digest, *drawn, parts)
             windows = sum(part.count for part in slices)
             yield task(
                 "shard",
@@ -164,6 +176,7 @@ def build_dataset(
                     "label": label,
                     "slices": parts,
                     "dull_keep": config.balance.dull_keep,
+                    "emphasis": config.balance.labels,
                 },
                 files=files_of(path, faces=motion.decoder is not None),
                 seconds=windows * config.windows.length / FPS,
@@ -192,9 +205,20 @@ def build_dataset(
             config.balance,
         ),
         shards=tuple(row.entry for row in rows),
+        labels=count_labels(rows),
     )
     publish(run, manifest, motion.decoder, before)
     return manifest
+
+
+def count_labels(rows: Iterable[Labelled]) -> dict[str, dict[Split, int]] | None:
+    """Samples of each split by label; None where nobody looked."""
+    found: dict[str, dict[Split, int]] = {}
+    for row in rows:
+        for label, count in row.labels.items():
+            of = found.setdefault(label, {"train": 0, "val": 0})
+            of[row.entry.split] += count
+    return dict(sorted(found.items())) or None
 
 
 def shard_path(name: str, *content: Any) -> str:

@@ -15,7 +15,7 @@ from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.paths import in_full
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Run, fingerprint
-from visavis.pipeline.plan.dataset import codec_entry, files_of, publish, shard_path, write_shards
+from visavis.pipeline.plan.dataset import codec_entry, count_labels, files_of, publish, shard_path, write_shards
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.pairs_order import Order, PairsRequest, check_pairs
 from visavis.pipeline.plan.run_folder import opened
@@ -142,7 +142,10 @@ _ADVICE = {
 def nothing_left(summary: PairsSummary) -> str:
     """Why there is no pair, and what to do."""
     if not summary.gated:
-        return f"all {summary.windows} windows were passed over as too little expressive; lower min_expressiveness"
+        return (
+            f"all {summary.windows} windows were passed over, as without the labels of where or too little expressive;"
+            " want other labels, or lower min_expressiveness"
+        )
     most = min(summary.gated, key=lambda reason: (-summary.gated[reason], reason))
     return f"the gate left none of {summary.tried} pairs: {in_words(summary.gated)}; {_ADVICE[most]}"
 
@@ -220,6 +223,7 @@ def _manifest(order: Order, rows: list[PairsRow], print_: str, summary: PairsSum
         "fingerprint": print_,
         "plan": plan,
         "shards": tuple(row.entry for row in rows),
+        "labels": count_labels(rows),
         "pairs": PairsInfo(
             **dict(order.origin),
             **{

@@ -8,9 +8,10 @@ from visavis.pipeline.engine.paths import in_full, pairs_for_workers
 from visavis.pipeline.plan.score_files import read_scores
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
+from visavis.schemas.labels import unknown_label
 from visavis.schemas.manifest import AudioSpec
 from visavis.schemas.pairs import PairOrigin, PairsConfig
-from visavis.schemas.words import in_words
+from visavis.schemas.words import candidates, in_words
 from visavis.stages.pairing.candidates import check_checkpoints
 from visavis.stages.pairing.gate import Ranges, ranges
 from visavis.stages.pairing.reference_statistics import some_of
@@ -89,6 +90,7 @@ def check_pairs(request: PairsRequest) -> Order:
     if request.ballots is not None:
         origin = PairOrigin.of(config, source.hash, *digests, request.ballots.name)
         return Order(request, source, plan_voted(source, request.ballots), origin, heard, request.ballots)
+    check_where(source, config)
     planned = plan_pairs(source, config, request.limit)
     if not planned:
         wanted = ", ".join(config.classes)
@@ -97,6 +99,18 @@ def check_pairs(request: PairsRequest) -> Order:
     request = replace(request, config=config)
     scorer = scorer_of(config, source, planned[0].source.label)
     return Order(request, source, planned, PairOrigin.of(config, source.hash, *digests, scorer.name), heard, scorer)
+
+
+def check_where(dataset: Dataset, config: PairsConfig) -> None:
+    """Raises UsageError where labels are wanted that no window of the dataset can have."""
+    wanted = (*config.where.labels, *config.where.without)
+    known = dataset.manifest.labels or {}
+    if wanted and not known:
+        raise UsageError(
+            f"{dataset.location} has no labels, so `where` has none to go by; build it again with a newer one"
+        )
+    if name := unknown_label(wanted, known):
+        raise UsageError(f"where: no window of {dataset.location} has {name}; {candidates(name, known, 'label')}")
 
 
 def scorer_of(config: PairsConfig, dataset: Dataset, label: WindowClass) -> Scorer:

@@ -67,11 +67,13 @@ class Judged:
 @dataclass
 class Counts:
     """What became of windows and pairs so far: windows passed over, pairs left out by reason, conversations that have
-    pairs, histogram counts of all pairs that were made, responses of recorded and of the model's own motion."""
+    pairs, how many pairs have each label, histogram counts of all pairs that were made, responses of recorded and of
+    the model's own motion."""
 
     passed_over: int = 0
     gated: Counter[str] = field(default_factory=Counter)
     conversations: set[str] = field(default_factory=set)
+    labels: Counter[str] = field(default_factory=Counter)
     figures: dict[str, np.ndarray] = field(default_factory=lambda: defaultdict(lambda: np.zeros(BINS + 1, int)))
     responses: dict[str, np.ndarray] = field(default_factory=lambda: defaultdict(lambda: np.zeros((2, 4))))
 

@@ -13,11 +13,8 @@ Its code is a program that runs as the user: only the user's own command line or
 
 from __future__ import annotations
 
-import hashlib
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -25,8 +22,7 @@ import numpy as np
 from visavis.schemas.errors import UsageError
 from visavis.schemas.pairs import REACTIVITY
 from visavis.schemas.sample import Sample
-from visavis.schemas.storage.user_code import named_in, read_code, run_code
-from visavis.schemas.untrusted import first_line
+from visavis.schemas.storage.user_function import UserFunction
 from visavis.stages.pairing.measurements import Expected
 from visavis.stages.pairing.reactivity import reactivity_of
 
@@ -86,25 +82,16 @@ class FunctionScorer:
         Raises:
             UsageError: there is no such function, or its file is another one.
         """
-        path, _, function = code.rpartition(":")
-        self._named = f"scorer {code}"
-        if not path:
-            raise UsageError(f"{self._named} is not FILE.py:FUNCTION")
-        path = path if "://" in path else str(Path(path).expanduser().absolute())
-        data = read_code(path, self._named, elsewhere=bool(digest))
-        found = hashlib.sha256(data).hexdigest()
-        if digest not in ("", found):
-            raise UsageError(f"{self._named} is another one on {socket.gethostname()} than where the run began")
-        module = run_code(path, data, "scorer")
-        own = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        self._function: Callable[..., Any] = named_in(module, function, own, self._named, "function")
-        if not callable(self._function):
-            raise UsageError(f"{self._named} is no function")
-        self.name, self.apart = f"function:{found}", apart
-        self._made_of = f"{path}:{function}", found
+        self._function = UserFunction(code, "scorer", digest)
+        self._named = self._function.named
+        self.name, self.apart = f"function:{self._function.digest}", apart
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FunctionScorer, (*self._made_of, self.apart)
+
+    @property
+    def _made_of(self) -> tuple[str, str]:
+        return self._function.code, self._function.digest
 
     def __call__(self, side: Side) -> np.ndarray:
         return self.score(side.samples, side.motion)
@@ -123,10 +110,7 @@ class FunctionScorer:
         return scores_W
 
     def _asked(self, samples: Sequence[Sample], motion_WTD: np.ndarray) -> np.ndarray:
-        try:
-            scores = np.asarray(self._function(samples, motion_WTD))
-        except Exception as error:
-            raise UsageError(f"{self._named} raised {type(error).__name__}: {first_line(error)}") from error
+        scores = np.asarray(self._function(samples, motion_WTD))
         if scores.shape != (len(samples),) or scores.dtype.kind not in "biuf":
             found = f"{scores.dtype} {list(scores.shape)}"
             raise UsageError(f"{self._named} gave {found} for {len(samples)} windows, expected a number for each")
