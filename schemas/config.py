@@ -227,6 +227,13 @@ class SeparateConfig(Section):
     device: Device = "auto"
 
 
+class VoiceprintsConfig(Section):
+    """Biometric data of the people in the videos, kept in the run's folder and never in a dataset."""
+
+    enabled: bool = Field(False, description="whether voices are known again across conversations")
+    device: Device = "auto"
+
+
 class EncodeConfig(Section):
     network: Annotated[str | None, ByDigest] = Field(
         None, description="an encoder of face crops, a path or URL: torch.export (.pt2) or TorchScript (.pt, .ts)"
@@ -378,6 +385,7 @@ class BuildConfig(Section):
     quality: QualityConfig = QualityConfig()
     bind: BindConfig = BindConfig()
     separate: SeparateConfig = SeparateConfig()
+    voiceprints: VoiceprintsConfig = VoiceprintsConfig()
     encode: EncodeConfig = EncodeConfig()
     motion: MotionConfig = MotionConfig()
     windows: WindowsConfig = WindowsConfig()

@@ -135,6 +135,8 @@ class Build:
         config = shaping(self.config)
         if not self.config.plugins:  # runs of before there were any go on
             del config["plugins"]
+        if not self.config.voiceprints.enabled:
+            del config["voiceprints"]
         for name, step in self.graph.steps.items():
             if step.plugin:  # typed by its own class, which says what does not shape the data
                 config["plugins"][name]["settings"] = shaping(step.plugin.settings)

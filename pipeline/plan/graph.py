@@ -33,6 +33,7 @@ from visavis.stages.motion import FitStage, MotionStage
 from visavis.stages.separate import SeparateStage
 from visavis.stages.shard import ShardStage
 from visavis.stages.transcribe import TranscribeStage
+from visavis.stages.voiceprints import VoiceprintsStage
 from visavis.stages.windows import WindowsStage
 
 Each = Literal["conversation", "piece", "participant", "chunk", "shard"]
@@ -132,6 +133,11 @@ STEPS = (
     step(BindStage, "bind", takes="conversation=ingest diarization=diarize cast=cast"),
     step(SeparateStage, "separate", takes="conversation=ingest binding=bind"),
     step(TranscribeStage, "transcribe", takes="binding=bind voices=separate", only_if="transcribe.enabled=true"),
+    step(
+        *(VoiceprintsStage, "voiceprints"),
+        takes="binding=bind voices=separate",
+        only_if="voiceprints.enabled=true",
+    ),
     step(EncodeStage, "encode", each="piece", takes="cast=cast faces=faces", only_if="motion.kind=network"),
     step(
         *(FitStage, "motion"),
