@@ -309,6 +309,14 @@ class BalanceConfig(Section):
         return self
 
 
+class SplitConfig(Section):
+    """Who counts as one person when people are held out (`balance.val_share`)."""
+
+    people: Literal["names", "voices", "both"] = Field(
+        "names", description="names: as listed; voices: who sounds alike, whatever names say; both: by either"
+    )
+
+
 class ShardConfig(Section):
     max_samples: int = Field(4096, ge=1, le=1_000_000, description="windows in a shard, at most")
     max_mb: float = Field(256.0, gt=0, le=2048, description="MB of a shard, at most")
@@ -390,6 +398,7 @@ class BuildConfig(Section):
     motion: MotionConfig = MotionConfig()
     windows: WindowsConfig = WindowsConfig()
     balance: BalanceConfig = BalanceConfig()
+    split: SplitConfig = SplitConfig()
     shard: ShardConfig = ShardConfig()
     plugins: dict[str, PluginConfig] = Field(default_factory=dict, description="by stage name")
     run: Annotated[RunConfig, Runtime] = RunConfig()
@@ -400,4 +409,6 @@ class BuildConfig(Section):
             raise ValueError("motion.kind=blendshapes needs faces.model=face-landmarker")
         if self.motion.kind == "network" and not self.encode.network:
             raise ValueError("motion.kind=network needs encode.network, the encoder's file")
+        if self.split.people != "names" and not self.voiceprints.enabled:
+            raise ValueError(f"split.people={self.split.people} needs voiceprints.enabled=true")
         return self

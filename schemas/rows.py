@@ -398,6 +398,14 @@ class Voiceprints(Row):
         return self
 
 
+class Crowd(Row):
+    """The voiceprints of some conversations. prints: float16 [N, 2, E], seconds: float32 [N, 2], as `Voiceprints`."""
+
+    conversations: tuple[ItemId, ...]
+    prints: Array
+    seconds: Array
+
+
 class Word(Row):
     """Seconds of media time, end exclusive. turn: index into the turns of the `Binding`, one of `speaker`'s."""
 

@@ -30,6 +30,7 @@ from visavis.stages.faces import FacesStage
 from visavis.stages.glance import GlanceStage
 from visavis.stages.ingest import IngestStage
 from visavis.stages.motion import FitStage, MotionStage
+from visavis.stages.people import PeopleStage
 from visavis.stages.separate import SeparateStage
 from visavis.stages.shard import ShardStage
 from visavis.stages.transcribe import TranscribeStage
@@ -115,7 +116,7 @@ class Step:
     def _is_on(self, config: Settings) -> bool:
         setting, _, value = self.only_if.partition("=")
         section, _, name = setting.partition(".")
-        return not setting or str(getattr(getattr(config, section), name)).lower() == value
+        return not setting or str(getattr(getattr(config, section), name)).lower() in value.split("|")
 
 
 def step(stage: type[AnyStage], *sections: str, takes: str = "", **more: Any) -> Step:
@@ -151,6 +152,7 @@ STEPS = (
         *(WindowsStage, "windows"),
         takes="conversation=ingest binding=bind motion=motion codec=fit transcript=transcribe",
     ),
+    step(PeopleStage, each="chunk", takes="voiceprints=voiceprints", only_if="split.people=voices|both"),
     step(CensusStage, each="chunk", takes="dyads=windows"),
     step(
         *(ShardStage, "shard", "balance"),

@@ -25,8 +25,8 @@ from typing import NamedTuple
 import numpy as np
 
 SAME = 0.80  # cosine of two voiceprints of one person of whom much was heard, …
-OTHER = 0.05  # … of two people, …
-DEVIATION = 0.14  # … and how far both stray
+OTHER = 0.07  # … of two people, …
+DEVIATION = 0.11  # … and how far both stray
 HALF = 1.0  # seconds (S₀) of which half of the variance is noise
 _NEIGHBOURS = 8  # of each that are looked at in a round
 _ROWS, _COLUMNS = 1024, 4096  # of a block of cosines: 16 MB, and a few times that while it is looked through

@@ -6,7 +6,10 @@ import importlib.util
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from visavis.pipeline.plan.people import person_numbers, tied
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.stages.doctor.findings import Finding, Findings
 from visavis.stages.doctor.kinds import Kind
@@ -102,6 +105,26 @@ def test_a_name_with_two_voices_is_told_with_the_conversations_of_the_rarer_one(
     assert item.detail.startswith("2 voices: t2.mp4, t5.mp4 against t0.mp4")
 
 
+def test_people_have_numbers_that_stay_when_others_come() -> None:
+    prints, who, _ = crowd(people=10, talks=30, seed=3)
+    ids = np.arange(30, dtype=np.uint64) * np.uint64(7919)
+    seconds = np.full((30, 2), 20.0)
+    few = person_numbers(ids[:20], prints[:40].reshape(20, 2, -1), seconds[:20])
+    many = person_numbers(ids, prints.reshape(30, 2, -1), seconds)
+    assert len({*zip(who.tolist(), many.ravel().tolist(), strict=True)}) == len(np.unique(who))
+    assert (many[:20] <= few).all(), "the least of the person's numbers"
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 5)] * 4), min_size=1, max_size=12))
+def test_tied_is_who_is_one_by_either_numbering(rows: list[tuple[int, int, int, int]]) -> None:
+    names, voices = (np.array([row[i : i + 2] for row in rows], np.uint64) for i in (0, 2))
+    both = tied(names, voices).ravel()
+    for other in (names.ravel(), voices.ravel()):
+        assert all(len(np.unique(both[other == number])) == 1 for number in other)
+    assert set(both.tolist()) <= set(names.ravel().tolist())
+    assert (tied(names, np.arange(names.size, dtype=np.uint64).reshape(names.shape)) == names).all()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("espeakng_loader") is None, reason="synthetic voices need espeak-ng")
 def test_voices_are_told_apart_by_the_encoder_that_ships() -> None:
@@ -121,6 +144,6 @@ def test_voices_are_told_apart_by_the_encoder_that_ships() -> None:
     def nats(a: Voiceprint, b: Voiceprint) -> float:
         return float(evidence(a.embedding @ b.embedding, np.array(a.seconds), np.array(b.seconds)))
 
-    assert nats(one, again) > bound_of(20) > nats(one, other), "synthetic voices are alike"
+    assert nats(one, again) > bound_of(1000) > nats(one, other), "synthetic voices are alike"
     nothing = voiceprint(encoder, np.zeros(int(LEAST * SAMPLE_RATE) - 640, np.float32), np.ones(40, np.uint8), 0)
     assert not nothing.embedding.any()
