@@ -229,6 +229,13 @@ class SeparateConfig(Section):
     device: Device = "auto"
 
 
+class VoiceprintsConfig(Section):
+    """Biometric data of the people in the videos, kept in the run's folder and never in a dataset."""
+
+    enabled: bool = Field(False, description="whether voices are known again across conversations")
+    device: Device = "auto"
+
+
 class EncodeConfig(Section):
     network: Annotated[str | None, ByDigest] = Field(
         None, description="an encoder of face crops, a path or URL: torch.export (.pt2) or TorchScript (.pt, .ts)"
@@ -328,6 +335,14 @@ class BalanceConfig(Section):
         return self
 
 
+class SplitConfig(Section):
+    """Who counts as one person when people are held out (`balance.val_share`)."""
+
+    people: Literal["names", "voices", "both"] = Field(
+        "names", description="names: as listed; voices: who sounds alike, whatever names say; both: by either"
+    )
+
+
 class ShardConfig(Section):
     max_samples: int = Field(4096, ge=1, le=1_000_000, description="windows in a shard, at most")
     max_mb: float = Field(256.0, gt=0, le=2048, description="MB of a shard, at most")
@@ -416,10 +431,12 @@ class BuildConfig(Section):
     quality: QualityConfig = QualityConfig()
     bind: BindConfig = BindConfig()
     separate: SeparateConfig = SeparateConfig()
+    voiceprints: VoiceprintsConfig = VoiceprintsConfig()
     encode: EncodeConfig = EncodeConfig()
     motion: MotionConfig = MotionConfig()
     windows: WindowsConfig = WindowsConfig()
     balance: BalanceConfig = BalanceConfig()
+    split: SplitConfig = SplitConfig()
     shard: ShardConfig = ShardConfig()
     plugins: dict[str, PluginConfig] = Field(default_factory=dict, description="by stage name")
     run: Annotated[RunConfig, Runtime] = RunConfig()
@@ -431,4 +448,6 @@ class BuildConfig(Section):
         if self.motion.kind == "network" and not self.encode.network:
             raise ValueError("motion.kind=network needs encode.network, the encoder's file")
         check_labels(self.balance, self.shard)
+        if self.split.people != "names" and not self.voiceprints.enabled:
+            raise ValueError(f"split.people={self.split.people} needs voiceprints.enabled=true")
         return self

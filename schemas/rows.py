@@ -9,9 +9,10 @@ Shape suffixes: T frames of the 25 fps grid, L landmarks, D motion dimensions, N
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, model_validator
 
 from visavis.schemas.names import ItemId, Text
 from visavis.schemas.row import Array as Array
@@ -376,6 +377,33 @@ class Voices(Row):
     conversation: str
     audio: tuple[Array, Array]
     figures: tuple[VoiceFigures, VoiceFigures]
+
+
+class Voiceprints(Row):
+    """What both participants sound like. Biometric data: it stays in a run's folder.
+
+    prints_PE: float16, unit embeddings of a speaker encoder, zeros of who is hardly heard. seconds: of speech heard.
+    """
+
+    conversation: str
+    prints: Array
+    seconds: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.prints.dtype != np.float16 or self.prints.ndim != 2 or len(self.prints) != 2:
+            raise ValueError(f"prints is {self.prints.dtype} {self.prints.shape}, expected float16 of two people")
+        if not np.isfinite(self.prints).all() or (np.abs(self.prints) > 1).any():
+            raise ValueError("prints are no unit vectors")
+        return self
+
+
+class Crowd(Row):
+    """The voiceprints of some conversations. prints: float16 [N, 2, E], seconds: float32 [N, 2], as `Voiceprints`."""
+
+    conversations: tuple[ItemId, ...]
+    prints: Array
+    seconds: Array
 
 
 class Word(Row):

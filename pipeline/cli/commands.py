@@ -29,6 +29,7 @@ from visavis.stages.face.landmarker import check_faces
 from visavis.stages.media.ffmpeg import check_decoders
 from visavis.stages.voice import whisper
 from visavis.stages.voice.separator import check_separator
+from visavis.stages.voiceprints import check_voiceprints
 
 _SHOWN = 20  # conversations that --dry-run lists
 
@@ -45,6 +46,7 @@ def check_models(config: BuildConfig) -> None:
         (check_faces, config.faces),
         (check_decoders, config.faces),
         (check_separator, config.separate),
+        (check_voiceprints, config.voiceprints),
     ]
     missing = []
     for check, section in checks:

@@ -31,6 +31,14 @@ def doctor(
         ),
     ],
     items: Annotated[int, typer.Option(min=0, help="Items of each finding to list.")] = _SHOWN,
+    voices: Annotated[
+        bool,
+        typer.Option(
+            "--voices",
+            help="Of a run without voiceprints: hear all voices, to know people across conversations (2 s each, on a"
+            " core). Nothing of it is kept.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say what is wrong with a corpus as a whole, how sure that is, and what to do. Exit 1 if it must be mended."""
@@ -38,7 +46,7 @@ def doctor(
     from visavis.pipeline.engine.progress import Reporter
 
     reporter = Reporter()
-    found, kept = diagnosis_of(corpus, reporter)
+    found, kept = diagnosis_of(corpus, reporter, voices=voices)
     if as_json:
         say_json(found.model_dump(mode="json") | {"ill": found.ill})
     else:
@@ -49,7 +57,7 @@ def doctor(
     raise typer.Exit(1 if found.ill else 0)
 
 
-def diagnosis_of(corpus: str, reporter: Reporter) -> tuple[Diagnosis, bool]:
+def diagnosis_of(corpus: str, reporter: Reporter, *, voices: bool = False) -> tuple[Diagnosis, bool]:
     """Of whatever was named; and whether it was kept beside it, for `report --page`.
 
     Raises:
@@ -70,7 +78,7 @@ def diagnosis_of(corpus: str, reporter: Reporter) -> tuple[Diagnosis, bool]:
         store = Store(corpus)
         there = {name for name in (RUN_FILE, MANIFEST_NAME) if store.exists(name)}
     if RUN_FILE in there:
-        found = examine_run(corpus, reporter)
+        found = examine_run(corpus, reporter, listen=voices)
         data = f"{to_json(written(found.model_dump(mode='json')), indent=1)}\n".encode()
         try:
             store.write(DIAGNOSIS, data)

@@ -26,10 +26,11 @@ from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.paths import for_workers, in_full
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Run, Workflow, as_long_as, made_of, next_stage
-from visavis.pipeline.plan.dataset import buckets_of, build_dataset, collect, landmark_motion, read_made
+from visavis.pipeline.plan.dataset import Dyads, buckets_of, build_dataset, collect, landmark_motion, read_made
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.graph import Graph
 from visavis.pipeline.plan.outputs import read_codec
+from visavis.pipeline.plan.people import people_by_voice
 from visavis.pipeline.plan.run_folder import difference, opened, read_settings
 from visavis.pipeline.plan.sources import Sources, access_to, source_key, source_name, source_seconds
 from visavis.pipeline.plan.summary import BuildSummary, held_out_seconds, nothing_left
@@ -50,12 +51,15 @@ from visavis.schemas.markers import shaping
 from visavis.schemas.rows import Address, Outline, Source
 from visavis.schemas.storage.store import Store
 from visavis.schemas.words import counted
+from visavis.stages.balance import held_out
 from visavis.stages.encode import network_digest
 from visavis.stages.face.codec import fit_codec, merge_statistics
 from visavis.stages.faces import pieces_of
 from visavis.stages.ingest import IngestStage, addresses_of
 from visavis.stages.motion import FitStage
+from visavis.stages.people import PeopleStage
 from visavis.stages.separate import SeparateStage
+from visavis.stages.voiceprints import VoiceprintsStage
 from visavis.stages.windows import WindowsStage
 
 CODECS = f"artifacts/{CODEC}"
@@ -135,6 +139,8 @@ class Build:
         config = shaping(self.config)
         if not self.config.plugins:  # runs of before there were any go on
             del config["plugins"]
+        if not self.config.voiceprints.enabled:  # nor those of before there were voiceprints
+            del config["voiceprints"], config["split"]
         for name, step in self.graph.steps.items():
             if step.plugin:  # typed by its own class, which says what does not shape the data
                 config["plugins"][name]["settings"] = shaping(step.plugin.settings)
@@ -172,10 +178,11 @@ class Build:
                 lambda identity: made("windows", identity, "").path,
                 lambda identity: self._task("separate", identity, "").path,
             )
-        if not len(dyads):
-            raise nothing_left(run, self.fingerprints, "window")
+            if not len(dyads):
+                raise nothing_left(run, self.fingerprints, "window")
+            held = self._held_by_voice(run, dyads, bound) if PeopleStage.name in self.stages else None
         motion = landmark_motion(run.store, codec)
-        manifest = build_dataset(run, dyads, motion, self.config, made, self.graph)
+        manifest = build_dataset(run, dyads, motion, self.config, made, self.graph, held)
         run.ledger.flush()
         return BuildSummary(
             dataset=f"{self.root.rstrip('/')}/{DATASET}",
@@ -187,6 +194,12 @@ class Build:
             samples=sum(s.samples for s in manifest.shards),
             processed=run.processed,
         )
+
+    def _held_by_voice(self, run: Run, dyads: Dyads, bound: Iterable[Bound]) -> np.ndarray:
+        """Which dyads are held out, where voices say who is one person."""
+        prints = {int(b.id, 16): b.made[VoiceprintsStage.name][0] for b in bound}
+        people_N2 = people_by_voice(run, dyads.rows, prints, self.config.split, self._task, self.graph)
+        return held_out(people_N2, self.config.balance.val_share)
 
     def _bind_all(self, run: Run, sources: Collection[Source], bound: Spool[Bound]) -> None:
         twins, listed = self._twins(run), _List(len(sources))

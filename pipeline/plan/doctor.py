@@ -13,26 +13,30 @@ from visavis.stages.doctor.examine import Judge
 from visavis.stages.doctor.findings import Diagnosis, Findings, Item, certainty
 from visavis.stages.doctor.kinds import Kind
 from visavis.stages.doctor.scratch import Scratch
+from visavis.stages.doctor.voices import Voices
 
 LEARN_FROM = 400
 """Conversations, or shards, from which is learned what is usual in the motion."""
 _MUCH = 0.3  # share of the conversations that are left out for one reason
 
 
-def diagnosed(corpus: str, scratch: Scratch, findings: Findings, unknown: Iterable[str]) -> Diagnosis:
-    """What the sums of all conversations say."""
+def diagnosed(
+    corpus: str, scratch: Scratch, findings: Findings, unknown: Iterable[str], voices: Voices | None = None
+) -> Diagnosis:
+    """What the sums of all conversations say, and their voices where there are any."""
     judge = Judge(scratch)
     for id_, about, sums in scratch.talks():
         findings.add(id_, about.name, judge.signs(about, sums), about.people)
     total = len(scratch)
     count = people.judge(scratch, findings)
+    by_voice = voices.judge(findings) if voices else None
     scratch.close()
     untold = list(unknown)
     if total and not judge.usual["lips"] >= 0.2:
         untold.append("lips: in this corpus no motion follows the own voice, so voices could not be held against faces")
     return Diagnosis(
         corpus=corpus,
-        looked_at={"conversations": total, "people": count},
+        looked_at={"conversations": total, "people": count} | ({"voices": by_voice} if by_voice else {}),
         findings=tuple(findings.all(total)),
         unknown=tuple(untold),
     )

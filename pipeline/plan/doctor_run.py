@@ -5,7 +5,7 @@ What is held is four minutes of one conversation; sums lie in a temporary databa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.worker import AnyStage
 from visavis.pipeline.plan.doctor import LEARN_FROM, diagnosed, left_out
+from visavis.pipeline.plan.doctor_voices import NO_VOICES, heard_of
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.run_folder import read_settings
 from visavis.pipeline.state.account import account_of
@@ -59,8 +60,11 @@ class Kept:
     voices: str
 
 
-def examine_run(root: str, reporter: Reporter) -> Diagnosis:
+def examine_run(root: str, reporter: Reporter, *, listen: bool = False) -> Diagnosis:
     """All that a run kept.
+
+    Args:
+        listen: compare voices across conversations where the run has no voiceprints, too.
 
     Raises:
         UsageError: not a run's folder, or of no build.
@@ -85,7 +89,18 @@ def examine_run(root: str, reporter: Reporter) -> Diagnosis:
             advance()
     left_out(account_of(Ledger(store), prints), findings)
     unknown = [] if split else ["splits: there is no dataset yet, or it was imported, so nobody can be in two"]
-    return diagnosed(root, scratch, findings, unknown)
+    with reporter.items("voices", kept.num_rows) as advance:
+        each_one = _told(_each(store, prints, kept), advance)
+        voices = heard_of(store, prints, each_one, scratch, findings, listen=listen)
+    if voices is None:
+        unknown.append(NO_VOICES)
+    return diagnosed(root, scratch, findings, unknown, voices)
+
+
+def _told(kept: Iterator[Kept], advance: Callable[[], None]) -> Iterator[Kept]:
+    for each in kept:
+        yield each
+        advance()
 
 
 def _kept(store: Store, fingerprints: Mapping[str, str]) -> pa.Table:

@@ -30,9 +30,11 @@ from visavis.stages.faces import FacesStage
 from visavis.stages.glance import GlanceStage
 from visavis.stages.ingest import IngestStage
 from visavis.stages.motion import FitStage, MotionStage
+from visavis.stages.people import PeopleStage
 from visavis.stages.separate import SeparateStage
 from visavis.stages.shard import ShardStage
 from visavis.stages.transcribe import TranscribeStage
+from visavis.stages.voiceprints import VoiceprintsStage
 from visavis.stages.windows import WindowsStage
 
 Each = Literal["conversation", "piece", "participant", "chunk", "shard"]
@@ -114,7 +116,7 @@ class Step:
     def _is_on(self, config: Settings) -> bool:
         setting, _, value = self.only_if.partition("=")
         section, _, name = setting.partition(".")
-        return not setting or str(getattr(getattr(config, section), name)).lower() == value
+        return not setting or str(getattr(getattr(config, section), name)).lower() in value.split("|")
 
 
 def step(stage: type[AnyStage], *sections: str, takes: str = "", **more: Any) -> Step:
@@ -132,6 +134,11 @@ STEPS = (
     step(BindStage, "bind", takes="conversation=ingest diarization=diarize cast=cast"),
     step(SeparateStage, "separate", takes="conversation=ingest binding=bind"),
     step(TranscribeStage, "transcribe", takes="binding=bind voices=separate", only_if="transcribe.enabled=true"),
+    step(
+        *(VoiceprintsStage, "voiceprints"),
+        takes="binding=bind voices=separate",
+        only_if="voiceprints.enabled=true",
+    ),
     step(EncodeStage, "encode", each="piece", takes="cast=cast faces=faces", only_if="motion.kind=network"),
     step(
         *(FitStage, "motion"),
@@ -145,6 +152,7 @@ STEPS = (
         *(WindowsStage, "windows"),
         takes="conversation=ingest binding=bind motion=motion codec=fit transcript=transcribe",
     ),
+    step(PeopleStage, each="chunk", takes="voiceprints=voiceprints", only_if="split.people=voices|both"),
     step(CensusStage, each="chunk", takes="dyads=windows"),
     step(
         *(ShardStage, "shard", "balance"),

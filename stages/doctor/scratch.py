@@ -89,6 +89,11 @@ class Scratch:
                 (name, frames, about.split, 0 if before else 1),
             )
 
+    def about(self, id_: str) -> About | None:
+        """What is known of a conversation that was measured."""
+        found = self._base.execute("SELECT about FROM talks WHERE id = ?", (id_,)).fetchone()
+        return About.model_validate_json(found[0]) if found else None
+
     def is_new(self, digest: bytes) -> bool:
         """Whether this is asked for the first time."""
         return self._base.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount > 0

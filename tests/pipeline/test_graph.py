@@ -56,6 +56,7 @@ PINNED: dict[str, dict[str, str]] = {
         "census": "37011be4502f",
         "shard": "6b2530259eb3",
     },
+    "default.yaml, voiceprints": {"voiceprints": "5ab2cb5a25d3"},
     "default.yaml, network": {
         "encode": "2b11e8fad172",
         "fit": "f521e0a97748",
@@ -83,7 +84,7 @@ PINNED: dict[str, dict[str, str]] = {
 
 MARKED = {
     *("sources", "run", "diarize.device", "transcribe.device", "transcribe.folder", "faces.landmarker"),
-    *("separate.device", "separate.weights", "separate.weights_sha256"),
+    *("separate.device", "separate.weights", "separate.weights_sha256", "voiceprints.device"),
     *("encode.device", "encode.network", "encode.network_sha256", "shard.labeller"),
 }
 MARKED_OF_TRAINING = {
@@ -115,6 +116,7 @@ def recipe(name: str, files: Path) -> BuildConfig:
     separator = ["backend=convtasnet", f"weights={weights}", f"weights_sha256={sha256(weights)}"]
     more = {
         "transcribed": ["transcribe.enabled=true", "transcribe.folder=models"],
+        "voiceprints": ["voiceprints.enabled=true"],
         "network": encoder,
         "all": [
             *(*encoder, "transcribe.enabled=true", "faces.landmarker=face.task", "faces.model=face-landmarker"),
@@ -242,7 +244,7 @@ def test_the_readme_draws_the_graph_as_it_is() -> None:
 
 def test_a_run_says_of_its_settings_what_it_always_said(tmp_path: Path) -> None:
     config = Build(BuildConfig(), str(tmp_path), local_engine, Reporter()).settings["config"]
-    assert set(config) == set(BuildConfig.model_fields) - {"sources", "run", "plugins"}
+    assert set(config) == set(BuildConfig.model_fields) - {"sources", "run", "plugins", "voiceprints", "split"}
     assert "device" not in config["diarize"]
 
 
