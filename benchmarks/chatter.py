@@ -1,4 +1,4 @@
-"""Conversations of synthetic voices, in any number: words that recur, never twice alike (`benchmarks.near_duplicates`)."""
+"""Conversations of synthetic voices, in any number: words that recur, never twice alike (`near_duplicates`)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from benchmarks.copies import Tracks
 from visavis.pipeline.demo.voices import VOICES, synthesise
 from visavis.schemas import SAMPLE_RATE
 
-WORDS = """about after again always another answer because before better between bring brother change children city close
-coffee could country different dinner early enough evening everybody family father finally friend garden happen help
-holiday house hundred idea important interesting kitchen later letter listen little maybe meeting minute money morning
-mother mountain music never nobody nothing often other people perhaps picture place please problem question quite rather
-really remember river school second seven several sister sometimes story street summer sunday surely table thank think
-thirty through today together tomorrow train travel twenty understand usually visit waiting water weather weekend window
-winter without wonderful work yesterday yes no well right okay so""".split()
+_TEXT = (
+    "about after again always another answer because before better between bring brother change children city close "
+    "coffee could country different dinner early enough evening everybody family father finally friend garden "
+    "happen help holiday house hundred idea important interesting kitchen later letter listen little maybe meeting "
+    "minute money morning mother mountain music never nobody nothing often other people perhaps picture place "
+    "please problem question quite rather really remember river school second seven several sister sometimes story "
+    "street summer sunday surely table thank think thirty through today together tomorrow train travel twenty "
+    "understand usually visit waiting water weather weekend window winter without wonderful work yesterday yes no "
+    "well right okay so "
+)
+WORDS = _TEXT.split()
 _GAP, _TURN_GAP = (0.02, 0.3), (0.1, 0.9)  # seconds between words and turns
 _TURN = (3, 14)  # words
 _STRETCH = 0.12  # by which pitch and rate of a word vary

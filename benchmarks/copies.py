@@ -1,4 +1,4 @@
-"""What happens to a conversation on its way through the world: copies that are not the same bytes (`near_duplicates`)."""
+"""What happens to a conversation on its way: copies that are not the same bytes (`benchmarks.near_duplicates`)."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@
     python -m benchmarks.near_duplicates --real FOLDER [FOLDER ...]
     python -m benchmarks.near_duplicates --scale N [--landmarks M]
 
-Distinct conversations are made of two voices (`benchmarks.chatter`): words that a synthesiser spoke once and that recur in all
-conversations of a voice, each time at another pitch, rate and level, above the noise of a room. Kind by kind, copies of
-the first ones join all distinct ones; a copy is found where it and its original, or two copies of it, are told as one.
+Distinct conversations are made of two voices (`benchmarks.chatter`): words that a synthesiser spoke once and that recur
+in all conversations of a voice, each time at another pitch, rate and level, above the noise of a room. Kind by kind,
+copies of the first ones (`benchmarks.copies`) join all distinct ones; found is a copy that is told to be its original.
 --real: recordings instead. --scale: landmarks that are drawn by chance, from as few values as landmarks of speech have,
 with a hundred planted copies, in a process of its own. Bounds were set on seed 0 and on real recordings.
 """
@@ -17,7 +17,7 @@ import argparse
 import json
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +34,17 @@ _VALUES = 1 << 26
 """From so many values as often two are equal as of landmarks of two recordings of speech."""
 _PLANTED = 100
 _SOUNDS = (".wav", ".mp4")
+_TOGETHER = 100
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--distinct", type=int, default=2000)
     parser.add_argument("--copied", type=int, default=60)
-    parser.add_argument("--seconds", type=float, default=40.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kinds", nargs="+", choices=[*COPIES], default=[*COPIES])
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where landmarks are kept, for a run that goes on")
     parser.add_argument("--real", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--scale", type=int, metavar="N", help="recordings")
     parser.add_argument("--landmarks", type=int, default=60, help="of each recording of --scale")
@@ -51,34 +54,59 @@ def main() -> None:
         return
     if options.real:
         files = sorted(file for folder in options.real for file in folder.iterdir() if file.suffix in _SOUNDS)
-        corpus: Iterator[Tracks] = ((audio_N, np.zeros_like(audio_N)) for audio_N in map(read_audio, map(str, files)))
-        rows = table(corpus, len(files), options.seed)
+        originals: list[Tracks] = [(each, np.zeros_like(each)) for each in map(read_audio, map(str, files))]
+        distinct = _heard(originals, 0)
     else:
         chatter = Chatter(options.seed, options.seconds)
-        rows = table(map(chatter.conversation, range(options.distinct)), options.copied, options.seed)
-    for row in rows:
-        print(" ".join(f"{value:>10}" if n else f"{value:<16}" for n, value in enumerate(row.values())), flush=True)
+        originals = [chatter.conversation(number) for number in range(options.copied)]
+        kept = options.keep and options.keep / f"{options.seed}-{options.seconds:g}"
+        distinct = made(chatter, options.distinct, kept)
+    for row in table(originals, distinct, options.kinds, options.seed):
+        _say(row)
 
 
-def table(corpus: Iterator[Tracks], copied: int, seed: int) -> Iterator[dict[str, object]]:
-    """Kind, copies, found, recall, false; the distinct ones alone first, with seconds of work for an hour of sound."""
-    random = np.random.default_rng([seed, 9])
-    originals, distinct, spent, heard = list[Tracks](), list[Landmarks](), 0.0, 0.0
-    for tracks in corpus:
+def made(chatter: Chatter, count: int, kept: Path | None) -> list[Landmarks]:
+    """Landmarks of all distinct conversations, some at a time."""
+    found = list[Landmarks]()
+    for first in range(0, count, _TOGETHER):
+        file = kept and kept / f"{first}.npz"
+        if file and file.exists():
+            with np.load(file) as arrays:
+                found += [Landmarks(arrays[f"hash{n}"], arrays[f"frame{n}"]) for n in range(len(arrays.files) // 2)]
+            continue
+        talks = (chatter.conversation(number) for number in range(first, min(first + _TOGETHER, count)))
+        new = _heard(talks, first)
+        found += new
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            named = {f"hash{n}": each.hash_M for n, each in enumerate(new)}
+            np.savez(file, **named, **{f"frame{n}": each.frame_M for n, each in enumerate(new)})  # type: ignore[arg-type]
+    return found[:count]
+
+
+def _heard(talks: Iterable[Tracks], first: int) -> list[Landmarks]:
+    """Landmarks, and a line of what they cost."""
+    found, spent, seconds = list[Landmarks](), 0.0, 0.0
+    for tracks in talks:
         began = time.process_time()
-        distinct.append(landmarks(sum(tracks)))
+        found.append(landmarks(sum(tracks)))
         spent += time.process_time() - began
-        heard += len(tracks[0]) / SAMPLE_RATE
-        if len(originals) < copied:
-            originals.append(tracks)
-    began = time.process_time()
-    yield _row("none", 0, joined(distinct), len(distinct))
-    joining = time.process_time() - began
-    for kind, make in COPIES.items():
+        seconds += len(tracks[0]) / SAMPLE_RATE
+    per_second = sum(len(one.hash_M) for one in found) / seconds
+    _say({"from": first, "s/hour": f"{3600 * spent / seconds:.2f}", "landmarks/s": f"{per_second:.1f}"})
+    return found
+
+
+def table(
+    originals: list[Tracks], distinct: list[Landmarks], kinds: Iterable[str], seed: int
+) -> Iterator[dict[str, object]]:
+    """Kind, copies, found, recall, false, seconds of work for the join; first of the distinct ones alone."""
+    yield _row("none", 0, distinct, [])
+    for kind in kinds:
+        random = np.random.default_rng([seed, list(COPIES).index(kind)])
+        make = COPIES[kind]
         copies = [landmarks(sum(make(one, originals[n - 1], random))) for n, one in enumerate(originals)]
-        yield _row(kind, len(copies), joined(distinct + copies), len(distinct))
-    per_hour = f"{3600 * spent / heard:.2f} s", f"{3600 * joining / heard:.2f} s"
-    yield {"what": "work an hour", "landmarks": per_hour[0], "join": per_hour[1], "heard": f"{heard / 3600:.1f} h"}
+        yield _row(kind, len(copies), distinct, copies)
 
 
 def joined(found: list[Landmarks]) -> list[Duplicate]:
@@ -90,16 +118,23 @@ def joined(found: list[Landmarks]) -> list[Duplicate]:
     return duplicates
 
 
-def _row(kind: str, copies: int, told: list[Duplicate], distinct: int) -> dict[str, object]:
+def _row(kind: str, copies: int, distinct: list[Landmarks], copied: list[Landmarks]) -> dict[str, object]:
     """Copies come after all distinct ones, in the order of their originals."""
 
     def original(number: int) -> int:
-        return number - distinct if number >= distinct else number
+        return number - len(distinct) if number >= len(distinct) else number
 
+    began = time.process_time()
+    told = joined(distinct + copied)
+    spent = time.process_time() - began
     right = {original(each.number) for each in told if original(each.number) == original(each.kept)}
-    wrong = len(told) - len(right)
     recall = f"{len(right) / copies:.3f}" if copies else ""
-    return {"kind": kind, "copies": copies, "found": len(right), "recall": recall, "false": wrong}
+    counts = {"kind": kind, "copies": copies, "found": len(right), "recall": recall, "false": len(told) - len(right)}
+    return counts | {"join": f"{spent:.1f} s"}
+
+
+def _say(row: dict[str, object]) -> None:
+    print(" ".join(f"{name} {value!s:<10}" for name, value in row.items()), flush=True)
 
 
 def scale(recordings: int, each: int) -> dict[str, object]:

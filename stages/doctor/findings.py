@@ -28,8 +28,8 @@ class _Model(BaseModel):
 
 
 class Item(_Model):
-    """One place where a finding holds. name: what a person calls it, empty where nobody knows. kept: of one too many, the
-    id of the one that stays."""
+    """One place where a finding holds. name: what a person calls it, empty where nobody knows. kept: of one too many,
+    the id of the one that stays."""
 
     id: str
     name: str = ""

@@ -32,6 +32,11 @@ class Alignment(NamedTuple):
     speed: float
     overlap: float
 
+    @property
+    def turned(self) -> Alignment:
+        """Of the first in the second."""
+        return Alignment(self.votes, -self.offset / self.speed, 1 / self.speed, self.overlap)
+
 
 def align(one_M: np.ndarray, other_M: np.ndarray) -> Alignment | None:
     """The best line; None: chance could have made it. Frames of equal landmarks in both recordings, int [M]."""
@@ -40,8 +45,8 @@ def align(one_M: np.ndarray, other_M: np.ndarray) -> Alignment | None:
     one, other = one_M / FRAMES_PER_SECOND, other_M / FRAMES_PER_SECOND
     every = -(-len(one) // _SEARCHED)
     line = _densest(one[::every], other[::every])
-    for _ in range(3):
-        near = np.abs(one - line[0] - line[1] * other) <= _NEAR
+    for wide in (2, 1, 1):
+        near = np.abs(one - line[0] - line[1] * other) <= wide * _NEAR
         line = _fitted(one[near], other[near]) or line
     near = np.abs(one - line[0] - line[1] * other) <= _NEAR
     anchors = np.unique(one[near])
@@ -58,11 +63,12 @@ def _densest(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     best, line = 0, (0.0, 1.0)
     for step in sorted(range(-steps, steps + 1), key=abs):
         speed = 1 + step / steps * MOST_SPEED
-        offsets = np.sort(one - speed * other)
-        counts = np.searchsorted(offsets, offsets + 2 * _NEAR, "right") - np.arange(len(offsets))
+        bins = np.floor((one - speed * other) / _NEAR).astype(np.int64)
+        first = int(bins.min())
+        counts = np.bincount(bins - first)
+        counts[:-1] += counts[1:]
         if (most := int(counts.max())) > best:
-            first = int(counts.argmax())
-            best, line = most, (float(np.median(offsets[first : first + most])), speed)
+            best, line = most, ((first + int(counts.argmax()) + 1) * _NEAR, speed)
     return line
 
 

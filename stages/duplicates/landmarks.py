@@ -41,6 +41,17 @@ class Landmarks(NamedTuple):
     hash_M: np.ndarray
     frame_M: np.ndarray
 
+    @staticmethod
+    def checked(hash_M: np.ndarray, frame_M: np.ndarray) -> Landmarks:
+        """Of a file.
+
+        Raises:
+            ValueError: it holds something else.
+        """
+        if hash_M.dtype != np.uint32 or frame_M.dtype != np.int32 or hash_M.shape != frame_M.shape or frame_M.ndim != 1:
+            raise ValueError("no landmarks")
+        return Landmarks(hash_M, frame_M)
+
     @property
     def seconds(self) -> float:
         """From the first to the last: without the silence before and after."""
@@ -81,7 +92,7 @@ def _filters() -> np.ndarray:
 
 
 def _peaks(level_TB: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frame and band of each peak, by time: int64 [P]. At the borders there are none: what lies beyond may be higher."""
+    """Frame and band of each peak, by time: int64 [P]. None at the borders: what lies beyond may be higher."""
     from scipy.ndimage import maximum_filter
 
     near_TB = maximum_filter(level_TB, (2 * _NEAR_FRAMES + 1, 2 * _NEAR_BANDS + 1), mode="nearest")

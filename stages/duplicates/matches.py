@@ -86,7 +86,11 @@ class _Parts:
             self._write()
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Part by part."""
+        """Part by part; where the buffer never was full all are one."""
+        if not any(self._folder.iterdir()):
+            if self._count:
+                yield np.concatenate([rows for rows, _ in self._held])
+            return
         self._write()
         for part in range(_PARTS):
             if (path := self._folder / str(part)).exists():
