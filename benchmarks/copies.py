@@ -10,6 +10,7 @@ import numpy as np
 from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
 from av.filter import Graph
 from scipy.signal import resample_poly
 
@@ -25,12 +26,17 @@ _ENCODERS = {"mp3": ("libmp3lame", "mp3", 24_000), "opus": ("libopus", "ogg", 12
 _FRAME = 1024  # samples of an encoder that does not mind
 
 
+def mix(tracks: Tracks) -> np.ndarray:
+    return tracks[0] + tracks[1]
+
+
 def encoded(audio_N: np.ndarray, codec: str, bits: int = 0) -> np.ndarray:
     """Encoded and decoded again; bits: a second, none: few."""
     name, container, few = _ENCODERS[codec]
     file = io.BytesIO()
     with av.open(file, "w", format=container) as writer:
         stream = writer.add_stream(name, rate=SAMPLE_RATE)
+        assert isinstance(stream, AudioStream)
         stream.bit_rate, stream.layout = bits or few, "mono"
         fifo, format_ = AudioFifo(), "flt" if codec == "opus" else "fltp"
         sound = AudioFrame.from_ndarray(np.asarray(audio_N, np.float32)[None], format=format_, layout="mono")
@@ -51,7 +57,7 @@ def mixed(change: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> Co
     """A copy of the mix of both."""
 
     def copy(tracks: Tracks, other: Tracks, random: np.random.Generator) -> Tracks:
-        audio_N = change(tracks[0] + tracks[1], random).astype(np.float32)
+        audio_N = change(mix(tracks), random).astype(np.float32)
         return audio_N, np.zeros_like(audio_N)
 
     return copy

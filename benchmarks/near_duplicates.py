@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.chatter import Chatter
-from benchmarks.copies import COPIES, Tracks
+from benchmarks.copies import COPIES, Tracks, mix
 from visavis.schemas import SAMPLE_RATE
 from visavis.stages.duplicates.landmarks import Landmarks, landmarks
 from visavis.stages.duplicates.matches import Matches
@@ -89,7 +89,7 @@ def _heard(talks: Iterable[Tracks], first: int) -> list[Landmarks]:
     found, spent, seconds = list[Landmarks](), 0.0, 0.0
     for tracks in talks:
         began = time.process_time()
-        found.append(landmarks(sum(tracks)))
+        found.append(landmarks(mix(tracks)))
         spent += time.process_time() - began
         seconds += len(tracks[0]) / SAMPLE_RATE
     per_second = sum(len(one.hash_M) for one in found) / seconds
@@ -105,7 +105,7 @@ def table(
     for kind in kinds:
         random = np.random.default_rng([seed, list(COPIES).index(kind)])
         make = COPIES[kind]
-        copies = [landmarks(sum(make(one, originals[n - 1], random))) for n, one in enumerate(originals)]
+        copies = [landmarks(mix(make(one, originals[n - 1], random))) for n, one in enumerate(originals)]
         yield _row(kind, len(copies), distinct, copies)
 
 
@@ -154,7 +154,7 @@ def scale(recordings: int, each: int) -> dict[str, object]:
             found = Landmarks(hashes[kept], np.round((frames[kept] - frames[each // 4]) / 1.01).astype(np.int32))
         matches.add(number, found)
     disk = matches.bytes
-    told = near_duplicates(matches, np.full(recordings, 60.0))
+    told = near_duplicates(matches, [60.0] * recordings)
     matches.close()
     right = sum(one.number - one.kept == recordings - _PLANTED for one in told)
     return {

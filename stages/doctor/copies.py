@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 
-import numpy as np
-
 from visavis.schemas import FPS, SAMPLES_PER_FRAME
 from visavis.stages.doctor.excerpt import Excerpt
 from visavis.stages.doctor.findings import Findings, Item, certainty
@@ -38,8 +36,8 @@ class Copies:
 
     def judge(self, findings: Findings) -> None:
         """Tell of each that is one too many."""
-        seconds = np.array([row[0] for row in self._base.execute("SELECT seconds FROM heard ORDER BY number")])
-        for duplicate in near_duplicates(self._matches, seconds) if len(seconds) else ():
+        seconds = [float(row[0]) for row in self._base.execute("SELECT seconds FROM heard ORDER BY number")]
+        for duplicate in near_duplicates(self._matches, seconds):
             self._tell(duplicate, findings)
         self._matches.close()
         self._base.close()

@@ -40,8 +40,8 @@ class WithSound(InAnyOrder):
     def _facts(self, task: Task) -> str:
         if task.stage == "ingest":
             digest = hashlib.sha256(task.inline["uris"][0].encode()).hexdigest()[:16]
-            empty = {"keyframes": ((0,),), "early_keyframes": ((),)}
-            return Outline(id=digest, identity=digest, frames=900, **empty).model_dump_json()
+            outline = Outline(id=digest, identity=digest, frames=900, keyframes=((0,),), early_keyframes=((),))
+            return outline.model_dump_json()
         if task.stage == "soundprint":
             sound = SOUNDS[task.item.removesuffix(".mp4")]
             row = Soundprint(conversation=task.key, hashes=sound.hash_M, frames=sound.frame_M)
