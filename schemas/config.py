@@ -300,6 +300,13 @@ class LabelsConfig(Section):
     gaze_score: float = Field(0.35, gt=0, description="by which the eyes turn away from where they mostly look")
 
 
+class DuplicatesConfig(Section):
+    """Conversations whose sound is in another one too: encoded anew, cut, sped up, in another picture."""
+
+    enabled: bool = Field(False, description="whether all but one of them are left out")
+    min_overlap: float = Field(0.5, gt=0, le=1, description="share of the shorter of two that must be in both")
+
+
 class WindowsConfig(Section):
     length: int = Field(50, ge=10, le=15_000, description="frames (25 per second); the paper trains on 50")
     hop: int = Field(25, ge=1, description="frames between the starts of two windows")
@@ -425,6 +432,7 @@ class BuildConfig(Section):
 
     sources: Annotated[SourcesConfig, Runtime] = SourcesConfig()
     ingest: IngestConfig = IngestConfig()
+    duplicates: DuplicatesConfig = DuplicatesConfig()
     diarize: DiarizeConfig = DiarizeConfig()
     transcribe: TranscribeConfig = TranscribeConfig()
     faces: FacesConfig = FacesConfig()

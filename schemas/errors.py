@@ -29,6 +29,7 @@ class Reason(StrEnum):
     TOO_SHORT = "too_short"  # shorter than the shortest useful clip
     AV_LENGTH_MISMATCH = "av_length_mismatch"  # audio and video cover different spans
     DUPLICATE_CONTENT = "duplicate_content"  # the same bytes were listed before
+    NEAR_DUPLICATE = "near_duplicate"  # the sound of another conversation, whatever was done to it
     INCOMPLETE_DYAD = "incomplete_dyad"  # a conversation listed with fewer or more than two participants
     NO_TURNS = "no_turns"  # turns were to be given, and there are none
     NO_SPEECH = "no_speech"  # nobody speaks

@@ -148,6 +148,14 @@ class Conversation(Row):
         return self.model_copy(update={"media": tuple(media)})
 
 
+class Soundprint(Row):
+    """Hashes of groups of spectral peaks and the frames of 20 ms in which they begin: uint32 and int32 [M], by time."""
+
+    conversation: ItemId
+    hashes: Array
+    frames: Array
+
+
 class Outline(Row):
     """What the plan needs to know of a conversation, small enough to keep a million of them.
 

@@ -26,6 +26,7 @@ from visavis.pipeline.engine.executor import Engine
 from visavis.pipeline.engine.paths import for_workers, in_full
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.run import Run, Workflow, as_long_as, made_of, next_stage
+from visavis.pipeline.plan.copies import Heard, leave_out
 from visavis.pipeline.plan.dataset import Dyads, buckets_of, build_dataset, collect, landmark_motion, read_made
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.graph import Graph
@@ -59,6 +60,7 @@ from visavis.stages.ingest import IngestStage, addresses_of
 from visavis.stages.motion import FitStage
 from visavis.stages.people import PeopleStage
 from visavis.stages.separate import SeparateStage
+from visavis.stages.soundprint import SoundprintStage
 from visavis.stages.voiceprints import VoiceprintsStage
 from visavis.stages.windows import WindowsStage
 
@@ -119,7 +121,7 @@ class Build:
         self._network = network_digest(config.encode) if config.motion.kind == "network" else ""
         self._to_voices, self._to_windows = (self.graph.of_conversation(codec=codec) for codec in (False, True))
         later = [step for step in self.graph.steps.values() if step not in self._to_voices]
-        self._kept = {source for step in later for source in step.takes.values()}
+        self._kept = {source for step in later for source in step.takes.values()} | {SoundprintStage.name}
         self._opens_later = any(s.plugin and IngestStage.name in s.takes.values() for s in self._to_windows)
 
     def run(self, sources: Collection[Source], *, reconfigure: bool = False) -> BuildSummary:
@@ -141,6 +143,8 @@ class Build:
             del config["plugins"]
         if not self.config.voiceprints.enabled:  # nor those of before there were voiceprints
             del config["voiceprints"], config["split"]
+        if not self.config.duplicates.enabled:
+            del config["duplicates"]
         for name, step in self.graph.steps.items():
             if step.plugin:  # typed by its own class, which says what does not shape the data
                 config["plugins"][name]["settings"] = shaping(step.plugin.settings)
@@ -170,6 +174,8 @@ class Build:
             self._bind_all(run, sources, bound)
             if not len(bound):
                 raise nothing_left(run, self.fingerprints, "conversation")
+            if self.config.duplicates.enabled:
+                self._leave_out_copies(run, bound)
             codec = self._codec(run, bound)
             ended = run.follow("dyads", (self.workflow_to_dyad(b, codec) for b in bound), len(bound))
             made = partial(self._task, also=codec.digest)
@@ -211,6 +217,17 @@ class Build:
             bound.append(conversation)
         if twins.overtaken:
             bound.keep(lambda b: twins.has(b.id, b.place))
+
+    def _leave_out_copies(self, run: Run, bound: Spool[Bound]) -> None:
+        """Near-duplicates, of which the longest or the first stays."""
+
+        def heard() -> Iterator[Heard]:
+            for b in bound:
+                task = self._task(SoundprintStage.name, b.id, b.item)
+                yield Heard(b.id, b.place, task, b.made[SoundprintStage.name][0])
+
+        gone = leave_out(run, heard, len(bound), self.config.duplicates.min_overlap)
+        bound.keep(lambda b: b.id not in gone)
 
     def _twins(self, run: Run | None) -> Twins:
         return Twins(run, lambda listed: self._task("ingest", listed.key, listed.name, guessed=True))

@@ -12,6 +12,7 @@ from visavis.schemas.errors import DatasetError, UsageError
 from visavis.schemas.plain import load_record
 from visavis.schemas.sample import Sample, SampleMeta
 from visavis.schemas.untrusted import parsing
+from visavis.stages.doctor.copies import Copies
 from visavis.stages.doctor.examine import Learner, measure
 from visavis.stages.doctor.excerpt import Excerpt
 from visavis.stages.doctor.findings import Diagnosis, Findings
@@ -30,7 +31,7 @@ def examine_dataset(folder: str, reporter: Reporter) -> Diagnosis:
     data = Dataset(folder)
     if data.manifest.kind != "windows":
         raise UsageError(f"{folder} holds pairs; name the dataset or run that they were made from")
-    scratch, learner = Scratch(), Learner()
+    scratch, learner, copies, findings = Scratch(), Learner(), Copies(), Findings()
     shards = data.manifest.shards
     every = max(1, len(shards) // LEARN_FROM)
     with reporter.items("learned from", len(shards)) as advance:
@@ -46,12 +47,13 @@ def examine_dataset(folder: str, reporter: Reporter) -> Diagnosis:
     with reporter.items("measured", len(shards)) as advance:
         for entry in shards:
             for key, members in data.groups(entry, data.fetch(entry)):
-                _put(scratch, data.decode(key, members), entry.split, usual)
+                _put(scratch, copies, data.decode(key, members), entry.split, usual)
             advance()
+    copies.judge(findings)
     asked = (
         "what needs a whole conversation (whether both speak with each other, whose answers come late): name the run"
     )
-    return diagnosed(folder, scratch, Findings(), [asked])
+    return diagnosed(folder, scratch, findings, [asked])
 
 
 def _of_sample(sample: Sample, frames: int) -> Excerpt:
@@ -70,7 +72,7 @@ def _of_sample(sample: Sample, frames: int) -> Excerpt:
     )
 
 
-def _put(scratch: Scratch, sample: Sample, split: str, usual: tuple[Lips | None, np.ndarray]) -> None:
+def _put(scratch: Scratch, copies: Copies, sample: Sample, split: str, usual: tuple[Lips | None, np.ndarray]) -> None:
     """Measure a window, unless the other one's window of the same frames was."""
     meta = sample.meta
     place = hashlib.blake2b(f"{meta.conversation}/{meta.start}".encode(), digest_size=12).digest()
@@ -81,3 +83,4 @@ def _put(scratch: Scratch, sample: Sample, split: str, usual: tuple[Lips | None,
     about = About(name="", people=(one, other), split=split, figures=(figures[one], figures[other]))
     excerpt = _of_sample(sample, scratch.length(meta.conversation))
     scratch.add(meta.conversation, about, measure(excerpt, *usual))
+    copies.hear(meta.conversation, "", excerpt, split)

@@ -14,6 +14,7 @@ from visavis.schemas.errors import Reason, Rejected
 from visavis.schemas.rows import Media, Source
 from visavis.stages.doctor import media as files
 from visavis.stages.doctor import people
+from visavis.stages.doctor.copies import Copies
 from visavis.stages.doctor.examine import Judge, hear
 from visavis.stages.doctor.excerpt import Excerpt
 from visavis.stages.doctor.findings import Diagnosis, Findings, Sign
@@ -34,13 +35,13 @@ def examine_list(inputs: Sequence[str], reporter: Reporter) -> Diagnosis:
         UsageError: as `find_sources`.
     """
     sources = find_sources(inputs)
-    findings, scratch = Findings(), Scratch()
+    findings, scratch, copies = Findings(), Scratch(), Copies()
     for line in sources.notes.lines():
         reporter.line(line)
     with reporter.items("looked at", len(sources)) as advance:
         for source in sources:
             key, name = source_key(source), source_name(source)
-            findings.add(key, name, _examined(source, scratch))
+            findings.add(key, name, _examined(source, scratch, copies))
             advance()
     judge, total = Judge(scratch, sound_only=True), len(sources)
     for id_, about, sums in scratch.talks():
@@ -49,6 +50,7 @@ def examine_list(inputs: Sequence[str], reporter: Reporter) -> Diagnosis:
             signs = [sign._replace(person=None) for sign in signs if sign.person != 1]
         findings.add(id_, about.name, signs, about.people)
     count = people.judge(scratch, findings)
+    copies.judge(findings)
     scratch.close()
     asked = "faces, lips and turns, which only a build measures: ask again of its run"
     return Diagnosis(
@@ -59,8 +61,8 @@ def examine_list(inputs: Sequence[str], reporter: Reporter) -> Diagnosis:
     )
 
 
-def _examined(source: Source, scratch: Scratch) -> Iterator[Sign]:
-    """Signs of one conversation; its sound goes into the scratch."""
+def _examined(source: Source, scratch: Scratch, copies: Copies) -> Iterator[Sign]:
+    """Signs of one conversation; its sound goes into the scratch, and what others would share with it to the copies."""
     try:
         names = names_of(source)
         media = _probed(source)
@@ -72,6 +74,7 @@ def _examined(source: Source, scratch: Scratch) -> Iterator[Sign]:
         if excerpt := _heard(media):
             about = About(name=source_name(source), people=(names[0] or "", names[1] or ""))
             scratch.add(source_key(source), about, hear(excerpt))
+            copies.hear(source_key(source), about.name, excerpt)
     except Rejected as error:
         kind = Kind.MISSING_PARTNER if error.reason is Reason.INCOMPLETE_DYAD else Kind.UNREADABLE
         yield Sign(kind, 0.95, str(error))

@@ -30,6 +30,7 @@ from visavis.schemas.rows import Voices
 from visavis.schemas.sample import decode_audio
 from visavis.schemas.storage.store import Store
 from visavis.schemas.untrusted import first_line, parsing
+from visavis.stages.doctor.copies import Copies
 from visavis.stages.doctor.examine import Learner, measure
 from visavis.stages.doctor.excerpt import Excerpt
 from visavis.stages.doctor.findings import Diagnosis, Findings, Sign
@@ -72,7 +73,7 @@ def examine_run(root: str, reporter: Reporter, *, listen: bool = False) -> Diagn
     store = Store(root)
     prints = read_settings(store)["fingerprints"]
     kept = _kept(store, prints)
-    findings, scratch, learner = Findings(), Scratch(), Learner()
+    findings, scratch, learner, copies = Findings(), Scratch(), Learner(), Copies()
     split = _split(store, scratch)
     every = max(1, kept.num_rows // LEARN_FROM)
     with reporter.items("learned from", -(-kept.num_rows // every)) as advance:
@@ -86,7 +87,9 @@ def examine_run(root: str, reporter: Reporter, *, listen: bool = False) -> Diagn
             for about, excerpt in _readable(store, each, findings):
                 known = about.model_copy(update={"split": scratch.split(each.id)})
                 scratch.add(each.id, known, measure(excerpt, voice, usual))
+                copies.hear(each.id, each.name, excerpt, known.split)
             advance()
+    copies.judge(findings)
     left_out(account_of(Ledger(store), prints), findings)
     unknown = [] if split else ["splits: there is no dataset yet, or it was imported, so nobody can be in two"]
     with reporter.items("voices", kept.num_rows) as advance:

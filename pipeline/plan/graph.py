@@ -33,6 +33,7 @@ from visavis.stages.motion import FitStage, MotionStage
 from visavis.stages.people import PeopleStage
 from visavis.stages.separate import SeparateStage
 from visavis.stages.shard import ShardStage
+from visavis.stages.soundprint import SoundprintStage
 from visavis.stages.transcribe import TranscribeStage
 from visavis.stages.voiceprints import VoiceprintsStage
 from visavis.stages.windows import WindowsStage
@@ -127,6 +128,7 @@ def step(stage: type[AnyStage], *sections: str, takes: str = "", **more: Any) ->
 
 STEPS = (
     step(IngestStage, "ingest", by_content=True),
+    step(SoundprintStage, takes="ingest", only_if="duplicates.enabled=true"),
     step(DiarizeStage, "diarize", takes="ingest"),
     step(GlanceStage, "faces", takes="conversation=ingest diarization=diarize"),
     step(FacesStage, "faces", each="piece"),

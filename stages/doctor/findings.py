@@ -28,12 +28,14 @@ class _Model(BaseModel):
 
 
 class Item(_Model):
-    """One place where a finding holds. name: what a person calls it, empty where nobody knows."""
+    """One place where a finding holds. name: what a person calls it, empty where nobody knows. kept: of one too many,
+    the id of the one that stays."""
 
     id: str
     name: str = ""
     detail: str
     certainty: float = Field(ge=0, le=1)
+    kept: str = ""
 
 
 class Finding(_Model):

@@ -51,6 +51,7 @@ class Kind(StrEnum):
     LENGTHS = "lengths"
     LOW_RESOLUTION = "low_resolution"
     DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
 
 
 class Remedy(NamedTuple):
@@ -155,4 +156,9 @@ REMEDIES = {
     ),
     Kind.LOW_RESOLUTION: Remedy("look", "pictures too small for faces", "take the source in its own size"),
     Kind.DUPLICATE: Remedy("mend", "the same conversation twice", "leave one out"),
+    Kind.NEAR_DUPLICATE: Remedy(
+        "mend",
+        "the sound of another conversation: encoded anew, cut, sped up",
+        "take it out of the list, or build with `duplicates.enabled=true`",
+    ),
 }

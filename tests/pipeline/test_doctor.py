@@ -17,6 +17,7 @@ from tests.pipeline.test_cli import visavis
 from tests.pipeline.test_report_page import page_data, write
 from tests.stages.clapper import ffmpeg
 from visavis.pipeline.page.report_find import Found
+from visavis.schemas import SAMPLE_RATE
 from visavis.stages.doctor.findings import Diagnosis, Findings, Item
 from visavis.stages.doctor.kinds import Kind
 
@@ -73,6 +74,41 @@ def test_a_dataset_alone_is_examined_by_its_windows(tmp_path: Path, capsys: Capt
     assert (code, found["findings"], found["ill"]) == (0, [], False)
     assert found["looked_at"] == {"conversations": 10, "people": 20}
     assert any("name the run" in line for line in found["unknown"])
+
+
+@pytest.mark.slow
+def test_a_conversation_that_is_there_twice_is_told_with_the_one_that_stays(
+    talks: list[Talk], tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    """Its tracks are swapped, one is louder, and both begin two seconds later."""
+    first = 2 * SAMPLE_RATE
+    talks[4].audio = [np.roll(talks[2].audio[1], -first), 3 * np.roll(talks[2].audio[0], -first)]
+    write_run(root := tmp_path / "run", talks)
+    code, out, _ = visavis(capsys, monkeypatch, "doctor", str(root), "--json")
+    (finding,) = [each for each in json.loads(out)["findings"] if each["kind"] == "near_duplicate"]
+    (item,) = finding["items"]
+    assert (code, item["id"], item["kept"]) == (1, "c000004", "c000002")
+    assert "are the sound of c000002.mp4, from 2.0 s on, at 1.000 times its speed" in item["detail"]
+
+
+def make_copies(folder: Path) -> None:
+    """A film, and what somebody made of it: cropped, enlarged, cut at both ends, with fewer bits; and another film."""
+    for name, seed in (("film", 5), ("other", 6)):
+        loud = f"{SOUND}{seed}".replace("duration=12", "duration=16") + ",tremolo=f=2:d=0.9"
+        moving = "testsrc2=size=320x240:rate=25:duration=16"
+        ffmpeg("-f", "lavfi", "-i", f"{moving},hue=h={9 * seed}", "-f", "lavfi", "-i", loud, folder / f"{name}.mp4")
+    cut = ("-ss", "2", "-t", "12", "-i", folder / "film.mp4", "-vf", "crop=240:180,scale=480:360")
+    ffmpeg(*cut, "-c:a", "libmp3lame", "-b:a", "48k", folder / "copy.mkv")
+
+
+@pytest.mark.slow
+def test_a_film_that_was_edited_is_told_before_a_build(
+    tmp_path: Path, once: Once, capsys: Capture, monkeypatch: Patch
+) -> None:
+    videos = once("copies", make_copies)
+    _, out, _ = visavis(capsys, monkeypatch, "doctor", str(videos), "--json")
+    assert findings(out)["near_duplicate"] == ["copy.mkv"]
+    assert "film.mp4, from 2.0 s on" in out
 
 
 def make_videos(folder: Path) -> None:

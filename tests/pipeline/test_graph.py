@@ -66,6 +66,7 @@ PINNED: dict[str, dict[str, str]] = {
         "shard": "8f1896155614",
     },
     "default.yaml, all": {
+        "soundprint": "16c7246e32c5",
         "glance": "e694484cb3ee",
         "faces": "05de712e0c52",
         "cast": "1535a2b35554",
@@ -89,7 +90,7 @@ MARKED = {
 }
 MARKED_OF_TRAINING = {
     *("sampler", "device", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every", "val_batches"),
-    *("max_bad_samples", "features.weights", "optim.compile", "dpo.cache"),
+    *("max_bad_samples", "readers", "features.weights", "optim.compile", "dpo.cache"),
 }
 
 
@@ -122,6 +123,7 @@ def recipe(name: str, files: Path) -> BuildConfig:
             *(*encoder, "transcribe.enabled=true", "faces.landmarker=face.task", "faces.model=face-landmarker"),
             *(f"separate.{setting}" for setting in separator),
             f"shard.labeller={files / 'own.py'}:label",
+            "duplicates.enabled=true",
         ],
     }
     file, _, what = name.partition(", ")
@@ -194,7 +196,7 @@ NAMES = ("full", "no_user", "no_avatar", "none")
 SHARES = {("objective", name): [other for other in NAMES if other != name] for name in NAMES}
 FIXED = {("encode", "network_sha256")}
 """A network runs by its digest only, so it has no other value beside the same file."""
-SELECTING = {"quality"}
+SELECTING = {("quality",), ("duplicates", "min_overlap")}
 """What is measured is held against these anew in each run: they are in its settings, and nothing is measured again."""
 
 
@@ -207,7 +209,7 @@ def test_what_shapes_the_data_and_nothing_else_does_it_anew(path: tuple[str, ...
         return  # tests/pipeline/test_plugins.py
     assert isinstance(changed, BuildConfig)
     same = Graph(changed).fingerprints == Graph(config).fingerprints
-    assert same == (is_marked(path, BuildConfig) or path[0] in SELECTING)
+    assert same == (is_marked(path, BuildConfig) or not SELECTING.isdisjoint({path[:1], path}))
     assert (shaping(changed) == shaping(config)) == is_marked(path, BuildConfig)
 
 

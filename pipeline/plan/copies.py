@@ -1,0 +1,73 @@
+"""Near-duplicates among the conversations of a build: all but one are left out, and the ledger says of which they are.
+
+It is asked when all conversations have their voices, for only then it is known which ones there are; so the same are
+left out whatever order they came in, and a run that goes on asks again.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from visavis.pipeline.engine.run import Run
+from visavis.pipeline.state.tasks import Artifact, Task
+from visavis.schemas.artifact import load_row
+from visavis.schemas.errors import Reason, RunFailed
+from visavis.schemas.rows import Soundprint
+from visavis.schemas.untrusted import parsing
+from visavis.stages.duplicates.landmarks import Landmarks
+from visavis.stages.duplicates.matches import Matches
+from visavis.stages.duplicates.verdict import Duplicate, near_duplicates
+
+
+class Heard(NamedTuple):
+    """A conversation: its id, its place in the list, the task that made its soundprint, and that."""
+
+    id: str
+    place: int
+    task: Task
+    made: Artifact
+
+
+Conversations = Callable[[], Iterator[Heard]]
+"""All there are; in the same order whenever it is asked."""
+
+
+def leave_out(run: Run, conversations: Conversations, count: int, min_overlap: float) -> set[str]:
+    """Record which conversations are near-duplicates, and which are none any more.
+
+    Returns:
+        The ids of those that are left out.
+    """
+    gone = {each.number: each for each in _found(run, conversations, count, min_overlap)}
+    kept = {each.kept for each in gone.values()}
+    names = {number: heard.task.item for number, heard in enumerate(conversations()) if number in kept}
+    out = set[str]()
+    for number, heard in enumerate(conversations()):
+        if duplicate := gone.get(number):
+            out.add(heard.id)
+            run.reject(heard.task, Reason.NEAR_DUPLICATE, duplicate.told(names[duplicate.kept]))
+        else:
+            run.keep(heard.task)
+    return out
+
+
+def _found(run: Run, conversations: Conversations, count: int, min_overlap: float) -> Sequence[Duplicate]:
+    matches, seconds, places = Matches(), array("d"), array("q")
+    with run.reporter.items("compared", count) as advance:
+        for number, heard in enumerate(conversations()):
+            found = _landmarks(run, heard)
+            matches.add(number, found)
+            seconds.append(found.seconds)
+            places.append(heard.place)
+            advance()
+        told = near_duplicates(matches, seconds, places, min_overlap)
+    matches.close()
+    return told
+
+
+def _landmarks(run: Run, heard: Heard) -> Landmarks:
+    with parsing(lambda why: RunFailed(f"{heard.made.path} is not what a run writes ({why}); remove it and run again")):
+        row = load_row(run.store.read(heard.made.path), Soundprint)
+        return Landmarks.checked(row.hashes, row.frames)
