@@ -10,8 +10,8 @@ ours: figures stand beside each other, not beside a published table.
 
 `p` is of a test beside it. One frame ahead a face goes on as it goes, so little is left for the user to say, and that
 little is spread over 137 inputs: at 60 windows of 4 s the value itself is mostly noise. The test asks the same of the
-past that ends `AHEAD` frames earlier, so that a whole reaction is new; holds the user's weights down by a ridge of their
-own; and sums over components what each gains, so that one that no past predicts does not drown the others:
+past that ends `AHEAD` frames earlier, so that a whole reaction is new; holds the user's weights down by a ridge of
+their own; and sums over components what each gains, so that one that no past predicts does not drown the others:
 
     Σ_c log(E_own,c / E_both,c)
 
@@ -66,8 +66,8 @@ class Space:
 
 @dataclass(frozen=True)
 class Gain:
-    """value: R-DGG, nats. low, high: 95 % of draws of people. ahead: what the test is of, nats. p: share of shifts, none
-    counted in, with as much of it."""
+    """value: R-DGG, nats. low, high: 95 % of draws of people. ahead: what the test is of, nats. p: share of shifts, the
+    found one counted in, with as much of it."""
 
     value: float = math.nan
     low: float = math.nan

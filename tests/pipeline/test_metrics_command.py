@@ -75,7 +75,7 @@ def test_listening_frames(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", ["dim", "dualtalk", "unils", "react"])
 def test_whatever_numbers_arrays_are_made_of(tmp_path: Path, protocol: str) -> None:
-    """Sides of different types, lengths and layouts; one frame; nobody listens: figures or –, and a line that says it."""
+    """Sides of different types, lengths and layouts; one frame; nobody listens: figures or –, and a line about it."""
     np.save(tmp_path / "truth.npy", walk(0))
     np.save(tmp_path / "user.npy", np.asfortranarray(walk(1)))
     np.save(tmp_path / "double.npy", walk(2).astype(np.float64))
