@@ -28,7 +28,8 @@ _EXPRESSION = 50
 _FADE = SAMPLE_RATE // 50
 _HUM = "mm-hmm"
 _JAW_OPENS = 0.1  # rad of the jaw for one unit of the rule's
-_FALLS_OFF = 0.9  # of a score's deviation from one to the next
+_DRIFT, _FALLS_OFF = 0.4, 0.99  # a score's deviation, and what is left of it from one to the next
+_TREMBLE = {"exp": 0.04, "head": 0.0025}  # deviation of a frame, rad of the head: jerk as that of real fits
 
 
 def flame_of(motion_TD: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -37,13 +38,15 @@ def flame_of(motion_TD: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     exp_TE = np.zeros((frames, _EXPRESSION))
     exp_TE[:, :5] = motion_TD[:, JAW + 1 :]
-    knots_KE = random.standard_normal((frames // 20 + 2, _EXPRESSION - 5)) * 0.5 * _FALLS_OFF ** np.arange(45)
+    knots_KE = random.standard_normal((frames // 20 + 2, _EXPRESSION - 5)) * _DRIFT * _FALLS_OFF ** np.arange(45)
     at_T = np.arange(frames) / 20
     for column in range(_EXPRESSION - 5):
         exp_TE[:, 5 + column] = np.interp(at_T, np.arange(len(knots_KE)), knots_KE[:, column])
     pose_T6 = np.zeros((frames, 6))
     pose_T6[:, :3] = motion_TD[:, PITCH : PITCH + 3]
     pose_T6[:, 3] = _JAW_OPENS * np.maximum(motion_TD[:, JAW], 0)
+    exp_TE += _TREMBLE["exp"] * random.standard_normal(exp_TE.shape)
+    pose_T6[:, :3] += _TREMBLE["head"] * random.standard_normal((frames, 3))
     return {"exp": exp_TE.astype(np.float32), "pose": pose_T6.astype(np.float32)}
 
 

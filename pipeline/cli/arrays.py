@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.sample import decode_array
 from visavis.schemas.storage.files import locate, read_whole
 from visavis.schemas.untrusted import parsing
+from visavis.schemas.words import counted
 from visavis.stages.media.npz import read_members
 from visavis.training.protocols.clips import Clip
 
@@ -28,25 +29,28 @@ def read_clips(
     of the truth for which nothing was generated.
 
     Every path is a folder of .npy and .npz files, which belong together by name, or one file. Arrays: [T, D] of one
-    clip, [N, T, D] of many; of what was generated also [K, T, D] and [N, K, T, D]. An .npz holds `motion`, or `exp` and
-    `pose` as in DualTalk, which become exp, jaw, pose. Where truth and user are `NAME_speaker1`, `NAME_speaker2`, each
-    has the other as its user. listening: bool [T] or [N, T].
+    clip, [N, T, D] of many; of what was generated also [K, T, D] for one clip and [N, K, T, D]. An .npz holds `motion`,
+    or `exp` and `pose` as in DualTalk, which become exp, jaw, pose. Where truth and user are `NAME_speaker1`,
+    `NAME_speaker2`, each has the other as its user. listening: bool [T] or [N, T].
 
     Raises:
-        UsageError: a file that is none of these, or one that has no counterpart.
+        UsageError: a file that is none of these or holds what is not finite, or one that has no counterpart.
     """
-    truths, users, made = (_read(path) for path in (truth, user, generated))
-    masks = None if listening is None else _read(listening)
-    clips, cut = {}, 0
+    truths, users, made = (_read(path, _motion, axes=2) for path in (truth, user, generated))
+    masks = None if listening is None else _read(listening, _mask, axes=1)
+    if len(truths) == 1 < len(made) and generated.is_file():  # several motions of one clip
+        made = {generated.stem: np.stack(list(made.values()))}
+    clips, cut, alone = {}, 0, len(made) == 1
     for name, motion in made.items():
-        sides = [_of(truths, name, truth), _of(users, name, user, other=True)]
-        mask = None if masks is None else _of(masks, name, listening or truth).astype(bool)
+        sides = [_of(truths, name, truth, alone), _of(users, name, user, alone, other=True)]
+        mask = None if masks is None else _of(masks, name, listening or truth, alone)
         samples = motion if motion.ndim == 3 else motion[None]
         if any(side.ndim != 2 or side.shape[1] != samples.shape[2] for side in sides):
             shapes = ", ".join(str(array.shape) for array in (*sides, motion))
             raise UsageError(f"{name}: arrays of {shapes} do not compare; frames × dimensions of one size are expected")
-        frames = min(len(side) for side in (*sides, samples[0], *([] if mask is None else [mask])))
-        cut += sum(len(side) - frames for side in (*sides, samples[0]))
+        lengths = [len(side) for side in (*sides, samples[0], *([] if mask is None else [mask]))]
+        frames = min(lengths)
+        cut += max(lengths) - frames
         first, *more = samples[:, :frames]
         clips[name] = Clip(sides[0][:frames], sides[1][:frames], first, mask if mask is None else mask[:frames],
                            more=tuple(more))  # fmt: skip
@@ -74,18 +78,43 @@ def parts_of(columns: str | None, dims: int) -> dict[str, slice]:
     return parts
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """Arrays by name; of one file with many clips the names are numbers."""
+def _read(path: Path, read: Callable[[Path], np.ndarray], axes: int) -> dict[str, np.ndarray]:
+    """Arrays by name; of one file with many clips the names are numbers. axes: of the array of a clip."""
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in _ENDINGS)
         if not files:
-            raise UsageError(f"{path}: no .npy or .npz file in this folder")
-        found = [(file.stem, _array(file)) for file in files]
+            raise UsageError(f"{path}: no .npy or .npz file in this folder (those below it are not searched)")
+        found = [(file.stem, read(file)) for file in files]
         if len({name for name, _ in found}) < len(found):
             raise UsageError(f"{path}: an .npy and an .npz of one name")
         return dict(found)
+    array = read(path)
+    return {path.stem: array} if array.ndim <= axes else {f"{n:05d}": each for n, each in enumerate(array)}
+
+
+def _motion(path: Path) -> np.ndarray:
+    """Finite floats of two axes or more, none of them empty; whole numbers and half floats as float32."""
     array = _array(path)
-    return {path.stem: array} if array.ndim < 3 else {f"{n:05d}": each for n, each in enumerate(array)}
+    if array.ndim < 2 or array.dtype == bool:
+        raise UsageError(f"{path}: {array.dtype} {array.shape} is no motion; frames × columns of numbers are expected")
+    if not array.size:
+        raise UsageError(f"{path}: no frames in {array.shape}")
+    if not np.isfinite(array).all():
+        wrong = np.argwhere(~np.isfinite(array))
+        raise UsageError(
+            f"{path}: {counted(len(wrong), 'number')} of {array.size} not finite, the first in frame {wrong[0][-2]},"
+            f" column {wrong[0][-1]}; mend these frames or leave them out on all sides"
+        )
+    return array.astype(np.result_type(array.dtype, np.float32), copy=False)
+
+
+def _mask(path: Path) -> np.ndarray:
+    """Booleans of one axis or two, also written as 0 and 1."""
+    array = _array(path)
+    if array.ndim not in (1, 2) or not np.isin(array, (0, 1)).all():
+        raise UsageError(f"{path}: {array.dtype} {array.shape} does not say in which frames the avatar listens;"
+                         " true or false for every frame is expected")  # fmt: skip
+    return array.astype(bool)
 
 
 def _array(path: Path) -> np.ndarray:
@@ -101,13 +130,14 @@ def _array(path: Path) -> np.ndarray:
         raise ValueError("neither `motion` nor `exp` and `pose` are in it")
 
 
-def _of(arrays: Mapping[str, np.ndarray], name: str, where: Path, *, other: bool = False) -> np.ndarray:
-    """The array of this name; of a user the other speaker's; one array alone serves for a clip alone."""
+def _of(arrays: Mapping[str, np.ndarray], name: str, where: Path, alone: bool, *, other: bool = False) -> np.ndarray:
+    """The array of this name; of a user the other speaker's. alone: there is no other clip, so one array serves."""
     for mine, theirs in _OTHER.items():
         if other and name.endswith(mine) and (swapped := name.removesuffix(mine) + theirs) in arrays:
             return arrays[swapped]
     if name in arrays:
         return arrays[name]
-    if len(arrays) == 1:
+    if len(arrays) == 1 and alone:
         return next(iter(arrays.values()))
-    raise UsageError(f"{where} has nothing for {name}")
+    first = ", ".join(list(arrays)[:3])
+    raise UsageError(f"{where} has nothing for {name}; it has {first}{', …' if len(arrays) > 3 else ''}")

@@ -53,8 +53,16 @@ def summary(clips: Mapping[str, Clip], left_out: Mapping[str, int]) -> str:
     """How much was scored, and what was not."""
     frames = sum(len(clip.truth) for clip in clips.values())
     said = f"{counted(len(clips), 'sequence')}, {counted(frames, 'frame')}"
-    others = " and ".join(counted(count, what) for what, count in left_out.items())
-    return f"{said}; {others} of the truth left out, which have no counterpart" if others else said
+    if left_out.get("frame"):
+        said += (
+            f"; {counted(left_out['frame'], 'frame')} at ends left out, where the sides of a sequence differ in length"
+        )
+    if left_out.get("sequence"):
+        said += f"; {counted(left_out['sequence'], 'sequence')} of the truth left out, for which nothing was generated"
+    masks = [clip.listening for clip in clips.values() if clip.listening is not None]
+    if masks and not any(mask.any() for mask in masks):
+        said += "; no listening frame among them"
+    return said
 
 
 def lengths(frames: Sequence[int]) -> dict[str, int]:

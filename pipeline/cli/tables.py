@@ -70,9 +70,18 @@ def pairs_table(figures: dict[str, Histogram], gate: dict[str, float | None]) ->
     for name, found in figures.items():
         kind, bound = bounds.get(name, ("", None))
         shown = "" if bound is None else f"{'>' if kind == 'min' else '<'} {bound:g}"
-        values = map(found.quantile, _QUANTILES)
-        made.add_row(name, shown, *(f"{value:.2f}" if math.isfinite(value) else UNDEFINED for value in values))
+        made.add_row(name, shown, *(_quantile(found, share) for share in _QUANTILES))
     return made
+
+
+def _quantile(found: Histogram, share: float) -> str:
+    """What lies beyond a histogram is in its outer bins: of those only the inner edge is known."""
+    value, width = found.quantile(share), (found.high - found.low) / len(found.counts)
+    if not math.isfinite(value):
+        return UNDEFINED
+    if len(found.counts) > 1 and value > found.high - width:
+        return f"≥ {found.high - width:.2f}"
+    return f"≤ {found.low + width:.2f}" if len(found.counts) > 1 and value < found.low + width else f"{value:.2f}"
 
 
 def _figure(value: float | str | None) -> str:

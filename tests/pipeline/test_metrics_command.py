@@ -73,6 +73,41 @@ def test_listening_frames(tmp_path: Path) -> None:
     assert found["SID_exp"] is not None
 
 
+@pytest.mark.parametrize("protocol", ["dim", "dualtalk", "unils", "react"])
+def test_whatever_numbers_arrays_are_made_of(tmp_path: Path, protocol: str) -> None:
+    """Sides of different types, lengths and layouts; one frame; nobody listens: figures or –, and a line about it."""
+    np.save(tmp_path / "truth.npy", walk(0))
+    np.save(tmp_path / "user.npy", np.asfortranarray(walk(1)))
+    np.save(tmp_path / "double.npy", walk(2).astype(np.float64))
+    np.save(tmp_path / "whole.npy", walk(2).round().astype(np.int16))
+    np.save(tmp_path / "short.npy", walk(2)[:1])
+    np.save(tmp_path / "nobody.npy", np.zeros(80, np.uint8))
+    truth, user = tmp_path / "truth.npy", tmp_path / "user.npy"
+    for name in ("double", "whole", "short"):
+        found = figures(truth, user, tmp_path / f"{name}.npy", "--protocol", protocol)
+        assert found["generated"].keys() == found["floor"].keys()
+    asked = (truth, user, tmp_path / "short.npy", "--protocol", protocol, "--listening", tmp_path / "nobody.npy")
+    assert "1 sequence, 1 frame; 79 frames at ends left out" in metrics(*asked).stderr
+    assert "no listening frame" in metrics(*asked).stderr
+
+
+def test_several_motions_of_one_clip_and_masks_of_many_in_one_file(tmp_path: Path) -> None:
+    for name, array in {"truth": walk(0), "user": walk(1), "made": np.stack([walk(2), walk(3)])}.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    paths = [tmp_path / f"{name}.npy" for name in ("truth", "user", "made")]
+    found = figures(*paths, "--protocol", "react")["generated"]
+    expected = score("react", [Clip(walk(0), walk(1), walk(2), more=(walk(3),))], PARTS)
+    assert found == pytest.approx(expected | {"FRDvs": None})  # of one user
+    for path, seeds in zip(paths, ((0, 1), (2, 3), (4, 5)), strict=True):
+        np.save(path, np.stack([walk(seed) for seed in seeds]))
+    mask = np.stack([np.arange(80) < 40, np.arange(80) < 20])
+    np.save(tmp_path / "mask.npy", mask)
+    done = json.loads(metrics(*paths, "--listening", tmp_path / "mask.npy", "--protocol", "dim", "--json").stdout)
+    clips = [Clip(*(walk(seed)[chosen] for seed in (n, n + 2, n + 4))) for n, chosen in enumerate(mask)]
+    assert done["figures"]["listening"]["generated"]["MSE_exp"] == pytest.approx(score("dim", clips, PARTS)["MSE_exp"])
+    assert not done["left_out"]
+
+
 @pytest.mark.parametrize(
     ("names", "options", "said"),
     [
@@ -80,7 +115,12 @@ def test_listening_frames(tmp_path: Path) -> None:
         (("truth", "user", "text"), (), "no array of numbers"),
         (("truth", "user", "objects"), (), "no array of numbers"),
         (("truth", "user", "empty"), (), "no .npy or .npz file"),
-        (("truth", "user", "nan"), (), "not finite"),
+        (("truth", "user", "nan"), (), "not finite, the first in frame"),
+        (("truth", "user", "curve"), (), "frames × columns of numbers are expected"),
+        (("truth", "user", "bools"), (), "frames × columns of numbers are expected"),
+        (("truth", "user", "none"), (), "no frames in (0, 56)"),
+        (("truth", "user", "many"), (), "truth.npy has nothing for a; it has truth"),
+        (("truth", "user", "made"), ("--listening", "truth.npy"), "in which frames the avatar listens"),
         (("truth", "user", "made"), ("--columns", "exp=0:99"), "within the 56 columns"),
         (("truth", "user", "made"), ("--protocol", "best"), "one of dim, dualtalk"),
     ],
@@ -93,9 +133,15 @@ def test_one_line_says_what_is_wrong(
     np.save(tmp_path / "short.npy", walk(3)[:, :50])
     np.save(tmp_path / "nan.npy", np.where(walk(3) > 5, np.nan, 0))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "curve.npy", walk(3)[:, 0])
+    np.save(tmp_path / "bools.npy", walk(3) > 0)
+    np.save(tmp_path / "none.npy", walk(3)[:0])
+    (tmp_path / "many").mkdir()
+    for name in ("a", "b"):
+        np.save(tmp_path / "many" / f"{name}.npy", walk(3))
     (tmp_path / "text.npy").write_text("none")
     (tmp_path / "empty").mkdir()
     paths = [path if (path := tmp_path / name).is_dir() else tmp_path / f"{name}.npy" for name in names]
-    done = metrics(*paths, *options)
+    done = metrics(*paths, *(tmp_path / option if option.endswith(".npy") else option for option in options))
     assert isinstance(done.exception, UsageError)
     assert said in str(done.exception)

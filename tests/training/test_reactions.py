@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.listeners import DIM, SMILES, Rule
+from benchmarks.listeners import DIM, REAL, SMILES, Rule
+from benchmarks.power import judged
 from benchmarks.reactive import AVATAR, Corpus, make_motion, make_talk
 from visavis.schemas import FPS
 from visavis.schemas.manifest import MotionColumn
@@ -267,3 +268,11 @@ def test_a_perfect_listener_is_told_from_strangers_at_sixty_windows() -> None:
     assert math.isnan(user_gain(windows, [np.zeros((100, DIM))] * 60, space).value)
     assert math.isnan(user_gain(windows[:1], perfect[:1], space).value)
     assert math.isnan(lagged(faces, [np.ones((100, 6))] * 60).best)
+
+
+@pytest.mark.slow
+def test_sixty_windows_tell_who_listens_as_real_people_do() -> None:
+    """Nods of 4° and faint smiles, of conversations that nothing was chosen on."""
+    own, others = judged(REAL, seed=300, windows=60)
+    assert own.p < 0.01 <= others.p
+    assert own.ahead > 0.1 > abs(others.ahead)

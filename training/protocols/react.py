@@ -129,9 +129,9 @@ def _warped(truth_TD: TD, generated_TD: TD, parts: Sequence[slice]) -> float:
 
 
 def _spread(motions_KTD: KTD) -> float:
-    """Mean squared difference between two different ones; NaN of fewer than two."""
+    """Mean squared difference between two different ones; NaN of fewer than two, or of no frames."""
     count = len(motions_KTD)
-    if count < 2:
+    if count < 2 or not motions_KTD.size:
         return math.nan
     flat_KN = motions_KTD.reshape(count, -1)
     centred_KN = flat_KN - flat_KN.mean(axis=0)

@@ -25,7 +25,7 @@ _SCORES: dict[Protocol, Callable[[Sequence[Clip], Parts], dict[str, float]]] = {
 
 
 def score(protocol: Protocol, clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
-    """The figures of a protocol by name, FIGURE_PART.
+    """The figures of a protocol by name, FIGURE_PART. Sides of different types are all taken as the finest of them.
 
     Raises:
         UsageError: no clips, numbers that are not finite, or sides of one clip that differ in shape.
@@ -34,14 +34,24 @@ def score(protocol: Protocol, clips: Sequence[Clip], parts: Parts) -> dict[str, 
 
     _check(clips)
     with threadpool_limits(1):  # matrices are small
-        return _SCORES[protocol](clips, parts)
+        return _SCORES[protocol](_alike(clips), parts)
+
+
+def _alike(clips: Sequence[Clip]) -> list[Clip]:
+    """In one type, float32 at least, as k-means of one and its clusters of the other are refused."""
+    finest = np.result_type(np.float32, *{side.dtype for clip in clips for side in _sides(clip)})
+    return [clip.each(lambda motion: motion.astype(finest, copy=False)) for clip in clips]
+
+
+def _sides(clip: Clip) -> list[np.ndarray]:
+    return [clip.truth, clip.user, clip.generated, *clip.more, *(() if clip.beside is None else (clip.beside,))]
 
 
 def _check(clips: Sequence[Clip]) -> None:
     if not clips:
         raise UsageError("there are no sequences to score")
     for number, clip in enumerate(clips):
-        sides = [clip.truth, clip.user, clip.generated, *clip.more, *(() if clip.beside is None else (clip.beside,))]
+        sides = _sides(clip)
         if len({side.shape for side in sides}) > 1:
             raise UsageError(
                 f"sequence {number}: sides of {', '.join(str(side.shape) for side in sides)} do not compare"

@@ -1,0 +1,69 @@
+"""A public corpus of coefficients, command by command: imported, learned, pairs, tuned in both ways, scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks.corpora import write_dualtalk
+from tests.e2e.test_learn import RECIPE, visavis
+from visavis.schemas.manifest import Manifest
+from visavis.training.dataset import Dataset
+
+SMALL = [
+    *("model.width=32", "model.depth=1", "model.heads=2", "model.encoder_width=16", "model.encoder_heads=2"),
+    *("features.n_mels=16", "optim.steps=4", "optim.batch=4", "optim.warmup=0", "sampler.steps=2", "val_batches=1"),
+    *("dpo.steps=2", "dpo.warmup=0", "dpo.group_weights=equal", "log_every=1"),
+]
+OPEN = {"min_reactivity_margin": -10, "max_jerk_ratio": 1e9, "max_off_manifold": 1e9}  # for a model of four steps
+GROUPS = {"exp", "jaw", "pose"}
+pytestmark = pytest.mark.slow
+
+
+def sets(*settings: str) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    return lambda *words: visavis(capsys, monkeypatch, *map(str, words))
+
+
+def walked(said: Callable[..., str], corpus: Path, out: Path) -> Manifest:
+    """Every command of the docs, on a corpus; the manifest of its pairs."""
+    run, base, pairs, dpo = (out / name for name in ("run", "base", "pairs", "dpo"))
+    gate = [f"gate.{name}={value}" for name, value in OPEN.items()]
+    said("import", "dualtalk", corpus, "--out", run, "--engine", "local")
+    said("train", RECIPE, run, "--out", base, *sets(*SMALL))
+    said("pairs", run, base / "checkpoint.safetensors", "--out", pairs, "--engine", "local", "--limit", 6, *sets(*gate))
+    tuned = ("--init", base / "checkpoint.safetensors", "--pairs", pairs, "--out", dpo)
+    said("train", RECIPE, run, *tuned, *sets(*SMALL))
+    last = json.loads((dpo / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {name.removeprefix("margin_") for name in last if name.startswith("margin_")} == GROUPS
+    rounds = ("--out", out / "rounds", "--rounds", 1, "--engine", "local")
+    made = [f"pairs.{setting}" for setting in gate] + ["pairs.classes=[listening]", "max_rise=null"]
+    said("tune", run, "--init", base / "checkpoint.safetensors", *rounds, *sets(*made))
+    scored = json.loads(said("evaluate", dpo / "checkpoint.safetensors", run, "--protocol", "dualtalk", "--json"))
+    for of in ("model", "floor", "shifted"):
+        assert all(scored["figures"]["all"][of][f"FD_{group}"] is not None for group in GROUPS)
+    assert scored["columns"]["jaw"] == [50, 51, 52]
+    return Dataset(str(pairs / "dataset")).manifest
+
+
+def test_a_made_corpus_from_a_folder_to_a_score(said: Callable[..., str], tmp_path: Path) -> None:
+    write_dualtalk(tmp_path / "made", conversations=4, seconds=8)
+    made = walked(said, tmp_path / "made", tmp_path)
+    assert made.pairs is not None
+    assert made.pairs.kept > 0
+    assert set(made.pairs.shortfall) == GROUPS
+    assert "what the gate measured" in said("report", tmp_path / "pairs")
+
+
+def test_the_two_real_dialogues(said: Callable[..., str], tmp_path: Path, shared_media: Path) -> None:
+    made = walked(said, shared_media / "flame", tmp_path)
+    assert made.pairs is not None
+    assert made.pairs.kept > 0
+    assert made.motion.codec == "flame-exp50-jaw3-pose3"
