@@ -82,7 +82,7 @@ def heard(talk: Talk, frames: int, random: np.random.Generator) -> np.ndarray:
 
 def move(random: np.random.Generator, frames: int, speaks_T: np.ndarray, person: int, true: Spans) -> np.ndarray:
     """float64 [T, D]: drift, the jaw in speech, and an event every three to six seconds."""
-    motion = np.stack([drift(random, frames, 40) for _ in NAMES], axis=1) * DRIFT
+    motion: np.ndarray = np.stack([drift(random, frames, 40) for _ in NAMES], axis=1) * DRIFT
     motion[:, 6] += speaks_T * 0.15 * (1 + np.sin(np.arange(frames) * random.uniform(0.8, 1.2)))
     at = int(random.integers(20, 80))
     while at < frames - 150:
@@ -139,7 +139,8 @@ def agreed(true: list[tuple[int, int]], found: list[tuple[int, int]]) -> int:
 
 def demo(run: Path, media: Path) -> Iterator[tuple[str, Spans, Spans]]:
     """Name, nods and smiles of a film's script, and those that its build's dyads have."""
-    from visavis.pipeline.demo.truth import _participants, read_truth
+    from visavis.pipeline.demo.dialogue import read_truth
+    from visavis.pipeline.demo.truth import _participants
     from visavis.pipeline.plan.outputs import read_outputs
     from visavis.stages.ingest import IngestStage
     from visavis.stages.windows import WindowsStage

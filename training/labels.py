@@ -24,6 +24,7 @@ MOST = 1500
 """Events of a window that are told; ten minutes have a thousand."""
 _SHORTEST_LOOK = 8  # frames; shorter ones are glances, or a blink
 _GAZE = ("gaze_x", "gaze_y")
+_SMILES: frozenset[EventKind] = frozenset({"smile", "laugh"})
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,11 @@ def _seen(
         kind: [(a, b) for a, b in spans.tolist()]
         for kind, spans in events(motion_TD, valid_T, speaks_T, bumps, known).items()
     }
+    if "smile" in found and valid_T.any():  # a mouth that comes back from "oh" grows wider, too
+        smile_T = motion_TD @ signals["smile"]
+        wide_T = smile_T - np.median(smile_T[valid_T]) >= least["smile"]
+        for kind in _SMILES & found.keys():
+            found[kind] = [(a, b) for a, b in found[kind] if wide_T[a:b].any()]
     if all(axis in signals for axis in _GAZE) and valid_T.any():
         away_T2 = np.stack([motion_TD @ signals[axis] for axis in _GAZE], axis=1)
         away_T = np.linalg.norm(away_T2 - np.median(away_T2[valid_T], axis=0), axis=1) >= config.gaze_score

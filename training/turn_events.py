@@ -107,12 +107,16 @@ def _begun(own: Spans, others: Spans, person: int) -> Iterator[Found]:
 
 
 def _turns(own: Spans, others: Spans) -> Iterator[tuple[int, int]]:
-    """One's phrases, those together between which there is a pause, and the other does not speak."""
+    """One's phrases, those together between which there is a pause in which the other does not begin. Who had the floor
+    before goes on with the same turn though the other still speaks; who had not begins anew."""
     joined: list[list[int]] = []
     starts, ends = (np.array([span[side] for span in others], int) for side in (0, 1))
     for first, end in own:
-        last = joined[-1][1] if joined else -FPS * 60
-        silent = np.searchsorted(starts, first) == np.searchsorted(ends, last, "right")  # all that began were over
+        begin, last = joined[-1] if joined else (0, -FPS * 60)
+        begun = int(np.searchsorted(starts, last, "right"))
+        silent = begun == np.searchsorted(starts, first)
+        if begun and ends[begun - 1] > last:  # the other speaks on
+            silent = silent and bool(starts[begun - 1] > begin)
         if first - last <= _PAUSE and silent:
             joined[-1][1] = end
         else:
