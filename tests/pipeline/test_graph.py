@@ -190,8 +190,9 @@ def is_marked(path: tuple[str, ...], kind: type[BaseModel]) -> bool:
 
 NAMES = ("full", "no_user", "no_avatar", "none")
 SHARES = {("objective", name): [other for other in NAMES if other != name] for name in NAMES}
-FIXED = {("encode", "network_sha256")}
-"""A network runs by its digest only, so it has no other value beside the same file."""
+FIXED = {("encode", "network_sha256"), ("split", "people")}
+"""A network runs by its digest only, so it has no other value beside the same file. Splits by voice need voiceprints:
+tests/e2e/test_people.py."""
 SELECTING = {"quality"}
 """What is measured is held against these anew in each run: they are in its settings, and nothing is measured again."""
 
