@@ -1,7 +1,7 @@
 """Splits by voice: nobody is in two, whatever names say.
 
-Voiceprints are gathered by tasks, a few hundred conversations each, and the driver links them: for
-100,000 participants SCALE. The same voiceprints give the same people.
+Voiceprints are gathered by tasks, a few hundred conversations each, and the driver links them: that takes time by the
+square of how many there are (`benchmarks.people --scale`). The same voiceprints give the same people.
 """
 
 from __future__ import annotations
