@@ -242,7 +242,7 @@ def test_the_readme_draws_the_graph_as_it_is() -> None:
 
 def test_a_run_says_of_its_settings_what_it_always_said(tmp_path: Path) -> None:
     config = Build(BuildConfig(), str(tmp_path), local_engine, Reporter()).settings["config"]
-    assert set(config) == set(BuildConfig.model_fields) - {"sources", "run", "plugins"}
+    assert set(config) == set(BuildConfig.model_fields) - {"sources", "run", "plugins", "duplicates"}
     assert "device" not in config["diarize"]
 
 
