@@ -90,10 +90,12 @@ def at_tempo(audio_N: np.ndarray, tempo: float) -> np.ndarray:
     sound.sample_rate = SAMPLE_RATE
     nodes[0].push(sound)
     nodes[0].push(None)
-    pieces = []
+    pieces: list[np.ndarray] = []
     while True:
         try:
-            pieces.append(nodes[-1].pull().to_ndarray()[0])  # type: ignore[union-attr]
+            frame = nodes[-1].pull()
+            assert isinstance(frame, AudioFrame)
+            pieces.append(frame.to_ndarray()[0])
         except (av.error.EOFError, av.error.BlockingIOError):
             return np.concatenate(pieces)
 
