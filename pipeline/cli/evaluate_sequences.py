@@ -50,7 +50,10 @@ def evaluate_sequences(
     some = next(iter(made.values()))
     scored = lengths([int(each.recorded.valid.sum()) for each in some])
     if not scored["frames"]:
-        raise UsageError("there is no frame in which both faces are valid")
+        raise UsageError(
+            "there is no frame in which both faces are valid: where only one person was seen, there is nothing to hold"
+            " a listener against; without --protocol and --reactions windows are scored"
+        )
     result: dict[str, Any] = {
         "checkpoints": {name: checkpoint_id(path) for name, path in zip(made, checkpoints, strict=True)},
         "split": split,
