@@ -97,7 +97,8 @@ def at_tempo(audio_N: np.ndarray, tempo: float) -> np.ndarray:
             assert isinstance(frame, AudioFrame)
             pieces.append(frame.to_ndarray()[0])
         except (av.error.EOFError, av.error.BlockingIOError):
-            return np.asarray(np.concatenate(pieces))
+            sound_N: np.ndarray = np.concatenate(pieces)
+            return sound_N
 
 
 def noisy(audio_N: np.ndarray, random: np.random.Generator) -> np.ndarray:
