@@ -97,15 +97,14 @@ def at_tempo(audio_N: np.ndarray, tempo: float) -> np.ndarray:
             assert isinstance(frame, AudioFrame)
             pieces.append(frame.to_ndarray()[0])
         except (av.error.EOFError, av.error.BlockingIOError):
-            sound_N: np.ndarray = np.concatenate(pieces)
-            return sound_N
+            return np.concatenate(pieces)
 
 
 def noisy(audio_N: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """10 to 25 dB above white noise, fainter or louder than it was, clipped where it is too loud."""
     noise = np.sqrt(np.mean(audio_N**2)) * 10 ** (random.uniform(-25, -10) / 20)
     gain = 10 ** (random.uniform(-20, 10) / 20)
-    return np.clip(gain * (audio_N + noise * random.standard_normal(len(audio_N))), -1, 1)
+    return np.asarray(np.clip(gain * (audio_N + noise * random.standard_normal(len(audio_N))), -1, 1))
 
 
 def cropped(audio_N: np.ndarray, random: np.random.Generator) -> np.ndarray:
