@@ -87,7 +87,7 @@ def summary(gated: dict[str, int], windows: int = 12) -> PairsSummary:
         ({"not_measured": 3}, "3 not measured; the avatar's face"),
         ({"not_less_reactive": 3}, "3 not less reactive; the rejected motion reacts"),
         ({"less_motion_energy": 3}, "3 less motion energy; lower gate.min_energy_margin"),
-        ({}, "all 12 windows were passed over, as without the labels of where or too little expressive; want other labels"),
+        ({}, "all 12 windows were passed over, as without the labels of where or too little expressive"),
     ],
 )
 def test_a_gate_that_leaves_nothing_says_what_dominates_and_what_to_do(gated: dict[str, int], said: str) -> None:
