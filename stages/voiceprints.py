@@ -18,7 +18,6 @@ from visavis.stages.base import Resources, Stage
 from visavis.stages.media.audio import speech_state
 from visavis.stages.models.devices import pick_device
 from visavis.stages.models.wheels import VOICE_ENCODER, wheel_file
-from visavis.stages.voice.voiceprints import voiceprint
 
 if TYPE_CHECKING:
     from visavis.stages.models.campplus import CAMPlusPlus
@@ -59,6 +58,8 @@ class VoiceprintsStage(Stage[VoiceprintsInput, Voiceprints]):
 
 def voiceprints_of(encoder: CAMPlusPlus, voices: Voices, binding: Binding) -> Voiceprints:
     """Of both participants, one track in memory at a time."""
+    from visavis.stages.voice.voiceprints import voiceprint  # brings torch, which a driver has no use for
+
     frames = 1 + round(25 * max((turn.end for turn in binding.turns), default=0.0))
     state_T = speech_state(binding.turns, frames)
     one, other = (voiceprint(encoder, decode_audio(voices.audio[i].tobytes()), state_T, i) for i in (0, 1))

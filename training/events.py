@@ -18,7 +18,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.signal import find_peaks
 
 from visavis.schemas import FPS
 from visavis.schemas.manifest import Manifest
@@ -157,6 +156,8 @@ def events(
 
 def _bumps(signal_T: np.ndarray, valid_T: MaskT, shape: _Shape) -> tuple[np.ndarray, np.ndarray]:
     """Spans [E, 2] and heights [E] of all bumps of a shape, whatever their height."""
+    from scipy.signal import find_peaks  # heavy, and drivers know the stages by their files
+
     if len(signal_T) < 3 or not valid_T.any():
         return np.zeros((0, 2), int), np.zeros(0)
     frames = np.arange(len(signal_T))  # a straight line over what is not seen, so that it lifts no bump beside it

@@ -73,6 +73,10 @@ class InTurn:
         while True:
             yield from (next(source) for source in sources)
 
+    def close(self) -> None:
+        for loader in self._loaders:
+            loader.close()
+
 
 def test_two_processes_do_what_one_does_with_their_batches(
     ranks: Ranks, gaps: Path, tmp_path: Path, small_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
