@@ -33,10 +33,11 @@ from benchmarks.diarization import SIBLING
 from benchmarks.recuts import WIDE, Footage, View, corner, read_footage, real_footage, rendered_footage, view, write
 from benchmarks.shots import codec_of, conversation_of, motion_of, row_of
 from visavis.schemas import FPS
-from visavis.schemas.config import FacesConfig, WindowsConfig
+from visavis.schemas.config import FacesConfig
 from visavis.schemas.dyads import Codec, Motion
 from visavis.schemas.errors import Rejected
 from visavis.schemas.rows import Cast, FaceTracks
+from visavis.schemas.windows_config import WindowsConfig
 from visavis.stages.cast import CastInput, CastStage
 from visavis.stages.face.people import Person, scenes_of
 from visavis.stages.faces import FacesStage

@@ -22,14 +22,14 @@ import numpy as np
 from benchmarks.listeners import REAL, drift
 from benchmarks.reactive import AVATAR, USER, Corpus, Talk, make_talk
 from visavis.schemas import FPS
-from visavis.schemas.config import BackchannelsConfig, LabelsConfig
 from visavis.schemas.labels import KINDS
 from visavis.schemas.rows import Turn
+from visavis.schemas.windows_config import BackchannelsConfig, LabelsConfig
 from visavis.stages.media.audio import speech_state
 from visavis.stages.voice.backchannels import mark_backchannels
 from visavis.training.events import column_readouts
 from visavis.training.labels import happened
-from visavis.training.turn_events import spans_of
+from visavis.training.runs import runs
 
 SEEDS = (11, 12, 13, 14, 15)
 SET_BY = ("talk0", "talk1", "talk2")
@@ -123,7 +123,7 @@ def found_in(motion: list[np.ndarray], state: np.ndarray, names: tuple[str, ...]
     signals = column_readouts(len(names), range(3), range(6, len(names)), names)
     valid = [np.ones(len(state), bool)] * 2
     found: Spans = defaultdict(list)
-    for kind, person, first, end in happened(motion, valid, state, signals, LabelsConfig(), True).events.tolist():
+    for kind, person, first, end in happened(motion, valid, state, signals, LabelsConfig(), named=True).events.tolist():
         found[KINDS[kind], person].append((first, end))
     return found
 
@@ -156,8 +156,8 @@ def demo(run: Path, media: Path) -> Iterator[tuple[str, Spans, Spans]]:
         for person, other in enumerate(_participants(truth, files)):
             pitch, smile = (np.array(getattr(truth.participants[other], name)) for name in ("pitch", "smile"))
             sway = np.convolve(np.pad(pitch, 50, mode="edge"), np.ones(101) / 101, mode="valid")
-            true["nod", person] = spans_of(pitch - sway > np.deg2rad(2.5))
-            true["smile", person] = spans_of(smile > 0.15)
+            true["nod", person] = runs(pitch - sway > np.deg2rad(2.5))
+            true["smile", person] = runs(smile > 0.15)
         found: Spans = defaultdict(list)
         for kind, person, first, end in dyads[conversation.id].events.tolist():
             found[KINDS[kind], person].append((first, end))

@@ -69,19 +69,20 @@ def made(chatter: Chatter, count: int, kept: Path | None) -> list[Landmarks]:
     """Landmarks of all distinct conversations, some at a time."""
     found = list[Landmarks]()
     for first in range(0, count, _TOGETHER):
-        file = kept and kept / f"{first}.npz"
+        last = min(first + _TOGETHER, count)
+        file = kept and kept / f"{first}-{last}.npz"
         if file and file.exists():
             with np.load(file) as arrays:
                 found += [Landmarks(arrays[f"hash{n}"], arrays[f"frame{n}"]) for n in range(len(arrays.files) // 2)]
             continue
-        talks = (chatter.conversation(number) for number in range(first, min(first + _TOGETHER, count)))
+        talks = (chatter.conversation(number) for number in range(first, last))
         new = _heard(talks, first)
         found += new
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
             named = {f"hash{n}": each.hash_M for n, each in enumerate(new)}
             np.savez(file, **named, **{f"frame{n}": each.frame_M for n, each in enumerate(new)})  # type: ignore[arg-type]
-    return found[:count]
+    return found
 
 
 def _heard(talks: Iterable[Tracks], first: int) -> list[Landmarks]:

@@ -16,10 +16,10 @@ from benchmarks.reactions import Windows
 from benchmarks.reactive import Corpus, fingerprint, make_dyad
 from benchmarks.reactivity import SAMPLER, held_out, recipe
 from benchmarks.rows import Rows, RowSpec, digest
-from visavis.schemas.config import BalanceConfig
 from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.sample import Sample
 from visavis.schemas.train import DpoConfig, TrainConfig
+from visavis.schemas.windows_config import BalanceConfig
 from visavis.stages.pairs import PairsStage
 from visavis.training.dataset import Dataset
 

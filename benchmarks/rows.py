@@ -17,8 +17,8 @@ import yaml
 from pydantic import Field, model_validator
 
 from benchmarks.reactivity import SAMPLER
-from visavis.schemas.config import Section
 from visavis.schemas.pairs import PairsConfig
+from visavis.schemas.section import Section
 from visavis.schemas.train import DpoConfig, ObjectiveConfig, SamplerConfig
 
 ROWS = Path(__file__).with_name("rows.yaml")

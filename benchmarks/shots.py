@@ -32,7 +32,7 @@ from benchmarks.processes import say
 from visavis.pipeline.demo.dialogue import write_video
 from visavis.pipeline.plan.quality import faults
 from visavis.schemas import FPS
-from visavis.schemas.config import FacesConfig, MotionConfig, QualityConfig, WindowsConfig
+from visavis.schemas.config import FacesConfig, MotionConfig, QualityConfig
 from visavis.schemas.dyads import Codec, Motion
 from visavis.schemas.errors import Rejected
 from visavis.schemas.rows import (
@@ -46,6 +46,7 @@ from visavis.schemas.rows import (
     Media,
     Piece,
 )
+from visavis.schemas.windows_config import WindowsConfig
 from visavis.stages.bind import seen_in
 from visavis.stages.cast import CastInput, CastStage
 from visavis.stages.face.codec import fit_codec, merge_statistics

@@ -19,6 +19,7 @@ from visavis.pipeline.demo.voices import LEVEL, VOICES, synthesise
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.rows import Turn
 from visavis.stages.media.audio import read_audio, turn_mask
+from visavis.training.runs import runs
 
 EXCERPTS = {"dev00": (0.0, 28.0), "dev01": (3.0, 24.0), "pyannote_sample": (5.0, 30.0)}
 """Seconds that are taken of recordings; whole ones are taken elsewhere."""
@@ -119,8 +120,8 @@ def _levels(audio_N: np.ndarray) -> np.ndarray:
 
 def _loud(level: np.ndarray) -> tuple[Turn, ...]:
     loud = binary_opening(binary_closing(level > np.quantile(level, 0.97) - 24.0, np.ones(15)), np.ones(7))
-    edges = np.flatnonzero(np.diff(np.pad(loud.astype(int), 1))) * HOP / SAMPLE_RATE
-    return tuple(Turn(speaker=0, start=float(a), end=float(b)) for a, b in zip(edges[::2], edges[1::2], strict=True))
+    hop = HOP / SAMPLE_RATE
+    return tuple(Turn(speaker=0, start=a * hop, end=b * hop) for a, b in runs(loud))
 
 
 def whole_frames(audio_N: np.ndarray) -> np.ndarray:
@@ -153,9 +154,7 @@ def _two_tracks(media: Path, name: str) -> Speech:
 def _alone(speech: Speech, me: int) -> list[np.ndarray]:
     """What a person says while the other is silent: the mix, so that its noise stays as it is."""
     own, other = (turn_mask(speech.turns, who, speech.frames, 0.0) > 0 for who in (me, 1 - me))
-    edges = np.flatnonzero(np.diff(np.pad((own & ~other).astype(int), 1)))
-    spans = zip(edges[::2], edges[1::2], strict=True)
-    return [speech.mix[a:b] for a, b in spans if b - a >= 0.5 * SAMPLE_RATE]
+    return [speech.mix[a:b] for a, b in runs(own & ~other) if b - a >= 0.5 * SAMPLE_RATE]
 
 
 def _phrases(speech: Speech, me: int) -> list[np.ndarray]:

@@ -21,8 +21,8 @@ import numpy as np
 from pydantic import Field, SkipValidation
 
 from visavis.schemas import FPS
-from visavis.schemas.config import Section
 from visavis.schemas.rows import Binding, FaceTracks, Row
+from visavis.schemas.section import Section
 from visavis.stages.base import Stage
 from visavis.stages.bind import seen_by_piece
 

@@ -6,9 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from visavis.schemas.config import BalanceConfig, RunConfig, Section, ShardConfig, WindowsConfig, check_labels
+from visavis.schemas.config import RunConfig
 from visavis.schemas.markers import Runtime
 from visavis.schemas.recordings import CorpusLayout
+from visavis.schemas.section import Section
+from visavis.schemas.windows_config import BalanceConfig, ShardConfig, WindowsConfig, check_labels
 
 
 class RecordingConfig(Section):

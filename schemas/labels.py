@@ -1,8 +1,8 @@
 """What happens in a window: kinds of events, and the labels that they give it.
 
 A label is an event's kind with who does it before it, `avatar_nod` or `user_interruption`; `gap` and `lapse` are
-nobody's. A user's own function may add labels of other names (`shard.labels`). `training.labels` finds events in motion
-and turns.
+nobody's. A user's own function may add labels of other names (`shard.labeller`). `training.labels` finds events in
+motion and turns.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Event(NamedTuple):
 def parse_event(text: str) -> Event:
     """Raises ValueError for a text that `str` of no event gives."""
     found = _EVENT.fullmatch(text)
-    if not found or found[1] not in LABELS:
+    if not found or found[1] not in LABELS or int(found[2]) >= int(found[3]):
         raise ValueError(f"{text[:60]!r} is no event, as avatar_nod:3-15")
     return Event(found[1], int(found[2]), int(found[3]))
 

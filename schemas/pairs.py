@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from visavis.schemas.config import Device, Section, StageResources
+from visavis.schemas.config import StageResources
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.labels import has_any
 from visavis.schemas.markers import ByDigest, Runtime
 from visavis.schemas.names import ItemId, Sha256
 from visavis.schemas.plain import Words
+from visavis.schemas.section import Device, Section
 from visavis.schemas.train import Drop, SamplerConfig
 
 Chosen = Literal["ground_truth", "full", "best"]

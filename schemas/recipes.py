@@ -21,10 +21,11 @@ from typing import Any, NoReturn, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from visavis.schemas.config import BuildConfig, Section
+from visavis.schemas.config import BuildConfig
 from visavis.schemas.errors import UsageError
 from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.secrets import hidden
+from visavis.schemas.section import Section
 from visavis.schemas.train import TrainConfig
 from visavis.schemas.tune import TuneConfig
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from visavis.schemas.config import Device, Section
 from visavis.schemas.markers import ByDigest, Runtime
+from visavis.schemas.section import Device, Section
 
 Mask = Literal["block", "frame", "full"]
 Norm = Literal["l1", "l2"]

@@ -6,9 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from visavis.schemas.config import Section
 from visavis.schemas.markers import Runtime
 from visavis.schemas.pairs import PairsConfig
+from visavis.schemas.section import Section
 from visavis.schemas.train import TrainConfig
 
 

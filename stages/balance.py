@@ -23,9 +23,9 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from visavis.schemas.config import BalanceConfig
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.manifest import BalancePlan
+from visavis.schemas.windows_config import BalanceConfig
 
 _EDGES_CM = np.geomspace(1e-3, 1e2, 513)
 """Borders of the bins of expressiveness: a still face to one that fills the room, each 2.3 % above the last."""

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from visavis.schemas.access import ANYBODY
-from visavis.schemas.config import Section
 from visavis.schemas.rows import Head, Row
+from visavis.schemas.section import Section
 
 In = TypeVar("In", bound=Row)
 Out = TypeVar("Out", bound=Row)

@@ -16,8 +16,8 @@ import numpy as np
 from pydantic import SkipValidation
 
 from visavis.schemas import FPS
-from visavis.schemas.config import Section
 from visavis.schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Figures, Layout, Member, Row, Segment
+from visavis.schemas.section import Section
 from visavis.stages.base import Stage
 from visavis.stages.face.boxes import by_boxes
 from visavis.stages.face.participants import choose, is_still

@@ -12,18 +12,19 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from visavis.schemas.coefficients import ROTATION, dims_of, groups_of
-from visavis.schemas.config import WindowsConfig
 from visavis.schemas.dyads import Dyad
 from visavis.schemas.errors import Reason, Rejected
 from visavis.schemas.recordings import Recording
 from visavis.schemas.rows import Diarization, Layout, Row
+from visavis.schemas.windows_config import WindowsConfig
 from visavis.schemas.words import counted
 from visavis.stages.base import Stage
 from visavis.stages.corpora.coefficients import energy
 from visavis.stages.media.audio import speech_state
 from visavis.stages.voice.backchannels import mark_backchannels
-from visavis.stages.windows import cut_windows, facts_of, labelled, moments_of
+from visavis.stages.windows import cut_windows, facts_of, moments_of
 from visavis.training.events import column_readouts
+from visavis.training.labels import happened
 
 _NO_FACE = np.zeros(0, np.float32)
 
@@ -60,6 +61,7 @@ class RecordedDyadStage(Stage[RecordedDyadInput, Dyad]):
             said = f"no {self.config.length} frames in a row with valid motion in {counted(recording.frames, 'frame')}"
             raise Rejected(Reason.NO_WINDOW, said)
         one, other = (_reference(m, v) for m, v in zip(motion, valid, strict=True))
+        found = happened(motion, valid, state_T, _signals(recording.codec), self.config.labels, named=True)
         yield Dyad(
             conversation=recording.conversation,
             participants=recording.participants,
@@ -75,7 +77,9 @@ class RecordedDyadStage(Stage[RecordedDyadInput, Dyad]):
             state=state_T,
             windows=windows,
             moments=(moments_of(motion[0], valid[0]), moments_of(motion[1], valid[1])),
-            **labelled(motion, valid, state_T, _signals(recording.codec), self.config.labels, named=True),
+            events=found.events,
+            told=found.told,
+            blinks_min=found.blinks_min,
         )
 
     def facts(self, rows: Sequence[Dyad]) -> str:

@@ -7,18 +7,19 @@ from collections.abc import Iterator
 import numpy as np
 
 from visavis.schemas import FPS
-from visavis.schemas.config import DiarizeConfig, Section
+from visavis.schemas.config import DiarizeConfig
 from visavis.schemas.imports import SpeechConfig
 from visavis.schemas.recordings import Recorded, RecordedPerson, Recording
 from visavis.schemas.rows import Diarization, Row, Turn, VoiceFigures, Voices
 from visavis.schemas.sample import encode_audio
+from visavis.schemas.section import Section
 from visavis.stages.base import Stage
 from visavis.stages.corpora.layouts import voice_of
 from visavis.stages.diarize import channel_turns, tidy
 from visavis.stages.media.audio import speech_state
 from visavis.stages.models.networks import load_voice_activity
-from visavis.stages.voice.activity import runs
 from visavis.stages.voice.leakage import frame_power, overlapped, residual_of_tracks
+from visavis.training.runs import runs
 
 
 class SpeechInput(Row):

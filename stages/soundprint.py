@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from visavis.schemas.config import Section
 from visavis.schemas.rows import Conversation, Soundprint
+from visavis.schemas.section import Section
 from visavis.stages.base import Stage
 from visavis.stages.duplicates.landmarks import landmarks
 from visavis.stages.media.audio import sound_of

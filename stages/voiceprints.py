@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from visavis.schemas import FPS
 from visavis.schemas.config import VoiceprintsConfig
 from visavis.schemas.rows import Binding, Row, Voiceprints, Voices
-from visavis.schemas.sample import decode_audio
 from visavis.stages.base import Resources, Stage
 from visavis.stages.media.audio import speech_state
 from visavis.stages.models.devices import pick_device
@@ -58,11 +58,10 @@ class VoiceprintsStage(Stage[VoiceprintsInput, Voiceprints]):
 
 def voiceprints_of(encoder: CAMPlusPlus, voices: Voices, binding: Binding) -> Voiceprints:
     """Of both participants, one track in memory at a time."""
-    from visavis.stages.voice.voiceprints import voiceprint  # brings torch, which a driver has no use for
+    from visavis.stages.voice.voiceprints import both  # brings torch, which a driver has no use for
 
-    frames = 1 + round(25 * max((turn.end for turn in binding.turns), default=0.0))
-    state_T = speech_state(binding.turns, frames)
-    one, other = (voiceprint(encoder, decode_audio(voices.audio[i].tobytes()), state_T, i) for i in (0, 1))
+    frames = 1 + round(FPS * max((turn.end for turn in binding.turns), default=0.0))
+    one, other = both(encoder, voices, speech_state(binding.turns, frames))
     return Voiceprints(
         conversation=voices.conversation,
         prints=np.stack([one.embedding, other.embedding]).astype(np.float16),

@@ -12,22 +12,21 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from visavis.schemas.config import LabelsConfig, WindowsConfig
 from visavis.schemas.dyads import Codec, Dyad, DyadFacts, Motion, Window, WindowClass
 from visavis.schemas.errors import Reason, Rejected
 from visavis.schemas.rows import Binding, Conversation, Row, Transcript
+from visavis.schemas.windows_config import WindowsConfig
 from visavis.schemas.words import counted
 from visavis.stages.base import Stage
 from visavis.stages.face.codec import movement, named_columns
 from visavis.stages.face.heads import POSE_DIMS
 from visavis.stages.media.audio import speech_state
 from visavis.stages.voice.backchannels import mark_backchannels
-from visavis.training.events import Readouts, column_readouts
-from visavis.training.labels import happened
+from visavis.training.events import column_readouts
+from visavis.training.labels import Happened, happened
 
 _HEAD_RADIUS = 8.0  # cm; turns head rotation into the movement of a point on the face
 
@@ -87,35 +86,21 @@ class WindowsStage(Stage[WindowsInput, Dyad]):
             state=state,
             windows=windows,
             moments=(moments_of(first.motion, first.valid), moments_of(second.motion, second.valid)),
-            **found,
+            events=found.events,
+            told=found.told,
+            blinks_min=found.blinks_min,
         )
 
-    def _happened(self, codec: Codec, people: Sequence[Motion], state_T: np.ndarray) -> dict[str, Any]:
+    def _happened(self, codec: Codec, people: Sequence[Motion], state_T: np.ndarray) -> Happened:
         names = [column.name for column in named_columns(codec)]
         pose = range(POSE_DIMS)[:3], range(POSE_DIMS, len(names))
         signals = column_readouts(len(names), *pose, names, codec.basis)
         motion, valid = [each.motion for each in people], [each.valid for each in people]
-        return labelled(motion, valid, state_T, signals, self.config.labels, named=codec.kind == "blendshapes")
+        return happened(motion, valid, state_T, signals, self.config.labels, named=codec.kind == "blendshapes")
 
     def facts(self, rows: Sequence[Dyad]) -> str:
         """`DyadFacts`."""
         return facts_of(rows[0]).model_dump_json()
-
-
-def labelled(
-    motion: Sequence[np.ndarray],
-    valid: Sequence[np.ndarray],
-    state_T: np.ndarray,
-    signals: Readouts,
-    config: LabelsConfig,
-    *,
-    named: bool,
-) -> dict[str, Any]:
-    """Fields of a dyad that say what happens in it (`training.labels.happened`); none where that is switched off."""
-    if not config.enabled:
-        return {}
-    found = happened(motion, valid, state_T, signals, config, named)
-    return {"events": found.events, "told": found.told, "blinks_min": found.blinks_min}
 
 
 def facts_of(dyad: Dyad) -> DyadFacts:

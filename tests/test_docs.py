@@ -19,11 +19,12 @@ from tests.stages.test_ingest import write_clip
 from visavis.pipeline.app import app
 from visavis.pipeline.engine.supervise import FAULTS
 from visavis.pipeline.plan.graph import Graph
-from visavis.schemas.config import BuildConfig, IngestConfig, PluginConfig, Section
+from visavis.schemas.config import BuildConfig, IngestConfig, PluginConfig
 from visavis.schemas.errors import Reason, Rejected, UsageError
 from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.rows import Source
+from visavis.schemas.section import Section
 from visavis.schemas.train import TrainConfig
 from visavis.stages.ingest import IngestStage
 

@@ -14,7 +14,6 @@ import pytest
 from pydantic import BaseModel
 
 from tests.stages.test_shard import write_dataset
-from visavis.schemas.config import ShardConfig
 from visavis.schemas.manifest import (
     AudioSpec,
     BalancePlan,
@@ -31,6 +30,7 @@ from visavis.schemas.plain import load_record
 from visavis.schemas.rows import Figures, VoiceFigures
 from visavis.schemas.sample import SampleMeta
 from visavis.schemas.storage.store import Store
+from visavis.schemas.windows_config import ShardConfig
 from visavis.stages.face.codec import decode_motion
 from visavis.stages.face.decode import avatar_of, conversation_of, read_codec, read_faces
 from visavis.training.dataset import Dataset

@@ -27,10 +27,10 @@ from benchmarks.reactive import (
 from benchmarks.reactivity import Scale, bench
 from visavis.pipeline.cli.verify import verify_dataset
 from visavis.schemas import FPS
-from visavis.schemas.config import BalanceConfig
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.manifest import MANIFEST_NAME
 from visavis.schemas.train import FeatureConfig
+from visavis.schemas.windows_config import BalanceConfig
 from visavis.stages.face.codec import motion_spec
 from visavis.stages.windows import avatar_state
 from visavis.training.checkpoint import load_checkpoint

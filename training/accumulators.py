@@ -130,7 +130,7 @@ class _Part:
         """Of rpcc: of the mean difference behind it."""
         windows = {name: self._of_windows(name) for name in ("pcc", "pcc_truth", "var")}
         windows["rpcc"] = self._of_windows("pcc_of_truth") - windows["pcc"]
-        return {name: _standard_error(values) for name, values in windows.items() if len(values) > 1}
+        return {name: standard_error(values) for name, values in windows.items() if len(values) > 1}
 
     def floor(self, seed: int) -> dict[str, float]:
         pccs, flats = self._of_windows("pcc_of_truth"), self._of_windows("flat_of_truth")
@@ -149,7 +149,7 @@ class _Part:
         return {"rpcc": float(np.mean(gaps)), "rpcc_flat": float(np.mean(flat_gaps))}
 
 
-def _standard_error(values_W: np.ndarray) -> float:
+def standard_error(values_W: np.ndarray) -> float:
     """Of the mean of those that are defined; NaN of fewer than two."""
     defined = values_W[~np.isnan(values_W)]
     return float(defined.std(ddof=1) / np.sqrt(len(defined))) if len(defined) > 1 else math.nan

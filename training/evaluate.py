@@ -95,11 +95,11 @@ def evaluate(
     if not counts:
         raise UsageError(f"{dataset} has no {split} samples{_advice(data.manifest, split)}")
 
+    mine = OwnMetrics(own, model.motion)
     some = [choose(entries, min(limit or CLUSTERED_WINDOWS, CLUSTERED_WINDOWS)) for entries in shards.values()]
     centres = fit_centres(_frames_of_truth(model, data, some), model.motion)
     accumulators: dict[str, dict[str, list[Accumulator]]] = {}  # by row, class and seed
     done, batches = 0, sum(-(-n // BATCH) for n in counts.values())
-    mine = OwnMetrics(own, model.motion)
     unseen: Counter[str] = Counter(dict.fromkeys(("all", *(label.value for label in counts)), 0))
     for label, count in counts.items():
         for samples, batch in _batches(model, data, chosen[label], count):

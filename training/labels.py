@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from visavis.schemas import FPS
-from visavis.schemas.config import LabelsConfig
 from visavis.schemas.labels import KINDS, NOBODY, SIDES, TURN_KINDS, Event, EventKind, label_of
+from visavis.schemas.windows_config import LabelsConfig
 from visavis.training.events import Readouts, events, not_told
-from visavis.training.turn_events import spans_of, turn_events
+from visavis.training.runs import runs
+from visavis.training.turn_events import turn_events
 
 MOST = 1500
 """Events of a window that are told; ten minutes have a thousand."""
@@ -48,13 +49,17 @@ def happened(
     state_T: np.ndarray,
     signals: Readouts,
     config: LabelsConfig,
+    *,
     named: bool,
 ) -> Happened:
-    """
+    """Nothing where labels are switched off.
+
     Args:
         motion, valid: [T, D] and bool [T] of both people. state: bits as a dyad has them.
         signals: `readouts` of this motion. named: of columns with names of blendshapes, and so in scores, not in cm.
     """
+    if not config.enabled:
+        return Happened(np.zeros((0, 4), np.int32), (), (None, None))
     told = _told(signals)
     found: list[tuple[int, int, int, int]] = [
         (KINDS.index(kind), person, first, end) for kind, person, first, end in turn_events(state_T)
@@ -127,7 +132,7 @@ def _seen(
     if all(axis in signals for axis in _GAZE) and valid_T.any():
         away_T2 = np.stack([motion_TD @ signals[axis] for axis in _GAZE], axis=1)
         away_T = np.linalg.norm(away_T2 - np.median(away_T2[valid_T], axis=0), axis=1) >= config.gaze_score
-        found["gaze_away"] = [(a, b) for a, b in spans_of(away_T & valid_T) if b - a >= _SHORTEST_LOOK]
+        found["gaze_away"] = [(a, b) for a, b in runs(away_T & valid_T) if b - a >= _SHORTEST_LOOK]
     return found
 
 

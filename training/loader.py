@@ -32,7 +32,7 @@ from visavis.schemas.pairs import PairRecord
 from visavis.schemas.sample import Sample
 from visavis.schemas.words import counted
 from visavis.training.dataset import Dataset, class_mixture
-from visavis.training.readers import SIDES, Part, Window, read_beside, read_here
+from visavis.training.readers import SIDES, ClassPart, Decoded, read_beside, read_here
 from visavis.training.shapes import BD, BTD
 
 T = TypeVar("T")
@@ -113,7 +113,9 @@ class Loader:
         self._position = {label: tuple(state[label.value][1:]) for label in self.mixture}
         read = read_beside if beside else read_here
         self._classes = {
-            label: read(Part(dataset.location, dataset.hash, split, label, seed, rank, world_size, position), dataset)
+            label: read(
+                ClassPart(dataset.location, dataset.hash, split, label, seed, rank, world_size, position), dataset
+            )
             for label, position in self._position.items()
         }
 
@@ -130,13 +132,13 @@ class Loader:
         while True:
             yield _batch([self._draw() for _ in range(self.batch)]), self.state()
 
-    def _draw(self) -> Window:
+    def _draw(self) -> Decoded:
         total = sum(self._drawn.values()) + 1
         label = max(self.mixture, key=lambda c: self.mixture[c] * total - self._drawn[c])
         self._drawn[label] += 1
         for _ in range(BAD_IN_A_ROW):
             self._position[label], key, read = next(self._classes[label])
-            if isinstance(read, Window):
+            if isinstance(read, Decoded):
                 return read
             if key not in self.bad:
                 _LOG.warning("left out: %s", read)
@@ -151,10 +153,10 @@ class Loader:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Decoded samples of one length as a batch."""
-    return _batch([Window.of(sample) for sample in samples])
+    return _batch([Decoded.of(sample) for sample in samples])
 
 
-def _batch(windows: Sequence[Window]) -> Batch:
+def _batch(windows: Sequence[Decoded]) -> Batch:
     pairs = all(window.pair is not None for window in windows)
     names = [name for name in windows[0].arrays if pairs or name not in SIDES]
     stacked = {name: torch.from_numpy(np.stack([window.arrays[name] for window in windows])) for name in names}

@@ -10,7 +10,6 @@ The same kind of function can score pairs (`visavis pairs --scorer`). Memory hol
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -21,13 +20,14 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.sample import Sample
 from visavis.schemas.storage.user_function import UserFunction
+from visavis.training.accumulators import standard_error
 
 Key = tuple[str, str, str]
 """Metric, row, and class or "all"."""
 
 
 class OwnMetrics:
-    """Sums of each function's values by row, class and seed."""
+    """Each function's values by row, class and seed."""
 
     def __init__(self, functions: Sequence[UserFunction], motion: MotionSpec) -> None:
         """Raises UsageError where two functions have one name, which would be one row of a table."""
@@ -36,7 +36,7 @@ class OwnMetrics:
             raise UsageError(f"two metrics are called {max(names, key=names.count)}; rename one")
         self._functions = functions
         self._mean, self._std = (np.array(scale, np.float32) for scale in (motion.mean, motion.std))
-        self._sums: defaultdict[Key, list[np.ndarray]] = defaultdict(list)
+        self._values: defaultdict[Key, list[list[np.ndarray]]] = defaultdict(list)
 
     def add(self, row: str, label: str, samples: Sequence[Sample], motions: Sequence[np.ndarray]) -> None:
         """Windows of a class. motions: by seed, [W, T, D], normalised.
@@ -44,21 +44,27 @@ class OwnMetrics:
         Raises:
             UsageError: a function raised something, or gave no number for each window.
         """
+        units = [motion * self._std + self._mean for motion in motions]
         for function in self._functions:
-            for seed, motion in enumerate(motions):
-                values = self._asked(function, samples, motion * self._std + self._mean)
-                seen = values[np.isfinite(values)]
-                sums = np.array([len(seen), seen.sum(), np.square(seen).sum()])
+            for seed, motion in enumerate(units):
+                values = self._asked(function, samples, motion)
                 for of in (label, "all"):
-                    found = self._sums[function.name, row, of]
-                    found.extend(np.zeros(3) for _ in range(seed + 1 - len(found)))
-                    found[seed] += sums
+                    found = self._values[function.name, row, of]
+                    found.extend([] for _ in range(seed + 1 - len(found)))
+                    found[seed].append(values[np.isfinite(values)])
 
     def into(self, result: dict[str, Any]) -> None:
-        """Put means over windows and seeds, their errors and spreads beside the figures of an evaluation."""
-        for (name, row, of), seeds in self._sums.items():
-            means = [total / count for count, total, _ in seeds if count]
-            errors = [_error(*sums) for sums in seeds if sums[0] > 1]
+        """Put means over windows and seeds, their errors and spreads beside the figures of an evaluation.
+
+        Raises:
+            UsageError: a function has the name of a figure that is there.
+        """
+        for (name, row, of), seeds in self._values.items():
+            if name in result["rows"][row][of]:
+                raise UsageError(f"a metric of ours is called {name}; rename yours")
+            known = [joined for values in seeds if len(joined := np.concatenate(values))]
+            means = [values.mean() for values in known]
+            errors = [standard_error(values) for values in known if len(values) > 1]
             result["rows"][row][of][name] = float(np.mean(means)) if means else None
             if of in result["standard_errors"].get(row, {}):
                 result["standard_errors"][row][of][name] = float(np.mean(errors)) if errors else None
@@ -71,8 +77,3 @@ class OwnMetrics:
             found = f"{values.dtype} {list(values.shape)}"
             raise UsageError(f"{function.named} gave {found} for {len(samples)} windows, expected a number for each")
         return values.astype(np.float64)
-
-
-def _error(count: float, total: float, squares: float) -> float:
-    """Standard error of the mean of so many values."""
-    return math.sqrt(max(0.0, squares - total * total / count) / (count - 1) / count)

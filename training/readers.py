@@ -4,7 +4,7 @@
     a process  `ClassStream` → decode, some at once → chunks ═shared memory═► one by one, in the same order
 
 Decoding takes a millisecond of a core, a part of it with the interpreter's lock: a thread of the trainer feeds some 800
-windows a second, and keeps the trainer's Python from running meanwhile. A GPU takes three times as many. So each class
+windows a second, and keeps the trainer's Python from running meanwhile. A GPU may take more. So each class
 has a process there, which reads its own shards as the thread would, no shard twice; `torch.utils.data.DataLoader` keeps
 it. What comes, in which order, and from where a run goes on is the same either way, to the byte.
 """
@@ -47,7 +47,7 @@ _SHARED = Path("/dev/shm")  # noqa: S108 - where Linux has shared memory
 
 
 @dataclass(frozen=True)
-class Window:
+class Decoded:
     """What of a sample a batch is made of."""
 
     key: str
@@ -55,7 +55,7 @@ class Window:
     pair: PairRecord | None
 
     @classmethod
-    def of(cls, sample: Sample) -> Window:
+    def of(cls, sample: Sample) -> Decoded:
         names = ARRAYS if sample.pair is None else (*ARRAYS, *SIDES)
         return cls(sample.key, {name: getattr(sample, name) for name in names}, sample.pair)
 
@@ -65,11 +65,11 @@ class Drawn(NamedTuple):
 
     position: tuple[int, ...]
     key: str
-    read: Window | DatasetError
+    read: Decoded | DatasetError
 
 
 @dataclass(frozen=True)
-class Part:
+class ClassPart:
     """A rank's part of a class of a split, from a position on."""
 
     dataset: str
@@ -88,7 +88,7 @@ class Part:
         )  # fmt: skip
 
 
-def read_here(part: Part, dataset: Dataset) -> Generator[Drawn]:
+def read_here(part: ClassPart, dataset: Dataset) -> Generator[Drawn]:
     """Endless. Raises DatasetError for what `ClassStream` raises it."""
     stream = part.stream(dataset)
     while True:
@@ -96,7 +96,7 @@ def read_here(part: Part, dataset: Dataset) -> Generator[Drawn]:
         yield _read(dataset, stream.position, key, members)
 
 
-def read_beside(part: Part, dataset: Dataset) -> Generator[Drawn]:
+def read_beside(part: ClassPart, dataset: Dataset) -> Generator[Drawn]:
     """As `read_here`, by a process that ends when this iterator is closed.
 
     Raises:
@@ -140,30 +140,30 @@ class _Chunk:
     """Samples in order. Arrays of those that could be read lie stacked in one piece of memory, as each piece that is
     shared takes a millisecond. ended: why none comes after them."""
 
-    drawn_: Sequence[tuple[tuple[int, ...], str, PairRecord | DatasetError | None]]
+    samples: Sequence[tuple[tuple[int, ...], str, PairRecord | DatasetError | None]]
     layout: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
     memory: Tensor  # [bytes] uint8
     ended: str
 
     @classmethod
     def of(cls, found: Sequence[Drawn], ended: str) -> _Chunk:
-        good = [each.read for each in found if isinstance(each.read, Window)]
+        good = [each.read for each in found if isinstance(each.read, Decoded)]
         names = good[0].arrays if good else ()
         stacked = {name: np.stack([window.arrays[name] for window in good]) for name in names}
         layout = {name: (array.dtype, array.shape) for name, array in stacked.items()}
         memory = torch.empty(sum(_padded(array.nbytes) for array in stacked.values()), dtype=torch.uint8)
         for place, array in zip(_places(memory, layout).values(), stacked.values(), strict=True):
             place[...] = array
-        rest = [(d.position, d.key, d.read.pair if isinstance(d.read, Window) else d.read) for d in found]
+        rest = [(d.position, d.key, d.read.pair if isinstance(d.read, Decoded) else d.read) for d in found]
         return cls(rest, layout, memory, ended)
 
     def drawn(self) -> Iterator[Drawn]:
         arrays, good = _places(self.memory, self.layout), 0
-        for position, key, rest in self.drawn_:
+        for position, key, rest in self.samples:
             if isinstance(rest, DatasetError):
                 yield Drawn(position, key, rest)
                 continue
-            yield Drawn(position, key, Window(key, {name: array[good] for name, array in arrays.items()}, rest))
+            yield Drawn(position, key, Decoded(key, {name: array[good] for name, array in arrays.items()}, rest))
             good += 1
 
 
@@ -183,7 +183,7 @@ def _padded(size: int) -> int:
 class _Reader(IterableDataset[_Chunk]):
     """Runs in the process of a class."""
 
-    def __init__(self, part: Part, chunk: int) -> None:
+    def __init__(self, part: ClassPart, chunk: int) -> None:
         self._part, self._chunk = part, chunk
 
     def __iter__(self) -> Iterator[_Chunk]:
@@ -210,7 +210,7 @@ class _Reader(IterableDataset[_Chunk]):
 
 def _read(dataset: Dataset, position: tuple[int, ...], key: str, members: Members) -> Drawn:
     try:
-        return Drawn(position, key, Window.of(dataset.decode(key, members)))
+        return Drawn(position, key, Decoded.of(dataset.decode(key, members)))
     except DatasetError as error:
         return Drawn(position, key, error)
 

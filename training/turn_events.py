@@ -29,6 +29,7 @@ import numpy as np
 
 from visavis.schemas import FPS
 from visavis.schemas.labels import NOBODY, TurnKind
+from visavis.training.runs import runs
 
 _SHORTEST_SILENCE = 5  # frames; shorter ones are not heard as silence (Heldner and Edlund: 0.18 s)
 _LAPSE = 3 * FPS
@@ -46,26 +47,20 @@ Spans = list[tuple[int, int]]
 
 def turn_events(state_T: np.ndarray) -> list[Found]:
     """Events in order of their first frames. state: `schemas.sample`: bits 0 and 1 turns, 2 and 3 back-channels."""
-    phrases = tuple(spans_of(state_T >> person & 1 > 0) for person in (0, 1))
+    phrases = tuple(runs(state_T >> person & 1 > 0) for person in (0, 1))
     found: list[Found] = [*_silences(state_T)]
     for person in (0, 1):
-        found += [("backchannel", person, *span) for span in spans_of(state_T >> 2 + person & 1 > 0)]
+        found += [("backchannel", person, *span) for span in runs(state_T >> 2 + person & 1 > 0)]
         found += [("filler", person, *span) for span in _fillers(phrases[person], state_T, 1 - person)]
         found += _begun(phrases[person], phrases[1 - person], person)
     return sorted(found, key=lambda each: (each[2], each[3], each[1], each[0]))
-
-
-def spans_of(mask_T: np.ndarray) -> Spans:
-    """First frame, and the first one after it, of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask_T, [False]]).astype(np.int8)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _silences(state_T: np.ndarray) -> Iterator[Found]:
     """Those with speech before and after; one in which somebody hums is none, but its parts are."""
     turns_T = state_T & 3
     speech_N = np.flatnonzero(turns_T)
-    for first, end in spans_of(state_T & 15 == 0):
+    for first, end in runs(state_T & 15 == 0):
         at = int(np.searchsorted(speech_N, first))
         if end - first < _SHORTEST_SILENCE or not 0 < at < len(speech_N):
             continue

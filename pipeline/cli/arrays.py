@@ -93,17 +93,18 @@ def _read(path: Path, read: Callable[[Path], np.ndarray], axes: int) -> dict[str
 
 
 def _motion(path: Path) -> np.ndarray:
-    """Finite floats of two axes or more, none of them empty; whole numbers and half floats as float32."""
+    """Finite floats of two axes or more, none of them empty; none coarser than float32."""
     array = _array(path)
     if array.ndim < 2 or array.dtype == bool:
         raise UsageError(f"{path}: {array.dtype} {array.shape} is no motion; frames × columns of numbers are expected")
     if not array.size:
         raise UsageError(f"{path}: no frames in {array.shape}")
-    if not np.isfinite(array).all():
-        wrong = np.argwhere(~np.isfinite(array))
+    wrong = ~np.isfinite(array)
+    if count := int(np.count_nonzero(wrong)):
+        *_, frame, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
         raise UsageError(
-            f"{path}: {counted(len(wrong), 'number')} of {array.size} not finite, the first in frame {wrong[0][-2]},"
-            f" column {wrong[0][-1]}; mend these frames or leave them out on all sides"
+            f"{path}: {counted(count, 'number')} of {array.size} not finite, the first in frame {frame},"
+            f" column {column}; mend these frames or leave them out on all sides"
         )
     return array.astype(np.result_type(array.dtype, np.float32), copy=False)
 

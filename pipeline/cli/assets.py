@@ -15,8 +15,8 @@ from pydantic import Field, ValidationError
 
 import visavis
 from visavis.pipeline.cli.download import damaged_files, digest_of
-from visavis.schemas.config import Section
 from visavis.schemas.errors import UsageError
+from visavis.schemas.section import Section
 from visavis.schemas.words import candidates
 from visavis.stages.models.hub import fetched
 

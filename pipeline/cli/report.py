@@ -117,10 +117,10 @@ def _table(data: Dataset) -> Table:
 
 
 def _labels_table(labels: Mapping[str, Mapping[Split, int]]) -> Table:
-    """How many samples have each label, the avatar's beside the user's."""
+    """How many samples of each split have each label."""
     made = table("what happens in them", "label", "train", "val")
     for label, of in labels.items():
-        made.add_row(label, *(str(of[split]) for split in ("train", "val")))
+        made.add_row(label, *(str(of.get(split, 0)) for split in ("train", "val")))
     return made
 
 

@@ -24,8 +24,8 @@ import numpy as np
 
 from visavis.pipeline.demo.voices import VOICES, synthesise
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from visavis.schemas.config import Section
 from visavis.schemas.rows import Turn
+from visavis.schemas.section import Section
 
 PHRASES: tuple[str, ...] = (
     "I went down to the river.",

@@ -34,11 +34,12 @@ from visavis.pipeline.state.index import ItemIndex
 from visavis.pipeline.state.ledger import Ledger, Outcome
 from visavis.pipeline.state.lock import Hold
 from visavis.pipeline.state.tasks import Artifact, Task
-from visavis.schemas.config import RunConfig, Section
+from visavis.schemas.config import RunConfig
 from visavis.schemas.errors import Reason
 from visavis.schemas.markers import fields_by_digest, shaping
 from visavis.schemas.plain import to_json
 from visavis.schemas.secrets import without_signatures
+from visavis.schemas.section import Section
 from visavis.schemas.storage.store import Store
 
 PROGRESS_FILE = "progress.json"

@@ -43,9 +43,3 @@ def packed_over_time(array_TD: np.ndarray, steps: int = _STEPS) -> dict[str, Any
 def packed_bytes(array_N: np.ndarray) -> str:
     """uint8 [N], deflated, in base64: what `visavis.unpackBytes` reads."""
     return base64.b64encode(zlib.compress(array_N.astype(np.uint8).tobytes(), 9)).decode()
-
-
-def runs(true_T: np.ndarray) -> list[list[int]]:
-    """Spans [first, end) of frames in which something holds."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], true_T.astype(np.int8), [0]])))
-    return [list(pair) for pair in edges.reshape(-1, 2).tolist()]

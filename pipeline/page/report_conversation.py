@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from visavis.pipeline.page.packed import packed_bytes, packed_over_time, runs
+from visavis.pipeline.page.packed import packed_bytes, packed_over_time
 from visavis.pipeline.page.report_corpus import Entry, read_made
 from visavis.pipeline.page.report_media import Copies, Place, picture
 from visavis.pipeline.page.report_parts import packed_motion, peaks, put_faces
@@ -40,6 +40,7 @@ from visavis.stages.motion import MotionStage
 from visavis.stages.separate import SeparateStage
 from visavis.stages.transcribe import TranscribeStage
 from visavis.stages.windows import WindowsStage
+from visavis.training.runs import runs
 
 _WORDS, _BOXES_EACH = 20_000, FPS // 5  # words that are shown of a transcript; frames between two boxes
 _BOXED_FRAMES = 10 * 60 * FPS  # of longer conversations no boxes are drawn: their tracks are large

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from visavis.pipeline.engine.progress import Reporter
-from visavis.pipeline.page.packed import packed_bytes, runs
+from visavis.pipeline.page.packed import packed_bytes
 from visavis.pipeline.page.report_parts import packed_motion, peaks, put, put_codec, put_faces
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.schemas.errors import DatasetError
@@ -19,6 +19,7 @@ from visavis.schemas.sample import Sample
 from visavis.schemas.storage.store import Store
 from visavis.stages.face.decode import avatar_of, conversation_of, read_codec, read_faces
 from visavis.training.dataset import Dataset, choose
+from visavis.training.runs import runs
 
 _LISTED = 500  # pairs whose figures are in the table
 

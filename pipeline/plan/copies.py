@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 from visavis.pipeline.engine.run import Run
@@ -54,17 +55,15 @@ def leave_out(run: Run, conversations: Conversations, count: int, min_overlap: f
 
 
 def _found(run: Run, conversations: Conversations, count: int, min_overlap: float) -> Sequence[Duplicate]:
-    matches, seconds, places = Matches(), array("d"), array("q")
-    with run.reporter.items("compared", count) as advance:
+    seconds, places = array("d"), array("q")
+    with closing(Matches()) as matches, run.reporter.items("compared", count) as advance:
         for number, heard in enumerate(conversations()):
             found = _landmarks(run, heard)
             matches.add(number, found)
             seconds.append(found.seconds)
             places.append(heard.place)
             advance()
-        told = near_duplicates(matches, seconds, places, min_overlap)
-    matches.close()
-    return told
+        return near_duplicates(matches, seconds, places, min_overlap)
 
 
 def _landmarks(run: Run, heard: Heard) -> Landmarks:

@@ -36,7 +36,7 @@ def diagnosed(
         untold.append("lips: in this corpus no motion follows the own voice, so voices could not be held against faces")
     return Diagnosis(
         corpus=corpus,
-        looked_at={"conversations": total, "people": count} | ({"voices": by_voice} if by_voice else {}),
+        looked_at={"conversations": total, "people": count} | ({"people by voice": by_voice} if by_voice else {}),
         findings=tuple(findings.all(total)),
         unknown=tuple(untold),
     )

@@ -40,6 +40,7 @@ from visavis.stages.face.decode import read_faces
 from visavis.stages.recorded_dyad import RecordedDyadStage
 from visavis.stages.recorded_voices import VoicesStage
 from visavis.stages.separate import SeparateStage
+from visavis.stages.voiceprints import VoiceprintsStage
 from visavis.stages.windows import WindowsStage
 from visavis.training.dataset import Dataset
 
@@ -92,10 +93,12 @@ def examine_run(root: str, reporter: Reporter, *, listen: bool = False) -> Diagn
     copies.judge(findings)
     left_out(account_of(Ledger(store), prints), findings)
     unknown = [] if split else ["splits: there is no dataset yet, or it was imported, so nobody can be in two"]
-    with reporter.items("voices", kept.num_rows) as advance:
-        each_one = _told(_each(store, prints, kept), advance)
-        voices = heard_of(store, prints, each_one, scratch, findings, listen=listen)
-    if voices is None:
+    voices = None
+    if listen or VoiceprintsStage.name in prints:
+        with reporter.items("voices", kept.num_rows) as advance:
+            each_one = _told(_each(store, prints, kept), advance)
+            voices = heard_of(store, prints.get(VoiceprintsStage.name), each_one, scratch, findings)
+    else:
         unknown.append(NO_VOICES)
     return diagnosed(root, scratch, findings, unknown, voices)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,14 +12,13 @@ from visavis.schemas.artifact import load_row
 from visavis.schemas.dyads import Dyad
 from visavis.schemas.errors import DatasetError
 from visavis.schemas.rows import Voiceprints, Voices
-from visavis.schemas.sample import decode_audio
 from visavis.schemas.storage.store import Store
 from visavis.schemas.untrusted import first_line, parsing
 from visavis.stages.doctor import voices as judged
 from visavis.stages.doctor.findings import Findings, Sign
 from visavis.stages.doctor.kinds import Kind
 from visavis.stages.doctor.scratch import Scratch
-from visavis.stages.voice.voiceprints import Voiceprint, voiceprint
+from visavis.stages.voice.voiceprints import Voiceprint, both
 from visavis.stages.voiceprints import VoiceprintsStage
 
 if TYPE_CHECKING:
@@ -35,34 +34,26 @@ Both = tuple[Voiceprint, Voiceprint]
 
 
 def heard_of(
-    store: Store,
-    fingerprints: Mapping[str, str],
-    kept: Iterable[Kept],
-    scratch: Scratch,
-    findings: Findings,
-    *,
-    listen: bool,
-) -> judged.Voices | None:
-    """The voices of all conversations that were measured; None where none are kept, and none are to be heard.
+    store: Store, fingerprint: str | None, kept: Iterable[Kept], scratch: Scratch, findings: Findings
+) -> judged.Voices:
+    """The voices of all conversations that were measured.
 
     Args:
+        fingerprint: of the voiceprints that the run keeps; none: they are heard now.
         scratch: who takes part, and in which split. findings: gets what cannot be read.
     """
-    print_ = fingerprints.get(VoiceprintsStage.name)
-    if print_ is None and not listen:
-        return None
-    found, encoder = judged.Voices(), _encoder() if print_ is None else None
+    found, encoder = judged.Voices(), None if fingerprint else _encoder()
     for each in kept:
         about = scratch.about(each.id)
         if about is None:  # told of already
             continue
         try:
             with parsing(lambda why: DatasetError(f"its voices cannot be read ({why})")):
-                both = _heard(encoder, store, each) if encoder else _kept(store, str(print_), each.id)
+                pair = _heard(encoder, store, each) if encoder else _kept(store, str(fingerprint), each.id)
         except (DatasetError, OSError) as error:
             findings.add(each.id, each.name, [Sign(Kind.UNREADABLE, 0.99, first_line(error))])
             continue
-        for name, voice in zip(about.people, both, strict=True):
+        for name, voice in zip(about.people, pair, strict=True):
             found.add(judged.Appearance(each.id, each.name, name, about.split), voice)
     return found
 
@@ -82,6 +73,4 @@ def _kept(store: Store, fingerprint: str, id_: str) -> Both:
 
 def _heard(encoder: CAMPlusPlus, store: Store, kept: Kept) -> Both:
     state_T = load_row(store.read(kept.dyad), Dyad).state
-    voices = load_row(store.read(kept.voices), Voices)
-    one, other = (voiceprint(encoder, decode_audio(voices.audio[i].tobytes()), state_T, i) for i in (0, 1))
-    return one, other
+    return both(encoder, load_row(store.read(kept.voices), Voices), state_T)

@@ -15,11 +15,12 @@ from visavis.pipeline.engine.run import fingerprint
 from visavis.pipeline.engine.worker import AnyStage, Stages
 from visavis.pipeline.plan.plugins import Output, Plugin, plugins_of
 from visavis.pipeline.state.tasks import CENSUS, CODEC, PAIRS, REFERENCE, WHOLE, Artifact
-from visavis.schemas.config import BuildConfig, Section
+from visavis.schemas.config import BuildConfig
 from visavis.schemas.dyads import Codec
 from visavis.schemas.errors import UsageError
 from visavis.schemas.imports import ImportConfig
 from visavis.schemas.rows import Row
+from visavis.schemas.section import Section
 from visavis.stages.base import row_of
 from visavis.stages.bind import BindStage
 from visavis.stages.cast import CastStage

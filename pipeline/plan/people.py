@@ -18,9 +18,9 @@ from visavis.pipeline.plan.graph import Graph
 from visavis.pipeline.plan.workflow import MakeTask
 from visavis.pipeline.state.tasks import Artifact
 from visavis.schemas.artifact import load_row
-from visavis.schemas.config import SplitConfig
 from visavis.schemas.errors import RunFailed
 from visavis.schemas.rows import Crowd
+from visavis.schemas.windows_config import SplitConfig
 from visavis.schemas.words import counted
 from visavis.stages.balance import name_number
 from visavis.stages.people import PeopleStage

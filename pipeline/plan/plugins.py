@@ -32,9 +32,10 @@ from pydantic import ValidationError
 from visavis.pipeline.engine.paths import in_full
 from visavis.pipeline.engine.worker import AnyStage
 from visavis.pipeline.state.tasks import WHOLE
-from visavis.schemas.config import BuildConfig, PluginConfig, Section
+from visavis.schemas.config import BuildConfig, PluginConfig
 from visavis.schemas.errors import UsageError
 from visavis.schemas.rows import Row
+from visavis.schemas.section import Section
 from visavis.schemas.storage.user_code import named_in, read_code, run_code
 from visavis.schemas.words import candidates
 from visavis.stages.base import Stage, row_of

@@ -18,6 +18,7 @@ from visavis.schemas import FPS
 from visavis.schemas.dyads import Codec
 from visavis.schemas.rows import LANDMARKS, Turn
 from visavis.stages.face.heads import POSE_DIMS
+from visavis.training.runs import runs
 
 NOD = float(np.deg2rad(4.0))
 """Depth of a nod, rad."""
@@ -71,8 +72,7 @@ def speech_of_turns(turns: Iterable[Turn], person: int, first: int, last: int) -
 
 def spans(kind: Kind, mask_T: np.ndarray) -> list[Span]:
     """Where a mask holds."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask_T, [False]]).astype(np.int8)))
-    return [Span(kind, int(first), int(last)) for first, last in edges.reshape(-1, 2)]
+    return [Span(kind, first, last) for first, last in runs(mask_T)]
 
 
 def within(found: Sequence[Span], first: int, last: int) -> tuple[Span, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 
-from visavis.schemas import FPS, SAMPLES_PER_FRAME
+from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.stages.doctor.excerpt import Excerpt
 from visavis.stages.doctor.findings import Findings, Item, certainty
 from visavis.stages.doctor.kinds import Kind
 from visavis.stages.duplicates.alignment import LEAST_VOTES
-from visavis.stages.duplicates.landmarks import landmarks
+from visavis.stages.duplicates.landmarks import FRAMES_PER_SECOND, landmarks
 from visavis.stages.duplicates.matches import Matches
 from visavis.stages.duplicates.verdict import MIN_OVERLAP, Duplicate, near_duplicates
 
@@ -21,22 +21,26 @@ class Copies:
         self._matches = Matches()
         self._base = sqlite3.connect("")
         self._base.execute(
-            "CREATE TABLE heard (number INTEGER PRIMARY KEY, id TEXT UNIQUE, name TEXT, split TEXT, seconds REAL)"
+            "CREATE TABLE heard (number INTEGER PRIMARY KEY, id TEXT UNIQUE, name TEXT, split TEXT,"
+            " first INTEGER, last INTEGER)"  # frames of landmarks; pieces overlap, so lengths do not add up
         )
 
     def hear(self, id_: str, name: str, excerpt: Excerpt, split: str = "") -> None:
         """A stretch of a conversation: what both people say together, as a film of it has it."""
         found = landmarks(excerpt.audio_PN.mean(axis=0), excerpt.first * SAMPLES_PER_FRAME)
+        if not len(found.frame_M):
+            return
         (number,) = self._base.execute(
-            "INSERT INTO heard VALUES (NULL, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
-            " seconds = min(?, seconds + excluded.seconds) RETURNING number",
-            (id_, name, split, found.seconds, excerpt.frames / FPS),
+            "INSERT INTO heard VALUES (NULL, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+            " first = min(first, excluded.first), last = max(last, excluded.last) RETURNING number",
+            (id_, name, split, int(found.frame_M.min()), int(found.frame_M.max())),
         ).fetchone()
         self._matches.add(number - 1, found)
 
     def judge(self, findings: Findings) -> None:
         """Tell of each that is one too many."""
-        seconds = [float(row[0]) for row in self._base.execute("SELECT seconds FROM heard ORDER BY number")]
+        spans = self._base.execute("SELECT first, last FROM heard ORDER BY number")
+        seconds = [(last - first) / FRAMES_PER_SECOND for first, last in spans]
         for duplicate in near_duplicates(self._matches, seconds):
             self._tell(duplicate, findings)
         self._matches.close()

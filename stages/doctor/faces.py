@@ -11,7 +11,7 @@ from visavis.schemas.rows import Figures
 from visavis.stages.doctor.excerpt import Excerpt, Sums
 from visavis.stages.doctor.findings import Sign, certainty
 from visavis.stages.doctor.kinds import Kind
-from visavis.stages.voice.activity import runs
+from visavis.training.runs import runs
 
 _ENOUGH = 8 * FPS  # frames
 _STILL = 1e-4  # of a column's usual change, below which nothing has moved

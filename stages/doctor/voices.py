@@ -33,7 +33,7 @@ class Appearance(NamedTuple):
     @property
     def given(self) -> str:
         """The name, if somebody gave one."""
-        return "" if self.name.startswith(f"{self.talk}-") else self.name
+        return "" if self.name in (f"{self.talk}-0", f"{self.talk}-1") else self.name
 
 
 class Voices:
@@ -56,14 +56,14 @@ class Voices:
         if not self._who:
             return 0
         crowd = _Crowd(np.stack(self._prints).astype(np.float32), np.array(self._seconds), self._who)
-        person_N = crowd.linked(np.arange(len(self._who)), bound_of(len(self._who)))
+        person_N = crowd.linked(np.arange(len(self._who)))
         for members in _together(person_N.tolist()):
             _one_voice(members, crowd, findings)
         for members in _together([who.given for who in self._who]):
             _one_name(members, crowd, findings)
         count = len(np.unique(person_N))
-        for kind in (Kind.SEVERAL_NAMES, Kind.SEVERAL_PEOPLE):
-            findings.of(kind, count)
+        findings.of(Kind.SEVERAL_NAMES, count)
+        findings.of(Kind.SEVERAL_PEOPLE, len({who.given for who in self._who} - {""}))
         return count
 
 
@@ -74,7 +74,7 @@ class _Crowd(NamedTuple):
     seconds_N: np.ndarray
     who: Sequence[Appearance]
 
-    def linked(self, members_M: np.ndarray, bound: float) -> np.ndarray:
+    def linked(self, members_M: np.ndarray, bound: float | None = None) -> np.ndarray:
         """Who of some is whom: int64 [M]."""
         numbers: dict[str, int] = {}
         talk_M = np.array([numbers.setdefault(self.who[n].talk, len(numbers)) for n in members_M.tolist()])
@@ -108,9 +108,9 @@ def _together(keys: Sequence[Hashable]) -> Iterator[np.ndarray]:
 def _one_voice(members_M: np.ndarray, crowd: _Crowd, findings: Findings) -> None:
     """Of one person by voice: under how many names, in how many splits."""
     who = [crowd.who[n] for n in members_M.tolist()]
-    names = sorted({each.given or f"someone in {each.where or each.talk}" for each in who})
-    if len(names) < 2:
+    if len({each.given or each.talk for each in who}) < 2:
         return
+    names = sorted({each.given or f"someone in {each.where or each.talk}" for each in who})
     sure = _sure(float(crowd.against(members_M, members_M).min()) - bound_of(len(crowd.who)))
     where, name = crowd.places(members_M), _listed(names)
 

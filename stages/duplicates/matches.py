@@ -40,7 +40,7 @@ class Pair(NamedTuple):
 
 
 class Matches:
-    """Collects landmarks in a temporary folder, which is gone when it is closed."""
+    """Collects landmarks in a temporary folder, which is gone when it is closed (`contextlib.closing`)."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="visavis-")

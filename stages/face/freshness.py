@@ -26,6 +26,7 @@ from functools import cache
 import numpy as np
 
 from visavis.schemas import FPS
+from visavis.training.runs import runs
 
 # Frames that are soon before or after, and the part of their largest change below which a change is a dip: what changes
 # in the next frame changes in this one, too; in half a second much may come and go. In 5 faces at a true 25 a second,
@@ -144,8 +145,7 @@ def _around(change_T: np.ndarray, soon: int) -> np.ndarray:
 
 def _long(still_T: np.ndarray) -> np.ndarray:
     """Runs of `_FREEZE` frames and more."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], still_T, [False]]).astype(np.int8))).reshape(-1, 2)
     long_T = np.zeros(len(still_T), np.bool_)
-    for first, last in edges[edges[:, 1] - edges[:, 0] >= _FREEZE]:
-        long_T[first:last] = True
+    for first, last in runs(still_T):
+        long_T[first:last] = last - first >= _FREEZE
     return long_T

@@ -46,7 +46,8 @@ class ReferenceStatistics(Row):
     lagged_2LD, event_2LD: float32, L lags, by the fold that is judged by them. mean_D, whiten_DD: float64,
     |(z − mean) · whiten|² is the squared Mahalanobis distance over D. usual: the distance that 99 % of the truth's
     windows stay below. least_expressive: expressiveness below which windows are passed over. windows: how many it was
-    learnt from. held_out: whether each fold is judged by the other one; not where all windows are of one fold.
+    learnt from. held_out: whether each fold is judged by the other one, and conversations are enough to tell what
+    they have in common.
     """
 
     lagged: Array

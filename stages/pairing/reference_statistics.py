@@ -28,6 +28,8 @@ LAGS = 41
 """Frames 0 … 40 (1.6 s) after the user that a reaction is looked for."""
 _LEARNT_FROM = 1024
 """Recorded windows of a class that are learnt from, from up to eight shards."""
+FEWEST = 10
+"""Conversations of which fewer are no sample: their windows are not independent, and a model knows them by heart."""
 _USUAL = 0.99
 """Share of the truth's windows that are as near to the corpus' frames as `usual`."""
 _SHRINK = 0.01  # of the covariance towards a multiple of the identity: dimensions may hardly move
@@ -85,7 +87,7 @@ def learn(samples: Sequence[Sample], motion: MotionSpec, passed_over: float = 0.
         usual=round(float(np.nanquantile(distance, _USUAL)), _DIGITS),
         least_expressive=round(float(np.quantile(expressiveness, passed_over)), _DIGITS) if passed_over else 0.0,
         windows=len(samples),
-        held_out=len(set(windows.fold.tolist())) > 1,
+        held_out=len({s.meta.conversation for s in samples}) >= FEWEST and len(set(windows.fold.tolist())) > 1,
     )
 
 

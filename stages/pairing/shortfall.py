@@ -49,7 +49,7 @@ def responses(expected: Expected, motions: Motions, groups: Groups) -> Responses
         motions: recorded and the model's own, [W, T, D] normalised by the corpus. Windows of which one is not finite
             count as nothing.
 
-    Returns: nothing where there were no other conversations to learn the reactions from.
+    Returns: nothing where there were no other conversations to learn the reactions from, or few.
     """
     if not expected.reference.held_out:
         return {}

@@ -6,11 +6,12 @@ synthetic ones at once, so no constant would mend it; the sound itself tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 from visavis.schemas import SAMPLE_RATE
+from visavis.training.runs import runs
 
 VAD_STEP = 512
 """Samples between probabilities of `stages.models.networks.load_voice_activity`."""
@@ -42,7 +43,7 @@ def heard_spans(vad: np.ndarray, audio_N: np.ndarray) -> np.ndarray:
     Ends are moved back by one step: the VAD's memory lets go about 50 ms after the last sound. Then edges move
     outwards as long as the sound goes on: soft beginnings of real voices are heard late, those of synthetic ones not.
     """
-    spans = (np.array(list(runs(vad > HEARD)), np.float64).reshape(-1, 2) - [0, 1]) * (VAD_STEP / SAMPLE_RATE)
+    spans = (np.array(runs(vad > HEARD), np.float64).reshape(-1, 2) - [0, 1]) * (VAD_STEP / SAMPLE_RATE)
     hop = SAMPLE_RATE // 100
     hops = audio_N[: len(audio_N) // hop * hop].reshape(-1, hop)
     power = np.einsum("ij,ij->i", hops, hops)  # no copy of an hour of sound
@@ -60,9 +61,3 @@ def _until(silent: np.ndarray, most: int) -> int:
     """How many hops of sound come before the first silent one, `most` at most."""
     found = np.flatnonzero(silent[:most])
     return int(found[0]) if len(found) else min(most, len(silent))
-
-
-def runs(mask: np.ndarray) -> Iterator[tuple[int, int]]:
-    """First frame, and the one after the last, of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

@@ -37,10 +37,11 @@ from visavis.schemas import SAMPLE_RATE
 from visavis.schemas.rows import Turn
 from visavis.stages.models.campplus import voice_windows
 from visavis.stages.models.networks import load_powerset, load_voice_activity, load_voice_encoder
-from visavis.stages.voice.activity import HEARD, VAD_STEP, heard_spans, runs, speech_probability
+from visavis.stages.voice.activity import HEARD, VAD_STEP, heard_spans, speech_probability
 from visavis.stages.voice.diarized import Diarized
 from visavis.stages.voice.local_voices import CHUNK_FRAMES, HOP, local_evidence, set_apart, spread
 from visavis.stages.voice.viterbi import viterbi
+from visavis.training.runs import runs
 
 STEP = 270  # samples between frames of the segmentation
 CENTRE = 495  # sample in the middle of its first frame

@@ -50,9 +50,9 @@ def linked(prints_NE: np.ndarray, seconds_N: np.ndarray, talk_N: np.ndarray, bou
     Args:
         prints_NE: unit voiceprints; zeros of whom too little was heard, who stay alone.
         talk_N: int, the conversation of each; nobody is in one twice.
-        bound: nats; None: of strangers (`bound_of`).
+        bound: nats; None: of strangers (`bound_of`), as many as are heard.
     """
-    bound = bound_of(len(prints_NE)) if bound is None else bound
+    bound = bound_of(int(prints_NE.any(axis=1).sum())) if bound is None else bound
     groups = _Groups(prints_NE, seconds_N, talk_N)
     while True:
         roots, centroids_RE, heard_R = groups.centroids()

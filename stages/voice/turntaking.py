@@ -25,7 +25,7 @@ import numpy as np
 
 from visavis.schemas import FPS
 from visavis.schemas.errors import Reason, Rejected
-from visavis.stages.voice.activity import runs
+from visavis.training.runs import runs
 
 _SHORT = FPS  # frames; what is no longer, and so far from all that is, is listening or a short answer
 _ENDING = 15, 25  # frames before and after an end in which the other may be answered
@@ -77,7 +77,7 @@ def dialogue_evidence(state_T: np.ndarray) -> float:
 
 def _turns(speaks_T: np.ndarray) -> np.ndarray:
     """Speech without short sounds apart from longer ones: whatever the other does, so strangers gain nothing by it."""
-    spans = list(runs(speaks_T))
+    spans = runs(speaks_T)
     long_T = np.zeros(len(speaks_T), bool)
     for first, last in spans:
         long_T[first:last] = last - first > _SHORT
@@ -94,7 +94,7 @@ def _changes(speaks_PT: np.ndarray) -> float:
 
 def _of_one(own_T: np.ndarray, other_T: np.ndarray) -> np.ndarray:
     """Of one person's changes, nats [K] for each temper."""
-    edges = list(runs(other_T))
+    edges = runs(other_T)
     ends_T = _near(len(own_T), [last for _, last in edges if last < len(own_T)], *_ENDING)
     begins_T = _near(len(own_T), [first for first, _ in edges if first > 0], *_BEGINNING)
     before_T, now_T = own_T[:-1], own_T[1:]

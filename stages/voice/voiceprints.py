@@ -16,8 +16,10 @@ import numpy as np
 import torch
 
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.schemas.rows import Voices
+from visavis.schemas.sample import decode_audio
 from visavis.stages.models.campplus import DIMENSIONS, STRETCH, CAMPlusPlus
-from visavis.stages.voice.activity import runs
+from visavis.training.runs import runs
 
 LEAST = 1.5
 """Seconds of speech below which nothing is said of a voice."""
@@ -54,6 +56,13 @@ def voiceprint(encoder: CAMPlusPlus, audio_N: np.ndarray, state_T: np.ndarray, p
     return Voiceprint((sum_E / np.linalg.norm(sum_E)).astype(np.float32), round(heard, 2))
 
 
+def both(encoder: CAMPlusPlus, voices: Voices, state_T: np.ndarray) -> tuple[Voiceprint, Voiceprint]:
+    """Of both participants, one track in memory at a time."""
+    tracks = (decode_audio(voices.audio[person].tobytes()) for person in (0, 1))
+    one, other = (voiceprint(encoder, audio_N, state_T, person) for person, audio_N in enumerate(tracks))
+    return one, other
+
+
 def alone(audio_N: np.ndarray, state_T: np.ndarray, person: int) -> np.ndarray:
     """What a person says while the other is silent, joined: float32 [N]."""
     own, other = 1 << person, 2 >> person
@@ -62,7 +71,8 @@ def alone(audio_N: np.ndarray, state_T: np.ndarray, person: int) -> np.ndarray:
     spans = [(a + _EDGE, b - _EDGE) for a, b in runs(turn_T) if b - a >= _SHORTEST]
     parts = [audio_N[a * SAMPLES_PER_FRAME : b * SAMPLES_PER_FRAME] for a, b in spans]
     said_TS = np.concatenate([*parts, np.zeros(0, np.float32)]).reshape(-1, SAMPLES_PER_FRAME)
-    level_T = 10 * np.log10(np.mean(np.square(said_TS, dtype=np.float64), axis=1) + 1e-10)
+    power_T = np.einsum("ts,ts->t", said_TS, said_TS) / SAMPLES_PER_FRAME  # an hour squared would be half a gigabyte
+    level_T = 10 * np.log10(power_T + 1e-10)
     loud = np.quantile(level_T, 0.9) if len(level_T) else 0.0
     voiced_N: np.ndarray = said_TS[level_T > loud - _QUIET_DB].ravel()
     return voiced_N

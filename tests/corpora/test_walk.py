@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.corpora import write_dualtalk
 from tests.e2e.test_learn import RECIPE, visavis
+from visavis.pipeline.plan.rounds import read_ledger
 from visavis.schemas.manifest import Manifest
 from visavis.training.dataset import Dataset
 
@@ -46,6 +47,7 @@ def walked(said: Callable[..., str], corpus: Path, out: Path) -> Manifest:
     rounds = ("--out", out / "rounds", "--rounds", 1, "--engine", "local")
     made = [f"pairs.{setting}" for setting in gate] + ["pairs.classes=[listening]", "max_rise=null"]
     said("tune", run, "--init", base / "checkpoint.safetensors", *rounds, *sets(*made))
+    assert [row.accepted for row in read_ledger(out / "rounds")] == [True]
     return Dataset(str(pairs / "dataset")).manifest
 
 

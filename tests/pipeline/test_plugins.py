@@ -22,7 +22,7 @@ from visavis.schemas.rows import Address
 HEAD = """
 from __future__ import annotations
 from collections.abc import Sequence
-from visavis.schemas.config import Device, Section
+from visavis.schemas.section import Device, Section
 from visavis.schemas.dyads import Census, Codec, Dyad, Motion
 from visavis.schemas.rows import Binding, Conversation, FaceTracks, Row, Voices
 from visavis.stages.base import Stage

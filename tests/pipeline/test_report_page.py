@@ -23,7 +23,7 @@ from tests.training.synthetic import write_dataset
 from visavis.pipeline.app import app
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.page.folder import MARK, new_folder
-from visavis.pipeline.page.packed import packed_over_time, runs
+from visavis.pipeline.page.packed import packed_over_time
 from visavis.pipeline.page.report import Wanted, write_report
 from visavis.pipeline.page.report_corpus import limits_of, read_corpus
 from visavis.pipeline.page.report_find import Found, find
@@ -36,6 +36,7 @@ from visavis.schemas.config import QualityConfig
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
 from visavis.schemas.storage.store import Store
+from visavis.training.runs import runs
 
 HOSTILE = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=40).map(
     lambda text: f"</script><script>window.ran=1</script><img src=x onerror=window.ran=1>{text}"
@@ -153,7 +154,7 @@ def test_packed_arrays_come_back() -> None:
     whole_TD = np.cumsum((folded >> 1) ^ -(folded & 1), axis=1).T
     back_TD = np.array(made["low"]) + np.array(made["step"]) * whole_TD
     assert np.abs(back_TD - array_TD).max(axis=0) == pytest.approx(0, abs=np.ptp(array_TD, axis=0).max() / 400)
-    assert runs(np.array([1, 1, 0, 0, 1], bool)) == [[0, 2], [4, 5]]
+    assert runs(np.array([1, 1, 0, 0, 1], bool)) == [(0, 2), (4, 5)]
     with pytest.raises(ValueError, match="not finite"):
         packed_over_time(np.array([[np.nan]]))
 

@@ -26,6 +26,7 @@ from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.train import TrainConfig
 from visavis.schemas.tune import TuneConfig
+from visavis.stages.pairing import reference_statistics
 from visavis.training.checkpoint import checkpoint_id, load_checkpoint
 from visavis.training.dataset import Dataset
 
@@ -147,8 +148,11 @@ def test_a_round_without_pairs_is_the_end(base: tuple[Path, Path], tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_rounds_end_where_nothing_falls_short(base: tuple[Path, Path], tmp_path: Path, config: TuneConfig) -> None:
+def test_rounds_end_where_nothing_falls_short(
+    base: tuple[Path, Path], tmp_path: Path, config: TuneConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Groups that weigh what they fall short by would weigh nothing, and steps would be those of no pairs at all."""
+    monkeypatch.setattr(reference_statistics, "FEWEST", 2)
     dpo = config.train.dpo.model_copy(update={"objective": "groups", "group_weights": "shortfall"})
     pairs = config.pairs.model_copy(update={"chosen": "ground_truth", "per_window": 1})
     train = config.train.model_copy(update={"dpo": dpo})

@@ -28,11 +28,12 @@ from visavis.pipeline.plan.run_folder import opened
 from visavis.pipeline.state.ledger import Ledger
 from visavis.pipeline.state.tasks import Artifact, Task, artifact_path
 from visavis.schemas import FPS, SAMPLE_RATE
-from visavis.schemas.config import RunConfig, Section
+from visavis.schemas.config import RunConfig
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import RunFailed, UsageError
 from visavis.schemas.manifest import MANIFEST_NAME, BalancePlan, Manifest, ShardEntry, parse_manifest
 from visavis.schemas.rows import Row
+from visavis.schemas.section import Section
 from visavis.schemas.storage.store import Store
 from visavis.stages.base import Stage
 from visavis.stages.shard import ShardRow

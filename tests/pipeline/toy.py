@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from visavis.schemas.config import Section
 from visavis.schemas.errors import Reason, Rejected
 from visavis.schemas.rows import Array, Row
+from visavis.schemas.section import Section
 from visavis.stages.base import Stage
 
 

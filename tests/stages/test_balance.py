@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visavis.schemas.config import BalanceConfig, Section
 from visavis.schemas.dyads import Census, DyadHead, Window, WindowClass
+from visavis.schemas.section import Section
+from visavis.schemas.windows_config import BalanceConfig
 from visavis.stages.balance import BINS, held_out, histogram, keep_weights, name_number, plan_balance
 from visavis.stages.census import CensusInput, CensusStage, merge, scale
 

@@ -14,13 +14,14 @@ from tests.stages.test_shard import LENGTH, make_dyad, make_voices
 from tests.training.synthetic import sample, write_dataset
 from visavis.pipeline.plan.dataset import count_labels
 from visavis.pipeline.plan.pairs_order import check_where
-from visavis.schemas.config import BuildConfig, ShardConfig
+from visavis.schemas.config import BuildConfig
 from visavis.schemas.dyads import Census, Dyad, WindowClass
 from visavis.schemas.errors import UsageError
 from visavis.schemas.labels import KINDS
 from visavis.schemas.pairs import PairsConfig, WhereConfig
 from visavis.schemas.sample import Sample, decode_sample, encode_sample
 from visavis.schemas.storage.store import Store
+from visavis.schemas.windows_config import ShardConfig
 from visavis.stages.models.labeller import Labeller
 from visavis.stages.shard import ShardInput, ShardRow, ShardStage, Slice
 from visavis.training.dataset import Dataset

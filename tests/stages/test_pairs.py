@@ -28,6 +28,7 @@ from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.pairs import GateConfig, PairsConfig
 from visavis.schemas.recipes import parse_config
 from visavis.schemas.train import FeatureConfig, SamplerConfig, TrainConfig
+from visavis.stages.pairing import reference_statistics
 from visavis.stages.pairing.shortfall import shortfall_line
 from visavis.training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, save_checkpoint
 from visavis.training.dataset import Dataset
@@ -218,9 +219,10 @@ def test_a_checkpoint_that_does_not_fit_is_told_before_work_starts(
 
 @pytest.mark.slow
 def test_the_rejected_motion_can_be_what_the_model_does_with_its_user(
-    source: Path, checkpoint: Path, tmp_path: Path
+    source: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same motion as that of `chosen: full`, and the gate asks what it lacks."""
+    monkeypatch.setattr(reference_statistics, "FEWEST", 2)
     some = CONFIG.model_copy(update={"classes": (WindowClass.OVERLAP,)})  # of both folds
     own = build(source, checkpoint, tmp_path / "own", some.model_copy(update={"rejected": "own"}))
     full = build(source, checkpoint, tmp_path / "full", some.model_copy(update={"chosen": "full"}))
@@ -308,6 +310,7 @@ def test_a_dry_run_tells_what_a_run_would_give(
     source: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With no more windows than are tried, exactly; and it writes nothing."""
+    monkeypatch.setattr(reference_statistics, "FEWEST", 2)
     out = tmp_path / "run"
     words = ["visavis", "pairs", str(source), str(checkpoint), "--out", str(out), "--set", "sampler.steps=2"]
     words += ["--set", "gate.min_reactivity_margin=0.1", "--set", "gate.max_jerk_ratio=1e9", "--engine", "local"]

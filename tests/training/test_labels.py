@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from visavis.schemas.config import LabelsConfig
 from visavis.schemas.labels import KINDS, LABELS, Event, has_any, label_of, parse_event
+from visavis.schemas.windows_config import LabelsConfig
 from visavis.training.events import column_readouts
 from visavis.training.labels import happened, labels_in, window_events
 from visavis.training.turn_events import Found, turn_events

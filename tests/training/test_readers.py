@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -91,13 +92,16 @@ def test_a_shard_that_is_gone_is_said_in_the_same_words(tmp_path: Path):
         drawn(beside, 1)
 
 
+def processes() -> set[psutil.Process]:
+    """All that this one has started, itself or by others, and that are at work."""
+    return {each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE}
+
+
 @pytest.mark.slow
-def test_a_process_that_was_ended_is_an_error_and_none_is_left_behind(tmp_path: Path):
+def test_a_process_that_was_ended_is_an_error_and_none_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = write_dataset(tmp_path, COUNTS, frames=10)
 
-    def processes() -> set[psutil.Process]:
-        return {each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE}
-
+    monkeypatch.setattr(readers, "CHUNK_BYTES", 1)  # little is read ahead
     with loading(folder, beside=True) as first:
         drawn(first, 1)  # the server that starts them stays
     before = processes()
@@ -110,21 +114,33 @@ def test_a_process_that_was_ended_is_an_error_and_none_is_left_behind(tmp_path: 
 
 
 @pytest.mark.slow
-def test_what_asks_all_processes_to_stop_leaves_the_trainer_its_samples(tmp_path: Path):
+def test_what_asks_all_processes_to_stop_leaves_the_trainer_its_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(readers, "CHUNK_BYTES", 1)
     folder = write_dataset(tmp_path, COUNTS, frames=10)
+    with loading(folder, beside=True) as first:
+        drawn(first, 1)
+    before = processes()
     with loading(folder, beside=True) as beside:
         drawn(beside, 1)
-        for process in psutil.Process().children(recursive=True):
-            if process.ppid() != psutil.Process().pid:  # those that read; the server that starts them is ours
-                process.send_signal(signal.SIGINT)
-                process.send_signal(signal.SIGTERM)
+        reading = processes() - before
+        assert len(reading) == len(COUNTS)
+        for process in reading:
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
         assert len(drawn(beside, 20)) == 20
 
 
 @pytest.mark.slow
 def test_a_thread_that_reads_ahead_can_be_left_at_any_time(tmp_path: Path):
     folder = write_dataset(tmp_path, COUNTS, frames=10)
+    with loading(folder, beside=True) as first:
+        drawn(first, 1)
+    before, threads = processes(), threading.active_count()
     with loading(folder, beside=True) as beside:
         ahead = prefetch(beside)
         next(ahead)
         ahead.close()
+    assert processes() <= before
+    assert threading.active_count() <= threads
