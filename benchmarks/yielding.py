@@ -17,9 +17,8 @@ import numpy as np
 
 from benchmarks.listeners import Rule
 from benchmarks.reactive import Corpus, write_corpus
+from benchmarks.reactivity import recipe
 from visavis.schemas.manifest import MANIFEST_NAME
-from visavis.schemas.recipes import load_config
-from visavis.schemas.train import TrainConfig
 from visavis.training.events import readouts
 from visavis.training.sequences import checkpoint_sequences
 from visavis.training.train import train
@@ -31,17 +30,16 @@ FIGURES = ("reacts", "reacts_chance", "reacts_p", "mouth_stops", "mouth_stops_ch
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--train", type=int, default=100, help="conversations of a minute")
-    parser.add_argument("--val", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--train", type=int, default=400, help="conversations of a minute")
+    parser.add_argument("--val", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=3)
     args = parser.parse_args()
     corpus = Corpus(train=args.train, val=args.val, seed=args.seed, speaking=0.5, barge_ins=0.5)
     data = args.out / "dataset"
     if not (data / MANIFEST_NAME).exists():
         write_corpus(data, corpus, Rule())
-    recipe = Path(__file__).parents[1] / "configs" / "train" / "tiny.yaml"
-    config = load_config(str(recipe), TrainConfig, [f"optim.steps={args.steps}", f"seed={args.seed}"])
+    config = recipe("block", args.steps).model_copy(update={"seed": args.seed})
     began = time.monotonic()
     checkpoint = train(str(data), args.out / "model", config)
     print(f"trained {args.steps} steps in {time.monotonic() - began:.0f} s", flush=True)
