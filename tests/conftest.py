@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,18 @@ _SHAPED = [
     if re.search("jaxtyping|training.shapes", path.read_text())
 ]
 install_import_hook([f"visavis.training.{name}" for name in _SHAPED], f"{shapes.__name__}.checked")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that quick ones fill the end, where a process would wait for another. Who
+    is left to the night says what it guards.
+    """
+    silent = [item.nodeid for item in items for mark in item.iter_markers("nightly") if not mark.args]
+    if silent:
+        raise pytest.UsageError(f"pytest.mark.nightly says what is guarded: {', '.join(silent)}")
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: not slow[item.path])
+
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 

@@ -49,7 +49,7 @@ def errors(root: Path) -> list[float]:
     return [round_trip(codec, binding, faces, motion) for _, motion in read_outputs(str(root), MotionStage)]
 
 
-@pytest.mark.nightly  # 20 s; the codec itself is tested on real faces in tests/stages/test_codec.py
+@pytest.mark.nightly("blendshapes from end to end; the codec itself is in tests/stages/test_codec.py")
 def test_blendshapes(dialogues: Path, landmarker: Path, tmp_path: Path) -> None:
     faces = {"model": "face-landmarker", "landmarker": str(landmarker)}
     summary = build(dialogues / "together.mp4", tmp_path / "run", motion={"kind": "blendshapes"}, faces=faces)

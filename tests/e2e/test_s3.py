@@ -138,6 +138,7 @@ def test_videos_that_moved_to_a_disk_are_read_again_and_nothing_else(
     assert objects(root, "dataset") == dataset
 
 
+@pytest.mark.nightly("S3 from Ray's workers; S3 is tested above, Ray in test_build.py")
 def test_workers_on_ray_read_and_write_there(remote: Remote, uploaded: list[Source], ray_cluster: None) -> None:
     root, _ = remote
     store = Store(root)

@@ -26,7 +26,7 @@ CONFIG = TrainConfig(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("Ray Train's start and stop; two ranks are in test_processes.py")
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_processes_on_ray_are_one_run_that_can_be_stopped(tmp_path: Path):
     dataset = str(write_dataset(tmp_path / "windows", val=2))

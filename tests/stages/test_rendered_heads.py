@@ -92,6 +92,7 @@ def test_heads_that_talk(tmp_path: Path) -> None:
         assert min(opening_r) >= 0.96
 
 
+@pytest.mark.nightly("heads that turn by 25 degrees; those that talk are above")
 def test_heads_that_turn_far(tmp_path: Path) -> None:
     seen = film(tmp_path, sweep)
     report("sweep", seen)

@@ -350,7 +350,7 @@ def test_logit_normal_levels_keep_away_from_the_ends():
     assert (levels() > 0.95).float().mean() == pytest.approx(1 / 618, rel=0.5)
 
 
-@pytest.mark.nightly  # 40 s; guards optim.compile, which is off by default
+@pytest.mark.nightly("optim.compile, which is off by default")
 def test_a_compiled_network_learns_the_same_and_its_checkpoint_looks_the_same(
     windows: Path, tmp_path: Path, small_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ):
