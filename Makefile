@@ -54,8 +54,7 @@ nightly: setup ## tests too slow for CI, and property tests with fifty times as 
 	HYPOTHESIS_PROFILE=nightly $(RUN)pytest --timeout=7200 tests/schemas tests/pipeline/test_lists.py tests/pipeline/test_sources.py \
 	  tests/stages/test_cast.py tests/stages/test_clock.py tests/stages/test_containers.py tests/stages/test_damage.py \
 	  tests/stages/test_jitter.py tests/stages/test_mixing.py \
-	  tests/stages/test_rendered_heads.py tests/training/test_sampler.py tests/training/test_undefined.py \
-	  tests/hostile tests/training/test_hostile_data.py tests/live/test_messages.py tests/live/test_timeline.py \
+	  tests/stages/test_rendered_heads.py tests/training tests/hostile tests/live/test_messages.py tests/live/test_timeline.py \
 	  tests/view/test_avatar.py tests/browser/test_base.py tests/browser/test_report.py tests/browser/test_study.py \
 	  tests/pipeline/test_votes.py tests/pipeline/test_report_page.py
 

@@ -58,7 +58,9 @@ def test_blendshapes(dialogues: Path, landmarker: Path, tmp_path: Path) -> None:
     assert max(errors(tmp_path / "run")) <= 1.0
 
 
-@pytest.mark.parametrize("kind", ["script", "export"])
+@pytest.mark.parametrize(
+    "kind", ["script", pytest.param("export", marks=pytest.mark.nightly("exported programs; scripts are in CI"))]
+)
 def test_a_network(built: Built, dialogues: Path, tmp_path: Path, kind: str) -> None:
     begin_from(built, tmp_path / "run")
     file = tmp_path / "network"

@@ -222,7 +222,7 @@ print(getpass.getuser(), pathlib.Path.home(), os.environ["MPLCONFIGDIR"])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("libraries that we do not change")
 def test_no_library_reports_to_its_maker(tmp_path: Path) -> None:
     """onnxruntime would keep a number for this machine in the home folder, and send it along."""
     bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}  # with CI=1 it is silent
