@@ -119,9 +119,11 @@ def server() -> Iterator[S3Server]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster(server: S3Server) -> Iterator[None]:
-    """One local cluster for the whole test session. Its workers find the S3 server, as it is started after that."""
+    """One local cluster for a file, as one that nobody needs takes a twentieth of a core. Its workers find the S3 server,
+    as it is started after that.
+    """
     import ray
 
     from visavis.pipeline.engine.cluster import start_ray

@@ -61,6 +61,7 @@ def test_one_file_on_which_ingest_hangs_delays_nobody(tmp_path: Path) -> None:
     assert hung["others_end_s"] < calm["others_end_s"] * 1.2
 
 
+@pytest.mark.slow
 def test_in_the_tail_nobody_idles_while_a_piece_of_the_longest_conversation_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,7 @@ def test_a_monologue_has_two_labels_and_one_voice(stage: DiarizeStage, shared_me
 # --- a pyannote pipeline instead
 
 
+@pytest.mark.slow
 def test_any_pyannote_pipeline_folder_loads(shared_media: Path, tmp_path: Path) -> None:
     """A real pipeline over the embedded segmentation: voice activity, so everybody is one 'speaker'."""
     weights = wheel_file("whisperx", "assets/pytorch_model.bin", "")

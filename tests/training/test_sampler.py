@@ -259,6 +259,7 @@ def test_one_graph_serves_every_block(monkeypatch: pytest.MonkeyPatch):
     torch.testing.assert_close(made[0], made[1], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_bfloat16_changes_the_motion_by_little():
     x, sampler = inputs(30), SamplerConfig(steps=4)
     exact, rounded = generate(small_model(), x, sampler), generate(small_model().use_bfloat16(), x, sampler)

@@ -67,6 +67,7 @@ def test_a_folder_holds_one_run_at_a_time(windows: Path, tmp_path: Path, small_c
     train(str(windows), tmp_path / "out", small_config)  # free again
 
 
+@pytest.mark.slow
 def test_metrics_say_what_happens(windows: Path, tmp_path: Path, small_config: TrainConfig):
     seen = []
     path = train(str(windows), tmp_path, small_config, progress=lambda *args: seen.append(args))
@@ -368,6 +369,7 @@ def test_a_compiled_network_learns_the_same_and_its_checkpoint_looks_the_same(
     )
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_what_the_lines_say(windows: Path, tmp_path: Path, small_config: TrainConfig):
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
