@@ -121,7 +121,7 @@ def server() -> Iterator[S3Server]:
 
 @pytest.fixture(scope="module")
 def ray_cluster(server: S3Server) -> Iterator[None]:
-    """One local cluster for a file, as one that nobody needs takes a twentieth of a core. Its workers find the S3 server,
+    """One local cluster for a file: one that nobody needs takes a twentieth of a core. Its workers find the S3 server,
     as it is started after that.
     """
     import ray

@@ -111,7 +111,6 @@ def test_a_list_that_claims_too_much_is_one_line(tmp_path: Path, name: str) -> N
     assert peak_mb() - before < MOST_MB
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY", None])
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 def test_good_parquet_reads_as_before_however_it_is_packed(tmp_path: Path, encoding: str | None, version: str) -> None:
