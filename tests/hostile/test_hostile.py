@@ -1,7 +1,7 @@
 """Hundreds of hostile inputs: nothing dies, nothing outside is touched, and every end has its code.
 
-Nightly takes all of them, CI every tenth (of whole builds on Ray every third); what was once found has a test of its
-own.
+Nightly takes all of them, CI every tenth (of what whole builds are given every third); what was once found has a test
+of its own.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def judged(out: Path, judge: Judge, expected: int) -> None:
 
 def test_media(driver: Driver, tmp_path: Path, elsewhere: Elsewhere) -> None:
     judge = Judge(elsewhere, tmp_path, Path(tempfile.gettempdir()))
-    written = thinned(media.write_all(tmp_path / "media", elsewhere, SEED, MUTANTS), FEW)
+    written = thinned(media.write_all(tmp_path / "media", elsewhere, SEED, MUTANTS))
     special = media.special(tmp_path / "special", elsewhere)
     listed = tmp_path / "special.jsonl"
     listed.write_text("".join(json.dumps({"uri": str(path)}) + "\n" for path in special))
