@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jaxtyping
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
 
 from tests import shapes
 from tests.command_line import keep_commands
+from tests.scale import NIGHTLY
 
 if TYPE_CHECKING:
     from tests.bucket import S3Server
@@ -35,14 +37,35 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 keep_commands()
 
-# Shapes and types that these signatures state hold in every call that a test makes in its own process.
+# Shapes and types that these signatures state hold in every call that a test makes in its own process. With models as
+# small as ours looking takes a third of the time (1.7 s for 1.1), so in slow tests it is nightly.
 _TRAINING = Path(__file__).parents[1] / "training"
 _SHAPED = [
     ".".join(path.relative_to(_TRAINING).with_suffix("").parts)
     for path in _TRAINING.rglob("*.py")
     if re.search("jaxtyping|training.shapes", path.read_text())
 ]
-install_import_hook([f"visavis.training.{name}" for name in _SHAPED], f"{shapes.__name__}.checked")
+jaxtyping.install_import_hook([f"visavis.training.{name}" for name in _SHAPED], f"{shapes.__name__}.checked")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that quick ones fill the end, where a process would wait for another. Who
+    is left to the night says what it guards.
+    """
+    silent = [item.nodeid for item in items for mark in item.iter_markers("nightly") if not mark.args]
+    if silent:
+        raise pytest.UsageError(f"pytest.mark.nightly says what is guarded: {', '.join(silent)}")
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: not slow[item.path])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("slow") and not NIGHTLY:
+            patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        return (yield)
+
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 
@@ -96,9 +119,11 @@ def server() -> Iterator[S3Server]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_cluster(server: S3Server) -> Iterator[None]:
-    """One local cluster for the whole test session. Its workers find the S3 server, as it is started after that."""
+    """One local cluster for a file: one that nobody needs takes a twentieth of a core. Its workers find the S3 server,
+    as it is started after that.
+    """
     import ray
 
     from visavis.pipeline.engine.cluster import start_ray

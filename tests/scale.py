@@ -10,6 +10,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+FEW = 10
+"""CI takes every tenth of what is tried by the hundred."""
 
 
 def some(items: Iterable[T], of: int = 3) -> Iterator[T]:

@@ -39,7 +39,7 @@ def test_an_example_is_read_in_one_sitting(name: str) -> None:
     assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 60
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("the example of one stage, which loads all of diarization")
 def test_one_stage_alone_tells_who_speaks_when(tmp_path: Path) -> None:
     script = write_script(0, 16.0)
     pictures = (np.full((64, 64, 3), n % 200, np.uint8) for n in range(script.frames))

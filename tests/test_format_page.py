@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -44,11 +45,16 @@ KINDS: tuple[type[BaseModel], ...] = (
 FOREIGN = [block for block in BLOCKS if "visavis." not in block]
 
 
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    write_dataset(folder := tmp_path_factory.mktemp("page") / "run", ShardConfig(max_samples=5))
+    return folder.rename(folder.with_name("moved"))
+
+
 @pytest.fixture
-def copied(tmp_path: Path) -> Path:
+def copied(dataset: Path, tmp_path: Path) -> Path:
     """A folder with `dataset/` in it; what built that is gone."""
-    write_dataset(tmp_path / "run", ShardConfig(max_samples=5))
-    (tmp_path / "run").rename(tmp_path / "dataset")
+    shutil.copytree(dataset, tmp_path / "dataset")
     return tmp_path
 
 

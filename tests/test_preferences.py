@@ -41,7 +41,7 @@ RECIPES = Rows.model_validate(
 )
 
 
-@pytest.mark.nightly  # 70 s; guards that the benchmark still runs, not what the product does
+@pytest.mark.nightly("that the benchmark still runs, not what the product does")
 def test_a_table_is_made_once(tmp_path: Path) -> None:
     """A few steps teach nothing: this is about the workflow from corpus to picture."""
     result = bench(SCALE, ["lively"], RECIPES, tmp_path, jobs=0)

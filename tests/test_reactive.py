@@ -243,7 +243,7 @@ def test_clips_of_one_person_are_avatars_whose_user_was_cut_off(tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.nightly  # as long as the one below
+@pytest.mark.nightly("that the benchmark still runs, not what the product does")
 def test_the_benchmark_of_clips_goes_on_with_what_it_made(tmp_path: Path) -> None:
     scale = solo.Scale(conversations=3, held_out=1, steps=3, seeds=(0,), seconds=16)
     result = solo.bench(scale, tmp_path, jobs=0)
@@ -255,7 +255,7 @@ def test_the_benchmark_of_clips_goes_on_with_what_it_made(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.nightly  # 25 s; guards that the benchmark still runs, not what the product does
+@pytest.mark.nightly("that the benchmark still runs, not what the product does")
 def test_the_benchmark_goes_on_with_what_it_made(tmp_path: Path) -> None:
     """A few steps teach nothing: this is about the workflow from corpus to rows."""
     scale = Scale(TINY, steps=2, seeds=(0,), held_out=2)

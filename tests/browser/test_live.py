@@ -90,6 +90,7 @@ def drawn(page: Page) -> np.ndarray:
     return np.array(page.evaluate("live.measurements().moved"))
 
 
+@pytest.mark.nightly("times through a real browser, which wants a quiet machine")
 def test_a_nod_and_a_click_lie_where_the_clip_has_them(
     playwright: Playwright, chromium: Path, tmp_path: Path, kept: Kept
 ) -> None:
@@ -173,6 +174,7 @@ def test_what_is_drawn_is_the_models_reaction_to_this_person(
     assert np.abs(as_seen - as_still)[20:].max() > 0.05
 
 
+@pytest.mark.nightly("how the page says it; that the server refuses is in tests/live/test_server.py")
 def test_a_second_page_is_told_why_it_waits(playwright: Playwright, chromium: Path, tmp_path: Path) -> None:
     with sitting(playwright, chromium, clip(tmp_path, (), 25), avatar()) as page:
         assert page.context.browser is not None

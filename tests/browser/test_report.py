@@ -347,7 +347,7 @@ def _transcribe(root: Path) -> None:
     ledger.flush()
 
 
-@pytest.mark.nightly  # a table of ten thousand is usable within a second, on two cores that do nothing else
+@pytest.mark.nightly("a table of ten thousand is usable within a second, on two cores that do nothing else")
 def test_ten_thousand_conversations_are_usable_within_a_second(page: Page, tmp_path: Path) -> None:
     write_corpus(tmp_path / "run", 10_000)
     page.goto(address := write(tmp_path / "run", tmp_path / "page", Wanted(conversations=0)))

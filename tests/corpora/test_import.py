@@ -88,6 +88,7 @@ def test_who_speaks_is_heard_in_the_voices(run: ImportSummary) -> None:
     assert np.mean(agree) > 0.9
 
 
+@pytest.mark.slow
 def test_an_import_goes_on_where_it_was_and_reads_again_what_has_changed(made: Path, tmp_path: Path) -> None:
     copy = tmp_path / "corpus"
     copy.mkdir()

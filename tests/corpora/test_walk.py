@@ -64,6 +64,7 @@ def test_a_made_corpus_from_a_folder_to_a_score(said: Callable[..., str], tmp_pa
     assert "what the gate measured" in said("report", tmp_path / "pairs")
 
 
+@pytest.mark.nightly("real films as an imported corpus; a made one is above")
 def test_the_two_real_dialogues(said: Callable[..., str], tmp_path: Path, shared_media: Path) -> None:
     made = walked(said, shared_media / "flame", tmp_path)
     assert made.pairs is not None

@@ -135,6 +135,7 @@ def test_a_fresh_run_on_ray_writes_the_same_bytes(
     assert all(row["ok"] and not row["failed"] and not row["rejected"] for row in stages.values())
 
 
+@pytest.mark.nightly("a real film from end to end; its faces and voices have tests of their own")
 def test_the_interview_has_two_people_with_a_voice_each(shared_media: Path, tmp_path: Path) -> None:
     root = str(tmp_path / "run")
     sources = find_sources([str(shared_media / "conversation" / "interview.mp4")])

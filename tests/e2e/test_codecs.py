@@ -49,7 +49,7 @@ def errors(root: Path) -> list[float]:
     return [round_trip(codec, binding, faces, motion) for _, motion in read_outputs(str(root), MotionStage)]
 
 
-@pytest.mark.nightly  # 20 s; the codec itself is tested on real faces in tests/stages/test_codec.py
+@pytest.mark.nightly("blendshapes from end to end; the codec itself is in tests/stages/test_codec.py")
 def test_blendshapes(dialogues: Path, landmarker: Path, tmp_path: Path) -> None:
     faces = {"model": "face-landmarker", "landmarker": str(landmarker)}
     summary = build(dialogues / "together.mp4", tmp_path / "run", motion={"kind": "blendshapes"}, faces=faces)
@@ -58,7 +58,9 @@ def test_blendshapes(dialogues: Path, landmarker: Path, tmp_path: Path) -> None:
     assert max(errors(tmp_path / "run")) <= 1.0
 
 
-@pytest.mark.parametrize("kind", ["script", "export"])
+@pytest.mark.parametrize(
+    "kind", ["script", pytest.param("export", marks=pytest.mark.nightly("exported programs; scripts are in CI"))]
+)
 def test_a_network(built: Built, dialogues: Path, tmp_path: Path, kind: str) -> None:
     begin_from(built, tmp_path / "run")
     file = tmp_path / "network"

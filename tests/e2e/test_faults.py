@@ -75,8 +75,9 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     monkeypatch.setattr(sys, "argv", ["visavis", *words])
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == 1
-    return one_line(capsys.readouterr().err)
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (1, "")
+    return one_line(said.err)
 
 
 def one_line(stderr: str) -> str:
@@ -106,22 +107,26 @@ def shrink(disk: Path, built: Built, mount: Mount) -> None:
     mount("-o", f"remount,size={shutil.disk_usage(disk).used + largest + 100_000}", str(disk))
 
 
-def test_a_disk_that_is_full(built: Built, dialogues: Path, disk: Path, mount: Mount) -> None:
-    """As a user has it: a process of its own."""
+def test_a_disk_that_is_full(
+    built: Built,
+    dialogues: Path,
+    disk: Path,
+    mount: Mount,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     root = disk / "run"
     copy_without_shards(built, root)
     words = command(dialogues, root, "local")
     shrink(disk, built, mount)
-    done = subprocess.run([sys.executable, "-m", "visavis", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    complaint = one_line(done.stderr)
+    complaint = fails(words, capsys, monkeypatch)
     assert f"{root}/dataset/" in complaint
     assert "No space left on device; what was committed stays, run again" in complaint
     mount("-o", f"remount,size={ROOM}", str(disk))
     check_resume(built, dialogues, root)
 
 
+@pytest.mark.nightly("a full disk under Ray's workers; above without Ray")
 def test_a_disk_that_is_full_for_workers_on_ray(
     built: Built,
     dialogues: Path,
@@ -195,8 +200,9 @@ def test_a_disk_that_turns_read_only(
     check_resume(built, dialogues, root)
 
 
-# On Ray 60 s; how it ends there, `test_terminal.py` says as well, and `benchmarks.faults` that it goes on.
-@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "engine", ["local", pytest.param("ray", marks=pytest.mark.nightly("SIGTERM to a driver of Ray"))]
+)
 def test_a_run_that_is_asked_to_stop_commits_says_so_and_can_go_on(
     engine: str, built: Built, dialogues: Path, tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ def test_run_twice_the_second_processes_nothing(remote: Remote, uploaded: list[S
     }
 
 
+@pytest.mark.nightly("what is missing on S3 is made again; on a disk in test_build.py")
 def test_a_deleted_object_is_redone_and_nothing_beside_it(remote: Remote, uploaded: list[Source]) -> None:
     root, _ = remote
     store = Store(root)
@@ -129,6 +130,7 @@ def test_a_deleted_object_is_redone_and_nothing_beside_it(remote: Remote, upload
         assert objects(root, "dataset") == dataset
 
 
+@pytest.mark.nightly("videos that moved from S3; names mean nothing in test_build.py, too")
 def test_videos_that_moved_to_a_disk_are_read_again_and_nothing_else(
     remote: Remote, uploaded: list[Source], dialogues: Path
 ) -> None:
@@ -138,6 +140,7 @@ def test_videos_that_moved_to_a_disk_are_read_again_and_nothing_else(
     assert objects(root, "dataset") == dataset
 
 
+@pytest.mark.nightly("S3 from Ray's workers; S3 is tested above, Ray in test_build.py")
 def test_workers_on_ray_read_and_write_there(remote: Remote, uploaded: list[Source], ray_cluster: None) -> None:
     root, _ = remote
     store = Store(root)

@@ -97,6 +97,7 @@ def test_a_checkpoint_beside_the_recording(
     assert {row["preferred"] for row in counted["questions"]["own-1"]["trials"]} == {"recorded"}
 
 
+@pytest.mark.nightly("a study of pairs; one of checkpoints is tested above")
 def test_the_sides_of_pairs(trained: tuple[str, str], tmp_path: Path, capsys: Said, monkeypatch: Patch) -> None:
     run, checkpoint = trained
     pairs, folder = tmp_path / "pairs", tmp_path / "study"

@@ -16,7 +16,9 @@ from visavis.pipeline.cli.verify import verify_dataset
 from visavis.pipeline.state.ledger import Ledger
 from visavis.schemas.storage.store import Store
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly(
+    "two whole builds that collide; tests/pipeline/test_two_runs.py has them of small stages"
+)
 KEPT = ("diarize", "faces", "bind", "separate")  # what takes longest; all else is made anew by both
 
 UNLOCKED = """
@@ -31,7 +33,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("where", ["disk", pytest.param("s3", marks=pytest.mark.nightly)])  # S3: test_two_runs.py, too
+@pytest.mark.parametrize("where", ["disk", "s3"])
 def test_two_builds_at_once_make_the_dataset_of_one(
     server: S3Server, built: Built, dialogues: Path, tmp_path: Path, where: str
 ) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tests.hostile.sidecars import _npy, _raw_npy
+from tests.scale import FEW, some
 from tests.training.synthetic import write_dataset
 from visavis.schemas.dyads import WindowClass
 
@@ -34,15 +35,15 @@ def write_all(folder: Path, secret: Path, seed: int, *, pairs: bool = False) -> 
     rng = np.random.default_rng(seed)
     folder.mkdir()
     good = write_dataset(folder / "good", COUNTS, val=1, pairs=pairs)
-    for name, change in [] if pairs else shards(rng, secret):  # it is the same reader
+    for name, change in [] if pairs else some(shards(rng, secret), FEW):  # it is the same reader
         yield _with_shard(good, folder / f"shard_{name}", change((good / SHARD).read_bytes()))
-    for name, damage in members(rng, pairs):
+    for name, damage in some(members(rng, pairs), FEW):
         yield write_dataset(
             folder / f"member_{name}", COUNTS, val=1, pairs=pairs, damage=lambda _, m, d=damage: d(dict(m))
         )
-    for name, data in manifests(json.loads((good / "manifest.json").read_bytes()), secret):
+    for name, data in some(manifests(json.loads((good / "manifest.json").read_bytes()), secret), FEW):
         yield _with_manifest(good, folder / f"manifest_{name}", data)
-    for name, place in (("linked", secret), ("zeros_for_ever", Path("/dev/zero")), ("root", Path("/"))):
+    for name, place in some((("linked", secret), ("zeros_for_ever", Path("/dev/zero")), ("root", Path("/")))):
         copy = _with_manifest(good, folder / f"shard_{name}", (good / "manifest.json").read_bytes())
         (copy / SHARD).unlink()
         (copy / SHARD).symlink_to(place)

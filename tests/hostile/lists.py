@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.hostile.media import Elsewhere
+from tests.scale import FEW, some
 
 
 def write_lists(folder: Path, seed: int) -> list[Path]:
@@ -21,7 +22,7 @@ def write_lists(folder: Path, seed: int) -> list[Path]:
     folder.mkdir()
     rng = np.random.default_rng(seed)
     found = []
-    for name, data in chain(text_lists(rng), tables(rng)):  # one at a time: together they are 300 MB
+    for name, data in some(chain(text_lists(rng), tables(rng)), FEW):  # one at a time: together they are 300 MB
         found.append(folder / name)
         found[-1].write_bytes(data)
     return found

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.hostile.media import Elsewhere, claims, lists
+from tests.scale import some
 
 BOX, VALID = "boxes_and_keypoints:box", "boxes_and_keypoints:is_valid_box"
 
@@ -23,7 +24,7 @@ def write_all(folder: Path, video: bytes, other: bytes, elsewhere: Elsewhere, se
     folder.mkdir()
     rng = np.random.default_rng(seed)
     sidecars = [*annotations(rng), *boxes(rng), *sounds(rng, elsewhere), *given_turns(rng), *given_boxes(rng)]
-    for number, (suffix, data) in enumerate(sidecars):
+    for number, (suffix, data) in enumerate(some(sidecars)):
         stem = f"V00_S{number:04d}_I00000001"
         for person, good in (("P0001", video), ("P0002", other)):
             free = struct.pack(">I4s8s", 16, b"free", f"{number:08d}".encode())

@@ -54,6 +54,7 @@ def test_what_is_copied_builds_the_whole_program(image: Path, tmp_path: Path) ->
     assert {f"visavis/{path.relative_to(image)}" for path in ours if path.is_file()} <= inside
 
 
+@pytest.mark.nightly("what the image installs, which the lock fixes")
 def test_what_is_installed_resolves_with_the_face_model_inside(image: Path, tmp_path: Path) -> None:
     """uv's own step, into an empty environment, as far as the list of what it would install."""
     (words,) = (words for words in steps("RUN") if words[:3] == ["uv", "pip", "install"])

@@ -30,15 +30,19 @@ from visavis.schemas.dyads import WindowClass
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("configs", "pipeline", "schemas", "stages", "training")
 HEAVY = re.compile(r"torch|torchaudio|triton|nvidia-.*|cuda-.*")
+PIP = pytest.mark.nightly("what plain pip makes of the wheel; without extras tests/training/test_entry.py trains")
 MISSING = re.compile(r'visavis: .* needs what is not installed here: pip install "visavis\[(\w+)\]" \(.*\)\n')
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # on a busy machine pip alone takes two minutes
 
 
-class Installed(NamedTuple):
-    bin: Path
+class Dist(NamedTuple):
     wheel: Path
     sdist: Path
+
+
+class Installed(NamedTuple):
+    bin: Path
 
     def run(self, *words: object, where: Path) -> subprocess.CompletedProcess[str]:
         """A program of the fresh environment, in a folder that has nothing of this checkout."""
@@ -48,17 +52,23 @@ class Installed(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    folder = tmp_path_factory.mktemp("packaging")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Dist:
+    folder = tmp_path_factory.mktemp("dist")
     uv = shutil.which("uv") or REPOSITORY / ".uv" / "bin" / "uv"
-    _must([uv, "build", "--quiet", "--out-dir", folder / "dist", REPOSITORY])
-    (wheel,), (sdist,) = (list((folder / "dist").glob(pattern)) for pattern in ("*.whl", "*.tar.gz"))
+    _must([uv, "build", "--quiet", "--out-dir", folder, REPOSITORY])
+    (wheel,), (sdist,) = (list(folder.glob(pattern)) for pattern in ("*.whl", "*.tar.gz"))
+    return Dist(wheel, sdist)
+
+
+@pytest.fixture(scope="module")
+def installed(dist: Dist, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    folder = tmp_path_factory.mktemp("packaging")
     _must([sys.executable, "-m", "venv", folder / "venv"])
     python = folder / "venv" / "bin" / "python"
     known = _must([python, "-c", "import site; print(site.getsitepackages()[0])"]).strip()
     Path(known, "heavy.pth").write_text(f"{_heavy(folder / 'heavy')}\n")
-    _must([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel])
-    return Installed(python.parent, wheel, sdist)
+    _must([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", dist.wheel])
+    return Installed(python.parent)
 
 
 def _must(command: list[object]) -> str:
@@ -102,18 +112,19 @@ def _ours() -> Iterator[str]:
                 yield f"visavis/{path.relative_to(REPOSITORY).as_posix()}"
 
 
-def test_wheel_and_sdist_hold_our_package_whole_and_nothing_beside_it(installed: Installed) -> None:
-    inside = set(zipfile.ZipFile(installed.wheel).namelist())
+def test_wheel_and_sdist_hold_our_package_whole_and_nothing_beside_it(dist: Dist) -> None:
+    inside = set(zipfile.ZipFile(dist.wheel).namelist())
     about = f"visavis-{visavis.__version__}.dist-info/"
     assert {name for name in inside if not name.startswith(("visavis/", about))} == set()
     assert set(_ours()) - inside == set()
-    with tarfile.open(installed.sdist) as archive:
+    with tarfile.open(dist.sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"visavis", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "PKG-INFO", ".gitignore"}
     assert set(_ours()) - names == set()
 
 
+@PIP
 def test_a_library_of_one_name(installed: Installed, tmp_path: Path) -> None:
     """Folders of a user's own that are called as ours are in a checkout are theirs."""
     (tmp_path / "schemas").mkdir()
@@ -131,6 +142,7 @@ def test_a_library_of_one_name(installed: Installed, tmp_path: Path) -> None:
     assert others == "[]"
 
 
+@PIP
 def test_version_and_help(installed: Installed, tmp_path: Path) -> None:
     assert installed.run("visavis", "--version", where=tmp_path).stdout == f"visavis {visavis.__version__}\n"
     for command in ((), ("build",), ("train",), ("pairs",), ("demo",)):
@@ -138,6 +150,7 @@ def test_version_and_help(installed: Installed, tmp_path: Path) -> None:
         assert (done.returncode, done.stdout[:5]) == (0, "Usage"), command
 
 
+@PIP
 def test_training_and_evaluation_need_no_extra(installed: Installed, shards: Path, tmp_path: Path) -> None:
     recipe = ("configs/train/tiny.yaml", shards, "--set", "optim.steps=20", "--out")
     done = installed.run("visavis", "train", *recipe, "a", where=tmp_path)
@@ -152,6 +165,7 @@ def test_training_and_evaluation_need_no_extra(installed: Installed, shards: Pat
         assert done.returncode == 0, done.stderr
 
 
+@PIP
 def test_what_is_missing_is_said_in_a_line_before_any_work(installed: Installed, shards: Path, tmp_path: Path) -> None:
     commands = {
         ("build", "configs/default.yaml", "a.mp4"): "build",

@@ -27,7 +27,7 @@ DOCS = REPOSITORY / "docs" / "cluster"
 GB = 1e9
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("a cluster of two nodes; workers that die are in test_run.py")
 def test_a_node_that_is_lost_loses_no_item(tmp_path: Path) -> None:
     """The script is `two_nodes.py`."""
     with tempfile.TemporaryDirectory(prefix="ray") as short:  # sockets lie there, whose paths must not be long

@@ -178,7 +178,7 @@ def test_sound_and_picture_start_together(rendered: dict[Layout, tuple[Path, Dia
 
 @pytest.mark.slow
 def test_same_seed_gives_the_same_bytes(tmp_path: Path, rendered: dict[Layout, tuple[Path, DialogueTruth]]) -> None:
-    folder, truth = rendered[Layout.PER_PARTICIPANT]
+    folder, truth = rendered[Layout.ONE_FRAME]
     make_dialogue(tmp_path, truth.name, SEED, SECONDS, truth.layout)
     names = sorted(p.name for p in tmp_path.iterdir())
     assert names == sorted([*truth.files, f"{truth.name}.truth.json"])

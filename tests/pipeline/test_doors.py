@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -365,17 +366,29 @@ def _raw(headers: bytes, *bodies: bytes) -> Callable[[BaseHTTPRequestHandler], N
     return answer
 
 
-ZEROS = gzip.compress(bytes(300 << 20), 9)
+@cache
+def zeros() -> bytes:
+    return gzip.compress(bytes(300 << 20), 9)
+
+
+def _bomb(handler: BaseHTTPRequestHandler) -> None:
+    _raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d" % len(zeros()), zeros())(handler)
+
+
+def _nested(handler: BaseHTTPRequestHandler) -> None:
+    _raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip, gzip\r\nConnection: close", zeros())(handler)
+
+
 HOSTILE = {
     "a part without end": _raw(
         b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-1048575/9000000\r\nConnection: close", *[bytes(1 << 20)] * 40
     ),
     "a petabyte": _raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1125899906842624", *[bytes(1 << 20)] * 40),
     "no end": _raw(b"HTTP/1.1 200 OK\r\nConnection: close", *[bytes(1 << 20)] * 40),
-    "a gzip bomb": _raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d" % len(ZEROS), ZEROS),
+    "a gzip bomb": _bomb,
     "endless headers": _raw(b"HTTP/1.1 200 OK\r\n" + b"\r\n".join(b"X-%d: %s" % (n, b"y" * 8000) for n in range(2000))),
     "no http": _raw(b"SSH-2.0-OpenSSH_9.2"),
-    "nested": _raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip, gzip\r\nConnection: close", ZEROS),
+    "nested": _nested,
 }
 
 

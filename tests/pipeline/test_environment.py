@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from visavis.pipeline.app import main
+from visavis.pipeline.engine import cluster as machines
 from visavis.pipeline.engine.cluster import start_ray
 from visavis.schemas.errors import UsageError
 
@@ -150,7 +151,7 @@ def cluster(folder: Path) -> Iterator[str]:
             process.wait(40)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("a cluster that was started elsewhere, which Ray decides")
 def test_a_cluster_and_a_driver_in_other_folders_build_in_one_place(text_as_video: Path, tmp_path: Path) -> None:
     """And what lies in the driver's folder under our names is not imported: Ray puts that folder first."""
     (one := tmp_path / "one").mkdir()
@@ -168,14 +169,24 @@ def test_a_cluster_and_a_driver_in_other_folders_build_in_one_place(text_as_vide
     assert {path.name for path in (two / "relative" / "run").iterdir()} >= {"run.json", "ledger"}
 
 
-@pytest.mark.slow
-def test_a_long_tmpdir_is_none_for_sockets(text_as_video: Path, tmp_path: Path) -> None:
+@pytest.mark.nightly("that a cluster starts where TMPDIR is long; the folder that it takes is asked below")
+def test_a_cluster_starts_where_tmpdir_is_long(text_as_video: Path, tmp_path: Path) -> None:
     (long := tmp_path / ("scratch-of-job-" * 6)).mkdir()
-    out = str(tmp_path / "run")
-    done = run(*BUILD, str(text_as_video), "--out", out, TMPDIR=str(long))
+    done = run(*BUILD, str(text_as_video), "--out", str(tmp_path / "run"), TMPDIR=str(long))
     assert done.returncode == 1
     assert "1 × unreadable" in done.stderr
-    told = run(*BUILD, str(text_as_video), "--out", f"{out}-2", RAY_TMPDIR=str(long))
+
+
+@pytest.mark.slow
+def test_a_long_tmpdir_is_none_for_sockets(
+    text_as_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (long := tmp_path / ("scratch-of-job-" * 6)).mkdir()
+    with monkeypatch.context() as patch:
+        patch.delenv("RAY_TMPDIR", raising=False)
+        patch.setattr(tempfile, "tempdir", str(long))
+        assert Path(machines._folder_for_sockets()).is_relative_to("/tmp")
+    told = run(*BUILD, str(text_as_video), "--out", str(tmp_path / "run"), RAY_TMPDIR=str(long))
     assert told.returncode == 2
     assert told.stderr.count("\n") == 1
     assert "set RAY_TMPDIR to a folder that will do" in told.stderr
@@ -211,7 +222,7 @@ print(getpass.getuser(), pathlib.Path.home(), os.environ["MPLCONFIGDIR"])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("libraries that we do not change")
 def test_no_library_reports_to_its_maker(tmp_path: Path) -> None:
     """onnxruntime would keep a number for this machine in the home folder, and send it along."""
     bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}  # with CI=1 it is silent

@@ -114,7 +114,7 @@ class TestACluster:
         assert answer(RAY_AUTH_MODE="disabled") == "AuthenticationError"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("that no library began to call out; what is listened to is above")
 def test_a_build_needs_no_network(tmp_path: Path) -> None:
     """As docs/security.md has it: in a namespace with nothing but loopback."""
     alone = ["unshare", "--user", "--map-root-user", "--net"]

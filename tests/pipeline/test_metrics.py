@@ -83,7 +83,7 @@ def test_progress_counts_what_ends_and_what_is_at_work(monkeypatch: pytest.Monke
     assert made[metrics.WORKFLOWS] == {"conversations finished": 1.0, "conversations total": 2.0}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("names that Ray gives to metrics; those that we give are above")
 def test_prometheus_sees_them_under_these_names() -> None:
     ports = [free_port(), free_port()]
     told = subprocess.Popen(

@@ -45,7 +45,7 @@ def stopped_engine(stages: Stages, root: str) -> Iterator[Executor]:
         yield executor
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("Ctrl-C between shards; a kill is below")
 def test_stopped_and_resumed_only_the_rest_is_made(tmp_path: Path) -> None:
     source = write_dataset(tmp_path / "source", {WindowClass.LISTENING: 24})
     checkpoint = tmp_path / "checkpoint.safetensors"
@@ -60,6 +60,7 @@ def test_stopped_and_resumed_only_the_rest_is_made(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_and_resumed_it_writes_the_same_bytes(tmp_path: Path) -> None:
-    found = killed_and_resumed(tmp_path, windows=256, kills=1)
+    found = killed_and_resumed(tmp_path, windows=96, kills=1)
     assert found["byte_identical"]
-    assert found["killed_kept"] == 256
+    assert found["done_before"] > 0
+    assert found["killed_kept"] == 96

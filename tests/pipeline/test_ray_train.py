@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.synthetic import write_dataset
+from visavis.pipeline.engine import ray_train
 from visavis.pipeline.engine.ray_train import _work, train_on_ray
 from visavis.schemas.errors import UsageError
 from visavis.schemas.train import FeatureConfig, ModelConfig, OptimConfig, TrainConfig
@@ -26,7 +27,7 @@ CONFIG = TrainConfig(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("Ray Train's start and stop; two ranks are in test_processes.py")
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_processes_on_ray_are_one_run_that_can_be_stopped(tmp_path: Path):
     dataset = str(write_dataset(tmp_path / "windows", val=2))
@@ -59,8 +60,8 @@ def test_an_expected_error_is_an_answer_and_no_reason_to_try_again(tmp_path: Pat
     assert "is not a dataset" in answer["message"]
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_cluster")
-def test_more_processes_than_this_machine_holds_are_refused(tmp_path: Path):
-    with pytest.raises(UsageError, match="--num-workers 1000: this machine has"):
+def test_more_processes_than_this_machine_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ray_train, "start_ray", lambda _: None)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    with pytest.raises(UsageError, match="--num-workers 1000: this machine has 2 CPUs"):
         train_on_ray("windows", tmp_path / "run", CONFIG, workers=1000, address=None)

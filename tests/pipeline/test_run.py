@@ -311,6 +311,7 @@ class TestWorkersThatDie:
         assert found["k3"].peak_mb > 500
         assert {row.attempt for row in found.values() if row.status == "failed"} == {2}
 
+    @pytest.mark.nightly("workers that somebody suspends, for whom it waits 25 s; those that die are here")
     def test_who_is_suspended_is_named_and_somebody_else_does_the_work(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -61,6 +61,7 @@ def test_one_file_on_which_ingest_hangs_delays_nobody(tmp_path: Path) -> None:
     assert hung["others_end_s"] < calm["others_end_s"] * 1.2
 
 
+@pytest.mark.slow
 def test_in_the_tail_nobody_idles_while_a_piece_of_the_longest_conversation_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,7 +75,7 @@ def test_in_the_tail_nobody_idles_while_a_piece_of_the_longest_conversation_wait
     assert figures["idle_while_tasks_wait_s"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("the schedule of 500 items on GPUs")
 def test_gpus_that_are_the_narrow_place_are_at_work_all_the_time(tmp_path: Path) -> None:
     figures, _ = simulated(tmp_path, machines=6, items=500, gpus=1)
     assert figures["bound"] == 500
@@ -88,7 +89,7 @@ def test_an_autoscaler_is_asked_for_all_at_once(tmp_path: Path) -> None:
     assert figures["asked_all_s"] < 60  # before it has answered
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("the schedule of unequal workers")
 def test_who_needs_most_of_a_machine_gets_one_though_small_workers_fill_them_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +100,7 @@ def test_who_needs_most_of_a_machine_gets_one_though_small_workers_fill_them_all
     assert figures["virtual_s"] < 6000
 
 
-@pytest.mark.nightly  # 40 s; guards that the benchmark of the driver still runs, not what the product does
+@pytest.mark.nightly("that the benchmark of the driver still runs, not what the product does")
 def test_the_benchmark_of_a_million_items_runs_with_a_few() -> None:
     words = [sys.executable, "-m", "benchmarks.plan", "--items", "300"]
     done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=250)

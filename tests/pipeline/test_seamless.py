@@ -274,7 +274,7 @@ def bound(talk: Talk, conversation: Conversation, diarization: Diarization) -> B
     return binding
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("Seamless Interaction from film to bound people; what is read of it is above")
 def test_the_corpus_tells_who_speaks_when_and_who_it_is(talk: Talk, diarizer: DiarizeStage) -> None:
     conversation = ingested(talk.root)
     [diarization] = diarizer.process(conversation)
@@ -292,7 +292,7 @@ def test_the_corpus_tells_who_speaks_when_and_who_it_is(talk: Talk, diarizer: Di
         assert person.offset_confidence > 50
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("Seamless Interaction from film to bound people; what is read of it is above")
 def test_without_annotations_our_own_ears_and_eyes_serve(talk: Talk, diarizer: DiarizeStage) -> None:
     conversation = ingested(talk.root)
     bare = [m.model_copy(update={"vad": None, "boxes": None}) for m in conversation.media]
@@ -304,7 +304,7 @@ def test_without_annotations_our_own_ears_and_eyes_serve(talk: Talk, diarizer: D
     assert binding.participants[0].segments[0].track == binding.participants[1].segments[0].track  # the larger one
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("Seamless Interaction from film to bound people; what is read of it is above")
 @pytest.mark.parametrize(("late", "what"), [(0.3, "300 ms late"), (-0.2, "200 ms early"), (0.06, None)])
 def test_wrong_time_stamps(talk: Talk, diarizer: DiarizeStage, tmp_path: Path, late: float, what: str | None) -> None:
     """The second participant's sound was cut at another moment than the pictures; its annotations go with the sound."""

@@ -279,7 +279,7 @@ def listed(host: Host, media: Path, folder: Path, *rows: str) -> tuple[str, dict
 BAD = ("broken.mp4,,", "forbidden.mp4,,", "absent.mp4,,")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("Ray's own logs; what we write is below")
 def test_planted_words_are_in_no_log_of_ray(tmp_path: Path, shared_media: Path) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, web() as host:  # short, for Ray's sockets
         rows, urls = listed(host, shared_media / "conversation", tmp_path, "user.mp4,,", *BAD)

@@ -33,7 +33,7 @@ def build(media: Path, out: Path) -> str:
     return shlex.join([sys.executable, "-m", "visavis", "build", "configs/default.yaml", str(clip), "--out", str(out)])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("job control of a shell over a whole build of a real film")
 def test_a_build_ends_also_after_it_was_suspended(shell: Terminal, shared_media: Path, tmp_path: Path) -> None:
     """It hung at `faces` for good: scenedetect starts ffmpeg, which read from the terminal, from the background."""
     shell.type(f"{build(shared_media, tmp_path / 'run')}\n")
@@ -49,7 +49,7 @@ def test_a_build_ends_also_after_it_was_suspended(shell: Terminal, shared_media:
     assert (tmp_path / "run" / "dataset" / "manifest.json").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("keys at a terminal; SIGTERM and resume are in tests/e2e/test_faults.py")
 def test_ctrl_c_twice_is_one_line_and_leaves_nobody_behind(shell: Terminal, shared_media: Path, tmp_path: Path) -> None:
     shell.type(f"{build(shared_media, tmp_path / 'run')}\n")
     assert shell.watch(240, "diarize"), shell.text[-2000:]

@@ -49,7 +49,9 @@ def kind(url: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize(
+    "grouped", [False, pytest.param(True, marks=pytest.mark.nightly("dead addresses in a row, not among others"))]
+)
 def test_what_can_be_built_is_built_and_the_rest_when_the_server_is_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grouped: bool
 ) -> None:

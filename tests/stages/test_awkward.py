@@ -130,7 +130,7 @@ def test_any_name_will_do(name: str, clip: Path, tmp_path: Path, monkeypatch: py
         assert len(list(frames_on_grid(str(uri), 0, 5, decoder="decord"))) == 5
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("60 real and awkward files in one worker, its memory and its files")
 def test_nothing_chatters_or_stays_behind(shared_media: Path, variants: Path, clip: Path, tmp_path: Path) -> None:
     """All files through ingest, sound, both decoders and the face model, in one process as a worker would."""
     for name in NAMES[:4]:

@@ -277,7 +277,7 @@ def test_two_in_frame_binds_by_its_exact_labels(shared_media: Path, right_voice:
     assert min(left.margin, right.margin) > 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("a second real film; one is above")
 def test_interview_binds_host_and_guest(shared_media: Path) -> None:
     clip = shared_media / "conversation" / "interview.mp4"
     # By diarizer of a diarizer: the guest (0) talks on, the host falls in at the start and the end.
@@ -295,7 +295,7 @@ def test_interview_binds_host_and_guest(shared_media: Path) -> None:
     assert seen.landmarks()[..., 0].min() > 700
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("real films of a camera each; one film of both is above")
 def test_a_real_pair_is_bound_by_file(shared_media: Path) -> None:
     clips = [shared_media / "conversation" / name for name in ("pair_user.mp4", "pair_avatar.mp4")]
     binding = bind(real_faces(*clips), (), conversation=real_conversation(*clips))

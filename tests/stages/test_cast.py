@@ -218,7 +218,7 @@ def mirror(frames: Frames) -> Frames:
     return [np.ascontiguousarray(f[:, ::-1]) for f in frames]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("photographs and copies in real films; made faces are above")
 @pytest.mark.parametrize(
     ("panels", "expected"),
     [
@@ -251,7 +251,7 @@ def test_on_real_faces(
         assert places == expected
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("real films, which are not part of a clone")
 @pytest.mark.parametrize(
     "names", some([["pair_user", "pair_avatar"], ["interview"], ["two_in_frame"], ["both_talk"]], of=2)
 )
@@ -266,7 +266,7 @@ def test_both_people_of_real_clips_are_seen_all_the_time(names: list[str], share
     assert list(faults(facts, ("one", "other"), QualityConfig())) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("a real film, which is not part of a clone")
 def test_small_faces_in_a_picture_held_upright_are_found(shared_media: Path, tmp_path: Path) -> None:
     from visavis.pipeline.demo.dialogue import write_video
     from visavis.stages.media.video import frames_on_grid

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.scale import NIGHTLY
+from tests.scale import NIGHTLY, some
 from tests.stages.clapper import ffmpeg, seen_and_heard, write_clapper
 from tests.stages.test_ingest import ingest, reason_of
 from visavis.schemas.errors import Reason, Rejected
@@ -160,8 +161,7 @@ def test_time_stamps_that_jump_back_are_rejected_and_a_jump_ahead_is_a_gap(plain
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("drift", [1.001, 0.999])
-@pytest.mark.parametrize("form", ["mp4", "mkv", "ts"])
+@pytest.mark.parametrize(("drift", "form"), some(product([1.001, 0.999], ["mp4", "mkv", "ts"]), of=2))
 def test_sound_that_drifts_is_put_where_its_time_stamps_say(tmp_path: Path, form: str, drift: float) -> None:
     """44,100 Hz as if 44,056 were meant: after two and a half minutes it would be four frames off."""
     events = [0.6, 75.0, 149.0]

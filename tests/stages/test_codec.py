@@ -196,7 +196,7 @@ def test_a_missing_or_wrong_face_landmarker_is_told_before_any_work(tmp_path: Pa
     check_faces(FacesConfig())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("real films, which are not part of a clone")
 @pytest.mark.parametrize(("kind", "model"), [("landmark-pca", "facemesh"), ("blendshapes", "face-landmarker")])
 def test_round_trip_on_real_faces(shared_media: Path, landmarker: Path, kind: str, model: str) -> None:
     """Within 1 % of the distance between the eyes with the default settings, D <= 64, for each of five real people."""

@@ -21,7 +21,7 @@ from tests.stages.test_containers import Recording
 pytestmark = pytest.mark.slow
 
 SEEDS = range(60 if NIGHTLY else 1)
-HARMED = 12  # files by one seed and kind of recording
+HARMED = 12 if NIGHTLY else 5  # files by one seed and kind of recording
 MEMORY_MB, SECONDS = 900, 20
 KINDS = [
     Recording("mp4", "libx264", "aac"),

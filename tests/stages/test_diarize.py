@@ -100,7 +100,7 @@ def test_two_voices_in_one_room(stage: DiarizeStage, shared_media: Path) -> None
     assert found["confusion"] < 0.035  # of which a single turn of 0.8 s is nearly all
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("real films, which are not part of a clone")
 @pytest.mark.parametrize(("name", "der"), [("anytalker_interact_15_mix", 0.02), ("anytalker_interact_9_mix", 0.04)])
 def test_a_short_exchange(stage: DiarizeStage, shared_media: Path, name: str, der: float) -> None:
     row = diarized(stage, shared_media / "diarization" / f"{name}.wav")
@@ -183,13 +183,13 @@ def test_what_voices_sound_like_is_kept_for_the_lips(diarizer: EmbeddedDiarizer,
     assert (silence.believed, silence.turns) == (0, [])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("real films, which are not part of a clone")
 def test_a_third_voice_is_unlike_both_others(diarizer: EmbeddedDiarizer, shared_media: Path) -> None:
     """The segmentation sets parts of a voice apart, too; that alone makes nobody."""
     assert diarizer.listen(read_audio(str(shared_media / "diarization" / "dev01.wav"))).believed == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("real films, which are not part of a clone")
 @pytest.mark.parametrize("number", [12, 18, 22])
 def test_voices_that_are_alike_are_held_apart(diarizer: EmbeddedDiarizer, shared_media: Path, number: int) -> None:
     [(path, labels)] = [
@@ -222,6 +222,7 @@ def test_a_monologue_has_two_labels_and_one_voice(stage: DiarizeStage, shared_me
 # --- a pyannote pipeline instead
 
 
+@pytest.mark.slow
 def test_any_pyannote_pipeline_folder_loads(shared_media: Path, tmp_path: Path) -> None:
     """A real pipeline over the embedded segmentation: voice activity, so everybody is one 'speaker'."""
     weights = wheel_file("whisperx", "assets/pytorch_model.bin", "")

@@ -174,7 +174,7 @@ def test_silence_and_what_is_too_short_has_no_landmarks() -> None:
     assert told([landmarks(np.zeros(SAMPLE_RATE, np.float32))] * 3) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("real films, which are not part of a clone")
 def test_real_recordings_are_found_again_and_are_not_each_other(shared_media: Path) -> None:
     """dev00 and dev01 are of the same two people."""
     names = ["diarization/dev00.wav", "diarization/dev01.wav", "conversation/interview.mp4"]

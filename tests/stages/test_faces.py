@@ -182,7 +182,7 @@ def real_faces(*uris: Path) -> tuple[FaceTracks, ...]:
     return tuple(row for piece in pieces for row in stage.process(piece))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("a real film, which is not part of a clone")
 def test_interview_keeps_both_people_all_the_time(shared_media: Path) -> None:
     clip = shared_media / "conversation" / "interview.mp4"
     [row] = real_faces(clip)
@@ -196,7 +196,7 @@ def test_interview_keeps_both_people_all_the_time(shared_media: Path) -> None:
         assert seen.max() < high
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("a real film, which is not part of a clone")
 def test_two_in_frame_at_24_fps(shared_media: Path) -> None:
     [row] = real_faces(shared_media / "conversation" / "two_in_frame.mp4")
     left, right = row.tracks
@@ -204,7 +204,7 @@ def test_two_in_frame_at_24_fps(shared_media: Path) -> None:
     assert np.nanmax(centres(left)) < 416 < np.nanmin(centres(right))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("real films, which are not part of a clone")
 def test_a_pair_of_files_and_a_second_run(shared_media: Path) -> None:
     folder = shared_media / "conversation"
     rows = real_faces(folder / "pair_user.mp4", folder / "pair_avatar.mp4")

@@ -98,7 +98,7 @@ def test_a_long_video_is_looked_at_a_few_times(grey: Conversation) -> None:
     assert 480 in places_of(keyed)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("real films, which are not part of a clone")
 def test_real_people_are_seen_at_once(shared_media: Path) -> None:
     stage = GlanceStage(SETTINGS)
     stage.setup()

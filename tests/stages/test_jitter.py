@@ -69,6 +69,7 @@ def test_a_still_drawn_face_keeps_still(tmp_path: Path, sigma: float) -> None:
     assert jitter.shape < MOST.shape
 
 
+@pytest.mark.nightly("a real picture; a drawn one is above")
 @pytest.mark.parametrize("sigma", [4.0, 6.0])
 def test_a_still_real_face_keeps_still(tmp_path: Path, shared_media: Path, sigma: float) -> None:
     clip = shared_media / "conversation" / "pair_user.mp4"
@@ -79,6 +80,7 @@ def test_a_still_real_face_keeps_still(tmp_path: Path, shared_media: Path, sigma
     assert jitter.shape < MOST.shape
 
 
+@pytest.mark.nightly("the tracker's gain at 3 Hz, which its model decides")
 @pytest.mark.parametrize("axis", ["pitch", "yaw"])
 def test_a_quick_nod_is_as_large_as_a_slow_one(tmp_path: Path, axis: str) -> None:
     slow_P, quick_P = (

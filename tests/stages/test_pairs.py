@@ -38,7 +38,7 @@ from visavis.training.model import Listener, build_model
 from visavis.training.sampler import rollout
 
 OPEN = GateConfig(min_reactivity_margin=-10, min_distance=0, max_jerk_ratio=1e9, max_off_manifold=1e9)
-CONFIG = PairsConfig(sampler=SamplerConfig(steps=2, guidance="none"), gate=OPEN, unit=5, batch=2, device="cpu")
+CONFIG = PairsConfig(sampler=SamplerConfig(steps=1, guidance="none"), gate=OPEN, unit=5, batch=2, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from visavis.stages.cast import CastInput, CastStage
 from visavis.stages.diarize import DiarizeStage
 from visavis.stages.media.audio import speech_state
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly("real films, which are not part of a clone; made voices are in test_bind.py")
 
 HOST, GUEST = 0, 1
 INTERVIEW = tuple(

@@ -82,6 +82,7 @@ class Seen:
         return float(np.abs(self.mouth_T - self.true_mouth_T).mean())
 
 
+@pytest.mark.nightly("how exactly heads are followed; roughly in tests/pipeline/test_demo_media.py")
 def test_heads_that_talk(tmp_path: Path) -> None:
     """Within ten degrees, as in the demo."""
     seen = film(tmp_path, conversation)
@@ -92,6 +93,7 @@ def test_heads_that_talk(tmp_path: Path) -> None:
         assert min(opening_r) >= 0.96
 
 
+@pytest.mark.nightly("heads that turn by 25 degrees; those that talk are above")
 def test_heads_that_turn_far(tmp_path: Path) -> None:
     seen = film(tmp_path, sweep)
     report("sweep", seen)

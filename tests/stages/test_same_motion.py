@@ -15,7 +15,7 @@ from visavis.schemas.rows import Piece, Track
 from visavis.stages.face.heads import Heads
 from visavis.stages.faces import FacesStage
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly("a real film in nine forms; that forms show the same pictures is in test_clock.py")
 
 FRAMES = 150
 GOOD = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "16")

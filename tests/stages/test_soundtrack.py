@@ -154,8 +154,13 @@ def test_rate_and_layout_may_change_within_a_broadcast(
     assert_one_clock(clip, [at + 12 * i + PRIMING for i in (0, 1) for at in EVENTS], frames=600)
 
 
-@pytest.mark.parametrize("codec", ["pcm_u8", "pcm_s24le", "pcm_s64le", "pcm_f32le", "pcm_f64le", "pcm_mulaw"])
-@pytest.mark.parametrize("channels", [1, 2, 8])
+@pytest.mark.parametrize(
+    ("codec", "channels"),
+    [
+        *zip(["pcm_u8", "pcm_s24le", "pcm_s64le", "pcm_f32le", "pcm_f64le", "pcm_mulaw"], [1, 2, 8] * 2, strict=True),
+        ("pcm_s24le", 8),
+    ],
+)
 def test_the_same_is_heard_however_samples_are_stored(tmp_path: Path, codec: str, channels: int) -> None:
     same = f"tone,pan={channels}c|" + "|".join(f"c{i}=c0" for i in range(channels))
     clip = write_tracks(tmp_path / "clip.mkv", [same], codec=codec)

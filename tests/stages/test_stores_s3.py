@@ -53,6 +53,7 @@ def test_an_absent_key_is_the_datas_fault(clip: bytes) -> None:
         probe(f"{URL}.not")
 
 
+@pytest.mark.slow
 def test_an_absent_bucket_is_not(clip: bytes) -> None:
     with pytest.raises(FileNotFoundError, match="bucket does not exist") as caught:
         probe("s3://nowhere-at-all/clip.mp4")

@@ -125,7 +125,7 @@ def test_somebody_elses_lips_tell_of_no_drift() -> None:
     assert all(late is None or abs(late) < 120 for late in found)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly("a real film, which is not part of a clone")
 def test_a_real_guest_of_an_interview(shared_media: Path) -> None:
     path = shared_media / "conversation" / "interview.mp4"
     faces = real_faces(path)

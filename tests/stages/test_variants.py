@@ -14,7 +14,7 @@ from visavis.schemas.errors import Reason
 from visavis.stages.media.audio import read_audio
 from visavis.stages.media.video import frames_on_grid
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly("a real film in 22 containers; made ones are in test_clock.py and test_containers.py")
 
 VARIANTS: dict[str, int | Reason] = {
     "-leading-dash.mp4": 200,

@@ -48,6 +48,7 @@ def test_the_error_of_a_write_is_raised_once_and_by_the_next_one(trained: Path, 
     assert load_checkpoint(tmp_path / "checkpoint.safetensors").step == checkpoint.step
 
 
+@pytest.mark.slow
 def test_a_run_whose_checkpoint_could_not_be_written_fails_and_goes_on_from_the_one_before(
     windows: Path, tmp_path: Path, small_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ):

@@ -55,6 +55,7 @@ def test_what_is_missing_is_named(here: Path, server: S3Server):
         keys(URL)
 
 
+@pytest.mark.slow
 def test_missing_credentials_are_named(here: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

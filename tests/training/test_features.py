@@ -68,6 +68,7 @@ def changed(audio_BN: torch.Tensor, frames: slice) -> torch.Tensor:
     return other
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(set_up=set_ups(), n=st.integers(0, LENGTH - 1))
 def test_features_ignore_every_sample_after_those_they_may_hear(encoders: dict[str, Encoder], set_up, n: int):
@@ -89,6 +90,7 @@ def test_the_bound_is_reached(encoders: dict[str, Encoder], set_up, n: int):
     assert not torch.equal(features(audio)[:, n], after[:, n])
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(set_up=set_ups(), n=st.integers(0, LENGTH - 1))
 def test_features_remember_no_more_than_their_history(encoders: dict[str, Encoder], set_up, n: int):

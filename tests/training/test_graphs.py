@@ -64,7 +64,7 @@ def test_the_imitation_refuses_what_makes_the_host_wait():
 
 
 @pytest.mark.slow
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     batch=st.integers(1, 3),
     mask=st.sampled_from(["block", "frame"]),

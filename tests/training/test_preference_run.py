@@ -73,30 +73,30 @@ def test_other_questions_are_not_given_old_answers(
 ):
     cache = tmp_path / "cache"
     inputs = {"init": trained, "pairs": str(pairs)}
-    train(str(windows), tmp_path / "one", tuning(small_config, cache=str(cache)), **inputs)
+    train(str(windows), tmp_path / "one", tuning(small_config, steps=3, cache=str(cache)), **inputs)
     (kept,) = cache.iterdir()
     for name, config in {
         "seed": small_config.model_copy(update={"seed": 1}),
         "norm": small_config.model_copy(update={"dpo": small_config.dpo.model_copy(update={"norm": "l2"})}),
     }.items():
-        train(str(windows), tmp_path / name, tuning(config, cache=str(cache)), **inputs)
-        train(str(windows), tmp_path / f"{name}-plain", tuning(config), **inputs)
+        train(str(windows), tmp_path / name, tuning(config, steps=3, cache=str(cache)), **inputs)
+        train(str(windows), tmp_path / f"{name}-plain", tuning(config, steps=3), **inputs)
         assert losses(tmp_path / name) == losses(tmp_path / f"{name}-plain")
     levels = small_config.objective.model_copy(update={"level": "logit_normal"})  # not in the file's name
     config = small_config.model_copy(update={"objective": levels})
-    train(str(windows), tmp_path / "levels", tuning(config, cache=str(cache)), **inputs)
-    train(str(windows), tmp_path / "levels-plain", tuning(config), **inputs)
+    train(str(windows), tmp_path / "levels", tuning(config, steps=3, cache=str(cache)), **inputs)
+    train(str(windows), tmp_path / "levels-plain", tuning(config, steps=3), **inputs)
     assert losses(tmp_path / "levels") == losses(tmp_path / "levels-plain")
 
-    kept.write_bytes(kept.read_bytes()[:10_000])  # cut off: what is missing is asked again
-    train(str(windows), tmp_path / "cut", tuning(small_config, cache=str(cache)), **inputs)
+    kept.write_bytes(kept.read_bytes()[: kept.stat().st_size // 2])  # cut off: what is missing is asked again
+    train(str(windows), tmp_path / "cut", tuning(small_config, steps=3, cache=str(cache)), **inputs)
     assert losses(tmp_path / "cut") == losses(tmp_path / "one")
     kept.write_bytes(b"something else")
     with pytest.raises(UsageError, match="remove it"):
-        train(str(windows), tmp_path / "broken", tuning(small_config, cache=str(cache)), **inputs)
+        train(str(windows), tmp_path / "broken", tuning(small_config, steps=3, cache=str(cache)), **inputs)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
-        train(str(windows), tmp_path / "full", tuning(small_config, cache=str(tmp_path / "file")), **inputs)
+        train(str(windows), tmp_path / "full", tuning(small_config, steps=3, cache=str(tmp_path / "file")), **inputs)
 
 
 @pytest.mark.slow

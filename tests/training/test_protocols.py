@@ -132,6 +132,7 @@ def test_time_warping(rows: int, columns: int) -> None:
     assert dynamic_time_warping(a, b) == pytest.approx(reference_warping(a, b), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_react(clips: list[Clip]) -> None:
     found = score("react", clips, PARTS)
     expected: dict[str, list[float]] = {"FRCorr": [], "FRDist": [], "FRDiv": [], "FRVar": [], "FRSyn": []}

@@ -67,6 +67,7 @@ def test_a_folder_holds_one_run_at_a_time(windows: Path, tmp_path: Path, small_c
     train(str(windows), tmp_path / "out", small_config)  # free again
 
 
+@pytest.mark.slow
 def test_metrics_say_what_happens(windows: Path, tmp_path: Path, small_config: TrainConfig):
     seen = []
     path = train(str(windows), tmp_path, small_config, progress=lambda *args: seen.append(args))
@@ -350,7 +351,7 @@ def test_logit_normal_levels_keep_away_from_the_ends():
     assert (levels() > 0.95).float().mean() == pytest.approx(1 / 618, rel=0.5)
 
 
-@pytest.mark.nightly  # 40 s; guards optim.compile, which is off by default
+@pytest.mark.nightly("optim.compile, which is off by default")
 def test_a_compiled_network_learns_the_same_and_its_checkpoint_looks_the_same(
     windows: Path, tmp_path: Path, small_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ):
@@ -368,6 +369,7 @@ def test_a_compiled_network_learns_the_same_and_its_checkpoint_looks_the_same(
     )
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_what_the_lines_say(windows: Path, tmp_path: Path, small_config: TrainConfig):
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
