@@ -64,7 +64,7 @@ class Scale:
         return of.get(row, of[CONTROL])
 
 
-QUICK = Scale(conversations=48, held_out=12, steps=500)
+QUICK = Scale(conversations=96, held_out=24, steps=1600)
 WHOLE = Scale(conversations=180, held_out=60, steps=2400)
 
 
