@@ -27,7 +27,8 @@ from visavis.training import graphs
 from visavis.training.guidance import Branch, check_student, guided
 from visavis.training.layers import Attention, KeysValues, Layout
 from visavis.training.masks import ahead
-from visavis.training.model import Codes, Listener, Start, frames_from
+from visavis.training.model import Codes, Conditions, Keep, Listener, Start, frames_from
+from visavis.training.packed import packed
 from visavis.training.shapes import SD, STD
 
 _log = logging.getLogger(__name__)
@@ -75,12 +76,14 @@ class BlockSampler:
         *,
         compile: bool = False,
         graph: bool | None = None,
+        pack: bool | None = None,
     ) -> None:
         """
         Args:
             reference_SD: normalised. It is read at every block.
             weights: from `guidance_weights`.
             compile: the denoiser by torch.compile.
+            pack: weights for products on a CPU (`training.packed`); None: unless compiled, which packs its own.
             graph: capture blocks at the first one; None: where the device is a GPU. Where that fails a warning says so,
                 and they are computed as they come.
 
@@ -95,12 +98,14 @@ class BlockSampler:
         self.past = tuple(
             empty_cache(own, len(weights) * len(reference_SD), model.config.context) for own, _ in model.attentions()
         )
-        self._model, self._config, self._weights = model, config, weights
+        self._packed = packed(model) if (not compile if pack is None else pack) else None
+        self._model = model if self._packed is None else self._packed.model
+        self._config, self._weights = config, weights
         self._levels = noise_levels(config)
         with torch.no_grad():
             t_LT = torch.tensor(self._levels, device=reference_SD.device)[:, None]
             self._modulations = model.modulations(t_LT)[:, None].unbind(0)  # of each level, [1, 1, 8H]
-        self._denoise = compiled(model) if compile else model.denoise
+        self._denoise = compiled(model) if compile else self._model.denoise
         self._graph = reference_SD.device.type == "cuda" if graph is None else graph
         self._captured: _Captured | None = None
         self._unwritten: Callable[[], None] | None = None
@@ -117,8 +122,18 @@ class BlockSampler:
         return config.cross_window + config.block + ahead(config)
 
     @torch.no_grad()
+    def encode(
+        self, conditions: Conditions, keep: Keep, start: Start, past: tuple[KeysValues, ...]
+    ) -> tuple[tuple[KeysValues, ...], Codes]:
+        """What the encoder keeps for its next call, and codes of these frames, which begin with `start`."""
+        self._refresh()
+        code_BTC, kept = self._model.encoder(conditions, keep, start, past)
+        return kept, self._model.codes(code_BTC, start)
+
+    @torch.no_grad()
     def generate(self, given: BlockInputs) -> STD:
         """The motion of a block, normalised [S, T, D]; `write` must follow before the next one."""
+        self._refresh()
         usual = self._is_usual(given)
         if usual and self._graph and self._captured is None:
             self._captured = self._capture(given)
@@ -135,9 +150,14 @@ class BlockSampler:
         """Write the last block into the past, by a pass at t = 1. Returns whether that was still to be done."""
         if self._unwritten is None:
             return False
+        self._refresh()
         self._unwritten()
         self._unwritten = None
         return True
+
+    def _refresh(self) -> None:
+        if self._packed is not None:
+            self._packed.refresh()
 
     def _is_usual(self, given: BlockInputs) -> bool:
         return (given.x_STD.shape[1], given.codes[0][0].shape[2]) == (self._model.config.block, self.codes_length)

@@ -80,8 +80,9 @@ class StreamPool:
         *,
         compile: bool = False,
         graph: bool | None = None,
+        pack: bool | None = None,
     ) -> None:
-        """compile, graph: as for `Stream`; the first step takes the time for both.
+        """compile, graph, pack: as for `Stream`; the first step takes the time for both.
 
         Raises:
             UsageError: a model with mask `full`, which cannot stream.
@@ -92,7 +93,7 @@ class StreamPool:
         self._block = model.config.block
         self._keep = kept_by(weights, capacity, device)
         neutral = torch.zeros(capacity, model.motion.dim, device=device)
-        self._blocks = BlockSampler(model, neutral, config, weights, compile=compile, graph=graph)
+        self._blocks = BlockSampler(model, neutral, config, weights, compile=compile, graph=graph, pack=pack)
         attentions = model.encoder.hear_user, model.encoder.join_avatar
         reach = model.config.context + ahead(model.config)
         self._encoder: tuple[KeysValues, KeysValues] = (
@@ -243,11 +244,11 @@ class StreamPool:
         start, encoded = seats[0].start, seats[0].encoded  # what lies between is all that features ask
         conditions = self.model.conditions(avatar, user, motion, start, encoded, last=False).repeat(self._branches)
         starts_S, active_S = self._by_row((seat, seat.encoded) for seat in seats), self._active(seats)
-        code, encoder = self.model.encoder(conditions, self._keep, starts_S, self._encoder)
+        encoder, codes = self._blocks.encode(conditions, self._keep, starts_S, self._encoder)
         keep_rows(self._encoder, encoder, active_S)
-        keep_rows(self._codes, self.model.codes(code, starts_S), active_S)
+        keep_rows(self._codes, codes, active_S)
         for seat, *held in zip(seats, *given, strict=True):
-            seat.encoded += code.shape[1]
+            seat.encoded += codes[0][0].shape[2]
             forgotten = max(0, seat.encoded - self.model.features.history - seat.start)
             sound = forgotten * SAMPLES_PER_FRAME
             seat.held = held[0][sound:].clone(), held[1][sound:].clone(), held[2][forgotten:].clone()

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,12 +87,15 @@ class Stream:
         *,
         compile: bool = False,
         graph: bool | None = None,
+        pack: bool | None = None,
     ) -> None:
         """
         Args:
             compile: the denoiser by torch.compile, which takes a minute and a compiler. The model must not change then.
             graph: capture blocks as CUDA graphs (`training.graphs`), in the precision of the first one; None: on a GPU.
                 The model must keep its place then, and short blocks at the end are computed as they come.
+            pack: weights for products on a CPU (`training.packed`), which takes as much memory again as those of the
+                transformer; streams of one model share it. None: on a CPU, unless compiled.
 
         Raises:
             UsageError: a model with mask `full`, which cannot stream, a student that is asked for other evaluations
@@ -105,7 +109,8 @@ class Stream:
         weights = guidance_weights(config, drop)
         self._branches = len(weights)
         self._keep = kept_by(weights, len(keys), reference_SD.device)
-        self._blocks = BlockSampler(model, model.normalise(reference_SD), config, weights, compile=compile, graph=graph)
+        how: dict[str, Any] = {"compile": compile, "graph": graph, "pack": pack}
+        self._blocks = BlockSampler(model, model.normalise(reference_SD), config, weights, **how)
         self._noise = NoiseSource(config.seed)
         self._noise_keys = [self._noise.key_of(key) for key in self.keys]
         self._drawn: tuple[int, Tensor] | None = None
@@ -166,9 +171,8 @@ class Stream:
         state, config = self.state, self.model.config
         given = state.avatar_audio, state.user_audio, state.user_motion
         one = self.model.conditions(*given, state.start, state.encoded, last=last)
-        code, encoder = self.model.encoder(one.repeat(self._branches), self._keep, state.encoded, state.encoder)
-        fresh = self.model.codes(code, state.encoded)
-        state.encoded += code.shape[1]
+        encoder, fresh = self._blocks.encode(one.repeat(self._branches), self._keep, state.encoded, state.encoder)
+        state.encoded += fresh[0][0].shape[2]
         reach = state.encoded - (state.done - config.cross_window)
         state.codes = tuple(tail(extend(o, f), reach) for o, f in zip(state.codes, fresh, strict=True))
         state.encoder = tuple(tail(layer, config.context + ahead(config)) for layer in encoder)
@@ -250,7 +254,7 @@ def rollout(
     arguments = (model, avatar_audio_BN, user_audio_BN, user_motion_BTD, reference_BD, config, keys, drop)
     if not cached or model.config.mask == "full":
         return _rollout_plain(*arguments)
-    stream = Stream(model, reference_BD, config, keys, drop, graph=False)  # would be captured for a few blocks only
+    stream = Stream(model, reference_BD, config, keys, drop, graph=False, pack=False)  # no use for a few blocks
     frames = user_motion_BTD.shape[1]
     blocks, given = [], 0
     for _ in range(-(-frames // model.config.block)):

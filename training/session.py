@@ -77,12 +77,19 @@ def save_stream(stream: Stream, of: str | None = None) -> bytes:
 
 
 def load_stream(
-    data: bytes, model: Listener, of: str | None = None, *, compile: bool = False, graph: bool | None = None
+    data: bytes,
+    model: Listener,
+    of: str | None = None,
+    *,
+    compile: bool = False,
+    graph: bool | None = None,
+    pack: bool | None = None,
 ) -> Stream:
     """The stream that was saved, on the model's device.
 
     Args:
         of: the model's id, if it is known.
+        compile, graph, pack: as for `Stream`.
 
     Raises:
         UsageError: not a whole state, not a finite one, or that of another model. One line.
@@ -104,9 +111,8 @@ def load_stream(
             )
         tensors = {name: value.to(model.mean.device) for name, value in tensors.items()}
         config = SamplerConfig.model_validate(header["config"])
-        stream = Stream(
-            model, tensors["reference"], config, header["keys"], header["drop"], compile=compile, graph=graph
-        )
+        how: dict[str, Any] = {"compile": compile, "graph": graph, "pack": pack}
+        stream = Stream(model, tensors["reference"], config, header["keys"], header["drop"], **how)
         for name in _PLAIN:
             setattr(stream.state, name, int(header[name]))
         held: dict[str, Any] = {name: tensors[name] for name in _TENSORS}
