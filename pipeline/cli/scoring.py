@@ -11,6 +11,7 @@ from visavis.pipeline.cli.options import Data, Encoder, Json
 from visavis.pipeline.engine.terminal import Terminal, say, say_json
 from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import needs
+from visavis.schemas.plain import to_json
 from visavis.schemas.words import counted
 
 scores = typer.Typer()
@@ -37,6 +38,12 @@ def evaluate(
             metavar="FILE.py:FUNCTION", help="A metric of yours: samples and motion [W, T, D] to [W] numbers."
         ),
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of sampling: float32, tf32, bfloat16; auto: tf32 on a GPU, float32 on a CPU.")
+    ] = "auto",
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Windows generated together; none: as many as a GPU has room for.")
+    ] = None,
     all_: Annotated[
         bool, typer.Option("--all", help="All metrics and baselines, and how far off they may be.")
     ] = False,
@@ -52,11 +59,14 @@ def evaluate(
     from visavis.pipeline.cli.evaluate import evaluation_tables, names_of, own_table, verdict
     from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.engine.progress import Reporter
+    from visavis.schemas.recipes import parse_config
+    from visavis.schemas.sampling import SamplingConfig
     from visavis.schemas.storage.user_function import UserFunction
     from visavis.training import evaluate as scoring
 
     if split not in ("train", "val"):
         raise UsageError(f"--split is train or val, not {split}")
+    sampling = parse_config(to_json({"precision": precision, "batch": batch}), SamplingConfig, where="evaluate")
     if protocol or reactions:
         if metric:
             raise UsageError("--metric goes with neither --protocol nor --reactions: it scores windows")
@@ -66,7 +76,8 @@ def evaluate(
 
         evaluate_sequences(
             checkpoints, dataset_folder(dataset), "val" if split == "val" else "train", range(seeds),
-            protocol=protocol, reactions=reactions, limit=limit, encoder=encoder, whole=all_, as_json=as_json,
+            protocol=protocol, reactions=reactions, limit=limit, encoder=encoder, sampling=sampling, whole=all_,
+            as_json=as_json,
         )  # fmt: skip
         return
     own = [UserFunction(code, "metric") for code in metric or ()]
@@ -75,7 +86,7 @@ def evaluate(
         with reporter.training("evaluate") as progress:
             results[name] = scoring.evaluate(
                 checkpoint, dataset_folder(dataset), "val" if split == "val" else "train", seeds=range(seeds),
-                limit=limit, encoder=encoder, own=own, progress=progress,
+                limit=limit, sampling=sampling, encoder=encoder, own=own, progress=progress,
             )  # fmt: skip
     result = next(iter(results.values()))
     if as_json:
