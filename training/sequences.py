@@ -273,7 +273,7 @@ def checkpoint_sequences(
         DatasetError, RunFailed: as `read_sequences` and `generate_sequences`.
     """
     from visavis.training.checkpoint import load_checkpoint, load_model
-    from visavis.training.evaluate import open_for
+    from visavis.training.generate import open_for
     from visavis.training.precision import settle
     from visavis.training.process_group import pick_device
 

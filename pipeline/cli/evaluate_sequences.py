@@ -75,6 +75,8 @@ def evaluate_sequences(
         return
     said = f"{counted(scored['sequences'], split + ' sequence')} of {scored['shortest']} to {scored['longest']} frames"
     say(f"{said}, {scored['median']} in the middle; {counted(result['not_compared'], 'frame')} not valid, left out")
+    if settled.precision != "float32":
+        say(str(settled))
     for of, rows in result.get("figures", {}).items():
         Terminal().print(protocol_table(known or "", of, rows))
     if reactions:

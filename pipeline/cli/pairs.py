@@ -121,7 +121,8 @@ def pairs(
     if short := shortfall_line(summary.shortfall):
         say(short)
     for sampling in summary.sampling:
-        say(str(sampling))
+        if sampling.precision != "float32":
+            say(str(sampling))
     say(summary.dataset)
     again = ("train", "CONFIG", dataset, "--init", str(checkpoint), "--pairs", out)
     reporter.end(f"{counted(summary.kept, 'pair')} of {counted(summary.windows, 'window')}", *again)

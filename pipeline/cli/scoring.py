@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -11,7 +11,6 @@ from visavis.pipeline.cli.options import Data, Encoder, Json
 from visavis.pipeline.engine.terminal import Terminal, say, say_json
 from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import needs
-from visavis.schemas.plain import to_json
 from visavis.schemas.words import counted
 
 scores = typer.Typer()
@@ -42,7 +41,8 @@ def evaluate(
         str, typer.Option(help="Of sampling: float32, tf32, bfloat16; auto: tf32 on a GPU, float32 on a CPU.")
     ] = "auto",
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Windows generated together; none: as many as a GPU has room for.")
+        int | None,
+        typer.Option(min=1, max=65_536, help="Windows generated together; none: as many as a GPU has room for."),
     ] = None,
     all_: Annotated[
         bool, typer.Option("--all", help="All metrics and baselines, and how far off they may be.")
@@ -59,14 +59,15 @@ def evaluate(
     from visavis.pipeline.cli.evaluate import evaluation_tables, names_of, own_table, verdict
     from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.engine.progress import Reporter
-    from visavis.schemas.recipes import parse_config
-    from visavis.schemas.sampling import SamplingConfig
+    from visavis.schemas.sampling import Precision, Sampling, SamplingConfig
     from visavis.schemas.storage.user_function import UserFunction
     from visavis.training import evaluate as scoring
 
     if split not in ("train", "val"):
         raise UsageError(f"--split is train or val, not {split}")
-    sampling = parse_config(to_json({"precision": precision, "batch": batch}), SamplingConfig, where="evaluate")
+    if precision not in ("auto", *get_args(Precision)):
+        raise UsageError(f"--precision is auto, {' or '.join(get_args(Precision))}, not {precision}")
+    sampling = SamplingConfig.model_validate({"precision": precision, "batch": batch})
     if protocol or reactions:
         if metric:
             raise UsageError("--metric goes with neither --protocol nor --reactions: it scores windows")
@@ -94,6 +95,8 @@ def evaluate(
         return
     counts = ", ".join(f"{n} {label}" for label, n in result["windows"].items() if label != "all")
     say(f"{counted(result['windows']['all'], result['split'] + ' window')}: {counts}")
+    if result["sampling"]["precision"] != "float32":
+        say(str(Sampling(**result["sampling"])))
     for label in result["windows"] if by_class else ("all",):
         Terminal().print(*evaluation_tables(results, label, whole=all_))
         if own:

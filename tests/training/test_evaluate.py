@@ -18,7 +18,8 @@ from visavis.schemas.sampling import SamplingConfig
 from visavis.schemas.train import FeatureConfig, ModelConfig, OptimConfig, SamplerConfig, TrainConfig
 from visavis.training.checkpoint import load_checkpoint, load_model
 from visavis.training.dataset import SHARDS, Dataset, choose
-from visavis.training.evaluate import evaluate, generate
+from visavis.training.evaluate import evaluate
+from visavis.training.generate import generate
 from visavis.training.loader import collate
 from visavis.training.metrics.lags import lagged
 from visavis.training.sampler import rollout
@@ -136,7 +137,7 @@ def test_memory_is_that_of_a_batch_and_its_size_changes_nothing(
     whole = evaluate(trained_elsewhere, str(windows), "train", limit=5)
     monkeypatch.setattr("visavis.training.evaluate.BATCH", 3)
     monkeypatch.setattr(
-        "visavis.training.evaluate.rollout", lambda *args, **named: seen.append(len(args[1])) or rollout(*args, **named)
+        "visavis.training.rollouts.rollout", lambda *args, **named: seen.append(len(args[1])) or rollout(*args, **named)
     )
     steps: list[tuple[int, int]] = []
     cut = evaluate(trained_elsewhere, str(windows), "train", limit=5, progress=lambda i, n, _: steps.append((i, n)))
