@@ -65,8 +65,8 @@ def evaluate(
 
     if split not in ("train", "val"):
         raise UsageError(f"--split is train or val, not {split}")
-    if precision not in ("auto", *get_args(Precision)):
-        raise UsageError(f"--precision is auto, {' or '.join(get_args(Precision))}, not {precision}")
+    if precision not in (known := ("auto", *get_args(Precision))):
+        raise UsageError(f"--precision is one of {', '.join(known)}, not {precision}")
     sampling = SamplingConfig.model_validate({"precision": precision, "batch": batch})
     if protocol or reactions:
         if metric:
