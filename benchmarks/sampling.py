@@ -36,7 +36,7 @@ from benchmarks.roofline import Peaks, block_floor, peaks
 from benchmarks.stream import config_of, random_model
 from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.sampling import Precision, Sampling, SamplingConfig
-from visavis.schemas.train import SamplerConfig
+from visavis.schemas.train import Drop, SamplerConfig
 from visavis.training.model import Listener
 from visavis.training.precision import TRIED, name_of, settle
 from visavis.training.rollouts import Rollouts, need_of
@@ -154,7 +154,8 @@ def floor(model: Listener, batch: int, sampler: SamplerConfig, best: Peaks) -> f
 
 
 def measured(model: Listener, trial: Sampling, sampler: SamplerConfig) -> float:
-    return need_of([(model, ("no_user",))], trial, FRAMES, sampler)
+    drops: list[Drop] = ["no_user"]
+    return need_of([(model, drops)], trial, FRAMES, sampler)
 
 
 if __name__ == "__main__":
