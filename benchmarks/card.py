@@ -8,7 +8,8 @@ FOLDER/card.json has everything, and is written after every part; it is printed 
 
 stream-1, stream-64   a block of one session and of 64: plain, computed as it comes, captured, compiled, in a pool
 train-8, train-64     a training step of 8 and of 64 windows, compiled
-pairs                 the whole stage beside the bare sampler, preset `paper`, no guidance
+sampling              windows a second by precision, windows together and graphs; whether bytes are the same
+pairs                 the whole stage beside the bare sampler, preset `paper`, no guidance, as it chooses by itself
 loader                windows a second of one thread, beside what a compiled step of 64 takes (`wanted_samples_s`)
 
 The floor of each figure (weights' bytes over bandwidth, arithmetic over peak, both measured there) stands beside it.
@@ -33,7 +34,8 @@ PARTS = {
     "train-64": "train_step --device {device} --batch 64",
     "stream-64": "stream --device {device} --sessions 64 --blocks 10",
     "train-8": "train_step --device {device} --batch 8",
-    "pairs": "pairs --device {device} --preset paper --batch 512 --windows 2048 --repeat 2 --kills 0",
+    "sampling": "sampling --device {device}",
+    "pairs": "pairs --device {device} --preset paper --windows 2048 --repeat 2 --kills 0",
     "loader": "loader --device {device} --samples 4096 --repeat 3 --seconds 0",
 }
 QUICK = {
@@ -41,6 +43,7 @@ QUICK = {
     "train-64": "train_step --device {device} --preset tiny --quick --threads 1 --batch 16",
     "stream-64": "stream --device {device} --preset tiny --quick --threads 1 --sessions 4",
     "train-8": "train_step --device {device} --preset tiny --quick --threads 1 --batch 8",
+    "sampling": "sampling --device {device} --preset tiny --quick --batch 8",
     "pairs": "pairs --device {device} --batch 32 --windows 64 --repeat 1 --kills 0",
     "loader": "loader --device {device} --samples 256 --repeat 1 --seconds 0",
 }

@@ -1,9 +1,12 @@
 """Pairs per second beside the bare sampler's rate on the same windows, in one run, in turns.
 
-    python -m benchmarks.pairs [--quick] [--windows 2048] [--batch 64] [--repeat 3] [--device cpu] [--preset tiny]
+    python -m benchmarks.pairs [--quick] [--windows 2048] [--batch N] [--repeat 3] [--device cpu] [--preset tiny]
 
 bare   `rollout` of the rejected motion, batch by batch, of windows decoded in memory: nothing is read or written
 pairs  the stage: reads a shard, decodes, samples with the same batches, judges, encodes and writes a shard
+
+Both sample alike: as the product does where nothing is said (`sampling` in the result), or as `--precision` and
+`--batch` say. `floor_s` is what all windows take at best (`benchmarks.roofline`: the transformer alone).
 
 Both take one thread of the processor, as a worker with one CPU does (reading ahead has a thread of its own). Weights
 are random: what a model costs does not depend on what it knows. The gate lets every pair through, so that all are
@@ -36,6 +39,8 @@ from rich.console import Console
 
 from benchmarks.loader import write_windows
 from benchmarks.processes import alone, say
+from benchmarks.roofline import peaks
+from benchmarks.sampling import floor
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.memory import peak_mb
 from visavis.pipeline.engine.progress import Reporter
@@ -50,8 +55,8 @@ from visavis.stages.pairs import PairsInput, PairsStage
 from visavis.training.checkpoint import Checkpoint, load_checkpoint, load_model, save_checkpoint
 from visavis.training.dataset import Dataset
 from visavis.training.loader import Batch, collate
-from visavis.training.model import Listener, build_model
-from visavis.training.sampler import rollout
+from visavis.training.model import build_model
+from visavis.training.rollouts import Rollouts
 
 OPEN = GateConfig(min_reactivity_margin=-10, min_distance=0, max_jerk_ratio=1e9, max_off_manifold=1e9)
 
@@ -63,7 +68,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--windows", type=int, default=2048)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, help="windows together; default: the product's")
+    parser.add_argument("--precision", choices=("auto", "float32", "tf32", "bfloat16"), default="auto")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -88,23 +94,32 @@ def compared(folder: str, options: dict[str, Any]) -> dict[str, Any]:
     untrained(checkpoint, recipe, data)
     sampler = SamplerConfig(steps=recipe.sampler.steps, guidance="none")
     config = PairsConfig(
-        gate=OPEN, sampler=sampler, batch=options["batch"], unit=options["windows"], device=options["device"]
+        gate=OPEN,
+        sampler=sampler,
+        batch=options["batch"],
+        precision=options["precision"],
+        unit=options["windows"],
+        shortfall_share=0,
+        device=options["device"],
     )
     stage = PairsStage(config, data.location, str(checkpoint), f"{folder}/pairs")
     stage.setup()
     reference = learn_from(data, WindowClass.LISTENING, config)
     (plan,) = plan_pairs(data, config)
     item = PairsInput(**dict(plan), reference=reference)
+    if (sampling := stage.sampling) is None:
+        raise RuntimeError("the stage does not sample")
     model = load_model(load_checkpoint(checkpoint), options["device"])
-    batches = decoded(data, options["batch"], options["device"])
+    rollouts = Rollouts(model, sampling)
+    batches = decoded(data, sampling.batch, options["device"])
 
     def ours() -> int:
         stage.forget()  # reading and unpacking the shard is a part of it
         (row,) = stage.process(item)
         return row.entry.samples
 
-    sides: dict[str, Callable[[], int]] = {"bare": lambda: bare(model, batches, sampler), "pairs": ours}
-    bare(model, batches[:2], sampler)  # warm
+    sides: dict[str, Callable[[], int]] = {"bare": lambda: bare(rollouts, batches, sampler), "pairs": ours}
+    bare(rollouts, batches[:2], sampler)  # warm
     wall: dict[str, list[float]] = {name: [] for name in sides}
     cpu: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(options["repeat"]):
@@ -125,7 +140,8 @@ def compared(folder: str, options: dict[str, Any]) -> dict[str, Any]:
         "pairs_s": round(options["windows"] / statistics.median(wall["pairs"]), 1),
         "bare_s": round(options["windows"] / statistics.median(wall["bare"]), 1),
         "windows": options["windows"],
-        "batch": options["batch"],
+        "sampling": sampling.model_dump(),
+        "floor_s": round(floor(model, options["windows"], sampler, peaks(model.mean.device)), 3),
         "preset": options["preset"],
         "steps": sampler.steps,
         "device": options["device"],
@@ -192,12 +208,11 @@ def decoded(data: Dataset, size: int, device: str) -> list[Batch]:
     return [collate(samples[i : i + size]).to(torch.device(device)) for i in range(0, len(samples), size)]
 
 
-def bare(model: Listener, batches: list[Batch], sampler: SamplerConfig) -> int:
+def bare(rollouts: Rollouts, batches: list[Batch], sampler: SamplerConfig) -> int:
     """Windows sampled."""
     for b in batches:
-        rollout(
-            model, b.avatar_audio, b.user_audio, b.user_motion, b.reference, sampler, b.keys, "no_user"
-        ).cpu().numpy()
+        given = b.avatar_audio, b.user_audio, b.user_motion, b.reference
+        rollouts(*given, sampler, b.keys, "no_user").cpu().numpy()
     return sum(len(b.keys) for b in batches)
 
 

@@ -43,7 +43,7 @@ def main() -> None:
     began = time.monotonic()
     checkpoint = train(str(data), args.out / "model", config)
     print(f"trained {args.steps} steps in {time.monotonic() - began:.0f} s", flush=True)
-    manifest, made = checkpoint_sequences(checkpoint, str(data), "val")
+    manifest, _, made = checkpoint_sequences(checkpoint, str(data), "val")
     recorded = [each.recorded for each in made]
     ruler = Yielding(recorded, readouts(manifest))
     half = [np.roll(each.truth, len(each.truth) // 2, axis=0) for each in recorded]

@@ -17,6 +17,7 @@ from visavis.schemas.names import LARGEST_FILE, CodecId, Count, FileSize, Sha256
 from visavis.schemas.pairs import PairOrigin
 from visavis.schemas.plain import fitted, read_strict, to_json
 from visavis.schemas.sample import LONGEST_WINDOW
+from visavis.schemas.sampling import Sampling
 from visavis.schemas.untrusted import parsing
 
 SCHEMA_VERSION = 6
@@ -166,7 +167,8 @@ class PairsInfo(PairOrigin):
     windows: looked at. passed_over: of these, not expressive enough. figures: measurements of every pair that was made,
     whether the gate left it out or not; of two motions the worse. shortfall: by group of dimensions, how far the
     model's own reactions fall short of the recorded ones: at most 1, below 0 where they go beyond; none where too
-    few windows, or too small reactions, tell nothing. Of pairs whose chosen side is recorded.
+    few windows, or too small reactions, tell nothing. Of pairs whose chosen side is recorded. sampling: how motion was
+    sampled; of a run on unlike machines each way that there was.
     """
 
     dropped: tuple[Text, ...] = Field(max_length=_ENTRIES)
@@ -182,6 +184,7 @@ class PairsInfo(PairOrigin):
     gated: dict[Text, Count] = Field(max_length=_ENTRIES)
     figures: dict[Text, Histogram] = Field(max_length=_ENTRIES)
     shortfall: dict[Text, Shortfall | None] = Field({}, max_length=_ENTRIES)
+    sampling: tuple[Sampling, ...] = Field((), max_length=_ENTRIES)
 
 
 class Manifest(_Model):

@@ -13,6 +13,7 @@ from visavis.schemas.labels import has_any
 from visavis.schemas.markers import ByDigest, Runtime
 from visavis.schemas.names import ItemId, Sha256
 from visavis.schemas.plain import Words
+from visavis.schemas.sampling import SamplingConfig
 from visavis.schemas.section import Device, Section
 from visavis.schemas.train import Drop, SamplerConfig
 
@@ -94,7 +95,7 @@ class WhereConfig(Section):
         return (not self.labels or has_any(found, self.labels)) and not has_any(found, self.without)
 
 
-class PairsConfig(Section):
+class PairsConfig(SamplingConfig):
     chosen: Chosen = Field(
         "ground_truth",
         description="ground_truth: recorded motion; full: generated under every condition; best: with rejected=own, of"
@@ -139,7 +140,6 @@ class PairsConfig(Section):
         " falls short of the recorded listeners (dpo.group_weights); of chosen=ground_truth; not given: all, but of a"
         " large corpus about 4,000 windows; rejected=own: all of them",
     )
-    batch: int = Field(64, ge=1, description="windows sampled together")
     unit: int = Field(512, ge=1, description="windows per task and output shard")
     sampler: SamplerConfig = SamplerConfig()
     gate: GateConfig = GateConfig()

@@ -151,6 +151,11 @@ class OptimConfig(Section):
     compile: Annotated[bool, Runtime] = Field(
         False, description="torch.compile the transformer; needs a C++ compiler, starts slowly"
     )
+    activation_checkpointing: Annotated[bool, Runtime] = Field(
+        False,
+        description="keep what enters each transformer block for the backward pass, and compute the rest again: less"
+        " memory, a forward pass more; same losses and gradients",
+    )
 
 
 class SamplerConfig(Section):

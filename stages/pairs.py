@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -25,10 +26,12 @@ from visavis.schemas.pairs import PairOrigin, PairRecord, PairsConfig
 from visavis.schemas.plain import dump_record
 from visavis.schemas.rows import Row
 from visavis.schemas.sample import encode_pair
+from visavis.schemas.sampling import Sampling
 from visavis.schemas.storage.store import Store
 from visavis.schemas.train import DpoConfig
 from visavis.stages.base import Resources, Stage
 from visavis.stages.face.decode import conversation_of, read_faces
+from visavis.stages.pairing.agreement import agreed
 from visavis.stages.pairing.candidates import Candidates, Generator, SourceWindow
 from visavis.stages.pairing.gate import Counts, Gate, Judged, ranges
 from visavis.stages.pairing.measurements import ReferenceStatistics
@@ -62,7 +65,8 @@ class PairsInput(PairsPlan):
 class PairsRow(Row):
     """The written shard; how many windows were not wanted or not expressive enough; how many pairs the gate left out,
     by reason; histogram counts of every measurement (`stages.pairing.gate.ranges`) and, by group of dimensions, sums of
-    responses (`stages.pairing.shortfall`), over all pairs that were made; and how many pairs have each label."""
+    responses (`stages.pairing.shortfall`), over all pairs that were made; how many pairs have each label; and how
+    motion was sampled, if it was."""
 
     entry: ShardEntry
     passed_over: int
@@ -70,6 +74,7 @@ class PairsRow(Row):
     figures: dict[str, tuple[int, ...]]
     responses: dict[str, tuple[tuple[float, ...], ...]]
     labels: dict[str, int] = Field(default_factory=dict)
+    sampling: Sampling | None = None
 
 
 _REACTIVITY = ReactivityScorer()
@@ -87,9 +92,17 @@ class PairsStage(Stage[PairsInput, PairsRow]):
     config: PairsConfig
 
     def __init__(
-        self, config: PairsConfig, dataset: str, checkpoint: str, out: str, scorer: Scorer | Ballots = _REACTIVITY
+        self,
+        config: PairsConfig,
+        dataset: str,
+        checkpoint: str,
+        out: str,
+        scorer: Scorer | Ballots = _REACTIVITY,
+        record: tuple[str, str] | None = None,
     ) -> None:
+        """record: the run's folder and a path in it, where the first worker writes down how all of them sample."""
         super().__init__(config)
+        self._record = record
         self._scorer, self._ranges = scorer, ranges(scorer.apart)
         self._dataset = dataset
         self._checkpoint = checkpoint
@@ -107,7 +120,8 @@ class PairsStage(Stage[PairsInput, PairsRow]):
         if isinstance(self._scorer, Ballots):  # nothing is generated
             digests = (checkpoint_id(Path(self._checkpoint)),) * 2
         else:
-            self._generator = Generator(self.config, self._checkpoint)
+            known = {"agreed": partial(agreed, Store(self._record[0]), self._record[1])} if self._record else {}
+            self._generator = Generator(self.config, self._checkpoint, self._data.manifest.window, **known)
             digests = self._generator.digests
         self._origin = PairOrigin.of(self.config, self._data.hash, *digests, self._scorer.name)
 
@@ -128,7 +142,13 @@ class PairsStage(Stage[PairsInput, PairsRow]):
             figures={name: tuple(counts.figures[name].tolist()) for name in self._ranges},
             responses=rounded(counts.responses),
             labels=dict(sorted(counts.labels.items())),
+            sampling=self.sampling,
         )
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """How motion is sampled, once set up; None: what people decided is there already."""
+        return None if isinstance(self._scorer, Ballots) else self._generator.sampling
 
     def facts(self, rows: Sequence[PairsRow]) -> str:
         """The row itself."""
@@ -153,7 +173,7 @@ class PairsStage(Stage[PairsInput, PairsRow]):
                     yield SourceWindow(sample, members)
 
         found = expressive()
-        while batch := list(islice(found, self.config.batch)):
+        while batch := list(islice(found, self._generator.sampling.batch)):
             yield batch
 
     def _gate(self, made: Iterable[Candidates], reference: ReferenceStatistics, counts: Counts) -> Iterator[Pair]:

@@ -30,6 +30,7 @@ from visavis.schemas.pairs import PairRecord
 from visavis.schemas.plain import load_record
 from visavis.schemas.rows import Figures, VoiceFigures
 from visavis.schemas.sample import SampleMeta
+from visavis.schemas.sampling import Sampling
 from visavis.schemas.storage.store import Store
 from visavis.schemas.windows_config import ShardConfig
 from visavis.stages.face.codec import decode_motion
@@ -39,7 +40,18 @@ from visavis.training.dataset import Dataset
 PAGE = (Path(__file__).parent.parent / "docs" / "formats" / "dataset.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 KINDS: tuple[type[BaseModel], ...] = (
-    *(Manifest, ShardEntry, FileEntry, MotionSpec, MotionColumn, BalancePlan, PairsInfo, Histogram, AudioSpec),
+    *(
+        Manifest,
+        ShardEntry,
+        FileEntry,
+        MotionSpec,
+        MotionColumn,
+        BalancePlan,
+        PairsInfo,
+        Histogram,
+        AudioSpec,
+        Sampling,
+    ),
     *(SampleMeta, Figures, VoiceFigures, PairRecord),
 )
 FOREIGN = [block for block in BLOCKS if "visavis." not in block]

@@ -84,8 +84,8 @@ class BlockSampler:
             weights: from `guidance_weights`.
             compile: the denoiser by torch.compile.
             pack: weights for products on a CPU (`training.packed`); None: unless compiled, which packs its own.
-            graph: capture blocks at the first one; None: where the device is a GPU. Where that fails a warning says so,
-                and they are computed as they come.
+            graph: capture blocks at the first one, and those of other sizes when they come again; None: where the
+                device is a GPU. Where that fails a warning says so, and they are computed as they come.
 
         Raises:
             UsageError: a model with mask `full`, which cannot stream, or a student that is asked for other evaluations
@@ -107,7 +107,7 @@ class BlockSampler:
             self._modulations = model.modulations(t_LT)[:, None].unbind(0)  # of each level, [1, 1, 8H]
         self._denoise = compiled(model) if compile else self._model.denoise
         self._graph = reference_SD.device.type == "cuda" if graph is None else graph
-        self._captured: _Captured | None = None
+        self._captured: dict[tuple[int, int], _Captured | None] = {}  # by size of blocks; None: came once
         self._unwritten: Callable[[], None] | None = None
 
     @property
@@ -134,12 +134,9 @@ class BlockSampler:
     def generate(self, given: BlockInputs) -> STD:
         """The motion of a block, normalised [S, T, D]; `write` must follow before the next one."""
         self._refresh()
-        usual = self._is_usual(given)
-        if usual and self._graph and self._captured is None:
-            self._captured = self._capture(given)
-        if usual and self._captured is not None:
-            self._unwritten = self._captured.write
-            return self._captured.generate(given)
+        if self._graph and (captured := self._captured_for(given)) is not None:
+            self._unwritten = captured.write
+            return captured.generate(given)
         layout = self._layout(given)
         x_STD = self._evaluate(given, layout)
         self._unwritten = lambda: self._write(given, x_STD, layout)
@@ -155,12 +152,26 @@ class BlockSampler:
         self._unwritten = None
         return True
 
+    def begin(self, reference_SD: SD) -> None:
+        """Begin other sessions, as many as before: as if made anew, and what was captured stays. Normalised."""
+        self.reference_SD.copy_(reference_SD)
+        self.mean_SD.copy_(reference_SD)
+        torch._foreach_zero_(flat(self.past))
+        self._unwritten = None
+
     def _refresh(self) -> None:
         if self._packed is not None:
             self._packed.refresh()
 
-    def _is_usual(self, given: BlockInputs) -> bool:
-        return (given.x_STD.shape[1], given.codes[0][0].shape[2]) == (self._model.config.block, self.codes_length)
+    def _captured_for(self, given: BlockInputs) -> _Captured | None:
+        """The last blocks of sessions are of other sizes; one that comes once only is not worth a capture."""
+        size = given.x_STD.shape[1], given.codes[0][0].shape[2]
+        usual = size == (self._model.config.block, self.codes_length)
+        if size not in self._captured and not usual:
+            self._captured[size] = None
+        elif self._captured.get(size) is None:
+            self._captured[size] = self._capture(given)
+        return self._captured[size]
 
     def _capture(self, given: BlockInputs) -> _Captured | None:
         """Capturing calls what is captured, so what lasts is put back."""

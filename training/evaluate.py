@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,27 +23,29 @@ import numpy as np
 import torch
 
 from visavis.schemas.dyads import WindowClass
-from visavis.schemas.errors import RunFailed, UsageError
+from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import Manifest, ShardEntry, Split
-from visavis.schemas.plain import to_json
 from visavis.schemas.sample import Sample
+from visavis.schemas.sampling import Sampling, SamplingConfig
 from visavis.schemas.storage.user_function import UserFunction
 from visavis.schemas.train import Drop, SamplerConfig
-from visavis.schemas.words import candidates, counted
+from visavis.schemas.words import counted
 from visavis.training.accumulators import Accumulator, fit_centres
 from visavis.training.checkpoint import checkpoint_id, load_checkpoint, load_model
 from visavis.training.dataset import Dataset, choose
+from visavis.training.generate import generated, open_for
 from visavis.training.loader import Batch, collate
 from visavis.training.model import Listener
 from visavis.training.own_metrics import OwnMetrics
+from visavis.training.precision import settle
 from visavis.training.process_group import pick_device
-from visavis.training.sampler import rollout
+from visavis.training.rollouts import Rollouts, need_of
 
 BATCH = 32
+"""Windows that are scored together, and on a CPU generated together."""
 CLUSTERED, CLUSTERED_WINDOWS = 20_000, 1000
 """Frames of the truth that SID's clusters are fitted on, about, and of how many windows of a class, at most."""
 
-_REMEMBERED = 10_000  # keys to choose from where the wanted one is not there
 _GENERATED: dict[str, Drop] = {"model": "full", "model_no_user": "no_user"}
 Table = dict[str, dict[str, dict[str, float | None]]]
 """By row, class or "all", and metric; None where it is not defined."""
@@ -60,6 +62,7 @@ def evaluate(
     *,
     limit: int | None = None,
     device: str = "auto",
+    sampling: SamplingConfig | None = None,
     encoder: str | None = None,
     own: Sequence[UserFunction] = (),
     progress: Progress | None = None,
@@ -70,18 +73,19 @@ def evaluate(
         sampler: the checkpoint's own where not given; its seed is replaced by each of `seeds`.
         seeds: figures of generated rows are means over them.
         limit: windows per class, from up to eight shards spread over the split; none: all.
+        sampling: precision, windows generated together, graphs; by the device where not given.
         encoder: where the weights of the features' encoder lie, if they have one.
         own: metrics of the user's own (`training.own_metrics`), beside the others in "rows", "spread" and
             "standard_errors".
 
-    Returns: {"checkpoint", "audio", "dataset", "split", "windows": {class: n}, "seeds", "sampler", and three tables
-        {row: {class or "all": {metric: value}}}: "rows", "spread" (deviation over seeds; generated rows, two seeds or
-        more) and "standard_errors" (over windows); "noise_floor": {class or "all": {rpcc and rpcc_flat: between two
-        halves of the truth}}; "not_compared": {class or "all": windows with fewer than two frames in which both faces
-        are valid, which most figures leave out}}; plain JSON values, None for a figure that is not defined.
+    Returns: {"checkpoint", "audio", "dataset", "split", "windows": {class: n}, "seeds", "sampler", "sampling", and
+        three tables {row: {class or "all": {metric: value}}}: "rows", "spread" (deviation over seeds; generated rows,
+        two seeds or more) and "standard_errors" (over windows); "noise_floor": {class or "all": {rpcc and rpcc_flat:
+        between two halves of the truth}}; "not_compared": {class or "all": windows with fewer than two frames in which
+        both faces are valid, which most figures leave out}}; plain JSON values, None for a figure that is not defined.
 
     Raises:
-        UsageError: no samples in the split, or a codec the model was not trained on.
+        UsageError: no samples in the split, a codec the model was not trained on, or a precision that the device lacks.
         DatasetError: a sample that is unreadable or has numbers that are not finite.
         RunFailed: the model generates motion that is not finite.
     """
@@ -89,6 +93,7 @@ def evaluate(
     model = load_model(loaded, pick_device(device), weights=encoder)
     data = open_for(model, dataset)
     sampler = sampler or loaded.config.sampler
+    rollouts = _rollouts(model, sampling or SamplingConfig(), data.manifest.window, sampler)
     shards = {label: data.manifest.of(split, label) for label in WindowClass}
     chosen = {label: choose(entries, limit) for label, entries in shards.items()}
     counts = {label: sum(n for _, n in entries) for label, entries in chosen.items() if entries}
@@ -102,19 +107,23 @@ def evaluate(
     done, batches = 0, sum(-(-n // BATCH) for n in counts.values())
     unseen: Counter[str] = Counter(dict.fromkeys(("all", *(label.value for label in counts)), 0))
     for label, count in counts.items():
-        for samples, batch in _batches(model, data, chosen[label], count):
-            windows = _Windows.of(model, batch)
-            for of in ("all", label.value):
-                unseen[of] += int((windows.valid.sum(axis=1) < 2).sum())
-            for row, motions in _rows(model, batch, windows, sampler, seeds).items():
-                of_class = accumulators.setdefault(row, {}).setdefault(label.value, [])
-                of_class.extend(Accumulator(model.motion, centres) for _ in range(len(motions) - len(of_class)))
-                for accumulator, (motion, valid) in zip(of_class, motions, strict=True):
-                    accumulator.add(windows.truth, motion, windows.user, valid)
-                mine.add(row, label.value, samples, [motion for motion, _ in motions])
-            done += 1
-            if progress is not None:
-                progress(done, batches, {})
+        groups_of_label = _groups(data, chosen[label], count)
+        while groups := list(islice(groups_of_label, max(1, rollouts.sampling.batch // BATCH))):
+            batch = collate([sample for group in groups for sample in group]).to(model.mean.device)
+            together, made = _Windows.of(model, batch), _made(rollouts, batch, sampler, seeds)
+            for samples, part in zip(groups, _parts(groups), strict=True):
+                windows = together.cut(part)
+                for of in ("all", label.value):
+                    unseen[of] += int((windows.valid.sum(axis=1) < 2).sum())
+                for row, motions in _rows(windows, {row: [each[part] for each in of] for row, of in made.items()}):
+                    of_class = accumulators.setdefault(row, {}).setdefault(label.value, [])
+                    of_class.extend(Accumulator(model.motion, centres) for _ in range(len(motions) - len(of_class)))
+                    for accumulator, (motion, valid) in zip(of_class, motions, strict=True):
+                        accumulator.add(windows.truth, motion, windows.user, valid)
+                    mine.add(row, label.value, samples, [motion for motion, _ in motions])
+                done += 1
+                if progress is not None:
+                    progress(done, batches, {})
     for classes in accumulators.values():
         classes["all"] = [_merged(model, centres, each) for each in zip(*classes.values(), strict=True)]
     result = {
@@ -125,6 +134,7 @@ def evaluate(
         "windows": {"all": sum(counts.values())} | {label.value: n for label, n in counts.items()},
         "seeds": list(seeds),
         "sampler": sampler.model_dump(mode="json"),
+        "sampling": rollouts.sampling.model_dump(),
         "rows": _table(accumulators, Accumulator.figures, np.mean),
         "spread": _table({row: accumulators[row] for row in _GENERATED}, Accumulator.figures, _deviation)
         if len(seeds) > 1
@@ -135,90 +145,6 @@ def evaluate(
     }
     mine.into(result)
     return result
-
-
-def generate(
-    checkpoint: Path,
-    dataset: str,
-    key: str,
-    out: Path,
-    sampler: SamplerConfig | None = None,
-    *,
-    drop: Drop = "full",
-    device: str = "auto",
-    encoder: str | None = None,
-) -> Path:
-    """Write one window's generated motion beside its truth, as .npy files, into `out`.
-
-    Returns: the path of the generated motion [T, D] in codec units; `KEY.truth.npy` and `KEY.user.npy` like it, and
-        `KEY.state.npy`, `KEY.valid.npy` (as in `schemas.sample`) and `KEY.json` (where it comes from) lie beside it.
-
-    Raises:
-        UsageError: no such key.
-        DatasetError: a sample that is unreadable or has numbers that are not finite.
-        RunFailed: the model generates motion that is not finite.
-    """
-    loaded = load_checkpoint(checkpoint, whole=False)
-    model = load_model(loaded, pick_device(device), weights=encoder)
-    data = open_for(model, dataset)
-    sampler = sampler or loaded.config.sampler
-    shard, sample = find_sample(data, key)
-    if Path(key).name != key:  # it names files, and datasets may come from others
-        raise UsageError(f"the key {key!r} cannot name a file")
-    motion = _generated(model, collate([sample]).to(model.mean.device), sampler, drop)
-    out.mkdir(parents=True, exist_ok=True)
-    arrays = {
-        "generated": motion[0].cpu().numpy(),
-        "truth": sample.avatar_motion,
-        "user": sample.user_motion,
-        "state": sample.state,
-        "valid": sample.valid,
-    }
-    for name, array in arrays.items():
-        np.save(out / f"{key}.{name}.npy", array, allow_pickle=False)
-    note = {
-        "key": key,
-        "checkpoint": checkpoint_id(checkpoint),
-        "audio": loaded.audio.model_dump(mode="json"),
-        "dataset": data.hash,
-        "location": data.location,
-        "shard": shard,
-        "motion": data.manifest.motion.model_dump(mode="json"),
-        "window": {name: getattr(sample.meta, name) for name in ("conversation", "avatar", "user", "start", "label")},
-        "drop": drop,
-        "sampler": sampler.model_dump(mode="json"),
-    }
-    (out / f"{key}.json").write_text(to_json(note, indent=1) + "\n", encoding="utf-8")
-    return out / f"{key}.generated.npy"
-
-
-def generator(
-    checkpoint: Path,
-    dataset: str,
-    *,
-    seed: int | None = None,
-    encoder: str | None = None,
-) -> Callable[[Sample], np.ndarray]:
-    """What makes a checkpoint's motion [T, D], in codec units, of windows of a dataset. The model is loaded once.
-
-    Args:
-        seed: of the noise; the checkpoint's own sampler's where not given. The same window gets the same.
-
-    Raises:
-        UsageError: a dataset of another codec. What it gives raises RunFailed where motion is not finite.
-    """
-    loaded = load_checkpoint(checkpoint, whole=False)
-    model = load_model(loaded, pick_device("auto"), weights=encoder)
-    open_for(model, dataset)
-    sampler = loaded.config.sampler
-    if seed is not None:
-        sampler = sampler.model_copy(update={"seed": seed})
-
-    def generated(sample: Sample) -> np.ndarray:
-        motion = _generated(model, collate([sample]).to(model.mean.device), sampler, "full")
-        return np.asarray(motion[0].cpu().numpy())
-
-    return generated
 
 
 def _advice(manifest: Manifest, split: Split) -> str:
@@ -236,15 +162,25 @@ def _samples(data: Dataset, chosen: Sequence[tuple[ShardEntry, int]]) -> Iterato
     return (data.decode(key, members) for key, members in data.first(chosen))
 
 
-def _batches(
-    model: Listener, data: Dataset, chosen: Sequence[tuple[ShardEntry, int]], count: int
-) -> Iterator[tuple[list[Sample], Batch]]:
-    """Samples and batches of much the same size: of two windows or more, where there are two."""
+def _rollouts(model: Listener, config: SamplingConfig, frames: int, sampler: SamplerConfig) -> Rollouts:
+    def need(trial: Sampling) -> float:
+        return need_of([(model, _GENERATED.values())], trial, frames, sampler)
+
+    return Rollouts(model, settle(config, model.mean.device, on_gpu="tf32", usual=BATCH, need=need))
+
+
+def _groups(data: Dataset, chosen: Sequence[tuple[ShardEntry, int]], count: int) -> Iterator[list[Sample]]:
+    """Samples, in groups of much the same size: of two windows or more, where there are two."""
     samples, number = _samples(data, chosen), -(-count // BATCH)
     for i in range(number):
-        size = (i + 1) * count // number - i * count // number
-        some = list(islice(samples, size))
-        yield some, collate(some).to(model.mean.device)
+        yield list(islice(samples, (i + 1) * count // number - i * count // number))
+
+
+def _parts(groups: Sequence[Sequence[Sample]]) -> Iterator[slice]:
+    """Where each group lies in all of them together."""
+    first = 0
+    for group in groups:
+        yield slice(first, first := first + len(group))
 
 
 @dataclass(frozen=True)
@@ -265,52 +201,40 @@ class _Windows:
             valid=batch.valid.all(dim=2).cpu().numpy(),
         )
 
+    def cut(self, part: slice) -> _Windows:
+        return _Windows(**{field.name: getattr(self, field.name)[part] for field in fields(self)})
+
 
 def _normalised(model: Listener, motion: torch.Tensor) -> np.ndarray:
     return np.asarray(model.normalise(motion).cpu().numpy())
 
 
-def _rows(
-    model: Listener, batch: Batch, windows: _Windows, sampler: SamplerConfig, seeds: Sequence[int]
-) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Motion and the frames in which it can be compared, by row; of generated rows one for each seed."""
-    half = len(windows.truth) // 2  # to roll by: another window of the class, where there is one
-    other, seen = (np.roll(array, half, axis=0) for array in (windows.truth, windows.valid))
-    rows: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {
-        name: [
-            (
-                _normalised(model, _generated(model, batch, sampler.model_copy(update={"seed": seed}), drop)),
-                windows.valid,
-            )
+def _made(
+    rollouts: Rollouts, batch: Batch, sampler: SamplerConfig, seeds: Sequence[int]
+) -> dict[str, list[np.ndarray]]:
+    """Generated motion, normalised, by row: one for each seed."""
+    return {
+        row: [
+            _normalised(rollouts.model, generated(rollouts, batch, sampler.model_copy(update={"seed": seed}), drop))
             for seed in seeds
         ]
-        for name, drop in _GENERATED.items()
-    }
-    return rows | {
-        "ground_truth": [(windows.truth, windows.valid)],
-        "hold_still": [(np.broadcast_to(windows.reference[:, None], windows.truth.shape), windows.valid)],
-        "copy_user": [(windows.user, windows.valid)],
-        "mean_motion": [(np.zeros_like(windows.truth), windows.valid)],
-        "shuffled": [(other, windows.valid & seen)],
+        for row, drop in _GENERATED.items()
     }
 
 
-def _generated(model: Listener, batch: Batch, sampler: SamplerConfig, drop: Drop) -> torch.Tensor:
-    """Rollouts of a batch, [b, T, D] in codec units.
-
-    Raises RunFailed where they are not finite: a figure of what is left would look like one of the model.
-    """
-    motion = rollout(
-        model, batch.avatar_audio, batch.user_audio, batch.user_motion, batch.reference, sampler, batch.keys, drop
-    )
-    fine = torch.isfinite(motion).all(dim=(1, 2)).tolist()
-    if not all(fine):
-        raise RunFailed(
-            f"motion generated with conditions `{drop}` is not finite in {fine.count(False)} of the {len(fine)} windows"
-            f" tried, first in {batch.keys[fine.index(False)]}; use an earlier checkpoint, or train again with a lower"
-            " learning rate"
-        )
-    return motion
+def _rows(
+    windows: _Windows, made: Mapping[str, Sequence[np.ndarray]]
+) -> Iterator[tuple[str, list[tuple[np.ndarray, np.ndarray]]]]:
+    """Rows, with motion and the frames in which it can be compared; of generated rows one for each seed."""
+    half = len(windows.truth) // 2  # to roll by: another window of the class, where there is one
+    other, seen = (np.roll(array, half, axis=0) for array in (windows.truth, windows.valid))
+    for row, motions in made.items():
+        yield row, [(motion, windows.valid) for motion in motions]
+    yield "ground_truth", [(windows.truth, windows.valid)]
+    yield "hold_still", [(np.broadcast_to(windows.reference[:, None], windows.truth.shape), windows.valid)]
+    yield "copy_user", [(windows.user, windows.valid)]
+    yield "mean_motion", [(np.zeros_like(windows.truth), windows.valid)]
+    yield "shuffled", [(other, windows.valid & seen)]
 
 
 def _frames_of_truth(model: Listener, data: Dataset, chosen: Sequence[Sequence[tuple[ShardEntry, int]]]) -> np.ndarray:
@@ -353,31 +277,3 @@ def _plain(figures: Mapping[str, float]) -> dict[str, float | None]:
 
 def _deviation(values: list[float]) -> float:
     return float(np.std(values, ddof=1))
-
-
-def open_for(model: Listener, dataset: str) -> Dataset:
-    data = Dataset(dataset)
-    if data.manifest.motion.codec != model.motion.codec:
-        raise UsageError(
-            f"{dataset} has motion of codec {data.manifest.motion.codec}, the model was trained on "
-            f"{model.motion.codec}; rebuild the dataset with the model's codec (motion.codec)"
-        )
-    return data
-
-
-def find_sample(data: Dataset, key: str) -> tuple[str, Sample]:
-    """The sample of a key, and its shard's path. Held-out samples first: there is no index, and they are fewer.
-
-    Raises:
-        UsageError: no such key.
-        DatasetError: a sample that is unreadable or has numbers that are not finite.
-    """
-    seen: list[str] = []
-    for entry in (*data.manifest.of("val"), *data.manifest.of("train")):
-        for found, members in data.groups(entry, data.fetch(entry)):
-            if found == key:
-                return entry.path, data.decode(key, members)
-            if len(seen) < _REMEMBERED:
-                seen.append(found)
-    there = sum(entry.samples for entry in data.manifest.shards)
-    raise UsageError(f"{data.location} has no sample {key}; {candidates(key, seen, 'sample', there)}")

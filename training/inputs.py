@@ -217,6 +217,7 @@ def _open(dataset: str, out: Path, config: TrainConfig, init: Path | None, pairs
         average.load_state_dict(started.ema)
     refers = preferences is not None or config.objective.user_weight > 0 or config.distill.evaluations > 0
     frozen = load_model(started, group.device, encoder=encoder) if started and refers else None
+    model.checkpointing = config.optim.activation_checkpointing
     if config.optim.compile:
         _check_compiler()
         for network in (model, frozen):

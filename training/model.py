@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from visavis.schemas.manifest import MotionSpec
 from visavis.schemas.train import FeatureConfig, ModelConfig
@@ -130,6 +131,8 @@ class Listener(nn.Module):
     std: Tensor
     evaluations: int = 0
     """Of a block, where the weights are a student's (`training.distill`): it knows no other number. 0: any."""
+    checkpointing: bool = False
+    """While gradients are asked for, each block keeps its inputs alone and is computed again (arXiv 1604.06174)."""
 
     def __init__(
         self, config: ModelConfig, features: FeatureConfig, motion: MotionSpec, encoder: Encoder | None = None
@@ -243,12 +246,19 @@ class Listener(nn.Module):
         *modulation, shift, scale = modulation_BTM.chunk(8, dim=-1)
         reference_BTD = reference_BD[:, None].expand(-1, x_BTD.shape[1], -1)
         x_BTH = self.embed(torch.cat([x_BTD, reference_BTD], dim=2))
-        fresh = []
+        fresh, again = [], self.checkpointing and torch.is_grad_enabled()
         with self._precision():
             for i, block in enumerate(self.blocks):
-                x_BTH, own = block(x_BTH, tuple(modulation), layout, past and past[i], codes[i])
+                given = x_BTH, tuple(modulation), layout, past and past[i], codes[i]
+                x_BTH, own = self._recomputed(block, *given) if again else block(*given)
                 fresh.append(own)
         return self.velocity(modulate(self.norm(x_BTH), shift, scale)), tuple(fresh)
+
+    @staticmethod
+    def _recomputed(block: nn.Module, *given: Any) -> tuple[Tensor, KeysValues]:
+        """What a block gives; there is no dropout, so no random state to restore."""
+        made: tuple[Tensor, KeysValues] = checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)
+        return made
 
     def forward(self, x_BTD: BTD, t_BT: LevelBT, reference_BD: BD, conditions: Conditions, keep: Keep) -> BTD:
         """Velocity of a whole window, [B, T, D]: what training uses. t_BT: noise levels, broadcast to [B, T]."""

@@ -88,6 +88,7 @@ class Stream:
         compile: bool = False,
         graph: bool | None = None,
         pack: bool | None = None,
+        blocks: BlockSampler | None = None,
     ) -> None:
         """
         Args:
@@ -96,6 +97,8 @@ class Stream:
                 The model must keep its place then, and short blocks at the end are computed as they come.
             pack: weights for products on a CPU (`training.packed`), which takes as much memory again as those of the
                 transformer; streams of one model share it. None: on a CPU, unless compiled.
+            blocks: made for as many sessions with the same model, settings and drop, and captured perhaps; whatever
+                was in them ends. compile, graph and pack are theirs then.
 
         Raises:
             UsageError: a model with mask `full`, which cannot stream, a student that is asked for other evaluations
@@ -109,8 +112,11 @@ class Stream:
         weights = guidance_weights(config, drop)
         self._branches = len(weights)
         self._keep = kept_by(weights, len(keys), reference_SD.device)
+        reference = model.normalise(reference_SD)
         how: dict[str, Any] = {"compile": compile, "graph": graph, "pack": pack}
-        self._blocks = BlockSampler(model, model.normalise(reference_SD), config, weights, **how)
+        self._blocks = blocks or BlockSampler(model, reference, config, weights, **how)
+        if blocks is not None:
+            blocks.begin(reference)
         self._noise = NoiseSource(config.seed)
         self._noise_keys = [self._noise.key_of(key) for key in self.keys]
         self._drawn: tuple[int, Tensor] | None = None
@@ -243,27 +249,30 @@ def rollout(
     drop: Drop = "full",
     *,
     cached: bool = True,
+    blocks: BlockSampler | None = None,
 ) -> BTD:
     """Motion of whole windows, [B, T, D] in codec units, as a stream would have made it.
 
     cached=False recomputes everything from scratch for every block and noise level: the plain form of the same
     algorithm, equal up to rounding, and the only one for mask `full` (which is then chosen by itself).
+    blocks: as for `Stream`; without them nothing is captured, for a window has a few blocks only.
 
     Raises ValueError for conditions that are not finite.
     """
     arguments = (model, avatar_audio_BN, user_audio_BN, user_motion_BTD, reference_BD, config, keys, drop)
     if not cached or model.config.mask == "full":
         return _rollout_plain(*arguments)
-    stream = Stream(model, reference_BD, config, keys, drop, graph=False, pack=False)  # no use for a few blocks
+    # Packing is of no use for a few blocks.
+    stream = Stream(model, reference_BD, config, keys, drop, graph=False, pack=False, blocks=blocks)
     frames = user_motion_BTD.shape[1]
-    blocks, given = [], 0
+    made, given = [], 0
     for _ in range(-(-frames // model.config.block)):
         end = min(frames, given + stream.needs)
         samples = slice(given * SAMPLES_PER_FRAME, end * SAMPLES_PER_FRAME)
         voices = avatar_audio_BN[:, samples], user_audio_BN[:, samples]
-        blocks.append(stream.step(*voices, user_motion_BTD[:, given:end], last=end == frames))
+        made.append(stream.step(*voices, user_motion_BTD[:, given:end], last=end == frames))
         given = end
-    return torch.cat(blocks, dim=1)
+    return torch.cat(made, dim=1)
 
 
 def _rollout_plain(

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +29,12 @@ from visavis.schemas.errors import DatasetError, RunFailed, UsageError
 from visavis.schemas.manifest import Manifest, ShardEntry, Split
 from visavis.schemas.plain import load_record
 from visavis.schemas.sample import LONGEST_WINDOW, SampleMeta
+from visavis.schemas.sampling import Sampling, SamplingConfig
 from visavis.schemas.train import Drop, SamplerConfig
 from visavis.schemas.untrusted import parsing
 from visavis.training.dataset import Dataset
 from visavis.training.model import Listener
+from visavis.training.rollouts import Rollouts
 from visavis.training.sampler import rollout
 from visavis.training.shards import Members
 
@@ -189,16 +192,21 @@ def generate_sequences(
     seeds: Sequence[int],
     drops: Sequence[Drop] = ("full", "no_user"),
     progress: Progress | None = None,
+    sampling: Sampling | None = None,
 ) -> list[Generated]:
     """What the model makes of sequences, those of one length together. The same sequence gets the same motion whatever
     else is there: noise depends on the seed and its key.
+
+    sampling: precision, sequences together, graphs; without it float32 and 32, as they come.
 
     Raises:
         RunFailed: motion that is not finite.
     """
     made: list[Generated] = []
-    for batch in _batches(recorded):
-        motions = {drop: [_generated(model, batch, sampler, seed, drop) for seed in seeds] for drop in drops}
+    size = _BATCH if sampling is None else sampling.batch
+    sampled = partial(rollout, model) if sampling is None else Rollouts(model, sampling)
+    for batch in _batches(recorded, size):
+        motions = {drop: [_generated(model, sampled, batch, sampler, seed, drop) for seed in seeds] for drop in drops}
         for i, sequence in enumerate(batch):
             of = {drop: tuple(each[i] for each in found) for drop, found in motions.items()}
             silent = replace(sequence, avatar_audio=np.zeros(0, np.float32), user_audio=np.zeros(0, np.float32))
@@ -208,18 +216,25 @@ def generate_sequences(
     return made
 
 
-def _batches(recorded: Iterable[Recorded]) -> Iterator[list[Recorded]]:
+def _batches(recorded: Iterable[Recorded], size: int) -> Iterator[list[Recorded]]:
     """Sequences of one length, of as many as BATCH_FRAMES hold."""
     held: defaultdict[int, list[Recorded]] = defaultdict(list)
     for sequence in recorded:
         held[len(sequence.truth)].append(sequence)
         for length in list(held):
-            if len(held[length]) == _BATCH or sum(n * len(some) for n, some in held.items()) > BATCH_FRAMES:
+            if len(held[length]) == size or sum(n * len(some) for n, some in held.items()) > BATCH_FRAMES:
                 yield held.pop(length)
     yield from held.values()
 
 
-def _generated(model: Listener, batch: Sequence[Recorded], sampler: SamplerConfig, seed: int, drop: Drop) -> np.ndarray:
+def _generated(
+    model: Listener,
+    sampled: Callable[..., torch.Tensor],
+    batch: Sequence[Recorded],
+    sampler: SamplerConfig,
+    seed: int,
+    drop: Drop,
+) -> np.ndarray:
     """Motion of sequences of one length, float32 [S, T, D]."""
 
     def stacked(name: str) -> torch.Tensor:
@@ -227,7 +242,7 @@ def _generated(model: Listener, batch: Sequence[Recorded], sampler: SamplerConfi
 
     voices = stacked("avatar_audio"), stacked("user_audio")
     config, keys = sampler.model_copy(update={"seed": seed}), [each.key for each in batch]
-    made = rollout(model, *voices, stacked("user"), stacked("reference"), config, keys, drop)
+    made = sampled(*voices, stacked("user"), stacked("reference"), config, keys, drop)
     motion = np.asarray(made.cpu().numpy())
     fine = np.isfinite(motion).all(axis=(1, 2))
     if not fine.all():
@@ -246,16 +261,20 @@ def checkpoint_sequences(
     *,
     limit: int | None = None,
     encoder: str | None = None,
+    sampling: SamplingConfig | None = None,
     progress: Progress | None = None,
-) -> tuple[Manifest, list[Generated]]:
-    """Load a checkpoint and let it generate every sequence of a split, with its user and without.
+) -> tuple[Manifest, Sampling, list[Generated]]:
+    """Load a checkpoint and let it generate every sequence of a split, with its user and without. And how it did.
+
+    Sequences are long, and held in memory with their sound: 32 of them together, if nothing else is said.
 
     Raises:
-        UsageError: no samples in the split, or a codec the model was not trained on.
+        UsageError: no samples in the split, a codec the model was not trained on, or a precision that the device lacks.
         DatasetError, RunFailed: as `read_sequences` and `generate_sequences`.
     """
     from visavis.training.checkpoint import load_checkpoint, load_model
-    from visavis.training.evaluate import open_for
+    from visavis.training.generate import open_for
+    from visavis.training.precision import settle
     from visavis.training.process_group import pick_device
 
     loaded = load_checkpoint(checkpoint, whole=False)
@@ -263,5 +282,8 @@ def checkpoint_sequences(
     data = open_for(model, dataset)
     runs, where = runs_of(data, split, limit)
     recorded = read_sequences(data, split, runs, where)
-    made = generate_sequences(model, recorded, len(runs), loaded.config.sampler, seeds, progress=progress)
-    return data.manifest, made
+    settled = settle(sampling or SamplingConfig(), model.mean.device, on_gpu="tf32", usual=_BATCH)
+    made = generate_sequences(
+        model, recorded, len(runs), loaded.config.sampler, seeds, progress=progress, sampling=settled
+    )
+    return data.manifest, settled, made

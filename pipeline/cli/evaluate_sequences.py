@@ -13,6 +13,7 @@ from visavis.pipeline.engine.terminal import Terminal, say, say_json
 from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import needs
 from visavis.schemas.manifest import Manifest, Split
+from visavis.schemas.sampling import SamplingConfig
 from visavis.schemas.storage.store import Store
 from visavis.schemas.train import Drop
 from visavis.schemas.words import counted
@@ -34,6 +35,7 @@ def evaluate_sequences(
     reactions: bool,
     limit: int | None,
     encoder: str | None,
+    sampling: SamplingConfig,
     whole: bool,
     as_json: bool,
 ) -> None:
@@ -44,8 +46,8 @@ def evaluate_sequences(
     reporter, made = Reporter(), dict[str, list[Generated]]()
     for name, checkpoint in zip(names_of(checkpoints), checkpoints, strict=True):
         with reporter.training("generate") as progress:
-            manifest, made[name] = checkpoint_sequences(
-                checkpoint, dataset, split, seeds, limit=limit, encoder=encoder, progress=progress
+            manifest, settled, made[name] = checkpoint_sequences(
+                checkpoint, dataset, split, seeds, limit=limit, encoder=encoder, sampling=sampling, progress=progress
             )
     some = next(iter(made.values()))
     scored = lengths([int(each.recorded.valid.sum()) for each in some])
@@ -58,6 +60,7 @@ def evaluate_sequences(
         "checkpoints": {name: checkpoint_id(path) for name, path in zip(made, checkpoints, strict=True)},
         "split": split,
         "seeds": list(seeds),
+        "sampling": settled.model_dump(),
         **scored,
         "not_compared": sum(len(each.recorded.valid) for each in some) - scored["frames"],
     }
@@ -72,6 +75,8 @@ def evaluate_sequences(
         return
     said = f"{counted(scored['sequences'], split + ' sequence')} of {scored['shortest']} to {scored['longest']} frames"
     say(f"{said}, {scored['median']} in the middle; {counted(result['not_compared'], 'frame')} not valid, left out")
+    if settled.precision != "float32":
+        say(str(settled))
     for of, rows in result.get("figures", {}).items():
         Terminal().print(protocol_table(known or "", of, rows))
     if reactions:

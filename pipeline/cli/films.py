@@ -170,7 +170,7 @@ def _scenes(data: Dataset, keys: Sequence[str], request: RenderRequest, looks: L
     """A scene for each key, made when it is needed; models are loaded once, at the first."""
     models = {}
     if request.checkpoints:
-        from visavis.training.evaluate import generator
+        from visavis.training.generate import generator
 
         for name, path in zip(names_of(request.checkpoints), request.checkpoints, strict=True):
             models[name] = generator(path, data.location, seed=request.seed, encoder=request.encoder)

@@ -115,12 +115,12 @@ def generate(
     from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.engine.progress import Reporter
     from visavis.schemas.train import Drop
-    from visavis.training import evaluate as scoring
+    from visavis.training import generate as making
 
     if drop not in get_args(Drop):
         raise UsageError(f"--drop is one of {', '.join(get_args(Drop))}, not {drop}")
     reporter, folder = Reporter(), dataset_folder(dataset)
-    path = scoring.generate(checkpoint, folder, key, out, drop=drop, encoder=encoder)  # type: ignore[arg-type]
+    path = making.generate(checkpoint, folder, key, out, drop=drop, encoder=encoder)  # type: ignore[arg-type]
     say(str(path))
     reporter.end(f"1 window generated, conditions {drop}", "report", str(path))
 

@@ -114,12 +114,15 @@ def pairs(
     summary = build_pairs(request, out, engine_of(run), reporter, reconfigure=reconfigure)
     if as_json:
         plain = {name: found.model_dump() for name, found in summary.figures.items()}
-        say_json(asdict(summary) | {"figures": plain})
+        say_json(asdict(summary) | {"figures": plain, "sampling": [each.model_dump() for each in summary.sampling]})
         return
     left_out = f", left out: {in_words(summary.gated)}" if summary.gated else ""
     say(f"{counted(summary.kept, 'pair')} of {summary.tried} tried{left_out}")
     if short := shortfall_line(summary.shortfall):
         say(short)
+    for sampling in summary.sampling:
+        if sampling.precision != "float32":
+            say(str(sampling))
     say(summary.dataset)
     again = ("train", "CONFIG", dataset, "--init", str(checkpoint), "--pairs", out)
     reporter.end(f"{counted(summary.kept, 'pair')} of {counted(summary.windows, 'window')}", *again)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -37,6 +37,13 @@ def evaluate(
             metavar="FILE.py:FUNCTION", help="A metric of yours: samples and motion [W, T, D] to [W] numbers."
         ),
     ] = None,
+    precision: Annotated[
+        str, typer.Option(help="Of sampling: float32, tf32, bfloat16; auto: tf32 on a GPU, float32 on a CPU.")
+    ] = "auto",
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, max=65_536, help="Windows generated together; none: as many as a GPU has room for."),
+    ] = None,
     all_: Annotated[
         bool, typer.Option("--all", help="All metrics and baselines, and how far off they may be.")
     ] = False,
@@ -52,11 +59,15 @@ def evaluate(
     from visavis.pipeline.cli.evaluate import evaluation_tables, names_of, own_table, verdict
     from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.engine.progress import Reporter
+    from visavis.schemas.sampling import Precision, Sampling, SamplingConfig
     from visavis.schemas.storage.user_function import UserFunction
     from visavis.training import evaluate as scoring
 
     if split not in ("train", "val"):
         raise UsageError(f"--split is train or val, not {split}")
+    if precision not in (known := ("auto", *get_args(Precision))):
+        raise UsageError(f"--precision is one of {', '.join(known)}, not {precision}")
+    sampling = SamplingConfig.model_validate({"precision": precision, "batch": batch})
     if protocol or reactions:
         if metric:
             raise UsageError("--metric goes with neither --protocol nor --reactions: it scores windows")
@@ -66,7 +77,8 @@ def evaluate(
 
         evaluate_sequences(
             checkpoints, dataset_folder(dataset), "val" if split == "val" else "train", range(seeds),
-            protocol=protocol, reactions=reactions, limit=limit, encoder=encoder, whole=all_, as_json=as_json,
+            protocol=protocol, reactions=reactions, limit=limit, encoder=encoder, sampling=sampling, whole=all_,
+            as_json=as_json,
         )  # fmt: skip
         return
     own = [UserFunction(code, "metric") for code in metric or ()]
@@ -75,7 +87,7 @@ def evaluate(
         with reporter.training("evaluate") as progress:
             results[name] = scoring.evaluate(
                 checkpoint, dataset_folder(dataset), "val" if split == "val" else "train", seeds=range(seeds),
-                limit=limit, encoder=encoder, own=own, progress=progress,
+                limit=limit, sampling=sampling, encoder=encoder, own=own, progress=progress,
             )  # fmt: skip
     result = next(iter(results.values()))
     if as_json:
@@ -83,6 +95,8 @@ def evaluate(
         return
     counts = ", ".join(f"{n} {label}" for label, n in result["windows"].items() if label != "all")
     say(f"{counted(result['windows']['all'], result['split'] + ' window')}: {counts}")
+    if result["sampling"]["precision"] != "float32":
+        say(str(Sampling(**result["sampling"])))
     for label in result["windows"] if by_class else ("all",):
         Terminal().print(*evaluation_tables(results, label, whole=all_))
         if own:

@@ -138,7 +138,7 @@ def add_generated(
         RunFailed: motion that is not finite.
     """
     from visavis.training.checkpoint import checkpoint_id
-    from visavis.training.evaluate import generator
+    from visavis.training.generate import generator
 
     digests = {}
     for name, path in checkpoints.items():

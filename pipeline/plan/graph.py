@@ -14,7 +14,7 @@ from typing import Any, Literal
 from visavis.pipeline.engine.run import fingerprint
 from visavis.pipeline.engine.worker import AnyStage, Stages
 from visavis.pipeline.plan.plugins import Output, Plugin, plugins_of
-from visavis.pipeline.state.tasks import CENSUS, CODEC, PAIRS, REFERENCE, WHOLE, Artifact
+from visavis.pipeline.state.tasks import CENSUS, CODEC, PAIRS, REFERENCE, SAMPLING, WHOLE, Artifact
 from visavis.schemas.config import BuildConfig
 from visavis.schemas.dyads import Codec
 from visavis.schemas.errors import UsageError
@@ -166,7 +166,7 @@ STEPS = (
 )
 
 
-_TAKEN = (PAIRS, CODEC, REFERENCE, CENSUS)  # folders of artifacts that are no step's
+_TAKEN = (PAIRS, CODEC, REFERENCE, CENSUS, SAMPLING)  # folders of artifacts that are no step's
 
 
 class Graph:

@@ -23,6 +23,7 @@ from visavis.pipeline.state.tasks import (
     ARTIFACT_SUFFIX,
     PAIRS,
     REFERENCE,
+    SAMPLING,
     Artifact,
     Task,
     artifact_path,
@@ -35,6 +36,7 @@ from visavis.schemas.errors import RunFailed
 from visavis.schemas.manifest import SCHEMA_VERSION, Histogram, Manifest, PairsInfo
 from visavis.schemas.markers import shaping
 from visavis.schemas.rows import Row
+from visavis.schemas.sampling import Sampling
 from visavis.schemas.storage.store import Store
 from visavis.schemas.words import in_words
 from visavis.stages.face.decode import read_file
@@ -59,6 +61,7 @@ class PairsSummary:
     gated: dict[str, int]
     figures: dict[str, Histogram]
     shortfall: dict[str, float | None]
+    sampling: tuple[Sampling, ...]
     processed: int
 
 
@@ -82,7 +85,7 @@ def build_pairs(
     root = in_full(root)
     order = check_pairs(request.in_full())
     print_ = _fingerprint(order)
-    stage = order.stage(f"{root.rstrip('/')}/{DATASET}")
+    stage = order.stage(f"{root.rstrip('/')}/{DATASET}", record=(root, f"artifacts/{SAMPLING}/{print_}.json"))
     limits = RunConfig(max_failure_share=0.0)
     settings = _settings(order, print_)
     with opened(root, engine, {stage.name: stage}, limits, settings, reporter, reconfigure=reconfigure) as run:
@@ -204,6 +207,7 @@ def _summary(run: Run, order: Order, rows: list[PairsRow]) -> PairsSummary:
         gated=dict(sorted(gated.items())),
         figures=histograms(figures, named),
         shortfall=shortfall(row.responses for row in rows),
+        sampling=tuple(sorted({row.sampling for row in rows if row.sampling}, key=str)),
         processed=run.processed,
     )
 
@@ -228,7 +232,7 @@ def _manifest(order: Order, rows: list[PairsRow], print_: str, summary: PairsSum
             **dict(order.origin),
             **{
                 name: getattr(summary, name)
-                for name in ("windows", "passed_over", "kept", "gated", "figures", "shortfall")
+                for name in ("windows", "passed_over", "kept", "gated", "figures", "shortfall", "sampling")
             },
             **{name: getattr(config, name) for name in ("seeds", "classes", "min_expressiveness")},
             audio=order.heard[0],

@@ -72,11 +72,11 @@ class Order:
         """Those that there are any windows of."""
         return tuple(dict.fromkeys(item.source.label for item in self.planned))
 
-    def stage(self, out: str) -> PairsStage:
-        """What makes the pairs, and writes them into a folder."""
+    def stage(self, out: str, record: tuple[str, str] | None = None) -> PairsStage:
+        """What makes the pairs, and writes them into a folder. record: as of `PairsStage`."""
         config = pairs_for_workers(self.config)
         scorer = replace(self.scorer, pairs={}) if isinstance(self.scorer, Ballots) else self.scorer
-        return PairsStage(config, self.request.dataset, self.request.checkpoint, out, scorer)
+        return PairsStage(config, self.request.dataset, self.request.checkpoint, out, scorer, record)
 
 
 def check_pairs(request: PairsRequest) -> Order:

@@ -67,6 +67,7 @@ def try_pairs(order: Order, before: float = 0.0) -> dict[str, Any]:
         "pairs_s": round(made / seconds, 2),
         "figures": {name: found.model_dump() for name, found in figures.items()},
         "shortfall": shortfall([counts.responses]),
+        "sampling": stage.sampling.model_dump() if stage.sampling else None,
     }
 
 

@@ -13,9 +13,9 @@ from visavis.schemas.rows import Address
 from visavis.schemas.secrets import hashable, texts_in
 
 ARTIFACT_SUFFIX = ".safetensors"
-PAIRS, CODEC, REFERENCE, CENSUS = "pairs", "codec", "reference", "census-of-all"
+PAIRS, CODEC, REFERENCE, CENSUS, SAMPLING = "pairs", "codec", "reference", "census-of-all", "sampling"
 """Folders of artifacts that no step of a build makes: pairs (`PairsStage.name`, whose module would bring torch), the
-codec, what pairs are measured against, the whole census."""
+codec, what pairs are measured against, the whole census, how motion of pairs is sampled."""
 
 WHOLE = "*"
 """Name of the single input of a stage whose In is itself an artifact's row."""

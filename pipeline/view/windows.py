@@ -27,7 +27,7 @@ from visavis.schemas.storage.store import Store
 from visavis.schemas.uris import printable
 from visavis.stages.face.decode import avatar_of, read_codec, read_faces, why_not_drawn
 from visavis.training.dataset import Dataset
-from visavis.training.evaluate import find_sample
+from visavis.training.generate import find_sample
 
 REJECTED: Colour = (176, 32, 60)
 GENERATED_COLOURS: tuple[Colour, ...] = (MODEL, (130, 40, 160), (0, 128, 128), (150, 100, 0))

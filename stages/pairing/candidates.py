@@ -5,13 +5,13 @@ Avatar Forcing (§4.2) needs no labels: the rejected sample is motion generated 
 that never had them (`rejected: checkpoint`) or by the same model without them (`dropped`). That pushes towards all that
 the user explains, also where nothing was lacking. Against the model's own motion (`own`, self-play as in arXiv
 2401.01335) only what it still lacks is taught. Noise depends on (seed, window) alone, so both motions share it,
-whatever model, batch or machine made them.
+whatever model, batch or machine made them. Precision, batch and card decide last bits (`schemas.sampling`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,16 +21,20 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import AudioSpec, MotionSpec
 from visavis.schemas.pairs import PairsConfig
 from visavis.schemas.sample import Sample
+from visavis.schemas.sampling import Sampling
 from visavis.schemas.train import Drop
 from visavis.stages.pairing.measurements import Motions
 from visavis.training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, load_model
 from visavis.training.encoder import load_encoder, named_by
 from visavis.training.guidance import check_student
 from visavis.training.loader import Batch, collate
-from visavis.training.model import Listener
+from visavis.training.precision import check, name_of, settle
 from visavis.training.process_group import pick_device
-from visavis.training.sampler import rollout
+from visavis.training.rollouts import Rollouts, need_of
 from visavis.training.shards import Members
+
+BATCH = 64
+"""Windows that a CPU samples together, where nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,23 @@ class Candidates:
 
 
 class Generator:
-    """Makes both motions of windows' pairs."""
+    """Makes both motions of windows' pairs. sampling: how, the same for all of them."""
 
-    def __init__(self, config: PairsConfig, checkpoint: str) -> None:
+    def __init__(
+        self,
+        config: PairsConfig,
+        checkpoint: str,
+        frames: int,
+        agreed: Callable[[Callable[[], Sampling]], Sampling] = lambda own: own(),
+    ) -> None:
         """Load the models.
 
+        Args:
+            frames: of a window.
+            agreed: what workers before this one settled, or what is settled here if there were none.
+
         Raises:
-            UsageError: as `check_checkpoints`.
+            UsageError: as `check_checkpoints`, or this device cannot do what was settled.
         """
         self._config, self._seeds, self._conditions = config, config.seeds, config.conditions
         self._device = pick_device(config.device)
@@ -69,8 +83,21 @@ class Generator:
         loaded = [load_checkpoint(Path(path), whole=False) for path in paths]
         # Made up of one or two: without a checkpoint of its own, the rejected motion is the same model's.
         models = [load_model(c, self._device, weights=_weights(config, c, loaded[0])) for c in loaded]
-        self._model, self._rejected_model = models[0], models[-1]
         self.digests = checkpoint_id(Path(paths[0])), checkpoint_id(Path(paths[-1]))
+
+        wanted = [(models[0], {"full", self._conditions}), (models[-1], {self._conditions})][: len(models)]
+
+        def own() -> Sampling:
+            def need(trial: Sampling) -> float:
+                return need_of(wanted, trial, frames, config.sampler)
+
+            return settle(config, self._device, on_gpu="bfloat16", usual=BATCH, need=need)
+
+        settled = agreed(own)
+        check(settled.precision, self._device)
+        here = {"device": name_of(self._device)} | ({} if config.graph is None else {"graphs": config.graph})
+        self.sampling = settled.model_copy(update=here)
+        self._rollouts = [Rollouts(model, self.sampling) for model in models]
 
     def generate(self, batches: Iterable[Sequence[SourceWindow]]) -> Iterator[Candidates]:
         """Candidates of every batch, for each of the seeds."""
@@ -81,10 +108,10 @@ class Generator:
 
     def _motions(self, batch: Batch, seed: int) -> Motions:
         if self._config.chosen == "full":
-            chosen = self._sampled(self._model, batch, seed, "full")
+            chosen = self._sampled(0, batch, seed, "full")
         else:  # of chosen=best the rejected ones are ranked
             chosen = batch.avatar_motion.cpu().numpy()
-        return chosen, self._sampled(self._rejected_model, batch, seed, self._conditions)
+        return chosen, self._sampled(-1, batch, seed, self._conditions)
 
     def _own(
         self, windows: Sequence[SourceWindow], motions: dict[int, Motions]
@@ -99,13 +126,12 @@ class Generator:
         some = [n for n, window in enumerate(windows) if _share(window.sample.key) < share]
         if some:
             batch = collate([windows[n].sample for n in some]).to(self._device)
-            yield some, self._sampled(self._model, batch, self._seeds[0], "full")
+            yield some, self._sampled(0, batch, self._seeds[0], "full")
 
-    def _sampled(self, model: Listener, b: Batch, seed: int, conditions: Drop) -> np.ndarray:
-        sampler = self._config.sampler.model_copy(update={"seed": seed})
-        motion = rollout(
-            model, b.avatar_audio, b.user_audio, b.user_motion, b.reference, sampler, b.keys, conditions
-        )  # fmt: skip
+    def _sampled(self, which: int, b: Batch, seed: int, conditions: Drop) -> np.ndarray:
+        """Motion by the generator (0), or by that of the rejected motion (-1)."""
+        sampler, given = self._config.sampler.model_copy(update={"seed": seed}), (b.avatar_audio, b.user_audio)
+        motion = self._rollouts[which](*given, b.user_motion, b.reference, sampler, b.keys, conditions)
         return np.asarray(motion.cpu().numpy())
 
 

@@ -91,6 +91,7 @@ MARKED = {
 MARKED_OF_TRAINING = {
     *("sampler", "device", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every", "val_batches"),
     *("max_bad_samples", "readers", "features.weights", "optim.compile", "dpo.cache"),
+    "optim.activation_checkpointing",
 }
 
 

@@ -16,7 +16,7 @@ from visavis.pipeline.plan.outputs import read_outputs
 from visavis.pipeline.plan.summary import BuildSummary
 from visavis.stages.ingest import IngestStage
 from visavis.training.dataset import Dataset
-from visavis.training.evaluate import generate
+from visavis.training.generate import generate
 
 Built = tuple[Path, BuildSummary]
 pytestmark = pytest.mark.slow

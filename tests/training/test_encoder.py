@@ -26,7 +26,8 @@ from visavis.training import encoder as encoder_module
 from visavis.training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, load_model
 from visavis.training.dataset import Dataset
 from visavis.training.encoder import Encoder, load_encoder
-from visavis.training.evaluate import evaluate, generate
+from visavis.training.evaluate import evaluate
+from visavis.training.generate import generate
 from visavis.training.train import train
 
 HUGE = EncoderArchitecture(width=1 << 14, hidden=1 << 16, depth=256, heads=1)

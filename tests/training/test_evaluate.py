@@ -14,10 +14,12 @@ from tests.training.synthetic import DELAY, SMILE, write_dataset
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import ShardEntry
+from visavis.schemas.sampling import SamplingConfig
 from visavis.schemas.train import FeatureConfig, ModelConfig, OptimConfig, SamplerConfig, TrainConfig
 from visavis.training.checkpoint import load_checkpoint, load_model
 from visavis.training.dataset import SHARDS, Dataset, choose
-from visavis.training.evaluate import evaluate, generate
+from visavis.training.evaluate import evaluate
+from visavis.training.generate import generate
 from visavis.training.loader import collate
 from visavis.training.metrics.lags import lagged
 from visavis.training.sampler import rollout
@@ -135,7 +137,7 @@ def test_memory_is_that_of_a_batch_and_its_size_changes_nothing(
     whole = evaluate(trained_elsewhere, str(windows), "train", limit=5)
     monkeypatch.setattr("visavis.training.evaluate.BATCH", 3)
     monkeypatch.setattr(
-        "visavis.training.evaluate.rollout", lambda *args, **named: seen.append(len(args[1])) or rollout(*args, **named)
+        "visavis.training.rollouts.rollout", lambda *args, **named: seen.append(len(args[1])) or rollout(*args, **named)
     )
     steps: list[tuple[int, int]] = []
     cut = evaluate(trained_elsewhere, str(windows), "train", limit=5, progress=lambda i, n, _: steps.append((i, n)))
@@ -182,3 +184,31 @@ def test_evaluation_says_what_is_missing(dataset: Path, trained_elsewhere: Path,
 def trained_elsewhere(windows: Path, tmp_path: Path, small_config: TrainConfig) -> Path:
     config = small_config.model_copy(update={"optim": small_config.optim.model_copy(update={"steps": 1})})
     return train(str(windows), tmp_path / "trained", config)
+
+
+@pytest.mark.slow
+def test_an_evaluation_says_how_it_sampled_and_scores_the_same_of_larger_batches(
+    windows: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Windows are scored in the same groups, so what is not generated has the very same figures."""
+    monkeypatch.setattr("visavis.training.evaluate.BATCH", 2)
+    monkeypatch.setattr("visavis.training.evaluate.CLUSTERED", 300)
+
+    def figures(**said):
+        sampler = SamplerConfig(steps=1, guidance="none")
+        return evaluate(trained, str(windows), "train", sampler, limit=4, device="cpu", sampling=SamplingConfig(**said))
+
+    usual, larger, rounded = figures(), figures(batch=5), figures(precision="bfloat16")
+    assert usual["sampling"] == {"device": "cpu", "precision": "float32", "batch": 2, "graphs": False}
+    assert (larger["sampling"]["batch"], rounded["sampling"]["precision"]) == (5, "bfloat16")
+    for found, near in ((larger, 1e-3), (rounded, 0.1)):
+        for row, classes in usual["rows"].items():
+            if row.startswith("model"):
+                assert found["rows"][row]["all"]["jerk_expression"] == pytest.approx(
+                    classes["all"]["jerk_expression"], rel=near
+                )
+            else:
+                assert found["rows"][row] == classes
+    assert rounded["rows"]["model"] != usual["rows"]["model"]
+    with pytest.raises(UsageError, match="precision tf32 needs a GPU"):
+        figures(precision="tf32")

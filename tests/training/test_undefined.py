@@ -24,7 +24,8 @@ from visavis.schemas.plain import to_json
 from visavis.schemas.sample import decode_array, encode_array
 from visavis.training.accumulators import Accumulator, fit_centres
 from visavis.training.checkpoint import save_checkpoint
-from visavis.training.evaluate import evaluate, generate
+from visavis.training.evaluate import evaluate
+from visavis.training.generate import generate
 from visavis.training.log import MetricsLog
 from visavis.training.metrics.correlation import pcc, rpcc, rpcc_flat, window_pcc
 from visavis.training.metrics.distributions import entropy, fd, histogram, kmeans, sid
@@ -224,10 +225,10 @@ def test_a_model_that_generates_what_is_not_finite_is_named_and_nothing_is_score
         motion[1:, 7] = math.nan
         return motion
 
-    monkeypatch.setattr("visavis.training.evaluate.rollout", overflows)
+    monkeypatch.setattr("visavis.training.rollouts.rollout", overflows)
     with pytest.raises(RunFailed, match=r"conditions `full` is not finite in 3 of the 4 windows tried, first in "):
         evaluate(checkpoint, str(windows), "train", limit=4)
-    monkeypatch.setattr("visavis.training.evaluate.rollout", lambda *args: rollout(*args) * math.nan)
+    monkeypatch.setattr("visavis.training.generate.rollout", lambda *args: rollout(*args) * math.nan)
     with pytest.raises(RunFailed, match=r"`no_user` is not finite in 1 of the 1 windows"):
         generate(checkpoint, str(windows), "listening-10000", tmp_path / "made", drop="no_user")
     assert not (tmp_path / "made").exists()
