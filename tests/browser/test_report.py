@@ -113,7 +113,7 @@ def test_sliders_recount_as_a_dry_run_does(page: Page, tmp_path: Path) -> None:
     page.goto(write(tmp_path / "run", tmp_path / "page", Wanted(conversations=0)))
     random = np.random.default_rng(3)
     for changed in ({}, {"min_face": 140.0}, {"max_yaw": 17.5, "min_luminance": 93.2, "min_together": 333.0}):
-        told = preview(str(tmp_path / "run"), FINGERPRINTS["cast"], QualityConfig(**changed))
+        told = preview(str(tmp_path / "run"), FINGERPRINTS, QualityConfig(**changed))
         page.click("#reset")
         for setting, value in changed.items():
             page.fill(f"[aria-label='{setting}, exactly']", str(value))

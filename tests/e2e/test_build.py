@@ -197,8 +197,8 @@ def test_a_threshold_is_moved_without_measuring_again(built: Built, dialogues: P
 
     def drops(**quality: float) -> dict[str, int]:
         config = BuildConfig.model_validate(SMALL | {"quality": quality})
-        fingerprint = Build(config, str(root), local_engine, Reporter()).fingerprints["cast"]
-        found = preview(str(root), fingerprint, config.quality)
+        fingerprints = Build(config, str(root), local_engine, Reporter()).fingerprints
+        found = preview(str(root), fingerprints, config.quality)
         assert found["measured"] == 2
         return {limit["setting"]: limit["drops"] for limit in found["limits"] if limit["drops"]}
 

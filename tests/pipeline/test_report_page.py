@@ -72,7 +72,7 @@ def test_the_figures_of_a_page_recount_as_a_dry_run_does(tmp_path: Path, changed
     config = QualityConfig(**changed)
     corpus = read_corpus(Store(str(tmp_path)), FINGERPRINTS)
     limits = limits_of(corpus, config)
-    told = preview(str(tmp_path), FINGERPRINTS["cast"], config)
+    told = preview(str(tmp_path), FINGERPRINTS, config)
     count = sum(bool(entry.worst) for entry in corpus.entries)
     out_N = np.zeros(count, bool)
     for limit in limits:
