@@ -75,13 +75,13 @@ def rated(network: Dnsmos, said_N: np.ndarray, most: int) -> Mos:
 
 
 def windows_of(said_N: np.ndarray, most: int) -> Iterator[np.ndarray]:
-    """Windows of `WINDOW` samples, a second apart or more; speech that is shorter is repeated, as the networks' makers
-    do."""
-    if len(said_N) < WINDOW:
-        said_N = np.resize(said_N, WINDOW)
-    last = len(said_N) - WINDOW
-    for first in np.linspace(0, last, min(most, 1 + last // SAMPLE_RATE)).astype(int):
-        yield said_N[first : first + WINDOW]
+    """At most so many windows of `WINDOW` samples, evenly spread; without that bound they are those that the networks'
+    makers rate: one from each second on, and of speech that is shorter than a window, from its repetition."""
+    while len(said_N) < WINDOW:
+        said_N = np.concatenate([said_N, said_N])
+    count = max(1, len(said_N) // SAMPLE_RATE - WINDOW // SAMPLE_RATE)
+    for second in np.linspace(0, count - 1, min(most, count)).round().astype(int):
+        yield said_N[second * SAMPLE_RATE :][:WINDOW]
 
 
 def said_alone(audio_N: np.ndarray, state_T: np.ndarray, person: int) -> np.ndarray:

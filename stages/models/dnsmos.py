@@ -67,7 +67,7 @@ class Dnsmos:
 
 
 def log_mel(audio_N: np.ndarray, filters_KM: np.ndarray) -> np.ndarray:
-    """Power on the mel scale, dB below the loudest, as (dB + 40) / 40 in −1…1: float64 [1 + N // 160, 120].
+    """Power on the mel scale, dB below the loudest, as (dB + 40) / 40 in −1…1: float64 [ceil(N / 160), 120].
 
     Frame f is centred on sample 160 f; beyond the ends there is silence.
     """
