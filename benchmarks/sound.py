@@ -25,9 +25,9 @@ from scipy.signal import butter, fftconvolve, sosfiltfilt
 from benchmarks.diarization import SIBLING, labelled_audio
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.rows import Turn
-from visavis.stages.dnsmos import WINDOW, rated, said_alone
+from visavis.stages.dnsmos import rated, said_alone
 from visavis.stages.media.audio import read_audio, speech_state
-from visavis.stages.models.dnsmos import Dnsmos
+from visavis.stages.models.dnsmos import WINDOW, Dnsmos
 from visavis.stages.voice.leakage import frame_power
 from visavis.stages.voice.sound import snr_of, track_sound
 
@@ -42,17 +42,20 @@ def noisy(audio_N: np.ndarray, speech_N: np.ndarray, snr_db: float) -> np.ndarra
     spectrum /= np.sqrt(np.maximum(1, np.arange(len(spectrum))))
     noise_N = np.fft.irfft(spectrum, len(audio_N))
     gain = np.sqrt((speech_N**2).mean() / (noise_N**2).mean()) * 10 ** (-snr_db / 20)
-    return (audio_N + gain * noise_N).astype(np.float32)
+    made_N: np.ndarray = (audio_N + gain * noise_N).astype(np.float32)
+    return made_N
 
 
 def clipped(audio_N: np.ndarray, speech_N: np.ndarray) -> np.ndarray:
     most = np.quantile(np.abs(speech_N), 0.95)
-    return np.clip(audio_N, -most, most)
+    made_N: np.ndarray = np.clip(audio_N, -most, most)
+    return made_N
 
 
 def narrow(audio_N: np.ndarray, speech_N: np.ndarray) -> np.ndarray:
     sos = butter(10, 3400, fs=SAMPLE_RATE, output="sos")
-    return sosfiltfilt(sos, audio_N).astype(np.float32)
+    made_N: np.ndarray = sosfiltfilt(sos, audio_N).astype(np.float32)
+    return made_N
 
 
 def in_a_room(audio_N: np.ndarray, speech_N: np.ndarray) -> np.ndarray:
@@ -62,7 +65,8 @@ def in_a_room(audio_N: np.ndarray, speech_N: np.ndarray) -> np.ndarray:
     tail[: SAMPLE_RATE // 200] = 0  # 5 ms
     tail /= np.sqrt((tail**2).sum())
     tail[0] = 1.0
-    return fftconvolve(audio_N, tail)[: len(audio_N)].astype(np.float32)
+    made_N: np.ndarray = fftconvolve(audio_N, tail)[: len(audio_N)].astype(np.float32)
+    return made_N
 
 
 CONDITIONS: dict[str, Worsened] = {
@@ -105,16 +109,13 @@ def table(network: Dnsmos, recordings: list[tuple[np.ndarray, np.ndarray]]) -> d
         for name, worsen in CONDITIONS.items():
             made_N = np.clip(worsen(audio_N, speech_N), -1, 1)
             found[name] += figures_of(network, made_N, state_T)
-    values = {name: np.array(rows, np.float64) for name, rows in found.items()}
+    values = {name: np.array(each, np.float64) for name, each in found.items()}
     place = FIGURES.index("ovrl")
-    rows = [
-        {
-            "condition": name,
-            **dict(zip(FIGURES, np.round(np.nanmean(each, axis=0), 4).tolist(), strict=True)),
-            "worse": round(float((each[:, place] < values["as it is"][:, place]).mean()), 3),
-        }
-        for name, each in values.items()
-    ]
+    rows = []
+    for name, each in values.items():
+        means: list[float] = np.round(np.nanmean(each, axis=0), 4).tolist()
+        worse = float((each[:, place] < values["as it is"][:, place]).mean())
+        rows.append({"condition": name, **dict(zip(FIGURES, means, strict=True)), "worse": round(worse, 3)})
     return {"speakers": len(values["as it is"]), "rows": rows}
 
 

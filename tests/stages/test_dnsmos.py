@@ -15,10 +15,10 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.rows import Binding, Turn, VoiceFigures, Voices
 from visavis.schemas.sample import encode_audio
 from visavis.stages import dnsmos
-from visavis.stages.dnsmos import WINDOW, DnsmosInput, DnsmosStage, rated, said_alone, windows_of
+from visavis.stages.dnsmos import DnsmosInput, DnsmosStage, rated, said_alone, windows_of
 from visavis.stages.media.audio import read_audio
 from visavis.stages.models import wheels
-from visavis.stages.models.dnsmos import Dnsmos, Ratings, log_mel, mel_filters
+from visavis.stages.models.dnsmos import WINDOW, Dnsmos, Ratings, log_mel, mel_filters
 
 
 def slow_mel(audio_N: np.ndarray) -> np.ndarray:
