@@ -113,7 +113,7 @@ def table(network: Dnsmos, recordings: list[tuple[np.ndarray, np.ndarray]]) -> d
     place = FIGURES.index("ovrl")
     rows = []
     for name, each in values.items():
-        means: list[float] = np.round(np.nanmean(each, axis=0), 4).tolist()
+        means = [round(float(value), 4) for value in np.nanmean(each, axis=0)]
         worse = float((each[:, place] < values["as it is"][:, place]).mean())
         rows.append({"condition": name, **dict(zip(FIGURES, means, strict=True)), "worse": round(worse, 3)})
     return {"speakers": len(values["as it is"]), "rows": rows}

@@ -8,9 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from visavis.pipeline.plan.quality import LIMITS, MEASURED, faults, worst_of
+from visavis.pipeline.plan.workflow import Judge
+from visavis.pipeline.state.tasks import Artifact, Task
 from visavis.schemas.config import BuildConfig, QualityConfig
 from visavis.schemas.errors import Reason
-from visavis.schemas.rows import CastFacts, Figures, SpeechQualityFacts, VoicesFacts
+from visavis.schemas.rows import CastFacts, Figures, Source, SpeechQualityFacts, VoicesFacts
 
 GOOD = Figures(
     visible=1.0, face_size=180, sharpness=400, luminance=120, confidence=0.9, yaw=20, pitch=15, jitter=0.4
@@ -105,6 +107,14 @@ def test_each_stage_tells_of_its_own_figures() -> None:
         assert MEASURED[stage] is type(facts_of)
     half = worst_of(HEARD.model_copy(update={"snr_db": (None, 12.0)}))
     assert half[[limit.setting for limit in LIMITS].index("min_snr")] == 12.0
+
+
+def test_a_conversation_goes_on_after_its_voices_only_if_they_sound_well_enough() -> None:
+    task = Task("separate", "0" * 16, "talk.mp4", "artifacts/separate/x.safetensors", "p" * 12)
+    made = Artifact(task.path, "0" * 16, HEARD.model_dump_json())
+    for least, goes_on in ((-20.0, True), (29.0, True), (31.0, False)):
+        judge = Judge(Source(uris=("talk.mp4",)), QualityConfig(min_snr=least), None)
+        assert judge.passes(task, made) is goes_on
 
 
 def test_a_threshold_of_what_is_not_measured_is_refused() -> None:
