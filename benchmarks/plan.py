@@ -50,7 +50,7 @@ from visavis.schemas.artifact import dump_rows
 from visavis.schemas.config import BuildConfig, RunConfig
 from visavis.schemas.dyads import Census, Codec, DyadFacts
 from visavis.schemas.manifest import FileEntry, ShardEntry, faces_path
-from visavis.schemas.rows import CastFacts, DiarizationFacts, Outline
+from visavis.schemas.rows import CastFacts, DiarizationFacts, Outline, VoicesFacts
 from visavis.schemas.storage.store import Store
 from visavis.stages.balance import BINS
 from visavis.stages.shard import ShardRow
@@ -166,6 +166,17 @@ def cast_facts(task: Task) -> str:
     ).model_dump_json()
 
 
+def voices_facts(task: Task) -> str:
+    """What separate would tell of two voices that can be heard well."""
+    return VoicesFacts(
+        level_db=(-20.0, -22.0),
+        clipped=(0.0, 0.0),
+        bandwidth_hz=(8000.0, 8000.0),
+        snr_db=(31.5, 28.2),
+        residual_db=(-28.13, None),
+    ).model_dump_json()
+
+
 def diarization_facts(task: Task) -> str:
     """What diarize would tell of two people who are heard."""
     return DiarizationFacts(speakers=2).model_dump_json()
@@ -175,6 +186,7 @@ FACTS: dict[str, Callable[[Task], str]] = {
     "ingest": outline,
     "diarize": diarization_facts,
     "cast": cast_facts,
+    "separate": voices_facts,
     "shard": shard_row,
 }
 CENSUS = dump_rows([Census(counts=np.ones((len(WINDOWS), BINS), np.int64), moments=np.full(1 + 2 * DIM, 10.0))])

@@ -155,6 +155,25 @@ class QualityConfig(Section):
         0.3, ge=0, le=1, description="share of frames that show a third face of a participant's size"
     )
     max_cuts: float = Field(30.0, ge=0, description="cuts per minute while both are in view")
+    max_clipped: float = Field(
+        1.0, ge=0, le=1, description="share of a voice's samples that may pile up at the top; 1: any"
+    )
+    min_bandwidth: float = Field(
+        0.0, ge=0, le=8000, description="Hz up to which a voice's spectrum reaches: 8000 where it has no end; 0: any"
+    )
+    min_level: float = Field(
+        -80.0, le=0, description="dB of full scale that one frame of twenty exceeds in a voice's track; -80: any"
+    )
+    min_snr: float = Field(
+        -20.0, description="dB of a voice that speaks alone, over the noise while nobody speaks; -20: any"
+    )
+    max_residual: float = Field(
+        40.0, description="dB of the other's voice in somebody's track, over the own one; 40: hardly anything is more"
+    )
+    min_sig: float = Field(0.0, ge=0, le=5, description="DNSMOS of the speech; needs dnsmos.enabled; 0: any")
+    min_bak: float = Field(0.0, ge=0, le=5, description="… of the background, where 5 is none")
+    min_ovrl: float = Field(0.0, ge=0, le=5, description="… of both together")
+    min_p808: float = Field(0.0, ge=0, le=5, description="… as the model of P.808 rates it")
 
 
 class BindConfig(Section):
@@ -195,6 +214,15 @@ class SeparateConfig(Section):
         None, pattern=r"^[0-9a-f]{64}$", description="of that file; a URL needs it"
     )
     device: Device = "auto"
+
+
+class DnsmosConfig(Section):
+    """How good each participant's speech sounds, as people would rate it (DNSMOS P.835 and P.808)."""
+
+    enabled: bool = Field(False, description="whether that is measured; needs the extra `sound`")
+    windows: int = Field(
+        6, ge=1, le=10_000, description="of 9 s that are scored of a participant, evenly spread over what is said alone"
+    )
 
 
 class VoiceprintsConfig(Section):
@@ -310,6 +338,7 @@ class BuildConfig(Section):
     quality: QualityConfig = QualityConfig()
     bind: BindConfig = BindConfig()
     separate: SeparateConfig = SeparateConfig()
+    dnsmos: DnsmosConfig = DnsmosConfig()
     voiceprints: VoiceprintsConfig = VoiceprintsConfig()
     encode: EncodeConfig = EncodeConfig()
     motion: MotionConfig = MotionConfig()
@@ -329,4 +358,7 @@ class BuildConfig(Section):
         check_labels(self.balance, self.shard)
         if self.split.people != "names" and not self.voiceprints.enabled:
             raise ValueError(f"split.people={self.split.people} needs voiceprints.enabled=true")
+        asked = [name for name in ("min_sig", "min_bak", "min_ovrl", "min_p808") if getattr(self.quality, name) > 0]
+        if asked and not self.dnsmos.enabled:
+            raise ValueError(f"quality.{asked[0]} needs dnsmos.enabled=true")
         return self

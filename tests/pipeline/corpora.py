@@ -12,11 +12,11 @@ from visavis.schemas.config import BuildConfig
 from visavis.schemas.dyads import DyadFacts
 from visavis.schemas.errors import Reason
 from visavis.schemas.plain import to_json
-from visavis.schemas.rows import CastFacts, Outline
+from visavis.schemas.rows import CastFacts, Outline, VoicesFacts
 from visavis.schemas.storage.store import Store
 from visavis.schemas.uris import printable
 
-STAGES = ("ingest", "diarize", "cast", "bind", "windows")
+STAGES = ("ingest", "diarize", "cast", "bind", "separate", "windows")
 FINGERPRINTS = {name: hashlib.sha256(name.encode()).hexdigest()[:12] for name in STAGES}
 
 
@@ -51,13 +51,14 @@ def _outcomes(random: np.random.Generator, number: int, name: str, detail: str) 
     facts = {
         "ingest": outline.model_dump_json(),
         "cast": cast.model_dump_json(),
+        "separate": _heard(random).model_dump_json(),
         "windows": DyadFacts(
             participants=(printable(f"{item} a"), printable(f"{item} b")), windows=(9, 8, 2, 1)
         ).model_dump_json(),
     }
     wrong = {
         "ingest": Reason.TOO_SHORT, "diarize": Reason.ONE_SPEAKER, "bind": Reason.UNBOUND_VOICE,
-        "windows": Reason.NO_WINDOW,
+        "separate": Reason.UNREADABLE, "windows": Reason.NO_WINDOW,
     }  # fmt: skip
     made = []
     for stage in STAGES:
@@ -78,6 +79,17 @@ def _outcomes(random: np.random.Generator, number: int, name: str, detail: str) 
         if leaves:
             break
     return made
+
+
+def _heard(random: np.random.Generator) -> VoicesFacts:
+    snr = tuple(None if random.random() < 0.1 else round(float(random.normal(30, 10)), 1) for _ in range(2))
+    return VoicesFacts(
+        level_db=(round(float(random.normal(-22, 6))), round(float(random.normal(-22, 6)))),
+        clipped=(0.0, round(float(random.beta(1, 200)), 6)),
+        bandwidth_hz=(float(random.choice([3500, 6000, 8000])), 8000.0),
+        snr_db=(snr[0], snr[1]),
+        residual_db=(round(max(-60.0, float(random.normal(-40, 15))), 2), -60.0),
+    )
 
 
 def _figures(random: np.random.Generator) -> tuple[float, ...]:

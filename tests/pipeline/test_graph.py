@@ -36,49 +36,50 @@ PINNED: dict[str, dict[str, str]] = {
         "faces": "e5cd7eead67f",
         "cast": "9ba9a17745a2",
         "bind": "e1c8ac770548",
-        "separate": "fc08d9d44a1e",
+        "separate": "ea0baa8c9b16",
         "fit": "213d07b8e372",
         "motion": "88de03a98274",
         "windows": "90e5f1463763",
         "census": "5a8c120d03f1",
-        "shard": "7d2332793f9e",
+        "shard": "877533c9eb30",
     },
     "demo.yaml": {
         "fit": "2bd1a240623a",
         "windows": "434bf16274ba",
         "census": "41b76fbc01c1",
-        "shard": "11506070df50",
+        "shard": "298f55593654",
     },
     "cluster.yaml": {},
     "default.yaml, transcribed": {
-        "transcribe": "9cdabf11a031",
-        "windows": "3add714cfd4e",
-        "census": "af714281e187",
-        "shard": "4586a52ea0ff",
+        "transcribe": "3aacee95b2f3",
+        "windows": "12dda3b039be",
+        "census": "de0ed73b5885",
+        "shard": "03b7cf88829d",
     },
-    "default.yaml, voiceprints": {"voiceprints": "5ab2cb5a25d3"},
+    "default.yaml, voiceprints": {"voiceprints": "b8f43d69beb3"},
     "default.yaml, network": {
         "encode": "2b11e8fad172",
         "fit": "f521e0a97748",
         "motion": "e3f53512087b",
         "windows": "2ea9fa26ed9f",
         "census": "2a86800501a7",
-        "shard": "702c3744ba28",
+        "shard": "15804be03c24",
     },
     "default.yaml, all": {
         "soundprint": "16c7246e32c5",
+        "dnsmos": "321881fdbc74",
         "glance": "e694484cb3ee",
         "faces": "05de712e0c52",
         "cast": "1535a2b35554",
         "bind": "231809d10b4a",
-        "separate": "5e98fdfcf784",
-        "transcribe": "ba8af567d084",
+        "separate": "25b376886568",
+        "transcribe": "cd99a0e4652b",
         "encode": "69deb044d7d0",
         "fit": "d1850938e095",
         "motion": "0d1983e266bb",
-        "windows": "3de96a1b8872",
-        "census": "535899505227",
-        "shard": "bc02970fa803",
+        "windows": "eb067ee08942",
+        "census": "7c8fb506a913",
+        "shard": "a8af58279d9b",
     },
 }
 """Of the recipes that are shipped, with what is switched on beside; those after the first only where they differ."""
@@ -125,6 +126,7 @@ def recipe(name: str, files: Path) -> BuildConfig:
             *(f"separate.{setting}" for setting in separator),
             f"shard.labeller={files / 'own.py'}:label",
             "duplicates.enabled=true",
+            "dnsmos.enabled=true",
         ],
     }
     file, _, what = name.partition(", ")
@@ -248,7 +250,7 @@ def test_the_readme_draws_the_graph_as_it_is() -> None:
 
 def test_a_run_says_of_its_settings_what_it_always_said(tmp_path: Path) -> None:
     config = Build(BuildConfig(), str(tmp_path), local_engine, Reporter()).settings["config"]
-    newer = {"voiceprints", "split", "duplicates"}
+    newer = {"voiceprints", "split", "duplicates", "dnsmos"}
     assert set(config) == set(BuildConfig.model_fields) - {"sources", "run", "plugins"} - newer
     assert "device" not in config["diarize"]
 

@@ -65,14 +65,16 @@ def test_outcomes_of_a_page_are_those_of_the_ledger(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{}, {"min_face": 120.0}, {"max_yaw": 20.0, "min_sharpness": 90.5}, {"min_together": 400.0}]
+    "changed",
+    [{}, {"min_face": 120.0}, {"max_yaw": 20.0, "min_sharpness": 90.5}, {"min_together": 400.0}]
+    + [{"min_snr": 25.0, "min_bandwidth": 4000.0, "min_face": 80.0}],
 )
 def test_the_figures_of_a_page_recount_as_a_dry_run_does(tmp_path: Path, changed: dict[str, float]) -> None:
     write_corpus(tmp_path, 400)
     config = QualityConfig(**changed)
     corpus = read_corpus(Store(str(tmp_path)), FINGERPRINTS)
     limits = limits_of(corpus, config)
-    told = preview(str(tmp_path), FINGERPRINTS["cast"], config)
+    told = preview(str(tmp_path), FINGERPRINTS, config)
     count = sum(bool(entry.worst) for entry in corpus.entries)
     out_N = np.zeros(count, bool)
     for limit in limits:

@@ -24,11 +24,14 @@ from visavis.pipeline.state.ledger import Ledger, Outcome
 from visavis.pipeline.state.spool import Spool
 from visavis.pipeline.state.tasks import Task
 from visavis.schemas.config import BuildConfig, RunConfig
-from visavis.schemas.rows import CastFacts, DiarizationFacts, Outline, Source
+from visavis.schemas.rows import CastFacts, DiarizationFacts, Outline, Source, VoicesFacts
 from visavis.schemas.storage.store import Store
 
 SEEN = (1.0, 180.5, 612.3, 121.4, 0.931, 14.2, 11.8, 0.412)
 GOOD = CastFacts(crowd=0.0, cuts=1.0, together=36.0, uncut=36.0, fresh=(1.0, 1.0), members=(SEEN, SEEN))
+HEARD = VoicesFacts(
+    level_db=(-20, -21), clipped=(0, 0), bandwidth_hz=(8000, 8000), snr_db=(30, None), residual_db=(-60, None)
+)
 CONTENT = {"a": "one", "b": "two", "c": "one", "d": "one", "e": "two", "f": "three"}  # of each file
 
 
@@ -68,6 +71,7 @@ class InAnyOrder:
         facts: Mapping[str, str] = {
             "diarize": DiarizationFacts(speakers=2).model_dump_json(),
             "cast": GOOD.model_dump_json(),
+            "separate": HEARD.model_dump_json(),
         }
         return facts.get(task.stage, "")
 

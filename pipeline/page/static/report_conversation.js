@@ -149,6 +149,7 @@ visavis.conversation = {
     line("voice is late by", (p) => (p.offset_ms == null ? null : `${figure(p.offset_ms)} ms (confidence ${figure(p.offset_confidence)})`));
     line("voice had by", (p) => (p.voice ? {own_track: "own track", mask: "the turns alone", network: "a network"}[p.voice.method] : null));
     line("other's voice left in it", (p) => (p.voice?.residual_db == null ? null : `${figure(p.voice.residual_db)} dB`));
+    for (const [title, name, unit, per] of [["voice's level", "level_db", " dB", 1], ["over the noise", "snr_db", " dB", 1], ["clipped", "clipped", " %", 100], ["sound up to", "bandwidth_hz", " Hz", 1]]) line(title, (p) => (p.voice?.[name] == null ? null : figure(per * p.voice[name]) + unit));
     for (const [name, unit] of [["visible", ""], ["face_size", " px"], ["sharpness", ""], ["luminance", ""], ["confidence", ""], ["yaw", "°"], ["pitch", "°"], ["jitter", " %"]]) line(visavis.words(name), (p) => (p.figures ? figure(p.figures[name]) + unit : null));
     const said = data.bound ? `Turns by ${data.method}; the lips corrected ${figure(data.corrected)} s of speech.` : data.method ? `Voices by ${data.method}; nobody was bound to them.` : "Nobody was bound to a voice: it did not come that far.";
     return visavis.el("section", {"aria-labelledby": "who"}, visavis.el("h3", {id: "who"}, "Who is who, and why"), visavis.el("p", {class: "quiet"}, said),

@@ -63,11 +63,12 @@ visavis.corpus = {
     const line = visavis.el("code", {id: "set-line"}), copy = visavis.el("button", {type: "button", id: "copy-line"}, "Copy");
     const reset = visavis.el("button", {type: "button", id: "reset"}, "As built");
     copy.addEventListener("click", () => visavis.copy(line.textContent, copy));
+    const judged = new Set(limits.flatMap((limit) => limit.figures.map((figure) => `${figure.stage} ${figure.reason}`)));
     const recount = () => {
       const found = visavis.limits.recount(limits, count), now = {kept: 0, rejected: 0, failed: 0, unfinished: 0, again: 0};
       for (let n = 0; n < count; n++) {
         if (!found.kept[n]) continue;
-        const built = table.words.stage[table.stage[n]] === "cast" && table.outcome[n] === 1;
+        const built = table.outcome[n] === 1 && judged.has(`${table.words.stage[table.stage[n]]} ${table.words.reason[table.reason[n]]}`);
         now[built ? "again" : this.OUTCOMES[table.outcome[n]]]++;
       }
       total.textContent = `${found.total.toLocaleString("en")} of ${visavis.count(count, "measured conversation")} pass`;
