@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,10 +23,11 @@ import numpy as np
 
 from benchmarks.chatter import Chatter
 from benchmarks.copies import COPIES, Tracks, mix
+from visavis.pipeline.engine.memory import peak_mb
 from visavis.schemas import SAMPLE_RATE
 from visavis.stages.duplicates.landmarks import Landmarks, landmarks
 from visavis.stages.duplicates.matches import Matches
-from visavis.stages.duplicates.verdict import Duplicate, near_duplicates
+from visavis.stages.duplicates.verdict import Duplicate, Prints, near_duplicates
 from visavis.stages.media.audio import read_audio
 
 _VALUES = 1 << 26
@@ -54,6 +54,8 @@ def main() -> None:
         return
     if options.real:
         files = sorted(file for folder in options.real for file in folder.iterdir() if file.suffix in _SOUNDS)
+        if not files:
+            parser.error(f"no {' or '.join(_SOUNDS)} in {', '.join(map(str, options.real))}")
         originals: list[Tracks] = [(each, np.zeros_like(each)) for each in map(read_audio, map(str, files))]
         distinct = _heard(originals, 0)
     else:
@@ -114,7 +116,7 @@ def joined(found: list[Landmarks]) -> list[Duplicate]:
     matches = Matches()
     for number, each in enumerate(found):
         matches.add(number, each)
-    duplicates = near_duplicates(matches, [each.seconds for each in found])
+    duplicates = near_duplicates([Prints("the sound", matches, [each.seconds for each in found])])
     matches.close()
     return duplicates
 
@@ -141,7 +143,7 @@ def _say(row: dict[str, object]) -> None:
 def scale(recordings: int, each: int) -> dict[str, object]:
     """Memory and time of so many fingerprints. The last hundred are later pieces of the first ones, a bit faster."""
     random = np.random.default_rng(0)
-    before, began = _peak_mb(), time.process_time()
+    before, began = peak_mb(), time.process_time()
     matches = Matches()
     planted = []
     for number in range(recordings):
@@ -155,7 +157,7 @@ def scale(recordings: int, each: int) -> dict[str, object]:
             found = Landmarks(hashes[kept], np.round((frames[kept] - frames[each // 4]) / 1.01).astype(np.int32))
         matches.add(number, found)
     disk = matches.bytes
-    told = near_duplicates(matches, [60.0] * recordings)
+    told = near_duplicates([Prints("the sound", matches, [60.0] * recordings)])
     matches.close()
     right = sum(one.number - one.kept == recordings - _PLANTED for one in told)
     return {
@@ -163,16 +165,12 @@ def scale(recordings: int, each: int) -> dict[str, object]:
         "fingerprints": recordings,
         "landmarks": recordings * each,
         "disk_mb": round(disk / 1e6),
-        "memory_mb": round(_peak_mb() - before),
+        "memory_mb": round(peak_mb() - before),
         "cpu_s": round(time.process_time() - began, 1),
         "planted": _PLANTED,
         "found": right,
         "false": len(told) - right,
     }
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

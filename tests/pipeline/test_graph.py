@@ -69,6 +69,7 @@ PINNED: dict[str, dict[str, str]] = {
         "soundprint": "16c7246e32c5",
         "glance": "e694484cb3ee",
         "faces": "05de712e0c52",
+        "filmprint": "9fa73704ee39",
         "cast": "1535a2b35554",
         "bind": "231809d10b4a",
         "separate": "5e98fdfcf784",

@@ -19,7 +19,7 @@ from visavis.schemas.rows import Source
 from visavis.stages.duplicates.alignment import LEAST_VOTES, align
 from visavis.stages.duplicates.landmarks import Landmarks, landmarks
 from visavis.stages.duplicates.matches import Matches
-from visavis.stages.duplicates.verdict import Duplicate, near_duplicates
+from visavis.stages.duplicates.verdict import Duplicate, Prints, near_duplicates
 from visavis.stages.ingest import IngestStage
 from visavis.stages.media.audio import read_audio
 from visavis.stages.soundprint import SoundprintStage
@@ -48,7 +48,7 @@ def told(found: list[Landmarks], seconds: list[float] | None = None) -> list[Dup
     matches = Matches()
     for number, each in enumerate(found):
         matches.add(number, each)
-    duplicates = near_duplicates(matches, seconds or [each.seconds for each in found])
+    duplicates = near_duplicates([Prints("the sound", matches, seconds or [each.seconds for each in found])])
     matches.close()
     return duplicates
 
@@ -118,7 +118,7 @@ def test_the_same_is_told_whatever_order_and_pieces_they_come_in(random: Random)
     matches = Matches()
     for number, piece in [*pieces, *pieces[:3]]:  # pieces that overlap tell the same twice
         matches.add(number, piece)
-    again = near_duplicates(matches, [each.seconds for each in whole])
+    again = near_duplicates([Prints("the sound", matches, [each.seconds for each in whole])])
     matches.close()
     assert again == told(whole)
     assert [(each.number, each.kept) for each in again] == [(2, 0), (3, 1)]
