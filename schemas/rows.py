@@ -259,7 +259,7 @@ class FaceTracks(Row):
     camera: float32 [frames + 1, 4], of the piece's frames and the one after: how the picture has moved as a whole since
     the shot, or the piece, began (`stages.face.camera`): real and imaginary part of turn and shift. What was at
     z = x + i y (pixels, y down) is at turn · z + shift. None: it has not.
-    coarse: float16 [frames, 17], each picture in its coarsest strokes (`stages.media.coarse`); None: nobody drew them.
+    coarse: float16 [frames, 23], each picture in its coarsest strokes (`stages.media.coarse`); None: nobody drew them.
     """
 
     piece: Piece

@@ -27,22 +27,24 @@ _LOWEST, _BANDS = 250.0, 46  # Hz, and semitones from there on: up to 3.4 kHz, w
 _NEAR_BANDS, _NEAR_FRAMES = 2, 4  # around a peak, of which it is the highest
 _BELOW, _AROUND = 20.0, 50  # dB that a peak may be below the loudest, within so many frames
 _FLOOR_DB = -60.0  # of a band's power; white noise of −86 dB of full scale
-_PEAKS, _NEXT = 5, 7  # peaks of a group, the anchor's first followers that it is made of
 _BLOCK = 3000  # frames whose spectra are held at once
 _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 
 
 class Grouping(NamedTuple):
-    """soonest, latest: frames from the anchor to the first and the last other peak of a group; step: frames to which
-    that is rounded (latest / step < 32). kept: one hash of so many."""
+    """peaks: of a group, all but the anchor among as many as `following` it. soonest, latest: frames from the anchor to
+    the first and the last of them; step: frames to which that is rounded (latest / step < 32). kept: one hash of so
+    many."""
 
+    peaks: int
+    following: int
     soonest: int
     latest: int
     step: int
     kept: int
 
 
-_SOUND = Grouping(soonest=2, latest=80, step=4, kept=16)
+_SOUND = Grouping(peaks=5, following=7, soonest=2, latest=80, step=4, kept=16)
 
 
 class Landmarks(NamedTuple):
@@ -117,7 +119,7 @@ def grouped(frame_P: np.ndarray, band_P: np.ndarray, how: Grouping) -> Landmarks
     """Hashes that are kept, and the frames of their anchors, by time. Of peaks by time; bands: fewer than 64."""
     after_P = np.searchsorted(frame_P, frame_P + how.soonest)
     hashes, frames = [np.zeros(0, np.uint32)], [np.zeros(0, np.int32)]
-    for steps in combinations(range(_NEXT), _PEAKS - 1):
+    for steps in combinations(range(how.following), how.peaks - 1):
         anchor = np.flatnonzero(after_P + steps[-1] < len(frame_P))
         anchor = anchor[frame_P[after_P[anchor] + steps[-1]] - frame_P[anchor] <= how.latest]
         code = band_P[anchor].astype(np.uint64)

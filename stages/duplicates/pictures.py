@@ -23,7 +23,7 @@ _SMOOTH = 3  # frames
 _NEAR = 5  # frames to either side of which a peak is the highest
 _FLOOR = 0.3  # grey levels of a stroke's change: what an encoder's noise does not make
 _USUAL = 0.5  # times a stroke's root mean square
-_GROUPING = Grouping(soonest=3, latest=100, step=4, kept=8)
+_GROUPING = Grouping(peaks=5, following=8, soonest=3, latest=100, step=4, kept=16)
 _RASTER = round(FRAMES_PER_SECOND / FPS)
 
 

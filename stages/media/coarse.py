@@ -12,9 +12,9 @@ import numpy as np
 from visavis.stages.media.dissolves import thumbnail
 
 _SIZE = (32, 18)
-_HIGHEST = 5  # sum of both frequencies, in halves of a wave over the picture
-_ROWS = 4
-_WHICH = tuple((v, u) for v in range(_ROWS) for u in range(_HIGHEST + 1) if 0 < u + v <= _HIGHEST)
+_HIGHEST = 6  # sum of both frequencies, in halves of a wave over the picture
+_ROWS, _COLUMNS = 5, 6
+_WHICH = tuple((v, u) for v in range(_ROWS) for u in range(_COLUMNS) if 0 < u + v <= _HIGHEST)
 STROKES = len(_WHICH)
 
 

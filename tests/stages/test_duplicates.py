@@ -16,6 +16,7 @@ from tests.stages.test_ingest import write_clip
 from visavis.schemas import SAMPLE_RATE
 from visavis.schemas.config import IngestConfig
 from visavis.schemas.rows import Source
+from visavis.stages.duplicates import matches as matches_module
 from visavis.stages.duplicates.alignment import LEAST_VOTES, align
 from visavis.stages.duplicates.landmarks import Landmarks, landmarks
 from visavis.stages.duplicates.matches import Matches
@@ -122,6 +123,16 @@ def test_the_same_is_told_whatever_order_and_pieces_they_come_in(random: Random)
     matches.close()
     assert again == told(whole)
     assert [(each.number, each.kept) for each in again] == [(2, 0), (3, 1)]
+
+
+def test_parts_that_are_too_large_are_parted_once_more_and_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = [made(n, 3000) for n in range(4)]
+    found = [*whole, *[part(each, 5, 50, speed=1.01) for each in whole]]
+    at_once = told(found)
+    monkeypatch.setattr(matches_module, "_LARGE", 20)
+    monkeypatch.setattr(matches_module, "_BUFFER", 1000)
+    assert told(found) == at_once
+    assert [(each.number, each.kept) for each in at_once] == [(4, 0), (5, 1), (6, 2), (7, 3)]
 
 
 def halves(whole: Landmarks) -> list[Landmarks]:
