@@ -133,13 +133,14 @@ def test_a_fifth_of_strangers_does_not_change_what_is_usual(seed: int) -> None:
 
 def test_where_both_microphones_hear_both_people_it_is_told_of_one_with_its_own_delay() -> None:
     random, frames = np.random.default_rng(0), 20 * FPS
-    speaks_T = np.arange(frames) // (2 * FPS) % 2  # each for two seconds
-    heard_PN = np.repeat([1 - speaks_T, speaks_T], SAMPLES_PER_FRAME, axis=1)
+    speaks_T = np.arange(frames) // (2 * FPS) % 2  # each for two seconds, with a pause after it
+    state_T = np.where(np.arange(frames) % (2 * FPS) < 35, 1 << speaks_T, 0).astype(np.uint8)
+    heard_PN = np.repeat([state_T & 1, state_T >> 1], SAMPLES_PER_FRAME, axis=1)
     speech_PN = random.normal(0, 0.1, heard_PN.shape) * heard_PN
     late_PN = [np.roll(0.2 * speech_PN[1], 800), np.roll(0.1 * speech_PN[0], 1600)]
     audio_PN = (speech_PN + late_PN + random.normal(0, 1e-4, speech_PN.shape)).astype(np.float32)
     nobody = np.zeros((2, frames, 0), np.float32), np.zeros((2, frames), bool)
-    excerpt = Excerpt(audio_PN, (1 << speaks_T).astype(np.uint8), *nobody, 0, frames, own_tracks=True)
+    excerpt = Excerpt(audio_PN, state_T, *nobody, 0, frames, own_tracks=True)
     (sign,) = bleed.judge(hear(excerpt))
     assert (sign.kind, sign.person) == (Kind.BLEED, 0)
     assert sign.detail == "the other's voice at -14 dB, 50 ms later than in its own track"
