@@ -36,6 +36,7 @@ from visavis.stages.media.audio import read_audio
 
 _VALUES = 1 << 26
 """From so many values as often two are equal as of landmarks of two recordings of speech."""
+_SPREAD = 0x9E3779B1  # over all values of 32 bits, as hashes are
 _PLANTED = 100
 _RECORDED = (".wav", ".mp4")
 _TOGETHER = 100
@@ -180,7 +181,7 @@ def scale(recordings: int, each: int) -> dict[str, object]:
     planted = []
     for number in range(recordings):
         frames = np.sort(random.integers(0, 3000, each)).astype(np.int32)
-        found = Landmarks(random.integers(0, _VALUES, each).astype(np.uint32) << np.uint32(6), frames)
+        found = Landmarks((random.integers(0, _VALUES, each) * _SPREAD % (1 << 32)).astype(np.uint32), frames)
         if number < _PLANTED:
             planted.append(found)
         elif number >= recordings - _PLANTED:

@@ -12,10 +12,15 @@ from typing import ClassVar
 import numpy as np
 from pydantic import SkipValidation
 
+from visavis.schemas import FPS
 from visavis.schemas.rows import FaceTracks, Filmprint, Row
 from visavis.schemas.section import Section
+from visavis.schemas.untrusted import bounded
 from visavis.stages.base import Stage
 from visavis.stages.duplicates.pictures import picture_landmarks, together
+from visavis.stages.media.coarse import STROKES
+
+_LONGEST = 48 * 3600 * FPS  # frames; `ingest.max_hours` is less
 
 
 class FilmprintInput(Row):
@@ -40,6 +45,8 @@ class FilmprintStage(Stage[FilmprintInput, Filmprint]):
         for faces in item.faces:
             piece = faces.piece
             if faces.coarse is not None:
+                if faces.coarse.shape != (piece.last - piece.first, STROKES):
+                    raise ValueError(f"{faces.coarse.shape} strokes of {piece.last - piece.first} pictures")
                 films.setdefault(piece.media, []).append((piece.first, faces.coarse))
                 cuts.setdefault(piece.media, []).extend(faces.cuts)
         found = together(picture_landmarks(_whole(pieces), cuts[media]) for media, pieces in sorted(films.items()))
@@ -54,7 +61,8 @@ class FilmprintStage(Stage[FilmprintInput, Filmprint]):
 def _whole(pieces: list[tuple[int, np.ndarray]]) -> np.ndarray:
     """Strokes of a film from its first frame on; a stretch that nobody drew stands still."""
     last = max(first + len(coarse_TK) for first, coarse_TK in pieces)
-    whole_TK = np.zeros((last, pieces[0][1].shape[1]), np.float16)
-    for first, coarse_TK in sorted(pieces, key=lambda piece: piece[0]):
+    bounded(last, _LONGEST, "pictures of a film")
+    whole_TK = np.zeros((last, STROKES), np.float16)
+    for first, coarse_TK in pieces:
         whole_TK[first : first + len(coarse_TK)] = coarse_TK
     return whole_TK
