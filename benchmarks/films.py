@@ -65,7 +65,7 @@ class Room:
         way[:, 0] *= 1 + wide
         way[:, 2] += x - wide * centre[0], y
         moved, mask_HW = (cv2.warpAffine(each, way, _PANEL) for each in (face, self._mask_HW))
-        return cv2.blendLinear(moved, self._walls[person], mask_HW, 1 - mask_HW)
+        return np.asarray(cv2.blendLinear(moved, self._walls[person], mask_HW, 1 - mask_HW))
 
 
 def _moves(frames: int, random: np.random.Generator) -> np.ndarray:

@@ -65,8 +65,8 @@ def _found(run: Run, conversations: Conversations, count: int, min_overlap: floa
         for number, each in enumerate(conversations()):
             sound, film = _read(run, each.sound, Soundprint), _read(run, each.film, Filmprint)
             unseen += not film.pictures
-            for one, row in zip(prints, (sound, film), strict=True):
-                landmarks = Landmarks(row.hashes, row.frames)
+            found = Landmarks(sound.hashes, sound.frames), Landmarks(film.hashes, film.frames)
+            for one, landmarks in zip(prints, found, strict=True):
                 one.matches.add(number, landmarks)
                 one.seconds.append(landmarks.seconds)
             places.append(each.place)
