@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 
 from benchmarks.films import FILM_COPIES, Room, coarse_film, encoded, pictures_of
 from tests.stages.test_duplicates import told
+from visavis.pipeline.demo.dialogue import write_video
+from visavis.schemas.config import FacesConfig
 from visavis.schemas.rows import FaceTracks, Piece
 from visavis.stages.duplicates.landmarks import Landmarks
 from visavis.stages.duplicates.pictures import picture_landmarks
+from visavis.stages.faces import FacesStage
 from visavis.stages.filmprint import FilmprintInput, FilmprintStage
 from visavis.stages.media.coarse import STROKES
 
@@ -73,6 +77,33 @@ def test_a_stage_joins_pieces_in_any_order_and_both_peoples_films() -> None:
         assert sorted(zip(*made, strict=True)) == sorted(each for one in whole for each in zip(*one, strict=True))
     (row,) = FilmprintStage().process(FilmprintInput(faces=[tracked(0, 0, None)]))
     assert (len(row.hashes), row.pictures) == (0, 0)
+
+
+class Nobody:
+    """A tracker that sees no face."""
+
+    blendshapes = None
+
+    def landmarks(self, rgb_HW3: np.ndarray, *, new_shot: bool) -> np.ndarray:
+        return np.zeros((0, 478, 3), np.float32)
+
+
+@pytest.mark.slow
+def test_pictures_are_drawn_while_faces_are_looked_for_and_a_film_in_pieces_is_the_film(tmp_path: Path) -> None:
+    """From the file on: what a build finds in a film and in a copy of it that begins a second later."""
+    film = list(Room(10.0).film(0, 0))
+    rows = []
+    for name, shown, edges in (("film", film, (0, 90, 250)), ("copy", film[25:], (0, 225))):
+        write_video(path := tmp_path / f"{name}.mp4", iter(shown), np.zeros(len(shown) * 640, np.float32))
+        faces = FacesStage(FacesConfig(), Nobody())
+        pieces = [
+            Piece(conversation=name, media=0, uri=str(path), first=first, last=last) for first, last in pairwise(edges)
+        ]
+        rows += FilmprintStage().process(FilmprintInput(faces=[row for p in pieces for row in faces.process(p)]))
+    (found,) = told([Landmarks.checked(row.hashes, row.frames) for row in rows])
+    assert (found.number, found.kept) == (1, 0)
+    assert found.alignment.offset == pytest.approx(1.0, abs=0.1)
+    assert [row.pictures for row in rows] == [250, 225]
 
 
 def tracked(media: int, first: int, coarse_TK: np.ndarray | None) -> FaceTracks:
