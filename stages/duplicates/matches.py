@@ -22,7 +22,7 @@ from visavis.stages.duplicates.alignment import LEAST_VOTES
 from visavis.stages.duplicates.landmarks import Landmarks
 
 _PARTS = 128
-_LARGE = 1 << 22  # rows of a part; sorting one takes 100 bytes of memory a row
+_LARGE = 1 << 22  # rows of a part; joining one takes 70 bytes of memory a row
 _DEEPEST = 4  # 32 bits
 _BUFFER = 1 << 20  # rows
 _FIRST = 16  # recordings of a hash that the others are matched with
