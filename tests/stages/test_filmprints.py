@@ -12,7 +12,7 @@ from benchmarks.films import FILM_COPIES, Room, coarse_film, encoded, pictures_o
 from tests.stages.test_duplicates import told
 from visavis.pipeline.demo.dialogue import write_video
 from visavis.schemas.config import FacesConfig
-from visavis.schemas.rows import FaceTracks, Piece
+from visavis.schemas.rows import FaceTracks, Filmprint, Piece
 from visavis.stages.duplicates.landmarks import Landmarks
 from visavis.stages.duplicates.pictures import picture_landmarks
 from visavis.stages.faces import FacesStage
@@ -82,7 +82,7 @@ def test_a_stage_joins_pieces_in_any_order_and_both_peoples_films() -> None:
 class Nobody:
     """A tracker that sees no face."""
 
-    blendshapes = None
+    blendshapes: np.ndarray | None = None
 
     def landmarks(self, rgb_HW3: np.ndarray, *, new_shot: bool) -> np.ndarray:
         return np.zeros((0, 478, 3), np.float32)
@@ -92,7 +92,7 @@ class Nobody:
 def test_pictures_are_drawn_while_faces_are_looked_for_and_a_film_in_pieces_is_the_film(tmp_path: Path) -> None:
     """From the file on: what a build finds in a film and in a copy of it that begins a second later."""
     film = list(Room(10.0).film(0, 0))
-    rows = []
+    rows = list[Filmprint]()
     for name, shown, edges in (("film", film, (0, 90, 250)), ("copy", film[25:], (0, 225))):
         write_video(path := tmp_path / f"{name}.mp4", iter(shown), np.zeros(len(shown) * 640, np.float32))
         faces = FacesStage(FacesConfig(), Nobody())
