@@ -2,20 +2,21 @@
 
     python -m benchmarks.near_duplicates [--distinct N] [--copied N] [--seconds S] [--seed N]
     python -m benchmarks.near_duplicates --real FOLDER [FOLDER ...]
+    python -m benchmarks.near_duplicates --films [--real FOLDER ...] [--distinct N] [--copied N] [--seconds S]
     python -m benchmarks.near_duplicates --scale N [--landmarks M]
 
 Distinct conversations are made of two voices (`benchmarks.chatter`): words that a synthesiser spoke once and that recur
 in all conversations of a voice, each time at another pitch, rate and level, above the noise of a room. Kind by kind,
 copies of the first ones (`benchmarks.copies`) join all distinct ones; found is a copy that is told to be its original.
---real: recordings instead. --scale: landmarks that are drawn by chance, from as few values as landmarks of speech have,
-with a hundred planted copies, in a process of its own. Bounds were set on seed 0 and on real recordings.
+--real: recordings instead. --films: the same by pictures alone, on films of one room (`benchmarks.films`), or on the
+first seconds of recorded ones. --scale: landmarks that are drawn by chance, from as few values as landmarks of speech
+have, with a hundred planted copies, in a process of its own. Bounds were set on seed 0 and on real recordings.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,16 +25,20 @@ import numpy as np
 
 from benchmarks.chatter import Chatter
 from benchmarks.copies import COPIES, Tracks, mix
+from benchmarks.films import FILM_COPIES, Room, coarse_film, encoded, pictures_of
+from visavis.pipeline.engine.memory import peak_mb
 from visavis.schemas import SAMPLE_RATE
 from visavis.stages.duplicates.landmarks import Landmarks, landmarks
 from visavis.stages.duplicates.matches import Matches
-from visavis.stages.duplicates.verdict import Duplicate, near_duplicates
+from visavis.stages.duplicates.pictures import picture_landmarks
+from visavis.stages.duplicates.verdict import Duplicate, Prints, near_duplicates
 from visavis.stages.media.audio import read_audio
 
 _VALUES = 1 << 26
 """From so many values as often two are equal as of landmarks of two recordings of speech."""
+_SPREAD = 0x9E3779B1  # over all values of 32 bits, as hashes are
 _PLANTED = 100
-_SOUNDS = (".wav", ".mp4")
+_RECORDED = (".wav", ".mp4")
 _TOGETHER = 100
 
 
@@ -43,17 +48,24 @@ def main() -> None:
     parser.add_argument("--copied", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kinds", nargs="+", choices=[*COPIES], default=[*COPIES])
+    parser.add_argument("--kinds", nargs="+", choices=[*COPIES, *FILM_COPIES])
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where landmarks are kept, for a run that goes on")
     parser.add_argument("--real", type=Path, nargs="+", metavar="FOLDER")
+    parser.add_argument("--films", action="store_true", help="by pictures")
     parser.add_argument("--scale", type=int, metavar="N", help="recordings")
     parser.add_argument("--landmarks", type=int, default=60, help="of each recording of --scale")
     options = parser.parse_args()
     if options.scale:
         print(json.dumps(scale(options.scale, options.landmarks)))
         return
+    files = sorted(file for folder in options.real or () for file in folder.iterdir() if file.suffix in _RECORDED)
+    if options.real and not files:
+        parser.error(f"no {' or '.join(_RECORDED)} in {', '.join(map(str, options.real))}")
+    if options.films:
+        for row in films(files, options):
+            _say(row)
+        return
     if options.real:
-        files = sorted(file for folder in options.real for file in folder.iterdir() if file.suffix in _SOUNDS)
         originals: list[Tracks] = [(each, np.zeros_like(each)) for each in map(read_audio, map(str, files))]
         distinct = _heard(originals, 0)
     else:
@@ -61,8 +73,31 @@ def main() -> None:
         originals = [chatter.conversation(number) for number in range(options.copied)]
         kept = options.keep and options.keep / f"{options.seed}-{options.seconds:g}"
         distinct = made(chatter, options.distinct, kept)
-    for row in table(originals, distinct, options.kinds, options.seed):
+    for row in table(originals, distinct, options.kinds or COPIES, options.seed):
         _say(row)
+
+
+def films(files: list[Path], options: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """As `table`, of films; of recorded files those alone that are films."""
+    room = Room(options.seconds)
+    if files := [file for file in files if file.suffix == ".mp4"]:
+        originals, others = (pictures_of(file, options.seconds) for file in files), range(0)
+    else:
+        originals = (list(room.film(options.seed, number)) for number in range(options.copied))
+        others = range(options.copied, options.distinct)
+    distinct = list[Landmarks]()
+    copies: dict[str, list[Landmarks]] = {kind: [] for kind in options.kinds or FILM_COPIES}
+    randoms = {kind: np.random.default_rng([options.seed, list(FILM_COPIES).index(kind)]) for kind in copies}
+    for film in originals:
+        distinct.append(picture_landmarks(coarse_film(film)))
+        for kind, found in copies.items():
+            found.append(picture_landmarks(coarse_film(encoded(*FILM_COPIES[kind](film, randoms[kind])))))
+    distinct += [picture_landmarks(coarse_film(room.film(options.seed, number))) for number in others]
+    per_second = np.quantile([len(each.hash_M) / options.seconds for each in distinct], [0, 0.5, 1])
+    yield {"films": len(distinct), "landmarks/s": " ".join(f"{n:.0f}" for n in per_second)}
+    yield _row("none", 0, distinct, [])
+    for kind, found in copies.items():
+        yield _row(kind, len(found), distinct, found)
 
 
 def made(chatter: Chatter, count: int, kept: Path | None) -> list[Landmarks]:
@@ -114,7 +149,7 @@ def joined(found: list[Landmarks]) -> list[Duplicate]:
     matches = Matches()
     for number, each in enumerate(found):
         matches.add(number, each)
-    duplicates = near_duplicates(matches, [each.seconds for each in found])
+    duplicates = near_duplicates([Prints("the sound", matches, [each.seconds for each in found])])
     matches.close()
     return duplicates
 
@@ -141,12 +176,12 @@ def _say(row: dict[str, object]) -> None:
 def scale(recordings: int, each: int) -> dict[str, object]:
     """Memory and time of so many fingerprints. The last hundred are later pieces of the first ones, a bit faster."""
     random = np.random.default_rng(0)
-    before, began = _peak_mb(), time.process_time()
+    before, began = peak_mb(), time.process_time()
     matches = Matches()
     planted = []
     for number in range(recordings):
         frames = np.sort(random.integers(0, 3000, each)).astype(np.int32)
-        found = Landmarks(random.integers(0, _VALUES, each).astype(np.uint32) << np.uint32(6), frames)
+        found = Landmarks((random.integers(0, _VALUES, each) * _SPREAD % (1 << 32)).astype(np.uint32), frames)
         if number < _PLANTED:
             planted.append(found)
         elif number >= recordings - _PLANTED:
@@ -155,7 +190,7 @@ def scale(recordings: int, each: int) -> dict[str, object]:
             found = Landmarks(hashes[kept], np.round((frames[kept] - frames[each // 4]) / 1.01).astype(np.int32))
         matches.add(number, found)
     disk = matches.bytes
-    told = near_duplicates(matches, [60.0] * recordings)
+    told = near_duplicates([Prints("the sound", matches, [60.0] * recordings)])
     matches.close()
     right = sum(one.number - one.kept == recordings - _PLANTED for one in told)
     return {
@@ -163,16 +198,12 @@ def scale(recordings: int, each: int) -> dict[str, object]:
         "fingerprints": recordings,
         "landmarks": recordings * each,
         "disk_mb": round(disk / 1e6),
-        "memory_mb": round(_peak_mb() - before),
+        "memory_mb": round(peak_mb() - before),
         "cpu_s": round(time.process_time() - began, 1),
         "planted": _PLANTED,
         "found": right,
         "false": len(told) - right,
     }
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

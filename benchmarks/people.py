@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import resource
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +26,7 @@ from scipy.signal import butter, fftconvolve, sosfilt
 from benchmarks.speech import _alone, dialogues
 from visavis.pipeline.demo.script import PHRASES
 from visavis.pipeline.demo.voices import VOICES, synthesise
+from visavis.pipeline.engine.memory import peak_mb
 from visavis.pipeline.plan.people import person_numbers, tied
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.stages.balance import held_out, name_number
@@ -212,11 +212,11 @@ def scale(count: int) -> None:
     who = rng.integers(len(people), size=count)
     prints_NE = people[who] + np.float32(0.5) * rng.standard_normal((count, 192)).astype(np.float32)
     prints_NE /= np.linalg.norm(prints_NE, axis=1, keepdims=True)
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, start = peak_mb(), time.perf_counter()
     found = linked(prints_NE, np.full(count, 20.0), np.arange(count) // 2)
     seconds = time.perf_counter() - start
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{count} participants: {seconds:.0f} s, {(held - before) / 1024:.0f} MB more ({held / 1024:.0f} MB in all);")
+    held = peak_mb()
+    print(f"{count} participants: {seconds:.0f} s, {held - before:.0f} MB more ({held:.0f} MB in all);")
     print(f"    {len(np.unique(found))} people found of {len(np.unique(who))}")
 
 

@@ -261,7 +261,7 @@ class MotionConfig(Section):
 
 
 class DuplicatesConfig(Section):
-    """Conversations whose sound is in another one too: encoded anew, cut, sped up, in another picture."""
+    """Conversations whose sound or pictures are in another one too: encoded anew, cut, sped up, with other sound."""
 
     enabled: bool = Field(False, description="whether all but one of them are left out")
     min_overlap: float = Field(0.5, gt=0, le=1, description="share of the shorter of two that must be in both")

@@ -156,6 +156,15 @@ class Soundprint(Row):
     frames: Array
 
 
+class Filmprint(Row):
+    """Hashes of groups of changes of the pictures, and when they begin: as `Soundprint`. pictures: of how many."""
+
+    conversation: ItemId
+    hashes: Array
+    frames: Array
+    pictures: int
+
+
 class Outline(Row):
     """What the plan needs to know of a conversation, small enough to keep a million of them.
 
@@ -250,6 +259,7 @@ class FaceTracks(Row):
     camera: float32 [frames + 1, 4], of the piece's frames and the one after: how the picture has moved as a whole since
     the shot, or the piece, began (`stages.face.camera`): real and imaginary part of turn and shift. What was at
     z = x + i y (pixels, y down) is at turn · z + shift. None: it has not.
+    coarse: float16 [frames, 23], each picture in its coarsest strokes (`stages.media.coarse`); None: nobody drew them.
     """
 
     piece: Piece
@@ -258,6 +268,7 @@ class FaceTracks(Row):
     cuts: tuple[int, ...]
     tracks: tuple[Track, ...]
     camera: Array | None = None
+    coarse: Array | None = None
 
 
 class Segment(Row):

@@ -20,12 +20,11 @@ import hashlib
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.manifest import BalancePlan
 from visavis.schemas.windows_config import BalanceConfig
+from visavis.training.components import groups_of
 
 _EDGES_CM = np.geomspace(1e-3, 1e2, 513)
 """Borders of the bins of expressiveness: a still face to one that fills the room, each 2.3 % above the last."""
@@ -70,8 +69,7 @@ def held_out(names_N2: np.ndarray, val_share: float) -> np.ndarray:
     """
     numbers, index = np.unique(names_N2, return_inverse=True)
     index_N2 = index.reshape(names_N2.shape)
-    ties = coo_array((np.ones(len(index_N2), bool), (index_N2[:, 0], index_N2[:, 1])), shape=(len(numbers),) * 2)
-    _, group_of = connected_components(ties, directed=False)
+    group_of = groups_of(index_N2, len(numbers))
     _, first = np.unique(group_of, return_index=True)  # of each group the least number: any order gives the same
     draw = np.array([name_number(f"{number:016x}") / 2**64 for number in numbers[first].tolist()])
     held = draw < val_share

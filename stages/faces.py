@@ -37,6 +37,7 @@ from visavis.stages.face.heads import Heads
 from visavis.stages.face.jump_cuts import jumps_of, picture_change
 from visavis.stages.face.landmarker import FaceLandmarkerTracker, read_landmarker
 from visavis.stages.face.texture import EVERY, by_turn
+from visavis.stages.media.coarse import coarse
 from visavis.stages.media.dissolves import DissolveDetector, thumbnail
 from visavis.stages.media.video import display_size, frames_on_grid
 
@@ -98,7 +99,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
         is_cut = CutDetector(self.config.cut_threshold)
         follow, camera = Association(round(self.config.max_gap * FPS)), CameraPath()
         dissolves, before, small_before = DissolveDetector(), None, None
-        cuts, picture = list[int](), list[float]()
+        cuts, picture, strokes = list[int](), list[float](), list[np.ndarray]()
         # One frame more than asked for, so that a cut exactly between two pieces is seen. (One frame earlier would be
         # a whole group of pictures earlier where a piece begins at a key frame.)
         for n, rgb in frames_on_grid(
@@ -120,6 +121,7 @@ class FacesStage(Stage[Piece, FaceTracks]):
                 break
             dissolves.add(n, small, new_shot=new_shot)
             picture.append(picture_change(small, small_before))
+            strokes.append(coarse(small))
             faces_FL3 = self._tracker.landmarks(rgb, new_shot=new_shot)
             camera.add(n, rgb, box_of(faces_FL3), new_shot=new_shot)
             size_2 = np.array(rgb.shape[1::-1], np.float32)
@@ -133,7 +135,8 @@ class FacesStage(Stage[Piece, FaceTracks]):
         cuts = sorted({*cuts, *dissolved, *jumps_of(np.array(picture), tracks, item.first)} - {item.first})
         piece = item.model_copy(update={"uri": ""})  # what was seen does not depend on where the file lay
         path = camera.path(item.first, item.last, width)
-        yield FaceTracks(piece=piece, width=width, height=height, cuts=tuple(cuts), tracks=tracks, camera=path)
+        shown = {"camera": path, "coarse": np.stack(strokes)}
+        yield FaceTracks(piece=piece, width=width, height=height, cuts=tuple(cuts), tracks=tracks, **shown)
 
 
 def tracker_of(config: FacesConfig) -> FaceTracker:

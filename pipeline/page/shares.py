@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 from scipy.stats import norm, t
+
+from visavis.training.components import groups_of
 
 Interval = tuple[float, float]
 LEVEL = 0.95
@@ -164,9 +165,7 @@ def bradley_terry(votes: Comparisons, systems: int, level: float = LEVEL) -> tup
         parts.append(bread @ (sums.T @ sums) @ bread * len(names) / max(len(names) - 1, 1))
     alone = bread @ (rest.T @ rest) @ bread
     variance = np.max([np.diag(each) for each in (sum(parts) - alone, *parts, alone)], axis=0)
-    met = np.zeros((systems, systems))
-    met[pairs[:, 0], pairs[:, 1]] = 1
-    _, group_K = connected_components(met, directed=False)
+    group_K = groups_of(pairs, systems)
     scores[group_K != np.bincount(group_K).argmax()] = np.nan
     half = float(t.isf((1 - level) / 2, min(sizes) - 1)) * np.sqrt(variance) if min(sizes) > 1 else np.nan
     return scores, scores - half, scores + half

@@ -56,6 +56,7 @@ from visavis.stages.balance import held_out
 from visavis.stages.encode import network_digest
 from visavis.stages.face.codec import fit_codec, merge_statistics
 from visavis.stages.faces import pieces_of
+from visavis.stages.filmprint import FilmprintStage
 from visavis.stages.ingest import IngestStage, addresses_of
 from visavis.stages.motion import FitStage
 from visavis.stages.people import PeopleStage
@@ -121,7 +122,8 @@ class Build:
         self._network = network_digest(config.encode) if config.motion.kind == "network" else ""
         self._to_voices, self._to_windows = (self.graph.of_conversation(codec=codec) for codec in (False, True))
         later = [step for step in self.graph.steps.values() if step not in self._to_voices]
-        self._kept = {source for step in later for source in step.takes.values()} | {SoundprintStage.name}
+        prints = {SoundprintStage.name, FilmprintStage.name}
+        self._kept = {source for step in later for source in step.takes.values()} | prints
         self._opens_later = any(s.plugin and IngestStage.name in s.takes.values() for s in self._to_windows)
 
     def run(self, sources: Collection[Source], *, reconfigure: bool = False) -> BuildSummary:
@@ -225,7 +227,7 @@ class Build:
         def heard() -> Iterator[Heard]:
             for b in bound:
                 task = self._task(SoundprintStage.name, b.id, b.item)
-                yield Heard(b.id, b.place, task, b.made[SoundprintStage.name][0])
+                yield Heard(b.id, b.place, task, *(b.made[s.name][0] for s in (SoundprintStage, FilmprintStage)))
 
         gone = leave_out(run, heard, len(bound), self.config.duplicates.min_overlap)
         bound.keep(lambda b: b.id not in gone)

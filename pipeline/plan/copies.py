@@ -9,27 +9,31 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from visavis.pipeline.engine.run import Run
 from visavis.pipeline.state.tasks import Artifact, Task
 from visavis.schemas.artifact import load_row
 from visavis.schemas.errors import Reason, RunFailed
-from visavis.schemas.rows import Soundprint
+from visavis.schemas.rows import Filmprint, Soundprint
 from visavis.schemas.untrusted import parsing
+from visavis.schemas.words import counted
 from visavis.stages.duplicates.landmarks import Landmarks
 from visavis.stages.duplicates.matches import Matches
-from visavis.stages.duplicates.verdict import Duplicate, near_duplicates
+from visavis.stages.duplicates.verdict import Duplicate, Prints, near_duplicates
 
 
 class Heard(NamedTuple):
-    """A conversation: its id, its place in the list, the task that made its soundprint, and that."""
+    """A conversation: its id, its place in the list, the task that made its soundprint, that, and its filmprint."""
 
     id: str
     place: int
     task: Task
-    made: Artifact
+    sound: Artifact
+    film: Artifact
 
+
+P = TypeVar("P", Soundprint, Filmprint)
 
 Conversations = Callable[[], Iterator[Heard]]
 """All there are; in the same order whenever it is asked."""
@@ -55,18 +59,27 @@ def leave_out(run: Run, conversations: Conversations, count: int, min_overlap: f
 
 
 def _found(run: Run, conversations: Conversations, count: int, min_overlap: float) -> Sequence[Duplicate]:
-    seconds, places = array("d"), array("q")
-    with closing(Matches()) as matches, run.reporter.items("compared", count) as advance:
-        for number, heard in enumerate(conversations()):
-            found = _landmarks(run, heard)
-            matches.add(number, found)
-            seconds.append(found.seconds)
-            places.append(heard.place)
+    places, unseen = array("q"), 0
+    with closing(Matches()) as heard, closing(Matches()) as seen, run.reporter.items("compared", count) as advance:
+        prints = Prints("the sound", heard, array("d")), Prints("the pictures", seen, array("d"))
+        for number, each in enumerate(conversations()):
+            sound, film = _read(run, each.sound, Soundprint), _read(run, each.film, Filmprint)
+            unseen += not film.pictures
+            found = Landmarks(sound.hashes, sound.frames), Landmarks(film.hashes, film.frames)
+            for one, landmarks in zip(prints, found, strict=True):
+                one.matches.add(number, landmarks)
+                one.seconds.append(landmarks.seconds)
+            places.append(each.place)
             advance()
-        return near_duplicates(matches, seconds, places, min_overlap)
+        if unseen:
+            run.reporter.line(
+                f"{counted(unseen, 'conversation')} tracked by an earlier version: compared by sound alone"
+            )
+        return near_duplicates(prints, places, min_overlap)
 
 
-def _landmarks(run: Run, heard: Heard) -> Landmarks:
-    with parsing(lambda why: RunFailed(f"{heard.made.path} is not what a run writes ({why}); remove it and run again")):
-        row = load_row(run.store.read(heard.made.path), Soundprint)
-        return Landmarks.checked(row.hashes, row.frames)
+def _read(run: Run, made: Artifact, kind: type[P]) -> P:
+    with parsing(lambda why: RunFailed(f"{made.path} is not what a run writes ({why}); remove it and run again")):
+        row = load_row(run.store.read(made.path), kind)
+        Landmarks.checked(row.hashes, row.frames)
+        return row

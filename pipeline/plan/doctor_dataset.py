@@ -49,7 +49,7 @@ def examine_dataset(folder: str, reporter: Reporter) -> Diagnosis:
             for key, members in data.groups(entry, data.fetch(entry)):
                 _put(scratch, copies, data.decode(key, members), entry.split, usual)
             advance()
-    copies.judge(findings)
+    copies.judge(scratch, findings)
     asked = (
         "what needs a whole conversation (whether both speak with each other, whose answers come late): name the run"
     )
@@ -83,4 +83,4 @@ def _put(scratch: Scratch, copies: Copies, sample: Sample, split: str, usual: tu
     about = About(name="", people=(one, other), split=split, figures=(figures[one], figures[other]))
     excerpt = _of_sample(sample, scratch.length(meta.conversation))
     scratch.add(meta.conversation, about, measure(excerpt, *usual))
-    copies.hear(meta.conversation, "", excerpt, split)
+    copies.hear(meta.conversation, excerpt)

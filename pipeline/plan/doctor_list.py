@@ -50,7 +50,7 @@ def examine_list(inputs: Sequence[str], reporter: Reporter) -> Diagnosis:
             signs = [sign._replace(person=None) for sign in signs if sign.person != 1]
         findings.add(id_, about.name, signs, about.people)
     count = people.judge(scratch, findings)
-    copies.judge(findings)
+    copies.judge(scratch, findings)
     scratch.close()
     asked = "faces, lips and turns, which only a build measures: ask again of its run"
     return Diagnosis(
@@ -74,7 +74,7 @@ def _examined(source: Source, scratch: Scratch, copies: Copies) -> Iterator[Sign
         if excerpt := _heard(media):
             about = About(name=source_name(source), people=(names[0] or "", names[1] or ""))
             scratch.add(source_key(source), about, hear(excerpt))
-            copies.hear(source_key(source), about.name, excerpt)
+            copies.hear(source_key(source), excerpt)
     except Rejected as error:
         kind = Kind.MISSING_PARTNER if error.reason is Reason.INCOMPLETE_DYAD else Kind.UNREADABLE
         yield Sign(kind, 0.95, str(error))

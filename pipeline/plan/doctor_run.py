@@ -79,18 +79,18 @@ def examine_run(root: str, reporter: Reporter, *, listen: bool = False) -> Diagn
     every = max(1, kept.num_rows // LEARN_FROM)
     with reporter.items("learned from", -(-kept.num_rows // every)) as advance:
         for each in _each(store, prints, kept, every):
-            for _, excerpt in _readable(store, each, None):
+            for _, excerpt in _readable(store, each):
                 learner.add(excerpt)
             advance()
     voice, usual = learner.usual()
     with reporter.items("measured", kept.num_rows) as advance:
         for each in _each(store, prints, kept):
-            for about, excerpt in _readable(store, each, findings):
+            for about, excerpt in _readable(store, each, scratch, findings):
                 known = about.model_copy(update={"split": scratch.split(each.id)})
                 scratch.add(each.id, known, measure(excerpt, voice, usual))
-                copies.hear(each.id, each.name, excerpt, known.split)
+                copies.hear(each.id, excerpt)
             advance()
-    copies.judge(findings)
+    copies.judge(scratch, findings)
     left_out(account_of(Ledger(store), prints), findings)
     unknown = [] if split else ["splits: there is no dataset yet, or it was imported, so nobody can be in two"]
     voices = None
@@ -142,8 +142,10 @@ def _each(store: Store, fingerprints: Mapping[str, str], rows: pa.Table, every: 
         yield Kept(key, item or "", artifact_path(dyads.name, dyads.version, print_, key), sound)
 
 
-def _readable(store: Store, kept: Kept, findings: Findings | None) -> Iterator[tuple[About, Excerpt]]:
-    """A conversation minute by minute; one that cannot be read is a finding."""
+def _readable(
+    store: Store, kept: Kept, scratch: Scratch | None = None, findings: Findings | None = None
+) -> Iterator[tuple[About, Excerpt]]:
+    """A conversation minute by minute; one that cannot be read to its end is a finding, and nothing else of it is."""
     try:
         with parsing(lambda why: DatasetError(f"{kept.id}: what is there of it does not fit together ({why})")):
             dyad = load_row(store.read(kept.dyad), Dyad)
@@ -152,7 +154,8 @@ def _readable(store: Store, kept: Kept, findings: Findings | None) -> Iterator[t
             for excerpt in _minutes(dyad, voices):
                 yield about, excerpt
     except (DatasetError, OSError) as error:
-        if findings is not None:
+        if scratch is not None and findings is not None:
+            scratch.forget(kept.id)
             findings.add(kept.id, kept.name, [Sign(Kind.UNREADABLE, 0.99, first_line(error))])
 
 

@@ -29,6 +29,7 @@ from visavis.stages.diarize import DiarizeStage
 from visavis.stages.dnsmos import DnsmosStage
 from visavis.stages.encode import EncodeStage
 from visavis.stages.faces import FacesStage
+from visavis.stages.filmprint import FilmprintStage
 from visavis.stages.glance import GlanceStage
 from visavis.stages.ingest import IngestStage
 from visavis.stages.motion import FitStage, MotionStage
@@ -134,6 +135,7 @@ STEPS = (
     step(DiarizeStage, "diarize", takes="ingest"),
     step(GlanceStage, "faces", takes="conversation=ingest diarization=diarize"),
     step(FacesStage, "faces", each="piece"),
+    step(FilmprintStage, takes="faces=faces", only_if="duplicates.enabled=true"),
     step(CastStage, takes="conversation=ingest faces=faces"),
     step(BindStage, "bind", takes="conversation=ingest diarization=diarize cast=cast"),
     step(SeparateStage, "separate", takes="conversation=ingest binding=bind"),

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from visavis.pipeline.engine.run import Run, made_of
 from visavis.pipeline.plan.dataset import buckets_of, read_made
@@ -26,6 +24,7 @@ from visavis.stages.balance import name_number
 from visavis.stages.people import PeopleStage
 from visavis.stages.voice.linking import linked
 from visavis.stages.voiceprints import VoiceprintsStage
+from visavis.training.components import groups_of
 
 _CHUNK = 256  # conversations that one task gathers
 
@@ -82,8 +81,7 @@ def tied(one_N2: np.ndarray, other_N2: np.ndarray) -> np.ndarray:
     numbers, one_P = np.unique(one_N2, return_inverse=True)
     others, other_P = np.unique(other_N2, return_inverse=True)
     size = len(numbers) + len(others)
-    ties = coo_array((np.ones(one_N2.size, bool), (one_P.ravel(), len(numbers) + other_P.ravel())), shape=(size, size))
-    _, group = connected_components(ties, directed=False)
+    group = groups_of(np.stack([one_P.ravel(), len(numbers) + other_P.ravel()], axis=1), size)
     _, first = np.unique(group[: len(numbers)], return_index=True)  # each group has a name, and its least stands for it
     named: np.ndarray = numbers[first][group[one_P.ravel()]]
     return named.reshape(one_N2.shape)

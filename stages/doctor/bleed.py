@@ -22,9 +22,10 @@ _BINS = 241  # of 5 ms
 _PEAK = 9.0  # times the rest's root mean square; of 19,200 normal values the largest has 4.3
 _HEARD = 1e-9  # mean square below which a block says nothing
 _FEWEST, _SHARE = 3, 0.15  # blocks with a peak, and of all blocks in which both tracks have sound
-_SAME_PLACE = 0.6  # of the peaks within 10 ms of each other
+_SAME_PLACE = 0.6  # of the peaks within 10 ms of one delay or of two
 _ONE = 0.85  # correlation of two tracks that are one
-_LOUD = -32.0  # dB of the other's voice against the own one
+_LOUD = -32.0  # dB of the other's voice against the own one …
+_FAINT = -6.0  # … below which both tracks are not one, however alike they are while only one speaks
 _DRIFT = 0.004  # seconds of delay that grow from beginning to end
 
 
@@ -59,23 +60,22 @@ def judge(sums: Sums) -> Iterator[Sign]:
     signs, alike, peaks = sums["bleed.signs"].tolist()
     if peaks < max(_FEWEST, _SHARE * sums["bleed.blocks"]):
         return
-    counts = sums["bleed.lags"]
-    near = np.convolve(counts, np.ones(5), "same")
-    place = int(near.argmax())
+    (place, count), (second, more) = _places(sums["bleed.lags"])
     drift, noise = _drift(sums)
-    steady = near[place] >= _SAME_PLACE * peaks
-    if not steady and not noise < 0.005:
+    if count + more < _SAME_PLACE * peaks and not noise < 0.005:
         return
-    late = 1000 * (place - _BINS // 2) * 0.005
     share = peaks / float(sums["bleed.blocks"])
     sure = certainty(share, _SHARE, 0.5)
     level = [_residual_db(sums, person) for person in (0, 1)]
-    if alike / peaks > _ONE:
+    if alike / peaks > _ONE and not _LOUD < max(level) < _FAINT:
         kind = Kind.INVERTED if signs < 0 else Kind.SAME_SOUND
-        yield Sign(kind, sure, f"correlation {alike / peaks:.2f} at {late:+.0f} ms")
+        yield Sign(kind, sure, f"correlation {alike / peaks:.2f} at {1000 * (place - _BINS // 2) * 0.005:+.0f} ms")
     elif max(level) > _LOUD:
         person = int(np.argmax(level))
-        when = "later" if (late > 0) == (person == 1) else "earlier"
+        if more >= _FEWEST and _is_later(second, person) and not _is_later(place, person):
+            place = second
+        late = 1000 * (place - _BINS // 2) * 0.005
+        when = "later" if _is_later(place, person) else "earlier"
         said = f"the other's voice at {level[person]:.0f} dB, {abs(late):.0f} ms {when} than in its own track"
         yield Sign(Kind.BLEED, min(sure, certainty(level[person], _LOUD, -24)), said, person)
     seconds = float(sums["sound.frames"]) / FPS
@@ -85,6 +85,26 @@ def judge(sums: Sums) -> Iterator[Sign]:
             certainty(abs(drift) * seconds, _DRIFT, 3 * _DRIFT),
             f"the second falls behind the first by {1e6 * drift:+.0f} ppm",
         )
+
+
+def _places(count_B: np.ndarray) -> tuple[tuple[int, float], tuple[int, float]]:
+    """The two bins around which most peaks lie, and how many: where each microphone hears both people, each of them is
+    late in the other's track, so it depends on who speaks which delay is seen."""
+    first, count = _place(count_B)
+    rest_B = count_B.copy()
+    rest_B[max(0, first - 4) : first + 5] = 0
+    return (first, count), _place(rest_B)
+
+
+def _place(count_B: np.ndarray) -> tuple[int, float]:
+    near_B = np.convolve(count_B, np.ones(5), "same")
+    begin = max(0, int(near_B.argmax()) - 2)
+    return begin + int(count_B[begin : begin + 5].argmax()), float(near_B.max())
+
+
+def _is_later(place: int, person: int) -> bool:
+    """Whether at this delay it is a person's track that hears the other late."""
+    return place != _BINS // 2 and (place > _BINS // 2) == (person == 1)
 
 
 def _delay(one_N: np.ndarray, other_N: np.ndarray) -> tuple[int, float, float] | None:

@@ -94,6 +94,10 @@ class Scratch:
         found = self._base.execute("SELECT about FROM talks WHERE id = ?", (id_,)).fetchone()
         return About.model_validate_json(found[0]) if found else None
 
+    def forget(self, id_: str) -> None:
+        """A conversation that could not be read to its end; what its people did until then stays counted."""
+        self._base.execute("DELETE FROM talks WHERE id = ?", (id_,))
+
     def is_new(self, digest: bytes) -> bool:
         """Whether this is asked for the first time."""
         return self._base.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount > 0

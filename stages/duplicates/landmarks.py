@@ -27,12 +27,24 @@ _LOWEST, _BANDS = 250.0, 46  # Hz, and semitones from there on: up to 3.4 kHz, w
 _NEAR_BANDS, _NEAR_FRAMES = 2, 4  # around a peak, of which it is the highest
 _BELOW, _AROUND = 20.0, 50  # dB that a peak may be below the loudest, within so many frames
 _FLOOR_DB = -60.0  # of a band's power; white noise of −86 dB of full scale
-_PEAKS, _NEXT = 5, 7  # peaks of a group, the anchor's first followers that it is made of
-_SOONEST, _LATEST = 2, 80  # frames from the anchor to the first and the last of them
-_STEP = 4  # frames to which that is rounded
-_KEPT = np.uint64(16)  # one hash of so many
 _BLOCK = 3000  # frames whose spectra are held at once
 _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+
+
+class Grouping(NamedTuple):
+    """peaks: of a group, all but the anchor among as many as `following` it. soonest, latest: frames from the anchor to
+    the first and the last of them; step: frames to which that is rounded (latest / step < 32). kept: one hash of so
+    many."""
+
+    peaks: int
+    following: int
+    soonest: int
+    latest: int
+    step: int
+    kept: int
+
+
+_SOUND = Grouping(peaks=5, following=7, soonest=2, latest=80, step=4, kept=16)
 
 
 class Landmarks(NamedTuple):
@@ -62,7 +74,7 @@ def landmarks(audio_N: np.ndarray, first: int = 0) -> Landmarks:
     """Of sound at 16 kHz, float [N]; first: the sample of its recording at which it begins. Silence has none."""
     if len(audio_N) < _FFT:
         return Landmarks(np.zeros(0, np.uint32), np.zeros(0, np.int32))
-    hash_M, frame_M = _groups(*_peaks(_levels(audio_N)))
+    hash_M, frame_M = grouped(*_peaks(_levels(audio_N)), _SOUND)
     return Landmarks(hash_M, frame_M + round(first / FRAME))
 
 
@@ -103,25 +115,25 @@ def _peaks(level_TB: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return frame_P, band_P
 
 
-def _groups(frame_P: np.ndarray, band_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes that are kept, and the frames of their anchors, by time."""
-    after_P = np.searchsorted(frame_P, frame_P + _SOONEST)
+def grouped(frame_P: np.ndarray, band_P: np.ndarray, how: Grouping) -> Landmarks:
+    """Hashes that are kept, and the frames of their anchors, by time. Of peaks by time; bands: fewer than 64."""
+    after_P = np.searchsorted(frame_P, frame_P + how.soonest)
     hashes, frames = [np.zeros(0, np.uint32)], [np.zeros(0, np.int32)]
-    for steps in combinations(range(_NEXT), _PEAKS - 1):
+    for steps in combinations(range(how.following), how.peaks - 1):
         anchor = np.flatnonzero(after_P + steps[-1] < len(frame_P))
-        anchor = anchor[frame_P[after_P[anchor] + steps[-1]] - frame_P[anchor] <= _LATEST]
+        anchor = anchor[frame_P[after_P[anchor] + steps[-1]] - frame_P[anchor] <= how.latest]
         code = band_P[anchor].astype(np.uint64)
         for step in steps:
             other = after_P[anchor] + step
-            late = (frame_P[other] - frame_P[anchor]) // _STEP
+            late = (frame_P[other] - frame_P[anchor]) // how.step
             code = (code << np.uint64(11)) + (band_P[other] << 5).astype(np.uint64) + late.astype(np.uint64)
         mixed = _mixed(code)
-        kept = mixed % _KEPT == 0
+        kept = mixed % np.uint64(how.kept) == 0
         hashes.append((mixed[kept] >> np.uint64(32)).astype(np.uint32))
         frames.append(frame_P[anchor[kept]].astype(np.int32))
     hash_M, frame_M = np.concatenate(hashes), np.concatenate(frames)
     order = np.lexsort((hash_M, frame_M))
-    return hash_M[order], frame_M[order]
+    return Landmarks(hash_M[order], frame_M[order])
 
 
 def _mixed(code: np.ndarray) -> np.ndarray:

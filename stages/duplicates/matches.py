@@ -3,9 +3,9 @@
     rows (hash, recording, frame)  → parts by hash      → rows that are equal side by side
     matches (pair, frame, frame)   → parts by recording → all matches of a pair side by side
 
-What is held is one part and a buffer. A hash that many recordings have, as of a dial tone or of a hundred copies, is
-matched with its first recordings only, so time stays in proportion to the rows; those that come first are those that
-would be kept.
+What is held is one part and a buffer; a part that is too large is parted once more. A hash that many recordings have,
+as of a dial tone or of a hundred copies, is matched with its first recordings only, so time stays in proportion to the
+rows; those that come first are those that would be kept.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from visavis.stages.duplicates.alignment import LEAST_VOTES
 from visavis.stages.duplicates.landmarks import Landmarks
 
 _PARTS = 128
+_LARGE = 1 << 22  # rows of a part; joining one takes 70 bytes of memory a row
+_DEEPEST = 4  # 32 bits
 _BUFFER = 1 << 20  # rows
 _FIRST = 16  # recordings of a hash that the others are matched with
 _AGAIN = 4  # rows of a hash in one recording that count: the rest is a sound that repeats
@@ -44,13 +46,13 @@ class Matches:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="visavis-")
-        self._rows = _Parts(Path(self._folder.name) / "rows", _ROW)
+        self._rows = _Parts(Path(self._folder.name) / "rows", _ROW, "hash")
 
     def add(self, recording: int, found: Landmarks) -> None:
         """Landmarks of a recording, or of a part of it."""
         rows = np.empty(len(found.hash_M), _ROW)
         rows["hash"], rows["recording"], rows["frame"] = found.hash_M, recording, found.frame_M
-        self._rows.add(rows, found.hash_M)
+        self._rows.add(rows)
 
     @property
     def bytes(self) -> int:
@@ -58,11 +60,12 @@ class Matches:
         return sum(file.stat().st_size for file in Path(self._folder.name).rglob("*") if file.is_file())
 
     def pairs(self, rank: np.ndarray) -> Iterator[Pair]:
-        """Pairs with enough in common to be looked at. rank: of each recording, int [C]; the lower one comes first."""
-        matches = _Parts(Path(self._folder.name) / "matches", _MATCH)
+        """Pairs with enough in common to be looked at, once. rank: of each recording, int [C]; the lower one comes
+        first."""
+        matches = _Parts(Path(self._folder.name) / "matches", _MATCH, "other")
         for rows in self._rows:
             for found in _matched(np.unique(rows), rank):  # pieces that overlap tell the same twice
-                matches.add(found, found["other"])
+                matches.add(found)
         for found in matches:
             yield from _paired(found, rank)
 
@@ -71,35 +74,47 @@ class Matches:
 
 
 class _Parts:
-    """Rows in files by a number of theirs; a buffer is written when it is full."""
+    """Rows in files by a number of theirs; a buffer is written when it is full. level: how often they were parted."""
 
-    def __init__(self, folder: Path, kind: np.dtype) -> None:
+    def __init__(self, folder: Path, kind: np.dtype, number: str, level: int = 0) -> None:
         folder.mkdir()
-        self._folder, self._kind = folder, kind
-        self._held: list[tuple[np.ndarray, np.ndarray]] = []
+        self._folder, self._kind, self._number, self._level = folder, kind, number, level
+        self._held: list[np.ndarray] = []
         self._count = 0
 
-    def add(self, rows: np.ndarray, number: np.ndarray) -> None:
-        self._held.append((rows, (number % _PARTS).astype(np.uint8)))
+    def add(self, rows: np.ndarray) -> None:
+        self._held.append(rows)
         self._count += len(rows)
         if self._count >= _BUFFER:
             self._write()
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Part by part; where the buffer never was full all are one."""
+        """Part by part, each once; where the buffer never was full all are one."""
         if not any(self._folder.iterdir()):
             if self._count:
-                yield np.concatenate([rows for rows, _ in self._held])
+                yield np.concatenate(self._held)
             return
         self._write()
         for part in range(_PARTS):
             if (path := self._folder / str(part)).exists():
-                yield np.fromfile(path, self._kind)
+                yield from self._read(path)
+                path.unlink()
+
+    def _read(self, path: Path) -> Iterator[np.ndarray]:
+        count = path.stat().st_size // self._kind.itemsize
+        if count <= _LARGE or self._level == _DEEPEST:
+            yield np.fromfile(path, self._kind)
+            return
+        finer = _Parts(path.with_suffix(".parts"), self._kind, self._number, self._level + 1)
+        for first in range(0, count, _BUFFER):
+            finer.add(np.fromfile(path, self._kind, _BUFFER, offset=first * self._kind.itemsize))
+        yield from finer
 
     def _write(self) -> None:
         if not self._count:
             return
-        rows, parts = (np.concatenate(column) for column in zip(*self._held, strict=True))
+        rows = np.concatenate(self._held)
+        parts = (rows[self._number] // _PARTS**self._level % _PARTS).astype(np.uint8)
         order = np.argsort(parts, kind="stable")
         edges = np.searchsorted(parts[order], np.arange(_PARTS + 1))
         with about(self._folder.name):

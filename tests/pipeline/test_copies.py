@@ -27,15 +27,23 @@ from visavis.pipeline.state.spool import Spool
 from visavis.pipeline.state.tasks import Task
 from visavis.schemas.artifact import dump_rows
 from visavis.schemas.config import BuildConfig, RunConfig
-from visavis.schemas.rows import Outline, Soundprint, Source
+from visavis.schemas.rows import Filmprint, Outline, Soundprint, Source
 from visavis.schemas.storage.store import Store
 
 WHOLE = made(0)
-SOUNDS = {"a": WHOLE, "b": made(1), "c": part(WHOLE, 0, 58, speed=1.01), "d": part(WHOLE, 10, 40), "e": made(2)}
+SOUNDS = {
+    "a": WHOLE,
+    "b": made(1),
+    "c": part(WHOLE, 0, 58, speed=1.01),
+    "d": part(WHOLE, 10, 40),
+    "e": made(2),
+    "f": made(5),
+}
+FILMS = {"a": made(3), "c": part(made(3), 0, 58, speed=1.01), "e": made(4), "f": part(made(4), 5, 60)}
 
 
 class WithSound(InAnyOrder):
-    """Each file is a conversation of its own, and its soundprint that of its name."""
+    """Each file is a conversation of its own, and its prints those of its name."""
 
     def _facts(self, task: Task) -> str:
         if task.stage == "ingest":
@@ -46,6 +54,10 @@ class WithSound(InAnyOrder):
             sound = SOUNDS[task.item.removesuffix(".mp4")]
             row = Soundprint(conversation=task.key, hashes=sound.hash_M, frames=sound.frame_M)
             (self._root / task.path).write_bytes(dump_rows([row]))
+        if task.stage == "filmprint":
+            film = FILMS.get(task.item.removesuffix(".mp4"), part(WHOLE, 0, 0))
+            shown = Filmprint(conversation=task.key, hashes=film.hash_M, frames=film.frame_M, pictures=900)
+            (self._root / task.path).write_bytes(dump_rows([shown]))
         return super()._facts(task)
 
 
@@ -78,7 +90,7 @@ def test_the_same_are_left_out_whatever_came_first(data: st.DataObject) -> None:
     assert by_chance == first_come == again
     assert first_come[0] == {"a", "b", "e"}
     assert first_come[1]["c.mp4"].startswith("near_duplicate: 5")
-    assert "are the sound of a.mp4, from 0.0 s on, at 1.01" in first_come[1]["c.mp4"]
+    assert "are the sound and the pictures of a.mp4, from 0.0 s on, at 1.01" in first_come[1]["c.mp4"]
     assert "from 10.0 s on, at 1.000" in first_come[1]["d.mp4"]
 
 
@@ -88,3 +100,10 @@ def test_the_list_decides_which_of_two_stays_and_who_is_alone_comes_back(tmp_pat
     assert left(tmp_path, "ac", lambda _: 0)[0] == {"a"}
     assert left(tmp_path, "c", lambda _: 0) == ({"c"}, {})
     assert left(tmp_path, "cdb", lambda _: 0, min_overlap=1.0)[0] == {"c", "d", "b"}
+
+
+@pytest.mark.slow
+def test_a_copy_with_other_sound_is_told_by_its_pictures(tmp_path: Path) -> None:
+    kept, told = left(tmp_path, "bef", lambda _: 0)
+    assert kept == {"b", "e"}
+    assert "s are the pictures of e.mp4, from 5.0 s on" in told["f.mp4"]

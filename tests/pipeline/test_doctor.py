@@ -17,7 +17,10 @@ from tests.pipeline.test_cli import visavis
 from tests.pipeline.test_report_page import page_data, write
 from tests.stages.clapper import ffmpeg
 from visavis.pipeline.page.report_find import Found
-from visavis.schemas import SAMPLE_RATE
+from visavis.pipeline.plan import doctor_run
+from visavis.schemas import FPS, SAMPLE_RATE
+from visavis.schemas.artifact import dump_rows, load_row
+from visavis.schemas.rows import Voices
 from visavis.stages.doctor.findings import Diagnosis, Findings, Item
 from visavis.stages.doctor.kinds import Kind
 
@@ -62,6 +65,22 @@ def test_an_artifact_that_cannot_be_read_is_a_finding_and_costs_nothing_else(
     (root / "doctor.json").mkdir()
     code, out, err = visavis(capsys, monkeypatch, "doctor", str(root), "--json")
     assert "doctor.json could not be written" in err
+    assert (code, findings(out)) == (1, {"unreadable": ["c000002.mp4"]})
+    assert json.loads(out)["looked_at"]["conversations"] == 5
+
+
+@pytest.mark.slow
+def test_a_conversation_that_breaks_off_is_told_once_and_not_judged_by_its_beginning(
+    talks: list[Talk], tmp_path: Path, capsys: Capture, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(doctor_run, "_MINUTE", 5 * FPS)
+    talks[2].audio[0][:] = 0  # for which it would be told, too
+    write_run(root := tmp_path / "run", talks)
+    (path,) = root.glob("artifacts/separate/*/c000002.safetensors")
+    row = load_row(path.read_bytes(), Voices)
+    broken = (row.audio[0], row.audio[1][: len(row.audio[1]) * 2 // 3])
+    path.write_bytes(dump_rows([row.model_copy(update={"audio": broken})]))
+    code, out, _ = visavis(capsys, monkeypatch, "doctor", str(root), "--json")
     assert (code, findings(out)) == (1, {"unreadable": ["c000002.mp4"]})
     assert json.loads(out)["looked_at"]["conversations"] == 5
 

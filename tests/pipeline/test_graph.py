@@ -70,6 +70,7 @@ PINNED: dict[str, dict[str, str]] = {
         "dnsmos": "321881fdbc74",
         "glance": "e694484cb3ee",
         "faces": "05de712e0c52",
+        "filmprint": "9fa73704ee39",
         "cast": "1535a2b35554",
         "bind": "231809d10b4a",
         "separate": "25b376886568",

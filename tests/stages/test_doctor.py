@@ -6,19 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.defects import examined
 from benchmarks.injections import INJECTIONS, Talk
 from benchmarks.listeners import REAL
 from benchmarks.reactive import Corpus
-from visavis.stages.doctor.examine import Learner, measure
+from visavis.schemas import FPS, SAMPLES_PER_FRAME
+from visavis.stages.doctor import bleed
+from visavis.stages.doctor.examine import Learner, hear, measure
 from visavis.stages.doctor.excerpt import Excerpt, Sums, moved_by
 from visavis.stages.doctor.findings import MOST_ITEMS, Findings, Sign
 from visavis.stages.doctor.kinds import REMEDIES, Kind
 from visavis.stages.doctor.lips import Lips
 from visavis.stages.doctor.scratch import About, Scratch
+from visavis.stages.doctor.turns import Evidence
 
 CORPUS = Corpus(train=10, val=0, seconds=180, seed=5)
 Measured = dict[str, tuple[About, Sums]]
@@ -114,6 +117,33 @@ def test_what_is_wrong_with_one_hides_nothing_of_the_other(clean: Measured, lear
     talk.audio = [np.zeros_like(talk.audio[0]), 0.05 * talk.audio[1]]
     found = examined(clean | {talk.dyad.conversation: (talk.about(), measure(talk.excerpt(), *learned))})
     assert {Kind.DEAD_TRACK, Kind.QUIET} <= {each.kind for each in found.findings}
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=30)
+def test_a_fifth_of_strangers_does_not_change_what_is_usual(seed: int) -> None:
+    random, seconds_N = np.random.default_rng(seed), np.full(60, 180.0)
+    nats_N = random.normal(2.6, 1.0, 60)
+    usual = Evidence.of(nats_N, seconds_N)
+    nats_N[::5] = random.normal(-2.3, 0.8, 12)
+    now = Evidence.of(nats_N, seconds_N)
+    assert now.below(2.6, 180.0) == pytest.approx(usual.below(2.6, 180.0), abs=1.0)
+    assert now.below(-2.3, 180.0) > 2.5
+
+
+def test_where_both_microphones_hear_both_people_it_is_told_of_one_with_its_own_delay() -> None:
+    random, frames = np.random.default_rng(0), 20 * FPS
+    speaks_T = np.arange(frames) // (2 * FPS) % 2  # each for two seconds, with a pause after it
+    state_T = np.where(np.arange(frames) % (2 * FPS) < 35, 1 << speaks_T, 0).astype(np.uint8)
+    heard_PN = np.repeat([state_T & 1, state_T >> 1], SAMPLES_PER_FRAME, axis=1)
+    speech_PN = random.normal(0, 0.1, heard_PN.shape) * heard_PN
+    late_PN = [np.roll(0.2 * speech_PN[1], 800), np.roll(0.1 * speech_PN[0], 1600)]
+    audio_PN = (speech_PN + late_PN + random.normal(0, 1e-4, speech_PN.shape)).astype(np.float32)
+    nobody = np.zeros((2, frames, 0), np.float32), np.zeros((2, frames), bool)
+    excerpt = Excerpt(audio_PN, state_T, *nobody, 0, frames, own_tracks=True)
+    (sign,) = bleed.judge(hear(excerpt))
+    assert (sign.kind, sign.person) == (Kind.BLEED, 0)
+    assert sign.detail == "the other's voice at -14 dB, 50 ms later than in its own track"
 
 
 @given(st.lists(st.floats(0.5, 1.0), min_size=1, max_size=3 * MOST_ITEMS))

@@ -16,10 +16,11 @@ from tests.stages.test_ingest import write_clip
 from visavis.schemas import SAMPLE_RATE
 from visavis.schemas.config import IngestConfig
 from visavis.schemas.rows import Source
+from visavis.stages.duplicates import matches as matches_module
 from visavis.stages.duplicates.alignment import LEAST_VOTES, align
 from visavis.stages.duplicates.landmarks import Landmarks, landmarks
 from visavis.stages.duplicates.matches import Matches
-from visavis.stages.duplicates.verdict import Duplicate, near_duplicates
+from visavis.stages.duplicates.verdict import Duplicate, Prints, near_duplicates
 from visavis.stages.ingest import IngestStage
 from visavis.stages.media.audio import read_audio
 from visavis.stages.soundprint import SoundprintStage
@@ -48,7 +49,7 @@ def told(found: list[Landmarks], seconds: list[float] | None = None) -> list[Dup
     matches = Matches()
     for number, each in enumerate(found):
         matches.add(number, each)
-    duplicates = near_duplicates(matches, seconds or [each.seconds for each in found])
+    duplicates = near_duplicates([Prints("the sound", matches, seconds or [each.seconds for each in found])])
     matches.close()
     return duplicates
 
@@ -118,10 +119,20 @@ def test_the_same_is_told_whatever_order_and_pieces_they_come_in(random: Random)
     matches = Matches()
     for number, piece in [*pieces, *pieces[:3]]:  # pieces that overlap tell the same twice
         matches.add(number, piece)
-    again = near_duplicates(matches, [each.seconds for each in whole])
+    again = near_duplicates([Prints("the sound", matches, [each.seconds for each in whole])])
     matches.close()
     assert again == told(whole)
     assert [(each.number, each.kept) for each in again] == [(2, 0), (3, 1)]
+
+
+def test_parts_that_are_too_large_are_parted_once_more_and_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = [made(n, 3000) for n in range(4)]
+    found = [*whole, *[part(each, 5, 50, speed=1.01) for each in whole]]
+    at_once = told(found)
+    monkeypatch.setattr(matches_module, "_LARGE", 20)
+    monkeypatch.setattr(matches_module, "_BUFFER", 1000)
+    assert told(found) == at_once
+    assert [(each.number, each.kept) for each in at_once] == [(4, 0), (5, 1), (6, 2), (7, 3)]
 
 
 def halves(whole: Landmarks) -> list[Landmarks]:
