@@ -13,8 +13,9 @@ from pydantic import Field, field_validator, model_validator
 from visavis.schemas.access import LEADING_ON
 from visavis.schemas.dyads import CodecKind
 from visavis.schemas.markers import ByDigest, Runtime
+from visavis.schemas.people_config import FaceprintsConfig, SplitConfig, VoiceprintsConfig, check_people
 from visavis.schemas.section import Device, Section
-from visavis.schemas.windows_config import BalanceConfig, ShardConfig, SplitConfig, WindowsConfig, check_labels
+from visavis.schemas.windows_config import BalanceConfig, ShardConfig, WindowsConfig, check_labels
 
 MOST_PIXELS = 8192 * 4352
 """Of a picture, 8K and a little: what any decoder of this program allocates at most, whatever the settings."""
@@ -197,13 +198,6 @@ class SeparateConfig(Section):
     device: Device = "auto"
 
 
-class VoiceprintsConfig(Section):
-    """Biometric data of the people in the videos, kept in the run's folder and never in a dataset."""
-
-    enabled: bool = Field(False, description="whether voices are known again across conversations")
-    device: Device = "auto"
-
-
 class EncodeConfig(Section):
     network: Annotated[str | None, ByDigest] = Field(
         None, description="an encoder of face crops, a path or URL: torch.export (.pt2) or TorchScript (.pt, .ts)"
@@ -311,6 +305,7 @@ class BuildConfig(Section):
     bind: BindConfig = BindConfig()
     separate: SeparateConfig = SeparateConfig()
     voiceprints: VoiceprintsConfig = VoiceprintsConfig()
+    faceprints: FaceprintsConfig = FaceprintsConfig()
     encode: EncodeConfig = EncodeConfig()
     motion: MotionConfig = MotionConfig()
     windows: WindowsConfig = WindowsConfig()
@@ -327,6 +322,5 @@ class BuildConfig(Section):
         if self.motion.kind == "network" and not self.encode.network:
             raise ValueError("motion.kind=network needs encode.network, the encoder's file")
         check_labels(self.balance, self.shard)
-        if self.split.people != "names" and not self.voiceprints.enabled:
-            raise ValueError(f"split.people={self.split.people} needs voiceprints.enabled=true")
+        check_people(self.split, self.voiceprints, self.faceprints)
         return self

@@ -26,6 +26,7 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.words import counted
 from visavis.stages import diarize
 from visavis.stages.face.landmarker import check_faces
+from visavis.stages.faceprints import check_faceprints
 from visavis.stages.media.ffmpeg import check_decoders
 from visavis.stages.voice import whisper
 from visavis.stages.voice.separator import check_separator
@@ -47,6 +48,7 @@ def check_models(config: BuildConfig) -> None:
         (check_decoders, config.faces),
         (check_separator, config.separate),
         (check_voiceprints, config.voiceprints),
+        (check_faceprints, config.faceprints),
     ]
     missing = []
     for check, section in checks:
