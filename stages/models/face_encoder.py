@@ -1,7 +1,8 @@
 """Face recognition by a network of the user's own, in ONNX: an aligned face → where it lies on a unit sphere.
 
 Any network of the ArcFace kind serves (SFace of OpenCV's zoo, InsightFace's, AdaFace): the face on five places of a
-square (`stages.face.alignment`), one vector out. onnxruntime runs it on one core; the trade-off is 20 to 100 ms a face.
+square (`stages.face.alignment`), one vector out. onnxruntime runs it on one core. The trade-off: .03 s a face for a
+network of MobileFaceNet's size, .2 s for a ResNet-50, on a core that was shared; no GPU.
 """
 
 from __future__ import annotations

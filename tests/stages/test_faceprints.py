@@ -89,7 +89,7 @@ def test_rendered_people_are_known_again_in_other_conversations(tmp_path: Path) 
     for talk in talks:
         [row] = FaceprintsStage(FaceprintsConfig(), seen).process(talk)
         assert 6 <= min(row.pictures) <= max(row.pictures) <= FRAMES // 5, "of every fifth frame"
-        assert min(float(known) for known in row.agreement if known is not None) > 0.98
+        assert min(float(known) for known in row.agreement if known is not None) > 0.95
     network = OnnxFaceEncoder(of_cells(np.mean(seen.seen, axis=0)), FaceprintsConfig())
     stage = FaceprintsStage(FaceprintsConfig(pictures=4), network)
     prints = np.concatenate([next(stage.process(talk)).prints for talk in talks]).astype(np.float64)
