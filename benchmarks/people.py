@@ -134,7 +134,7 @@ def pairs(pieces: list[Piece], name: str) -> None:
         bound = OF_VOICES.bound(count)
         missed, mixed = (nats_N[same_N] <= bound).mean(), (nats_N[~same_N] > bound).mean()
         print(f"    bound of {count:>7} participants: {missed:.1%} missed, {mixed:.2%} of strangers taken for one")
-    _, _, _, half, _ = known = OF_VOICES
+    known, half = OF_VOICES, OF_VOICES.half
     share_N = np.sqrt(one_N / (one_N + half) * other_N / (other_N + half))
     same = float((cosine_N * share_N)[same_N].sum() / (share_N**2)[same_N].sum())
     stray = np.where(same_N, cosine_N - same * share_N, cosine_N - cosine_N[~same_N].mean())

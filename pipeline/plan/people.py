@@ -66,9 +66,10 @@ def people_by_prints(
     if config.people != "faces" and voices[0] is not None:
         numberings.append(person_numbers(ids[order], *_joined(voices, order)[:2]))
     if config.people != "voices" and faces[0] is not None:
-        likeness, said = of_faces(*(joined := _joined(faces, order)), config.face_threshold)
+        prints_N2E, pictures_N2, agreement_N2 = _joined(faces, order)
+        likeness, said = of_faces(prints_N2E, agreement_N2, config.face_threshold)
         run.reporter.line(f"faces: {said}{'' if likeness else '; names say who is one person'}")
-        numberings.append(person_numbers(ids[order], *joined[:2], likeness) if likeness else rows["names"])
+        numberings.append(person_numbers(ids[order], prints_N2E, pictures_N2, likeness) if likeness else rows["names"])
     return reduce(tied, numberings)
 
 

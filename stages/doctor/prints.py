@@ -17,8 +17,6 @@ from visavis.stages.crowd.linking import linked
 from visavis.stages.doctor.findings import Findings, Item
 from visavis.stages.doctor.kinds import Kind
 
-_NAMED_ONE = 4.6
-"""Nats against one person before a name is doubted: a hundred names are right for one that is not."""
 _SHOWN = 6  # conversations that a finding names
 
 
@@ -71,9 +69,10 @@ class Prints:
     def judge(self, findings: Findings) -> int:
         """Put what is wrong into `findings`. Returns how many people there are; 0: nobody can tell, `said` says why."""
         if not self._who:
+            self.said = f"of nobody enough is known by {self.what}"
             return 0
         prints_NE, (weight_N, agreement_N) = np.stack(self._prints).astype(np.float32), np.array(self._more).T
-        likeness = OF_VOICES if self.what == "voice" else self._of_faces(prints_NE, weight_N, agreement_N)
+        likeness = OF_VOICES if self.what == "voice" else self._of_faces(prints_NE, agreement_N)
         if likeness is None:
             return 0
         crowd = _Crowd(prints_NE, weight_N, self._who, likeness, self.what)
@@ -87,11 +86,11 @@ class Prints:
         findings.of(Kind.SEVERAL_PEOPLE, len({who.given for who in self._who} - {""}))
         return count
 
-    def _of_faces(self, prints_NE: np.ndarray, weight_N: np.ndarray, agreement_N: np.ndarray) -> Likeness | None:
+    def _of_faces(self, prints_NE: np.ndarray, agreement_N: np.ndarray) -> Likeness | None:
         """How alike faces are, by conversations of which both are known."""
         first = [n for n in range(len(self._who) - 1) if self._who[n].talk == self._who[n + 1].talk]
         pairs_C2 = np.array(first, np.int64)[:, None] + (0, 1)
-        likeness, self.said = of_faces(prints_NE[pairs_C2], weight_N[pairs_C2], agreement_N[pairs_C2], self._threshold)
+        likeness, self.said = of_faces(prints_NE[pairs_C2], agreement_N[pairs_C2], self._threshold)
         return likeness
 
 
@@ -155,7 +154,7 @@ def _one_person(members_M: np.ndarray, crowd: _Crowd, findings: Findings) -> Non
 
 def _one_name(members_M: np.ndarray, crowd: _Crowd, findings: Findings) -> None:
     """Whether somebody of a name sounds or looks unlike most others of it."""
-    person_M = crowd.linked(members_M, -_NAMED_ONE)
+    person_M = crowd.linked(members_M, crowd.likeness.doubt)
     people, count_P = np.unique(person_M, return_counts=True)
     if len(people) < 2:
         return
@@ -165,7 +164,7 @@ def _one_name(members_M: np.ndarray, crowd: _Crowd, findings: Findings) -> None:
         f"{len(people)} {crowd.what}s: {crowd.places(members_M[~most_M])} against {crowd.places(members_M[most_M])}"
     )
     name = crowd.who[int(members_M[0])].name
-    item = Item(id=name, name=name, detail=detail, certainty=_sure(-_NAMED_ONE - float(nats_K.min())))
+    item = Item(id=name, name=name, detail=detail, certainty=_sure(crowd.likeness.doubt - float(nats_K.min())))
     findings.put(Kind.SEVERAL_PEOPLE, item)
 
 

@@ -21,6 +21,9 @@ from visavis.schemas.people_config import FaceprintsConfig
 from visavis.schemas.rows import Binding, BoundParticipant, Conversation, FaceTracks, Media, Segment
 from visavis.stages.crowd.likeness import FEWEST, of_faces
 from visavis.stages.crowd.linking import linked
+from visavis.stages.doctor.findings import Findings
+from visavis.stages.doctor.kinds import Kind
+from visavis.stages.doctor.prints import Appearance, Print, Prints
 from visavis.stages.face.alignment import aligned, five_points, to_template
 from visavis.stages.faceprints import FaceprintsInput, FaceprintsStage, Picture, best, candidates
 from visavis.stages.models.face_encoder import FaceEncoder, OnnxFaceEncoder, load_face_encoder
@@ -237,7 +240,7 @@ def test_a_corpus_tells_how_alike_one_persons_faces_are(shared: float) -> None:
     """shared: what all faces have in common, as networks of another kind leave it."""
     prints, agreement, who = corpus(60, 30, 0.35, seed=4, shared=shared)
     pictures = np.full(who.shape, 12.0)
-    likeness, said = of_faces(prints, pictures, agreement)
+    likeness, said = of_faces(prints, agreement)
     assert likeness is not None
     assert "one person from a cosine of" in said
     talk = np.repeat(np.arange(len(who)), 2)
@@ -246,17 +249,36 @@ def test_a_corpus_tells_how_alike_one_persons_faces_are(shared: float) -> None:
     assert len(ties) == len(np.unique(found)) == len(np.unique(who))
 
 
+@pytest.mark.parametrize(("alike", "doubted"), [(0.05, True), (0.4, False)])
+def test_a_name_is_doubted_only_where_faces_are_as_unlike_as_strangers(alike: float, doubted: bool) -> None:
+    """alike: cosine of the one who is called p0 in another conversation; halves of one person are alike by 0.9."""
+    prints, agreement, _ = corpus(30, 60, 0.3, seed=7)
+    aside = prints[9, 0] - (prints[9, 0] @ prints[3, 0]) * prints[3, 0]
+    prints[9, 0] = alike * prints[3, 0] + np.sqrt(1 - alike**2) * aside / np.linalg.norm(aside)
+    crowd, found = Prints("face"), Findings()
+    for talk in range(30):
+        for place in (0, 1):
+            name = "p0" if place == 0 and talk in (3, 9) else f"t{talk}-{place}"
+            print_ = Print(prints[talk, place].astype(np.float32), 12, agreement[talk, place])
+            crowd.add(Appearance(f"t{talk}", f"t{talk}.mp4", name, "train"), print_)
+    crowd.judge(found)
+    told = {each.kind: each for each in found.all(30)}
+    assert (Kind.SEVERAL_PEOPLE in told) == doubted
+    if doubted:
+        assert told[Kind.SEVERAL_PEOPLE].items[0].detail.startswith("2 faces: t")
+
+
 def test_who_tells_nobody_apart_links_nobody() -> None:
-    prints, agreement, who = corpus(60, 30, 20.0, seed=5)
-    assert of_faces(prints, np.full(who.shape, 12.0), agreement)[0] is None
-    prints, agreement, who = corpus(FEWEST - 1, 30, 0.3, seed=6)
-    likeness, said = of_faces(prints, np.full(who.shape, 12.0), agreement)
+    prints, agreement, _ = corpus(60, 30, 20.0, seed=5)
+    assert of_faces(prints, agreement)[0] is None
+    prints, agreement, _ = corpus(FEWEST - 1, 30, 0.3, seed=6)
+    likeness, said = of_faces(prints, agreement)
     assert likeness is None
     assert said.startswith(f"{FEWEST - 1} conversations")
 
 
 def test_a_given_threshold_is_the_bound_whatever_the_number_of_people() -> None:
-    likeness, said = of_faces(np.zeros((0, 2, 8)), np.zeros((0, 2)), np.zeros((0, 2)), 0.4)
+    likeness, said = of_faces(np.zeros((0, 2, 8)), np.zeros((0, 2)), 0.4)
     assert likeness is not None
     assert (likeness.cosine(2), likeness.cosine(100_000)) == pytest.approx((0.4, 0.4))
     assert said == "one person from a cosine of 0.40 on, as set"
