@@ -86,19 +86,19 @@ def of_faces(
     """
     if threshold is not None:
         return from_threshold(threshold), f"one person from a cosine of {threshold:.2f} on, as set"
-    both_C = prints_C2E.any(axis=2).all(axis=1)
+    known_C2 = np.any(prints_C2E, axis=2)
+    both_C = np.all(known_C2, axis=1)
     count = int(np.count_nonzero(both_C))
     if count < FEWEST:
         return None, f"{count} conversations with both faces are too few to tell how alike one person's are"
     pairs_CE, others_CE = (prints_C2E[both_C, place].astype(np.float32) for place in (0, 1))
     other, strays = _middle(np.einsum("ce,ce->c", pairs_CE, others_CE))
-    known_N = np.isfinite(agreement_C2)
-    same, wavers = _middle(agreement_C2[known_N])
+    same, wavers = _middle(agreement_C2[np.isfinite(agreement_C2)])
     found = Likeness(same, other, max(strays, wavers, _LEAST_DEVIATION), _ANY, within=True)
     said = f"partners are alike by {other:.2f} ± {found.deviation:.2f}, halves of one person by {found.same:.2f}"
     if found.same - found.other <= _CLEAR * found.deviation:
         return None, f"{said}: this network does not tell people apart"
-    bound = found.cosine(participants := int(prints_C2E.any(axis=2).sum()))
+    bound = found.cosine(participants := int(np.count_nonzero(known_C2)))
     if bound >= 1:
         return None, f"{said}: this network does not tell {participants} people apart"
     return found, f"{said}; one person from a cosine of {bound:.2f} on"

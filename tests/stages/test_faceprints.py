@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +22,7 @@ from visavis.schemas.errors import UsageError
 from visavis.schemas.people_config import FaceprintsConfig
 from visavis.schemas.rows import Binding, BoundParticipant, Conversation, FaceTracks, Media, Segment
 from visavis.stages.face.alignment import aligned, five_points, to_template
-from visavis.stages.faceprints import FaceprintsInput, FaceprintsStage, Picture, best, candidates
+from visavis.stages.faceprints import FaceprintsInput, FaceprintsStage, Picture, best, candidates, shown
 from visavis.stages.models.face_encoder import FaceEncoder, OnnxFaceEncoder, load_face_encoder
 from visavis.stages.models.onnx_files import check_onnx
 
@@ -157,6 +159,22 @@ def test_of_each_stretch_the_best_picture_is_taken() -> None:
     assert [picture.frame for picture in best(pictures, 3)] == [1, 4, 6]
     assert len(best(pictures, 50)) == len(good)
     assert best([], 3) == []
+
+
+def test_pictures_near_and_far_are_those_of_their_frames(tmp_path: Path) -> None:
+    """Every frame of the film says its number; two participants may want the same one."""
+    with av.open(str(film := tmp_path / "film.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=Fraction(25))
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "bgr0"
+        for n in range(470):
+            frame = np.full((32, 32, 3), (n % 256, n // 256, 0), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    wanted = [(0, 0), (3, 0), (3, 1), (200, 1), (455, 0), (469, 1)]
+    pictures = [Picture(0, frame, person, 1.0, 32, np.zeros(5)) for frame, person in wanted]
+    media = [Media.model_construct(uri=str(film), witness="")]
+    found = [(int(rgb[0, 0, 0]) + 256 * int(rgb[0, 0, 1]), p.person) for p, rgb in shown(pictures, media)]
+    assert found == wanted
 
 
 NETWORKS: dict[str, tuple[bytes, str]] = {
