@@ -62,7 +62,8 @@ def of_corpus(alike: float, talks: int, people: int, seed: int) -> Found:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return unit
 
 
 if __name__ == "__main__":

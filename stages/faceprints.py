@@ -179,5 +179,4 @@ def _agreement(codes: Sequence[np.ndarray]) -> float | None:
 
 def _unit(codes: Sequence[np.ndarray]) -> np.ndarray:
     sum_E = np.sum(codes, axis=0, dtype=np.float64)
-    unit_E: np.ndarray = sum_E / max(float(np.linalg.norm(sum_E)), 1e-9)
-    return unit_E
+    return np.asarray(sum_E / max(float(np.linalg.norm(sum_E)), 1e-9))

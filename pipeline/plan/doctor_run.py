@@ -106,17 +106,17 @@ def examine_run(root: str, reporter: Reporter, *, listen: bool = False) -> Diagn
                     yield each
                 advance()
 
-    known, notes = list[Prints](), list[str]()
+    people, notes = list[Prints](), list[str]()
     if listen or VoiceprintsStage.name in prints:
-        known.append(voices_of(store, prints.get(VoiceprintsStage.name), measured("voices"), scratch, findings))
+        people.append(voices_of(store, prints.get(VoiceprintsStage.name), measured("voices"), scratch, findings))
     else:
         unknown.append(NO_VOICES)
     if FaceprintsStage.name in prints:
         bound = face_threshold(settings)
-        known.append(faces_of(store, prints[FaceprintsStage.name], measured("people"), scratch, findings, bound))
+        people.append(faces_of(store, prints[FaceprintsStage.name], measured("people"), scratch, findings, bound))
     if TranscribeStage.name in prints:
         notes.append(languages_of(store, prints[TranscribeStage.name], measured("transcripts"), findings))
-    return diagnosed(root, scratch, findings, unknown, known, notes)
+    return diagnosed(root, scratch, findings, unknown, people, notes)
 
 
 def _kept(store: Store, fingerprints: Mapping[str, str]) -> pa.Table:
