@@ -113,7 +113,7 @@ def examine_run(root: str, reporter: Reporter, *, listen: bool = False) -> Diagn
         unknown.append(NO_VOICES)
     if FaceprintsStage.name in prints:
         bound = face_threshold(settings)
-        people.append(faces_of(store, prints[FaceprintsStage.name], measured("people"), scratch, findings, bound))
+        people.append(faces_of(store, prints[FaceprintsStage.name], measured("faces"), scratch, findings, bound))
     if TranscribeStage.name in prints:
         notes.append(languages_of(store, prints[TranscribeStage.name], measured("transcripts"), findings))
     return diagnosed(root, scratch, findings, unknown, people, notes)
