@@ -5,7 +5,8 @@
 
 Pairs: what each person of the labelled recordings says alone is cut into pieces of 2 to 6 s that share nothing; two
 pieces of one person are heard through two different microphones and rooms (`through`), and so are two of different
-people. Constants of `stages.voice.linking` are fitted on every other person (`fitted`, printed) and judged on the rest.
+people. `OF_VOICES` (`stages.crowd.likeness`) was fitted on every other person (`fitted`, printed) and is judged on the
+rest.
 
 Corpus: everybody has two conversations and more, with partners by chance, each through a microphone of its own.
 Without names everybody is somebody new; with wrong names every fifth participant has somebody else's. Leak: of the
@@ -30,8 +31,9 @@ from visavis.pipeline.engine.memory import peak_mb
 from visavis.pipeline.plan.people import person_numbers, tied
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.stages.balance import held_out, name_number
+from visavis.stages.crowd.likeness import OF_VOICES
+from visavis.stages.crowd.linking import linked
 from visavis.stages.models.networks import load_voice_encoder
-from visavis.stages.voice.linking import DEVIATION, HALF, OTHER, SAME, bound_of, evidence, linked
 from visavis.stages.voice.voiceprints import LEAST, Voiceprint, voiceprint
 
 ALIASES = {"dev01-0": "dev00-0", "dev01-1": "dev00-1"}
@@ -125,19 +127,20 @@ def pairs(pieces: list[Piece], name: str) -> None:
     same_N = np.array([a.person == b.person for a, b in two])
     cosine_N = np.array([float(a.embedding @ b.embedding) for a, b in two])
     one_N, other_N = (np.array([pair[i].seconds for pair in two]) for i in (0, 1))
-    nats_N = evidence(cosine_N, one_N, other_N)
+    nats_N = OF_VOICES.evidence(cosine_N, one_N, other_N)
     line = f"{name}: {same_N.sum()} pairs of one person, {(~same_N).sum()} of two; equal-error rate"
     print(f"{line} {equal_error(nats_N, same_N):.1%} (cosine alone {equal_error(cosine_N, same_N):.1%})")
     for count in (2, 30, 1000, 100_000):
-        bound = bound_of(count)
+        bound = OF_VOICES.bound(count)
         missed, mixed = (nats_N[same_N] <= bound).mean(), (nats_N[~same_N] > bound).mean()
         print(f"    bound of {count:>7} participants: {missed:.1%} missed, {mixed:.2%} of strangers taken for one")
-    share_N = np.sqrt(one_N / (one_N + HALF) * other_N / (other_N + HALF))
+    known, half = OF_VOICES, OF_VOICES.half
+    share_N = np.sqrt(one_N / (one_N + half) * other_N / (other_N + half))
     same = float((cosine_N * share_N)[same_N].sum() / (share_N**2)[same_N].sum())
     stray = np.where(same_N, cosine_N - same * share_N, cosine_N - cosine_N[~same_N].mean())
     deviation = [float(np.sqrt((stray[which] ** 2).mean())) for which in (same_N, ~same_N)]
     fit = f"SAME {same:.2f} OTHER {cosine_N[~same_N].mean():.2f} DEVIATION {deviation[0]:.2f} and {deviation[1]:.2f}"
-    print(f"    fitted: {fit}; used: {SAME} {OTHER} {DEVIATION}")
+    print(f"    fitted: {fit}; used: {known.same} {known.other} {known.deviation}")
 
 
 def equal_error(score_N: np.ndarray, same_N: np.ndarray) -> float:

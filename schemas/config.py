@@ -13,8 +13,9 @@ from pydantic import Field, field_validator, model_validator
 from visavis.schemas.access import LEADING_ON
 from visavis.schemas.dyads import CodecKind
 from visavis.schemas.markers import ByDigest, Runtime
+from visavis.schemas.people_config import FaceprintsConfig, SplitConfig, VoiceprintsConfig, check_people
 from visavis.schemas.section import Device, Section
-from visavis.schemas.windows_config import BalanceConfig, ShardConfig, SplitConfig, WindowsConfig, check_labels
+from visavis.schemas.windows_config import BalanceConfig, ShardConfig, WindowsConfig, check_labels
 
 MOST_PIXELS = 8192 * 4352
 """Of a picture, 8K and a little: what any decoder of this program allocates at most, whatever the settings."""
@@ -225,13 +226,6 @@ class DnsmosConfig(Section):
     )
 
 
-class VoiceprintsConfig(Section):
-    """Biometric data of the people in the videos, kept in the run's folder and never in a dataset."""
-
-    enabled: bool = Field(False, description="whether voices are known again across conversations")
-    device: Device = "auto"
-
-
 class EncodeConfig(Section):
     network: Annotated[str | None, ByDigest] = Field(
         None, description="an encoder of face crops, a path or URL: torch.export (.pt2) or TorchScript (.pt, .ts)"
@@ -340,6 +334,7 @@ class BuildConfig(Section):
     separate: SeparateConfig = SeparateConfig()
     dnsmos: DnsmosConfig = DnsmosConfig()
     voiceprints: VoiceprintsConfig = VoiceprintsConfig()
+    faceprints: FaceprintsConfig = FaceprintsConfig()
     encode: EncodeConfig = EncodeConfig()
     motion: MotionConfig = MotionConfig()
     windows: WindowsConfig = WindowsConfig()
@@ -356,8 +351,7 @@ class BuildConfig(Section):
         if self.motion.kind == "network" and not self.encode.network:
             raise ValueError("motion.kind=network needs encode.network, the encoder's file")
         check_labels(self.balance, self.shard)
-        if self.split.people != "names" and not self.voiceprints.enabled:
-            raise ValueError(f"split.people={self.split.people} needs voiceprints.enabled=true")
+        check_people(self.split, self.voiceprints, self.faceprints)
         asked = [name for name in ("min_sig", "min_bak", "min_ovrl", "min_p808") if getattr(self.quality, name) > 0]
         if asked and not self.dnsmos.enabled:
             raise ValueError(f"quality.{asked[0]} needs dnsmos.enabled=true")

@@ -447,6 +447,14 @@ class SpeechQualityFacts(Row):
     p808: OfBoth
 
 
+def _check_prints(prints: np.ndarray, ndim: int) -> None:
+    """Unit vectors or zeros: float16 [2, E], or [N, 2, E]."""
+    if prints.dtype != np.float16 or prints.ndim != ndim or prints.shape[-2] != 2:
+        raise ValueError(f"prints is {prints.dtype} {prints.shape}, expected float16 of two people")
+    if not np.isfinite(prints).all() or (np.abs(prints) > 1).any():
+        raise ValueError("prints are no unit vectors")
+
+
 class Voiceprints(Row):
     """What both participants sound like. Biometric data: it stays in a run's folder.
 
@@ -459,19 +467,53 @@ class Voiceprints(Row):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.prints.dtype != np.float16 or self.prints.ndim != 2 or len(self.prints) != 2:
-            raise ValueError(f"prints is {self.prints.dtype} {self.prints.shape}, expected float16 of two people")
-        if not np.isfinite(self.prints).all() or (np.abs(self.prints) > 1).any():
-            raise ValueError("prints are no unit vectors")
+        _check_prints(self.prints, 2)
+        return self
+
+
+_Cosine = Annotated[float, Field(ge=-1.001, le=1.001)]
+
+
+class Faceprints(Row):
+    """What both participants look like. Biometric data: it stays in a run's folder.
+
+    prints_PE: float16, unit embeddings of a face recognition network, zeros of who is hardly seen well. pictures: of
+    which each is the mean. agreement: cosine of what their first and second half give; None where there are too few.
+    """
+
+    conversation: str
+    prints: Array
+    pictures: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+    agreement: tuple[_Cosine | None, _Cosine | None]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _check_prints(self.prints, 2)
+        return self
+
+
+class Prints(Row):
+    """Of one kind, of some conversations. prints: float16 [N, 2, E]. weight: float32 [N, 2], seconds or pictures.
+
+    agreement: float32 [N, 2], as `Faceprints`, NaN where there is none; None of voices.
+    """
+
+    prints: Array
+    weight: Array
+    agreement: Array | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        _check_prints(self.prints, 3)
         return self
 
 
 class Crowd(Row):
-    """The voiceprints of some conversations. prints: float16 [N, 2, E], seconds: float32 [N, 2], as `Voiceprints`."""
+    """The prints of some conversations [N], of whichever kinds there are."""
 
     conversations: tuple[ItemId, ...]
-    prints: Array
-    seconds: Array
+    voices: Prints | None = None
+    faces: Prints | None = None
 
 
 class Word(Row):

@@ -1,8 +1,8 @@
-"""Settings of what is made of bound conversations: windows, their labels and balance, who is held out, shards."""
+"""Settings of what is made of bound conversations: windows, their labels and balance, shards."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -82,14 +82,6 @@ class BalanceConfig(Section):
         if not self.mixture or min(self.mixture.values()) < 0 or sum(self.mixture.values()) <= 0:
             raise ValueError("mixture needs shares that are not negative and not all zero")
         return self
-
-
-class SplitConfig(Section):
-    """Who counts as one person when people are held out (`balance.val_share`)."""
-
-    people: Literal["names", "voices", "both"] = Field(
-        "names", description="names: as listed; voices: who sounds alike, whatever names say; both: by either"
-    )
 
 
 class ShardConfig(Section):

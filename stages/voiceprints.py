@@ -1,7 +1,7 @@
 """Optional: what each participant's voice sounds like, to know people again in other conversations.
 
 Biometric data: kept in the run's folder, never in a dataset, and only where `voiceprints.enabled` asks for it. Its
-users are `visavis doctor` and splits by voice (`split.people`); `stages.voice.linking` says who is one person.
+users are `visavis doctor` and splits by voice (`split.people`); `stages.crowd.linking` says who is one person.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from visavis.schemas import FPS
-from visavis.schemas.config import VoiceprintsConfig
+from visavis.schemas.people_config import VoiceprintsConfig
 from visavis.schemas.rows import Binding, Row, Voiceprints, Voices
 from visavis.stages.base import Resources, Stage
 from visavis.stages.media.audio import speech_state

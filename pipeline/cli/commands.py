@@ -27,6 +27,7 @@ from visavis.schemas.words import counted
 from visavis.stages import diarize
 from visavis.stages.dnsmos import check_dnsmos
 from visavis.stages.face.landmarker import check_faces
+from visavis.stages.faceprints import check_faceprints
 from visavis.stages.media.ffmpeg import check_decoders
 from visavis.stages.voice import whisper
 from visavis.stages.voice.separator import check_separator
@@ -49,6 +50,7 @@ def check_models(config: BuildConfig) -> None:
         (check_separator, config.separate),
         (check_dnsmos, config.dnsmos),
         (check_voiceprints, config.voiceprints),
+        (check_faceprints, config.faceprints),
     ]
     missing = []
     for check, section in checks:

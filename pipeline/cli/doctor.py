@@ -107,6 +107,8 @@ def _say(found: Diagnosis, items: int) -> None:
             say(f"  {item.name or item.id}  {item.detail} ({item.certainty:.0%})")
         if 0 < items < finding.count:
             say(f"  and {finding.count - items} more")
+    for line in found.notes:
+        say(line)
     for line in found.unknown:
         say(f"not asked: {line}")
     if not found.findings:

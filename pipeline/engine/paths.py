@@ -35,6 +35,7 @@ def for_workers(config: BuildConfig) -> BuildConfig:
         },
         "faces": {"landmarker": in_full(config.faces.landmarker)},
         "separate": {"weights": in_full(config.separate.weights)},
+        "faceprints": {"weights": in_full(config.faceprints.weights)},
         "encode": {"network": in_full(config.encode.network)},
     }
     sections = {name: getattr(config, name).model_copy(update=update) for name, update in places.items()}

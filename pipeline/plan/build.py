@@ -31,7 +31,7 @@ from visavis.pipeline.plan.dataset import Dyads, buckets_of, build_dataset, coll
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.graph import Graph
 from visavis.pipeline.plan.outputs import read_codec
-from visavis.pipeline.plan.people import people_by_voice
+from visavis.pipeline.plan.people import people_by_prints
 from visavis.pipeline.plan.run_folder import difference, opened, read_settings
 from visavis.pipeline.plan.sources import Sources, access_to, source_key, source_name, source_seconds
 from visavis.pipeline.plan.summary import BuildSummary, held_out_seconds, nothing_left
@@ -62,7 +62,6 @@ from visavis.stages.motion import FitStage
 from visavis.stages.people import PeopleStage
 from visavis.stages.separate import SeparateStage
 from visavis.stages.soundprint import SoundprintStage
-from visavis.stages.voiceprints import VoiceprintsStage
 from visavis.stages.windows import WindowsStage
 
 CODECS = f"artifacts/{CODEC}"
@@ -143,8 +142,12 @@ class Build:
         config = shaping(self.config)
         if not self.config.plugins:  # runs of before there were any go on
             del config["plugins"]
-        if not self.config.voiceprints.enabled:  # nor those of before there were voiceprints
-            del config["voiceprints"], config["split"]
+        if not self.config.voiceprints.enabled:  # nor those of before there were voiceprints, …
+            del config["voiceprints"]
+        if not self.config.faceprints.weights:  # … or faceprints
+            del config["faceprints"], config["split"]["face_threshold"]
+        if not self.config.voiceprints.enabled and not self.config.faceprints.weights:
+            del config["split"]
         for name in ("duplicates", "dnsmos"):
             if not getattr(self.config, name).enabled:
                 del config[name]
@@ -189,7 +192,7 @@ class Build:
             )
             if not len(dyads):
                 raise nothing_left(run, self.fingerprints, "window")
-            held = self._held_by_voice(run, dyads, bound) if PeopleStage.name in self.stages else None
+            held = self._held_by_prints(run, dyads, bound) if PeopleStage.name in self.stages else None
         motion = landmark_motion(run.store, codec)
         manifest = build_dataset(run, dyads, motion, self.config, made, self.graph, held)
         run.ledger.flush()
@@ -204,10 +207,11 @@ class Build:
             processed=run.processed,
         )
 
-    def _held_by_voice(self, run: Run, dyads: Dyads, bound: Iterable[Bound]) -> np.ndarray:
-        """Which dyads are held out, where voices say who is one person."""
-        prints = {int(b.id, 16): b.made[VoiceprintsStage.name][0] for b in bound}
-        people_N2 = people_by_voice(run, dyads.rows, prints, self.config.split, self._task, self.graph)
+    def _held_by_prints(self, run: Run, dyads: Dyads, bound: Iterable[Bound]) -> np.ndarray:
+        """Which dyads are held out, where voices or faces say who is one person."""
+        sources = self.graph.steps[PeopleStage.name].takes.values()
+        prints = {int(b.id, 16): {name: b.made[name][0] for name in sources} for b in bound}
+        people_N2 = people_by_prints(run, dyads.rows, prints, self.config.split, self._task, self.graph)
         return held_out(people_N2, self.config.balance.val_share)
 
     def _bind_all(self, run: Run, sources: Collection[Source], bound: Spool[Bound]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from visavis.pipeline.state.account import Account
 from visavis.schemas.errors import Reason
@@ -12,8 +12,8 @@ from visavis.stages.doctor import people
 from visavis.stages.doctor.examine import Judge
 from visavis.stages.doctor.findings import Diagnosis, Findings, Item, certainty
 from visavis.stages.doctor.kinds import Kind
+from visavis.stages.doctor.prints import Prints
 from visavis.stages.doctor.scratch import Scratch
-from visavis.stages.doctor.voices import Voices
 
 LEARN_FROM = 400
 """Conversations, or shards, from which is learned what is usual in the motion."""
@@ -21,24 +21,30 @@ _MUCH = 0.3  # share of the conversations that are left out for one reason
 
 
 def diagnosed(
-    corpus: str, scratch: Scratch, findings: Findings, unknown: Iterable[str], voices: Voices | None = None
+    corpus: str,
+    scratch: Scratch,
+    findings: Findings,
+    unknown: Iterable[str],
+    prints: Sequence[Prints] = (),
+    notes: Iterable[str] = (),
 ) -> Diagnosis:
-    """What the sums of all conversations say, and their voices where there are any."""
+    """What the sums of all conversations say, and their voices and faces where there are any."""
     judge = Judge(scratch)
     for id_, about, sums in scratch.talks():
         findings.add(id_, about.name, judge.signs(about, sums), about.people)
     total = len(scratch)
     count = people.judge(scratch, findings)
-    by_voice = voices.judge(findings) if voices else None
+    by_print = {f"people by {each.what}": each.judge(findings) for each in prints}
     scratch.close()
     untold = list(unknown)
     if total and not judge.usual["lips"] >= 0.2:
         untold.append("lips: in this corpus no motion follows the own voice, so voices could not be held against faces")
     return Diagnosis(
         corpus=corpus,
-        looked_at={"conversations": total, "people": count} | ({"people by voice": by_voice} if by_voice else {}),
+        looked_at={"conversations": total, "people": count} | {what: n for what, n in by_print.items() if n},
         findings=tuple(findings.all(total)),
         unknown=tuple(untold),
+        notes=(*notes, *(f"{each.what}s: {each.said}" for each in prints if each.said)),
     )
 
 

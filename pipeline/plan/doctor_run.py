@@ -5,7 +5,7 @@ What is held is four minutes of one conversation; sums lie in a temporary databa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.worker import AnyStage
 from visavis.pipeline.plan.doctor import LEARN_FROM, diagnosed, left_out
-from visavis.pipeline.plan.doctor_voices import NO_VOICES, heard_of
+from visavis.pipeline.plan.doctor_prints import NO_VOICES, face_threshold, faces_of, languages_of, voices_of
 from visavis.pipeline.plan.file_names import DATASET
 from visavis.pipeline.plan.run_folder import read_settings
 from visavis.pipeline.state.account import account_of
@@ -35,11 +35,14 @@ from visavis.stages.doctor.examine import Learner, measure
 from visavis.stages.doctor.excerpt import Excerpt
 from visavis.stages.doctor.findings import Diagnosis, Findings, Sign
 from visavis.stages.doctor.kinds import Kind
+from visavis.stages.doctor.prints import Prints
 from visavis.stages.doctor.scratch import About, Scratch
 from visavis.stages.face.decode import read_faces
+from visavis.stages.faceprints import FaceprintsStage
 from visavis.stages.recorded_dyad import RecordedDyadStage
 from visavis.stages.recorded_voices import VoicesStage
 from visavis.stages.separate import SeparateStage
+from visavis.stages.transcribe import TranscribeStage
 from visavis.stages.voiceprints import VoiceprintsStage
 from visavis.stages.windows import WindowsStage
 from visavis.training.dataset import Dataset
@@ -72,7 +75,8 @@ def examine_run(root: str, reporter: Reporter, *, listen: bool = False) -> Diagn
         UsageError: not a run's folder, or of no build.
     """
     store = Store(root)
-    prints = read_settings(store)["fingerprints"]
+    settings = read_settings(store)
+    prints = settings["fingerprints"]
     kept = _kept(store, prints)
     findings, scratch, learner, copies = Findings(), Scratch(), Learner(), Copies()
     split = _split(store, scratch)
@@ -93,20 +97,26 @@ def examine_run(root: str, reporter: Reporter, *, listen: bool = False) -> Diagn
     copies.judge(scratch, findings)
     left_out(account_of(Ledger(store), prints), findings)
     unknown = [] if split else ["splits: there is no dataset yet, or it was imported, so nobody can be in two"]
-    voices = None
+
+    def measured(what: str) -> Iterator[Kept]:
+        """Once more; what could not be read was told of."""
+        with reporter.items(what, kept.num_rows) as advance:
+            for each in _each(store, prints, kept):
+                if scratch.about(each.id):
+                    yield each
+                advance()
+
+    people, notes = list[Prints](), list[str]()
     if listen or VoiceprintsStage.name in prints:
-        with reporter.items("voices", kept.num_rows) as advance:
-            each_one = _told(_each(store, prints, kept), advance)
-            voices = heard_of(store, prints.get(VoiceprintsStage.name), each_one, scratch, findings)
+        people.append(voices_of(store, prints.get(VoiceprintsStage.name), measured("voices"), scratch, findings))
     else:
         unknown.append(NO_VOICES)
-    return diagnosed(root, scratch, findings, unknown, voices)
-
-
-def _told(kept: Iterator[Kept], advance: Callable[[], None]) -> Iterator[Kept]:
-    for each in kept:
-        yield each
-        advance()
+    if FaceprintsStage.name in prints:
+        bound = face_threshold(settings)
+        people.append(faces_of(store, prints[FaceprintsStage.name], measured("faces"), scratch, findings, bound))
+    if TranscribeStage.name in prints:
+        notes.append(languages_of(store, prints[TranscribeStage.name], measured("transcripts"), findings))
+    return diagnosed(root, scratch, findings, unknown, people, notes)
 
 
 def _kept(store: Store, fingerprints: Mapping[str, str]) -> pa.Table:

@@ -28,6 +28,7 @@ from visavis.stages.census import CensusStage
 from visavis.stages.diarize import DiarizeStage
 from visavis.stages.dnsmos import DnsmosStage
 from visavis.stages.encode import EncodeStage
+from visavis.stages.faceprints import FaceprintsStage
 from visavis.stages.faces import FacesStage
 from visavis.stages.filmprint import FilmprintStage
 from visavis.stages.glance import GlanceStage
@@ -54,7 +55,8 @@ class Step:
     """A stage in the graph.
 
     sections: of the settings that shape what it makes; the first is the stage's own. takes: field of its In → the stage
-    that makes it; a field with a default may stay empty. only_if: the setting that switches it on.
+    that makes it; a field with a default may stay empty. only_if: the setting that switches it on, by its value or by
+    having one.
     by_content: those who take from it go by what it made, each by its digest, and not by its settings. makes: of all
     its parts together, where that is another type. also: stages whose settings shape it, though it takes nothing of
     theirs. beside: stages of which one that works on pieces takes the same piece.
@@ -120,7 +122,10 @@ class Step:
     def _is_on(self, config: Settings) -> bool:
         setting, _, value = self.only_if.partition("=")
         section, _, name = setting.partition(".")
-        return not setting or str(getattr(getattr(config, section), name)).lower() in value.split("|")
+        if not setting:
+            return True
+        found = getattr(getattr(config, section), name)
+        return str(found).lower() in value.split("|") if value else bool(found)
 
 
 def step(stage: type[AnyStage], *sections: str, takes: str = "", **more: Any) -> Step:
@@ -146,6 +151,11 @@ STEPS = (
         takes="binding=bind voices=separate",
         only_if="voiceprints.enabled=true",
     ),
+    step(
+        *(FaceprintsStage, "faceprints"),
+        takes="conversation=ingest binding=bind faces=faces",
+        only_if="faceprints.weights",
+    ),
     step(EncodeStage, "encode", each="piece", takes="cast=cast faces=faces", only_if="motion.kind=network"),
     step(
         *(FitStage, "motion"),
@@ -159,7 +169,12 @@ STEPS = (
         *(WindowsStage, "windows"),
         takes="conversation=ingest binding=bind motion=motion codec=fit transcript=transcribe",
     ),
-    step(PeopleStage, each="chunk", takes="voiceprints=voiceprints", only_if="split.people=voices|both"),
+    step(
+        PeopleStage,
+        each="chunk",
+        takes="voiceprints=voiceprints faceprints=faceprints",
+        only_if="split.people=voices|faces|both",
+    ),
     step(CensusStage, each="chunk", takes="dyads=windows"),
     step(
         *(ShardStage, "shard", "balance"),

@@ -52,12 +52,13 @@ class Finding(_Model):
 
 
 class Diagnosis(_Model):
-    """looked_at: items by what they are. unknown: what could not be asked, and why."""
+    """looked_at: items by what they are. unknown: what could not be asked, and why. notes: what is no finding."""
 
     corpus: str
     looked_at: dict[str, int]
     findings: tuple[Finding, ...]
     unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def ill(self) -> bool:

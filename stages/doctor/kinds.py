@@ -44,6 +44,7 @@ class Kind(StrEnum):
     SEVERAL_NAMES = "several_names"
     SEVERAL_PEOPLE = "several_people"
     IMBALANCE = "imbalance"
+    OTHER_LANGUAGE = "other_language"
     MISSING_PARTNER = "missing_partner"
     LEFT_OUT = "left_out"
     UNREADABLE = "unreadable"
@@ -140,9 +141,16 @@ REMEDIES = {
     ),
     Kind.CROPPED: Remedy("mend", "faces that the picture's border cuts", "take a wider picture; else leave it out"),
     Kind.SPLIT_LEAK: Remedy("mend", "somebody is in both training and validation", "mend the names, and build again"),
-    Kind.SEVERAL_NAMES: Remedy("look", "one voice under several names, or without any", "give one person one name"),
-    Kind.SEVERAL_PEOPLE: Remedy("look", "several voices under one name", "give each person a name"),
+    Kind.SEVERAL_NAMES: Remedy(
+        "look", "one voice or face under several names, or without any", "give one person one name"
+    ),
+    Kind.SEVERAL_PEOPLE: Remedy("look", "several voices or faces under one name", "give each person a name"),
     Kind.IMBALANCE: Remedy("look", "few people make most of the corpus", "take less of them, or more of others"),
+    Kind.OTHER_LANGUAGE: Remedy(
+        "look",
+        "another language than nearly all of the corpus",
+        "leave it out, or set `transcribe.language` if misheard",
+    ),
     Kind.MISSING_PARTNER: Remedy(
         "mend", "conversations with one file, or more than two", "add the partner, or take them out of the list"
     ),

@@ -16,6 +16,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from safetensors.numpy import save_file
 
+from tests.stages.onnx_networks import of_cells
 from visavis.pipeline.engine.executor import local_engine
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.plan.build import Build
@@ -75,6 +76,7 @@ PINNED: dict[str, dict[str, str]] = {
         "bind": "231809d10b4a",
         "separate": "25b376886568",
         "transcribe": "cd99a0e4652b",
+        "faceprints": "f85774dceeef",
         "encode": "69deb044d7d0",
         "fit": "d1850938e095",
         "motion": "0d1983e266bb",
@@ -88,6 +90,7 @@ PINNED: dict[str, dict[str, str]] = {
 MARKED = {
     *("sources", "run", "diarize.device", "transcribe.device", "transcribe.folder", "faces.landmarker"),
     *("separate.device", "separate.weights", "separate.weights_sha256", "voiceprints.device"),
+    *("faceprints.weights", "faceprints.weights_sha256"),
     *("encode.device", "encode.network", "encode.network_sha256", "shard.labeller"),
 }
 MARKED_OF_TRAINING = {
@@ -99,13 +102,14 @@ MARKED_OF_TRAINING = {
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What settings name: an encoder, a separator's weights and a labeller, of always the same bytes."""
+    """What settings name: encoders, a separator's weights and a labeller, of always the same bytes."""
     folder = tmp_path_factory.mktemp("files")
     with zipfile.ZipFile(folder / "encoder.pt", "w") as archive:
         for part in ("code/network.py", "constants.pkl"):
             archive.writestr(zipfile.ZipInfo(f"encoder/{part}"), "encoder")
     (folder / "own.py").write_text("def label(samples):\n    return [[] for _ in samples]\n")
     save_file({"encoder": np.zeros(3, np.float32)}, folder / "encoder.safetensors")
+    (folder / "faces.onnx").write_bytes(of_cells())
     return folder
 
 
@@ -115,7 +119,7 @@ def sha256(path: Path) -> str:
 
 def recipe(name: str, files: Path) -> BuildConfig:
     """A recipe that is shipped, `, with` more."""
-    network, weights = files / "encoder.pt", files / "encoder.safetensors"
+    network, weights, faces = (files / name for name in ("encoder.pt", "encoder.safetensors", "faces.onnx"))
     encoder = ["motion.kind=network", f"encode.network={network}", f"encode.network_sha256={sha256(network)}"]
     separator = ["backend=convtasnet", f"weights={weights}", f"weights_sha256={sha256(weights)}"]
     more = {
@@ -126,6 +130,7 @@ def recipe(name: str, files: Path) -> BuildConfig:
             *(*encoder, "transcribe.enabled=true", "faces.landmarker=face.task", "faces.model=face-landmarker"),
             *(f"separate.{setting}" for setting in separator),
             f"shard.labeller={files / 'own.py'}:label",
+            *(f"faceprints.weights={faces}", f"faceprints.weights_sha256={sha256(faces)}"),
             "duplicates.enabled=true",
             "dnsmos.enabled=true",
         ],
@@ -155,7 +160,8 @@ def another(path: tuple[str, ...], config: BaseModel, files: Path) -> BaseModel:
     value: Any = config
     for name in path:
         value = getattr(value, name)
-    if path in (("encode", "network"), ("separate", "weights"), ("shard", "labeller")):  # the same file elsewhere
+    files_of = (("encode", "network"), ("separate", "weights"), ("faceprints", "weights"), ("shard", "labeller"))
+    if path in files_of:  # the same file elsewhere
         candidates: list[Any] = [str(files / ".." / files.name / Path(value).name)]
     elif path[-1] == "weights_sha256" and value:
         candidates = [None]
@@ -163,9 +169,9 @@ def another(path: tuple[str, ...], config: BaseModel, files: Path) -> BaseModel:
         numbers = [value / 2, value * 2, value + 1, 0.5, 10] if isinstance(value, int | float) else []
         words = ["pyannote", "facemesh", "decord", "mask", "0..1", "landmark-pca", "cpu", "local", "f" * 64, "x"]
         words += ["frame", "l1", "l2", "wav2vec2", "paper", "none", "layer", "cosine", "bfloat16", "listening"]
-        words += ["logit_normal", "thread", "elsewhere.py:Class", "dpo", "turns", "column", "shortfall", "sides"]
+        words += ["bgr", "logit_normal", "thread", "elsewhere.py:Class", "dpo", "turns", "column", "shortfall", "sides"]
         mappings = [{"x": "y"}, {"x": ["y"]}, {"x": {}}, {"speaking": 1.0}, {"x": {"code": "a.py:B"}}]
-        candidates = [not value, *numbers, *words, *mappings, ["x"], [1], [0.5, 0.5], [0.2, 0.5], {}]
+        candidates = [not value, *numbers, *words, *mappings, ["x"], [1], [0.5, 0.5], [0.2, 0.5], {}, 0.5]
     for candidate in candidates:
         if candidate != value and (changed := _with(path, candidate, config)) not in (None, config):
             return changed
@@ -201,7 +207,7 @@ SHARES = {("objective", name): [other for other in NAMES if other != name] for n
 FIXED = {("encode", "network_sha256"), ("split", "people")}
 """A network runs by its digest only, so it has no other value beside the same file. Splits by voice need voiceprints:
 tests/e2e/test_people.py."""
-SELECTING = {("quality",), ("duplicates", "min_overlap")}
+SELECTING = {("quality",), ("duplicates", "min_overlap"), ("split", "face_threshold")}
 """What is measured is held against these anew in each run: they are in its settings, and nothing is measured again."""
 
 
@@ -251,7 +257,7 @@ def test_the_readme_draws_the_graph_as_it_is() -> None:
 
 def test_a_run_says_of_its_settings_what_it_always_said(tmp_path: Path) -> None:
     config = Build(BuildConfig(), str(tmp_path), local_engine, Reporter()).settings["config"]
-    newer = {"voiceprints", "split", "duplicates", "dnsmos"}
+    newer = {"voiceprints", "faceprints", "split", "duplicates", "dnsmos"}
     assert set(config) == set(BuildConfig.model_fields) - {"sources", "run", "plugins"} - newer
     assert "device" not in config["diarize"]
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from visavis.pipeline.plan.people import person_numbers, tied
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
+from visavis.stages.crowd.likeness import OF_VOICES
+from visavis.stages.crowd.linking import linked
 from visavis.stages.doctor.findings import Finding, Findings
 from visavis.stages.doctor.kinds import Kind
-from visavis.stages.doctor.voices import Appearance, Voices
-from visavis.stages.voice.linking import bound_of, evidence, linked
+from visavis.stages.doctor.prints import Appearance, Print, Prints
 from visavis.stages.voice.voiceprints import LEAST, Voiceprint, alone, voiceprint
 
 
@@ -45,10 +46,10 @@ def test_the_two_of_a_conversation_are_never_one_and_who_is_not_heard_is_nobody(
 
 
 def test_more_evidence_is_asked_for_where_there_are_more_people_and_little_speech_gives_less() -> None:
-    assert bound_of(100_000) > bound_of(1000) > 0
-    much, little = (float(evidence(np.array(0.6), np.array(s), np.array(s))) for s in (20.0, 1.5))
+    assert OF_VOICES.bound(100_000) > OF_VOICES.bound(1000) > 0
+    much, little = (float(OF_VOICES.evidence(np.array(0.6), np.array(s), np.array(s))) for s in (20.0, 1.5))
     assert min(much, little) > 0
-    gain = [float(evidence(np.array(c), np.array(20.0), np.array(s))) for c, s in ((0.75, 20.0), (0.75, 1.5))]
+    gain = [float(OF_VOICES.evidence(np.array(c), np.array(20.0), np.array(s))) for c, s in ((0.75, 20.0), (0.75, 1.5))]
     assert gain[0] > gain[1]
 
 
@@ -66,12 +67,12 @@ def test_only_what_is_said_alone_is_heard_without_its_pauses() -> None:
 def examined(rows: list[tuple[str, str, int, str]], faces: int = 8) -> dict[Kind, Finding]:
     """Rows: conversation, name, whose voice, split."""
     rng = np.random.default_rng(5)
-    voices, found = Voices(), Findings()
+    voices, found = Prints("voice"), Findings()
     base = rng.standard_normal((faces, 192)) / np.sqrt(192)
     for talk, name, who, split in rows:
         print_ = base[who] + 0.5 * rng.standard_normal(192) / np.sqrt(192)
         unit = (print_ / np.linalg.norm(print_)).astype(np.float32)
-        voices.add(Appearance(talk, f"{talk}.mp4", name, split), Voiceprint(unit, 15.0))
+        voices.add(Appearance(talk, f"{talk}.mp4", name, split), Print(unit, 15.0))
     voices.judge(found)
     return {each.kind: each for each in found.all(len(rows))}
 
@@ -142,8 +143,8 @@ def test_voices_are_told_apart_by_the_encoder_that_ships() -> None:
     one, again, other = print_of(said[0][:4]), print_of(said[0][4:]), print_of(said[1][:4])
 
     def nats(a: Voiceprint, b: Voiceprint) -> float:
-        return float(evidence(a.embedding @ b.embedding, np.array(a.seconds), np.array(b.seconds)))
+        return float(OF_VOICES.evidence(a.embedding @ b.embedding, np.array(a.seconds), np.array(b.seconds)))
 
-    assert nats(one, again) > bound_of(1000) > nats(one, other), "synthetic voices are alike"
+    assert nats(one, again) > OF_VOICES.bound(1000) > nats(one, other), "synthetic voices are alike"
     nothing = voiceprint(encoder, np.zeros(int(LEAST * SAMPLE_RATE) - 640, np.float32), np.ones(40, np.uint8), 0)
     assert not nothing.embedding.any()

@@ -7,6 +7,7 @@ visavis.doctor = {
     const looked = Object.entries(found.looked_at).map(([what, count]) => `${count.toLocaleString("en")} ${what}`).join(", ");
     section.append(visavis.el("p", {}, `${visavis.count(found.findings.length, "finding")}; looked at ${looked}.`));
     if (found.findings.length) section.append(this.table(found.findings));
+    for (const line of found.notes || []) section.append(visavis.note(`${line.charAt(0).toUpperCase()}${line.slice(1)}.`));
     for (const line of found.unknown) section.append(visavis.note(`Not asked: ${line}.`));
     place.append(section);
   },
