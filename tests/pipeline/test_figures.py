@@ -71,7 +71,7 @@ def test_any_gate_can_be_printed(counts: list[int], undefined: int, bound: float
 
 def summary(gated: dict[str, int], windows: int = 12) -> PairsSummary:
     tried = sum(gated.values())
-    return PairsSummary("d", windows, windows - tried, tried, 0, gated, {}, {}, 1)
+    return PairsSummary("d", windows, windows - tried, tried, 0, gated, {}, {}, (), 1)
 
 
 @pytest.mark.parametrize(
