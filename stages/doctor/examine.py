@@ -20,6 +20,8 @@ _EXPLAINS = {
     Kind.WRONG_VOICE: {Kind.TURNS_WRONG, Kind.TURNS_SHIFTED, Kind.NOT_PARTNERS, Kind.AV_DRIFT},
     Kind.AV_DRIFT: {Kind.TURNS_WRONG, Kind.TURNS_SHIFTED, Kind.PARTNERS_SHIFTED, Kind.NOT_PARTNERS},
     Kind.AV_OFFSET: {Kind.TURNS_SHIFTED},
+    Kind.TURNS_SHIFTED: {Kind.BLEED},  # how loud it is is read where only the other speaks
+    Kind.TURNS_WRONG: {Kind.BLEED},
     Kind.PARTNERS_SHIFTED: {Kind.NOT_PARTNERS},
     Kind.SAME_FACE: {Kind.WRONG_VOICE, Kind.SWAPPED, Kind.AV_OFFSET, Kind.AV_DRIFT, Kind.JITTERY, Kind.DULL},
     Kind.MIRRORED: {Kind.WRONG_VOICE, Kind.SWAPPED, Kind.AV_OFFSET, Kind.AV_DRIFT, Kind.JITTERY, Kind.DULL},
