@@ -128,7 +128,7 @@ def test_a_fifth_of_strangers_does_not_change_what_is_usual(seed: int) -> None:
     nats_N[::5] = random.normal(-2.3, 0.8, 12)
     now = Evidence.of(nats_N, seconds_N)
     assert now.below(2.6, 180.0) == pytest.approx(usual.below(2.6, 180.0), abs=1.0)
-    assert now.below(-2.3, 180.0) > 2.5
+    assert now.below(-2.3, 180.0) > 2.0
 
 
 def test_where_both_microphones_hear_both_people_it_is_told_of_one_with_its_own_delay() -> None:
