@@ -32,7 +32,8 @@ from benchmarks.processes import say
 from visavis.pipeline.demo.dialogue import make_dialogue
 from visavis.schemas.config import BindConfig, DiarizeConfig, FacesConfig, IngestConfig
 from visavis.schemas.errors import Rejected
-from visavis.schemas.rows import Cast, Conversation, Diarization, Source, Turn
+from visavis.schemas.face_rows import Cast
+from visavis.schemas.rows import Conversation, Diarization, Source, Turn
 from visavis.stages.bind import BindInput, BindStage
 from visavis.stages.cast import CastInput, CastStage
 from visavis.stages.diarize import DiarizeStage

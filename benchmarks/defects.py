@@ -5,7 +5,7 @@
 A clean corpus (`benchmarks.reactive`: two people who take turns, lips that follow the voice, listeners that react) must
 have no finding. Then, kind by kind, the defect is injected into every fifth conversation of a copy, with a strength
 drawn from a range; a finding of the kind in such a conversation is right, in another one wrong, and so is a finding of
-another kind anywhere. Bounds were set on seed 0; the table of docs/doctor.md is of seed 1.
+another kind anywhere. Bounds were set on seeds 0 and 1; the table of docs/doctor.md is of seeds 1 and 31.
 """
 
 from __future__ import annotations

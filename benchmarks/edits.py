@@ -36,7 +36,7 @@ from visavis.schemas import FPS
 from visavis.schemas.config import FacesConfig
 from visavis.schemas.dyads import Codec, Motion
 from visavis.schemas.errors import Rejected
-from visavis.schemas.rows import Cast, FaceTracks
+from visavis.schemas.face_rows import Cast, FaceTracks
 from visavis.schemas.windows_config import WindowsConfig
 from visavis.stages.cast import CastInput, CastStage
 from visavis.stages.face.people import Person, scenes_of

@@ -37,7 +37,7 @@ from av.video.reformatter import Interpolation
 from benchmarks.processes import new_process, say
 from visavis.schemas import FPS
 from visavis.schemas.config import FacesConfig
-from visavis.schemas.rows import Piece
+from visavis.schemas.face_rows import Piece
 from visavis.stages.models.native import silent_stderr
 
 SIBLING = Path(__file__).parents[1] / ".." / "shared" / "media"

@@ -18,10 +18,11 @@ from visavis.pipeline.state.tasks import artifact_path
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.artifact import dump_rows
 from visavis.schemas.dyads import Dyad
+from visavis.schemas.face_rows import Figures
 from visavis.schemas.plain import to_json
-from visavis.schemas.rows import Figures, VoiceFigures, Voices
 from visavis.schemas.sample import decode_audio, encode_audio
 from visavis.schemas.storage.store import Store
+from visavis.schemas.voice_rows import VoiceFigures, Voices
 from visavis.stages.doctor.excerpt import Excerpt
 from visavis.stages.doctor.kinds import Kind
 from visavis.stages.doctor.scratch import About

@@ -44,10 +44,11 @@ from benchmarks.processes import alone, say
 from visavis.pipeline.engine.memory import peak_mb
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.dyads import WindowClass
+from visavis.schemas.face_rows import Figures
 from visavis.schemas.manifest import MANIFEST_NAME, BalancePlan, Manifest, ShardEntry, dump_manifest
-from visavis.schemas.rows import Figures, VoiceFigures
 from visavis.schemas.sample import Sample, SampleMeta, encode_sample
 from visavis.schemas.storage.store import Store
+from visavis.schemas.voice_rows import VoiceFigures
 from visavis.stages.face.codec import motion_spec
 from visavis.stages.shard import write_shard
 from visavis.training.dataset import Dataset

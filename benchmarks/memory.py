@@ -38,7 +38,8 @@ from visavis.schemas import FPS
 from visavis.schemas.artifact import dump_rows, load_rows
 from visavis.schemas.config import BuildConfig
 from visavis.schemas.dyads import CodecStatistics
-from visavis.schemas.rows import Conversation, Diarization, FaceTracks, Piece, Source, Turn
+from visavis.schemas.face_rows import FaceTracks, Piece
+from visavis.schemas.rows import Conversation, Diarization, Source, Turn
 from visavis.schemas.storage.store import Store
 from visavis.stages.faces import pieces_of
 from visavis.stages.ingest import outline_of

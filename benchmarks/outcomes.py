@@ -36,7 +36,8 @@ from visavis.pipeline.plan.outputs import read_outputs
 from visavis.pipeline.state.ledger import Ledger
 from visavis.schemas import FPS
 from visavis.schemas.dyads import Dyad
-from visavis.schemas.rows import Binding, Conversation, FaceTracks
+from visavis.schemas.face_rows import FaceTracks
+from visavis.schemas.rows import Binding, Conversation
 from visavis.schemas.storage.store import Store
 from visavis.stages.bind import BindStage
 from visavis.stages.faces import FacesStage

@@ -31,7 +31,8 @@ from visavis.pipeline.plan.quality import faults
 from visavis.schemas import FPS
 from visavis.schemas.config import QualityConfig
 from visavis.schemas.errors import Rejected
-from visavis.schemas.rows import CastFacts, Source
+from visavis.schemas.face_rows import CastFacts
+from visavis.schemas.rows import Source
 from visavis.stages.cast import CastInput
 from visavis.stages.faces import pieces_of
 from visavis.stages.ingest import outline_of

@@ -49,9 +49,11 @@ from visavis.pipeline.state.tasks import Artifact, Task, content_digest
 from visavis.schemas.artifact import dump_rows
 from visavis.schemas.config import BuildConfig, RunConfig
 from visavis.schemas.dyads import Census, Codec, DyadFacts
+from visavis.schemas.face_rows import CastFacts
 from visavis.schemas.manifest import FileEntry, ShardEntry, faces_path
-from visavis.schemas.rows import CastFacts, DiarizationFacts, Outline, VoicesFacts
+from visavis.schemas.rows import DiarizationFacts, Outline
 from visavis.schemas.storage.store import Store
+from visavis.schemas.voice_rows import VoicesFacts
 from visavis.stages.balance import BINS
 from visavis.stages.shard import ShardRow
 

@@ -20,7 +20,8 @@ from visavis.schemas.artifact import dump_rows, load_row, load_rows
 from visavis.schemas.config import BuildConfig
 from visavis.schemas.dyads import Codec, Dyad
 from visavis.schemas.errors import Rejected
-from visavis.schemas.rows import Binding, Cast, Conversation, Diarization, FaceTracks, Source
+from visavis.schemas.face_rows import Cast, FaceTracks
+from visavis.schemas.rows import Binding, Conversation, Diarization, Source
 from visavis.stages.base import Stage
 from visavis.stages.bind import BindInput, BindStage
 from visavis.stages.cast import CastInput, CastStage

@@ -24,11 +24,13 @@ from scipy.signal import lfilter
 from benchmarks.listeners import DIM, QUICK, UNITS, Rule, drift, react, smile_onsets, startle
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.dyads import Codec, Dyad, DyadHead, WindowClass
+from visavis.schemas.face_rows import LANDMARKS, Figures
 from visavis.schemas.manifest import MANIFEST_NAME, Manifest, Split, dump_manifest
-from visavis.schemas.rows import LANDMARKS, Figures, Layout, VoiceFigures, Voices
+from visavis.schemas.rows import Layout
 from visavis.schemas.sample import encode_audio
 from visavis.schemas.section import Section
 from visavis.schemas.storage.store import Store
+from visavis.schemas.voice_rows import VoiceFigures, Voices
 from visavis.schemas.windows_config import BalanceConfig, ShardConfig, WindowsConfig
 from visavis.stages.balance import plan_balance
 from visavis.stages.census import CensusInput, CensusStage, scale

@@ -35,17 +35,8 @@ from visavis.schemas import FPS
 from visavis.schemas.config import FacesConfig, MotionConfig, QualityConfig
 from visavis.schemas.dyads import Codec, Motion
 from visavis.schemas.errors import Rejected
-from visavis.schemas.rows import (
-    Binding,
-    BoundParticipant,
-    Cast,
-    CastFacts,
-    Conversation,
-    FaceTracks,
-    Layout,
-    Media,
-    Piece,
-)
+from visavis.schemas.face_rows import Cast, CastFacts, FaceTracks, Piece
+from visavis.schemas.rows import Binding, BoundParticipant, Conversation, Layout, Media
 from visavis.schemas.windows_config import WindowsConfig
 from visavis.stages.bind import seen_in
 from visavis.stages.cast import CastInput, CastStage

@@ -21,7 +21,8 @@ import numpy as np
 from pydantic import Field, SkipValidation
 
 from visavis.schemas import FPS
-from visavis.schemas.rows import Binding, FaceTracks, Row
+from visavis.schemas.face_rows import FaceTracks
+from visavis.schemas.rows import Binding, Row
 from visavis.schemas.section import Section
 from visavis.stages.base import Stage
 from visavis.stages.bind import seen_by_piece

@@ -12,9 +12,10 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from visavis.schemas.face_rows import LANDMARKS, Figures
 from visavis.schemas.labels import EventKind
 from visavis.schemas.names import CodecId, ItemId, Text
-from visavis.schemas.rows import LANDMARKS, Array, Figures, Head, Layout, Row
+from visavis.schemas.rows import Array, Head, Layout, Row
 
 NO_EVENTS = np.zeros((0, 4), np.int32)
 _Windows = Annotated[int, Field(ge=0, lt=2**32)]

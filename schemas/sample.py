@@ -31,12 +31,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.errors import DatasetError
+from visavis.schemas.face_rows import Figures
 from visavis.schemas.labels import Event, parse_event
 from visavis.schemas.names import CodecId, ItemId, Text
 from visavis.schemas.pairs import PairRecord
 from visavis.schemas.plain import Words, dump_record, load_record
-from visavis.schemas.rows import Figures, VoiceFigures
 from visavis.schemas.untrusted import bounded, parsing
+from visavis.schemas.voice_rows import VoiceFigures
 
 LONGEST_WINDOW = 15_000
 """Frames of a sample: ten minutes. More is refused before it is decoded."""

@@ -22,20 +22,8 @@ import numpy as np
 from visavis.schemas import FPS
 from visavis.schemas.config import BindConfig
 from visavis.schemas.errors import Reason, Rejected
-from visavis.schemas.rows import (
-    Binding,
-    BoundParticipant,
-    Cast,
-    Conversation,
-    Diarization,
-    FaceTracks,
-    Layout,
-    Member,
-    Row,
-    Segment,
-    Track,
-    Turn,
-)
+from visavis.schemas.face_rows import Cast, FaceTracks, Member, Segment, Track
+from visavis.schemas.rows import Binding, BoundParticipant, Conversation, Diarization, Layout, Row, Turn
 from visavis.stages.base import Stage
 from visavis.stages.face.lip_sync import Offset, drift_of, file_offset, follows, lag_of
 from visavis.stages.face.lips import (

@@ -16,7 +16,8 @@ import numpy as np
 from pydantic import SkipValidation
 
 from visavis.schemas import FPS
-from visavis.schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Figures, Layout, Member, Row, Segment
+from visavis.schemas.face_rows import Cast, CastFacts, FaceTracks, Figures, Member, Segment
+from visavis.schemas.rows import Conversation, Layout, Row
 from visavis.schemas.section import Section
 from visavis.stages.base import Stage
 from visavis.stages.face.boxes import by_boxes

@@ -13,8 +13,9 @@ import numpy as np
 
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.config import DnsmosConfig
-from visavis.schemas.rows import Binding, Mos, Row, SpeechQuality, SpeechQualityFacts, Voices
+from visavis.schemas.rows import Binding, Row
 from visavis.schemas.sample import decode_audio
+from visavis.schemas.voice_rows import Mos, SpeechQuality, SpeechQualityFacts, Voices
 from visavis.stages.base import Stage
 from visavis.stages.media.audio import speech_state
 from visavis.stages.models.dnsmos import WINDOW, Dnsmos

@@ -23,7 +23,8 @@ import numpy as np
 from visavis.schemas.config import EncodeConfig
 from visavis.schemas.dyads import Encoded, FaceCodes
 from visavis.schemas.errors import UsageError
-from visavis.schemas.rows import Cast, FaceTracks, Member, Row
+from visavis.schemas.face_rows import Cast, FaceTracks, Member
+from visavis.schemas.rows import Row
 from visavis.schemas.storage.user_files import GB, read_given, short_digest
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.uris import shown

@@ -19,8 +19,10 @@ import numpy as np
 from pydantic import SkipValidation
 
 from visavis.schemas import FPS
+from visavis.schemas.face_rows import FaceTracks
 from visavis.schemas.people_config import FaceprintsConfig
-from visavis.schemas.rows import Binding, Conversation, Faceprints, FaceTracks, Media, Row
+from visavis.schemas.print_rows import Faceprints
+from visavis.schemas.rows import Binding, Conversation, Media, Row
 from visavis.stages.base import Stage
 from visavis.stages.bind import seen_by_piece
 from visavis.stages.face.alignment import aligned, five_points

@@ -27,7 +27,8 @@ import numpy as np
 
 from visavis.schemas import FPS
 from visavis.schemas.config import FacesConfig
-from visavis.schemas.rows import BLENDSHAPES, LANDMARKS, FaceTracks, Outline, Piece, Track
+from visavis.schemas.face_rows import BLENDSHAPES, LANDMARKS, FaceTracks, Piece, Track
+from visavis.schemas.rows import Outline
 from visavis.stages.base import Stage
 from visavis.stages.face.camera import CameraPath
 from visavis.stages.face.crops import FaceCrop, crop_face, likeness, luminance

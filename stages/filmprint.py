@@ -13,7 +13,9 @@ import numpy as np
 from pydantic import SkipValidation
 
 from visavis.schemas import FPS
-from visavis.schemas.rows import FaceTracks, Filmprint, Row
+from visavis.schemas.face_rows import FaceTracks
+from visavis.schemas.print_rows import Filmprint
+from visavis.schemas.rows import Row
 from visavis.schemas.section import Section
 from visavis.schemas.untrusted import bounded
 from visavis.stages.base import Stage

@@ -20,7 +20,8 @@ import numpy as np
 from visavis.schemas import FPS
 from visavis.schemas.config import FacesConfig
 from visavis.schemas.errors import Reason, Rejected
-from visavis.schemas.rows import Conversation, Diarization, Glance, Row
+from visavis.schemas.face_rows import Glance
+from visavis.schemas.rows import Conversation, Diarization, Row
 from visavis.schemas.words import counted
 from visavis.stages.base import Stage
 from visavis.stages.face.people import gestures

@@ -22,7 +22,8 @@ from pydantic import SkipValidation
 from visavis.schemas.config import MotionConfig
 from visavis.schemas.dyads import Codec, CodecKind, CodecStatistics, Encoded, Motion
 from visavis.schemas.errors import Reason, Rejected
-from visavis.schemas.rows import BLENDSHAPES, LANDMARKS, Binding, FaceTracks, Row
+from visavis.schemas.face_rows import BLENDSHAPES, LANDMARKS, FaceTracks
+from visavis.schemas.rows import Binding, Row
 from visavis.schemas.section import Section
 from visavis.stages.base import Stage
 from visavis.stages.bind import seen_by_piece

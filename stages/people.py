@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from visavis.schemas.rows import Crowd, Faceprints, Prints, Row, Voiceprints
+from visavis.schemas.print_rows import Crowd, Faceprints, Prints, Voiceprints
+from visavis.schemas.rows import Row
 from visavis.stages.base import Stage
 
 

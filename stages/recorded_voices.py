@@ -10,9 +10,10 @@ from visavis.schemas import FPS
 from visavis.schemas.config import DiarizeConfig
 from visavis.schemas.imports import SpeechConfig
 from visavis.schemas.recordings import Recorded, RecordedPerson, Recording
-from visavis.schemas.rows import Diarization, Row, Turn, Voices
+from visavis.schemas.rows import Diarization, Row, Turn
 from visavis.schemas.sample import encode_audio
 from visavis.schemas.section import Section
+from visavis.schemas.voice_rows import Voices
 from visavis.stages.base import Stage
 from visavis.stages.corpora.layouts import voice_of
 from visavis.stages.diarize import channel_turns, tidy

@@ -18,8 +18,9 @@ import numpy as np
 
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.config import SeparateConfig
-from visavis.schemas.rows import Binding, Conversation, Layout, Row, Turn, VoiceFigures, Voices, VoicesFacts
+from visavis.schemas.rows import Binding, Conversation, Layout, Row, Turn
 from visavis.schemas.sample import encode_audio
+from visavis.schemas.voice_rows import VoiceFigures, Voices, VoicesFacts
 from visavis.stages.base import Resources, Stage
 from visavis.stages.media.audio import sound_of, speech_state, turn_mask
 from visavis.stages.models.devices import pick_device

@@ -25,9 +25,10 @@ from visavis.schemas.artifact import dump_rows
 from visavis.schemas.dyads import Census, Dyad, NeutralFaces, Window, WindowClass
 from visavis.schemas.labels import has_any, labels_of
 from visavis.schemas.manifest import FileEntry, ShardEntry, Split, faces_path
-from visavis.schemas.rows import Row, VoiceFigures, Voices
+from visavis.schemas.rows import Row
 from visavis.schemas.sample import Sample, SampleMeta, decode_audio, encode_sample
 from visavis.schemas.storage.store import Store
+from visavis.schemas.voice_rows import VoiceFigures, Voices
 from visavis.schemas.windows_config import ShardConfig
 from visavis.stages.balance import keep_weights
 from visavis.stages.base import Stage

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from visavis.schemas.rows import Conversation, Soundprint
+from visavis.schemas.print_rows import Soundprint
+from visavis.schemas.rows import Conversation
 from visavis.schemas.section import Section
 from visavis.stages.base import Stage
 from visavis.stages.duplicates.landmarks import landmarks

@@ -20,8 +20,9 @@ import numpy as np
 
 from visavis.schemas import SAMPLE_RATE
 from visavis.schemas.config import TranscribeConfig
-from visavis.schemas.rows import Binding, Row, Transcript, Turn, Voices, Word
+from visavis.schemas.rows import Binding, Row, Turn
 from visavis.schemas.sample import decode_audio
+from visavis.schemas.voice_rows import Transcript, Voices, Word
 from visavis.stages.base import Resources, Stage
 from visavis.stages.voice.recogniser import LONGEST, Recogniser, TimedWord
 

@@ -13,7 +13,9 @@ import numpy as np
 
 from visavis.schemas import FPS
 from visavis.schemas.people_config import VoiceprintsConfig
-from visavis.schemas.rows import Binding, Row, Voiceprints, Voices
+from visavis.schemas.print_rows import Voiceprints
+from visavis.schemas.rows import Binding, Row
+from visavis.schemas.voice_rows import Voices
 from visavis.stages.base import Resources, Stage
 from visavis.stages.media.audio import speech_state
 from visavis.stages.models.devices import pick_device

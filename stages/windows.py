@@ -17,7 +17,8 @@ import numpy as np
 
 from visavis.schemas.dyads import Codec, Dyad, DyadFacts, Motion, Window, WindowClass
 from visavis.schemas.errors import Reason, Rejected
-from visavis.schemas.rows import Binding, Conversation, Row, Transcript
+from visavis.schemas.rows import Binding, Conversation, Row
+from visavis.schemas.voice_rows import Transcript
 from visavis.schemas.windows_config import WindowsConfig
 from visavis.schemas.words import counted
 from visavis.stages.base import Stage

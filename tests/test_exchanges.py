@@ -16,7 +16,8 @@ from benchmarks.outcomes import Clip, Result, summaries, who_is_seen
 from benchmarks.recuts import EDITS, Footage, Shot, edit
 from benchmarks.speech import crossed, dialogues, spoken_turns
 from visavis.schemas import FPS, SAMPLE_RATE
-from visavis.schemas.rows import Binding, BoundParticipant, FaceTracks, Figures, Piece, Segment, Track, Turn
+from visavis.schemas.face_rows import FaceTracks, Figures, Piece, Segment, Track
+from visavis.schemas.rows import Binding, BoundParticipant, Turn
 
 SHARED = Path(__file__).parents[1] / ".." / "shared" / "media"
 FIGURES = Figures(visible=1, face_size=100, sharpness=100, luminance=100, confidence=1, yaw=0, pitch=0, jitter=0)

@@ -15,6 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.stages.test_shard import write_dataset
+from visavis.schemas.face_rows import Figures
 from visavis.schemas.manifest import (
     AudioSpec,
     BalancePlan,
@@ -28,10 +29,10 @@ from visavis.schemas.manifest import (
 )
 from visavis.schemas.pairs import PairRecord
 from visavis.schemas.plain import load_record
-from visavis.schemas.rows import Figures, VoiceFigures
 from visavis.schemas.sample import SampleMeta
 from visavis.schemas.sampling import Sampling
 from visavis.schemas.storage.store import Store
+from visavis.schemas.voice_rows import VoiceFigures
 from visavis.schemas.windows_config import ShardConfig
 from visavis.stages.face.codec import decode_motion
 from visavis.stages.face.decode import avatar_of, conversation_of, read_codec, read_faces

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from visavis.schemas import FPS
+from visavis.schemas.face_rows import LANDMARKS
 from visavis.schemas.manifest import Manifest
-from visavis.schemas.rows import LANDMARKS
 
 Kind = Literal["nod", "shake", "smile", "brow", "blink", "laugh"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

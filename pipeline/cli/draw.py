@@ -23,7 +23,8 @@ from visavis.pipeline.view.wireframe import Colour, draw_wireframe
 from visavis.schemas import FPS
 from visavis.schemas.dyads import Codec, Motion
 from visavis.schemas.errors import DatasetError, UsageError
-from visavis.schemas.rows import Address, Cast, Conversation, FaceTracks, Media, Track
+from visavis.schemas.face_rows import Cast, FaceTracks, Track
+from visavis.schemas.rows import Address, Conversation, Media
 from visavis.schemas.storage.store import Store
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.uris import file_name, is_local, is_shortened, printable, shown

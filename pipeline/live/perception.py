@@ -14,7 +14,7 @@ import numpy as np
 
 from visavis.schemas.dyads import Codec
 from visavis.schemas.errors import UsageError
-from visavis.schemas.rows import LANDMARKS
+from visavis.schemas.face_rows import LANDMARKS
 from visavis.stages.face.codec import decode_motion, encode_linear
 from visavis.stages.face.heads import POSE_DIMS, Heads, canonical_face
 from visavis.stages.faces import FaceTracker

@@ -18,18 +18,11 @@ from visavis.pipeline.page.report_parts import packed_motion, peaks, put_faces
 from visavis.schemas import FPS
 from visavis.schemas.artifact import load_row
 from visavis.schemas.dyads import Codec, Dyad, Motion, WindowClass
-from visavis.schemas.rows import (
-    Binding,
-    Cast,
-    Conversation,
-    Diarization,
-    FaceTracks,
-    Row,
-    Transcript,
-    Voices,
-)
+from visavis.schemas.face_rows import Cast, FaceTracks
+from visavis.schemas.rows import Binding, Conversation, Diarization, Row
 from visavis.schemas.sample import decode_audio
 from visavis.schemas.storage.store import Store
+from visavis.schemas.voice_rows import Transcript, Voices
 from visavis.stages.base import Stage
 from visavis.stages.bind import BindStage
 from visavis.stages.cast import CastStage

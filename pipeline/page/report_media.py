@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 from visavis.schemas.errors import Rejected
-from visavis.schemas.rows import Cast, Conversation, FaceTracks, Media, Track
+from visavis.schemas.face_rows import Cast, FaceTracks, Track
+from visavis.schemas.rows import Conversation, Media
 from visavis.schemas.storage.files import Reader, open_path
 from visavis.schemas.uris import file_name, is_local, local_path, shown
 from visavis.stages.media.file_identity import Unchanged

@@ -15,8 +15,8 @@ from visavis.pipeline.page.packed import packed_over_time
 from visavis.pipeline.view.puppet import Puppet, face_json, model_json
 from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.dyads import Codec
+from visavis.schemas.face_rows import LANDMARKS
 from visavis.schemas.plain import to_json
-from visavis.schemas.rows import LANDMARKS
 from visavis.stages.face.heads import POSE_DIMS
 
 

@@ -15,7 +15,7 @@ from visavis.pipeline.engine.run import Run
 from visavis.pipeline.state.tasks import Artifact, Task
 from visavis.schemas.artifact import load_row
 from visavis.schemas.errors import Reason, RunFailed
-from visavis.schemas.rows import Filmprint, Soundprint
+from visavis.schemas.print_rows import Filmprint, Soundprint
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.words import counted
 from visavis.stages.duplicates.landmarks import Landmarks

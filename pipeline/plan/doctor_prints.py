@@ -14,9 +14,11 @@ from visavis.schemas.artifact import load_row
 from visavis.schemas.dyads import Dyad
 from visavis.schemas.errors import DatasetError, UsageError
 from visavis.schemas.people_config import SplitConfig
-from visavis.schemas.rows import Faceprints, Row, Transcript, Voiceprints, Voices
+from visavis.schemas.print_rows import Faceprints, Voiceprints
+from visavis.schemas.rows import Row
 from visavis.schemas.storage.store import Store
 from visavis.schemas.untrusted import first_line, parsing
+from visavis.schemas.voice_rows import Transcript, Voices
 from visavis.stages.doctor import languages
 from visavis.stages.doctor.findings import Findings, Sign
 from visavis.stages.doctor.kinds import Kind

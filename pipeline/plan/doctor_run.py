@@ -26,10 +26,10 @@ from visavis.schemas.artifact import load_row
 from visavis.schemas.dyads import Dyad
 from visavis.schemas.errors import DatasetError, UsageError
 from visavis.schemas.manifest import MANIFEST_NAME
-from visavis.schemas.rows import Voices
 from visavis.schemas.sample import decode_audio
 from visavis.schemas.storage.store import Store
 from visavis.schemas.untrusted import first_line, parsing
+from visavis.schemas.voice_rows import Voices
 from visavis.stages.doctor.copies import Copies
 from visavis.stages.doctor.examine import Learner, measure
 from visavis.stages.doctor.excerpt import Excerpt

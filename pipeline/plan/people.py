@@ -19,7 +19,7 @@ from visavis.pipeline.state.tasks import Artifact
 from visavis.schemas.artifact import load_row
 from visavis.schemas.errors import RunFailed
 from visavis.schemas.people_config import SplitConfig
-from visavis.schemas.rows import Crowd, Prints
+from visavis.schemas.print_rows import Crowd, Prints
 from visavis.schemas.words import counted
 from visavis.stages.balance import name_number
 from visavis.stages.crowd.likeness import OF_VOICES, Likeness, of_faces

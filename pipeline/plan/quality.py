@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from visavis.schemas.config import QualityConfig
 from visavis.schemas.errors import Reason
-from visavis.schemas.rows import CastFacts, Figures, SpeechQualityFacts, VoicesFacts
+from visavis.schemas.face_rows import CastFacts, Figures
+from visavis.schemas.voice_rows import SpeechQualityFacts, VoicesFacts
 from visavis.stages.cast import CastStage
 from visavis.stages.dnsmos import DnsmosStage
 from visavis.stages.separate import SeparateStage

@@ -13,7 +13,8 @@ from visavis.pipeline.state.index import parse_facts
 from visavis.pipeline.state.tasks import Artifact, Task
 from visavis.schemas import FPS
 from visavis.schemas.config import QualityConfig
-from visavis.schemas.rows import Address, DiarizationFacts, Piece, Source
+from visavis.schemas.face_rows import Piece
+from visavis.schemas.rows import Address, DiarizationFacts, Source
 from visavis.schemas.uris import file_name
 from visavis.stages.diarize import DiarizeStage
 from visavis.stages.glance import GlanceStage

@@ -14,7 +14,7 @@ from visavis.pipeline.view.portrait_drawing import PortraitDrawing
 from visavis.pipeline.view.puppet import WIDEST, Puppet
 from visavis.pipeline.view.rig import Rig
 from visavis.pipeline.view.wireframe import Colour, draw_wireframe
-from visavis.schemas.rows import LANDMARKS
+from visavis.schemas.face_rows import LANDMARKS
 
 BLUE: Colour = (47, 79, 192)
 WHITE: Colour = (255, 255, 255)

@@ -24,10 +24,11 @@ from visavis.pipeline.view.timeline import AVATAR, USER, Colour, Lane, Timeline
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.dyads import Codec, Motion
 from visavis.schemas.errors import UsageError
-from visavis.schemas.rows import Conversation, Layout, Media, Voices
+from visavis.schemas.rows import Conversation, Layout, Media
 from visavis.schemas.sample import decode_audio
 from visavis.schemas.storage.store import Store
 from visavis.schemas.uris import file_name
+from visavis.schemas.voice_rows import Voices
 from visavis.stages.bind import BindStage
 from visavis.stages.media.video import frames_on_grid
 from visavis.stages.motion import MotionStage

@@ -15,7 +15,8 @@ from visavis.pipeline.view.portrait import Portrait
 from visavis.schemas.config import MOST_PIXELS, FacesConfig
 from visavis.schemas.dyads import Motion
 from visavis.schemas.errors import UsageError
-from visavis.schemas.rows import Binding, Conversation, FaceTracks
+from visavis.schemas.face_rows import FaceTracks
+from visavis.schemas.rows import Binding, Conversation
 from visavis.schemas.storage.user_files import read_given
 from visavis.schemas.untrusted import bounded, parsing
 from visavis.schemas.uris import is_local, printable

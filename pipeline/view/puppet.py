@@ -36,7 +36,7 @@ from visavis.pipeline.view.packed import packed, packed_rows
 from visavis.pipeline.view.portrait import Portrait
 from visavis.pipeline.view.rig import HOLES, Rig, hole_triangles, ring_triangles
 from visavis.schemas.dyads import Codec
-from visavis.schemas.rows import LANDMARKS
+from visavis.schemas.face_rows import LANDMARKS
 from visavis.stages.face.heads import POSE_DIMS, canonical_face, head_rotation
 
 WIDEST = 4.0

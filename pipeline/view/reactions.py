@@ -16,7 +16,8 @@ from scipy.signal import find_peaks
 from visavis.pipeline.view.timeline import Kind, Span
 from visavis.schemas import FPS
 from visavis.schemas.dyads import Codec
-from visavis.schemas.rows import LANDMARKS, Turn
+from visavis.schemas.face_rows import LANDMARKS
+from visavis.schemas.rows import Turn
 from visavis.stages.face.heads import POSE_DIMS
 from visavis.training.runs import runs
 

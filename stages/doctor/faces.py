@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from visavis.schemas import FPS
-from visavis.schemas.rows import Figures
+from visavis.schemas.face_rows import Figures
 from visavis.stages.doctor.excerpt import Excerpt, Sums
 from visavis.stages.doctor.findings import Sign, certainty
 from visavis.stages.doctor.kinds import Kind

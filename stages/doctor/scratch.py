@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from visavis.schemas.rows import Figures
+from visavis.schemas.face_rows import Figures
 from visavis.stages.doctor.excerpt import Sums, added
 
 _CACHE_KIB = 65_536

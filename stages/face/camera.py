@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from visavis.schemas.rows import FaceTracks
+from visavis.schemas.face_rows import FaceTracks
 
 EVERY = 5  # frames
 _PATIENCE = 25  # frames until corners are looked for again where there were too few

@@ -25,8 +25,8 @@ from threadpoolctl import threadpool_limits
 from visavis.schemas.config import MotionConfig
 from visavis.schemas.dyads import Codec, CodecStatistics
 from visavis.schemas.errors import Reason, Rejected
+from visavis.schemas.face_rows import LANDMARKS
 from visavis.schemas.manifest import MotionColumn, MotionSpec
-from visavis.schemas.rows import LANDMARKS
 from visavis.schemas.words import counted
 from visavis.stages.face.heads import POSE_DIMS, canonical_face, head_rotation
 

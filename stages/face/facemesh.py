@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from visavis.schemas.rows import LANDMARKS
+from visavis.schemas.face_rows import LANDMARKS
 from visavis.stages.face.heads import flat_face, flat_fit
 from visavis.stages.models.native import prepare_mediapipe, silent_stderr
 

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import load as load_tensors
 from scipy.spatial.transform import Rotation
 
-from visavis.schemas.rows import LANDMARKS
+from visavis.schemas.face_rows import LANDMARKS
 
 POSE_DIMS = 6
 """Pitch, yaw, roll (rad) and translation (face widths; the third is the log of the apparent size)."""

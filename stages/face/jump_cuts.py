@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from visavis.schemas.rows import Track
+from visavis.schemas.face_rows import Track
 
 _AROUND = 8  # frames
 # Product of how often the picture's change and a face's step are their largest ones around. In rendered dialogues with

@@ -20,7 +20,7 @@ import numpy as np
 
 from visavis.schemas.config import FacesConfig
 from visavis.schemas.errors import UsageError
-from visavis.schemas.rows import BLENDSHAPES, LANDMARKS
+from visavis.schemas.face_rows import BLENDSHAPES, LANDMARKS
 from visavis.schemas.storage.user_files import read_given
 from visavis.stages.models.native import has_graphs, prepare_mediapipe, report_no_use, silent_stderr
 from visavis.stages.models.wheels import FACE_MESH, is_inside

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from visavis.schemas import FPS
-from visavis.schemas.rows import FaceTracks, Piece, Track
+from visavis.schemas.face_rows import FaceTracks, Piece, Track
 from visavis.stages.face.freshness import not_frozen
 from visavis.stages.face.heads import Heads
 from visavis.stages.face.identity import Appearance, learned

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from visavis.schemas import SAMPLE_RATE
+from visavis.stages.models.onnx_files import onnx_session
 from visavis.stages.models.wheels import DNSMOS, DNSMOS_P808, wheel_file
 
 WINDOW = 144_160
@@ -47,14 +48,7 @@ class Dnsmos:
     """
 
     def __init__(self) -> None:
-        from onnxruntime import InferenceSession, SessionOptions
-
-        options = SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._p835, self._p808 = (
-            InferenceSession(wheel_file(*where).read_bytes(), options, providers=["CPUExecutionProvider"])
-            for where in (DNSMOS, DNSMOS_P808)
-        )
+        self._p835, self._p808 = (onnx_session(wheel_file(*where).read_bytes()) for where in (DNSMOS, DNSMOS_P808))
         self._filters = mel_filters()
 
     def __call__(self, audio_N: np.ndarray) -> Ratings:

@@ -18,8 +18,7 @@ from visavis.schemas.people_config import FaceprintsConfig
 from visavis.schemas.storage.user_files import GB, read_given, short_digest
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.uris import shown
-from visavis.stages.models.onnx_files import check_onnx
-from visavis.training.home import report_nothing
+from visavis.stages.models.onnx_files import check_onnx, onnx_session
 
 _SIDES = (32, 512)  # pixels of the input
 _SIZES = (8, 4096)  # of the embedding
@@ -46,14 +45,7 @@ class OnnxFaceEncoder:
     """
 
     def __init__(self, network: bytes, config: FaceprintsConfig) -> None:
-        report_nothing()
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+        self._session = onnx_session(network)
         self._config = config
         takes, gives = self._session.get_inputs(), self._session.get_outputs()
         if len(takes) != 1 or takes[0].type != "tensor(float)" or not gives:

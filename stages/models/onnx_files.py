@@ -1,4 +1,4 @@
-"""What a network in ONNX may hold before onnxruntime sees it: plain layers and their weights, and nothing else.
+"""Networks in ONNX: how one is run, and what one may hold before that: plain layers and their weights, and nothing else.
 
 An ONNX file is a protocol buffer (onnx.proto3 of the ONNX project). Of its nodes those are let through that compute
 from what they are given and end: no loops, no branches, no functions, no operators of other domains, and no weights
@@ -8,6 +8,12 @@ that lie in other files. Read with a walk over the fields, since neither `onnx` 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from visavis.training.home import report_nothing
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 _MODEL_GRAPH, _MODEL_MORE = 7, (20, 25)  # training, functions
@@ -26,6 +32,18 @@ _OPERATORS = """
 """
 OPERATORS = frozenset(_OPERATORS.split())
 """Operators that are let through: those of convolutional networks and vision transformers as they are exported."""
+
+
+def onnx_session(data: bytes) -> InferenceSession:
+    """A network on one core. Of a file that is not ours `check_onnx` comes first."""
+    report_nothing()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def check_onnx(data: bytes) -> None:

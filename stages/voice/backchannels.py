@@ -19,7 +19,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from visavis.schemas.rows import Transcript, Turn
+from visavis.schemas.rows import Turn
+from visavis.schemas.voice_rows import Transcript
 from visavis.schemas.windows_config import BackchannelsConfig
 
 _ANYWHERE = ("mm", "mhm", "mm-hmm", "hm", "uh-huh", "ah", "aha", "oh", "ooh", "laughter", "laughs", "laughing", "laugh")

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
-from visavis.schemas.rows import VoiceFigures
+from visavis.schemas.voice_rows import VoiceFigures
 from visavis.stages.voice.leakage import Pair, frame_power, noise_power, overlapped, voice_power
 
 SILENT_DB = -80.0

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from visavis.schemas.rows import Voices
 from visavis.schemas.sample import decode_audio
+from visavis.schemas.voice_rows import Voices
 from visavis.stages.models.campplus import DIMENSIONS, STRETCH, CAMPlusPlus
 from visavis.training.runs import runs
 

@@ -36,9 +36,10 @@ from visavis.schemas.config import QualityConfig
 from visavis.schemas.dyads import WindowClass
 from visavis.schemas.manifest import MANIFEST_NAME, Histogram, dump_manifest, parse_manifest
 from visavis.schemas.plain import to_json
-from visavis.schemas.rows import Binding, Conversation, Transcript, Word
+from visavis.schemas.rows import Binding, Conversation
 from visavis.schemas.sample import encode_sample
 from visavis.schemas.storage.store import Store
+from visavis.schemas.voice_rows import Transcript, Word
 from visavis.stages.media.file_identity import Witness
 from visavis.stages.transcribe import TranscribeStage
 from visavis.training.dataset import Dataset

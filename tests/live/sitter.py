@@ -19,7 +19,7 @@ from visavis.pipeline.live.perception import Seen
 from visavis.pipeline.live.server import LiveServer
 from visavis.schemas.config import FacesConfig
 from visavis.schemas.dyads import Codec
-from visavis.schemas.rows import LANDMARKS
+from visavis.schemas.face_rows import LANDMARKS
 from visavis.schemas.train import FeatureConfig, ModelConfig, SamplerConfig
 from visavis.stages.face.codec import motion_spec
 from visavis.stages.face.heads import canonical_face

@@ -11,10 +11,12 @@ from visavis.pipeline.state.ledger import Ledger, Outcome
 from visavis.schemas.config import BuildConfig
 from visavis.schemas.dyads import DyadFacts
 from visavis.schemas.errors import Reason
+from visavis.schemas.face_rows import CastFacts
 from visavis.schemas.plain import to_json
-from visavis.schemas.rows import CastFacts, Outline, VoicesFacts
+from visavis.schemas.rows import Outline
 from visavis.schemas.storage.store import Store
 from visavis.schemas.uris import printable
+from visavis.schemas.voice_rows import VoicesFacts
 
 STAGES = ("ingest", "diarize", "cast", "bind", "separate", "windows")
 FINGERPRINTS = {name: hashlib.sha256(name.encode()).hexdigest()[:12] for name in STAGES}

@@ -27,7 +27,8 @@ from visavis.pipeline.state.spool import Spool
 from visavis.pipeline.state.tasks import Task
 from visavis.schemas.artifact import dump_rows
 from visavis.schemas.config import BuildConfig, RunConfig
-from visavis.schemas.rows import Filmprint, Outline, Soundprint, Source
+from visavis.schemas.print_rows import Filmprint, Soundprint
+from visavis.schemas.rows import Outline, Source
 from visavis.schemas.storage.store import Store
 
 WHOLE = made(0)

@@ -20,7 +20,7 @@ from visavis.pipeline.page.report_find import Found
 from visavis.pipeline.plan import doctor_run
 from visavis.schemas import FPS, SAMPLE_RATE
 from visavis.schemas.artifact import dump_rows, load_row
-from visavis.schemas.rows import Voices
+from visavis.schemas.voice_rows import Voices
 from visavis.stages.doctor.findings import Diagnosis, Findings, Item
 from visavis.stages.doctor.kinds import Kind
 

@@ -14,7 +14,8 @@ from benchmarks.reactive import Corpus
 from tests.pipeline.test_cli import visavis
 from visavis.pipeline.state.tasks import artifact_path
 from visavis.schemas.artifact import dump_rows
-from visavis.schemas.rows import Faceprints, Transcript, Word
+from visavis.schemas.print_rows import Faceprints
+from visavis.schemas.voice_rows import Transcript, Word
 from visavis.stages.doctor import languages
 from visavis.stages.doctor.findings import Findings
 from visavis.stages.doctor.kinds import Kind

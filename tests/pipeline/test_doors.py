@@ -6,94 +6,31 @@ have the addresses that the test says. What must not be reached is a server of t
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.pipeline.server import Server, refusal, serving
 from tests.stages.test_ingest import write_clip
 from visavis.pipeline.plan.sources import access_to, find_sources
 from visavis.schemas import access
 from visavis.schemas.access import Access, Reach, allowing
 from visavis.schemas.config import IngestConfig, SourcesConfig
-from visavis.schemas.errors import Reason, Rejected, UsageError
+from visavis.schemas.errors import UsageError
 from visavis.schemas.rows import Source
-from visavis.schemas.storage import faults, files
-from visavis.schemas.storage.files import open_file
+from visavis.schemas.storage import files
 from visavis.stages.ingest import IngestStage
 from visavis.stages.media.opening import open_bytes
 
 PUBLIC = "127.0.0.2"
-
-
-@dataclass
-class Server:
-    """answers: path → bytes, a place to redirect to, or what writes an answer. asked: path and headers."""
-
-    address: str = ""
-    port: int = 0
-    answers: dict[str, bytes | str | Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-
-
-@contextmanager
-def serving(host: str = "127.0.0.1") -> Iterator[Server]:
-    server = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            path = self.path.partition("?")[0]
-            server.asked.append(path)
-            server.headers.append(dict(self.headers))
-            answer = server.answers.get(path)
-            if callable(answer):
-                answer(self)
-                return
-            if isinstance(answer, str):
-                self.send_response(302)
-                self.send_header("Location", answer)
-                answer = b""
-            else:
-                self.send_response(404 if answer is None else 200)
-            self.send_header("Content-Length", str(len(answer or b"")))
-            self.end_headers()
-            self.wfile.write(answer or b"" if self.command == "GET" else b"")
-
-        do_HEAD = do_GET
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    class Threads(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            pass
-
-    with Threads((host, 0), Handler) as listening:
-        server.port = listening.server_address[1]
-        server.address = f"http://{host}:{server.port}"
-        thread = threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            listening.shutdown()
-            thread.join()
 
 
 @pytest.fixture
@@ -133,14 +70,6 @@ def told(*inputs: str, config: SourcesConfig | None = None) -> str:
     said = str(error.value)
     assert said.isprintable()
     return said
-
-
-def refusal(url: str, by: Access | None = None) -> str:
-    """Why ingest leaves a row out."""
-    with allowing(by or Access()), pytest.raises(Rejected) as error:
-        list(IngestStage(IngestConfig()).process(Source(uris=(url,), participants=(None,))))
-    assert error.value.reason is Reason.UNREADABLE
-    return error.value.detail
 
 
 def listing(folder: Path, *uris: str) -> str:
@@ -353,71 +282,6 @@ def test_a_password_is_not_sent_on(outside: Server, public: dict[str, list[str]]
         assert not any({"Authorization", "Cookie"} & set(headers) for headers in other.headers)
 
 
-# What servers send
-
-
-def _raw(headers: bytes, *bodies: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.wfile.write(headers + b"\r\n\r\n")
-        for body in bodies:
-            handler.wfile.write(body)
-        handler.close_connection = True
-
-    return answer
-
-
-@cache
-def zeros() -> bytes:
-    return gzip.compress(bytes(300 << 20), 9)
-
-
-def _bomb(handler: BaseHTTPRequestHandler) -> None:
-    _raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d" % len(zeros()), zeros())(handler)
-
-
-def _nested(handler: BaseHTTPRequestHandler) -> None:
-    _raw(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip, gzip\r\nConnection: close", zeros())(handler)
-
-
-HOSTILE = {
-    "a part without end": _raw(
-        b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-1048575/9000000\r\nConnection: close", *[bytes(1 << 20)] * 40
-    ),
-    "a petabyte": _raw(b"HTTP/1.1 200 OK\r\nContent-Length: 1125899906842624", *[bytes(1 << 20)] * 40),
-    "no end": _raw(b"HTTP/1.1 200 OK\r\nConnection: close", *[bytes(1 << 20)] * 40),
-    "a gzip bomb": _bomb,
-    "endless headers": _raw(b"HTTP/1.1 200 OK\r\n" + b"\r\n".join(b"X-%d: %s" % (n, b"y" * 8000) for n in range(2000))),
-    "no http": _raw(b"SSH-2.0-OpenSSH_9.2"),
-    "nested": _nested,
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_what_a_server_sends_has_an_end(inside: Server, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(files, "_MOST_UNTOLD", 20 << 20)
-    monkeypatch.setattr(faults, "ITEM_WAITS", (0.01,))
-    inside.answers["/x.mp4"] = HOSTILE[kind]
-    said = refusal(f"{inside.address}/x.mp4")
-    assert said.isprintable()
-
-
-def test_a_later_part_is_no_longer_than_asked(inside: Server) -> None:
-    def part(handler: BaseHTTPRequestHandler) -> None:
-        first, last = map(int, re.findall(r"\d+", handler.headers["Range"]))
-        handler.send_response(206)
-        handler.send_header("Content-Range", f"bytes {first}-{last}/{30 << 20}")
-        handler.send_header("Content-Length", str(last - first + 1 if not first else 300 << 20))
-        handler.end_headers()
-        for _ in range(1 if not first else 300):
-            handler.wfile.write(bytes(1 << 20))
-
-    inside.answers["/x"] = part
-    with open_bytes(f"{inside.address}/x") as file:
-        file.seek(2 << 20)
-        with pytest.raises(OSError, match="more than the"):
-            file.read(1 << 20)
-
-
 # Sidecars
 
 
@@ -439,19 +303,3 @@ def test_good_files_are_as_before(tmp_path: Path, inside: Server) -> None:
         for path in ("good.mp4", "moved.mp4"):
             (row,) = stage.process(Source(uris=(f"{inside.address}/{path}",), participants=(None,)))
             assert row.id == expected.id
-
-
-def test_a_server_that_never_comes_to_its_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says something all the time, so no time without a byte passes."""
-    monkeypatch.setattr("visavis.schemas.storage.files.ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr("visavis.schemas.storage.faults.ITEM_WAITS", ())
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        threading.Thread(target=_go_on, args=(listening,), daemon=True).start()
-        with pytest.raises(TimeoutError), open_file(f"http://127.0.0.1:{listening.getsockname()[1]}/clip.mp4"):
-            pass
-
-
-def _go_on(listening: socket.socket) -> None:
-    with listening.accept()[0] as connection, suppress(OSError):
-        while True:
-            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)

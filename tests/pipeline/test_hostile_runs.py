@@ -26,7 +26,8 @@ from visavis.pipeline.state.ledger import FOLDER, Ledger, Outcome
 from visavis.schemas.artifact import dump_rows, load_heads, load_row, load_rows, read_note
 from visavis.schemas.dyads import Codec, DyadHead, NeutralFaces
 from visavis.schemas.errors import DatasetError, RunFailed, UsageError
-from visavis.schemas.rows import LANDMARKS, Outline, Turn
+from visavis.schemas.face_rows import LANDMARKS
+from visavis.schemas.rows import Outline, Turn
 from visavis.schemas.storage.store import Store
 
 PART = "000001-000000_000001-000000.parquet"

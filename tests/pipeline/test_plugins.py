@@ -24,7 +24,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from visavis.schemas.section import Device, Section
 from visavis.schemas.dyads import Census, Codec, Dyad, Motion
-from visavis.schemas.rows import Binding, Conversation, FaceTracks, Row, Voices
+from visavis.schemas.face_rows import FaceTracks
+from visavis.schemas.rows import Binding, Conversation, Row
+from visavis.schemas.voice_rows import Voices
 from visavis.stages.base import Stage
 class Settings(Section):
     limit: int = 3

@@ -17,8 +17,9 @@ import webdataset
 from tests.training.synthetic import as_pair, sample, write_dataset
 from visavis.pipeline.cli.export import export_dataset
 from visavis.schemas.dyads import WindowClass
+from visavis.schemas.face_rows import Figures
 from visavis.schemas.plain import dump_record
-from visavis.schemas.rows import Figures, VoiceFigures
+from visavis.schemas.voice_rows import VoiceFigures
 from visavis.training.dataset import Dataset
 
 SEEN = Figures(**dict.fromkeys(Figures.model_fields, 0.5))

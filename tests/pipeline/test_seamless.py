@@ -19,7 +19,8 @@ from tests.stages.test_sidecars import arrays
 from visavis.pipeline.plan.sources import find_sources, source_key, source_name, source_seconds
 from visavis.schemas.config import BindConfig, DiarizeConfig, FacesConfig, IngestConfig
 from visavis.schemas.errors import Reason, Rejected
-from visavis.schemas.rows import Binding, Conversation, Diarization, FaceTracks, Source, Turn
+from visavis.schemas.face_rows import FaceTracks
+from visavis.schemas.rows import Binding, Conversation, Diarization, Source, Turn
 from visavis.stages.bind import BindInput, BindStage
 from visavis.stages.cast import CastInput, CastStage
 from visavis.stages.diarize import DiarizeStage

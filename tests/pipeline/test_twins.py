@@ -24,8 +24,10 @@ from visavis.pipeline.state.ledger import Ledger, Outcome
 from visavis.pipeline.state.spool import Spool
 from visavis.pipeline.state.tasks import Task
 from visavis.schemas.config import BuildConfig, RunConfig
-from visavis.schemas.rows import CastFacts, DiarizationFacts, Outline, Source, VoicesFacts
+from visavis.schemas.face_rows import CastFacts
+from visavis.schemas.rows import DiarizationFacts, Outline, Source
 from visavis.schemas.storage.store import Store
+from visavis.schemas.voice_rows import VoicesFacts
 
 SEEN = (1.0, 180.5, 612.3, 121.4, 0.931, 14.2, 11.8, 0.412)
 GOOD = CastFacts(crowd=0.0, cuts=1.0, together=36.0, uncut=36.0, fresh=(1.0, 1.0), members=(SEEN, SEEN))

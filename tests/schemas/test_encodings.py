@@ -19,7 +19,8 @@ from tests.stages.tracks import track_of
 from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.artifact import StoredRows, dump_rows, load_heads, load_rows, read_note
 from visavis.schemas.errors import DatasetError, Reason, Rejected
-from visavis.schemas.rows import Array, FaceTracks, Head, Piece, Row, Turn
+from visavis.schemas.face_rows import FaceTracks, Piece
+from visavis.schemas.rows import Array, Head, Row, Turn
 from visavis.schemas.sample import Sample, SampleMeta, decode_array, decode_sample, encode_array, encode_sample
 
 

@@ -16,11 +16,12 @@ from pydantic import BaseModel, ValidationError
 from tests.schemas.test_encodings import make_sample
 from tests.training.synthetic import as_pair, sample
 from visavis.schemas.errors import DatasetError
+from visavis.schemas.face_rows import Figures
 from visavis.schemas.manifest import Histogram, MotionSpec, parse_manifest
 from visavis.schemas.pairs import PairRecord
 from visavis.schemas.plain import dump_record, load_record, read_strict, to_json
-from visavis.schemas.rows import Figures, VoiceFigures
 from visavis.schemas.sample import SampleMeta, decode_sample, encode_sample
+from visavis.schemas.voice_rows import VoiceFigures
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

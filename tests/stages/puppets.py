@@ -13,7 +13,7 @@ from visavis.pipeline.demo.people import Person
 from visavis.pipeline.demo.render import Pose, Renderer
 from visavis.pipeline.demo.script import Motion
 from visavis.schemas import FPS, SAMPLE_RATE
-from visavis.schemas.rows import FaceTracks, Piece
+from visavis.schemas.face_rows import FaceTracks, Piece
 from visavis.stages.faces import FacesStage
 
 SIDE = 320

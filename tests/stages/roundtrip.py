@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from visavis.schemas.dyads import Codec, Motion
-from visavis.schemas.rows import Binding, FaceTracks
+from visavis.schemas.face_rows import FaceTracks
+from visavis.schemas.rows import Binding
 from visavis.stages.bind import seen_by_piece
 from visavis.stages.face.codec import decode_motion
 from visavis.stages.face.heads import canonical_face

@@ -14,7 +14,8 @@ from tests.stages.test_bind import MEDIA
 from tests.stages.test_diarize import wav
 from tests.stages.test_quality import GOOD
 from visavis.schemas.dyads import Codec, Dyad, Motion, WindowClass
-from visavis.schemas.rows import Binding, BoundParticipant, Conversation, Layout, Transcript, Turn, Word
+from visavis.schemas.rows import Binding, BoundParticipant, Conversation, Layout, Turn
+from visavis.schemas.voice_rows import Transcript, Word
 from visavis.schemas.windows_config import BackchannelsConfig, WindowsConfig
 from visavis.stages.media.audio import speech_state
 from visavis.stages.voice.backchannels import is_backchannel_text, lexicon_of, mark_backchannels, plain_words

@@ -13,7 +13,8 @@ from tests.stages.tracks import track_of
 from visavis.schemas import FPS, SAMPLE_RATE
 from visavis.schemas.config import BindConfig
 from visavis.schemas.errors import Reason, Rejected
-from visavis.schemas.rows import Binding, Conversation, Diarization, FaceTracks, Layout, Media, Piece, Track, Turn
+from visavis.schemas.face_rows import FaceTracks, Piece, Track
+from visavis.schemas.rows import Binding, Conversation, Diarization, Layout, Media, Turn
 from visavis.stages.bind import BindInput, BindStage, chance_margin, seen_by_piece
 from visavis.stages.cast import CastInput, CastStage
 from visavis.stages.face.lips import lip_motion, voice_contrast

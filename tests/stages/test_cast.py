@@ -16,7 +16,8 @@ from tests.stages.tracks import track_of
 from visavis.pipeline.plan.quality import LIMITS, faults, values_of
 from visavis.schemas.config import FacesConfig, QualityConfig
 from visavis.schemas.errors import Reason, Rejected
-from visavis.schemas.rows import Cast, CastFacts, Conversation, FaceTracks, Layout, Media, Piece, Track
+from visavis.schemas.face_rows import Cast, CastFacts, FaceTracks, Piece, Track
+from visavis.schemas.rows import Conversation, Layout, Media
 from visavis.stages.cast import CastInput, CastStage, seconds_together
 from visavis.stages.face.crops import THUMB, crop_face, likeness
 from visavis.stages.face.heads import canonical_face

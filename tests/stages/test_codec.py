@@ -17,8 +17,9 @@ from tests.stages.tracks import FIGURES, track_of
 from visavis.schemas.config import BuildConfig, FacesConfig, MotionConfig
 from visavis.schemas.dyads import Codec, CodecKind, Motion
 from visavis.schemas.errors import Rejected, UsageError
+from visavis.schemas.face_rows import BLENDSHAPES, FaceTracks, Piece, Segment
 from visavis.schemas.recipes import load_config
-from visavis.schemas.rows import BLENDSHAPES, Binding, BoundParticipant, FaceTracks, Piece, Segment
+from visavis.schemas.rows import Binding, BoundParticipant
 from visavis.stages.face.codec import (
     CODE_LIMIT,
     decode_motion,

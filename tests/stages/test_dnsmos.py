@@ -12,8 +12,9 @@ from benchmarks.sound import noisy
 from visavis.schemas import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.config import DnsmosConfig
 from visavis.schemas.errors import UsageError
-from visavis.schemas.rows import Binding, Turn, VoiceFigures, Voices
+from visavis.schemas.rows import Binding, Turn
 from visavis.schemas.sample import encode_audio
+from visavis.schemas.voice_rows import VoiceFigures, Voices
 from visavis.stages import dnsmos
 from visavis.stages.dnsmos import DnsmosInput, DnsmosStage, rated, said_alone, windows_of
 from visavis.stages.media.audio import read_audio

@@ -23,7 +23,7 @@ from tests.stages.tracks import FIGURES, track_of
 from visavis.schemas.config import EncodeConfig
 from visavis.schemas.dyads import Encoded
 from visavis.schemas.errors import UsageError
-from visavis.schemas.rows import Cast, FaceTracks, Member, Piece, Segment
+from visavis.schemas.face_rows import Cast, FaceTracks, Member, Piece, Segment
 from visavis.stages.encode import EncodeInput, EncodeStage, crop_square, network_digest, square_of
 
 FRAMES = 30

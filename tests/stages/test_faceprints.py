@@ -19,8 +19,9 @@ from tests.stages.tracks import FIGURES
 from visavis.pipeline.demo.people import make_person
 from visavis.pipeline.demo.render import Pose
 from visavis.schemas.errors import UsageError
+from visavis.schemas.face_rows import FaceTracks, Segment
 from visavis.schemas.people_config import FaceprintsConfig
-from visavis.schemas.rows import Binding, BoundParticipant, Conversation, FaceTracks, Media, Segment
+from visavis.schemas.rows import Binding, BoundParticipant, Conversation, Media
 from visavis.stages.face.alignment import aligned, five_points, to_template
 from visavis.stages.faceprints import FaceprintsInput, FaceprintsStage, Picture, best, candidates, shown
 from visavis.stages.models.face_encoder import FaceEncoder, OnnxFaceEncoder, load_face_encoder

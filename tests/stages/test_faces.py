@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from tests.stages.test_video import write_video
 from visavis.schemas.artifact import dump_rows
 from visavis.schemas.config import FacesConfig, IngestConfig
-from visavis.schemas.rows import Conversation, FaceTracks, Piece, Source, Track
+from visavis.schemas.face_rows import FaceTracks, Piece, Track
+from visavis.schemas.rows import Conversation, Source
 from visavis.stages.face.crops import FaceCrop
 from visavis.stages.face.facemesh import FaceMeshTracker, points_of
 from visavis.stages.faces import Association, CutDetector, FacesStage, box_of, pieces_of

@@ -12,7 +12,8 @@ from benchmarks.films import FILM_COPIES, Room, coarse_film, encoded, pictures_o
 from tests.stages.test_duplicates import told
 from visavis.pipeline.demo.dialogue import write_video
 from visavis.schemas.config import FacesConfig
-from visavis.schemas.rows import FaceTracks, Filmprint, Piece
+from visavis.schemas.face_rows import FaceTracks, Piece
+from visavis.schemas.print_rows import Filmprint
 from visavis.stages.duplicates.landmarks import Landmarks
 from visavis.stages.duplicates.pictures import picture_landmarks
 from visavis.stages.faces import FacesStage

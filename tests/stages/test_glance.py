@@ -13,7 +13,8 @@ from visavis.pipeline.demo.dialogue import write_video
 from visavis.schemas import FPS, SAMPLE_RATE
 from visavis.schemas.config import FacesConfig
 from visavis.schemas.errors import Reason, Rejected
-from visavis.schemas.rows import LANDMARKS, Conversation, Diarization, Glance, Layout, Media
+from visavis.schemas.face_rows import LANDMARKS, Glance
+from visavis.schemas.rows import Conversation, Diarization, Layout, Media
 from visavis.stages.glance import GlanceInput, GlanceStage, places_of
 
 FRAMES = 40 * FPS

@@ -7,7 +7,7 @@ import pytest
 
 from tests.stages.test_bind import track
 from tests.stages.tracks import track_of
-from visavis.schemas.rows import Track
+from visavis.schemas.face_rows import Track
 from visavis.stages.face.jump_cuts import jumps_of, picture_change
 
 FRAMES = 200

@@ -23,7 +23,8 @@ from tests.stages.clapper import ffmpeg
 from tests.stages.test_containers import Recording
 from visavis.schemas.config import FacesConfig, IngestConfig
 from visavis.schemas.errors import Reason, Rejected, UsageError
-from visavis.schemas.rows import Conversation, Piece, Source
+from visavis.schemas.face_rows import Piece
+from visavis.schemas.rows import Conversation, Source
 from visavis.schemas.storage import files
 from visavis.stages.ingest import IngestStage, probe
 from visavis.stages.media import ffmpeg as decoders

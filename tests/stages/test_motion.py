@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from visavis.schemas.config import MotionConfig
 from visavis.schemas.dyads import Codec, CodecStatistics
-from visavis.schemas.rows import LANDMARKS
+from visavis.schemas.face_rows import LANDMARKS
 from visavis.stages.face.codec import decode_motion, encode_linear, fit_codec, merge_statistics
 from visavis.stages.face.heads import align, canonical_face, head_rotation
 

@@ -26,7 +26,8 @@ from visavis.schemas import SAMPLE_RATE
 from visavis.schemas.artifact import dump_rows, load_rows
 from visavis.schemas.config import BindConfig, FacesConfig, MotionConfig
 from visavis.schemas.dyads import CodecStatistics, Motion
-from visavis.schemas.rows import Binding, Conversation, Diarization, FaceTracks, Layout, Media, Piece, Track
+from visavis.schemas.face_rows import FaceTracks, Piece, Track
+from visavis.schemas.rows import Binding, Conversation, Diarization, Layout, Media
 from visavis.stages.bind import BindInput, BindStage, voice_contrast
 from visavis.stages.cast import CastInput, CastStage
 from visavis.stages.face.codec import fit_codec

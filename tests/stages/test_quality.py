@@ -12,7 +12,9 @@ from visavis.pipeline.plan.workflow import Judge
 from visavis.pipeline.state.tasks import Artifact, Task
 from visavis.schemas.config import BuildConfig, QualityConfig
 from visavis.schemas.errors import Reason
-from visavis.schemas.rows import CastFacts, Figures, Source, SpeechQualityFacts, VoicesFacts
+from visavis.schemas.face_rows import CastFacts, Figures
+from visavis.schemas.rows import Source
+from visavis.schemas.voice_rows import SpeechQualityFacts, VoicesFacts
 
 GOOD = Figures(
     visible=1.0, face_size=180, sharpness=400, luminance=120, confidence=0.9, yaw=20, pitch=15, jitter=0.4

@@ -20,7 +20,8 @@ from visavis.pipeline.demo.truth import diarization_error
 from visavis.schemas import FPS
 from visavis.schemas.config import BindConfig, DiarizeConfig
 from visavis.schemas.errors import Reason, Rejected
-from visavis.schemas.rows import Binding, Cast, Conversation, Diarization, Turn
+from visavis.schemas.face_rows import Cast
+from visavis.schemas.rows import Binding, Conversation, Diarization, Turn
 from visavis.stages.bind import BindInput, BindStage
 from visavis.stages.cast import CastInput, CastStage
 from visavis.stages.diarize import DiarizeStage

@@ -36,7 +36,8 @@ from visavis.pipeline.demo.render import CAMERA
 from visavis.pipeline.demo.script import Motion, Rule, gesture, still_motion
 from visavis.schemas import FPS
 from visavis.schemas.config import FacesConfig, MotionConfig
-from visavis.schemas.rows import Binding, BoundParticipant, FaceTracks, Segment
+from visavis.schemas.face_rows import FaceTracks, Segment
+from visavis.schemas.rows import Binding, BoundParticipant
 from visavis.stages.face.codec import decode_motion, fit_codec, merge_statistics
 from visavis.stages.face.heads import Heads, canonical_face, head_rotation
 from visavis.stages.faces import FacesStage

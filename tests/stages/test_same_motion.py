@@ -11,7 +11,7 @@ import pytest
 from tests.scale import NIGHTLY
 from tests.stages.clapper import ffmpeg
 from visavis.schemas.config import FacesConfig
-from visavis.schemas.rows import Piece, Track
+from visavis.schemas.face_rows import Piece, Track
 from visavis.stages.face.heads import Heads
 from visavis.stages.faces import FacesStage
 

@@ -43,8 +43,9 @@ from visavis.pipeline.plan.graph import Graph
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.config import BuildConfig, SeparateConfig
 from visavis.schemas.errors import UsageError
-from visavis.schemas.rows import Binding, BoundParticipant, Turn, Voices
+from visavis.schemas.rows import Binding, BoundParticipant, Turn
 from visavis.schemas.sample import decode_audio
+from visavis.schemas.voice_rows import Voices
 from visavis.stages.media.audio import read_audio, speech_state
 from visavis.stages.models.networks import SpeakerEncoder, load_speaker_encoder
 from visavis.stages.separate import SeparateInput, SeparateStage, rehearsal

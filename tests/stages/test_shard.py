@@ -19,10 +19,11 @@ from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.artifact import dump_rows, load_row
 from visavis.schemas.dyads import Codec, Dyad, DyadHead, Window, WindowClass
 from visavis.schemas.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest, Split, dump_manifest, parse_manifest
-from visavis.schemas.rows import Layout, VoiceFigures, Voices
+from visavis.schemas.rows import Layout
 from visavis.schemas.sample import Sample, decode_audio, decode_sample, encode_audio
 from visavis.schemas.section import Section
 from visavis.schemas.storage.store import Store
+from visavis.schemas.voice_rows import VoiceFigures, Voices
 from visavis.schemas.windows_config import BalanceConfig, ShardConfig
 from visavis.stages.balance import plan_balance
 from visavis.stages.census import CensusInput, CensusStage

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.stages.test_motion import expressions, filmed
-from visavis.schemas.rows import FaceTracks, Piece
+from visavis.schemas.face_rows import FaceTracks, Piece
 from visavis.schemas.windows_config import WindowsConfig
 from visavis.stages.face.camera import CameraPath, Filmed
 from visavis.stages.face.heads import Heads

@@ -22,8 +22,9 @@ from tests.stages.speech_models import HIGH, LOW, build_aligner, build_whisper, 
 from tests.stages.test_quality import GOOD
 from visavis.schemas.config import TranscribeConfig
 from visavis.schemas.errors import UsageError
-from visavis.schemas.rows import Binding, BoundParticipant, Transcript, Turn, VoiceFigures, Voices
+from visavis.schemas.rows import Binding, BoundParticipant, Turn
 from visavis.schemas.sample import encode_audio
+from visavis.schemas.voice_rows import Transcript, VoiceFigures, Voices
 from visavis.stages.transcribe import Excerpt, Span, TranscribeInput, TranscribeStage, cut_excerpts, place_words
 from visavis.stages.voice.recogniser import LONGEST, Recognised, TimedWord
 from visavis.stages.voice.whisper import WhisperX, check_models

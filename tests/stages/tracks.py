@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from visavis.schemas.rows import Figures, Track
+from visavis.schemas.face_rows import Figures, Track
 from visavis.stages.face.texture import TEXELS, TURNS
 from visavis.stages.faces import box_of
 

@@ -16,7 +16,8 @@ import psutil
 from visavis.pipeline.engine.memory import peak_mb
 from visavis.schemas.config import FacesConfig, IngestConfig
 from visavis.schemas.errors import Rejected
-from visavis.schemas.rows import Piece, Source
+from visavis.schemas.face_rows import Piece
+from visavis.schemas.rows import Source
 from visavis.stages.faces import FacesStage
 from visavis.stages.ingest import IngestStage
 from visavis.stages.media.audio import read_audio

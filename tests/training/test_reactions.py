@@ -12,8 +12,8 @@ from benchmarks.listeners import DIM, REAL, SMILES, Rule
 from benchmarks.power import judged
 from benchmarks.reactive import AVATAR, Corpus, make_motion, make_talk
 from visavis.schemas import FPS
+from visavis.schemas.face_rows import LANDMARKS
 from visavis.schemas.manifest import MotionColumn
-from visavis.schemas.rows import LANDMARKS
 from visavis.stages.windows import avatar_state
 from visavis.training.events import events, not_told, readouts, thresholds
 from visavis.training.granger import Space, user_gain

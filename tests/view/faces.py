@@ -15,7 +15,7 @@ from visavis.pipeline.view.mesh import (
 )
 from visavis.pipeline.view.portrait import Portrait
 from visavis.schemas.dyads import Codec
-from visavis.schemas.rows import LANDMARKS
+from visavis.schemas.face_rows import LANDMARKS
 from visavis.stages.face.heads import canonical_face
 
 OPEN, BLINK, SMILE = range(3)  # columns of the expression
