@@ -49,9 +49,14 @@ class Likeness(NamedTuple):
         apart = self.same - self.other  # strangers are seldom alike by one deviation more than they mostly are
         return min(-_NAMED_ONE, apart * (self.deviation - apart / 2) / self.deviation**2)
 
+    def share(self, weight_N: np.ndarray) -> np.ndarray:
+        """Of a print's variance, what is no noise: how much it counts in a mean of several."""
+        share_N: np.ndarray = weight_N / (weight_N + self.half)
+        return share_N
+
     def evidence(self, cosine_N: np.ndarray, one_N: np.ndarray, other_N: np.ndarray) -> np.ndarray:
         """Nats for one person rather than two. one_N, other_N: weights of the prints of each pair, above 0."""
-        same_N = self.same * np.sqrt(one_N / (one_N + self.half) * other_N / (other_N + self.half))
+        same_N = self.same * np.sqrt(self.share(one_N) * self.share(other_N))
         nats_N: np.ndarray = (same_N - self.other) * (cosine_N - (same_N + self.other) / 2) / self.deviation**2
         return nats_N
 

@@ -58,8 +58,7 @@ class _Groups:
         self._likeness = likeness
         self._known = np.linalg.norm(prints_NE, axis=1) > 0
         self._root = list(range(len(prints_NE)))
-        # Of whom little is known, little is taken: by the share of the variance that is no noise.
-        self._sum = (prints_NE * (weight_N / (weight_N + likeness.half))[:, None]).astype(np.float32)
+        self._sum = (prints_NE * likeness.share(weight_N)[:, None]).astype(np.float32)
         self._weight = weight_N.astype(np.float64).copy()
         self._talks = [{talk} for talk in talk_N.tolist()]
 

@@ -111,13 +111,16 @@ class _Crowd(NamedTuple):
 
     def against(self, some_M: np.ndarray, others_M: np.ndarray) -> np.ndarray:
         """Nats by which each print is that of the others together, without itself: float64 [M]."""
-        weighed_ME = self.prints_NE[others_M] * self.weight_N[others_M, None]
-        own_M = np.isin(some_M, others_M)[:, None]
-        rest_ME = weighed_ME.sum(axis=0) - own_M * self.prints_NE[some_M] * self.weight_N[some_M, None]
-        known_M = self.weight_N[others_M].sum() - own_M[:, 0] * self.weight_N[some_M]
+        own_M = np.isin(some_M, others_M)
+        rest_ME = self._weighed(others_M).sum(axis=0) - own_M[:, None] * self._weighed(some_M)
+        known_M = self.weight_N[others_M].sum() - own_M * self.weight_N[some_M]
         length_M = np.linalg.norm(rest_ME, axis=1).clip(1e-9)
         cosine_M = (self.prints_NE[some_M] * rest_ME).sum(axis=1) / length_M
         return self.likeness.evidence(cosine_M, self.weight_N[some_M], known_M)
+
+    def _weighed(self, members_M: np.ndarray) -> np.ndarray:
+        """Prints of some, each by how much it counts among several."""
+        return self.prints_NE[members_M] * self.likeness.share(self.weight_N[members_M])[:, None]
 
     def places(self, members_M: np.ndarray) -> str:
         """The conversations of some, as people call them."""

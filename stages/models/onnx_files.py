@@ -1,4 +1,4 @@
-"""Networks in ONNX: how one is run, and what one may hold before that: plain layers and their weights, and nothing else.
+"""Networks in ONNX: how one is run, and what one may hold: plain layers and their weights, and nothing else.
 
 An ONNX file is a protocol buffer (onnx.proto3 of the ONNX project). Of its nodes those are let through that compute
 from what they are given and end: no loops, no branches, no functions, no operators of other domains, and no weights
