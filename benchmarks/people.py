@@ -134,8 +134,8 @@ def pairs(pieces: list[Piece], name: str) -> None:
         bound = OF_VOICES.bound(count)
         missed, mixed = (nats_N[same_N] <= bound).mean(), (nats_N[~same_N] > bound).mean()
         print(f"    bound of {count:>7} participants: {missed:.1%} missed, {mixed:.2%} of strangers taken for one")
-    known, half = OF_VOICES, OF_VOICES.half
-    share_N = np.sqrt(one_N / (one_N + half) * other_N / (other_N + half))
+    known = OF_VOICES
+    share_N = np.sqrt(known.share(one_N) * known.share(other_N))
     same = float((cosine_N * share_N)[same_N].sum() / (share_N**2)[same_N].sum())
     stray = np.where(same_N, cosine_N - same * share_N, cosine_N - cosine_N[~same_N].mean())
     deviation = [float(np.sqrt((stray[which] ** 2).mean())) for which in (same_N, ~same_N)]
