@@ -9,6 +9,7 @@ from pathlib import Path
 
 from visavis.pipeline.cli.draw import find_conversation, with_addresses
 from visavis.pipeline.cli.evaluate import names_of
+from visavis.pipeline.cli.flame import flame_face
 from visavis.pipeline.cli.folders import dataset_folder
 from visavis.pipeline.cli.generated import read_generated
 from visavis.pipeline.cli.options import refuse
@@ -58,6 +59,8 @@ class RenderRequest:
     portrait: Path | None
     user_portrait: Path | None
     wireframe: bool
+    flame: Path | None
+    flame_landmarks: Path | None
     given: Mapping[str, str]
 
 
@@ -114,7 +117,9 @@ def _of_generated(request: RenderRequest, reporter: Reporter) -> Made:
 
 
 def _of_conversation(request: RenderRequest, reporter: Reporter) -> Made:
-    refuse(request.given, "a conversation", "checkpoint", "windows", "split", "seed", "encoder")
+    refuse(
+        request.given, "a conversation", "checkpoint", "windows", "split", "seed", "encoder", "flame", "flame_landmarks"
+    )
     if len(request.names) > 1:
         raise UsageError(f"one conversation at a time, not {' and '.join(request.names)}; keys look like ID-0-0000120")
     if not Store(request.what).exists(RUN_FILE):
@@ -201,7 +206,8 @@ def _looks(request: RenderRequest, run: str | None, reporter: Reporter) -> Looks
         raise UsageError("--wireframe draws meshes: it does not go with a portrait")
     user = read_portrait(request.user_portrait) if request.user_portrait else None
     avatar = read_portrait(request.portrait) if request.portrait else None
-    return Looks((user, avatar), None if request.wireframe else run, reporter.line)
+    flame = flame_face(request.flame, request.flame_landmarks)
+    return Looks((user, avatar), None if request.wireframe or flame else run, reporter.line, flame)
 
 
 def _folder(out: str | None) -> Path | None:

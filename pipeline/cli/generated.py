@@ -6,7 +6,7 @@ in the dataset; where that is not at hand, they are left out, and the reason is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from visavis.schemas.storage.store import Store
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.uris import is_local, shown
 from visavis.stages.face.codec import decode_motion
-from visavis.stages.face.decode import avatar_of, read_codec, read_faces, why_not_drawn
+from visavis.stages.face.decode import avatar_of, check_flame, read_codec, read_faces, why_not_drawn
+from visavis.stages.face.flame_landmarks import FlameFace
 
 _SIDES: dict[str, Colour] = {"user": USER, "truth": AVATAR, "generated": MODEL}
 _FACE, _MOMENTS = 170, 7  # pixels of a face's square, and how many there are in a row
@@ -39,18 +40,19 @@ _SCALE = 2  # drawn larger and made smaller, for smooth lines
 _BLACK: Colour = (0, 0, 0)
 
 
-def draw_generated(path: Path, dataset: str | None = None) -> tuple[np.ndarray, str]:
+def draw_generated(path: Path, dataset: str | None = None, flame: FlameFace | None = None) -> tuple[np.ndarray, str]:
     """A sheet, uint8 [H, W, 3] RGB, and why it has no faces; empty if it has.
 
     Args:
         path: KEY.generated.npy, with all that `visavis generate` wrote beside it.
         dataset: folder or URL where the dataset lies now, if not where it lay then.
+        flame: draws motion that is FLAME's coefficients, for which no dataset is needed.
 
     Raises:
-        UsageError: something beside it is missing or not what was written.
+        UsageError: something beside it is missing or not what was written; a model for motion that is none of FLAME's.
     """
     with _reading(path):
-        return _drawn(path, path.name.removesuffix(GENERATED), dataset)
+        return _drawn(path, path.name.removesuffix(GENERATED), dataset, flame)
 
 
 def read_generated(path: Path, dataset: str | None = None) -> tuple[str, str, np.ndarray]:
@@ -94,7 +96,7 @@ def _far(place: str, named: str | None) -> str:
     return f"its dataset lay at {shown(place)}; if it is to be read, name the place with --dataset"
 
 
-def _drawn(path: Path, key: str, dataset: str | None) -> tuple[np.ndarray, str]:
+def _drawn(path: Path, key: str, dataset: str | None, flame: FlameFace | None) -> tuple[np.ndarray, str]:
     note = read_strict(_read(path.parent / f"{key}.json"))
     motion = fitted(MotionSpec, note["motion"])
     arrays = {name: decode_array(_read(path.parent / f"{key}.{name}.npy")) for name in (*_SIDES, "state", "valid")}
@@ -106,8 +108,13 @@ def _drawn(path: Path, key: str, dataset: str | None) -> tuple[np.ndarray, str]:
         if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{key}.{name}.npy has numbers that are not finite")
     place = dataset or str(note["location"])
-    far = _far(place, dataset)
-    rows, missing = ([], far) if far else _faces(key, note, arrays, place)
+    if flame is not None:
+        check_flame(str(path), motion.codec)
+        rows, missing = _rows(key, arrays, lambda made_TD, _: flame.points(made_TD, motion.codec)), ""
+    elif missing := _far(place, dataset):
+        rows = []
+    else:
+        rows, missing = _faces(key, note, arrays, place)
     title = f"{key}  {note['window']['label']}, conditions: {note['drop']}, seed {note['sampler']['seed']}"
     return np.concatenate([_heading(title), *rows, _curves(motion, arrays)]), missing
 
@@ -119,7 +126,7 @@ def _read(path: Path) -> bytes:
 def _faces(
     key: str, note: Mapping[str, Any], arrays: Mapping[str, np.ndarray], dataset: str
 ) -> tuple[list[np.ndarray], str]:
-    """A row for each side; none, and why, where the codec or the people are not at hand."""
+    """`_rows`; none, and why, where the codec or the people are not at hand."""
     try:
         codec, neutral = _decoder(note, dataset)
     except (OSError, DatasetError) as error:
@@ -127,17 +134,25 @@ def _faces(
         return [], f"{dataset}: {why or error}; if the dataset lies elsewhere now, name the place with --dataset"
     except LookupError as error:
         return [], f"{dataset}: {error.args[0]}"
+    return _rows(key, arrays, lambda motion_TD, person: decode_motion(codec, motion_TD, neutral[person])), ""
+
+
+def _rows(
+    key: str, arrays: Mapping[str, np.ndarray], points: Callable[[np.ndarray, int], np.ndarray]
+) -> list[np.ndarray]:
+    """A row for each side. points: landmarks [T, 478, 3], face widths, of a person's motion."""
     avatar = avatar_of(key)
     shown = np.linspace(0, len(arrays["state"]) - 1, _MOMENTS).astype(int)
     rows = []
     for side, colour in _SIDES.items():
         person = 1 - avatar if side == "user" else avatar
         valid_M = arrays["valid"][shown, 1 if side == "user" else 0] | (side == "generated")
-        points = decode_motion(codec, arrays[side][shown], neutral[person])
-        pictures = draw_faces(points, [colour if valid else GREY for valid in valid_M], _FACE)
+        pictures = draw_faces(
+            points(arrays[side][shown], person), [colour if valid else GREY for valid in valid_M], _FACE
+        )
         rows.append(np.concatenate([_text(side, colour, _FACE), *pictures], axis=1))
     moments = [_text(f"{n / FPS:.2f} s", _BLACK, 24, _FACE, left=_FACE // 2 - 24) for n in shown]
-    return [*rows, np.concatenate([_text("", _BLACK, 24), *moments], axis=1)], ""
+    return [*rows, np.concatenate([_text("", _BLACK, 24), *moments], axis=1)]
 
 
 def _decoder(note: Mapping[str, Any], dataset: str) -> tuple[Codec, tuple[np.ndarray, np.ndarray]]:

@@ -30,6 +30,20 @@ Portrait = Annotated[
         " run and its media are at hand, else a mesh.",
     ),
 ]
+Flame = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="MODEL.npz",
+        help="Your FLAME model as plain arrays, for motion that is its coefficients; see the docs.",
+    ),
+]
+FlameLandmarks = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.npz",
+        help="MediaPipe's landmarks on it; none: mediapipe_landmark_embedding.npz beside MODEL.npz.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for scripts.")]
 Data = Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")]
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint of `visavis train`.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from visavis.pipeline.cli.options import Encoder, Portrait, typed
+from visavis.pipeline.cli.options import Encoder, Flame, FlameLandmarks, Portrait, typed
 from visavis.pipeline.engine.terminal import say
 from visavis.schemas.extras import needs
 
@@ -72,6 +72,8 @@ def render(
         ),
     ] = None,
     encoder: Encoder = None,
+    flame: Flame = None,
+    flame_landmarks: FlameLandmarks = None,
 ) -> None:
     """Make a film, with sound, of windows, pairs, a conversation, or of what checkpoints make of windows.
 
@@ -85,7 +87,8 @@ def render(
     request = making.RenderRequest(
         what=what, names=tuple(names or ()), out=out, checkpoints=tuple(checkpoint or ()), windows=windows, split=split,
         seed=seed, start=start, end=end, size=size, dataset=dataset, media=tuple(media or ()), encoder=encoder,
-        portrait=portrait, user_portrait=user_portrait, wireframe=wireframe, given=typed(context),
+        portrait=portrait, user_portrait=user_portrait, wireframe=wireframe,
+        flame=flame, flame_landmarks=flame_landmarks, given=typed(context),
     )  # fmt: skip
     made = making.make_films(request, reporter)
     for path in made.paths:

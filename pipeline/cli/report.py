@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     from visavis.pipeline.page.report import Wanted
 
 
-def report_generated(generated: str, picture: Path, dataset: str | None, *, as_json: bool) -> None:
-    """Draw a generated window."""
+def report_generated(
+    generated: str, picture: Path, dataset: str | None, flame: tuple[Path | None, Path | None], *, as_json: bool
+) -> None:
+    """Draw a generated window. flame: a FLAME model, and the landmarks on it."""
     from visavis.pipeline.cli.draw import save_sheet
+    from visavis.pipeline.cli.flame import flame_face
     from visavis.pipeline.cli.generated import draw_generated
 
     reporter = Reporter()
-    sheet, missing = draw_generated(Path(generated), dataset_folder(dataset) if dataset else None)
+    sheet, missing = draw_generated(Path(generated), dataset_folder(dataset) if dataset else None, flame_face(*flame))
     save_sheet(sheet, picture)
     if missing:
         reporter.line(f"no faces are drawn, only curves: {missing}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from visavis.pipeline.cli.options import Json
+from visavis.pipeline.cli.options import Flame, FlameLandmarks, Json
 from visavis.pipeline.plan.file_names import GENERATED
 from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import needs
@@ -18,7 +18,8 @@ _MADE = {
     "picture": f"the picture of a generated window (KEY{GENERATED})",
     "page": "a page",
 }
-_FOR = {"--samples": ("summary",), "--dataset": ("picture",), "--out": ("picture", "page")}
+_FOR = {"--samples": ("summary",), "--dataset": ("picture",), "--out": ("picture", "page"),
+        "--flame": ("picture",), "--flame-landmarks": ("picture",)}  # fmt: skip
 """What an option is for; those that are not here are for a page."""
 
 
@@ -73,6 +74,8 @@ def report(
     pairs_shown: Annotated[
         int | None, typer.Option(min=0, help="Page: pairs of each set that can be played; none: 10.")
     ] = None,
+    flame: Flame = None,
+    flame_landmarks: FlameLandmarks = None,
     as_json: Json = False,
 ) -> None:
     """Summarise a dataset: classes, shards, balance, codec, pairs. Or draw what `visavis generate` wrote.
@@ -83,7 +86,8 @@ def report(
     amounts = {"conversations": conversations, "media": with_media, "motion": with_motion, "pairs": pairs_shown}
     names = ("--conversations", "--with-media", "--with-motion", "--pairs-shown")
     beside = {"--pairs": pairs, "--training": training, "--evaluation": evaluation}
-    given = {"--samples": samples, "--dataset": dataset, "--out": out, **beside}
+    given = {"--samples": samples, "--dataset": dataset, "--out": out, "--flame": flame,
+             "--flame-landmarks": flame_landmarks, **beside}  # fmt: skip
     kind = "page" if page else "picture" if what.endswith(GENERATED) else "summary"
     _refuse(given | dict(zip(names, amounts.values(), strict=True)), kind)
     from visavis.pipeline.cli.report import report_dataset, report_generated, report_page
@@ -96,7 +100,8 @@ def report(
         report_page(what, out, (pairs or [], training or [], evaluation or []), wanted, as_json=as_json)
     elif kind == "picture":
         needs("build", "a picture")
-        report_generated(what, out or Path(what.removesuffix(GENERATED) + ".png"), dataset, as_json=as_json)
+        picture = out or Path(what.removesuffix(GENERATED) + ".png")
+        report_generated(what, picture, dataset, (flame, flame_landmarks), as_json=as_json)
     else:
         report_dataset(what, 2 if samples is None else samples, as_json=as_json)
 

@@ -17,6 +17,7 @@ from visavis.schemas.errors import DatasetError, Rejected, UsageError
 from visavis.schemas.storage.store import Store
 from visavis.schemas.untrusted import first_line
 from visavis.schemas.uris import is_local
+from visavis.stages.face.flame_landmarks import FlameFace
 
 
 class Looks:
@@ -26,6 +27,7 @@ class Looks:
         given: pictures for the user and for the avatar, which go before anything else.
         run: folder of the build in which frames of people's own videos are looked for; none: meshes.
         missed: is told once why own pictures cannot be had; meshes are drawn then.
+        flame: draws motion that is FLAME's coefficients.
     """
 
     def __init__(
@@ -33,7 +35,9 @@ class Looks:
         given: tuple[Portrait | None, Portrait | None] = (None, None),
         run: str | None = None,
         missed: Callable[[str], object] | None = None,
+        flame: FlameFace | None = None,
     ) -> None:
+        self.flame = flame
         self._given, self._run, self._missed = given, run, missed
         self._own: dict[tuple[str, int], Portrait] = {}
         self._outputs: Outputs | None = None

@@ -25,7 +25,8 @@ from visavis.schemas.pairs import REACTIVITY
 from visavis.schemas.sample import Sample
 from visavis.schemas.storage.store import Store
 from visavis.schemas.uris import printable
-from visavis.stages.face.decode import avatar_of, read_codec, read_faces, why_not_drawn
+from visavis.stages.face.decode import avatar_of, check_flame, read_codec, read_faces, why_not_drawn
+from visavis.stages.face.flame_landmarks import FlameFace
 from visavis.training.dataset import Dataset
 from visavis.training.generate import find_sample
 
@@ -36,18 +37,29 @@ GENERATED_COLOURS: tuple[Colour, ...] = (MODEL, (130, 40, 160), (0, 128, 128), (
 
 @dataclass(frozen=True)
 class People:
-    """What draws a window's motion. user_L3, avatar_L3: neutral faces of the two."""
+    """What draws a window's motion. user_L3, avatar_L3: neutral faces of the two.
+
+    flame: draws motion of these coefficients, whose id it comes with; none: motion is the codec's.
+    """
 
     codec: Codec
     user_L3: np.ndarray
     avatar_L3: np.ndarray
     user: Puppet
     avatar: Puppet
+    flame: tuple[FlameFace, str] | None = None
+
+    def moves(self, motion_TD: np.ndarray) -> np.ndarray:
+        """A window's motion as motion of `codec`."""
+        if self.flame is None:
+            return motion_TD
+        face, coefficients = self.flame
+        return face.motion(motion_TD, coefficients)
 
 
 @dataclass(frozen=True)
 class Version:
-    """A motion of the avatar, [T, D] in codec units; seen everywhere unless `valid_T` says otherwise."""
+    """A motion of the avatar, [T, D] as the window has it; seen everywhere unless `valid_T` says otherwise."""
 
     title: str
     motion: np.ndarray
@@ -71,19 +83,24 @@ def find_window(data: Dataset, key: str, looks: Looks) -> tuple[Sample, People]:
 
 def people_of(data: Dataset, sample: Sample, shard: str, looks: Looks) -> People:
     """What draws a sample of a shard. Raises as `find_window` does."""
-    store = Store(data.location)
+    store, coefficients = Store(data.location), data.manifest.motion.codec
     codec = read_codec(store, data.manifest)
+    if looks.flame is not None:
+        check_flame(data.location, coefficients)
+        face, codec = looks.flame, looks.flame.codec
+        user, avatar = (looks.puppet(codec, face.neutral_L3, "", 0, avatar=each) for each in (False, True))
+        return People(codec, face.neutral_L3, face.neutral_L3, user, avatar, (face, coefficients))
     if codec is None:
         raise UsageError(f"{data.location}: its motion cannot be drawn as faces: {why_not_drawn(data.manifest)}")
     entry = next(entry for entry in data.manifest.shards if entry.path == shard)
     faces = read_faces(store, entry).get(sample.meta.conversation)
     if faces is None:
         raise DatasetError(f"{data.location}: {shard} has no faces of conversation {sample.meta.conversation}")
-    avatar = avatar_of(sample.key)
-    user_L3, avatar_L3 = faces.neutral[1 - avatar], faces.neutral[avatar]
+    number = avatar_of(sample.key)
+    user_L3, avatar_L3 = faces.neutral[1 - number], faces.neutral[number]
     conversation = sample.meta.conversation
-    user = looks.puppet(codec, user_L3, conversation, 1 - avatar, avatar=False)
-    return People(codec, user_L3, avatar_L3, user, looks.puppet(codec, avatar_L3, conversation, avatar, avatar=True))
+    user = looks.puppet(codec, user_L3, conversation, 1 - number, avatar=False)
+    return People(codec, user_L3, avatar_L3, user, looks.puppet(codec, avatar_L3, conversation, number, avatar=True))
 
 
 def recorded(sample: Sample) -> Version:
@@ -116,13 +133,13 @@ def window_scene(
     motions += [replace(version, title=printable(version.title)) for version in versions]
     panels, lanes = [], []
     for number, version in enumerate(motions):
-        of_user = number == 0
+        of_user, motion_TD = number == 0, people.moves(version.motion)
         puppet, neutral_L3 = (people.user, people.user_L3) if of_user else (people.avatar, people.avatar_L3)
         valid_T = np.ones(len(version.motion), bool) if version.valid is None else version.valid
         panels.append(
-            Panel(version.title, face_pictures(puppet, version.motion, valid_T, side, version.colour), version.colour)
+            Panel(version.title, face_pictures(puppet, motion_TD, valid_T, side, version.colour), version.colour)
         )
-        marks = reactions(people.codec, version.motion, neutral_L3, valid_T)
+        marks = reactions(people.codec, motion_TD, neutral_L3, valid_T)
         lanes.append(Lane(version.title, version.colour, (*speech(sample.state, 1 if of_user else 0), *marks)))
     return Scene(
         panels=tuple(panels),

@@ -15,7 +15,7 @@ import re
 from visavis.schemas.artifact import load_row, load_rows
 from visavis.schemas.coefficients import is_coefficients, kind_of
 from visavis.schemas.dyads import Codec, NeutralFaces
-from visavis.schemas.errors import DatasetError
+from visavis.schemas.errors import DatasetError, UsageError
 from visavis.schemas.manifest import FileEntry, Manifest, ShardEntry
 from visavis.schemas.storage.faults import Blame, blame_of
 from visavis.schemas.storage.store import Store
@@ -46,10 +46,21 @@ def why_not_drawn(manifest: Manifest) -> str:
         return ""
     if is_coefficients(manifest.motion.codec):
         model = str(kind_of(manifest.motion.codec)).upper()
-        return (
-            f"it is coefficients of {model}, whose model is not part of this program; `visavis generate` draws curves"
-        )
+        drawn = "curves are drawn of it"
+        if kind_of(manifest.motion.codec) == "flame":
+            drawn = "name yours with --flame MODEL.npz to `visavis render` or `visavis report KEY.generated.npy`"
+        return f"it is coefficients of {model}, whose model is not part of this program; {drawn}"
     return "it was built before datasets held their codec; `visavis build` in its run's folder adds it"
+
+
+def check_flame(location: str, codec: str) -> None:
+    """Refuse a FLAME model for a dataset whose motion is none of FLAME's.
+
+    Raises:
+        UsageError: it is of another codec.
+    """
+    if kind_of(codec) != "flame":
+        raise UsageError(f"--flame draws motion that is FLAME's coefficients; the motion of {location} is {codec}")
 
 
 def read_faces(store: Store, entry: ShardEntry) -> dict[str, NeutralFaces]:
