@@ -14,6 +14,7 @@ from visavis.schemas.train import Drop
 from visavis.training.metrics.windows import mean_defined
 from visavis.training.protocols.clips import Clip, Parts, baselines, halves, listening_only
 from visavis.training.protocols.score import Protocol, score
+from visavis.training.protocols.unils import Upper
 from visavis.training.sequences import Generated
 
 FEW = ("floor", "shifted", "hold_still")
@@ -64,6 +65,7 @@ def protocol_rows(
     parts: Parts,
     *,
     whole: bool,
+    upper: Upper | None = None,
     scored: Callable[[], None] = lambda: None,
 ) -> dict[str, Rows]:
     """Figures over all frames, and over listening frames where somebody says which those are.
@@ -73,6 +75,7 @@ def protocol_rows(
             over them, but for `react`, which takes them together.
         whole: every baseline; else FEW of them. The floor is two halves of the truth beside each other, `shifted` the
             truth at the wrong time, `hold_still` its first frame.
+        upper: the upper face's vertices of a motion, which `unils` takes.
         scored: called after every row.
 
     Returns: {"all" and "listening": {what was scored: {figure: value}}}; `unils` parts the frames itself, under "all".
@@ -82,21 +85,22 @@ def protocol_rows(
     rows = dict(made) | {name: clips for name, clips in beside.items() if whole or name in FEW}
     found: dict[str, Rows] = {"all": {}}
     for name, clips in rows.items():
-        found["all"][name] = _plain(_each_seed(protocol, clips, parts))
+        found["all"][name] = _plain(_each_seed(protocol, clips, parts, upper))
         if protocol != "unils" and (listening := listening_only(clips)):
             found.setdefault("listening", {})[name] = _plain(_each_seed(protocol, listening, parts))
         scored()
     return found
 
 
-def _each_seed(protocol: Protocol, clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
+def _each_seed(protocol: Protocol, clips: Sequence[Clip], parts: Parts, upper: Upper | None = None) -> dict[str, float]:
     """The mean over the motions for one user; as many as every clip has."""
     several = min((len(clip.more) for clip in clips), default=0)
     if protocol == "react" or not several:
-        return score(protocol, clips, parts)
+        return score(protocol, clips, parts, upper)
+    motions = [[(clip.generated, *clip.more)[i] for clip in clips] for i in range(several + 1)]
     figures = [
-        score(protocol, [replace(clip, generated=(clip.generated, *clip.more)[i], more=()) for clip in clips], parts)
-        for i in range(several + 1)
+        score(protocol, [replace(c, generated=m, more=()) for c, m in zip(clips, each, strict=True)], parts, upper)
+        for each in motions
     ]
     return {name: mean_defined(np.array([each[name] for each in figures])) for name in figures[0]}
 

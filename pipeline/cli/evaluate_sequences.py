@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from visavis.pipeline.cli.evaluate import names_of
+from visavis.pipeline.cli.flame import FlameFiles
 from visavis.pipeline.cli.protocols import known_protocol, lengths, protocol_table, reaction_tables
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.terminal import Terminal, say, say_json
+from visavis.schemas.coefficients import groups_of
 from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import needs
 from visavis.schemas.manifest import Manifest, Split
@@ -17,9 +21,10 @@ from visavis.schemas.sampling import SamplingConfig
 from visavis.schemas.storage.store import Store
 from visavis.schemas.train import Drop
 from visavis.schemas.words import counted
-from visavis.stages.face.decode import read_codec
+from visavis.stages.face.decode import check_flame, read_codec
 from visavis.training.checkpoint import checkpoint_id
-from visavis.training.protocol_rows import clips_of, part_columns, protocol_rows
+from visavis.training.dataset import Dataset
+from visavis.training.protocol_rows import Rows, clips_of, part_columns, protocol_rows
 from visavis.training.protocols.score import Protocol
 from visavis.training.reaction_rows import reaction_rows
 from visavis.training.sequences import Generated, checkpoint_sequences
@@ -33,6 +38,7 @@ def evaluate_sequences(
     *,
     protocol: str | None,
     reactions: bool,
+    model: FlameFiles,
     limit: int | None,
     encoder: str | None,
     sampling: SamplingConfig,
@@ -43,6 +49,10 @@ def evaluate_sequences(
     known = known_protocol(protocol) if protocol else None
     if known:
         needs("metrics", "visavis evaluate --protocol")
+    if model.model is not None:  # before anything is generated
+        codec = Dataset(dataset).manifest.motion.codec
+        check_flame(dataset, codec)
+        model.upper(groups_of(codec))
     reporter, made = Reporter(), dict[str, list[Generated]]()
     for name, checkpoint in zip(names_of(checkpoints), checkpoints, strict=True):
         with reporter.training("generate") as progress:
@@ -66,8 +76,10 @@ def evaluate_sequences(
     }
     if known:
         columns = {name: columns.tolist() for name, columns in part_columns(manifest).items()}
-        figures = _score(known, manifest, made, reporter, whole=whole)
+        figures, vertices = _score(known, manifest, made, reporter, model, whole=whole)
         result |= {"protocol": known, "columns": columns, "figures": figures}
+        if vertices:
+            result["vertices"] = vertices
     if reactions:
         result["reactions"] = _react(dataset, manifest, made, reporter, whole=whole)
     if as_json:
@@ -77,6 +89,8 @@ def evaluate_sequences(
     say(f"{said}, {scored['median']} in the middle; {counted(result['not_compared'], 'frame')} not valid, left out")
     if settled.precision != "float32":
         say(str(settled))
+    if "vertices" in result:
+        say(result["vertices"])
     for of, rows in result.get("figures", {}).items():
         Terminal().print(protocol_table(known or "", of, rows))
     if reactions:
@@ -112,13 +126,30 @@ def _react(
 
 
 def _score(
-    protocol: Protocol, manifest: Manifest, made: dict[str, list[Generated]], reporter: Reporter, *, whole: bool
-) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Rows of each checkpoint, with its user and without, and what stands beside them."""
+    protocol: Protocol,
+    manifest: Manifest,
+    made: dict[str, list[Generated]],
+    reporter: Reporter,
+    model: FlameFiles,
+    *,
+    whole: bool,
+) -> tuple[dict[str, Rows], str | None]:
+    """Rows of each checkpoint, with its user and without, and what stands beside them; and whose vertices FDD is of."""
     columns, clips = part_columns(manifest), {}
+    if model.model is not None:
+        columns |= _eyes(manifest)
     for name, sequences, drop in _named(made, whole=whole):
         clips[name], parts = clips_of(sequences, columns, drop)
     if not next(iter(clips.values())):
         raise UsageError("no sequence has two frames in which both faces are valid")
+    upper, vertices = model.upper(parts) or (None, None)
+    parts = {name: span for name, span in parts.items() if name != "eyes"}
     with reporter.items(protocol, len(clips) + (6 if whole else 3)) as done:
-        return protocol_rows(protocol, clips, parts, whole=whole, scored=done)
+        found = protocol_rows(protocol, clips, parts, whole=whole, upper=upper, scored=done)
+    return found, vertices
+
+
+def _eyes(manifest: Manifest) -> dict[str, np.ndarray]:
+    """Columns of the eyes of FLAME's coefficients, which move lids a little."""
+    groups = groups_of(manifest.motion.codec)
+    return {"eyes": np.arange(groups["eyes"].start, groups["eyes"].stop)} if "eyes" in groups else {}

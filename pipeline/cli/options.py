@@ -44,6 +44,15 @@ FlameLandmarks = Annotated[
         help="MediaPipe's landmarks on it; none: mediapipe_landmark_embedding.npz beside MODEL.npz.",
     ),
 ]
+UpperFace = Annotated[
+    Path | None,
+    typer.Option(
+        "--upper-face",
+        metavar="FILE.npy",
+        help="Numbers of the upper face's vertices, for FDD; none: the model's upper_face, else those near eyes, brows"
+        " and forehead.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for scripts.")]
 Data = Annotated[str, typer.Argument(help="Dataset or run of `visavis build`.")]
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint of `visavis train`.")]

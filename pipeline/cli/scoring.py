@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from visavis.pipeline.cli.options import Data, Encoder, Json
+from visavis.pipeline.cli.options import Data, Encoder, Flame, FlameLandmarks, Json, UpperFace
 from visavis.pipeline.engine.terminal import Terminal, say, say_json
 from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import needs
@@ -48,6 +48,9 @@ def evaluate(
         bool, typer.Option("--all", help="All metrics and baselines, and how far off they may be.")
     ] = False,
     by_class: Annotated[bool, typer.Option("--by-class", help="Tables for every class, too.")] = False,
+    flame: Flame = None,
+    flame_landmarks: FlameLandmarks = None,
+    upper_face: UpperFace = None,
     as_json: Json = False,
 ) -> None:
     """Score checkpoints beside the ground truth and simple baselines, with a verdict on each.
@@ -57,6 +60,7 @@ def evaluate(
     and other events are found in it, and held against what the user did and against chance.
     """
     from visavis.pipeline.cli.evaluate import evaluation_tables, names_of, own_table, verdict
+    from visavis.pipeline.cli.flame import FlameFiles
     from visavis.pipeline.cli.folders import dataset_folder
     from visavis.pipeline.engine.progress import Reporter
     from visavis.schemas.sampling import Precision, Sampling, SamplingConfig
@@ -68,6 +72,8 @@ def evaluate(
     if precision not in (known := ("auto", *get_args(Precision))):
         raise UsageError(f"--precision is one of {', '.join(known)}, not {precision}")
     sampling = SamplingConfig.model_validate({"precision": precision, "batch": batch})
+    model = FlameFiles(flame, flame_landmarks, upper_face)
+    model.check(protocol)
     if protocol or reactions:
         if metric:
             raise UsageError("--metric goes with neither --protocol nor --reactions: it scores windows")
@@ -77,8 +83,8 @@ def evaluate(
 
         evaluate_sequences(
             checkpoints, dataset_folder(dataset), "val" if split == "val" else "train", range(seeds),
-            protocol=protocol, reactions=reactions, limit=limit, encoder=encoder, sampling=sampling, whole=all_,
-            as_json=as_json,
+            protocol=protocol, reactions=reactions, model=model, limit=limit, encoder=encoder, sampling=sampling,
+            whole=all_, as_json=as_json,
         )  # fmt: skip
         return
     own = [UserFunction(code, "metric") for code in metric or ()]
@@ -121,6 +127,9 @@ def metrics(
     listening: Annotated[
         Path | None, typer.Option(help="Frames in which the avatar listens, bool [T], by the names of TRUTH.")
     ] = None,
+    flame: Flame = None,
+    flame_landmarks: FlameLandmarks = None,
+    upper_face: UpperFace = None,
     all_: Annotated[bool, typer.Option("--all", help="All baselines.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -131,17 +140,23 @@ def metrics(
     """
     needs("metrics", "visavis metrics")
     from visavis.pipeline.cli.arrays import parts_of, read_clips
+    from visavis.pipeline.cli.flame import FlameFiles
     from visavis.pipeline.cli.protocols import known_protocol, protocol_table, summary
     from visavis.pipeline.engine.progress import Reporter
     from visavis.training.protocol_rows import protocol_rows
 
-    known, reporter = known_protocol(protocol), Reporter()
+    known, reporter, model = known_protocol(protocol), Reporter(), FlameFiles(flame, flame_landmarks, upper_face)
+    model.check(known)
     clips, left_out = read_clips(truth, user, generated, listening)
     parts = parts_of(columns, next(iter(clips.values())).truth.shape[1])
-    found = protocol_rows(known, {"generated": list(clips.values())}, parts, whole=all_)
+    upper, vertices = model.upper(parts) or (None, None)
+    found = protocol_rows(known, {"generated": list(clips.values())}, parts, whole=all_, upper=upper)
     if as_json:
-        say_json({"protocol": known, "sequences": len(clips), "left_out": left_out, "figures": found})
+        also = {"vertices": vertices} if vertices else {}
+        say_json({"protocol": known, "sequences": len(clips), "left_out": left_out, **also, "figures": found})
         return
+    if vertices:
+        say(vertices)
     for of, rows in found.items():
         Terminal().print(protocol_table(known, of, rows))
     reporter.end(summary(clips, left_out), advice="--all shows every baseline, --json every digit")

@@ -60,7 +60,7 @@ def check_flame(location: str, codec: str) -> None:
         UsageError: it is of another codec.
     """
     if kind_of(codec) != "flame":
-        raise UsageError(f"--flame draws motion that is FLAME's coefficients; the motion of {location} is {codec}")
+        raise UsageError(f"--flame is for motion that is FLAME's coefficients; that of {location} is {codec}")
 
 
 def read_faces(store: Store, entry: ShardEntry) -> dict[str, NeutralFaces]:

@@ -117,7 +117,7 @@ class Frames:
                 raise UsageError(
                     f"FLAME takes exp, pose, neck and jaw of 3 angles, eyes of 6; not {name}{part.shape[1]}"
                 )
-            angles_TJ3[:, list(joints)] = part.reshape(len(part), -1, 3)
+            angles_TJ3[:, list(joints)] = part.reshape(len(part), len(joints), 3)
         return cls(motion_TD[:, groups.get("exp", slice(0, 0))], angles_TJ3)
 
     def __len__(self) -> int:

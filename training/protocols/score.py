@@ -12,20 +12,21 @@ from visavis.training.protocols.clips import Clip, Parts
 from visavis.training.protocols.dim import dim
 from visavis.training.protocols.dualtalk import dualtalk
 from visavis.training.protocols.react import react
-from visavis.training.protocols.unils import unils
+from visavis.training.protocols.unils import Upper, unils
 
 Protocol = Literal["dim", "dualtalk", "unils", "react"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 _SCORES: dict[Protocol, Callable[[Sequence[Clip], Parts], dict[str, float]]] = {
     "dim": dim,
     "dualtalk": dualtalk,
-    "unils": unils,
     "react": react,
 }
 
 
-def score(protocol: Protocol, clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
+def score(protocol: Protocol, clips: Sequence[Clip], parts: Parts, upper: Upper | None = None) -> dict[str, float]:
     """The figures of a protocol by name, FIGURE_PART. Sides of different types are all taken as the finest of them.
+
+    upper: the upper face's vertices of a motion, which `unils` takes.
 
     Raises:
         UsageError: no clips, numbers that are not finite, or sides of one clip that differ in shape.
@@ -34,7 +35,7 @@ def score(protocol: Protocol, clips: Sequence[Clip], parts: Parts) -> dict[str, 
 
     _check(clips)
     with threadpool_limits(1):  # matrices are small
-        return _SCORES[protocol](_alike(clips), parts)
+        return unils(_alike(clips), parts, upper) if protocol == "unils" else _SCORES[protocol](_alike(clips), parts)
 
 
 def _alike(clips: Sequence[Clip]) -> list[Clip]:

@@ -1,0 +1,59 @@
+"""The upper face's vertices, of which UniLS's FDD is (arXiv 2512.09327; `training.protocols.unils`).
+
+As its script takes them: the template's shape, a head that holds still, of the jaw the first angle and of each eye the
+first two, and of each vertex the sum of its three coordinates, mm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from visavis.stages.face.flame import JAW, LEFT_EYE, NECK, RIGHT_EYE, ROOT, Flame, Frames
+from visavis.stages.face.flame_files import Embedding
+from visavis.stages.face.flame_landmarks import placed
+from visavis.stages.face.heads import canonical_face
+
+_MM = 1000.0  # in a metre
+_LOWER_LIDS = (145, 374)  # MediaPipe's landmarks, the lowest of each lower lid
+_REACH = 0.01  # m
+
+
+class UpperFace:
+    """Vertices of the upper face of motion whose columns are known."""
+
+    def __init__(self, model: Flame, vertices_U: np.ndarray, columns: Mapping[str, slice]) -> None:
+        """columns: of `exp`, `jaw` and `eyes`, those that there are; others do not count."""
+        self._model = model.only(vertices_U)
+        self._columns = {name: columns[name] for name in ("exp", "jaw", "eyes") if name in columns}
+
+    def __call__(self, motion_TD: np.ndarray) -> np.ndarray:
+        """float64 [T, U]: a vertex' coordinates summed up, mm.
+
+        Raises:
+            UsageError: more coefficients than the model has, or angles that are not 3 of a jaw and 6 of eyes.
+        """
+        frames = Frames.of(motion_TD, self._columns)
+        frames.angles_TJ3[:, [ROOT, NECK]] = 0
+        frames.angles_TJ3[:, JAW, 1:] = 0
+        frames.angles_TJ3[:, [LEFT_EYE, RIGHT_EYE], 2] = 0
+        made = [self._model.vertices(part).sum(axis=2) for part in frames.chunks()]
+        return _MM * np.concatenate(made) if made else np.zeros((0, len(self._model.template_V3)))
+
+
+def upper_vertices(model: Flame, embedding: Embedding) -> np.ndarray:
+    """Where nobody names them: vertices within a centimetre of a landmark of the skin that is no lower than the lower
+    lids, but for eyeballs; int64 [U]. They are near the published ones, not the same.
+
+    Raises:
+        ValueError: see `stages.face.flame_landmarks.placed`.
+    """
+    corners_L3, share_L3 = placed(model, embedding)
+    height_L = canonical_face()[:, 1]
+    upper_L = np.flatnonzero(height_L >= height_L[list(_LOWER_LIDS)].min())
+    points_L3 = np.einsum("lkx,lk->lx", model.template_V3[corners_L3[upper_L]], share_L3[upper_L])
+    away_V, _ = cKDTree(points_L3).query(model.template_V3)
+    ball_V = model.weights_VJ[:, [LEFT_EYE, RIGHT_EYE]].max(axis=1) > 0.5
+    return np.flatnonzero((away_V <= _REACH) & ~ball_V)
