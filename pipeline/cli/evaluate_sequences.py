@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from visavis.pipeline.cli.evaluate import names_of
 from visavis.pipeline.cli.protocols import known_protocol, lengths, protocol_table, reaction_tables
 from visavis.pipeline.engine.progress import Reporter
@@ -65,7 +67,7 @@ def evaluate_sequences(
         "not_compared": sum(len(each.recorded.valid) for each in some) - scored["frames"],
     }
     if known:
-        columns = {name: columns.tolist() for name, columns in part_columns(manifest).items()}
+        columns = {name: columns.tolist() for name, columns in _parts(known, manifest).items()}
         figures = _score(known, manifest, made, reporter, whole=whole)
         result |= {"protocol": known, "columns": columns, "figures": figures}
     if reactions:
@@ -111,11 +113,17 @@ def _react(
         return reaction_rows(manifest, recorded, rows, None if codec is None else codec.basis, done)
 
 
+def _parts(protocol: Protocol, manifest: Manifest) -> dict[str, np.ndarray]:
+    """The columns that are scored, by part. `react` takes all together, so what no script scores is not among them."""
+    parts = part_columns(manifest)
+    return {name: columns for name, columns in parts.items() if protocol != "react" or name != "place"}
+
+
 def _score(
     protocol: Protocol, manifest: Manifest, made: dict[str, list[Generated]], reporter: Reporter, *, whole: bool
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Rows of each checkpoint, with its user and without, and what stands beside them."""
-    columns, clips = part_columns(manifest), {}
+    columns, clips = _parts(protocol, manifest), {}
     for name, sequences, drop in _named(made, whole=whole):
         clips[name], parts = clips_of(sequences, columns, drop)
     if not next(iter(clips.values())):
