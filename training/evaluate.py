@@ -31,14 +31,13 @@ from visavis.schemas.storage.user_function import UserFunction
 from visavis.schemas.train import Drop, SamplerConfig
 from visavis.schemas.words import counted
 from visavis.training.accumulators import Accumulator, fit_centres
-from visavis.training.checkpoint import checkpoint_id, load_checkpoint, load_model
+from visavis.training.checkpoint import checkpoint_id
 from visavis.training.dataset import Dataset, choose
-from visavis.training.generate import generated, open_for
+from visavis.training.generate import generated, load_for
 from visavis.training.loader import Batch, collate
 from visavis.training.model import Listener
 from visavis.training.own_metrics import OwnMetrics
 from visavis.training.precision import settle
-from visavis.training.process_group import pick_device
 from visavis.training.rollouts import Rollouts, need_of
 
 BATCH = 32
@@ -89,9 +88,7 @@ def evaluate(
         DatasetError: a sample that is unreadable or has numbers that are not finite.
         RunFailed: the model generates motion that is not finite.
     """
-    loaded = load_checkpoint(checkpoint, whole=False)
-    model = load_model(loaded, pick_device(device), weights=encoder)
-    data = open_for(model, dataset)
+    loaded, model, data = load_for(checkpoint, dataset, device, encoder)
     sampler = sampler or loaded.config.sampler
     rollouts = _rollouts(model, sampling or SamplingConfig(), data.manifest.window, sampler)
     shards = {label: data.manifest.of(split, label) for label in WindowClass}

@@ -14,7 +14,7 @@ from visavis.schemas.plain import to_json
 from visavis.schemas.sample import Sample
 from visavis.schemas.train import Drop, SamplerConfig
 from visavis.schemas.words import candidates
-from visavis.training.checkpoint import checkpoint_id, load_checkpoint, load_model
+from visavis.training.checkpoint import Checkpoint, checkpoint_id, load_checkpoint, load_model
 from visavis.training.dataset import Dataset
 from visavis.training.loader import Batch, collate
 from visavis.training.model import Listener
@@ -47,9 +47,7 @@ def generate(
         DatasetError: a sample that is unreadable or has numbers that are not finite.
         RunFailed: the model generates motion that is not finite.
     """
-    loaded = load_checkpoint(checkpoint, whole=False)
-    model = load_model(loaded, pick_device(device), weights=encoder)
-    data = open_for(model, dataset)
+    loaded, model, data = load_for(checkpoint, dataset, device, encoder)
     sampler = sampler or loaded.config.sampler
     shard, sample = find_sample(data, key)
     if Path(key).name != key:  # it names files, and datasets may come from others
@@ -96,9 +94,7 @@ def generator(
     Raises:
         UsageError: a dataset of another codec. What it gives raises RunFailed where motion is not finite.
     """
-    loaded = load_checkpoint(checkpoint, whole=False)
-    model = load_model(loaded, pick_device("auto"), weights=encoder)
-    open_for(model, dataset)
+    loaded, model, _ = load_for(checkpoint, dataset, encoder=encoder)
     sampler = loaded.config.sampler
     if seed is not None:
         sampler = sampler.model_copy(update={"seed": seed})
@@ -128,14 +124,26 @@ def generated(sampled: Sampled, batch: Batch, sampler: SamplerConfig, drop: Drop
     return motion
 
 
-def open_for(model: Listener, dataset: str) -> Dataset:
+def load_for(
+    checkpoint: Path, dataset: str, device: str = "auto", encoder: str | None = None
+) -> tuple[Checkpoint, Listener, Dataset]:
+    """A checkpoint, its model and the dataset that it is to see.
+
+    Args:
+        encoder: where the weights of the features' encoder lie, if they have one.
+
+    Raises:
+        UsageError: motion of another codec than the model was trained on.
+    """
+    loaded = load_checkpoint(checkpoint, whole=False)
+    model = load_model(loaded, pick_device(device), weights=encoder)
     data = Dataset(dataset)
     if data.manifest.motion.codec != model.motion.codec:
         raise UsageError(
             f"{dataset} has motion of codec {data.manifest.motion.codec}, the model was trained on "
             f"{model.motion.codec}; rebuild the dataset with the model's codec (motion.codec)"
         )
-    return data
+    return loaded, model, data
 
 
 def find_sample(data: Dataset, key: str) -> tuple[str, Sample]:

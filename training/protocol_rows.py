@@ -13,6 +13,9 @@ from visavis.schemas.sample import AVATAR_SPEAKS
 from visavis.schemas.train import Drop
 from visavis.training.metrics.windows import mean_defined
 from visavis.training.protocols.clips import Clip, Parts, baselines, halves, listening_only
+from visavis.training.protocols.dualtalk import OTHERS
+from visavis.training.protocols.figures import clusters_of, rpcc
+from visavis.training.protocols.react import SYNCHRONY_LAG
 from visavis.training.protocols.score import Protocol, score
 from visavis.training.protocols.unils import Upper
 from visavis.training.sequences import Generated
@@ -90,6 +93,18 @@ def protocol_rows(
             found.setdefault("listening", {})[name] = _plain(_each_seed(protocol, listening, parts))
         scored()
     return found
+
+
+def partial_means(protocol: Protocol, clips: Sequence[Clip], parts: Parts) -> dict[str, int]:
+    """In how many sequences a figure of what was generated is not defined, by its name, where its mean leaves some
+    out: too few frames for the clusters of SID or the lags of FRSyn, a correlation of what does not move."""
+    found: dict[str, int] = {}
+    if protocol == "react":
+        found["FRSyn"] = sum(len(clip.truth) < SYNCHRONY_LAG + 2 for clip in clips)
+    for name, part in parts.items() if protocol == "dualtalk" else ():
+        found[f"SID_{name}"] = sum(len(clip.truth) < clusters_of(name, OTHERS) for clip in clips)
+        found[f"rPCC_{name}"] = sum(math.isnan(rpcc(clip.part(part).double())) for clip in clips)
+    return {figure: count for figure, count in found.items() if 0 < count < len(clips)}
 
 
 def _each_seed(protocol: Protocol, clips: Sequence[Clip], parts: Parts, upper: Upper | None = None) -> dict[str, float]:

@@ -272,14 +272,10 @@ def checkpoint_sequences(
         UsageError: no samples in the split, a codec the model was not trained on, or a precision that the device lacks.
         DatasetError, RunFailed: as `read_sequences` and `generate_sequences`.
     """
-    from visavis.training.checkpoint import load_checkpoint, load_model
-    from visavis.training.generate import open_for
+    from visavis.training.generate import load_for
     from visavis.training.precision import settle
-    from visavis.training.process_group import pick_device
 
-    loaded = load_checkpoint(checkpoint, whole=False)
-    model = load_model(loaded, pick_device("auto"), weights=encoder)
-    data = open_for(model, dataset)
+    loaded, model, data = load_for(checkpoint, dataset, encoder=encoder)
     runs, where = runs_of(data, split, limit)
     recorded = read_sequences(data, split, runs, where)
     settled = settle(sampling or SamplingConfig(), model.mean.device, on_gpu="tf32", usual=_BATCH)

@@ -15,9 +15,12 @@ from visavis.schemas.untrusted import parsing
 from visavis.schemas.words import counted
 from visavis.stages.media.npz import read_members
 from visavis.training.protocols.clips import Clip
+from visavis.training.protocols.score import Protocol
 
+_FARTHEST = 1e9  # a number beyond it is no motion, and its square is none of a float32
 _LARGEST = 1 << 30  # bytes of an array: of clips in one file, 3,000 of 25 s with FLAME's columns; a folder holds more
 _FLAME = {"exp": slice(0, 50), "jaw": slice(50, 53), "pose": slice(53, 56)}
+_REACT = {"au": slice(0, 15), "va": slice(15, 17), "emotion": slice(17, 25)}  # action units, valence and arousal
 _OTHER = {"_speaker1": "_speaker2", "_speaker2": "_speaker1"}
 _ENDINGS = (".npy", ".npz")
 
@@ -30,8 +33,10 @@ def read_clips(
 
     Every path is a folder of .npy and .npz files, which belong together by name, or one file. Arrays: [T, D] of one
     clip, [N, T, D] of many; of what was generated also [K, T, D] for one clip and [N, K, T, D]. An .npz holds `motion`,
-    or `exp` and `pose` as in DualTalk, which become exp, jaw, pose. Where truth and user are `NAME_speaker1`,
-    `NAME_speaker2`, each has the other as its user. listening: bool [T] or [N, T].
+    or `exp` and `pose` as in DualTalk, which become exp, jaw, pose. listening: bool [T] or [N, T].
+
+    Of `NAME_speaker1` and `NAME_speaker2` each has the other as its user, where both lie in one folder that is truth
+    and user, or the user's folder has the other alone.
 
     Raises:
         UsageError: a file that is none of these or holds what is not finite, or one that has no counterpart.
@@ -40,9 +45,16 @@ def read_clips(
     masks = None if listening is None else _read(listening, _mask, axes=1)
     if len(truths) == 1 < len(made) and generated.is_file():  # several motions of one clip
         made = {generated.stem: np.stack(list(made.values()))}
-    clips, cut, alone = {}, 0, len(made) == 1
+    clips, cut, alone, partners = {}, 0, len(made) == 1, set[str]()
+    together = truth.resolve() == user.resolve()
     for name, motion in made.items():
-        sides = [_of(truths, name, truth, alone), _of(users, name, user, alone, other=True)]
+        partner = _partner(users, name, together=together)
+        partners.add(partner)
+        sides = [_of(truths, name, truth, alone), _of(users, partner, user, alone)]
+        if sides[0].shape == sides[1].shape and len(truths) > 1 and np.array_equal(sides[0], sides[1]):
+            raise UsageError(
+                f"{name}: its user is the truth itself; a folder with both speakers is named twice, as TRUTH and USER"
+            )
         mask = None if masks is None else _of(masks, name, listening or truth, alone)
         samples = motion if motion.ndim == 3 else motion[None]
         if any(side.ndim != 2 or side.shape[1] != samples.shape[2] for side in sides):
@@ -54,16 +66,20 @@ def read_clips(
         first, *more = samples[:, :frames]
         clips[name] = Clip(sides[0][:frames], sides[1][:frames], first, mask if mask is None else mask[:frames],
                            more=tuple(more))  # fmt: skip
-    left_out = {"frame": cut, "sequence": sum(name not in made for name in truths) if len(truths) > 1 else 0}
+    without = [name for name in truths if name not in made and not (together and name in partners)]
+    left_out = {"frame": cut, "sequence": len(without) if len(truths) > 1 else 0}
     return clips, {what: count for what, count in left_out.items() if count}
 
 
-def parts_of(columns: str | None, dims: int) -> dict[str, slice]:
-    """The parts of a motion: of `exp=0:50,jaw=50:53`; where nobody says, FLAME's of 56 columns, or all together.
+def parts_of(columns: str | None, dims: int, protocol: Protocol) -> dict[str, slice]:
+    """The parts of a motion: of `exp=0:50,jaw=50:53`; where nobody says, FLAME's of 56 columns, REACT's own 25 columns
+    under its protocol, or all together.
 
     Raises:
-        UsageError: not of that form, or beyond the motion's dimensions.
+        UsageError: not of that form, one name twice, or beyond the motion's dimensions.
     """
+    if columns is None and protocol == "react" and dims == 25:
+        return _REACT
     if columns is None:
         return _FLAME if dims == 56 else {"all": slice(0, dims)}
     parts: dict[str, slice] = {}
@@ -74,6 +90,8 @@ def parts_of(columns: str | None, dims: int) -> dict[str, slice]:
             raise UsageError(
                 f"--columns {text}: NAME=FIRST:END within the {dims} columns, for example exp=0:50,jaw=50:53"
             )
+        if name in parts:
+            raise UsageError(f"--columns {columns}: {name} is there twice")
         parts[name] = slice(int(first), int(last))
     return parts
 
@@ -106,6 +124,8 @@ def _motion(path: Path) -> np.ndarray:
             f"{path}: {counted(count, 'number')} of {array.size} not finite, the first in frame {frame},"
             f" column {column}; mend these frames or leave them out on all sides"
         )
+    if (most := float(np.abs(array).max())) > _FARTHEST:
+        raise UsageError(f"{path}: a number of {most:g} is no motion; {_FARTHEST:g} is the most that is scored")
     return array.astype(np.result_type(array.dtype, np.float32), copy=False)
 
 
@@ -126,16 +146,27 @@ def _array(path: Path) -> np.ndarray:
         for names in (("motion",), ("exp", "pose")):
             found = read_members(io.BytesIO(data), names, _LARGEST)
             if found is not None:
-                exp, *pose = found
-                return np.concatenate([exp, pose[0][:, 3:], pose[0][:, :3]], axis=1) if pose else exp
+                return _flame(*found) if len(found) > 1 else found[0]
         raise ValueError("neither `motion` nor `exp` and `pose` are in it")
 
 
-def _of(arrays: Mapping[str, np.ndarray], name: str, where: Path, alone: bool, *, other: bool = False) -> np.ndarray:
-    """The array of this name; of a user the other speaker's. alone: there is no other clip, so one array serves."""
+def _flame(exp: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """DualTalk's arrays as exp, jaw, pose."""
+    if exp.ndim != 2 or pose.shape != (len(exp), 6):
+        raise ValueError(f"exp {exp.shape} and pose {pose.shape}; frames × 50 and as many frames × 6 are expected")
+    return np.concatenate([exp, pose[:, 3:], pose[:, :3]], axis=1)
+
+
+def _partner(users: Mapping[str, np.ndarray], name: str, *, together: bool) -> str:
+    """The name of a clip's user: the other speaker's, where that is all there is or both lie together."""
     for mine, theirs in _OTHER.items():
-        if other and name.endswith(mine) and (swapped := name.removesuffix(mine) + theirs) in arrays:
-            return arrays[swapped]
+        if name.endswith(mine) and (other := name.removesuffix(mine) + theirs) in users:
+            return other if together or name not in users else name
+    return name
+
+
+def _of(arrays: Mapping[str, np.ndarray], name: str, where: Path, alone: bool) -> np.ndarray:
+    """The array of this name. alone: there is no other clip, so one array serves."""
     if name in arrays:
         return arrays[name]
     if len(arrays) == 1 and alone:

@@ -75,7 +75,7 @@ def evaluate_sequences(
         "not_compared": sum(len(each.recorded.valid) for each in some) - scored["frames"],
     }
     if known:
-        columns = {name: columns.tolist() for name, columns in part_columns(manifest).items()}
+        columns = {name: columns.tolist() for name, columns in _parts(known, manifest).items()}
         figures, vertices = _score(known, manifest, made, reporter, model, whole=whole)
         result |= {"protocol": known, "columns": columns, "figures": figures}
         if vertices:
@@ -125,6 +125,12 @@ def _react(
         return reaction_rows(manifest, recorded, rows, None if codec is None else codec.basis, done)
 
 
+def _parts(protocol: Protocol, manifest: Manifest) -> dict[str, np.ndarray]:
+    """The columns that are scored, by part. `react` takes all together, so what no script scores is not among them."""
+    parts = part_columns(manifest)
+    return {name: columns for name, columns in parts.items() if protocol != "react" or name != "place"}
+
+
 def _score(
     protocol: Protocol,
     manifest: Manifest,
@@ -135,7 +141,7 @@ def _score(
     whole: bool,
 ) -> tuple[dict[str, Rows], str | None]:
     """Rows of each checkpoint, with its user and without, and what stands beside them; and whose vertices FDD is of."""
-    columns, clips = part_columns(manifest), {}
+    columns, clips = _parts(protocol, manifest), {}
     if model.model is not None:
         columns |= _eyes(manifest)
     for name, sequences, drop in _named(made, whole=whole):

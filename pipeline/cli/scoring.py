@@ -122,10 +122,15 @@ def metrics(
     generated: Annotated[Path, typer.Argument(help="Generated motion, by the names of TRUTH.")],
     protocol: Annotated[str, typer.Option(help="dim, dualtalk, unils or react.")] = "dualtalk",
     columns: Annotated[
-        str | None, typer.Option(help="Parts, as exp=0:50,jaw=50:53,pose=53:56; those where motion has 56 columns.")
+        str | None,
+        typer.Option(
+            help="Parts by name. Of 56 columns, if not given: exp=0:50,jaw=50:53,pose=53:56. SID takes 40 clusters of"
+            " what begins with exp."
+        ),
     ] = None,
     listening: Annotated[
-        Path | None, typer.Option(help="Frames in which the avatar listens, bool [T], by the names of TRUTH.")
+        Path | None,
+        typer.Option(help="Frames in which the avatar listens, bool [T], by the names of TRUTH; unils asks for them."),
     ] = None,
     flame: Flame = None,
     flame_landmarks: FlameLandmarks = None,
@@ -135,28 +140,33 @@ def metrics(
 ) -> None:
     """Score motion in plain files as a public protocol of this field does, beside its noise floor.
 
-    Arrays are [frames, columns] in raw units; [K, frames, columns] of several motions for one user. What each figure is
-    stands in the docs, under evaluation.
+    Arrays are [frames, columns] in raw units; [K, frames, columns] of several motions for one user. An .npz of DualTalk
+    (exp, pose) becomes exp, jaw, pose. What each figure is stands in the docs, under evaluation.
     """
     needs("metrics", "visavis metrics")
     from visavis.pipeline.cli.arrays import parts_of, read_clips
     from visavis.pipeline.cli.flame import FlameFiles
     from visavis.pipeline.cli.protocols import known_protocol, protocol_table, summary
     from visavis.pipeline.engine.progress import Reporter
-    from visavis.training.protocol_rows import protocol_rows
+    from visavis.training.protocol_rows import partial_means, protocol_rows
 
     known, reporter, model = known_protocol(protocol), Reporter(), FlameFiles(flame, flame_landmarks, upper_face)
     model.check(known)
     clips, left_out = read_clips(truth, user, generated, listening)
-    parts = parts_of(columns, next(iter(clips.values())).truth.shape[1])
+    parts = parts_of(columns, next(iter(clips.values())).truth.shape[1], known)
     upper, vertices = model.upper(parts) or (None, None)
-    found = protocol_rows(known, {"generated": list(clips.values())}, parts, whole=all_, upper=upper)
+    scored = list(clips.values())
+    found = protocol_rows(known, {"generated": scored}, parts, whole=all_, upper=upper)
+    partial = partial_means(known, scored, parts)
     if as_json:
         also = {"vertices": vertices} if vertices else {}
-        say_json({"protocol": known, "sequences": len(clips), "left_out": left_out, **also, "figures": found})
+        told = {"left_out": left_out, "partial_means": partial, **also, "figures": found}
+        say_json({"protocol": known, "sequences": len(clips), **told})
         return
     if vertices:
         say(vertices)
     for of, rows in found.items():
         Terminal().print(protocol_table(known, of, rows))
+    for figure, count in partial.items():
+        say(f"{figure} is not defined in {count} of {counted(len(clips), 'sequence')}, which its mean leaves out")
     reporter.end(summary(clips, left_out), advice="--all shows every baseline, --json every digit")

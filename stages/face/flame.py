@@ -84,8 +84,7 @@ class Flame:
         turn_TJ33, place_TJ3 = _chain(turns_TJ33, joints_TJ3)
         out_TV3 = np.zeros_like(rest_TV3)
         for joint, weight_V in enumerate(self.weights_VJ.T):
-            hangs = np.flatnonzero(weight_V)  # most vertices hang on one joint
-            hangs = slice(None) if len(hangs) == len(weight_V) else hangs
+            hangs = slice(None) if weight_V.all() else np.flatnonzero(weight_V)  # most vertices hang on one joint
             carried = rest_TV3[:, hangs] @ turn_TJ33[:, joint].transpose(0, 2, 1) + place_TJ3[:, joint, None]
             out_TV3[:, hangs] += weight_V[hangs, None] * carried
         return out_TV3, turn_TJ33[:, NECK], place_TJ3[:, NECK]

@@ -1,7 +1,7 @@
 """The upper face's vertices, of which UniLS's FDD is (arXiv 2512.09327; `training.protocols.unils`).
 
 As its script takes them: the template's shape, a head that holds still, of the jaw the first angle and of each eye the
-first two, and of each vertex the sum of its three coordinates, mm.
+first two.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from visavis.stages.face.flame_files import Embedding
 from visavis.stages.face.flame_landmarks import placed
 from visavis.stages.face.heads import canonical_face
 
-_MM = 1000.0  # in a metre
 _LOWER_LIDS = (145, 374)  # MediaPipe's landmarks, the lowest of each lower lid
 _REACH = 0.01  # m
 
@@ -30,7 +29,7 @@ class UpperFace:
         self._columns = {name: columns[name] for name in ("exp", "jaw", "eyes") if name in columns}
 
     def __call__(self, motion_TD: np.ndarray) -> np.ndarray:
-        """float64 [T, U]: a vertex' coordinates summed up, mm.
+        """float64 [T, 3 U]: x, y, z of each vertex, m.
 
         Raises:
             UsageError: more coefficients than the model has, or angles that are not 3 of a jaw and 6 of eyes.
@@ -39,8 +38,8 @@ class UpperFace:
         frames.angles_TJ3[:, [ROOT, NECK]] = 0
         frames.angles_TJ3[:, JAW, 1:] = 0
         frames.angles_TJ3[:, [LEFT_EYE, RIGHT_EYE], 2] = 0
-        made = [self._model.vertices(part).sum(axis=2) for part in frames.chunks()]
-        return _MM * np.concatenate(made) if made else np.zeros((0, len(self._model.template_V3)))
+        made = [self._model.vertices(part).reshape(len(part), -1) for part in frames.chunks()]
+        return np.concatenate([np.zeros((0, self._model.template_V3.size)), *made])
 
 
 def upper_vertices(model: Flame, embedding: Embedding) -> np.ndarray:

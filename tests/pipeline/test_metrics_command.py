@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,41 @@ def test_folders_of_a_public_corpus(tmp_path: Path) -> None:
         clips.append(Clip(sides[1][:70], sides[0][:70], walk(9 + n)[:70]))
     found = figures(tmp_path / "test", tmp_path / "test", tmp_path / "made")
     assert found["generated"] == pytest.approx(score("dualtalk", clips, PARTS))
-    assert "left out" in metrics(tmp_path / "test", tmp_path / "test", tmp_path / "made").stderr
+    said = metrics(tmp_path / "test", tmp_path / "test", tmp_path / "made").stderr
+    assert "20 frames at ends left out" in said
+    assert "for which nothing was generated" not in said  # the first speakers are the users
+    (tmp_path / "copy").mkdir()
+    for file in (tmp_path / "test").iterdir():
+        shutil.copy(file, tmp_path / "copy")
+    done = metrics(tmp_path / "test", tmp_path / "copy", tmp_path / "made")
+    assert "a_speaker2: its user is the truth itself; a folder with both speakers is named twice" in str(done.exception)
+    for n, name in enumerate(("a_speaker1", "a_speaker2", "b_speaker1", "b_speaker2")):  # users by the truth's names
+        (tmp_path / "copy" / f"{name}.npz").unlink()
+        np.save(tmp_path / "copy" / f"{name}.npy", walk(20 + n))
+    clips = [Clip(walk(2 * n + 1)[:70], walk(21 + 2 * n)[:70], walk(9 + n)[:70]) for n in range(2)]
+    found = figures(tmp_path / "test", tmp_path / "copy", tmp_path / "made")
+    assert found["generated"] == pytest.approx(score("dualtalk", clips, PARTS))
+
+
+def test_a_mean_over_fewer_sequences_says_so(tmp_path: Path) -> None:
+    """One of 30 frames has no 40 clusters; of one that holds still there is no correlation."""
+    for side, seed in {"truth": 0, "user": 10, "made": 20}.items():
+        (tmp_path / side).mkdir()
+        for n, frames in enumerate((80, 30, 80)):
+            still = side == "made" and n == 2
+            np.save(tmp_path / side / f"{n}.npy", np.ones((80, 56)) if still else walk(seed + n, frames))
+    done = metrics(*(tmp_path / side for side in ("truth", "user", "made")))
+    assert "SID_exp is not defined in 1 of 3 sequences, which its mean leaves out" in " ".join(done.stdout.split())
+    told = json.loads(metrics(*(tmp_path / side for side in ("truth", "user", "made")), "--json").stdout)
+    assert told["partial_means"] == {"SID_exp": 1, "rPCC_exp": 1, "rPCC_jaw": 1, "rPCC_pose": 1}
+
+
+def test_the_challenges_own_columns_are_known(tmp_path: Path) -> None:
+    for side, seed in {"truth": 0, "user": 1, "made": 2}.items():
+        np.save(tmp_path / f"{side}.npy", walk(seed)[:, :25])
+    paths = [tmp_path / f"{side}.npy" for side in ("truth", "user", "made")]
+    asked = "au=0:15,va=15:17,emotion=17:25"
+    assert figures(*paths, "--protocol", "react") == figures(*paths, "--protocol", "react", "--columns", asked)
 
 
 def test_many_in_one_file_with_several_motions_each(tmp_path: Path) -> None:
@@ -122,6 +157,9 @@ def test_several_motions_of_one_clip_and_masks_of_many_in_one_file(tmp_path: Pat
         (("truth", "user", "many"), (), "truth.npy has nothing for a; it has truth"),
         (("truth", "user", "made"), ("--listening", "truth.npy"), "in which frames the avatar listens"),
         (("truth", "user", "made"), ("--columns", "exp=0:99"), "within the 56 columns"),
+        (("truth", "user", "made"), ("--columns", "exp=0:50,exp=50:56"), "exp is there twice"),
+        (("truth", "user", "huge"), (), "a number of 1e+20 is no motion"),
+        (("truth", "user", "uneven"), (), "exp (80, 50) and pose (79, 6); frames × 50 and as many frames × 6"),
         (("truth", "user", "made"), ("--protocol", "best"), "one of dim, dualtalk"),
     ],
 )
@@ -134,6 +172,9 @@ def test_one_line_says_what_is_wrong(
     np.save(tmp_path / "nan.npy", np.where(walk(3) > 5, np.nan, 0))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.save(tmp_path / "curve.npy", walk(3)[:, 0])
+    np.save(tmp_path / "huge.npy", np.full((80, 56), -1e20))
+    (tmp_path / "uneven").mkdir()
+    np.savez(tmp_path / "uneven" / "truth.npz", exp=walk(3)[:, :50], pose=walk(3)[:79, :6])
     np.save(tmp_path / "bools.npy", walk(3) > 0)
     np.save(tmp_path / "none.npy", walk(3)[:0])
     (tmp_path / "many").mkdir()

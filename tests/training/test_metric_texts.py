@@ -128,7 +128,7 @@ ONE_FRAME = {
     "react": {"FRCorr", "FRDist"},
 }
 """Figures that a sequence of one frame has."""
-STILL = {"dim": {"rPCC"}, "dualtalk": {"rPCC"}, "unils": set[str](), "react": {"FRSyn"}}
+STILL = {"dim": {"rPCC"}, "dualtalk": {"rPCC"}, "unils": set[str](), "react": {"FRSyn", "FRSyn-2024"}}
 """Figures that are lost where nothing moves."""
 
 

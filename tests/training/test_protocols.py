@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import sqrtm
 from sklearn.cluster import KMeans
 
@@ -64,8 +66,10 @@ def corr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_dim(clips: list[Clip]) -> None:
+    """DIM's own pose is the jaw and the head together."""
     found = score("dim", clips, PARTS)
-    for name, columns in PARTS.items():
+    parts = PARTS | {"jaw+pose": slice(50, 56)}
+    for name, columns in parts.items():
         sides = [(c.truth[:, columns], c.user[:, columns], c.generated[:, columns]) for c in clips]
         truth, user, made = (np.concatenate(side) for side in zip(*sides, strict=True))
         expected = {
@@ -80,7 +84,10 @@ def test_dim(clips: list[Clip]) -> None:
         }
         for figure, value in expected.items():
             assert found[f"{figure}_{name}"] == pytest.approx(value, rel=1e-6), (figure, name)
-    assert len(found) == 8 * len(PARTS)
+    assert len(found) == 8 * len(parts)
+    apart = score("dim", clips, {"pose": slice(50, 56), "expression": slice(0, 50)})
+    assert apart["SID_pose"] == found["SID_jaw+pose"]
+    assert apart["SID_expression"] == found["SID_exp"]  # by 40 clusters, as whatever begins with exp
 
 
 def test_dualtalk(clips: list[Clip]) -> None:
@@ -104,6 +111,7 @@ def test_dualtalk(clips: list[Clip]) -> None:
 
 
 def test_unils(clips: list[Clip]) -> None:
+    """The script's deviations are torch's, which divide by T − 1: with few frames the other way is another figure."""
     found = score("unils", clips, PARTS)
     for name, part in {"FDD-exp": "exp", "JDD": "jaw", "PDD": "pose"}.items():
         for frames, chosen in {"": None, "_listening": True, "_speaking": False}.items():
@@ -111,8 +119,24 @@ def test_unils(clips: list[Clip]) -> None:
             for clip in clips:
                 kept = slice(None) if chosen is None else clip.listening == chosen
                 truth, made = clip.truth[kept][:, PARTS[part]], clip.generated[kept][:, PARTS[part]]
-                gaps.append(100 * np.mean([abs(made[:, d].std() - truth[:, d].std()) for d in range(made.shape[1])]))
+                stds = [torch.from_numpy(side).std(dim=0) for side in (made, truth)]
+                gaps.append(100 * float((stds[0] - stds[1]).abs().mean()))
             assert found[name + frames] == pytest.approx(np.mean(gaps), rel=1e-9)
+
+
+def test_unils_of_vertices() -> None:
+    """The script sums a vertex's three numbers in millimetres before it takes the deviation."""
+    rng = np.random.default_rng(4)
+    sides = [np.cumsum(rng.normal(size=(120, 30, 3)), axis=0) * 1e-4 for _ in range(2)]
+    truth, made = (side.reshape(120, 90) for side in sides)
+    expected = 0.0
+    for v in range(30):
+        each = [[1000 * sum(float(x) for x in side[t, v]) for t in range(120)] for side in sides]
+        expected += 100 * abs(statistics.stdev(each[1]) - statistics.stdev(each[0])) / 30
+    found = score("unils", [Clip(truth, truth, made)], {"upper": slice(0, 90)})
+    assert found["FDD"] == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(UsageError, match="upper has 89 columns; x, y, z of each vertex"):
+        score("unils", [Clip(truth, truth, made)], {"upper": slice(0, 89)})
 
 
 def reference_warping(a: np.ndarray, b: np.ndarray) -> float:
@@ -160,6 +184,23 @@ def test_react(clips: list[Clip]) -> None:
     pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
     between = [np.mean((short[i][k] - short[j][k]) ** 2) for k in range(3) for i, j in pairs]
     assert found["FRDvs"] == pytest.approx(np.mean(between), rel=1e-6)
+
+
+def test_react_of_its_own_columns() -> None:
+    """The script's FRDist divides warped action units by 15 and emotions by 8, but valence and arousal by one; and
+    FRSyn of 2024 to 2026 is of the first motion alone."""
+    rng = np.random.default_rng(6)
+    parts = {"au": slice(0, 15), "va": slice(15, 17), "emotion": slice(17, 25)}
+    truth, user, first, second = (walk(rng, 60, 25) for _ in range(4))
+    found = score("react", [Clip(truth, user, first, more=(second,))], parts)
+    warped = [
+        [reference_warping(motion[:, part], truth[:, part]) for part in parts.values()] for motion in (first, second)
+    ]
+    assert found["FRDist"] == pytest.approx(sum(au / 15 + va + emotion / 8 for au, va, emotion in warped), rel=1e-9)
+    assert found["FRSyn-2024"] == synchrony(first, user)
+    assert found["FRSyn"] == (synchrony(first, user) + synchrony(second, user)) / 2
+    with pytest.raises(UsageError, match="parts share columns"):
+        score("react", [Clip(truth, user, first)], {"au": slice(0, 15), "va": slice(14, 17)})
 
 
 @pytest.mark.parametrize("late", [0, 7, 33])

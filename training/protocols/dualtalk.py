@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 
 from visavis.training.protocols.averages import by_part, each_then_mean, exact
 from visavis.training.protocols.clips import Clip, Parts
-from visavis.training.protocols.figures import DISTANCES, entropy_over_clusters, rpcc, sts
+from visavis.training.protocols.figures import DISTANCES, clusters_of, entropy_over_clusters, rpcc, sts
 
-_CLUSTERS, _OTHERS = {"exp": 40}, 10
-"""Of SID: by part, and of every other part."""
+OTHERS = 10
+"""Clusters of SID, of parts that are no expression."""
 
 
 def dualtalk(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
     """Everything per sequence, then the mean over those in which it is defined.
 
     Formula: as `dim`, but SID: DualTalk clusters the *prediction* and takes the entropy of the *truth* over them, 40
-        clusters of the expression, 10 of jaw and pose; SID-truth is the other direction, which TIMAR prints beside it;
-        Var the mean over dimensions of the variance over time (n).
-    Source: DualTalk (arXiv 2505.18096), TIMAR.
+        clusters of the expression, 10 of jaw and pose; SID-truth is the other direction; Var the mean over dimensions
+        of the variance over time (n).
+    Source: DualTalk (arXiv 2505.18096), TIMAR. What TIMAR calls `sid` is SID-truth, and its `reverse_sid` SID.
     Space: raw; each part.
     Floor: halves: FD, P-FD and MSE as `dim`; SID 3.8, 2.6, 2.5 (the truth 5.0, 3.0, 3.0); SID-truth 4.1, 3.0, 1.9; rPCC
         .033, .037, .22. Noise: SID 3.8, 2.9, 3.1; rPCC .027, .062, .014.
@@ -27,7 +27,7 @@ def dualtalk(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
     """
 
     def of_part(name: str, columns: slice) -> Iterator[tuple[str, float]]:
-        k = _CLUSTERS.get(name, _OTHERS)
+        k = clusters_of(name, OTHERS)
         clusters: dict[str, Callable[[Clip], float]] = {
             "SID": lambda c: entropy_over_clusters(c.generated, c.truth, k),
             "SID-truth": lambda c: entropy_over_clusters(c.truth, c.generated, k),

@@ -39,6 +39,11 @@ def _root(motion_TD: TD) -> np.ndarray:
     return np.asarray(np.linalg.qr(centred, mode="r")) / math.sqrt(len(motion_TD) - 1)
 
 
+def clusters_of(part: str, others: int) -> int:
+    """K of SID: 40 of the expression, by whatever name that begins with exp, `others` of any other part."""
+    return 40 if part.startswith("exp") else others
+
+
 def entropy_over_clusters(fitted_TD: TD, counted_TD: TD, clusters: int) -> float:
     """SID.
 

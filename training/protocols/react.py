@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from visavis.schemas.errors import UsageError
 from visavis.training.metrics.windows import mean_defined
 from visavis.training.protocols.averages import each_then_mean
 from visavis.training.protocols.clips import KTD, TD, Clip, Parts
@@ -21,14 +22,17 @@ def react(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
     """REACT's figures of K motions for each user, over all columns of `parts` together. Of one motion FRDiv is NaN.
 
     Formula: FRCorr: concordance of motion and truth, mean over dimensions, summed over K, mean over clips.
-    FRDist: dynamic time warping between them part by part, each divided by its dimensions, summed over parts and K.
+    FRDist: dynamic time warping between them part by part, each divided by its dimensions (a part `va`, valence and
+    arousal, by 1, as in the script), summed over parts and K.
     FRDiv: mean squared difference between two of the K. FRVar: variance over time (T − 1). FRDvs: mean squared
     difference between motions for two users, over as many frames as the shortest clip has.
-    FRSyn: |lag| within ± 49 frames at which motion and user correlate most, the mean over K and clips. NaN of clips of
-    fewer than 51 frames, of which the script prints 49 whatever moves; as it does where a dimension never moves.
-    The appropriate reactions of other clips, which the challenge also allows, are not looked for.
+    FRSyn: |lag| within ± 49 frames at which motion and user correlate most, the mean over K and clips; FRSyn-2024: of
+    the first of the K alone. NaN of clips of fewer than 51 frames, of which the script prints 49 whatever moves; as it
+    does where a dimension never moves.
+    The truth stands for all that would be appropriate; the challenge takes the best of several, or of neighbours'.
 
-    Source: the challenge's script, REACT 2023 to 2026.
+    Source: the challenge's scripts. FRSyn is 2023's; those of 2024 to 2026 return after the first motion. FRDvs is
+        2023's and 2024's. Parts `au=0:15,va=15:17,emotion=17:25` are the challenge's own 25 columns.
     Space: raw; all columns together, FRDist by part.
     Floor: K = 1: the truth FRCorr 1, FRDist 0; halves −.07 and 2.2; noise −.001 and 3.7; FRVar of the truth .23, FRDvs
         .88, FRSyn 44 (halves 43, noise 15: of two clips it says nothing).
@@ -36,14 +40,17 @@ def react(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
         and is left out of FRSyn; no frames NaN.
     """
     columns = [column for part in parts.values() for column in range(clips[0].truth.shape[1])[part]]
+    if len(set(columns)) < len(columns):
+        raise UsageError("parts share columns, which would count twice: react scores all columns together")
     some = [clip.each(lambda motion: motion[:, columns].astype(np.float64)) for clip in clips]
-    places = _places(parts)
+    places, weights = _places(parts), [_weight(name, part) for name, part in parts.items()]
     figures: dict[str, Callable[[Clip], float]] = {
         "FRCorr": lambda c: sum(concordance(c.truth, motion) for motion in c.samples),
-        "FRDist": lambda c: sum(_warped(c.truth, motion, places) for motion in c.samples),
+        "FRDist": lambda c: sum(_warped(c.truth, motion, places, weights) for motion in c.samples),
         "FRDiv": lambda c: _spread(c.samples),
         "FRVar": lambda c: float(c.samples.var(axis=1, ddof=1).mean()) if len(c.truth) > 1 else math.nan,
         "FRSyn": lambda c: mean_defined(np.array([synchrony(motion, c.partner) for motion in c.samples])),
+        "FRSyn-2024": lambda c: synchrony(c.generated, c.partner),
     }
     found = dict(each_then_mean(some, figures))
     shortest = min(len(clip.truth) for clip in some)
@@ -122,10 +129,16 @@ def _places(parts: Parts) -> list[slice]:
     return [slice(end - (part.stop - part.start), end) for end, part in zip(ends, parts.values(), strict=True)]
 
 
-def _warped(truth_TD: TD, generated_TD: TD, parts: Sequence[slice]) -> float:
+def _weight(name: str, part: slice) -> float:
+    """Of a part in FRDist."""
+    return 1.0 if name == "va" else 1 / (part.stop - part.start)
+
+
+def _warped(truth_TD: TD, generated_TD: TD, parts: Sequence[slice], weights: Sequence[float]) -> float:
     if not len(truth_TD):
         return math.nan
-    return sum(dynamic_time_warping(generated_TD[:, p], truth_TD[:, p]) / (p.stop - p.start) for p in parts)
+    warped = [dynamic_time_warping(generated_TD[:, part], truth_TD[:, part]) for part in parts]
+    return sum(weight * far for weight, far in zip(weights, warped, strict=True))
 
 
 def _spread(motions_KTD: KTD) -> float:

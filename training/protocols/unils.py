@@ -9,35 +9,43 @@ from operator import itemgetter
 
 import numpy as np
 
+from visavis.schemas.errors import UsageError
 from visavis.training.metrics.windows import mean_defined
 from visavis.training.protocols.clips import TD, Clip, Parts
 
 Upper = Callable[[np.ndarray], np.ndarray]
-"""Motion float64 [T, D] to the upper face's vertices [T, U], of each the sum of its coordinates in mm."""
+"""Motion float64 [T, D] to the upper face's vertices: [T, 3 U], x, y, z of each, metres."""
 _UPPER = "upper"
 _NAMES = {_UPPER: "FDD", "exp": "FDD-exp", "pose": "PDD", "jaw": "JDD"}
+_MILLIMETRES = 1000.0  # of a metre
 
 
 def unils(clips: Sequence[Clip], parts: Parts, upper: Upper | None = None) -> dict[str, float]:
     """FDD, PDD, JDD: 100 × mean over dimensions and sequences of |deviation over time of what was generated − of the
-    truth|, over all frames, over listening and over speaking ones. Deviations divide by T, those of FDD by T − 1.
+    truth|, over all frames, over listening and over speaking ones. Deviations divide by T − 1, as torch's do.
 
-    Formula: as above; exp is FDD-exp, pose PDD, jaw JDD; FDD is what `upper` makes of the motion, or of such a part.
-    Source: UniLS (arXiv 2512.09327). FDD is its script's: of each vertex of the upper face the sum of its three
-        coordinates, mm, so it needs a FLAME model. FDD-exp, of coefficients, stands beside no published figure.
+    Formula: as above; exp is FDD-exp, pose PDD, jaw JDD. FDD is of vertices of the upper face, each x, y, z in metres,
+        that `upper` makes of the motion or a part `upper` holds; what deviates is x + y + z of a vertex in millimetres,
+        as in the script.
+    Source: UniLS (arXiv 2512.09327; `core/trainer/inferencer.py` and `core/models/modules/metrics.py` of its code),
+        which prints listening and speaking frames, FDD of a head that does not turn, and JDD of one column, the jaw's
+        first (`jaw=50:51` of DualTalk's). FDD-exp, of coefficients, stands beside no published figure.
     Space: raw; each part.
     Floor: halves, all frames: FDD-exp 8.2, JDD .71, PDD 2.8; noise of the truth's own deviation 1.1, .027, .13.
     Edges: one frame NaN; a constant dimension counts with its truth's deviation; no listening frame NaN.
     """
+    takes: dict[str, Upper] = {part: itemgetter((slice(None), columns)) for part, columns in parts.items()}
+    if upper is not None:
+        takes = {_UPPER: upper} | takes
     found: dict[str, float] = {}
-    takes: dict[str, Upper] = {_UPPER: upper} if upper else {}
-    takes |= {part: itemgetter((slice(None), columns)) for part, columns in parts.items()}
     for part, take in takes.items():
         gaps: defaultdict[str, list[float]] = defaultdict(list)
         for clip in clips:  # one after the other: a part may be a thousand vertices
             truth, made = (take(side.astype(np.float64)) for side in (clip.truth, clip.generated))
+            if part == _UPPER:
+                truth, made = _summed(truth), _summed(made)
             for frames, chosen_T in _frames(clip):
-                gaps[frames].append(_deviation_gap(truth[chosen_T], made[chosen_T], ddof=part == _UPPER))
+                gaps[frames].append(_deviation_gap(truth[chosen_T], made[chosen_T]))
         for frames in ("", "_listening", "_speaking"):
             found[_NAMES.get(part, f"DD_{part}") + frames] = mean_defined(np.array(gaps[frames]))
     return found
@@ -51,7 +59,19 @@ def _frames(clip: Clip) -> Iterator[tuple[str, np.ndarray]]:
         yield "_speaking", ~clip.listening
 
 
-def _deviation_gap(truth_TD: TD, made_TD: TD, *, ddof: int) -> float:
+def _summed(vertices_TD: TD) -> np.ndarray:
+    """x + y + z of each vertex, metres to millimetres.
+
+    Raises:
+        UsageError: no vertices of three numbers each.
+    """
+    frames, dims = vertices_TD.shape
+    if dims % 3:
+        raise UsageError(f"upper has {dims} columns; x, y, z of each vertex of the upper face are expected")
+    return _MILLIMETRES * np.asarray(vertices_TD.reshape(frames, -1, 3).sum(axis=2))
+
+
+def _deviation_gap(truth_TD: TD, made_TD: TD) -> float:
     if len(truth_TD) < 2:
         return math.nan
-    return 100 * float(np.abs(made_TD.std(axis=0, ddof=ddof) - truth_TD.std(axis=0, ddof=ddof)).mean())
+    return 100 * float(np.abs(made_TD.std(axis=0, ddof=1) - truth_TD.std(axis=0, ddof=1)).mean())
