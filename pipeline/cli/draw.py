@@ -97,7 +97,8 @@ def find_conversation(root: str, item: str) -> Conversation:
         seen.append(name_of(conversation))
     if "layout" in read_settings(Store(root))["config"]:
         raise UsageError(
-            f"{root} is an import, which looks at no pictures; `visavis generate` draws its motion as curves"
+            f"{root} is an import, which looks at no pictures; name a window's KEY to `visavis render`, or"
+            " see its motion as curves: `visavis generate`, then `visavis report`"
         )
     raise UsageError(f"{item}: no such conversation in {root}; {candidates(item, seen, 'conversation')}")
 

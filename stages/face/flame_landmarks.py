@@ -32,6 +32,9 @@ from visavis.stages.face.heads import POSE_DIMS, Heads, canonical_face
 
 _CM = 100.0  # in a metre
 _IRIS = 0.00585  # m, half of 11.7 mm across
+_SMOOTHING = 1e-3
+"""Of the splines, with places in metres. Without it a millimetre of error in the known landmarks becomes up to a
+centimetre and a half at the face's border."""
 _NEAR = 40  # triangles among which the nearest is looked for
 _BALL = 0.5  # of skinning: above it a vertex is of an eyeball
 
@@ -155,7 +158,8 @@ def _fitted(seen_N3: np.ndarray, number_N: np.ndarray) -> np.ndarray:
     known_N3 = canonical_face()[number_N]
     scale, turn_33, place_3 = _similarity(known_N3, seen_N3)
     alike_L3 = scale * canonical_face() @ turn_33.T + place_3
-    bend = RBFInterpolator(alike_L3[number_N], seen_N3 - alike_L3[number_N], kernel="thin_plate_spline")
+    moved_N3 = seen_N3 - alike_L3[number_N]
+    bend = RBFInterpolator(alike_L3[number_N], moved_N3, kernel="thin_plate_spline", smoothing=_SMOOTHING)
     return np.asarray(alike_L3 + bend(alike_L3))
 
 

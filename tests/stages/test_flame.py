@@ -43,8 +43,10 @@ def rotation(axis_angle: np.ndarray) -> np.ndarray:
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
-def reference(model: dict[str, np.ndarray], expression: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """The paper's equations for one frame, vertex by vertex, with homogeneous 4 × 4 maps as in SMPL."""
+def reference(
+    model: dict[str, np.ndarray], expression: np.ndarray, angles: np.ndarray, vertices: list[int] | None = None
+) -> np.ndarray:
+    """The paper's equations for one frame, vertex by vertex, with homogeneous 4 × 4 maps as in SMPL; of all or some."""
     arrays = {name: np.asarray(array, np.float64) for name, array in model.items()}
     turns = [rotation(each) for each in angles]
     elements = np.concatenate([(turn - np.eye(3)).ravel() for turn in turns[1:]])
@@ -59,15 +61,15 @@ def reference(model: dict[str, np.ndarray], expression: np.ndarray, angles: np.n
         local[:3, :3] = turns[joint]
         local[:3, 3] = joints[joint] - (joints[parent] if parent >= 0 else 0)
         chain.append(local if parent < 0 else chain[parent] @ local)
-    out = np.zeros_like(posed)
-    for v, vertex in enumerate(posed):
+    out = []
+    for v in range(len(posed)) if vertices is None else vertices:
         blended = np.zeros((4, 4))
         for joint in range(5):
             rest = np.eye(4)
             rest[:3, 3] = -joints[joint]
             blended += arrays["weights"][v, joint] * chain[joint] @ rest
-        out[v] = (blended @ np.append(vertex, 1.0))[:3]
-    return out
+        out.append((blended @ np.append(posed[v], 1.0))[:3])
+    return np.array(out)
 
 
 def test_vertices_are_the_papers(head: Flame) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csc_matrix
 
 from tests.stages.made_head import KNOWN, made_embedding, made_head, write_head
 from visavis.schemas.errors import UsageError
@@ -76,6 +78,22 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "sprung").exists()
     with pytest.raises(UsageError, match="cannot read"):
         read_flame(tmp_path / "absent.npz")
+
+
+def test_the_lines_of_the_docs_make_an_npz_of_what_the_user_trusts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "corpora.md").read_text()
+    lines = next(block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "generic_model.pkl" in block)
+    theirs = MODEL | {"J_regressor": csc_matrix(MODEL["J_regressor"]), "bs_style": "lbs"}
+    (tmp_path / "generic_model.pkl").write_bytes(pickle.dumps(theirs, protocol=2))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(lines, "corpora.md", "exec"), {})
+    made, _ = read_flame(tmp_path / "flame.npz")
+    expected, _ = read_flame(write_head(tmp_path))
+    np.testing.assert_array_equal(made.template_V3, expected.template_V3)
+    np.testing.assert_array_equal(made.faces_F3, expected.faces_F3)
+    np.testing.assert_allclose(made.joints_J3, expected.joints_J3, atol=1e-12)
 
 
 def test_landmarks_on_the_model_are_checked_against_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from visavis.pipeline.view.puppet import Puppet
 from visavis.schemas.errors import UsageError
 from visavis.stages.face.flame import LEFT_EYE, RIGHT_EYE
 from visavis.stages.face.flame_files import read_embedding, read_flame
-from visavis.stages.face.flame_landmarks import FlameFace, nearest
+from visavis.stages.face.flame_landmarks import FlameFace, nearest, placed
 from visavis.stages.face.heads import canonical_face
 
 CODEC = f"flame-exp{EXPRESSIONS}-jaw3-pose3-eyes6"
@@ -40,8 +41,20 @@ def test_landmarks_lie_where_they_are_on_another_head(face: FlameFace) -> None:
     found_L3 = face.landmarks(motion(), CODEC)[0]
     error_L = 100 * np.linalg.norm(found_L3[:468] - true_landmarks(), axis=1)
     assert error_L[KNOWN].max() < 1e-4
-    assert np.median(error_L) < 0.05
+    assert error_L.mean() < 0.05
     assert error_L.max() < 0.6, "of a chin that is 2 cm longer, which no landmark of the embedding tells"
+
+
+def test_known_landmarks_that_are_a_millimetre_off_do_not_throw_the_border_off(tmp_path: Path) -> None:
+    head, _ = read_flame(write_head(tmp_path))
+    embedding = read_embedding(tmp_path / "mediapipe_landmark_embedding.npz", head)
+    seen_N3 = head.template_V3[embedding.number_N] + np.random.default_rng(3).normal(size=(105, 3)) * 0.001
+    corners_N3, share_N3 = nearest(head.template_V3, head.faces_F3, seen_N3)
+    corners_L3, share_L3 = placed(head, replace(embedding, corners_N3=corners_N3, share_N3=share_N3))
+    found_L3 = np.einsum("lkx,lk->lx", head.template_V3[corners_L3], share_L3)[:468]
+    error_L = 100 * np.linalg.norm(found_L3 - true_landmarks(), axis=1)
+    assert error_L.mean() < 0.12
+    assert error_L.max() < 0.8
 
 
 def test_irises_lie_in_front_of_eyeballs_and_turn_with_them(face: FlameFace) -> None:

@@ -34,8 +34,8 @@ def expected_fdd(clips: list[tuple[np.ndarray, np.ndarray]], vertices: list[int]
                 exp, jaw, _, eyes = np.split(frame_D, EXPRESSIONS + np.array([0, 3, 6]))
                 angles = np.zeros((5, 3))  # no head pose, one angle of the jaw, two of each eye
                 angles[2, 0], angles[3, :2], angles[4, :2] = jaw[0], eyes[0:2], eyes[3:5]
-                heads.append(reference(model, exp, angles))
-            upper = torch.tensor(np.stack(heads))[:, vertices] * 1000
+                heads.append(reference(model, exp, angles, vertices))
+            upper = torch.tensor(np.stack(heads)) * 1000
             deviations.append(upper.sum(dim=-1).std(dim=0))
         gaps.append(float((deviations[1] - deviations[0]).abs().mean() * 100))
     return float(np.mean(gaps))
