@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from visavis.pipeline.cli.options import Encoder, Json, Portrait, refuse, typed
+from visavis.pipeline.cli.options import Encoder, Flame, FlameLandmarks, Json, Portrait, refuse, typed
 from visavis.pipeline.engine.terminal import Terminal, say, say_json, table
 from visavis.schemas.errors import UsageError
 from visavis.schemas.extras import needs
@@ -54,6 +54,8 @@ def study(
     split: Annotated[str, typer.Option(help="Of DATASET: val or train.")] = "val",
     size: Annotated[int, typer.Option(min=128, max=1024, help="Height of each picture, pixels.")] = 384,
     portrait: Portrait = None,
+    flame: Flame = None,
+    flame_landmarks: FlameLandmarks = None,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Which one listens?",
     note: Annotated[str, typer.Option(help="Shown before the start: who asks, why, whom to write to.")] = "",
     encoder: Encoder = None,
@@ -86,7 +88,7 @@ def study(
     request = StudyRequest(
         source=sources[0], checkpoints=tuple(checkpoint or ()), recorded=recorded, trials=trials, checks=checks,
         ask=tuple(ask or ("listening",)), ties=ties, seed=seed, label=label, split=split, size=size, portrait=portrait,
-        title=title, note=note, encoder=encoder, given=given,
+        title=title, note=note, encoder=encoder, flame=flame, flame_landmarks=flame_landmarks, given=given,
     )  # fmt: skip
     make_study(request, out, as_json=as_json)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from visavis.pipeline.cli.evaluate import names_of
+from visavis.pipeline.cli.flame import flame_face
 from visavis.pipeline.cli.folders import dataset_folder
 from visavis.pipeline.cli.options import refuse
 from visavis.pipeline.cli.study import plan_lines
@@ -59,6 +60,8 @@ class StudyRequest:
     title: str
     note: str
     encoder: str | None
+    flame: Path | None
+    flame_landmarks: Path | None
     given: Mapping[str, str]
 
 
@@ -159,7 +162,8 @@ def _windows(request: StudyRequest, data: Dataset, reporter: Reporter) -> list[S
     label = None if request.label == "any" or pairs else WindowClass(request.label)
     splits: list[Split] = ["val", "train"] if pairs else [request.split]  # type: ignore[list-item]
     portrait = read_portrait(request.portrait) if request.portrait else None
-    looks = Looks((None, portrait), run_of(data.location), reporter.line)
+    flame = flame_face(request.flame, request.flame_landmarks)
+    looks = Looks((None, portrait), None if flame else run_of(data.location), reporter.line, flame)
     return choose_windows(data, request.trials + request.checks, request.seed, looks, label=label, splits=splits)
 
 

@@ -52,7 +52,8 @@ def choose_windows(
     Raises:
         UsageError: there is none.
     """
-    entries = [entry for split in splits for entry in data.manifest.of(split, label) if entry.faces is not None]
+    entries = [entry for split in splits for entry in data.manifest.of(split, label)]
+    entries = [entry for entry in entries if entry.faces is not None or looks.flame is not None]
     found = [(key, entry) for entry, many in choose(entries, _LOOKED_AT) for key in _keys(data, entry, many)]
     if not found:
         kind = f"{label.value} window" if label and data.manifest.kind == "windows" else data.manifest.kind

@@ -48,7 +48,7 @@ def why_not_drawn(manifest: Manifest) -> str:
         model = str(kind_of(manifest.motion.codec)).upper()
         drawn = "curves are drawn of it"
         if kind_of(manifest.motion.codec) == "flame":
-            drawn = "name yours with --flame MODEL.npz to `visavis render` or `visavis report KEY.generated.npy`"
+            drawn = "name yours with --flame MODEL.npz to `visavis render`, `study`, or `report KEY.generated.npy`"
         return f"it is coefficients of {model}, whose model is not part of this program; {drawn}"
     return "it was built before datasets held their codec; `visavis build` in its run's folder adds it"
 

@@ -86,6 +86,23 @@ def test_a_window_and_what_was_generated_of_it_become_films(made: Path, tmp_path
         assert np.abs(seen[0].astype(int) - seen[40]).max() > 60, "it moves"
 
 
+def test_people_are_asked_about_such_motion(made: Path, tmp_path: Path) -> None:
+    asked = (
+        "study",
+        made / "run",
+        "--checkpoint",
+        made / "base" / "checkpoint.safetensors",
+        "--recorded",
+        "--size",
+        128,
+    )
+    few = ("--trials", 1, "--checks", 1, "--class", "any")
+    assert "faces can be drawn" in refused(*asked, *few, "--out", tmp_path / "none")
+    done = visavis(*asked, *few, "--out", tmp_path / "study", "--flame", made / "head.npz")
+    assert done.exit_code == 0, done.exception
+    assert len(list((tmp_path / "study" / "page" / "clips").glob("*.mp4"))) == 4
+
+
 def test_fdd_is_printed_where_a_model_is_named(made: Path, tmp_path: Path) -> None:
     model, test = made / "head.npz", made / "corpus" / "test"
     np.save(tmp_path / "upper.npy", np.array([10, 10, 151, 9]))
