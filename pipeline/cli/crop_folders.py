@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from visavis.pipeline.cli.export_layouts import wav
+from visavis.pipeline.state.lock import LOCK_FILE
 from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import Split
 from visavis.schemas.plain import to_json
@@ -36,7 +37,7 @@ _MARK, _UNFINISHED = "export.json", ".unfinished"
 
 
 class CropFolder:
-    """The folder of an export, on a disk.
+    """The folder of an export, on a disk, which is locked by now.
 
     Args:
         dataset: hash of the dataset that it is of. smallest: side of a square in pixels, see `face_clips`.
@@ -51,7 +52,7 @@ class CropFolder:
         self._store = Store(out)
         mark = f"{to_json({'layout': 'imtalker', 'dataset': dataset, 'smallest': smallest})}\n".encode()
         found = self._store.peek(_MARK)
-        if found is None and any(self._store.exists(name) for name in ("train", "val", "clips.jsonl")):
+        if found is None and self.root.is_dir() and {path.name for path in self.root.iterdir()} - {LOCK_FILE}:
             raise UsageError(f"{out} holds something already: name another --out")
         if found not in (None, mark):
             raise UsageError(f"{out} holds the crops of another run, or with other options: name another --out")
@@ -63,11 +64,13 @@ class CropFolder:
 
     @contextmanager
     def unfinished(self) -> Iterator[None]:
-        """Whatever was begun in this block and not `put` is removed at its end."""
+        """Whatever was begun and not `put` is removed: of a killed export before this block, of this one after it."""
+        folder = self.root / _UNFINISHED
+        shutil.rmtree(folder, ignore_errors=True)
         try:
             yield
         finally:
-            shutil.rmtree(self.root / _UNFINISHED, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def add(self, video: str, number: int, rgb_HW3: np.ndarray, square: Square) -> None:
         """A video's picture number 0 and up, uint8 RGB."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -96,7 +95,7 @@ def _crops(run: str, out: str, limit: int | None, min_side: int, media: list[str
     found = export_crops(run, out, reporter, limit=limit, smallest=min_side, addresses=media)
     videos = counted(found.videos.total(), "video")
     if as_json:
-        say_json({"out": out} | asdict(found))
+        say_json({"out": out} | vars(found))
     else:
         splits = ", ".join(f"{count} {split}" for split, count in sorted(found.videos.items()))
         say(f"{videos}{splits and f' ({splits})'}, {found.frames / FPS:.0f} s, {found.cached} of them there before")

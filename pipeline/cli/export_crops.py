@@ -77,7 +77,8 @@ def export_crops(
         addresses: whole ones of films of which the run keeps only a part.
 
     Raises:
-        UsageError: not the run of a build, it has no dataset, or the folder holds something else.
+        UsageError: not the run of a build, it has no dataset, an address is missing, or the folder holds something
+            else; before anything is written.
         DatasetError: the dataset is unreadable.
     """
     if not is_local(out):
@@ -88,15 +89,21 @@ def export_crops(
     data = Dataset(dataset_folder(run))
     splits = dict(splits_in(data))
     cv2.setNumThreads(1)
+
+    def talks() -> Iterator[Conversation]:
+        kept = (talk for _, talk in made.read(IngestStage) if talk.id in splits)
+        return (with_addresses(talk, addresses) for talk in islice(kept, limit))
+
+    for _ in talks():  # an address that is missing is known before anything is written
+        pass
     found, listed = Exported(), list[dict[str, Any]]()
     with locked(out, reporter.line):
         folder = CropFolder(out, data.hash, smallest)
         with folder.unfinished(), reporter.items("crops", min(len(splits), limit or len(splits))) as advance:
-            talks = (talk for _, talk in made.read(IngestStage) if talk.id in splits)
-            for talk in islice(talks, limit):
+            for talk in talks():
                 split = splits[talk.id]
                 try:
-                    for video in _written(made, with_addresses(talk, addresses), split, folder, found):
+                    for video in _written(made, talk, split, folder, found):
                         _count(found, split, video)
                         listed.append(_line(talk, split, video))
                 except (Rejected, DatasetError) as error:
