@@ -27,7 +27,6 @@ from visavis.schemas.manifest import Split
 from visavis.schemas.plain import to_json
 from visavis.schemas.storage.faults import about
 from visavis.schemas.storage.store import Store
-from visavis.schemas.uris import local_path
 from visavis.stages.face.fixed_crops import FaceClip, Square
 
 SIDE = 512
@@ -48,8 +47,8 @@ class CropFolder:
 
     def __init__(self, out: str, dataset: str, smallest: int) -> None:
         self.smallest = smallest
-        self.root = Path(local_path(out))
         self._store = Store(out)
+        self.root = Path(self._store.full(_MARK)).parent
         mark = f"{to_json({'layout': 'imtalker', 'dataset': dataset, 'smallest': smallest})}\n".encode()
         found = self._store.peek(_MARK)
         if found is None and self.root.is_dir() and {path.name for path in self.root.iterdir()} - {LOCK_FILE}:
@@ -95,8 +94,9 @@ class CropFolder:
         self._store.write(f"{split}/lmd/{video}.txt", landmark_lines(clip).encode())
 
     def write_list(self, clips: list[dict[str, object]]) -> None:
-        """A line for each video that belongs to the export."""
-        self._store.write("clips.jsonl", "".join(f"{to_json(clip)}\n" for clip in clips).encode())
+        """A line for each video that belongs to the export, in whatever order they were made."""
+        lines = (f"{to_json(clip)}\n" for clip in sorted(clips, key=lambda clip: str(clip["video"])))
+        self._store.write("clips.jsonl", "".join(lines).encode())
 
 
 def picture_name(number: int) -> str:

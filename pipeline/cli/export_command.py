@@ -109,4 +109,5 @@ def _crops(run: str, out: str, limit: int | None, min_side: int, media: list[str
     if found.failed:
         reporter.end(f"{videos} exported, {counted(len(found.failed), 'conversation')} not to the end; see above")
         raise typer.Exit(1)
-    reporter.end(f"{videos} exported", advice=f"next: renderer/train.py --dataset_path {out}/train, of IMTalker")
+    trained = f"next: renderer/train.py --dataset_path {out}/train, of IMTalker"
+    reporter.end(f"{videos} exported", advice=trained if found.videos else "look at what was left out")

@@ -7,7 +7,7 @@ nothing is tracked again. Conversations that the dataset left out are left out h
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -94,22 +94,21 @@ def export_crops(
         kept = (talk for _, talk in made.read(IngestStage) if talk.id in splits)
         return (with_addresses(talk, addresses) for talk in islice(kept, limit))
 
-    for _ in talks():  # an address that is missing is known before anything is written
-        pass
+    # Also for an address that is missing to be known before anything is written.
+    pieces = sum(1 for talk in talks() for _ in made.keys(FacesStage, talk.id))
     found, listed = Exported(), list[dict[str, Any]]()
     with locked(out, reporter.line):
         folder = CropFolder(out, data.hash, smallest)
-        with folder.unfinished(), reporter.items("crops", min(len(splits), limit or len(splits))) as advance:
+        with folder.unfinished(), reporter.items("pieces", pieces) as advance:
             for talk in talks():
                 split = splits[talk.id]
                 try:
-                    for video in _written(made, talk, split, folder, found):
+                    for video in _written(made, talk, split, folder, found, advance):
                         _count(found, split, video)
                         listed.append(_line(talk, split, video))
                 except (Rejected, DatasetError) as error:
                     found.failed[talk.id] = str(error)
                     reporter.line(f"{talk.id} ({name_of(talk)}): {error}")
-                advance()
         folder.write_list(listed)
     found.unsplit = sum(key not in splits for key in made.keys(BindStage))
     return found
@@ -124,25 +123,24 @@ def _count(found: Exported, split: Split, video: Video) -> None:
 def _line(talk: Conversation, split: Split, video: Video) -> dict[str, Any]:
     """What `clips.jsonl` says of a video: x, y and side of its square in pixels of the film, frames at 25 a second."""
     clip = video.clip
-    about = {
-        "video": video.name,
-        "split": split,
-        "conversation": talk.id,
-        "participant": talk.participants[video.person],
-    }
+    person = talk.participants[video.person]
+    about = {"video": video.name, "split": split, "conversation": talk.id, "participant": person}
     return about | {"first": clip.first, "frames": len(clip.points_TP2), "square": list(clip.square)}
 
 
-def _written(made: Outputs, talk: Conversation, split: Split, folder: CropFolder, found: Exported) -> Iterator[Video]:
+def _written(
+    made: Outputs, talk: Conversation, split: Split, folder: CropFolder, found: Exported, advance: Callable[[], None]
+) -> Iterator[Video]:
     """The videos of both people, each when it is there whole; of one piece of film after the other."""
     voices: Voices | None = None
     with parsing(lambda why: DatasetError(f"what is there of it does not fit together ({why})")):
         binding = _only(made.read(BindStage, talk.id), "tells who is who")
         for number, (_, faces) in enumerate(made.read(FacesStage, talk.id)):
-            videos = list(_videos(binding, number, faces, folder.smallest, found.left_out))
+            videos = list(_videos(talk.id, binding, number, faces, folder.smallest, found.left_out))
             missing = [video for video in videos if not folder.has(split, video.name)]
-            found.cached += len(videos) - len(missing)
-            yield from (video for video in videos if video not in missing)
+            there = {video.name for video in videos} - {video.name for video in missing}
+            found.cached += len(there)
+            yield from (video for video in videos if video.name in there)
             if missing and voices is None:
                 voices = _only(made.read(SeparateStage, talk.id), "holds the voices")
             for name, person, clip in _filmed(missing, talk.media[faces.piece.media], faces, folder):
@@ -150,16 +148,19 @@ def _written(made: Outputs, talk: Conversation, split: Split, folder: CropFolder
                 first, count = clip.first * SAMPLES_PER_FRAME, len(clip.points_TP2) * SAMPLES_PER_FRAME
                 folder.put(split, name, clip, decode_audio(voices.audio[person].tobytes(), first, count))
                 yield Video(name, person, clip)
+            advance()
 
 
-def _videos(binding: Binding, number: int, faces: FaceTracks, smallest: int, left_out: Counter[str]) -> Iterator[Video]:
+def _videos(
+    id_: str, binding: Binding, number: int, faces: FaceTracks, smallest: int, left_out: Counter[str]
+) -> Iterator[Video]:
     """What of a conversation's piece number `number` shows its participants."""
     for person, participant in enumerate(binding.participants):
         if participant.media != faces.piece.media:
             continue
         seen = seen_in(faces, number, participant.segments)
         for clip in face_clips(_followed(seen), smallest, left_out) if seen.places else ():
-            yield Video(f"{binding.conversation}_{person}_{clip.first:07d}", person, clip)
+            yield Video(f"{id_}_{person}_{clip.first:07d}", person, clip)
 
 
 def _followed(seen: Seen) -> Followed:

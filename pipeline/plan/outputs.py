@@ -69,9 +69,9 @@ class Outputs:
                 for row in self._rows(stage, key, outcome):
                     yield key, row
 
-    def keys(self, stage: type[Stage[Any, Any]]) -> Iterator[str]:
-        """Keys of the items of which a stage made something."""
-        return (key for key, outcome in self._from(stage, "") if outcome.status == "ok")
+    def keys(self, stage: type[Stage[Any, Any]], of: str = "") -> Iterator[str]:
+        """Keys of the items of which a stage made something, as `read` gives them; nothing is read."""
+        return (key for key, outcome in self._from(stage, of) if outcome.status == "ok")
 
     def conversation(self, id_: str) -> Conversation | None:
         """The conversation of an id; none where there is no such one. Others are not read: the ledger has their ids."""
