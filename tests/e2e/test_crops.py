@@ -22,9 +22,11 @@ from visavis.pipeline.plan.outputs import Outputs, splits_in
 from visavis.schemas import SAMPLE_RATE, SAMPLES_PER_FRAME
 from visavis.schemas.artifact import dump_rows, load_rows
 from visavis.schemas.config import FacesConfig
+from visavis.schemas.face_rows import FaceTracks, Track
 from visavis.schemas.rows import Conversation
 from visavis.schemas.sample import decode_audio
 from visavis.stages.faces import tracker_of
+from visavis.stages.ingest import IngestStage
 from visavis.stages.separate import SeparateStage
 from visavis.training.dataset import Dataset
 
@@ -186,8 +188,11 @@ def test_small_faces_are_left_out_by_size_and_counted(built: Built, tmp_path: Pa
 def test_what_cannot_be_exported_is_said_before_anything_is_written(
     exported: Path, built: Built, tmp_path: Path, say: Say
 ) -> None:
+    (tmp_path / "import").mkdir()
+    (tmp_path / "import" / "run.json").write_text('{"config": {}, "fingerprints": {"recorded_dyad": "0123456789ab"}}')
     for words, message in (
         ((built[0] / "dataset", "--layout", "imtalker"), "not a run's folder"),
+        ((tmp_path / "import", "--layout", "imtalker"), "is no run of `visavis build`"),
         ((built[0], "--layout", "imtalker", "-o", "s3://bucket/crops"), "a disk of this machine"),
         ((built[0], "--layout", "imtalker", "-o", built[0]), "name another --out"),
         ((built[0], "--layout", "imtalker", "-o", exported, "--min-side", 20), "name another --out"),
@@ -196,6 +201,33 @@ def test_what_cannot_be_exported_is_said_before_anything_is_written(
     ):
         code, _, told = say("export", *words)
         assert (code, message in told) == (2, True), told
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda row: row.model_copy(update={"width": row.width + 2}), "faces of another size"),
+        (lambda row: row.model_copy(update={"tracks": ()}), "does not fit together"),
+        (lambda row: row.model_copy(update={"tracks": tuple(map(_without_numbers, row.tracks))}), "not finite"),
+    ],
+    ids=["another size", "no tracks", "no numbers"],
+)
+def test_faces_that_do_not_fit_the_film_are_told_and_not_cut(
+    built: Built, tmp_path: Path, say: Say, damage: Callable[[FaceTracks], FaceTracks], why: str
+) -> None:
+    run = shutil.copytree(built[0], tmp_path / "run")
+    id_ = next(talk.id for _, talk in Outputs(str(run)).read(IngestStage))  # that `--limit 1` takes
+    path = sorted((run / "artifacts" / "faces").glob(f"*/{id_}-*.safetensors"))[0]
+    path.write_bytes(dump_rows([damage(row) for row in load_rows(path.read_bytes(), FaceTracks)]))
+    code, printed, told = say("export", run, "--layout", "imtalker", "-o", tmp_path / "out", "--limit", 1, "--json")
+    assert code == 1
+    assert why in json.loads(printed)["failed"][id_]
+    assert id_ in told
+    assert not list((tmp_path / "out").rglob("*.jpg"))
+
+
+def _without_numbers(track: Track) -> Track:
+    return track.model_copy(update={"landmarks": np.full_like(track.landmarks, np.nan)})
 
 
 def _moved(built: Built, tmp_path: Path, move: Callable[[str], str]) -> tuple[Path, list[str]]:
