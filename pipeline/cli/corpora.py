@@ -16,7 +16,7 @@ from visavis.schemas.plain import to_json
 from visavis.schemas.words import counted
 
 corpora = typer.Typer()
-_LAYOUTS = "dualtalk, unils, seamless or solo"
+_LAYOUTS = "dualtalk, unils, seamless, vico or solo"
 
 
 @corpora.command("import")
