@@ -23,7 +23,7 @@ from visavis.pipeline.plan.corpus_folder import SPLITS, Folder, checked, identit
 from visavis.pipeline.plan.lists import MISSING
 from visavis.pipeline.plan.row_files import Table
 from visavis.schemas.errors import UsageError
-from visavis.schemas.names import is_name
+from visavis.schemas.names import LONGEST_NAME, is_name
 from visavis.schemas.recordings import Recorded, RecordedPerson
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.uris import printable, shown
@@ -51,20 +51,21 @@ def list_vico(folder: Folder) -> Iterator[Recorded]:
         UsageError: no table, one that lacks columns, or no `.mat` at all.
     """
     files = _Files(folder)
-    clips: dict[tuple[str, str, str], _Clip] = {}
+    clips: dict[tuple[str, ...], _Clip] = {}
     for path in _tables(folder):
         for clip in _rows(folder, path):
-            clips[clip.files] = _together(clips[clip.files], clip) if clip.files in clips else clip
+            of = (clip.where,) if clip.amiss else clip.files
+            clips[of] = _together(clips[of], clip) if of in clips else clip
     if not files.any(".mat"):
         bins = " There are .bin files: those are pickles, which are never read." if files.any(".bin") else ""
         said = "no .mat file, of which its motion is: NAME.mat of Deep3DFaceRecon, with `coeff` [frames, 257]."
         raise UsageError(f"{printable(shown(folder.place))}: {said}{bins}")
     often = Counter(clip.files[0] for clip in clips.values())
-    for clip in clips.values():
-        yield _recorded(folder, files, clip, alone=often[clip.files[0]] == 1)
+    for of, clip in clips.items():
+        yield _recorded(folder, files, of, clip, alone=often[clip.files[0]] == 1)
     for path in files.unnamed(".mat"):
         nobody = RecordedPerson(name="nobody", motion=folder.uri(path))
-        yield _listed(path, folder.own_split, (nobody,), (folder.stamp(path),), "no table names it")
+        yield _listed((path,), path, folder.own_split, (nobody,), (folder.stamp(path),), "no table names it")
 
 
 def _tables(folder: Folder) -> list[str]:
@@ -130,7 +131,7 @@ def _is_path(name: str) -> bool:
 def _together(first: _Clip, again: _Clip) -> _Clip:
     """A clip that is listed twice. One table may not know its split."""
     split = first.split or again.split
-    if first.amiss or (first.people == again.people and again.split in ("", split)):
+    if first.people == again.people and again.split in ("", split):
         return first._replace(split=split)
     return first._replace(amiss=f"{again.where} contradicts {first.where}: other people, or another split")
 
@@ -161,7 +162,7 @@ class _Files:
         return sorted(set(every) - self._named)
 
 
-def _recorded(folder: Folder, files: _Files, clip: _Clip, *, alone: bool) -> Recorded:
+def _recorded(folder: Folder, files: _Files, of: tuple[str, ...], clip: _Clip, *, alone: bool) -> Recorded:
     """alone: no other clip has its sound."""
     amiss, found = clip.amiss, list[str]()
     for name, suffix in zip(clip.files, (".wav", ".mat", ".mat"), strict=True):
@@ -176,18 +177,23 @@ def _recorded(folder: Folder, files: _Files, clip: _Clip, *, alone: bool) -> Rec
         for person, motion, silent in zip(people, motions, (False, True), strict=True)
     )
     said = (clip.files[0],) if alone else clip.files
-    name = " ".join(said) if all(map(_is_path, said)) else clip.where
+    name = " ".join(said)
+    if not all(map(_is_path, said)) or not is_name(name):
+        name = clip.where
     stamps = tuple(folder.stamp(path) for path in found if path)
-    return _listed(name, clip.split, (speaker, listener), stamps, amiss)
+    return _listed(of, name, clip.split, (speaker, listener), stamps, amiss)
 
 
-def _listed(name: str, split: str, people: tuple[RecordedPerson, ...], stamps: tuple[str, ...], amiss: str) -> Recorded:
+def _listed(
+    of: tuple[str, ...], name: str, split: str, people: tuple[RecordedPerson, ...], stamps: tuple[str, ...], amiss: str
+) -> Recorded:
+    """of: what it is, by which it has its id; names may be alike."""
     return Recorded(
-        id=identity("vico", name),
+        id=identity("vico", repr(of)),
         layout="vico",
         name=checked(name),
-        split=printable(split),
+        split=printable(split)[:LONGEST_NAME],
         people=people,
         stamps=stamps,
-        amiss=printable(amiss),
+        amiss=printable(amiss)[:LONGEST_NAME],
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.conftest import Once
 from tests.corpora.made_vico import MOTION, RATE, SECONDS, coefficients, voices, write_mat, write_vico
@@ -136,13 +140,14 @@ ROW = "neutral,film0_1_7,film0_l,film0_s,100,0,train"
         (",film0_l,film0_s,", ",film0_s,film0_s,", "film0_1_7", "film0_s is of the speaker and of the listener"),
         (ROW, f"{ROW}\n{ROW.replace('train', 'test')}", "film0_1_7", "contradicts"),
         (ROW, f"{ROW}\n{ROW.replace('100', '7')}", "film0_1_7", "contradicts"),
+        (ROW, f"{ROW}\n,,,,,,train\n,,,,,,train", "RLD_data.csv row 3", "an empty cell is no name"),
         (",film0_1_7,", ",..\\film0,", "RLD_data.csv row 1", "..\\film0 is no name"),
     ],
 )
 def test_a_row_that_cannot_be_is_left_out_with_its_reason(own: Path, old: str, new: str, name: str, said: str) -> None:
     edit(own / "RLD_data.csv", old, new)
     assert said in amiss(own)[name]
-    assert len([each for each in listed(own).values() if not each.amiss]) == 2
+    assert len([each for each in listed(own).values() if not each.amiss]) == 2 + (ROW + "\n,," in new)
 
 
 @pytest.mark.parametrize(
@@ -161,8 +166,8 @@ def test_how_a_table_is_spelled_changes_nothing(corpus: Path, own: Path, change:
     table = own / "RLD_data.csv"
     table.write_bytes(change(table.read_text()).encode())
     plain, found = listed(corpus), listed(own)
-    assert {(each.id, each.split, each.amiss) for each in found.values()} == {
-        (each.id, each.split, "") for each in plain.values()
+    assert {name: (each.split, each.amiss) for name, each in found.items()} == {
+        name: (each.split, "") for name, each in plain.items()
     }
     assert [p.name for p in found["film0_1_7"].people] == ["0", "100"]
 
@@ -191,6 +196,13 @@ def test_pickles_are_not_read_and_the_line_says_what_is(own: Path) -> None:
         path.rename(path.with_suffix(".bin"))
     with pytest.raises(UsageError, match=r"NAME\.mat of Deep3DFaceRecon.*pickles, which are never read"):
         listed(own)
+
+
+def test_clips_that_share_their_sound_are_conversations_of_their_own(corpus: Path, own: Path) -> None:
+    edit(own / "RLD_data.csv", ROW, f"{ROW}\n{ROW.replace('film0_l', 'film1_l').replace('100', '101')}")
+    found = listed(own)
+    assert {"film0_1_7 film0_s film0_l", "film0_1_7 film0_s film1_l"} < set(found)
+    assert found["film0_1_7 film0_s film0_l"].id == listed(corpus)["film0_1_7"].id, "the clip is the same one"
 
 
 def test_files_that_no_table_names_and_names_of_two_files_are_told(own: Path) -> None:
@@ -233,3 +245,33 @@ def test_frames_that_fit_no_rate_are_told(own: Path, tmp_path: Path) -> None:
         "film0_l.mat: 100 frames beside 6.00 s of sound fit no rate",
         "film1_l.mat: 0 frames beside 6.00 s of sound fit no rate",
     ]
+
+
+NAMES = ["film0_1_7", "film0_l", "film0_s", "../film0_s", "/etc/passwd", "0", "nan", "test", "recons/film0_l", "x" * 600]
+CELL = st.text(st.sampled_from('film0_ls/.\\,;"\n\r\t é\0-:~$'), max_size=12) | st.sampled_from(NAMES)
+
+
+@pytest.mark.slow
+@given(st.lists(st.lists(CELL, min_size=6, max_size=6), min_size=1, max_size=4), st.booleans())
+def test_no_table_leads_out_of_its_folder_or_ends_in_more_than_a_line(
+    corpus: Path, tmp_path: Path, rows: list[list[str]], quoted: bool
+) -> None:
+    """What a row names is a file of the folder, and every row is listed or is one with another."""
+    folder = tmp_path / "vico"
+    if not folder.exists():
+        shutil.copytree(corpus, folder)
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
+    writer.writerow(["audio", "listener", "speaker", "listener_id", "speaker_id", "data_split"])
+    writer.writerows(rows)
+    (folder / "RLD_data.csv").write_text(text.getvalue(), encoding="utf-8", newline="")
+    found, said = list[Recorded](), ""
+    try:
+        found = list_corpus("vico", str(folder))
+    except UsageError as error:
+        said = str(error)
+    assert "\n" not in said
+    inside = {path.as_uri() for path in folder.rglob("*.*")} | {""}
+    assert {uri for each in found for person in each.people for uri in (person.motion, person.sound)} <= inside
+    assert len({each.id for each in found}) == len(found)
+    assert all(each.amiss or len({person.name for person in each.people}) == 2 for each in found)
