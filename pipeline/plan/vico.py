@@ -54,15 +54,15 @@ def list_vico(folder: Folder) -> Iterator[Recorded]:
     clips: dict[tuple[str, ...], _Clip] = {}
     for path in _tables(folder):
         for clip in _rows(folder, path):
-            of = (clip.where,) if clip.amiss else clip.files
-            clips[of] = _together(clips[of], clip) if of in clips else clip
+            key: tuple[str, ...] = (clip.where,) if clip.amiss else clip.files
+            clips[key] = _together(clips[key], clip) if key in clips else clip
     if not files.any(".mat"):
         bins = " There are .bin files: those are pickles, which are never read." if files.any(".bin") else ""
         said = "no .mat file, of which its motion is: NAME.mat of Deep3DFaceRecon, with `coeff` [frames, 257]."
         raise UsageError(f"{printable(shown(folder.place))}: {said}{bins}")
     often = Counter(clip.files[0] for clip in clips.values())
-    for of, clip in clips.items():
-        yield _recorded(folder, files, of, clip, alone=often[clip.files[0]] == 1)
+    for key, clip in clips.items():
+        yield _recorded(folder, files, key, clip, alone=often[clip.files[0]] == 1)
     for path in files.unnamed(".mat"):
         nobody = RecordedPerson(name="nobody", motion=folder.uri(path))
         yield _listed((path,), path, folder.own_split, (nobody,), (folder.stamp(path),), "no table names it")
@@ -162,7 +162,7 @@ class _Files:
         return sorted(set(every) - self._named)
 
 
-def _recorded(folder: Folder, files: _Files, of: tuple[str, ...], clip: _Clip, *, alone: bool) -> Recorded:
+def _recorded(folder: Folder, files: _Files, key: tuple[str, ...], clip: _Clip, *, alone: bool) -> Recorded:
     """alone: no other clip has its sound."""
     amiss, found = clip.amiss, list[str]()
     for name, suffix in zip(clip.files, (".wav", ".mat", ".mat"), strict=True):
@@ -181,15 +181,15 @@ def _recorded(folder: Folder, files: _Files, of: tuple[str, ...], clip: _Clip, *
     if not all(map(_is_path, said)) or not is_name(name):
         name = clip.where
     stamps = tuple(folder.stamp(path) for path in found if path)
-    return _listed(of, name, clip.split, (speaker, listener), stamps, amiss)
+    return _listed(key, name, clip.split, (speaker, listener), stamps, amiss)
 
 
 def _listed(
-    of: tuple[str, ...], name: str, split: str, people: tuple[RecordedPerson, ...], stamps: tuple[str, ...], amiss: str
+    key: tuple[str, ...], name: str, split: str, people: tuple[RecordedPerson, ...], stamps: tuple[str, ...], amiss: str
 ) -> Recorded:
-    """of: what it is, by which it has its id; names may be alike."""
+    """key: by which it has its id; names may be alike."""
     return Recorded(
-        id=identity("vico", repr(of)),
+        id=identity("vico", repr(key)),
         layout="vico",
         name=checked(name),
         split=printable(split)[:LONGEST_NAME],

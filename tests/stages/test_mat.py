@@ -49,6 +49,13 @@ def test_numbers_that_matlab_wrote_as_bytes_are_fractions_again() -> None:
     assert (found.dtype, found.tolist()) == (np.float64, [[1.0, 2.0]])
 
 
+def test_a_file_of_a_machine_that_writes_numbers_the_other_way_round_is_read() -> None:
+    body = struct.pack(">IIII", 6, 8, 6, 0) + struct.pack(">IIii", 5, 8, 2, 3) + struct.pack(">II5s3x", 1, 5, b"coeff")
+    body += struct.pack(">II6d", 9, 48, *range(6))
+    data = b"by hand".ljust(124) + struct.pack(">H", 0x0100) + b"MI" + struct.pack(">II", 14, len(body)) + body
+    assert read(data).tolist() == [[0, 2, 4], [1, 3, 5]]
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
