@@ -14,6 +14,7 @@ from visavis.pipeline.cli.assets_command import assets
 from visavis.pipeline.cli.build import builds
 from visavis.pipeline.cli.corpora import corpora
 from visavis.pipeline.cli.doctor import doctors
+from visavis.pipeline.cli.export_command import exports
 from visavis.pipeline.cli.housekeeping import housekeeping
 from visavis.pipeline.cli.live import live_page
 from visavis.pipeline.cli.models import models
@@ -59,6 +60,7 @@ def visavis(
 
 
 app.add_typer(builds)
+app.add_typer(exports)
 app.add_typer(corpora)
 app.add_typer(reports)
 app.add_typer(doctors)

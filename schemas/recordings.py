@@ -13,25 +13,27 @@ from pydantic import model_validator
 from visavis.schemas.names import CodecId, ItemId, Text
 from visavis.schemas.rows import Array, Row
 
-CorpusLayout = Literal["dualtalk", "unils", "seamless", "solo"]
+CorpusLayout = Literal["dualtalk", "unils", "seamless", "solo", "vico"]
 
 
 class RecordedPerson(Row):
     """One side of a conversation. motion, sound: addresses, empty where there is no such file.
 
-    key: of the record in a database that has both.
+    key: of the record in a database that has both. silent: the corpus recorded no voice of this person, so there is
+    silence, and its motion is on the clock of the other one's sound.
     """
 
     name: Text
     motion: str = ""
     sound: str = ""
     key: str = ""
+    silent: bool = False
 
 
 class Recorded(Row):
     """A conversation as it lies on disk. split: as its corpus says, empty where it does not. stamps: as `Source`'s.
 
-    people: two, or one of a solo clip.
+    people: two, or one of a solo clip. amiss: why it cannot be read, where its listing shows that; empty where not.
     """
 
     id: ItemId
@@ -40,6 +42,7 @@ class Recorded(Row):
     split: str
     people: tuple[RecordedPerson, ...]
     stamps: tuple[str, ...] = ()
+    amiss: Text = ""
 
 
 class Recording(Row):

@@ -41,7 +41,7 @@ class RecordingStage(Stage[RecordingInput, Recording]):
         _check_complete(recorded)
         solo = len(recorded.people) == 1
         people = (*recorded.people, RecordedPerson(name=f"nobody beside {recorded.name}"))[:2]
-        taken = [motion_of(recorded.layout, p, self.config.exp) if p.motion else None for p in people]
+        taken = [self._taken(recorded, person) if person.motion else None for person in people]
         frames, differ = self._grid(recorded, people, taken)
         codec = codec_of(recorded.layout, self.config.exp)
         sides = [self._side(each, person, frames) for each, person in zip(taken, people, strict=True)]
@@ -63,6 +63,10 @@ class RecordingStage(Stage[RecordingInput, Recording]):
         """`RecordingFacts`."""
         missing = sum(not valid.any() for valid in rows[0].valid)
         return RecordingFacts(frames=rows[0].frames, differ=rows[0].differ, missing=missing).model_dump_json()
+
+    def _taken(self, recorded: Recorded, person: RecordedPerson) -> Taken:
+        clock = next((p for p in recorded.people if p.sound), person) if person.silent else person
+        return motion_of(recorded.layout, person, self.config.exp, clock)
 
     def _grid(
         self, recorded: Recorded, people: Sequence[RecordedPerson], taken: Sequence[Taken | None]
@@ -91,11 +95,13 @@ class RecordingStage(Stage[RecordingInput, Recording]):
 
 
 def _check_complete(recorded: Recorded) -> None:
+    if recorded.amiss:
+        raise Rejected(Reason.UNREADABLE, recorded.amiss)
     if not any(person.motion for person in recorded.people):
         raise Rejected(Reason.NO_MOTION, recorded.name)
     if len(recorded.people) == 1:
         return
-    if absent := [person.name for person in recorded.people if not person.sound]:
+    if absent := [person.name for person in recorded.people if not (person.sound or person.silent)]:
         reason = Reason.INCOMPLETE_DYAD if not all(p.motion or p.sound for p in recorded.people) else Reason.NO_AUDIO
         raise Rejected(reason, f"no voice of {' and '.join(absent)}")
 

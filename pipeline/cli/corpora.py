@@ -16,7 +16,8 @@ from visavis.schemas.plain import to_json
 from visavis.schemas.words import counted
 
 corpora = typer.Typer()
-_LAYOUTS = "dualtalk, unils, seamless or solo"
+_LAYOUTS = "dualtalk, unils, seamless, vico or solo"
+_TOLD = 10  # conversations that a dry run names
 
 
 @corpora.command("import")
@@ -61,6 +62,11 @@ def import_(
             say_json({"codec": made.codec, "conversations": [each.model_dump(mode="json") for each in recorded]})
         else:
             say(f"{counted(len(recorded), 'conversation')} ({found}); motion {made.codec} → {out}")
+            amiss = [each for each in recorded if each.amiss]
+            for each in amiss[:_TOLD]:
+                say(f"will be left out: {each.name}: {each.amiss}")
+            if len(amiss) > _TOLD:
+                say(f"… and {len(amiss) - _TOLD} more; --json has all")
         return
     summary = made.run(recorded, reconfigure=reconfigure)
     if as_json:

@@ -4,60 +4,29 @@
     unils      one data.mdb somewhere below, and one JSON: split → id → [path, path, frames]
     seamless   V00_S0001_I00000001_P0001.npz and .wav of each participant, anywhere below
     solo       NAME.npz and NAME.wav: one person, nobody beside
+    vico       one .csv or more, and .mat and .wav files that they name (`pipeline.plan.vico`)
 
 Nothing is left out here: what has no partner is listed as it is, and rejected with a reason when its turn comes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Any
 
+from visavis.pipeline.plan.corpus_folder import SPLITS, TABLE_BYTES, Folder, checked, identity
 from visavis.pipeline.plan.seamless import named
-from visavis.pipeline.plan.stamps import remote_stamp
+from visavis.pipeline.plan.vico import list_vico
 from visavis.schemas.errors import UsageError
-from visavis.schemas.names import LONGEST_NAME, is_name
 from visavis.schemas.plain import read_strict
 from visavis.schemas.recordings import CorpusLayout, Recorded, RecordedPerson
-from visavis.schemas.storage.files import is_there, locate, read_whole
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.uris import printable, shown
 from visavis.schemas.words import counted
 
-SPLITS = ("train", "test", "ood", "val", "valid", "dev")
-"""Names of folders that are splits."""
 _SIDES = ("_speaker1", "_speaker2")
 _DATABASE = "data.mdb"
-_TABLE_BYTES = 256 << 20
-
-
-class Folder:
-    """All files below a folder, and what tells each from a later one of its name."""
-
-    def __init__(self, place: str) -> None:
-        """
-        Raises:
-            UsageError: no such folder.
-        """
-        self.place = place.rstrip("/") or "/"
-        self.files, root = locate(self.place)
-        name = root.rstrip("/").rpartition("/")[2]
-        self.own_split = name if name in SPLITS else ""
-        if not is_there(self.files, root, self.place) or not self.files.isdir(root):
-            raise UsageError(f"{printable(shown(place))}: no such folder")
-        root = root.rstrip("/")
-        found: Mapping[str, Any] = self.files.find(root, detail=True)
-        self.found = {str(path)[len(root) + 1 :]: info for path, info in sorted(found.items())}
-
-    def uri(self, path: str) -> str:
-        """Address of a file, as workers find it."""
-        return str(self.files.unstrip_protocol(f"{locate(self.place)[1].rstrip('/')}/{path}"))
-
-    def stamp(self, path: str) -> str:
-        return remote_stamp(self.found[path])
 
 
 def list_corpus(layout: CorpusLayout, place: str) -> list[Recorded]:
@@ -67,7 +36,7 @@ def list_corpus(layout: CorpusLayout, place: str) -> list[Recorded]:
         UsageError: no such folder, or nothing of this layout is in it.
     """
     folder = Folder(place)
-    found = list({"dualtalk": _dualtalk, "unils": _unils, "seamless": _seamless, "solo": _solo}[layout](folder))
+    found = list(_LISTED_BY[layout](folder))
     if not found:
         there = f"{counted(len(folder.found), 'file')} of other names" if folder.found else "nothing"
         raise UsageError(f"{printable(shown(place))}: nothing in the layout of {layout} ({there} in it)")
@@ -126,7 +95,7 @@ def _recorded(
     full = f"{prefix}{name}"
     people = [
         RecordedPerson(
-            name=_checked(f"{prefix}{person}"),
+            name=checked(f"{prefix}{person}"),
             motion=folder.uri(files["npz"]) if "npz" in files else "",
             sound=folder.uri(files["wav"]) if "wav" in files else "",
         )
@@ -134,7 +103,7 @@ def _recorded(
     ]
     stamps = tuple(folder.stamp(path) for files in sides.values() for path in files.values())
     return Recorded(
-        id=identity(layout, full), layout=layout, name=_checked(full), split=split, people=tuple(people), stamps=stamps
+        id=identity(layout, full), layout=layout, name=checked(full), split=split, people=tuple(people), stamps=stamps
     )
 
 
@@ -153,10 +122,10 @@ def _unils(folder: Folder) -> Iterator[Recorded]:
         raise UsageError(f"{shown(folder.place)}: an LMDB can only be read where it lies on a disk of this machine")
     stamp = (folder.stamp(databases[0]),)
     for split, name, keys in _listed(folder, tables[0]):
-        people = tuple(RecordedPerson(name=_checked(key), motion=place, sound=place, key=key) for key in keys)
+        people = tuple(RecordedPerson(name=checked(key), motion=place, sound=place, key=key) for key in keys)
         full = f"{split}/{name}"
         yield Recorded(
-            id=identity("unils", full), layout="unils", name=_checked(full), split=split, people=people, stamps=stamp
+            id=identity("unils", full), layout="unils", name=checked(full), split=split, people=people, stamps=stamp
         )
 
 
@@ -164,8 +133,7 @@ def _listed(folder: Folder, table: str) -> Iterator[tuple[str, str, tuple[str, .
     """Split, id and the records' keys of each conversation: the base names of its paths."""
     where = f"{folder.place}/{table}"
     with parsing(lambda why: UsageError(f"{shown(where)}: no table of splits ({why})")):
-        data = read_whole(folder.files, f"{locate(folder.place)[1].rstrip('/')}/{table}", where, _TABLE_BYTES)
-        splits = read_strict(data, _TABLE_BYTES)
+        splits = read_strict(folder.read(table), TABLE_BYTES)
         if not isinstance(splits, dict) or not all(isinstance(each, dict) for each in splits.values()):
             raise ValueError("split → id → [path, path, frames] is expected")
         for split, conversations in splits.items():
@@ -176,14 +144,4 @@ def _listed(folder: Folder, table: str) -> Iterator[tuple[str, str, tuple[str, .
                 yield split, name, tuple(path.rpartition("/")[2] for path in paths)
 
 
-def identity(layout: str, name: str) -> str:
-    """16 hexadecimal digits of a conversation: its name within its corpus."""
-    return hashlib.sha256(f"{layout}:{name}".encode()).hexdigest()[:16]
-
-
-def _checked(name: str) -> str:
-    if not is_name(name):
-        raise UsageError(
-            f"{printable(name[:80])}: a name must be one line of at most {LONGEST_NAME} characters; rename the file"
-        )
-    return name
+_LISTED_BY = {"dualtalk": _dualtalk, "unils": _unils, "seamless": _seamless, "solo": _solo, "vico": list_vico}

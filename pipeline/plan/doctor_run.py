@@ -17,6 +17,7 @@ from visavis.pipeline.engine.worker import AnyStage
 from visavis.pipeline.plan.doctor import LEARN_FROM, diagnosed, left_out
 from visavis.pipeline.plan.doctor_prints import NO_VOICES, face_threshold, faces_of, languages_of, voices_of
 from visavis.pipeline.plan.file_names import DATASET
+from visavis.pipeline.plan.outputs import splits_in
 from visavis.pipeline.plan.run_folder import read_settings
 from visavis.pipeline.state.account import account_of
 from visavis.pipeline.state.ledger import Ledger, latest_rows
@@ -37,7 +38,6 @@ from visavis.stages.doctor.findings import Diagnosis, Findings, Sign
 from visavis.stages.doctor.kinds import Kind
 from visavis.stages.doctor.prints import Prints
 from visavis.stages.doctor.scratch import About, Scratch
-from visavis.stages.face.decode import read_faces
 from visavis.stages.faceprints import FaceprintsStage
 from visavis.stages.recorded_dyad import RecordedDyadStage
 from visavis.stages.recorded_voices import VoicesStage
@@ -197,10 +197,8 @@ def _split(store: Store, scratch: Scratch) -> bool:
     """Note which split each conversation is in, by the files of faces beside a run's shards; whether there are any."""
     if not store.exists(f"{DATASET}/{MANIFEST_NAME}"):
         return False
-    data = Dataset(f"{store.root.rstrip('/')}/{DATASET}")
-    inside, known = Store(data.location), False
-    for entry in data.manifest.shards:
-        for id_ in read_faces(inside, entry):
-            scratch.put_split(id_, entry.split)
-            known = True
+    known = False
+    for id_, split in splits_in(Dataset(f"{store.root.rstrip('/')}/{DATASET}")):
+        scratch.put_split(id_, split)
+        known = True
     return known

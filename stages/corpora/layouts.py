@@ -10,7 +10,7 @@ from visavis.schemas.coefficients import codec_name
 from visavis.schemas.errors import Reason, Rejected, UsageError
 from visavis.schemas.recordings import CorpusLayout, RecordedPerson
 from visavis.schemas.uris import file_name
-from visavis.stages.corpora import dualtalk, seamless, unils
+from visavis.stages.corpora import dualtalk, seamless, unils, vico
 from visavis.stages.corpora.coefficients import Taken
 from visavis.stages.media.audio import read_audio
 from visavis.stages.media.opening import judged, open_bytes, open_container
@@ -36,20 +36,30 @@ def codec_of(layout: CorpusLayout, exp: int | None) -> str:
     if layout == "seamless":
         sizes = {"exp": exp or seamless.EXPRESSION, "pose": 3, "place": 3, "gaze": seamless.GAZE}
         return codec_name("seamless", sizes)
+    if layout == "vico":
+        if (exp or 0) > vico.EXPRESSION:
+            raise UsageError(f"recording.exp={exp}: ViCo has {vico.EXPRESSION} coefficients of expression")
+        return codec_name("3dmm", {"exp": exp or vico.EXPRESSION, "pose": 3, "place": 3})
     return codec_name("flame", {"exp": exp or dualtalk.EXPRESSION, "jaw": 3, "pose": 3})
 
 
-def motion_of(layout: CorpusLayout, person: RecordedPerson, exp: int | None) -> Taken:
+def motion_of(layout: CorpusLayout, person: RecordedPerson, exp: int | None, clock: RecordedPerson) -> Taken:
     """
+    Args:
+        clock: whose sound tells how long the motion is: the person, or the other one.
+
     Raises:
-        Rejected: UNREADABLE.
+        Rejected: UNREADABLE; NO_AUDIO, where nothing else tells the motion's rate.
     """
     if layout == "unils":
         return unils.read_code(person.motion, person.key, exp or unils.EXPRESSION)
-    if layout == "seamless":
-        if not person.sound:
+    if layout in ("seamless", "vico"):
+        if not clock.sound:
             raise Rejected(Reason.NO_AUDIO, f"{person.name}: without a voice nobody knows the rate of its motion")
-        return seamless.read_movement(person.motion, voice_seconds(layout, person), exp or seamless.EXPRESSION)
+        seconds = voice_seconds(layout, clock)
+        if layout == "seamless":
+            return seamless.read_movement(person.motion, seconds, exp or seamless.EXPRESSION)
+        return vico.read_coefficients(person.motion, seconds, exp or vico.EXPRESSION)
     return dualtalk.read_flame(person.motion, exp or dualtalk.EXPRESSION)
 
 

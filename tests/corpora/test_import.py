@@ -25,8 +25,9 @@ from visavis.schemas.imports import ImportConfig
 from visavis.schemas.recordings import CorpusLayout, RecordedPerson
 from visavis.schemas.sample import AVATAR_SPEAKS
 from visavis.stages.balance import name_number
+from visavis.stages.corpora.grid import on_grid, rate_of
 from visavis.stages.corpora.layouts import voice_of
-from visavis.stages.corpora.seamless import on_grid, rate_of
+from visavis.stages.corpora.seamless import RATES, WITHIN
 from visavis.stages.face.decode import why_not_drawn
 from visavis.training.dataset import Dataset
 from visavis.training.sequences import read_sequences, runs_of
@@ -315,8 +316,8 @@ def test_movement_at_another_rate_comes_to_the_grid_by_time_and_keeps_what_is_va
     assert 3 <= len(lost) <= 5
     assert ((lost > time_S[99]) & (lost < time_S[103])).all()
     with pytest.raises(Rejected, match="fit no rate"):
-        rate_of(300, 7.0, "x")
-    assert rate_of(2400, 10.01, "x") == 240
+        rate_of(300, 7.0, "x", RATES, WITHIN)
+    assert rate_of(2400, 10.01, "x", RATES, WITHIN) == 240
 
 
 def test_movement_of_seamless_interaction_becomes_windows(made: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.corpora import write_dualtalk
+from tests.corpora.made_vico import coefficients, voices, write_mat, write_vico
 from tests.e2e.test_learn import RECIPE, visavis
 from visavis.pipeline.plan.rounds import read_ledger
 from visavis.schemas.manifest import Manifest
@@ -62,6 +63,29 @@ def test_a_made_corpus_from_a_folder_to_a_score(said: Callable[..., str], tmp_pa
         assert all(scored["figures"]["all"][of][f"FD_{group}"] is not None for group in GROUPS)
     assert scored["columns"]["jaw"] == [50, 51, 52]
     assert "what the gate measured" in said("report", tmp_path / "pairs")
+
+
+def test_a_made_vico_from_its_tables_to_a_score(said: Callable[..., str], tmp_path: Path) -> None:
+    """Of listeners alone, as in the corpus' own task."""
+    corpus, run, base = (tmp_path / name for name in ("vico", "run", "base"))
+    write_vico(corpus, voices(tmp_path / "voices", 4))
+    write_mat(corpus / "stray.mat", coefficients(90, 0))
+    listeners = ("--set", "balance.mixture={listening: 1}", "--engine", "local")
+    told = said("import", "vico", corpus, "--out", run, "--dry-run")
+    assert "5 conversations (1 no split, 1 test, 3 train); motion 3dmm-exp64-pose3-place3" in told
+    assert "will be left out: stray.mat: no table names it" in told
+    said("import", "vico", corpus, "--out", run, *listeners)
+    assert "no table names it" in said("status", run, "--left-out")
+    drawn = Dataset(str(run / "dataset")).manifest.plan.mixture
+    assert {label for label, share in drawn.items() if share} == {"listening"}
+    said("train", RECIPE, run, "--out", base, *sets(*SMALL[:-1], "objective.groups={pose: 2}"))
+    scored = json.loads(said("evaluate", base / "checkpoint.safetensors", run, "--protocol", "dim", "--json"))
+    assert scored["columns"]["place"] == [67, 68, 69]
+    for of in ("model", "floor", "shifted"):
+        found = scored["figures"]["listening"][of]
+        assert all(found[f"FD_{group}"] is not None for group in ("exp", "pose", "place"))
+    said("card", run, "--out", tmp_path / "README.md")
+    assert "3dmm-exp64-pose3-place3" in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.nightly("real films as an imported corpus; a made one is above")
