@@ -32,7 +32,7 @@ SHAPE = 300
 """Columns of `shapedirs` that are of shape; those of expression are behind them."""
 EMBEDDING = "mediapipe_landmark_embedding.npz"
 _NAMES = ("v_template", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights", "f")
-_VERTICES, _TRIANGLES, _LARGEST = 50_000, 200_000, 1 << 28  # the last: bytes of an array
+_VERTICES, _TRIANGLES, _LARGEST = 50_000, 200_000, 1 << 27  # the last: bytes of an array; shapedirs of FLAME: 48 MB
 _FEWEST = 50  # landmarks that carry the others
 _TALLEST, _LOWEST = 2.0, 0.05  # m
 _PICKLE = "a pickle is not opened here: the page `Public corpora` has the lines that make an .npz of FLAME's file"

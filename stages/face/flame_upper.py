@@ -44,7 +44,7 @@ class UpperFace:
 
 def upper_vertices(model: Flame, embedding: Embedding) -> np.ndarray:
     """Where nobody names them: vertices within a centimetre of a landmark of the skin that is no lower than the lower
-    lids, but for eyeballs; int64 [U]. They are near the published ones, not the same.
+    lids, but for eyeballs; int64 [U]. They are not the published ones.
 
     Raises:
         ValueError: see `stages.face.flame_landmarks.placed`.
