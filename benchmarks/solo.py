@@ -1,6 +1,6 @@
 """What clips of one person teach a listener, where dyads are few: the same steps with the clips and without.
 
-    python -m benchmarks.solo [--quick] [--out FOLDER] [--jobs N]
+    python -m benchmarks.solo [--quick] [--conversations N] [--out FOLDER] [--jobs N]
 
 Of the conversations of `benchmarks.reactive` a third stays as it is. From the others the user is cut off: what is left
 is a clip of the avatar, who reacts to somebody that nobody sees or hears, as `visavis import solo` reads such clips.
@@ -71,11 +71,16 @@ WHOLE = Scale(conversations=180, held_out=60, steps=2400)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="less of everything")
+    parser.add_argument(
+        "--conversations", type=int, help="so many in place of 180, or 96: the fewer, the more they limit"
+    )
     parser.add_argument("--out", type=Path, help="keep everything here, and go on with what lies here")
     parser.add_argument("--jobs", type=int, default=2, help="how many at once; 0: in this process")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        result = bench(QUICK if options.quick else WHOLE, options.out or Path(scratch), options.jobs)
+        scale = QUICK if options.quick else WHOLE
+        scale = replace(scale, conversations=options.conversations or scale.conversations)
+        result = bench(scale, options.out or Path(scratch), options.jobs)
     print(json.dumps(result))
 
 
