@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -24,15 +25,17 @@ from visavis.pipeline.cli.export_layouts import wav
 from visavis.pipeline.state.lock import LOCK_FILE
 from visavis.schemas.errors import UsageError
 from visavis.schemas.manifest import Split
-from visavis.schemas.plain import to_json
+from visavis.schemas.plain import read_strict, to_json
 from visavis.schemas.storage.faults import about
+from visavis.schemas.storage.inside import LINK
 from visavis.schemas.storage.store import Store
+from visavis.schemas.untrusted import parsing
 from visavis.stages.face.fixed_crops import FaceClip, Square
 
 SIDE = 512
 """Pixels of a picture."""
 _QUALITY = 95  # of JPEG
-_MARK, _UNFINISHED = "export.json", ".unfinished"
+_MARK, _LIST, _UNFINISHED = "export.json", "clips.jsonl", ".unfinished"
 
 
 class CropFolder:
@@ -55,6 +58,9 @@ class CropFolder:
             raise UsageError(f"{out} holds something already: name another --out")
         if found not in (None, mark):
             raise UsageError(f"{out} holds the crops of another run, or with other options: name another --out")
+        for name in (_UNFINISHED, *get_args(Split), *(f"{split}/video_frame" for split in get_args(Split))):
+            if (self.root / name).is_symlink():
+                raise UsageError(f"{out}: {name} {LINK}")
         self._store.write(_MARK, mark)
 
     def has(self, split: Split, video: str) -> bool:
@@ -94,9 +100,12 @@ class CropFolder:
         self._store.write(f"{split}/lmd/{video}.txt", landmark_lines(clip).encode())
 
     def write_list(self, clips: list[dict[str, object]]) -> None:
-        """A line for each video that belongs to the export, in whatever order they were made."""
-        lines = (f"{to_json(clip)}\n" for clip in sorted(clips, key=lambda clip: str(clip["video"])))
-        self._store.write("clips.jsonl", "".join(lines).encode())
+        """A line for each video, in whatever order they were made; those of an earlier call that are there stay."""
+        before = (read_strict(line) for line in (self._store.peek(_LIST) or b"").splitlines())
+        with parsing(lambda why: UsageError(f"{self.root / _LIST}: not what an export writes ({why})")):
+            kept = {str(clip["video"]): clip for clip in before if self.has(clip["split"], str(clip["video"]))}
+        kept |= {str(clip["video"]): clip for clip in clips}
+        self._store.write(_LIST, "".join(f"{to_json(kept[video])}\n" for video in sorted(kept)).encode())
 
 
 def picture_name(number: int) -> str:
@@ -106,6 +115,8 @@ def picture_name(number: int) -> str:
 
 def landmark_lines(clip: FaceClip) -> str:
     """A line for each picture."""
-    scaled_TP2 = np.rint(clip.points_TP2 * (SIDE / clip.square.side)).astype(int).tolist()
-    lines = (f"{picture_name(t)} {' '.join(f'{x}_{y}' for x, y in points)}\n" for t, points in enumerate(scaled_TP2))
+    scaled_TP2 = np.rint(clip.points_TP2 * (SIDE / clip.square.side)).astype(int).clip(0, SIDE - 1)
+    lines = (
+        f"{picture_name(t)} {' '.join(f'{x}_{y}' for x, y in points)}\n" for t, points in enumerate(scaled_TP2.tolist())
+    )
     return "".join(lines)

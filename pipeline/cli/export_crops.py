@@ -25,11 +25,12 @@ from visavis.schemas import SAMPLES_PER_FRAME
 from visavis.schemas.errors import DatasetError, Reason, Rejected, UsageError
 from visavis.schemas.face_rows import FaceTracks
 from visavis.schemas.manifest import Split
-from visavis.schemas.rows import Binding, Conversation, Media
+from visavis.schemas.rows import Binding, Conversation, Media, Row
 from visavis.schemas.sample import decode_audio
 from visavis.schemas.untrusted import parsing
 from visavis.schemas.uris import is_local, shown
 from visavis.schemas.voice_rows import Voices
+from visavis.stages.base import Stage
 from visavis.stages.bind import BindStage, Seen, seen_in
 from visavis.stages.face.fixed_crops import FaceClip, Followed, face_clips
 from visavis.stages.faces import FacesStage
@@ -38,7 +39,7 @@ from visavis.stages.media.video import frames_on_grid
 from visavis.stages.separate import SeparateStage
 from visavis.training.dataset import Dataset
 
-Row = TypeVar("Row")
+Made = TypeVar("Made", bound=Row)
 
 
 @dataclass
@@ -134,15 +135,15 @@ def _written(
     """The videos of both people, each when it is there whole; of one piece of film after the other."""
     voices: Voices | None = None
     with parsing(lambda why: DatasetError(f"what is there of it does not fit together ({why})")):
-        binding = _only(made.read(BindStage, talk.id), "tells who is who")
-        for number, (_, faces) in enumerate(made.read(FacesStage, talk.id)):
+        binding = _only(_read(made, BindStage, talk.id), "tells who is who")
+        for number, faces in enumerate(_read(made, FacesStage, talk.id)):
             videos = list(_videos(talk.id, binding, number, faces, folder.smallest, found.left_out))
             missing = [video for video in videos if not folder.has(split, video.name)]
             there = {video.name for video in videos} - {video.name for video in missing}
             found.cached += len(there)
             yield from (video for video in videos if video.name in there)
             if missing and voices is None:
-                voices = _only(made.read(SeparateStage, talk.id), "holds the voices")
+                voices = _only(_read(made, SeparateStage, talk.id), "holds the voices")
             for name, person, clip in _filmed(missing, talk.media[faces.piece.media], faces, folder):
                 assert voices is not None
                 first, count = clip.first * SAMPLES_PER_FRAME, len(clip.points_TP2) * SAMPLES_PER_FRAME
@@ -204,8 +205,20 @@ def _pictures(media: Media, first: int, last: int) -> Iterator[tuple[int, np.nda
         raise Rejected(Reason.UNREADABLE, f"{shown(media.uri)}: {error.strerror or error}") from error
 
 
-def _only(rows: Iterator[tuple[str, Row]], what: str) -> Row:
+def _read(made: Outputs, stage: type[Stage[Any, Made]], id_: str) -> Iterator[Made]:
+    """
+    Raises:
+        DatasetError: an artifact that cannot be read.
+    """
+    try:
+        for _, row in made.read(stage, id_):
+            yield row
+    except OSError as error:
+        raise DatasetError(f"what {stage.name} made of it cannot be read ({error.strerror or error})") from error
+
+
+def _only(rows: Iterator[Made], what: str) -> Made:
     found = next(rows, None)
     if found is None:
         raise DatasetError(f"the artifact that {what} is not there")
-    return found[1]
+    return found

@@ -54,6 +54,8 @@ class FlameFiles:
         """
         if self.model is None:
             return None
+        if "upper" in columns:
+            raise UsageError("--flame makes the vertices of the upper face: leave the part upper out of --columns")
         if "exp" not in columns:
             raise UsageError(f"--flame is of motion with a part exp, not of {', '.join(columns)}; see --columns")
         model, vertices_U = read_flame(self.model)

@@ -43,6 +43,11 @@ class Folder:
     def stamp(self, path: str) -> str:
         return remote_stamp(self.found[path])
 
+    def begin(self, path: str, size: int) -> bytes:
+        """A file's first bytes, no more than there are."""
+        root = locate(self.place)[1].rstrip("/")
+        return bytes(self.files.cat_file(f"{root}/{path}", start=0, end=size))
+
     def read(self, path: str) -> bytes:
         """A table's bytes. Raises TooLarge: they are more than a table has."""
         root = locate(self.place)[1].rstrip("/")

@@ -69,10 +69,9 @@ def list_vico(folder: Folder) -> Iterator[Recorded]:
 
 
 def _tables(folder: Folder) -> list[str]:
-    """Paths of the tables: files whose header names one of ViCo's columns of ids."""
+    """Paths of the tables: files whose header names one of ViCo's columns of people."""
     found = [path for path in folder.found if path.lower().endswith(".csv")]
-    marks = [name.encode() for name in (*_PEOPLE, "uuid")]
-    tables = [path for path in found if any(mark in _header(folder, path) for mark in marks)]
+    tables = [path for path in found if any(person.encode() in _header(folder, path) for person in _PEOPLE)]
     if not tables:
         there = f"there: {', '.join(printable(path) for path in found[:5])}" if found else "there is no .csv"
         raise UsageError(f"{printable(shown(folder.place))}: no table with the columns {_NEEDED} ({there})")
@@ -80,7 +79,8 @@ def _tables(folder: Folder) -> list[str]:
 
 
 def _header(folder: Folder, path: str) -> bytes:
-    return folder.read(path)[:_HEADER].replace(b"\0", b"")  # UTF-16, too
+    """The first line of a table."""
+    return folder.begin(path, _HEADER).replace(b"\0", b"").partition(b"\n")[0]  # UTF-16, too
 
 
 def _rows(folder: Folder, path: str) -> Iterator[_Clip]:

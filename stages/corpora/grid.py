@@ -40,15 +40,15 @@ class Between(NamedTuple):
         return np.asarray(values_SD[self.before_T] * (1 - share_T1) + values_SD[self.after_T] * share_T1)
 
 
-def rate_of(frames: int, seconds: float, name: str, rates: Sequence[float], within: float) -> float:
+def rate_of(frames: int, seconds: float, name: str, rates: Sequence[float], within: float, few: int = 0) -> float:
     """Frames a second, of `rates` the nearest.
 
     Raises:
-        Rejected: UNREADABLE, none is as near as `within`, a share of it.
+        Rejected: UNREADABLE, none is as near as `within`, a share of it, or as `few` frames.
     """
     found = frames / max(seconds, 1e-9)
     nearest = min(rates, key=lambda rate: abs(rate - found) / rate)
-    if abs(nearest - found) > within * nearest:
+    if abs(nearest * seconds - frames) > max(within * nearest * seconds, few):
         raise Rejected(Reason.UNREADABLE, f"{name}: {frames} frames beside {seconds:.2f} s of sound fit no rate")
     return nearest
 

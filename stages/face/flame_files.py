@@ -161,7 +161,9 @@ def _numbers(name: str, array: np.ndarray, count: int) -> np.ndarray:
 
 def _vertices(name: str, array: np.ndarray, vertices: int) -> np.ndarray:
     """Numbers of vertices, or a mask of them."""
-    if array.dtype == bool and array.shape == (vertices,):
+    if array.dtype == bool:
+        if array.shape != (vertices,):
+            raise ValueError(f"{name} is a mask of {array.shape}, and {vertices} vertices are there")
         array = np.flatnonzero(array)
     if array.ndim != 1:
         raise ValueError(f"{name} is {array.shape}, numbers of vertices are expected")

@@ -30,7 +30,7 @@ _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
 _CLASSES = {1: "cell", 2: "struct", 3: "object", 4: "char", 5: "sparse", 6: "double", 7: "single"}
 _READ = {6: np.float64, 7: np.float32}
 _COMPLEX = 0x800
-_MOST_VARIABLES, _MOST_AXES = 1000, 32
+_MOST_VARIABLES, _MOST_AXES, _LONGEST_NAME = 1000, 32, 63
 _HDF5 = "a file of MATLAB 7.3, which is HDF5: write it again by `save -v7`, or by scipy.io.savemat"
 
 
@@ -52,7 +52,9 @@ def read_matrix(file: Reader | io.BytesIO, name: str, largest: int) -> np.ndarra
     for body in _variables(file, order, largest):
         parts = _elements(body, order)
         next(parts, None), next(parts, None)  # flags and shape
-        called = next(parts, _Element(_INT8, b"")).data.decode("latin-1")
+        letters = next(parts, _Element(_INT8, b"")).data
+        bounded(len(letters), _LONGEST_NAME, "letters of a variable's name")
+        called = letters.decode("latin-1")
         there.append(called)
         if called == name:
             found.append(body)

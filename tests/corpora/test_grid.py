@@ -60,8 +60,9 @@ def test_frames_at_our_rate_stay_as_they_are() -> None:
 
 
 def test_the_length_of_the_sound_tells_the_rate() -> None:
-    rates = (25.0, 30.0, 50.0, 60.0)
-    assert [rate_of(frames, 4.0, "x", rates, 0.08) for frames in (100, 118, 122, 200, 240)] == [25, 30, 30, 50, 60]
-    for frames, seconds in ((160, 4.0), (0, 4.0), (100, 0.0)):
+    rates = (24.0, 25.0, 30.0, 50.0, 60.0)
+    assert [rate_of(frames, 4.0, "x", rates, 0.02, 3) for frames in (100, 118, 122, 200, 240)] == [25, 30, 30, 50, 60]
+    assert rate_of(480, 20.0, "x", rates, 0.02, 3) == 24  # a film's 24 are not 25 that lack 0.8 s
+    for frames, seconds in ((160, 4.0), (0, 4.0), (100, 0.0), (106, 4.0)):
         with pytest.raises(Rejected, match="fit no rate"):
-            rate_of(frames, seconds, "x", rates, 0.08)
+            rate_of(frames, seconds, "x", rates, 0.02, 3)

@@ -18,6 +18,7 @@ from tests.corpora.made_vico import MOTION, RATE, SECONDS, coefficients, voices,
 from tests.corpora.test_import import imported, sequences
 from visavis.pipeline.cli.status import read_left_out
 from visavis.pipeline.plan.corpora import list_corpus
+from visavis.pipeline.plan.corpus_folder import TABLE_BYTES
 from visavis.pipeline.plan.importing import ImportSummary
 from visavis.schemas.coefficients import column_groups
 from visavis.schemas.dyads import WindowClass
@@ -189,6 +190,14 @@ def test_a_table_that_is_none_ends_in_a_line(own: Path, text: str, said: str) ->
     with pytest.raises(UsageError, match=said) as told:
         listed(own)
     assert "\n" not in str(told.value)
+
+
+def test_other_tables_in_the_folder_are_in_nobodys_way(own: Path) -> None:
+    there = listed(own)
+    (own / "notes.csv").write_text("uuid,comment\na,speaker_id is a number\n")
+    with (own / "landmarks.csv").open("wb") as file:
+        file.truncate(TABLE_BYTES + 1)
+    assert listed(own) == there
 
 
 def test_pickles_are_not_read_and_the_line_says_what_is(own: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_loader_finds_both_people_of_every_conversation_in_the_splits_of_the_d
         picture = Image.open(clip.pictures[-1])
         assert (picture.format, picture.size, picture.mode) == ("JPEG", (512, 512), "RGB")
         assert clip.points_TP2.min() >= 0
-        assert clip.points_TP2.max() <= 512
+        assert clip.points_TP2.max() < 512
     lines = [json.loads(line) for line in (exported / "clips.jsonl").read_text().splitlines()]
     assert {(line["video"], line["split"], line["frames"]) for line in lines} == {
         (clip.name, split, len(clip.pictures)) for split, clips in found.items() for clip in clips
@@ -112,7 +112,6 @@ def test_a_tracker_finds_the_same_points_in_the_crops(exported: Path) -> None:
             given = clip.points_TP2[t]
             told = [given[[36, 39]].mean(0), given[[42, 45]].mean(0), given[62], given[8]]
             off.append(np.linalg.norm(np.array(found) - np.array(told), axis=1))
-        print("OFF", np.median(off, axis=0), np.max(off, axis=0))
         assert np.median(off, axis=0).max() < 4  # pixels of 512
 
 
@@ -147,6 +146,13 @@ def test_what_is_whole_is_not_made_again_and_the_rest_is_as_before(
     made = {name for name in after if after[name] != before[name]}
     assert made == {name for name in after if Path(name).stem in torn or Path(name).parent.name in torn}
     assert (out / "clips.jsonl").read_bytes() == (exported / "clips.jsonl").read_bytes()
+    code, _, _ = say("export", built[0], "--layout", "imtalker", "-o", out, "--limit", 1)
+    assert code == 0
+    assert (out / "clips.jsonl").read_bytes() == (exported / "clips.jsonl").read_bytes(), "the others are there, too"
+    (out / "train" / "video_frame").rename(tmp_path / "elsewhere")
+    (out / "train" / "video_frame").symlink_to(tmp_path / "elsewhere")
+    code, _, told = say("export", built[0], "--layout", "imtalker", "-o", out)
+    assert (code, "train/video_frame is a link" in told) == (2, True), told
 
 
 def test_a_film_that_is_gone_is_told_in_a_line_and_the_others_are_exported(

@@ -132,8 +132,8 @@ def _weights(cm_V3: np.ndarray, first: np.ndarray) -> np.ndarray:
     jaw[list(LIPS_INNER_TOP)] = 0.0
     weights = np.zeros((len(cm_V3), 5))
     weights[:, 2], weights[:, 1] = jaw, 1 - jaw
-    neck = range(first[1], first[2])
-    weights[neck] = (0.8, 0.2, 0, 0, 0)
+    weights[first[1] : first[2]] = (0.8, 0.2, 0, 0, 0)
+    weights[first[1] + _RING : first[2]] = (1, 0, 0, 0, 0)
     for eye, span in enumerate(_spans(first[2:])):
         weights[span] = np.eye(5)[3 + eye]
     return weights

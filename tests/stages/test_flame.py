@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.stages.made_head import EXPRESSIONS, made_head, write_head
 from visavis.schemas.coefficients import groups_of
 from visavis.schemas.errors import UsageError
-from visavis.stages.face.flame import CHUNK, JAW, NECK, PARENTS, ROOT, Flame, Frames
+from visavis.stages.face.flame import CHUNK, JAW, NECK, ROOT, Flame, Frames
 from visavis.stages.face.flame_files import SHAPE, read_flame
 
 CODEC = f"flame-exp{EXPRESSIONS}-jaw3-pose3-neck3-eyes6"
@@ -130,8 +130,9 @@ def test_the_jaw_moves_only_what_hangs_on_it() -> None:
     assert moved_V[~hangs_V].max() < 1e-15
     assert moved_V[hangs_V].min() > 1e-6
     neck_V = np.linalg.norm(head.vertices(frames_of({NECK: (0, 0.3, 0)}))[0] - head.template_V3, axis=1)
-    assert neck_V[head.weights_VJ[:, ROOT] == 1].sum() == 0
-    assert PARENTS == (-1, 0, 1, 1, 1)
+    stays_V = head.weights_VJ[:, ROOT] == 1
+    assert stays_V.any()
+    assert neck_V[stays_V].sum() == 0
 
 
 def test_coefficients_that_a_model_does_not_have_are_told(head: Flame) -> None:

@@ -58,6 +58,7 @@ def test_a_model_may_be_float64_or_float32_and_name_its_upper_face(tmp_path: Pat
         ({"kintree_table": np.array([[0, 0, 1, 2, 3], range(5)])}, "kintree_table is not FLAME's"),
         ({"upper_face": np.array([COUNT])}, "upper_face has"),
         ({"upper_face": np.array([0.5])}, "whole numbers"),
+        ({"upper_face": np.array([True, False, True])}, "a mask of"),
         ({"v_template": np.array([None, {}], dtype=object)}, "numbers are expected"),
     ],
 )

@@ -88,6 +88,8 @@ def test_dim(clips: list[Clip]) -> None:
     apart = score("dim", clips, {"pose": slice(50, 56), "expression": slice(0, 50)})
     assert apart["SID_pose"] == found["SID_jaw+pose"]
     assert apart["SID_expression"] == found["SID_exp"]  # by 40 clusters, as whatever begins with exp
+    theirs = score("dim", clips, {"pose": slice(0, 3), "jaw": slice(3, 6)})  # DIM's own columns
+    assert theirs["MSE_jaw+pose"] == pytest.approx((theirs["MSE_pose"] + theirs["MSE_jaw"]) / 2)
 
 
 def test_dualtalk(clips: list[Clip]) -> None:
@@ -113,12 +115,14 @@ def test_dualtalk(clips: list[Clip]) -> None:
 def test_unils(clips: list[Clip]) -> None:
     """The script's deviations are torch's, which divide by T − 1: with few frames the other way is another figure."""
     found = score("unils", clips, PARTS)
-    for name, part in {"FDD-exp": "exp", "JDD": "jaw", "PDD": "pose"}.items():
+    first = slice(PARTS["jaw"].start, PARTS["jaw"].start + 1)
+    parts = {"FDD-exp": PARTS["exp"], "JDD": PARTS["jaw"], "PDD": PARTS["pose"], "JDD-first": first}
+    for name, part in parts.items():
         for frames, chosen in {"": None, "_listening": True, "_speaking": False}.items():
             gaps = []
             for clip in clips:
                 kept = slice(None) if chosen is None else clip.listening == chosen
-                truth, made = clip.truth[kept][:, PARTS[part]], clip.generated[kept][:, PARTS[part]]
+                truth, made = clip.truth[kept][:, part], clip.generated[kept][:, part]
                 stds = [torch.from_numpy(side).std(dim=0) for side in (made, truth)]
                 gaps.append(100 * float((stds[0] - stds[1]).abs().mean()))
             assert found[name + frames] == pytest.approx(np.mean(gaps), rel=1e-9)

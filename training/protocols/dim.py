@@ -50,9 +50,9 @@ def dim(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
 
 def _with_both(parts: Parts) -> Parts:
     jaw, pose = parts.get("jaw"), parts.get("pose")
-    if jaw is None or pose is None or jaw.stop != pose.start:
+    if jaw is None or pose is None or (jaw.stop != pose.start and pose.stop != jaw.start):
         return parts
-    return {**parts, BOTH: slice(jaw.start, pose.stop)}
+    return {**parts, BOTH: slice(min(jaw.start, pose.start), max(jaw.stop, pose.stop))}
 
 
 def _l2(clip: Clip) -> float:

@@ -15,8 +15,8 @@ from visavis.training.protocols.clips import TD, Clip, Parts
 
 Upper = Callable[[np.ndarray], np.ndarray]
 """Motion float64 [T, D] to the upper face's vertices: [T, 3 U], x, y, z of each, metres."""
-_UPPER = "upper"
-_NAMES = {_UPPER: "FDD", "exp": "FDD-exp", "pose": "PDD", "jaw": "JDD"}
+_UPPER, _FIRST = "upper", "jaw-first"
+_NAMES = {_UPPER: "FDD", "exp": "FDD-exp", "pose": "PDD", "jaw": "JDD", _FIRST: "JDD-first"}
 _MILLIMETRES = 1000.0  # of a metre
 
 
@@ -29,12 +29,14 @@ def unils(clips: Sequence[Clip], parts: Parts, upper: Upper | None = None) -> di
         as in the script.
     Source: UniLS (arXiv 2512.09327; `core/trainer/inferencer.py` and `core/models/modules/metrics.py` of its code),
         which prints listening and speaking frames, FDD of a head that does not turn, and JDD of one column, the jaw's
-        first (`jaw=50:51` of DualTalk's). FDD-exp, of coefficients, stands beside no published figure.
+        first: JDD-first here, JDD is of all of `jaw`. FDD-exp, of coefficients, stands beside no published figure.
     Space: raw; each part.
     Floor: halves, all frames: FDD-exp 8.2, JDD .71, PDD 2.8; noise of the truth's own deviation 1.1, .027, .13.
     Edges: one frame NaN; a constant dimension counts with its truth's deviation; no listening frame NaN.
     """
     takes: dict[str, Upper] = {part: itemgetter((slice(None), columns)) for part, columns in parts.items()}
+    if (jaw := parts.get("jaw")) is not None:
+        takes[_FIRST] = itemgetter((slice(None), slice(jaw.start, jaw.start + 1)))
     if upper is not None:
         takes = {_UPPER: upper} | takes
     found: dict[str, float] = {}
