@@ -75,7 +75,7 @@ def protocol_rows(
 
     Args:
         made: clips by who generated them; all of the same truth. Of several motions for one user the figures are means
-            over them, but for `react`, which takes them together.
+            over them, but for `react`, which takes them together, and what stands beside them as often.
         whole: every baseline; else FEW of them. The floor is two halves of the truth beside each other, `shifted` the
             truth at the wrong time, `hold_still` its first frame.
         upper: the upper face's vertices of a motion, which `unils` takes.
@@ -85,6 +85,9 @@ def protocol_rows(
     """
     truth = next(iter(made.values()))
     beside = {"floor": halves(truth), **baselines(truth)}
+    if protocol == "react":  # which sums over motions for one user: as many everywhere, or rows do not compare
+        several = min(len(clip.more) for clip in truth)
+        beside = {name: [replace(c, more=(c.generated,) * several) for c in clips] for name, clips in beside.items()}
     rows = dict(made) | {name: clips for name, clips in beside.items() if whole or name in FEW}
     found: dict[str, Rows] = {"all": {}}
     for name, clips in rows.items():

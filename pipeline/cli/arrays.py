@@ -83,7 +83,7 @@ def parts_of(columns: str | None, dims: int, protocol: Protocol) -> dict[str, sl
     if columns is None:
         return _FLAME if dims == 56 else {"all": slice(0, dims)}
     parts: dict[str, slice] = {}
-    for text in columns.split(","):
+    for text in columns.replace(" ", "").split(","):
         name, _, ends = text.partition("=")
         first, _, last = ends.partition(":")
         if not (name.isidentifier() and first.isdecimal() and last.isdecimal() and int(first) < int(last) <= dims):
@@ -99,7 +99,8 @@ def parts_of(columns: str | None, dims: int, protocol: Protocol) -> dict[str, sl
 def _read(path: Path, read: Callable[[Path], np.ndarray], axes: int) -> dict[str, np.ndarray]:
     """Arrays by name; of one file with many clips the names are numbers. axes: of the array of a clip."""
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in _ENDINGS)
+        names = (file for file in path.iterdir() if not file.name.startswith("."))  # as other systems leave there
+        files = sorted(file for file in names if file.suffix in _ENDINGS)
         if not files:
             raise UsageError(f"{path}: no .npy or .npz file in this folder (those below it are not searched)")
         found = [(file.stem, read(file)) for file in files]

@@ -14,6 +14,7 @@ from visavis.schemas.words import counted, in_words
 
 exports = typer.Typer()
 _CROPS = "imtalker"
+_FEWEST = 21  # videos: its loader keeps 5 % to test on, and holds each against another one
 _FOR_CROPS = "limit", "min_side", "media", "as_json"
 
 
@@ -61,7 +62,6 @@ def export(
     if layout == _CROPS:
         _crops(dataset, out or f"runs/{layout}", limit, min_side, media or [], as_json=as_json)
         return
-    refuse(typed(context), f"--layout {layout}", *_FOR_CROPS)
     from visavis.pipeline.cli.export import export_dataset
     from visavis.pipeline.cli.export_layouts import LAYOUTS, ONE_SIDED, export_layout
     from visavis.pipeline.cli.folders import dataset_folder
@@ -70,6 +70,7 @@ def export(
 
     if layout not in ("parquet", *LAYOUTS):
         raise UsageError(f"--layout {layout}: parquet, {', '.join(LAYOUTS)} or {_CROPS}")
+    refuse(typed(context), f"--layout {layout}", *_FOR_CROPS)
     reporter, data = Reporter(), Dataset(dataset_folder(dataset))
     if layout == "parquet":
         path = out or f"runs/{data.manifest.kind}.parquet"
@@ -109,5 +110,7 @@ def _crops(run: str, out: str, limit: int | None, min_side: int, media: list[str
     if found.failed:
         reporter.end(f"{videos} exported, {counted(len(found.failed), 'conversation')} not to the end; see above")
         raise typer.Exit(1)
-    trained = f"next: renderer/train.py --dataset_path {out}/train, of IMTalker"
-    reporter.end(f"{videos} exported", advice=trained if found.videos else "look at what was left out")
+    advice = f"next: renderer/train.py --dataset_path {out}/train, of IMTalker"
+    if (count := found.videos["train"]) < _FEWEST:
+        advice = f"IMTalker's loader asks for {_FEWEST} videos in train, here are {count}"
+    reporter.end(f"{videos} exported", advice=advice)

@@ -45,6 +45,10 @@ class FlameFiles:
             raise UsageError(f"{named[0]} goes with --protocol unils, whose FDD is of vertices")
         if named and self.model is None:
             raise UsageError(f"{named[0]} goes with --flame MODEL.npz")
+        if self.landmarks is not None and self.upper_face is not None:
+            raise UsageError(
+                "--flame-landmarks finds the upper face where --upper-face does not name it: give one of them"
+            )
 
     def upper(self, columns: Mapping[str, slice]) -> tuple[UpperFace, str] | None:
         """The upper face of motion of these columns, and in words whose vertices it is; none without a model.

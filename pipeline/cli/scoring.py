@@ -167,6 +167,8 @@ def metrics(
         say(vertices)
     for of, rows in found.items():
         Terminal().print(protocol_table(known, of, rows))
+    if known == "unils" and listening is None:
+        say("no --listening: listening and speaking frames are not told apart")
     for figure, count in partial.items():
         say(f"{figure} is not defined in {count} of {counted(len(clips), 'sequence')}, which its mean leaves out")
     reporter.end(summary(clips, left_out), advice="--all shows every baseline, --json every digit")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.spatial import cKDTree
 
-from visavis.stages.face.flame import JAW, LEFT_EYE, NECK, RIGHT_EYE, ROOT, Flame, Frames
+from visavis.stages.face.flame import JAW, LEFT_EYE, RIGHT_EYE, Flame, Frames
 from visavis.stages.face.flame_files import Embedding
 from visavis.stages.face.flame_landmarks import placed
 from visavis.stages.face.heads import canonical_face
@@ -24,19 +24,19 @@ class UpperFace:
     """Vertices of the upper face of motion whose columns are known."""
 
     def __init__(self, model: Flame, vertices_U: np.ndarray, columns: Mapping[str, slice]) -> None:
-        """columns: of `exp`, `jaw` and `eyes`, those that there are; others do not count."""
-        self._model = model.only(vertices_U)
-        self._columns = {name: columns[name] for name in ("exp", "jaw", "eyes") if name in columns}
+        """columns: of `exp`, `jaw` (its first one is taken) and `eyes`, those that there are; others do not count."""
+        self._model, self._jaw = model.only(vertices_U), columns.get("jaw")
+        self._columns = {name: columns[name] for name in ("exp", "eyes") if name in columns}
 
     def __call__(self, motion_TD: np.ndarray) -> np.ndarray:
         """float64 [T, 3 U]: x, y, z of each vertex, m.
 
         Raises:
-            UsageError: more coefficients than the model has, or angles that are not 3 of a jaw and 6 of eyes.
+            UsageError: more coefficients than the model has, or angles of eyes that are not 6.
         """
         frames = Frames.of(motion_TD, self._columns)
-        frames.angles_TJ3[:, [ROOT, NECK]] = 0
-        frames.angles_TJ3[:, JAW, 1:] = 0
+        if self._jaw is not None:
+            frames.angles_TJ3[:, JAW, 0] = motion_TD[:, self._jaw.start]
         frames.angles_TJ3[:, [LEFT_EYE, RIGHT_EYE], 2] = 0
         made = [self._model.vertices(part).reshape(len(part), -1) for part in frames.chunks()]
         return np.concatenate([np.zeros((0, self._model.template_V3.size)), *made])

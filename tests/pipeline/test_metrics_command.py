@@ -93,7 +93,10 @@ def test_many_in_one_file_with_several_motions_each(tmp_path: Path) -> None:
     clips = [Clip(t, u, m[0], more=tuple(m[1:])) for t, u, m in zip(truth, user, made, strict=True)]
     expected = score("react", clips, {"exp": slice(0, 50), "pose": slice(53, 56)})
     assert found["generated"] == pytest.approx(expected)
-    assert found["hold_still"]["FRDiv"] is None  # of one motion there is no diversity
+    still = [Clip(c.truth, c.user, np.repeat(c.truth[:1], 80, axis=0)) for c in clips]
+    once = score("react", still, {"exp": slice(0, 50), "pose": slice(53, 56)})
+    assert found["hold_still"]["FRDist"] == pytest.approx(3 * once["FRDist"])  # a sum over motions: of as many
+    assert found["hold_still"]["FRDiv"] == 0  # the same thrice
 
 
 def test_listening_frames(tmp_path: Path) -> None:
