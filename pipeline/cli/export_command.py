@@ -112,5 +112,5 @@ def _crops(run: str, out: str, limit: int | None, min_side: int, media: list[str
         raise typer.Exit(1)
     advice = f"next: renderer/train.py --dataset_path {out}/train, of IMTalker"
     if (count := found.videos["train"]) < _FEWEST:
-        advice = f"IMTalker's loader asks for {_FEWEST} videos in train, here are {count}"
+        advice = f"look at {out}/clips.jsonl: IMTalker's loader asks for {_FEWEST} videos in train, here are {count}"
     reporter.end(f"{videos} exported", advice=advice)
