@@ -62,6 +62,7 @@ OPEN = GateConfig(min_reactivity_margin=-10, min_distance=0, max_jerk_ratio=1e9,
 
 
 TINY = ModelConfig(width=32, depth=2, heads=2, encoder_width=16, encoder_heads=2)
+_LEDGER_SECONDS = 6.0  # the ledger is written every 5
 
 
 def main() -> None:
@@ -167,8 +168,11 @@ def killed_and_resumed(folder: Path, windows: int, kills: int, model: ModelConfi
     for number in range(kills):
         wanted = len(list(shards.glob("*.tar"))) + max(1, 12 // kills)
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-        while len(list(shards.glob("*.tar"))) < wanted and process.poll() is None:
-            time.sleep(0.005)
+        _until(shards, wanted - 2, process)
+        process.send_signal(signal.SIGSTOP)  # so that the ledger is written, however fast the machine
+        time.sleep(_LEDGER_SECONDS)
+        process.send_signal(signal.SIGCONT)
+        _until(shards, wanted, process)
         process.kill()
         if process.wait() != -signal.SIGKILL:
             raise RuntimeError(f"the run ended with {process.returncode} before it could be killed")
@@ -187,6 +191,12 @@ def killed_and_resumed(folder: Path, windows: int, kills: int, model: ModelConfi
         "done_before": whole.processed - killed.processed,
         "byte_identical": files[0] == files[1],
     }
+
+
+def _until(shards: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait for so many shards, or for the end of what makes them."""
+    while len(list(shards.glob("*.tar"))) < count and process.poll() is None:
+        time.sleep(0.005)
 
 
 def untrained(path: Path, recipe: TrainConfig, data: Dataset) -> None:

@@ -4,13 +4,16 @@ pyarrow believes what a file says: a page of a few bytes may claim two gigabytes
 be repeated a million times. Page headers are small, and lie between the pages, so all of them are read here first; they
 are Thrift's compact protocol, of which this reads as much as they use. From what they say follow the columns that are
 better left as dictionaries, and how many rows may be taken at a time.
+
+Where the pages lie is read of the footer in the same way: asked by pyarrow for what a group of rows says of a column, a
+damaged one ends the process (`ColumnChunkMetaData`, pyarrow 26).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import pyarrow.parquet as pq
 
@@ -26,6 +29,9 @@ _ROWS = 1 << 16  # that are taken at a time
 _WORDS = 1024  # bytes of a dictionary that may be spelled out for every row of so many
 _HEADERS = (256, 1 << 13, 1 << 20)  # bytes that are read of a header, which may hold statistics
 _DELTA_BYTE_ARRAY = 7  # an encoding: each value goes on from the one before
+_ROW_GROUPS, _COLUMNS, _META_DATA = 4, 1, 3  # fields of FileMetaData, RowGroup and ColumnChunk
+_VALUES, _COMPRESSED_SIZE, _DATA_PAGE, _DICTIONARY_PAGE = 5, 7, 9, 11  # of ColumnMetaData
+_Kind = TypeVar("_Kind")
 
 
 class Reading(NamedTuple):
@@ -65,7 +71,7 @@ def check_pages(file: IO[bytes], metadata: pq.FileMetaData, names: Collection[st
     largest: dict[str, int] = {}
     dictionaries, grown = set[str](), False
     pages = 0
-    for path, start, size, values in _chunks(metadata, names):
+    for path, start, size, values in _chunks(file, metadata, names):
         for page in _pages(file, start, min(size, end - start), values):
             pages += 1
             bounded(pages, _MOST_PAGES, "pages")
@@ -78,22 +84,43 @@ def check_pages(file: IO[bytes], metadata: pq.FileMetaData, names: Collection[st
     return Reading(tuple(sorted(dictionaries)), rows)
 
 
-def _chunks(metadata: pq.FileMetaData, names: Collection[str]) -> Iterator[tuple[str, int, int, int]]:
+def _chunks(file: IO[bytes], metadata: pq.FileMetaData, names: Collection[str]) -> Iterator[tuple[str, int, int, int]]:
     """Column, first byte, bytes and values of whatever pyarrow reads for these columns."""
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        if row_group.num_columns != metadata.num_columns:  # asked for one that is not there, pyarrow ends the process
+    paths = [metadata.schema.column(place).path for place in range(metadata.num_columns)]
+    for row_group in _of(_footer(file), _ROW_GROUPS, list):
+        columns = _of(row_group, _COLUMNS, list)
+        if len(columns) != len(paths):  # asked for one that is not there, pyarrow ends the process
             raise ValueError("a group of rows with other columns than the rest")
-        for place in range(row_group.num_columns):
-            column = row_group.column(place)
-            if column.path_in_schema.partition(".")[0] not in names:
+        for path, chunk in zip(paths, columns, strict=True):
+            if path.partition(".")[0] not in names:
                 continue
-            start = column.data_page_offset
-            if column.has_dictionary_page and column.dictionary_page_offset:
-                start = min(start, column.dictionary_page_offset)
-            if start < 0 or column.total_compressed_size < 0:
+            column = _of(chunk, _META_DATA, dict)
+            start, size = _of(column, _DATA_PAGE, int), _of(column, _COMPRESSED_SIZE, int)
+            if dictionary := column.get(_DICTIONARY_PAGE):
+                start = min(start, dictionary)
+            if start < 0 or size < 0:
                 raise ValueError("a column that begins before the file")
-            yield column.path_in_schema, start, column.total_compressed_size, column.num_values
+            yield path, start, size, _of(column, _VALUES, int)
+
+
+def _footer(file: IO[bytes]) -> dict[int, Any]:
+    """What describes the file: `FileMetaData`, of a file whose footer is no larger than `MOST_FOOTER`."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(end - 8)
+    size = int.from_bytes(file.read(4), "little")
+    file.seek(max(0, end - 8 - size))
+    try:
+        return _Thrift(file.read(size)).struct()
+    except IndexError:
+        raise ValueError("a footer that is cut off") from None
+
+
+def _of(struct: object, number: int, kind: type[_Kind]) -> _Kind:
+    """A field of a struct."""
+    field = struct.get(number) if isinstance(struct, dict) else None
+    if not isinstance(field, kind):
+        raise ValueError("a footer that lacks what pages need")
+    return field
 
 
 def _pages(file: IO[bytes], at: int, left: int, values: int) -> Iterator[_Page]:
@@ -140,7 +167,7 @@ class _Thrift:
         self.at, self._data = 0, data
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        """Numbers and structs by field; None for what else there is."""
+        """Numbers, structs and lists of them by field; None for what else there is."""
         fields: dict[int, Any] = {}
         number = 0
         while head := self._byte():
@@ -158,20 +185,21 @@ class _Thrift:
         if kind == _STRUCT:
             return self.struct(depth + 1)
         if kind in _LISTS:
-            self._list(depth + 1)
-        elif kind in (_BYTE, _DOUBLE, _BINARY):
+            return self._list(depth + 1)
+        if kind in (_BYTE, _DOUBLE, _BINARY):
             self._skip({_BYTE: 1, _DOUBLE: 8}.get(kind) or self._varint())
         else:
             raise ValueError("a header that is none")
         return None
 
-    def _list(self, depth: int) -> None:
-        head = self._byte()
+    def _list(self, depth: int) -> list[Any]:
+        head, values = self._byte(), list[Any]()
         for _ in range(self._varint() if head >> 4 == 15 else head >> 4):
             if head & 15 in (_TRUE, _FALSE):  # in a list they take a byte
                 self._skip(1)
             else:
-                self._value(head & 15, depth)
+                values.append(self._value(head & 15, depth))
+        return values
 
     def _skip(self, size: int) -> None:
         self.at += size

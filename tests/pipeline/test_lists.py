@@ -421,5 +421,19 @@ def test_a_parquet_with_a_byte_changed_is_a_list_or_wrong_use(folder: Path, data
     assert bool(sources) != bool(fault)
 
 
+@pytest.mark.slow
+def test_a_footer_that_contradicts_itself_does_not_end_the_process(folder: Path) -> None:
+    """pyarrow ends it, when asked what a group of rows says of a column that another bit made one of fractions."""
+    rows = [{"uri": f"{n}.mp4", "conversation": "c", "participant": n, "size": n} for n in range(2)]
+    whole = write(folder, "parquet", rows).read_bytes()
+    first = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for place in range(first, first + 100):
+        for bit in (1, 4):
+            content = bytearray(whole)
+            content[place] ^= bit
+            sources, fault = read_or_told(text(folder, bytes(content), "parquet"))
+            assert bool(sources) != bool(fault)
+
+
 def test_the_columns_are_those_of_the_readme() -> None:
     assert COLUMNS == ("uri", "conversation", "participant", "size", "modified", "turns", "boxes", "turns_offset")
