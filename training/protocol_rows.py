@@ -12,11 +12,9 @@ from visavis.schemas.manifest import Manifest
 from visavis.schemas.sample import AVATAR_SPEAKS
 from visavis.schemas.train import Drop
 from visavis.training.metrics.windows import mean_defined
+from visavis.training.protocols.averages import Mean
 from visavis.training.protocols.clips import Clip, Parts, baselines, halves, listening_only
-from visavis.training.protocols.dualtalk import OTHERS
-from visavis.training.protocols.figures import clusters_of, rpcc
-from visavis.training.protocols.react import SYNCHRONY_LAG
-from visavis.training.protocols.score import Protocol, score
+from visavis.training.protocols.score import Protocol, means
 from visavis.training.protocols.unils import Upper
 from visavis.training.sequences import Generated
 
@@ -24,6 +22,8 @@ FEW = ("floor", "shifted", "hold_still")
 """Rows beside what was generated, where not all are asked for."""
 Rows = dict[str, dict[str, float | None]]
 """By what was scored, and figure; None where it is not defined."""
+LeftOut = dict[str, dict[str, int]]
+"""By what was scored, and figure: in how many sequences it is not defined, where it is a mean of fewer than all."""
 
 
 def part_columns(manifest: Manifest) -> dict[str, np.ndarray]:
@@ -70,8 +70,8 @@ def protocol_rows(
     whole: bool,
     upper: Upper | None = None,
     scored: Callable[[], None] = lambda: None,
-) -> dict[str, Rows]:
-    """Figures over all frames, and over listening frames where somebody says which those are.
+) -> tuple[dict[str, Rows], dict[str, LeftOut]]:
+    """Figures over all frames, and over listening frames where somebody says which those are; and what means leave out.
 
     Args:
         made: clips by who generated them; all of the same truth. Of several motions for one user the figures are means
@@ -81,7 +81,8 @@ def protocol_rows(
         upper: the upper face's vertices of a motion, which `unils` takes.
         scored: called after every row.
 
-    Returns: {"all" and "listening": {what was scored: {figure: value}}}; `unils` parts the frames itself, under "all".
+    Returns: {"all" and "listening": {what was scored: {figure: value}}}, and the same of sequences that are left out;
+        `unils` parts the frames itself, under "all".
     """
     truth = next(iter(made.values()))
     beside = {"floor": halves(truth), **baselines(truth)}
@@ -90,38 +91,39 @@ def protocol_rows(
         beside = {name: [replace(c, more=(c.generated,) * several) for c in clips] for name, clips in beside.items()}
     rows = dict(made) | {name: clips for name, clips in beside.items() if whole or name in FEW}
     found: dict[str, Rows] = {"all": {}}
+    left_out: dict[str, LeftOut] = {}
     for name, clips in rows.items():
-        found["all"][name] = _plain(_each_seed(protocol, clips, parts, upper))
-        if protocol != "unils" and (listening := listening_only(clips)):
-            found.setdefault("listening", {})[name] = _plain(_each_seed(protocol, listening, parts))
+        frames = {"all": clips} | ({} if protocol == "unils" else {"listening": listening_only(clips)})
+        for of, some in frames.items():
+            if some:
+                made_of = _each_seed(protocol, some, parts, upper)
+                found.setdefault(of, {})[name] = {figure: _plain(mean.value) for figure, mean in made_of.items()}
+                if partly := {figure: mean.left_out for figure, mean in made_of.items() if _is_partial(mean)}:
+                    left_out.setdefault(of, {})[name] = partly
         scored()
-    return found
+    return found, left_out
 
 
-def partial_means(protocol: Protocol, clips: Sequence[Clip], parts: Parts) -> dict[str, int]:
-    """In how many sequences a figure of what was generated is not defined, by its name, where its mean leaves some
-    out: too few frames for the clusters of SID or the lags of FRSyn, a correlation of what does not move."""
-    found: dict[str, int] = {}
-    if protocol == "react":
-        found["FRSyn"] = sum(len(clip.truth) < SYNCHRONY_LAG + 2 for clip in clips)
-    for name, part in parts.items() if protocol == "dualtalk" else ():
-        found[f"SID_{name}"] = sum(len(clip.truth) < clusters_of(name, OTHERS) for clip in clips)
-        found[f"rPCC_{name}"] = sum(math.isnan(rpcc(clip.part(part).double())) for clip in clips)
-    return {figure: count for figure, count in found.items() if 0 < count < len(clips)}
-
-
-def _each_seed(protocol: Protocol, clips: Sequence[Clip], parts: Parts, upper: Upper | None = None) -> dict[str, float]:
+def _each_seed(protocol: Protocol, clips: Sequence[Clip], parts: Parts, upper: Upper | None) -> dict[str, Mean]:
     """The mean over the motions for one user; as many as every clip has."""
     several = min((len(clip.more) for clip in clips), default=0)
     if protocol == "react" or not several:
-        return score(protocol, clips, parts, upper)
+        return means(protocol, clips, parts, upper)
     motions = [[(clip.generated, *clip.more)[i] for clip in clips] for i in range(several + 1)]
     figures = [
-        score(protocol, [replace(c, generated=m, more=()) for c, m in zip(clips, each, strict=True)], parts, upper)
+        means(protocol, [replace(c, generated=m, more=()) for c, m in zip(clips, each, strict=True)], parts, upper)
         for each in motions
     ]
-    return {name: mean_defined(np.array([each[name] for each in figures])) for name in figures[0]}
+    return {name: _together([each[name] for each in figures]) for name in figures[0]}
 
 
-def _plain(figures: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+def _together(seeds: Sequence[Mean]) -> Mean:
+    return Mean(mean_defined(np.array([each.value for each in seeds])), max(each.left_out for each in seeds))
+
+
+def _is_partial(mean: Mean) -> bool:
+    return mean.left_out > 0 and math.isfinite(mean.value)
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -51,7 +51,7 @@ def read_clips(
         partner = _partner(users, name, together=together)
         partners.add(partner)
         sides = [_of(truths, name, truth, alone), _of(users, partner, user, alone)]
-        if sides[0].shape == sides[1].shape and len(truths) > 1 and np.array_equal(sides[0], sides[1]):
+        if np.array_equal(sides[0], sides[1]):
             raise UsageError(
                 f"{name}: its user is the truth itself; a folder with both speakers is named twice, as TRUTH and USER"
             )

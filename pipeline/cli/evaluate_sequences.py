@@ -10,7 +10,7 @@ import numpy as np
 
 from visavis.pipeline.cli.evaluate import names_of
 from visavis.pipeline.cli.flame import FlameFiles
-from visavis.pipeline.cli.protocols import known_protocol, lengths, protocol_table, reaction_tables
+from visavis.pipeline.cli.protocols import known_protocol, lengths, partial_lines, protocol_table, reaction_tables
 from visavis.pipeline.engine.progress import Reporter
 from visavis.pipeline.engine.terminal import Terminal, say, say_json
 from visavis.schemas.coefficients import groups_of
@@ -24,7 +24,7 @@ from visavis.schemas.words import counted
 from visavis.stages.face.decode import check_flame, read_codec
 from visavis.training.checkpoint import checkpoint_id
 from visavis.training.dataset import Dataset
-from visavis.training.protocol_rows import Rows, clips_of, part_columns, protocol_rows
+from visavis.training.protocol_rows import LeftOut, Rows, clips_of, part_columns, protocol_rows
 from visavis.training.protocols.score import Protocol
 from visavis.training.reaction_rows import reaction_rows
 from visavis.training.sequences import Generated, checkpoint_sequences
@@ -76,7 +76,8 @@ def evaluate_sequences(
     }
     if known:
         columns = {name: columns.tolist() for name, columns in _parts(known, manifest).items()}
-        figures, vertices = _score(known, manifest, made, reporter, model, whole=whole)
+        figures, partial, vertices = _score(known, manifest, made, reporter, model, whole=whole)
+        result |= {"partial_means": partial}
         result |= {"protocol": known, "columns": columns, "figures": figures}
         if vertices:
             result["vertices"] = vertices
@@ -89,6 +90,8 @@ def evaluate_sequences(
     say(f"{said}, {scored['median']} in the middle; {counted(result['not_compared'], 'frame')} not valid, left out")
     if settled.precision != "float32":
         say(str(settled))
+    for line in partial_lines(result.get("partial_means", {})):
+        say(line)
     if "vertices" in result:
         say(result["vertices"])
     for of, rows in result.get("figures", {}).items():
@@ -139,8 +142,9 @@ def _score(
     model: FlameFiles,
     *,
     whole: bool,
-) -> tuple[dict[str, Rows], str | None]:
-    """Rows of each checkpoint, with its user and without, and what stands beside them; and whose vertices FDD is of."""
+) -> tuple[dict[str, Rows], dict[str, LeftOut], str | None]:
+    """Rows of each checkpoint, with its user and without, and what stands beside them; what means leave out; and whose
+    vertices FDD is of."""
     columns, clips = _parts(protocol, manifest), {}
     if model.model is not None:
         columns |= _eyes(manifest)
@@ -151,8 +155,8 @@ def _score(
     upper, vertices = model.upper(parts) or (None, None)
     parts = {name: span for name, span in parts.items() if name != "eyes"}
     with reporter.items(protocol, len(clips) + (6 if whole else 3)) as done:
-        found = protocol_rows(protocol, clips, parts, whole=whole, upper=upper, scored=done)
-    return found, vertices
+        found, left_out = protocol_rows(protocol, clips, parts, whole=whole, upper=upper, scored=done)
+    return found, left_out, vertices
 
 
 def _eyes(manifest: Manifest) -> dict[str, np.ndarray]:

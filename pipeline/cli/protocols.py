@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,14 @@ def protocol_table(protocol: str, of: str, rows: Mapping[str, Mapping[str, Any]]
     for figure in next(iter(rows.values())):
         made.add_row(figure, *(_shown(row[figure]) for row in rows.values()))
     return made
+
+
+def partial_lines(partial: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator[str]:
+    """What means leave out, of each table and column. partial: as `protocol_rows` gives it."""
+    for of, rows in partial.items():
+        for name, counts in rows.items():
+            said = ", ".join(f"{figure} {count}" for figure, count in counts.items())
+            yield f"{name.replace('_', ' ')}, {of} frames: sequences in which a figure is not defined, left out: {said}"
 
 
 _FEW = ("recall", "chance", "p", "alarms_min", "delay_s", "spread_s", "delay_distance_s", "f1", "f1_chance")

@@ -146,9 +146,9 @@ def metrics(
     needs("metrics", "visavis metrics")
     from visavis.pipeline.cli.arrays import parts_of, read_clips
     from visavis.pipeline.cli.flame import FlameFiles
-    from visavis.pipeline.cli.protocols import known_protocol, protocol_table, summary
+    from visavis.pipeline.cli.protocols import known_protocol, partial_lines, protocol_table, summary
     from visavis.pipeline.engine.progress import Reporter
-    from visavis.training.protocol_rows import partial_means, protocol_rows
+    from visavis.training.protocol_rows import protocol_rows
 
     known, reporter, model = known_protocol(protocol), Reporter(), FlameFiles(flame, flame_landmarks, upper_face)
     model.check(known)
@@ -156,8 +156,7 @@ def metrics(
     parts = parts_of(columns, next(iter(clips.values())).truth.shape[1], known)
     upper, vertices = model.upper(parts) or (None, None)
     scored = list(clips.values())
-    found = protocol_rows(known, {"generated": scored}, parts, whole=all_, upper=upper)
-    partial = partial_means(known, scored, parts)
+    found, partial = protocol_rows(known, {"generated": scored}, parts, whole=all_, upper=upper)
     if as_json:
         also = {"vertices": vertices} if vertices else {}
         told = {"left_out": left_out, "partial_means": partial, **also, "figures": found}
@@ -169,6 +168,6 @@ def metrics(
         Terminal().print(protocol_table(known, of, rows))
     if known == "unils" and listening is None:
         say("no --listening: listening and speaking frames are not told apart")
-    for figure, count in partial.items():
-        say(f"{figure} is not defined in {count} of {counted(len(clips), 'sequence')}, which its mean leaves out")
+    for line in partial_lines(partial):
+        say(line)
     reporter.end(summary(clips, left_out), advice="--all shows every baseline, --json every digit")

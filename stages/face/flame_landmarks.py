@@ -81,11 +81,6 @@ class FlameFace:
         neutral_L3 = ((rest_L3 - origin_3) * _CM).astype(np.float32)
         return cls(whole.only(used), inverse.reshape(-1, 3), share_L3, origin_3, codec, neutral_L3)
 
-    def landmarks(self, motion_TD: np.ndarray, codec: str) -> np.ndarray:
-        """float64 [T, 478, 3], m, as FLAME turns them: about its joints. Arguments as of `motion`."""
-        parts = Frames.of(motion_TD, groups_of(codec)).chunks()
-        return np.concatenate([_points(self.model.vertices(part), self.corners_L3, self.share_L3) for part in parts])
-
     def motion(self, motion_TD: np.ndarray, codec: str) -> np.ndarray:
         """The same motion for `codec` and `neutral_L3` of this face: float32 [T, 6 + 3 · 478].
 

@@ -70,9 +70,20 @@ def test_a_mean_over_fewer_sequences_says_so(tmp_path: Path) -> None:
             still = side == "made" and n == 2
             np.save(tmp_path / side / f"{n}.npy", np.ones((80, 56)) if still else walk(seed + n, frames))
     done = metrics(*(tmp_path / side for side in ("truth", "user", "made")))
-    assert "SID_exp is not defined in 1 of 3 sequences, which its mean leaves out" in " ".join(done.stdout.split())
+    said = " ".join(done.stdout.split())
+    assert "generated, all frames: sequences in which a figure is not defined, left out: SID_exp 1" in said
     told = json.loads(metrics(*(tmp_path / side for side in ("truth", "user", "made")), "--json").stdout)
-    assert told["partial_means"] == {"SID_exp": 1, "rPCC_exp": 1, "rPCC_jaw": 1, "rPCC_pose": 1}
+    partial = told["partial_means"]["all"]
+    assert partial["generated"] == {"SID_exp": 1, "SID-truth_exp": 1, "rPCC_exp": 1, "rPCC_jaw": 1, "rPCC_pose": 1}
+    assert partial["shifted"] == {"SID_exp": 1, "SID-truth_exp": 1}
+    assert partial["floor"]["SID_exp"] == 1  # halves of 40 frames are enough for 40 clusters, of 30 they are not
+    mask = tmp_path / "mask"
+    mask.mkdir()
+    for n, frames in enumerate((80, 30, 80)):
+        np.save(mask / f"{n}.npy", np.arange(frames) < (20 if n == 0 else frames))
+    asked = (*(tmp_path / side for side in ("truth", "user", "made")), "--listening", mask, "--json")
+    listening = json.loads(metrics(*asked).stdout)["partial_means"]["listening"]["generated"]
+    assert listening["SID_exp"] == 2  # of 20 listening frames, too
 
 
 def test_the_challenges_own_columns_are_known(tmp_path: Path) -> None:

@@ -24,8 +24,19 @@ from visavis.training.reactions import Reactions
 from visavis.training.sequences import Recorded, Side
 
 SAID = ("Formula:", "Source:", "Space:", "Floor:", "Edges:")
-ANSWERS = {"float", "dict[str, float]", "dict[Kind, dict[str, float]]", "Lagged", "Followed", "Gain"}
-PARTS = {"mean_defined", "flat_pcc", "lagged_from", "mean_jerk", "entropy", "frechet", "p_value", "score", "by_part"}
+ANSWERS = {"float", "dict[str, float]", "dict[str, Mean]", "dict[Kind, dict[str, float]]", "Lagged", "Followed", "Gain"}
+PARTS = {
+    "mean_defined",
+    "flat_pcc",
+    "lagged_from",
+    "mean_jerk",
+    "entropy",
+    "frechet",
+    "p_value",
+    "score",
+    "means",
+    "by_part",
+}
 """What a metric is made of, or what calls one by its name."""
 
 

@@ -128,8 +128,10 @@ def test_unils(clips: list[Clip]) -> None:
             assert found[name + frames] == pytest.approx(np.mean(gaps), rel=1e-9)
 
 
-def test_unils_of_vertices() -> None:
+@pytest.mark.parametrize("at_a_time", [1024, 50])
+def test_unils_of_vertices(monkeypatch: pytest.MonkeyPatch, at_a_time: int) -> None:
     """The script sums a vertex's three numbers in millimetres before it takes the deviation."""
+    monkeypatch.setattr("visavis.training.protocols.unils._FRAMES", at_a_time)
     rng = np.random.default_rng(4)
     sides = [np.cumsum(rng.normal(size=(120, 30, 3)), axis=0) * 1e-4 for _ in range(2)]
     truth, made = (side.reshape(120, 90) for side in sides)

@@ -129,7 +129,7 @@ def test_clips_keep_raw_units_valid_frames_and_who_listens(dataset: Dataset) -> 
     assert clip.listening.tolist() == [False] * 40 + [True] * 110
     blind = replace(sequence, valid=np.zeros(170, bool))
     assert clips_of([Generated(blind, made[0].motions)], columns, "full")[0] == []
-    rows = protocol_rows("dim", {"model": [clip]}, parts, whole=False)["all"]
+    rows = protocol_rows("dim", {"model": [clip]}, parts, whole=False)[0]["all"]
     assert rows["model"]["MSE_exp"] == pytest.approx((1 + 9) / 2, rel=1e-5)  # the mean over seeds
     assert rows["floor"]["MSE_exp"] == pytest.approx(
         score("dim", [Clip(clip.truth[:75], clip.user[:75], clip.truth[75:])], parts)["MSE_exp"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from visavis.training.protocols.averages import by_part, each_then_mean, exact
+from visavis.training.protocols.averages import Mean, by_part, each_then_mean, exact
 from visavis.training.protocols.clips import Clip, Parts
 from visavis.training.protocols.figures import DISTANCES, clusters_of, entropy_over_clusters, rpcc, sts
 
@@ -16,7 +16,7 @@ _OTHERS = 20
 BOTH = "jaw+pose"
 
 
-def dim(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
+def dim(clips: Sequence[Clip], parts: Parts) -> dict[str, Mean]:
     """FD, P-FD, MSE and L2 per sequence, then the mean; SID, Var, rPCC and STS of all frames as one sequence.
 
     What DIM calls pose is six columns, the head's and the jaw's: where the parts jaw and pose lie side by side,
@@ -35,15 +35,15 @@ def dim(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
         rPCC NaN where a side is all constant; no frames NaN (`listening_only` leaves such clips out).
     """
 
-    def of_part(name: str, columns: slice) -> Iterator[tuple[str, float]]:
+    def of_part(name: str, columns: slice) -> Iterator[tuple[str, Mean]]:
         some = [clip.part(columns) for clip in clips]
         yield from each_then_mean(some, exact(DISTANCES | {"L2": _l2}))
         whole = _joined(some)
-        yield "SID", entropy_over_clusters(whole.truth, whole.generated, clusters_of(name, _OTHERS))
+        yield "SID", Mean(entropy_over_clusters(whole.truth, whole.generated, clusters_of(name, _OTHERS)))
         whole = whole.double()
-        yield "Var", float(whole.generated.var()) if whole.generated.size else math.nan
-        yield "rPCC", rpcc(whole)
-        yield "STS", sts(whole.truth, whole.generated)
+        yield "Var", Mean(float(whole.generated.var()) if whole.generated.size else math.nan)
+        yield "rPCC", Mean(rpcc(whole))
+        yield "STS", Mean(sts(whole.truth, whole.generated))
 
     return by_part(_with_both(parts), of_part)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from visavis.training.protocols.averages import by_part, each_then_mean, exact
+from visavis.training.protocols.averages import Mean, by_part, each_then_mean, exact
 from visavis.training.protocols.clips import Clip, Parts
 from visavis.training.protocols.figures import DISTANCES, clusters_of, entropy_over_clusters, rpcc, sts
 
-OTHERS = 10
+_OTHERS = 10
 """Clusters of SID, of parts that are no expression."""
 
 
-def dualtalk(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
+def dualtalk(clips: Sequence[Clip], parts: Parts) -> dict[str, Mean]:
     """Everything per sequence, then the mean over those in which it is defined.
 
     Formula: as `dim`, but SID: DualTalk clusters the *prediction* and takes the entropy of the *truth* over them, 40
@@ -26,8 +26,8 @@ def dualtalk(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
     Edges: as `dim`; Var of one frame 0; SID of fewer frames than clusters NaN.
     """
 
-    def of_part(name: str, columns: slice) -> Iterator[tuple[str, float]]:
-        k = clusters_of(name, OTHERS)
+    def of_part(name: str, columns: slice) -> Iterator[tuple[str, Mean]]:
+        k = clusters_of(name, _OTHERS)
         clusters: dict[str, Callable[[Clip], float]] = {
             "SID": lambda c: entropy_over_clusters(c.generated, c.truth, k),
             "SID-truth": lambda c: entropy_over_clusters(c.truth, c.generated, k),

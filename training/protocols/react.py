@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from visavis.schemas.errors import UsageError
 from visavis.training.metrics.windows import mean_defined
-from visavis.training.protocols.averages import each_then_mean
+from visavis.training.protocols.averages import Mean, each_then_mean
 from visavis.training.protocols.clips import KTD, TD, Clip, Parts
 from visavis.training.time_warping import dynamic_time_warping
 
@@ -18,7 +18,7 @@ SYNCHRONY_LAG = 49
 """Frames to either side at which REACT looks for synchrony: 2 s at 25 a second, less one."""
 
 
-def react(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
+def react(clips: Sequence[Clip], parts: Parts) -> dict[str, Mean]:
     """REACT's figures of K motions for each user, over all columns of `parts` together. Of one motion FRDiv is NaN.
 
     Formula: FRCorr: concordance of motion and truth, mean over dimensions, summed over K, mean over clips.
@@ -55,7 +55,7 @@ def react(clips: Sequence[Clip], parts: Parts) -> dict[str, float]:
     found = dict(each_then_mean(some, figures))
     shortest = min(len(clip.truth) for clip in some)
     for_each = [_spread(np.stack(same)) for same in zip(*(clip.samples[:, :shortest] for clip in some), strict=False)]
-    return found | {"FRDvs": mean_defined(np.array(for_each))}
+    return found | {"FRDvs": Mean(mean_defined(np.array(for_each)))}
 
 
 def concordance(truth_TD: TD, generated_TD: TD) -> float:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from visavis.schemas.errors import UsageError
+from visavis.training.protocols.averages import Mean
 from visavis.training.protocols.clips import Clip, Parts
 from visavis.training.protocols.dim import dim
 from visavis.training.protocols.dualtalk import dualtalk
@@ -16,7 +17,7 @@ from visavis.training.protocols.unils import Upper, unils
 
 Protocol = Literal["dim", "dualtalk", "unils", "react"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-_SCORES: dict[Protocol, Callable[[Sequence[Clip], Parts], dict[str, float]]] = {
+_SCORES: dict[Protocol, Callable[[Sequence[Clip], Parts], dict[str, Mean]]] = {
     "dim": dim,
     "dualtalk": dualtalk,
     "react": react,
@@ -24,7 +25,13 @@ _SCORES: dict[Protocol, Callable[[Sequence[Clip], Parts], dict[str, float]]] = {
 
 
 def score(protocol: Protocol, clips: Sequence[Clip], parts: Parts, upper: Upper | None = None) -> dict[str, float]:
-    """The figures of a protocol by name, FIGURE_PART. Sides of different types are all taken as the finest of them.
+    """The figures of a protocol by name, FIGURE_PART: `means` without what they leave out."""
+    return {name: mean.value for name, mean in means(protocol, clips, parts, upper).items()}
+
+
+def means(protocol: Protocol, clips: Sequence[Clip], parts: Parts, upper: Upper | None = None) -> dict[str, Mean]:
+    """The figures of a protocol by name, and in how many sequences each is not defined. Sides of different types are
+    all taken as the finest of them.
 
     upper: the upper face's vertices of a motion, which `unils` takes.
 

@@ -10,17 +10,17 @@ from operator import itemgetter
 import numpy as np
 
 from visavis.schemas.errors import UsageError
-from visavis.training.metrics.windows import mean_defined
+from visavis.training.protocols.averages import Mean
 from visavis.training.protocols.clips import TD, Clip, Parts
 
 Upper = Callable[[np.ndarray], np.ndarray]
 """Motion float64 [T, D] to the upper face's vertices: [T, 3 U], x, y, z of each, metres."""
 _UPPER, _FIRST = "upper", "jaw-first"
 _NAMES = {_UPPER: "FDD", "exp": "FDD-exp", "pose": "PDD", "jaw": "JDD", _FIRST: "JDD-first"}
-_MILLIMETRES = 1000.0  # of a metre
+_MILLIMETRES, _FRAMES = 1000.0, 1024  # of a metre; whose vertices are held at a time
 
 
-def unils(clips: Sequence[Clip], parts: Parts, upper: Upper | None = None) -> dict[str, float]:
+def unils(clips: Sequence[Clip], parts: Parts, upper: Upper | None = None) -> dict[str, Mean]:
     """FDD, PDD, JDD: 100 × mean over dimensions and sequences of |deviation over time of what was generated − of the
     truth|, over all frames, over listening and over speaking ones. Deviations divide by T − 1, as torch's do.
 
@@ -39,17 +39,16 @@ def unils(clips: Sequence[Clip], parts: Parts, upper: Upper | None = None) -> di
         takes[_FIRST] = itemgetter((slice(None), slice(jaw.start, jaw.start + 1)))
     if upper is not None:
         takes = {_UPPER: upper} | takes
-    found: dict[str, float] = {}
+    found: dict[str, Mean] = {}
     for part, take in takes.items():
         gaps: defaultdict[str, list[float]] = defaultdict(list)
         for clip in clips:  # one after the other: a part may be a thousand vertices
-            truth, made = (take(side.astype(np.float64)) for side in (clip.truth, clip.generated))
-            if part == _UPPER:
-                truth, made = _summed(truth), _summed(made)
+            sides = (side.astype(np.float64) for side in (clip.truth, clip.generated))
+            truth, made = (_sums(take, side) if part == _UPPER else take(side) for side in sides)
             for frames, chosen_T in _frames(clip):
                 gaps[frames].append(_deviation_gap(truth[chosen_T], made[chosen_T]))
         for frames in ("", "_listening", "_speaking"):
-            found[_NAMES.get(part, f"DD_{part}") + frames] = mean_defined(np.array(gaps[frames]))
+            found[_NAMES.get(part, f"DD_{part}") + frames] = Mean.of(gaps[frames])
     return found
 
 
@@ -61,16 +60,20 @@ def _frames(clip: Clip) -> Iterator[tuple[str, np.ndarray]]:
         yield "_speaking", ~clip.listening
 
 
-def _summed(vertices_TD: TD) -> np.ndarray:
-    """x + y + z of each vertex, metres to millimetres.
+def _sums(upper: Upper, motion_TD: TD) -> np.ndarray:
+    """x + y + z of each vertex, metres to millimetres, of some frames after the other: vertices are many.
 
     Raises:
         UsageError: no vertices of three numbers each.
     """
-    frames, dims = vertices_TD.shape
-    if dims % 3:
-        raise UsageError(f"upper has {dims} columns; x, y, z of each vertex of the upper face are expected")
-    return _MILLIMETRES * np.asarray(vertices_TD.reshape(frames, -1, 3).sum(axis=2))
+    made = []
+    for first in range(0, max(1, len(motion_TD)), _FRAMES):
+        vertices_TD = upper(motion_TD[first : first + _FRAMES])
+        frames, dims = vertices_TD.shape
+        if dims % 3:
+            raise UsageError(f"upper has {dims} columns; x, y, z of each vertex of the upper face are expected")
+        made.append(_MILLIMETRES * vertices_TD.reshape(frames, dims // 3, 3).sum(axis=2))
+    return np.concatenate(made)
 
 
 def _deviation_gap(truth_TD: TD, made_TD: TD) -> float:
